@@ -1,0 +1,127 @@
+"""Which noise levels a sample may train: its bounds (sigma_min, sigma_max) and what follows.
+
+A sample is admissible at ``sigma > sigma_min`` (there it looks like clean data) or at
+``sigma < sigma_max`` (there the denoiser is too local to see what is wrong with it).
+
+=================  ======================  ==============================================
+kind of sample     (sigma_min, sigma_max)  admissible levels
+=================  ======================  ==============================================
+clean              (0, 1)                  all
+ambient            (s, 0)                  above s
+ambient omni       (s, m), m <= s          below m and above s; the middle is clean data's
+unusable           (1, 0)                  none
+=================  ======================  ==============================================
+
+``sigma_max`` may be left out (None): 1 where ``sigma_min`` is 0 (clean), else 0 (ambient).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import schedules
+
+Array = jax.Array
+
+
+def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:
+    """``sigma_max`` itself, or the value that makes a sample clean or ambient when it is None."""
+    sigma_min = jnp.asarray(sigma_min) * 1.0
+    if sigma_max is None:
+        return jnp.where(sigma_min <= 0, 1.0, 0.0).astype(sigma_min.dtype)
+    return jnp.asarray(sigma_max) * 1.0
+
+
+def admissible(sigma, sigma_min, sigma_max=None) -> Array:
+    """True where a sample with these bounds may be used at noise level sigma.
+
+    Args:
+      sigma: noise level(s) in [0, 1]; broadcasts with the bounds.
+      sigma_min: lower bound of the high band, in [0, 1].
+      sigma_max: upper bound of the low band, in [0, 1]; None = see the module.
+
+    Returns:
+      Booleans of the broadcast shape. A NaN level or sigma_min is never admissible.
+    """
+    sigma = jnp.asarray(sigma)
+    low = sigma < default_sigma_max(sigma_min, sigma_max)
+    return (sigma > jnp.asarray(sigma_min)) | (low & ~jnp.isnan(jnp.asarray(sigma_min) * 1.0))
+
+
+def measure(sigma_min, sigma_max=None, schedule: schedules.Schedule | None = None) -> Array:
+    """|A|: probability that the training law p(sigma) falls into the admissible set; in [0, 1]."""
+    low, high = _bands(sigma_min, sigma_max, schedule or schedules.vp())
+    return low + high
+
+
+def _bands(sigma_min, sigma_max, schedule):
+    """Training-law mass of the low and of the high band (disjoint; they sum to |A|)."""
+    below_max = schedule.cdf(default_sigma_max(sigma_min, sigma_max))
+    below_min = schedule.cdf(sigma_min)
+    low = jnp.minimum(below_max, below_min)
+    return low, 1 - below_min
+
+
+def sample_sigma(
+    key: Array, sigma_min, sigma_max=None, schedule: schedules.Schedule | None = None
+) -> Array:
+    """Draws a noise level from p(sigma) restricted to one sample's admissible set.
+
+    This is the second half of data-first sampling. A sample without admissible level (1, 0) gets
+    sigma = 1, which is not admissible for it either, so that its loss is masked.
+
+    Args:
+      key: PRNG key.
+      sigma_min, sigma_max: scalar bounds in [0, 1].
+      schedule: whose training law p(sigma) to restrict (default: sigma uniform).
+    """
+    schedule = schedule or schedules.vp()
+    low, high = _bands(sigma_min, sigma_max, schedule)
+    # 1 - uniform lies in (0, 1]: the high band is open below, and so is what is drawn from it.
+    u = (1 - jax.random.uniform(key, dtype=low.dtype)) * (low + high)
+    in_low = u < low
+    rank = jnp.where(in_low, u, 1 - (low + high) + u)
+    sigma = schedule.quantile(jnp.clip(rank, 0, 1))
+    # Rounding in cdf and quantile may land on the bound itself or a hair beyond it.
+    upper = default_sigma_max(sigma_min, sigma_max).astype(sigma.dtype)
+    lower = jnp.asarray(sigma_min, sigma.dtype)
+    one = jnp.ones((), sigma.dtype)
+    inside_low = jnp.clip(sigma, 0, jnp.nextafter(jnp.minimum(upper, lower), -one))
+    inside_high = jnp.clip(sigma, jnp.minimum(jnp.nextafter(lower, 2 * one), 1), 1)
+    return jnp.where(in_low, jnp.maximum(inside_low, 0), inside_high)
+
+
+def intersect(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Array, Array]:
+    """Bounds (sigma_min, sigma_max) under which a sample is admissible only where both allow it.
+
+    The larger sigma_min and the smaller sigma_max. Exact except where one pair's low band reaches
+    into the other's high band: there the result is the smaller, safe set.
+    """
+    sigma_min = jnp.maximum(jnp.asarray(first[0]), jnp.asarray(second[0]))
+    upper = [default_sigma_max(*pair) for pair in (first, second)]
+    everything = [u > jnp.asarray(pair[0]) for u, pair in zip(upper, (first, second), strict=True)]
+    both = jnp.minimum(*upper)
+    sigma_max = jnp.where(everything[0], upper[1], jnp.where(everything[1], upper[0], both))
+    return jnp.where(everything[0], second[0], jnp.where(everything[1], first[0], sigma_min)), (
+        sigma_max
+    )
+
+
+def check_bounds(sigma_min, sigma_max=None, ids: Sequence[Any] | None = None) -> None:
+    """Host-side check of bounds; raises ValueError that names the first bad sample."""
+    for name, values in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        if values is None:
+            continue
+        values = np.atleast_1d(np.asarray(values, dtype=np.float64))
+        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        if bad.size:
+            where = f" of {ids[bad[0]]!r}" if ids is not None else f" at index {bad[0]}"
+            raise ValueError(
+                f"{name}{where} is {values[bad[0]]}, expected a noise level in [0, 1] "
+                "(0 = data, 1 = pure noise): convert other schedules with Schedule.sigma(t)"
+            )

@@ -1,0 +1,79 @@
+"""Adding noise: x0 to x_t, and x_min (a sample known only at sigma_min) to x_t by the bridge."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ambient_jax import schedules, targets
+
+Array = jax.Array
+_VP = schedules.vp()
+
+
+def add_noise(
+    x0: Array, eps: Array, sigma: Array, *, schedule: schedules.Schedule = _VP
+) -> Array:
+    """``x_t = alpha x0 + noise eps`` at noise level sigma.
+
+    Args:
+      x0: sample [H, D] (or any shape).
+      eps: standard normal noise of x0's shape.
+      sigma: noise level in [0, 1], scalar (or broadcastable).
+      schedule: gives (alpha, noise) at sigma.
+    """
+    alpha, noise = schedule.coefficients(sigma)
+    return alpha * x0 + noise * eps
+
+
+def renoise(
+    x_min: Array,
+    z: Array,
+    sigma: Array,
+    sigma_min: Array,
+    *,
+    schedule: schedules.Schedule = _VP,
+) -> Array:
+    """``x_t = r x_min + v z``: more noise on a sample that already has level sigma_min.
+
+    The Gaussian bridge: with x_min = add_noise(x0, e, sigma_min) and z independent of e, x_t has
+    exactly the law of add_noise(x0, eps, sigma), and E[x0 | x_t, x_min] = E[x0 | x_min]. The ambient
+    targets are unbiased under this coupling and under no other. With sigma_min = 0 it is add_noise.
+
+    Args:
+      x_min: sample at noise level sigma_min, [H, D] (or any shape), scaled as the schedule's x_t.
+      z: fresh standard normal noise of x_min's shape.
+      sigma: noise level in [sigma_min, 1], scalar (or broadcastable); below sigma_min no noise is
+        added, which the losses mask.
+      sigma_min: noise level of x_min in [0, 1).
+      schedule: gives (alpha, noise).
+    """
+    alpha_t, noise_t = schedule.coefficients(sigma)
+    alpha_m, _ = schedule.coefficients(sigma_min)
+    r = alpha_t / jnp.where(alpha_m == 0, 1, alpha_m)
+    return r * x_min + noise_t * targets.noise_ratio(sigma, sigma_min, schedule=schedule) * z
+
+
+def anchor_level(sigma: Array, sigma_min: Array) -> Array:
+    """The level of the sample that x_t is made from: sigma_min above it, 0 (x0 itself) below.
+
+    Below sigma_min only the low band (sigma < sigma_max) is admissible, and there nothing is known
+    but x0 taken as it is: the ambient loss at anchor 0 is the denoising loss.
+    """
+    return jnp.where(jnp.asarray(sigma) > sigma_min, sigma_min, 0.0)
+
+
+def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
+    """Standard normal noise that belongs to a sample: a pure function of (key, sample_id).
+
+    x_min is drawn once per sample and kept; drawing it from the id makes it survive shuffling,
+    resuming and a change of hosts without being stored.
+
+    Args:
+      key: PRNG key of the data set, not of the step.
+      sample_id: integers [3]: (source, episode, step).
+      shape: shape of the sample, [H, D].
+    """
+    for part in range(3):
+        key = jax.random.fold_in(key, sample_id[part])
+    return jax.random.normal(key, shape)

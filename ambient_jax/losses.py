@@ -1,0 +1,227 @@
+"""The denoising loss and the ambient loss: kernels of one sample and their jitted batch forms.
+
+A kernel takes the network's output ``h`` for one sample [H, D] and returns a scalar, the mean
+squared error over the valid entries. ``batch_denoising_loss`` and ``batch_ambient_loss`` are
+``jit(vmap(kernel))``: arrays [B, H, D], levels and bounds [B], result [B], unreduced.
+Rows that are not admissible give exactly 0 with gradient 0, whatever they hold (inf and NaN too).
+Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums.
+
+    >>> loss = batch_denoising_loss(h, x0, eps, sigma, sigma_min, prediction="eps")
+    >>> masked_mean(loss, batch_counts(sigma, sigma_min))
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ambient_jax import _checks, admission, corruption, schedules, targets
+
+Array = jax.Array
+WEIGHTINGS = ("unit", "buffered")
+_VP = schedules.vp()
+
+
+def counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
+    """True if this sample counts in the mean: admissible at sigma, with a valid time step."""
+    keep = admission.admissible(sigma, sigma_min, sigma_max)
+    return keep if mask is None else keep & jnp.any(mask)
+
+
+def _valid(x, sigma, sigma_min, sigma_max, mask):
+    """Row validity (scalar) and entry validity (x's shape)."""
+    _checks.scalar(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
+    if mask is not None and jnp.shape(mask) != jnp.shape(x)[:-1]:
+        raise ValueError(
+            f"mask has shape {jnp.shape(mask)}, expected one entry per time step, "
+            f"{jnp.shape(x)[:-1]} for a sample of shape {jnp.shape(x)}"
+        )
+    row = counts(sigma, sigma_min, sigma_max, mask)
+    entries = jnp.full(jnp.shape(x), row)
+    return row, entries if mask is None else entries & jnp.asarray(mask, bool)[..., None]
+
+
+def _mean_square(residual, valid):
+    return jnp.sum(jnp.square(residual)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def denoising_loss(
+    h: Array,
+    x0: Array,
+    eps: Array,
+    sigma: Array,
+    sigma_min: Array = 0.0,
+    sigma_max: Array | None = None,
+    mask: Array | None = None,
+    *,
+    prediction: str = "eps",
+    schedule: schedules.Schedule = _VP,
+) -> Array:
+    """``mean((h - T)^2)`` with T the denoising target, for one sample whose x0 is known.
+
+    Args:
+      h: network output at (x_t, sigma), [H, D], for x_t = add_noise(x0, eps, sigma).
+      x0: the sample [H, D].
+      eps: the standard normal noise in x_t, [H, D].
+      sigma: noise level in [0, 1], scalar.
+      sigma_min, sigma_max: the sample's bounds, scalars in [0, 1]; sigma_max None means 1 for
+        sigma_min = 0 (clean) and 0 otherwise (ambient).
+      mask: [H] booleans, False for padded time steps; None = all valid.
+      prediction: what h predicts: "x0", "eps", "v" or "velocity".
+      schedule: the schedule of x_t.
+
+    Returns:
+      Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
+
+    Raises:
+      ValueError: for an unknown prediction, or shapes that differ (nothing is broadcast).
+    """
+    _checks.same_shape(h=h, x0=x0, eps=eps)
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    row, valid = _valid(h, sigma, sigma_min, sigma_max, mask)
+    # Masked before the arithmetic, so that nothing a masked entry holds reaches the gradient.
+    h, x0, eps = (jnp.where(valid, a, 0) for a in (h, x0, eps))
+    sigma = jnp.where(row, sigma, 0.5)
+    target = targets.denoising_target(x0, eps, sigma, prediction=prediction, schedule=schedule)
+    return _mean_square(jnp.where(valid, h - target, 0), valid)
+
+
+def ambient_loss(
+    h: Array,
+    x_min: Array,
+    z: Array,
+    sigma: Array,
+    sigma_min: Array,
+    sigma_max: Array | None = None,
+    mask: Array | None = None,
+    *,
+    prediction: str = "eps",
+    schedule: schedules.Schedule = _VP,
+    weighting: str = "unit",
+    buffer: float = 4.0,
+) -> Array:
+    """The loss of a sample known only at noise level sigma_min (arXiv 2606.12365, talk 1 and 2).
+
+    Its expectation given x_t is ``w(sigma) ||h - E[denoising target | x_t]||^2`` plus a constant, so
+    it has the denoising loss's minimiser, and it is the denoising loss itself for sigma_min = 0.
+    The raw target has a variance that explodes as sigma falls to sigma_min. Two weightings:
+
+    * "unit" (default): ``||rho h - rho T||^2`` with rho = noise_ratio, so w = rho^2 and, for eps, the
+      target is the bridge's own unit-variance z. No buffer, nothing divided, finite everywhere.
+    * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer``: the
+      published form (weight at most S^2 in T_x0's normalisation, reached at
+      sigma = sqrt(S / (S - 1)) sigma_min of a variance-exploding schedule).
+
+    Args:
+      h: network output at (x_t, sigma), [H, D], for x_t = renoise(x_min, z, sigma, sigma_min).
+      x_min: the sample at noise level sigma_min, [H, D]. In Omni's low band (sigma below sigma_min
+        and sigma_max) x_min says nothing of x_t, and this argument must hold x0 itself:
+        ``corruption.anchor_level`` gives the level to make it at.
+      z: the standard normal noise of the bridge, [H, D].
+      sigma: noise level in [0, 1], scalar.
+      sigma_min, sigma_max, mask, prediction, schedule: as in ``denoising_loss``.
+      weighting: "unit" or "buffered".
+      buffer: S > 1, the largest 1 / rho^2 of the buffered form.
+
+    Returns:
+      Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
+
+    Raises:
+      ValueError: for unknown options, or shapes that differ (nothing is broadcast).
+    """
+    _checks.same_shape(h=h, x_min=x_min, z=z)
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    _checks.one_of("weighting", weighting, WEIGHTINGS)
+    if not buffer > 1:
+        raise ValueError(f"buffer is {buffer}, expected S > 1 (4 is the published value)")
+    row, valid = _valid(h, sigma, sigma_min, sigma_max, mask)
+    h, x_min, z = (jnp.where(valid, a, 0) for a in (h, x_min, z))
+    anchor = jnp.where(row, corruption.anchor_level(sigma, sigma_min), 0)
+    sigma = jnp.where(row, sigma, 0.5)
+    target, ratio = targets.scaled_ambient_target(
+        x_min, z, sigma, anchor, prediction=prediction, schedule=schedule
+    )
+    loss = _mean_square(jnp.where(valid, ratio * h - target, 0), valid)
+    if weighting == "buffered":
+        loss *= 1 / jnp.maximum(ratio**2, 1 / buffer)
+    return loss
+
+
+def _over_batch(kernel, *args) -> Array:
+    """vmap over the leading axis of every argument that has one; scalars and None are shared."""
+    size = jnp.shape(args[0])[:1]
+    for a in args:
+        if a is not None and jnp.ndim(a) and jnp.shape(a)[:1] != size:
+            raise ValueError(
+                f"an argument has shape {jnp.shape(a)}, expected a first axis of {size}, one entry "
+                f"per sample of the batch (h has shape {jnp.shape(args[0])})"
+            )
+    axes = tuple(0 if a is not None and jnp.ndim(a) else None for a in args)
+    return jax.vmap(kernel, in_axes=axes)(*args)
+
+
+@functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
+def batch_denoising_loss(
+    h: Array,
+    x0: Array,
+    eps: Array,
+    sigma: Array,
+    sigma_min: Array = 0.0,
+    sigma_max: Array | None = None,
+    mask: Array | None = None,
+    *,
+    prediction: str = "eps",
+    schedule: schedules.Schedule = _VP,
+) -> Array:
+    """``jit(vmap(denoising_loss))``: h, x0, eps [B, H, D]; sigma and bounds [B] or scalar; mask
+    [B, H]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
+    kernel = functools.partial(denoising_loss, prediction=prediction, schedule=schedule)
+    return _over_batch(kernel, h, x0, eps, sigma, sigma_min, sigma_max, mask)
+
+
+@functools.partial(jax.jit, static_argnames=("prediction", "schedule", "weighting", "buffer"))
+def batch_ambient_loss(
+    h: Array,
+    x_min: Array,
+    z: Array,
+    sigma: Array,
+    sigma_min: Array,
+    sigma_max: Array | None = None,
+    mask: Array | None = None,
+    *,
+    prediction: str = "eps",
+    schedule: schedules.Schedule = _VP,
+    weighting: str = "unit",
+    buffer: float = 4.0,
+) -> Array:
+    """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
+    [B, H]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
+    kernel = functools.partial(
+        ambient_loss, prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer
+    )
+    return _over_batch(kernel, h, x_min, z, sigma, sigma_min, sigma_max, mask)
+
+
+def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
+    """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H]; returns booleans [B]."""
+    return _over_batch(counts, sigma, sigma_min, sigma_max, mask)
+
+
+def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """``(sum of kept values, number kept)``; a weight multiplies the value and not the count.
+
+    Across devices psum both and divide once: the mean of masked means is another number.
+    """
+    _checks.same_shape(values=values, keep=keep, weight=weight)
+    kept = jnp.where(keep, values, 0)
+    if weight is not None:
+        kept = kept * jnp.where(keep, weight, 0)
+    return jnp.sum(kept), jnp.sum(keep).astype(values.dtype)
+
+
+def masked_mean(values: Array, keep: Array, weight: Array | None = None) -> Array:
+    """Mean of the kept values [B], 0 (gradient 0) when none is kept."""
+    total, count = masked_sum(values, keep, weight)
+    return total / jnp.maximum(count, 1)

@@ -1,0 +1,336 @@
+"""Which source trains which noise level: every algorithm is one law P(source | sigma).
+
+A source is a set of samples that share role and bounds: a data set, a bucket of it or a datapoint.
+
+===============  =====================================================================
+law              P(source k given sigma)
+===============  =====================================================================
+Filtering        all on clean sources, by weight ("clean only")
+CoTraining       by weight, whatever the bounds
+Reweighted       alpha on clean, 1 - alpha on corrupt, whatever the bounds
+Ambient          by weight among the sources admissible at sigma (Omni: the same, with
+                 sigma_max > 0)
+Exclusive        the admissible corrupt sources by weight; clean ones where there is none
+Soft             alpha(sigma) on clean, 1 - alpha(sigma) on admissible corrupt sources
+BenDavid         Soft with the alpha that minimises the bound of Ben-David et al. (2010)
+===============  =====================================================================
+
+Within the clean or the corrupt group, mass is shared by weight. Where a group of Soft is empty at
+sigma, the other takes its mass. Laws are frozen and hashable (static arguments of ``jax.jit``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import _checks, admission, schedules
+
+Array = jax.Array
+_VP = schedules.vp()
+
+
+class Sources(NamedTuple):
+    """K sources as arrays [K]: weight (samples x multiplier), bounds, and role."""
+
+    weight: Array
+    sigma_min: Array
+    sigma_max: Array
+    clean: Array
+
+
+def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
+    """Sources from numbers, checked on the host.
+
+    Args:
+      weight: [K] non-negative; the number of samples times any multiplier.
+      clean: [K] booleans, True for clean sources.
+      sigma_min, sigma_max: [K] or scalar bounds in [0, 1]; sigma_max None as in ``admission``.
+
+    Raises:
+      ValueError: for a negative weight, no mass at all, or bounds outside [0, 1].
+    """
+    weight = np.atleast_1d(np.asarray(weight, np.float64))
+    if not (np.all(np.isfinite(weight)) and np.all(weight >= 0) and weight.sum() > 0):
+        raise ValueError(
+            f"source weights are {weight.tolist()}, expected finite numbers >= 0, one of them > 0"
+        )
+    admission.check_bounds(sigma_min, sigma_max)
+    low = np.broadcast_to(np.asarray(sigma_min, np.float32), weight.shape)
+    if sigma_max is None:
+        sigma_max = np.where(low <= 0, 1.0, 0.0)
+    high = np.broadcast_to(np.asarray(sigma_max, np.float32), weight.shape)
+    clean = np.broadcast_to(np.asarray(clean, bool), weight.shape)
+    return Sources(*map(jnp.asarray, (weight / weight.sum(), low, high, clean)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Filtering:
+    """Clean data only."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CoTraining:
+    """Natural co-training: every source by its weight at every level."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reweighted:
+    """Co-training with a fixed share ``alpha`` in [0, 1] of clean data."""
+
+    alpha: float = 0.5
+
+    def __post_init__(self):
+        _share("alpha", self.alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ambient:
+    """Hard bounds: every source by its weight at the levels it is admissible at (Omni included)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Exclusive:
+    """Exclusive bands: corrupt data where admissible, clean data only where none is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Soft:
+    """A share of clean data alpha(sigma), piecewise linear; the default falls from 1 to 0."""
+
+    sigmas: tuple[float, ...] = (0.0, 1.0)
+    alphas: tuple[float, ...] = (1.0, 0.0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
+        object.__setattr__(self, "alphas", tuple(map(float, self.alphas)))
+        _knots("sigmas", self.sigmas, "alphas", self.alphas)
+
+    def alpha(self, sigma):
+        return jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(self.alphas))
+
+
+@dataclasses.dataclass(frozen=True)
+class BenDavid:
+    """The share of clean data that minimises Ben-David et al.'s bound at each level.
+
+    Attributes:
+      n_clean, n_corrupt: numbers of samples.
+      sigmas, divergences: D(p_sigma, q_sigma) in [0, 1] at the given levels, piecewise linear.
+      capacity: C, the hypothesis class's complexity in the bound (square root of a dimension).
+    """
+
+    n_clean: float
+    n_corrupt: float
+    sigmas: tuple[float, ...]
+    divergences: tuple[float, ...]
+    capacity: float = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
+        object.__setattr__(self, "divergences", tuple(map(float, self.divergences)))
+        _knots("sigmas", self.sigmas, "divergences", self.divergences)
+        if not (self.n_clean > 0 and self.n_corrupt > 0 and self.capacity > 0):
+            raise ValueError(
+                f"n_clean {self.n_clean}, n_corrupt {self.n_corrupt}, capacity {self.capacity}: "
+                "expected all > 0"
+            )
+
+    def alpha(self, sigma):
+        divergence = jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(self.divergences))
+        return ben_david_alpha(self.n_clean, self.n_corrupt, divergence, self.capacity)
+
+
+Law = Filtering | CoTraining | Reweighted | Ambient | Exclusive | Soft | BenDavid
+LAWS = {
+    "filtering": Filtering,
+    "cotraining": CoTraining,
+    "reweighted": Reweighted,
+    "ambient": Ambient,
+    "exclusive": Exclusive,
+    "soft": Soft,
+    "ben_david": BenDavid,
+}
+
+
+def get(name: str, **options) -> Law:
+    """A law by name, as configs state it. Raises ValueError for an unknown name or option."""
+    _checks.one_of("law", name, LAWS)
+    known = [f.name for f in dataclasses.fields(LAWS[name])]
+    for option in options:
+        _checks.one_of(f"option of law {name!r}", option, known or ["(none)"])
+    options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
+    try:
+        return LAWS[name](**options)
+    except TypeError as e:
+        raise ValueError(f"law {name!r} with options {options}: {e}") from None
+
+
+def _share(name, value):
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, expected a share in [0, 1] of clean data")
+
+
+def _knots(name, xs, what, ys):
+    if len(xs) != len(ys) or len(xs) < 2 or any(b <= a for a, b in zip(xs, xs[1:], strict=False)):
+        raise ValueError(
+            f"{name} {xs} and {what} {ys}: expected two or more increasing noise levels and as "
+            "many values"
+        )
+    if not all(0 <= v <= 1 for v in (*xs, *ys)):
+        raise ValueError(f"{name} {xs} and {what} {ys}: expected all in [0, 1]")
+
+
+def ben_david_bound(alpha, n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
+    """The part of the bound that depends on alpha: estimation error plus bias (2010, theorem 3).
+
+    ``capacity sqrt(alpha^2 / n_clean + (1 - alpha)^2 / n_corrupt) + (1 - alpha) divergence``.
+    """
+    spread = alpha**2 / n_clean + (1 - alpha) ** 2 / n_corrupt
+    return capacity * jnp.sqrt(spread) + (1 - alpha) * divergence
+
+
+def ben_david_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
+    """The alpha in [0, 1] that minimises ``ben_david_bound`` (2010, section 5.1, eq. 1).
+
+    With D = capacity / divergence: 1 if n_clean >= D^2, else min(1, nu) with
+    ``nu = n_clean / n (1 + n_corrupt / sqrt(D^2 n - n_clean n_corrupt))``, n = n_clean + n_corrupt.
+    Zero divergence gives the natural share n_clean / n.
+    """
+    n_clean = jnp.asarray(n_clean) * 1.0
+    n = n_clean + n_corrupt
+    # Times divergence^2 throughout, so that divergence = 0 is no special case.
+    radicand = capacity**2 * n - n_clean * n_corrupt * divergence**2
+    root = jnp.sqrt(jnp.where(radicand > 0, radicand, 1.0))
+    nu = n_clean / n * (1 + n_corrupt * divergence / root)
+    enough = n_clean * divergence**2 >= capacity**2
+    return jnp.where(enough | (radicand <= 0), 1.0, jnp.minimum(nu, 1.0))
+
+
+def effective_bounds(law: Law, sources: Sources) -> Sources:
+    """The sources with the bounds that the law obeys: laws that ignore bounds make all clean-like.
+
+    Data-first sampling must restrict sigma by these, or it could not reach all that the law does.
+    """
+    if isinstance(law, Filtering | CoTraining | Reweighted):
+        everywhere = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
+        return sources._replace(sigma_min=everywhere[0], sigma_max=everywhere[1])
+    return sources
+
+
+def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
+    """P(source | sigma).
+
+    Args:
+      law: one of this module's laws (static).
+      sigma: noise level in [0, 1], scalar.
+      sources: K sources.
+
+    Returns:
+      Probabilities [K] that sum to 1, or all 0 where the law admits nothing (see ``check_law``).
+    """
+    bounded = effective_bounds(law, sources)
+    keep = admission.admissible(sigma, bounded.sigma_min, bounded.sigma_max)
+    mass = jnp.where(keep, sources.weight, 0)
+    clean, corrupt = jnp.where(sources.clean, mass, 0), jnp.where(sources.clean, 0, mass)
+    if isinstance(law, Filtering):
+        return _normalise(clean)
+    if isinstance(law, CoTraining | Ambient):
+        return _normalise(mass)
+    if isinstance(law, Exclusive):
+        return _normalise(jnp.where(jnp.sum(corrupt) > 0, corrupt, clean))
+    alpha = law.alpha if isinstance(law, Reweighted) else law.alpha(sigma)
+    alpha = jnp.where(jnp.sum(clean) > 0, jnp.where(jnp.sum(corrupt) > 0, alpha, 1.0), 0.0)
+    return alpha * _normalise(clean) + (1 - alpha) * _normalise(corrupt)
+
+
+def _normalise(mass):
+    total = jnp.sum(mass)
+    return mass / jnp.where(total > 0, total, 1)
+
+
+def sample(
+    key: Array, law: Law, sources: Sources, schedule: schedules.Schedule = _VP
+) -> tuple[Array, Array]:
+    """Noise first: one draw of (sigma, source) with sigma ~ p(sigma), source ~ P(. | sigma).
+
+    Both data paths (on device and streamed) draw with this function.
+    """
+    u = jax.random.uniform(key, (2,))
+    sigma = schedule.quantile(u[0])
+    return sigma, _categorical(u[1], source_probabilities(law, sigma, sources))
+
+
+def _categorical(u, probabilities):
+    """Inverse-CDF draw; never a source of probability 0, whatever the rounding."""
+    cumulative = jnp.cumsum(probabilities)
+    index = jnp.sum(cumulative <= u * cumulative[-1])
+    last = jnp.max(jnp.where(probabilities > 0, jnp.arange(probabilities.size), 0))
+    return jnp.minimum(index, last).astype(jnp.int32)
+
+
+def sample_data_first(
+    key: Array, law: Law, sources: Sources, schedule: schedules.Schedule = _VP
+) -> tuple[Array, Array, Array]:
+    """Data first: one draw of (sigma, source, weight) with source ~ weight, then sigma ~ p | A.
+
+    Returns:
+      sigma, source, and the importance weight that makes weighted losses agree with ``sample``.
+    """
+    pick, level = jax.random.split(key)
+    source = _categorical(jax.random.uniform(pick), sources.weight)
+    bounded = effective_bounds(law, sources)
+    sigma = admission.sample_sigma(
+        level, bounded.sigma_min[source], bounded.sigma_max[source], schedule
+    )
+    return sigma, source, data_first_weight(law, sigma, source, sources, schedule)
+
+
+def data_first_weight(
+    law: Law,
+    sigma: Array,
+    source: Array,
+    sources: Sources,
+    schedule: schedules.Schedule = _VP,
+) -> Array:
+    """P(source | sigma) W |A| / w: makes a data-first stream exact without random access.
+
+    For the ambient law this is ``W |A| / Z(sigma)``, Z the admissible weight at sigma.
+    """
+    bounded = effective_bounds(law, sources)
+    extent = admission.measure(bounded.sigma_min[source], bounded.sigma_max[source], schedule)
+    share = sources.weight[source] / jnp.sum(sources.weight)
+    probability = source_probabilities(law, sigma, sources)[source]
+    return jnp.where(share > 0, probability * extent / jnp.where(share > 0, share, 1), 0.0)
+
+
+def check_law(law: Law, sources: Sources, names: tuple[str, ...] = ()) -> None:
+    """Raises ValueError when some noise levels have no source to train them.
+
+    Exact: probabilities can only vanish between two neighbouring bounds.
+    """
+    ends = np.unique(np.concatenate([[0.0, 1.0], sources.sigma_min, sources.sigma_max]))
+    for low, high in zip(ends, ends[1:], strict=False):
+        middle = jnp.asarray((low + high) / 2, sources.weight.dtype)
+        total = float(jnp.sum(source_probabilities(law, middle, sources)))
+        if not math.isclose(total, 1, abs_tol=1e-3):
+            rows = zip(
+                names or range(len(sources.weight)),
+                np.asarray(sources.clean),
+                np.asarray(sources.sigma_min),
+                np.asarray(sources.sigma_max),
+                strict=True,
+            )
+            have = "; ".join(
+                f"{n}: {'clean' if c else 'corrupt'}, bounds ({a:.3g}, {b:.3g})"
+                for n, c, a, b in rows
+            )
+            raise ValueError(
+                f"law {type(law).__name__} has nothing to train sigma in ({low:.3g}, {high:.3g}) "
+                f"with: sources are [{have}]; add a clean source or widen the bounds"
+            )

@@ -1,0 +1,228 @@
+"""Noise schedules: what a noise level means, and how often training visits it.
+
+The project's one noise level is ``sigma`` in [0, 1], the standard deviation of the noise in the
+variance-preserving form ``x_t = sqrt(1 - sigma^2) x0 + sigma eps`` (0 = data, 1 = pure noise).
+Every other schedule is a change of scale and of clock:
+
+* scale: its own ``x_t = alpha x0 + noise eps`` is the variance-preserving ``x_t`` times
+  ``scale(sigma)``, because only the ratio noise / alpha carries meaning;
+* clock: ``sigma(t)`` and its inverse ``time(sigma)``, with t in [0, 1] and 0 = data.
+
+So bounds such as ``sigma_min`` are stated in sigma and stay what they are when the schedule changes.
+A schedule also carries the training law p(sigma), through ``quantile`` and ``cdf``.
+Schedules are frozen and hashable (static arguments of ``jax.jit``); every method is pure and takes
+Python scalars, NumPy arrays and tracers of any shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import ndtr, ndtri
+
+from ambient_jax import _checks
+
+
+def signal(sigma: jax.typing.ArrayLike) -> jax.Array:
+    """The variance-preserving signal scale ``sqrt(1 - sigma^2)``, without cancellation near 1."""
+    sigma = jnp.asarray(sigma)
+    return jnp.sqrt((1 - sigma) * (1 + sigma))
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Variance preserving with sigma uniform on [0, 1]; the base of the other schedules."""
+
+    @property
+    def name(self) -> str:
+        return "vp"
+
+    def sigma(self, t: jax.typing.ArrayLike) -> jax.Array:
+        """Noise level in [0, 1] at time t in [0, 1]; increasing."""
+        return jnp.asarray(t) * 1.0
+
+    def time(self, sigma: jax.typing.ArrayLike) -> jax.Array:
+        """Inverse of ``sigma``: the time in [0, 1] of a noise level."""
+        return jnp.asarray(sigma) * 1.0
+
+    def scale(self, sigma: jax.typing.ArrayLike) -> jax.Array:
+        """This schedule's ``x_t`` divided by the variance-preserving one at the same sigma."""
+        return jnp.ones_like(jnp.asarray(sigma) * 1.0)
+
+    def clip(self, sigma: jax.typing.ArrayLike) -> jax.Array:
+        """The nearest noise level at which the coefficients are finite."""
+        return jnp.asarray(sigma) * 1.0
+
+    def coefficients(self, sigma: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
+        """``(alpha, noise)`` of this schedule's ``x_t = alpha x0 + noise eps`` at level sigma."""
+        sigma = self.clip(sigma)
+        scale = self.scale(sigma)
+        return scale * signal(sigma), scale * sigma
+
+    def log_snr(self, sigma: jax.typing.ArrayLike) -> jax.Array:
+        """Logarithm of the signal-to-noise ratio ``alpha^2 / noise^2`` (+inf at sigma = 0)."""
+        sigma = self.clip(sigma)
+        return jnp.log1p(-sigma) + jnp.log1p(sigma) - 2 * jnp.log(sigma)
+
+    def quantile(self, u: jax.typing.ArrayLike) -> jax.Array:
+        """Inverse of ``cdf``: maps u uniform on [0, 1] to a noise level of the training law."""
+        return self.sigma(u)
+
+    def cdf(self, sigma: jax.typing.ArrayLike) -> jax.Array:
+        """Probability in [0, 1] that the training law p(sigma) falls below sigma."""
+        return self.time(sigma)
+
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Noise levels drawn from the training law."""
+        return self.quantile(jax.random.uniform(key, shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine(Schedule):
+    """The cosine schedule with t uniform; ``offset`` keeps sigma small at the first steps."""
+
+    offset: float = 0.008
+
+    @property
+    def name(self) -> str:
+        return "cosine"
+
+    @property
+    def _start(self) -> float:
+        return self.offset / (1 + self.offset) * math.pi / 2
+
+    # alpha = cos(angle) / cos(start). Written with sines, sigma does not cancel near the data.
+    def sigma(self, t):
+        angle = self._start + jnp.asarray(t) * (math.pi / 2 - self._start)
+        squared = jnp.sin(angle - self._start) * jnp.sin(angle + self._start)
+        return jnp.sqrt(jnp.clip(squared, 0, None)) / math.cos(self._start)
+
+    def time(self, sigma):
+        sigma = jnp.asarray(sigma) * 1.0
+        cos_start, sin_start = math.cos(self._start), math.sin(self._start)
+        sine = jnp.sqrt((sigma * cos_start) ** 2 + sin_start**2)
+        angle = jnp.arctan2(sine, signal(sigma) * cos_start)
+        return jnp.clip((angle - self._start) / (math.pi / 2 - self._start), 0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RectifiedFlow(Schedule):
+    """``x_t = (1 - t) x0 + t eps`` with t uniform."""
+
+    @property
+    def name(self) -> str:
+        return "rectified_flow"
+
+    def sigma(self, t):
+        t = jnp.asarray(t) * 1.0
+        return t / jnp.sqrt((1 - t) ** 2 + t**2)
+
+    def time(self, sigma):
+        sigma = jnp.asarray(sigma) * 1.0
+        return sigma / (signal(sigma) + sigma)
+
+    def scale(self, sigma):
+        return 1 / (signal(sigma) + jnp.asarray(sigma))
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM(Schedule):
+    """Variance exploding, ``x_t = x0 + s eps``, s in [s_min, s_max], for data of unit variance.
+
+    The clock is the power law of rho (Karras et al. 2022, eq. 5), the training law log-normal in s
+    (table 1), truncated to the schedule's ends. Levels above that of ``s_max`` are clipped to it.
+    """
+
+    s_min: float = 0.002
+    s_max: float = 80.0
+    rho: float = 7.0
+    p_mean: float = -1.2
+    p_std: float = 1.2
+
+    def __post_init__(self):
+        if not 0 < self.s_min < self.s_max < math.inf:
+            raise ValueError(
+                f"edm has s_min {self.s_min} and s_max {self.s_max}, expected 0 < s_min < s_max"
+            )
+        if not (self.rho > 0 and self.p_std > 0):
+            raise ValueError(f"edm has rho {self.rho}, p_std {self.p_std}, expected both > 0")
+
+    @property
+    def name(self) -> str:
+        return "edm"
+
+    def clip(self, sigma):
+        return jnp.minimum(jnp.asarray(sigma) * 1.0, self.s_max / math.hypot(1, self.s_max))
+
+    def scale(self, sigma):
+        return 1 / signal(self.clip(sigma))
+
+    def _level(self, s):
+        return s / jnp.sqrt(1 + s**2)
+
+    def sigma(self, t):
+        low, high = self.s_min ** (1 / self.rho), self.s_max ** (1 / self.rho)
+        return self._level((low + jnp.asarray(t) * (high - low)) ** self.rho)
+
+    def time(self, sigma):
+        low, high = self.s_min ** (1 / self.rho), self.s_max ** (1 / self.rho)
+        sigma = self.clip(sigma)
+        return jnp.clip(((sigma / signal(sigma)) ** (1 / self.rho) - low) / (high - low), 0, 1)
+
+    def _ends(self):
+        ends = [(math.log(s) - self.p_mean) / self.p_std for s in (self.s_min, self.s_max)]
+        return [0.5 * math.erfc(-z / math.sqrt(2)) for z in ends]
+
+    def quantile(self, u):
+        low, high = self._ends()
+        z = ndtri(low + jnp.asarray(u) * (high - low))
+        s = jnp.exp(self.p_mean + self.p_std * z)
+        return self._level(jnp.clip(s, self.s_min, self.s_max))
+
+    def cdf(self, sigma):
+        low, high = self._ends()
+        sigma = self.clip(sigma)
+        s = jnp.maximum(sigma / signal(sigma), self.s_min)
+        z = (jnp.log(s) - self.p_mean) / self.p_std
+        return jnp.clip((ndtr(z) - low) / (high - low), 0, 1)
+
+
+def vp() -> Schedule:
+    """Variance preserving, sigma uniform on [0, 1]: the schedule of the Ambient Diffusion talks."""
+    return Schedule()
+
+
+def cosine(offset: float = 0.008) -> Cosine:
+    """The cosine schedule of DDPM and Diffusion Policy in continuous time (Nichol 2021, eq. 17)."""
+    return Cosine(offset=offset)
+
+
+def rectified_flow() -> RectifiedFlow:
+    """Rectified flow (Liu et al. 2022): ``x_t = (1 - t) x0 + t eps``, t uniform."""
+    return RectifiedFlow()
+
+
+def edm(
+    s_min: float = 0.002,
+    s_max: float = 80.0,
+    rho: float = 7.0,
+    p_mean: float = -1.2,
+    p_std: float = 1.2,
+) -> EDM:
+    """Variance exploding with EDM's clock and log-normal training law (Karras et al. 2022)."""
+    return EDM(s_min, s_max, rho, p_mean, p_std)
+
+
+SCHEDULES = {"vp": vp, "cosine": cosine, "rectified_flow": rectified_flow, "edm": edm}
+
+
+def get(name: str, **options: float) -> Schedule:
+    """A schedule by name, as configs state it. Raises ValueError for an unknown name or option."""
+    _checks.one_of("schedule", name, SCHEDULES)
+    try:
+        return SCHEDULES[name](**options)
+    except TypeError as e:
+        raise ValueError(f"schedule {name!r} does not take the options {options}: {e}") from None
