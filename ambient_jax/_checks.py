@@ -36,6 +36,16 @@ def same_shape(**arrays: Any) -> None:
             )
 
 
+def one_sample(**arrays: Any) -> None:
+    """Raises ValueError unless every array is one sample [H, D]."""
+    for name, a in arrays.items():
+        if len(np.shape(a)) != 2:
+            raise ValueError(
+                f"{name} has shape {np.shape(a)}, expected one sample [H, D]: for a batch "
+                "[B, H, D] use the batch_ form, or jax.vmap"
+            )
+
+
 def scalar(**values: Any) -> None:
     """Raises ValueError unless every value (None is skipped) is a scalar."""
     for name, value in values.items():

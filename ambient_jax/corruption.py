@@ -73,7 +73,15 @@ def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
       key: PRNG key of the data set, not of the step.
       sample_id: integers [3]: (source, episode, step).
       shape: shape of the sample, [H, D].
+
+    Raises:
+      ValueError: when sample_id is not three integers (use jax.vmap for a batch of ids).
     """
+    if jnp.shape(sample_id) != (3,):
+        raise ValueError(
+            f"sample_id has shape {jnp.shape(sample_id)}, expected (3,): source, episode, step "
+            "of one sample; use jax.vmap for a batch"
+        )
     for part in range(3):
         key = jax.random.fold_in(key, sample_id[part])
     return jax.random.normal(key, shape)

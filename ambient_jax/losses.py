@@ -13,6 +13,7 @@ Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums
 from __future__ import annotations
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,7 @@ def denoising_loss(
     Raises:
       ValueError: for an unknown prediction, or shapes that differ (nothing is broadcast).
     """
+    _checks.one_sample(h=h)
     _checks.same_shape(h=h, x0=x0, eps=eps)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
     row, valid = _valid(h, sigma, sigma_min, sigma_max, mask)
@@ -131,6 +133,7 @@ def ambient_loss(
     Raises:
       ValueError: for unknown options, or shapes that differ (nothing is broadcast).
     """
+    _checks.one_sample(h=h)
     _checks.same_shape(h=h, x_min=x_min, z=z)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
     _checks.one_of("weighting", weighting, WEIGHTINGS)
@@ -151,12 +154,15 @@ def ambient_loss(
 
 def _over_batch(kernel, *args) -> Array:
     """vmap over the leading axis of every argument that has one; scalars and None are shared."""
+    first, *names = list(inspect.signature(kernel).parameters)[: len(args)]
     size = jnp.shape(args[0])[:1]
-    for a in args:
+    if not size:
+        raise ValueError(f"{first} is a scalar, expected a batch: a first axis of samples")
+    for name, a in zip(names, args[1:], strict=True):
         if a is not None and jnp.ndim(a) and jnp.shape(a)[:1] != size:
             raise ValueError(
-                f"an argument has shape {jnp.shape(a)}, expected a first axis of {size}, one entry "
-                f"per sample of the batch (h has shape {jnp.shape(args[0])})"
+                f"{name} has shape {jnp.shape(a)}, expected a first axis of {size[0]}, one entry "
+                f"per sample of the batch ({first} has shape {jnp.shape(args[0])})"
             )
     axes = tuple(0 if a is not None and jnp.ndim(a) else None for a in args)
     return jax.vmap(kernel, in_axes=axes)(*args)

@@ -22,7 +22,6 @@ sigma, the other takes its mass. Laws are frozen and hashable (static arguments 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
@@ -53,7 +52,8 @@ def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
       sigma_min, sigma_max: [K] or scalar bounds in [0, 1]; sigma_max None as in ``admission``.
 
     Raises:
-      ValueError: for a negative weight, no mass at all, or bounds outside [0, 1].
+      ValueError: for a negative weight, no mass at all, bounds outside [0, 1], or lengths that
+        differ.
     """
     weight = np.atleast_1d(np.asarray(weight, np.float64))
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0) and weight.sum() > 0):
@@ -61,6 +61,12 @@ def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
             f"source weights are {weight.tolist()}, expected finite numbers >= 0, one of them > 0"
         )
     admission.check_bounds(sigma_min, sigma_max)
+    for name, value in (("clean", clean), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        if value is not None and np.shape(value) not in ((), weight.shape):
+            raise ValueError(
+                f"{name} has shape {np.shape(value)}, expected a scalar or one entry for each of "
+                f"the {weight.size} sources"
+            )
     low = np.broadcast_to(np.asarray(sigma_min, np.float32), weight.shape)
     if sigma_max is None:
         sigma_max = np.where(low <= 0, 1.0, 0.0)
@@ -269,9 +275,11 @@ def sample(
 def _categorical(u, probabilities):
     """Inverse-CDF draw; never a source of probability 0, whatever the rounding."""
     cumulative = jnp.cumsum(probabilities)
-    index = jnp.sum(cumulative <= u * cumulative[-1])
-    last = jnp.max(jnp.where(probabilities > 0, jnp.arange(probabilities.size), 0))
-    return jnp.minimum(index, last).astype(jnp.int32)
+    positive = probabilities > 0
+    # A parallel cumsum can rise by rounding where the probability is 0, so ask for both.
+    beyond = positive & (cumulative > u * cumulative[-1])
+    last = jnp.max(jnp.where(positive, jnp.arange(probabilities.size), 0))
+    return jnp.where(jnp.any(beyond), jnp.argmax(beyond), last).astype(jnp.int32)
 
 
 def sample_data_first(
@@ -315,22 +323,25 @@ def check_law(law: Law, sources: Sources, names: tuple[str, ...] = ()) -> None:
     Exact: probabilities can only vanish between two neighbouring bounds.
     """
     ends = np.unique(np.concatenate([[0.0, 1.0], sources.sigma_min, sources.sigma_max]))
-    for low, high in zip(ends, ends[1:], strict=False):
-        middle = jnp.asarray((low + high) / 2, sources.weight.dtype)
-        total = float(jnp.sum(source_probabilities(law, middle, sources)))
-        if not math.isclose(total, 1, abs_tol=1e-3):
-            rows = zip(
-                names or range(len(sources.weight)),
-                np.asarray(sources.clean),
-                np.asarray(sources.sigma_min),
-                np.asarray(sources.sigma_max),
-                strict=True,
-            )
-            have = "; ".join(
-                f"{n}: {'clean' if c else 'corrupt'}, bounds ({a:.3g}, {b:.3g})"
-                for n, c, a, b in rows
-            )
-            raise ValueError(
-                f"law {type(law).__name__} has nothing to train sigma in ({low:.3g}, {high:.3g}) "
-                f"with: sources are [{have}]; add a clean source or widen the bounds"
-            )
+    middles = ((ends[:-1] + ends[1:]) / 2).astype(sources.weight.dtype)
+    totals = jax.jit(
+        lambda levels: jax.lax.map(
+            lambda sigma: jnp.sum(source_probabilities(law, sigma, sources)), levels
+        )
+    )(middles)
+    gaps = np.flatnonzero(np.abs(np.asarray(totals) - 1) > 1e-3)
+    if not gaps.size:
+        return
+    listed, some = [], 8  # one source per datapoint is allowed, and would fill the screen
+    for k in range(min(len(sources.weight), some)):
+        role = "clean" if sources.clean[k] else "corrupt"
+        bounds = f"({sources.sigma_min[k]:.3g}, {sources.sigma_max[k]:.3g})"
+        empty = "" if sources.weight[k] > 0 else ", weight 0"
+        listed.append(f"{names[k] if names else k}: {role}, bounds {bounds}{empty}")
+    if len(sources.weight) > some:
+        listed.append(f"and {len(sources.weight) - some} more")
+    raise ValueError(
+        f"law {type(law).__name__} has nothing to train sigma in "
+        f"({ends[gaps[0]]:.3g}, {ends[gaps[0] + 1]:.3g}) with: sources are "
+        f"[{'; '.join(listed)}]; add a clean source or widen the bounds"
+    )

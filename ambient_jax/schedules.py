@@ -155,7 +155,10 @@ class EDM(Schedule):
         return "edm"
 
     def clip(self, sigma):
-        return jnp.minimum(jnp.asarray(sigma) * 1.0, self.s_max / math.hypot(1, self.s_max))
+        sigma = jnp.asarray(sigma) * 1.0
+        # A large s_max has a level that rounds to 1, where the scale would be infinite.
+        below_one = 1 - float(jnp.finfo(sigma.dtype).epsneg)
+        return jnp.minimum(sigma, min(self.s_max / math.hypot(1, self.s_max), below_one))
 
     def scale(self, sigma):
         return 1 / signal(self.clip(sigma))

@@ -1,0 +1,189 @@
+"""The fields of an RLDS dataset: TFDS feature connectors seen as flat paths."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ambient_jax import _checks
+
+_TENSORS = (
+    tfds.features.Tensor,
+    tfds.features.Scalar,
+    tfds.features.ClassLabel,
+    tfds.features.Text,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One field: its path (``steps/observation/image``), feature connector and kind.
+
+    Attributes:
+      sequence: path of the nested dataset or sequence around it, ``""`` for one value an episode.
+      kind: ``tensor``, ``bytes`` (text, raw strings), ``packed`` (a tensor stored as bytes),
+        ``image``; and, read but never written, ``ragged`` (packed tensors of differing shapes)
+        and ``other`` (decoded by TFDS itself, step by step).
+      rows: 0, or inside a sequence of a step its fixed length, -1 if it varies; never written.
+    """
+
+    path: str
+    feature: Any
+    sequence: str
+    kind: str
+    rows: int = 0
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """Shape of one value, without the steps and rows."""
+        return tuple(self.feature.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.feature.np_dtype)
+
+
+def is_dict(feature: Any) -> bool:
+    """Whether a connector is a plain dict of features."""
+    return type(feature) is tfds.features.FeaturesDict
+
+
+def is_sequence(feature: Any) -> bool:
+    """Whether a connector is a plain nested dataset or sequence (Video, a subclass, is not)."""
+    return type(feature) in (tfds.features.Dataset, tfds.features.Sequence)
+
+
+def leaves(features: tfds.features.FeaturesDict) -> dict[str, Leaf]:
+    """All fields of a dataset by path."""
+    found: dict[str, Leaf] = {}
+
+    def walk(path: str, feature: Any, sequence: str | None, rows: int) -> None:
+        if is_dict(feature):
+            for name, inner in feature.items():
+                walk(f"{path}/{name}" if path else name, inner, sequence, rows)
+        elif is_sequence(feature) and sequence is None:
+            walk(path, feature.feature, path, rows)
+        elif is_sequence(feature) and not rows and _holds_plain_fields(feature.feature):
+            walk(path, feature.feature, sequence, feature.to_json_content().length)
+        else:
+            kind = _kind(feature, sequence is not None)
+            found[path] = Leaf(path, feature, sequence or "", kind, rows)
+
+    walk("", features, None, 0)
+    return found
+
+
+def _holds_plain_fields(feature: Any) -> bool:
+    if is_dict(feature):
+        return all(_holds_plain_fields(inner) for inner in feature.values())
+    return _kind(feature, True) in ("tensor", "bytes")
+
+
+def _kind(feature: Any, in_sequence: bool) -> str:
+    if type(feature) is tfds.features.Image:
+        return "image"
+    if type(feature) not in _TENSORS or getattr(feature, "encoder", None):
+        return "other"
+    kind = np.dtype(feature.np_dtype).kind
+    if feature.shape.count(None) > (0 if in_sequence else 1):
+        encoding = feature.to_json_content().encoding if type(feature) is _TENSORS[0] else ""
+        return "ragged" if encoding in ("bytes", "zlib") else "other"
+    if kind in "OSU":
+        return "bytes"
+    if np.dtype(feature.get_serialized_info().np_dtype).kind in "OSU":
+        return "packed"
+    return "tensor" if kind in "fiub" else "other"
+
+
+def rlds_features(
+    observation: Mapping[str, Any],
+    action: Any,
+    step_extra: Mapping[str, Any] | None = None,
+    episode_metadata: Mapping[str, Any] | None = None,
+) -> tfds.features.FeaturesDict:
+    """The standard RLDS features around one's own observation and action.
+
+    Every field is a TFDS feature connector, a dtype (``str`` is text), anything with a shape
+    and a dtype (an array or a ``jax.ShapeDtypeStruct``), or a dict of these, and describes
+    ONE step.
+
+    Args:
+      observation: fields of ``steps/observation``.
+      action: ``steps/action``, [D] or a dict.
+      step_extra: further fields of a step, beside observation and action.
+      episode_metadata: fields of the episode; left out if None.
+
+    Returns:
+      Features with ``is_first``, ``is_last``, ``is_terminal`` (bool), ``reward`` and
+      ``discount`` (float32) in every step.
+    """
+    step = {
+        "observation": _connector(observation),
+        "action": _connector(action),
+        "is_first": tfds.features.Scalar(dtype=np.bool_),
+        "is_last": tfds.features.Scalar(dtype=np.bool_),
+        "is_terminal": tfds.features.Scalar(dtype=np.bool_),
+        "reward": tfds.features.Scalar(dtype=np.float32),
+        "discount": tfds.features.Scalar(dtype=np.float32),
+        **{name: _connector(value) for name, value in (step_extra or {}).items()},
+    }
+    features = {"steps": tfds.features.Dataset(step)}
+    if episode_metadata is not None:
+        features["episode_metadata"] = _connector(episode_metadata)
+    return tfds.features.FeaturesDict(features)
+
+
+def _connector(value: Any) -> Any:
+    if isinstance(value, tfds.features.FeatureConnector):
+        return value
+    if isinstance(value, Mapping):
+        return tfds.features.FeaturesDict({k: _connector(v) for k, v in value.items()})
+    if value is str:
+        return tfds.features.Text()
+    if hasattr(value, "shape") and not isinstance(value, type | np.dtype):
+        return tfds.features.Tensor(shape=tuple(value.shape), dtype=np.dtype(value.dtype))
+    return tfds.features.Scalar(dtype=np.dtype(value))
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a/b": x}`` to ``{"a": {"b": x}}``."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = value
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": x}}`` to ``{"a/b": x}``."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{path}/"))
+        else:
+            flat[path] = value
+    return flat
+
+
+def select(paths: Iterable[str], wanted: Iterable[str], what: str) -> list[str]:
+    """The paths that are, or lie under, a wanted one.
+
+    Raises:
+      ValueError: a wanted path names nothing.
+    """
+    paths = list(paths)
+    known = {"/".join(p.split("/")[: i + 1]) for p in paths for i in range(p.count("/") + 1)}
+    wanted = list(wanted)
+    for key in wanted:
+        if key not in known:
+            hint = _checks.nearest(key, sorted(known)) or f"; it has {', '.join(sorted(paths))}"
+            raise ValueError(f"{what} has no feature {key!r}{hint}")
+    return [p for p in paths if any(p == k or p.startswith(f"{k}/") for k in wanted)]

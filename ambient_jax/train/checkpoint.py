@@ -1,0 +1,206 @@
+"""Orbax checkpoints: train state, EMA parameters, data position and the assets a policy needs.
+
+``<workdir>/checkpoints/<step>/`` holds four items:
+
+* ``state``       step, parameters, optimizer, metric sums
+* ``ema_params``  what a policy loads
+* ``data``        position of the input stream, one file a host (absent when data live on device)
+* ``assets``      JSON: config, normalisation statistics, git revision, format version
+
+A checkpoint appears under its name only when it is complete; a killed save leaves nothing to load.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ambient_jax import __version__
+from ambient_jax.train import state as state_lib
+
+FORMAT = 1
+
+
+def git_revision() -> str:
+    """Revision of the code that runs, with "+changes" when the tree differs; "" outside git."""
+    here = pathlib.Path(__file__).parent
+    try:
+        run = lambda *a: subprocess.run(  # noqa: E731
+            ["git", *a], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + (
+            "+changes" if run("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+class Checkpointer:
+    """Saves asynchronously and restores train states of one run."""
+
+    def __init__(
+        self, directory: str | os.PathLike, *, keep: int = 2, keep_period: int | None = None
+    ):
+        self._directory = epath.Path(os.path.abspath(directory))
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, keep_period=keep_period, create=True
+            ),
+            item_names=("state", "ema_params", "data", "assets"),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "ema_params": ocp.StandardCheckpointHandler(),
+                "data": ocp.JsonCheckpointHandler(),
+                "assets": ocp.JsonCheckpointHandler(),
+            },
+        )
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
+        """Saves a host copy of the state (as from ``parallel.unreplicate``); returns at once."""
+        if step in self._manager.all_steps():
+            return
+        state = jax.tree.map(np.asarray, state)
+        items = dict(
+            state=ocp.args.StandardSave(_without_ema(state)),
+            ema_params=ocp.args.StandardSave(state.ema_params),
+            assets=ocp.args.JsonSave({"format": FORMAT, **assets}),
+        )
+        if data is not None:
+            items["data"] = ocp.args.JsonSave(data)
+        self._manager.save(step, args=ocp.args.Composite(**items))
+
+    def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
+        """The train state and the data position saved at a step.
+
+        Raises:
+          ValueError: when the checkpoint's shapes are not those of ``like``, naming the first.
+        """
+        item = self._manager.item_metadata(step)
+        check_shapes(item["state"], _without_ema(like), self._directory / str(step))
+        like = jax.tree.map(np.asarray, like)
+        items = dict(
+            state=ocp.args.StandardRestore(_without_ema(like)),
+            ema_params=ocp.args.StandardRestore(like.ema_params),
+        )
+        if (self._directory / str(step) / "data").exists():
+            items["data"] = ocp.args.JsonRestore()
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        tree = restored["state"]
+        state = state_lib.TrainState(
+            tree["step"], tree["params"], restored["ema_params"], tree["opt_state"], tree["sums"]
+        )
+        return state, restored.get("data")
+
+    def assets(self, step: int) -> dict:
+        return self._manager.restore(step, args=ocp.args.Composite(assets=ocp.args.JsonRestore()))[
+            "assets"
+        ]
+
+    def close(self) -> None:
+        """Waits for pending saves."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _without_ema(state: state_lib.TrainState) -> dict:
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "sums": state.sums,
+    }
+
+
+def _shapes(tree: Any) -> dict[str, tuple]:
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    name = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))  # noqa: E731
+    return {"/".join(map(name, path)): tuple(leaf.shape) for path, leaf in flat}
+
+
+def check_shapes(saved: Any, expected: Any, where: Any) -> None:
+    """Raises ValueError at the first array whose shape differs between a checkpoint and a model."""
+    saved, expected = _shapes(getattr(saved, "tree", saved)), _shapes(expected)
+    for name in sorted(saved.keys() | expected.keys()):
+        if saved.get(name) != expected.get(name):
+            raise ValueError(
+                f"checkpoint {where} has {name} of shape {saved.get(name, 'nothing')}, the config "
+                f"makes {expected.get(name, 'nothing')}: use the config saved beside it, or another "
+                "--workdir"
+            )
+
+
+def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
+    """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint.
+
+    Raises:
+      FileNotFoundError: when there is no finished checkpoint.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    if path.name.isdigit() and (path / "assets").exists():
+        return path.parent, int(path.name)
+    for directory in (path, path / "checkpoints"):
+        if directory.is_dir():
+            steps = [
+                int(p.name)
+                for p in directory.iterdir()
+                if p.name.isdigit() and (p / "assets").exists()
+            ]
+            if steps:
+                return directory, max(steps)
+    raise FileNotFoundError(
+        f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that folder, "
+        "or one step's folder; train first, or check the path"
+    )
+
+
+def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
+    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``params`` (EMA), ``step``.
+
+    Raises:
+      FileNotFoundError: no finished checkpoint at the path.
+      ValueError: a checkpoint of another format.
+    """
+    directory, step = find(path)
+    folder = directory / str(step)
+    try:
+        assets = json.loads(next((folder / "assets").iterdir()).read_text())
+    except (StopIteration, json.JSONDecodeError) as e:
+        raise ValueError(
+            f"checkpoint {folder} has unreadable assets ({e}); take another step's checkpoint"
+        ) from None
+    if assets.get("format") != FORMAT:
+        raise ValueError(
+            f"checkpoint {folder} has format {assets.get('format')}, expected {FORMAT}: load it with "
+            f"the version that wrote it ({assets.get('version', 'unknown')})"
+        )
+    with ocp.StandardCheckpointer() as reader:
+        params = reader.restore(folder / "ema_params")
+    return {
+        "config": ml_collections.ConfigDict(assets["config"]),
+        "statistics": assets["statistics"],
+        "params": params,
+        "step": step,
+    }
+
+
+def make_assets(config: ml_collections.ConfigDict, statistics: dict) -> dict:
+    """The JSON saved with every checkpoint."""
+    return {
+        "config": config.to_dict(),
+        "statistics": statistics,
+        "version": __version__,
+        "git_revision": git_revision(),
+    }

@@ -1,0 +1,138 @@
+"""The configuration of a training run: every field with its default and meaning, and its check."""
+
+from __future__ import annotations
+
+import ml_collections
+from ml_collections import config_dict
+
+from ambient_jax import _checks
+
+# Sections whose fields depend on their name; the builder of each checks them.
+_OPEN = ("law", "schedule", "model", "task")
+
+
+def default() -> ml_collections.ConfigDict:
+    """A full configuration; experiments set what differs."""
+    config = ml_collections.ConfigDict()
+    config.name = "default"
+    config.seed = 0
+
+    config.data = ml_collections.ConfigDict()
+    config.data.root = ""  # folder that relative source paths start from
+    config.data.sources = ml_collections.ConfigDict()  # name -> source(...)
+    config.data.history = 2  # T: observations up to the present
+    config.data.horizon = 16  # H: actions from the present on
+    config.data.observation = ("state",)  # names under steps/observation
+    config.data.action = "action"  # name under steps
+    config.data.normalization = "bounds"  # bounds (min..max to -1..1), gaussian, none
+    config.data.normalize_per = "mixture"  # one statistic for all sources, or one per "source"
+    config.data.placement = "device"  # device: all data in its memory; stream: from disk
+    config.data.order = "noise_first"  # or data_first, with importance weights (device only)
+    config.data.shuffle_window = 10_000  # chunks a source, when streaming
+    config.data.prefetch = 4  # batches, when streaming
+
+    config.law = ml_collections.ConfigDict({"name": "ambient"})  # mixing.LAWS and its options
+    config.schedule = ml_collections.ConfigDict({"name": "vp"})  # schedules.SCHEDULES and options
+    config.model = ml_collections.ConfigDict({"name": "unet"})  # models.denoiser and its sizes
+
+    config.objective = ml_collections.ConfigDict()
+    config.objective.loss = "denoising"  # or ambient (only x_min is used)
+    config.objective.prediction = "eps"  # x0, eps, v, velocity
+    config.objective.weighting = "unit"  # of the ambient loss: unit, buffered
+    config.objective.buffer = 4.0
+
+    config.train = ml_collections.ConfigDict()
+    config.train.steps = 20_000
+    config.train.batch_size = 128  # over all devices of all hosts
+    config.train.accumulation = 1  # micro-batches per update
+    config.train.learning_rate = 1e-3
+    config.train.warmup = 500  # steps
+    config.train.weight_decay = 1e-6
+    config.train.b1 = 0.95
+    config.train.b2 = 0.999
+    config.train.clip_norm = 1.0
+    config.train.ema = 0.999  # largest decay
+    config.train.log_every = 100  # steps
+    config.train.checkpoint_every = 1000  # steps
+    config.train.keep = 2  # checkpoints
+
+    config.policy = ml_collections.ConfigDict()
+    config.policy.solver = "ddim"  # ddpm, ddim, heun
+    config.policy.steps = 20
+    config.policy.clip = config_dict.placeholder(float)  # bound on normalised x0_hat; None = none
+    config.policy.execute = 8  # actions run before planning again
+
+    # What the experiment adds: builds the data where they are absent, evaluates at the end.
+    config.task = ml_collections.ConfigDict({"name": ""})
+    return config
+
+
+def source(
+    path: str,
+    role: str,
+    *,
+    split: str = "train",
+    weight: float = 1.0,
+    sigma_min: float = 0.0,
+    sigma_max: float | None = None,
+) -> ml_collections.ConfigDict:
+    """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds."""
+    fields = ml_collections.ConfigDict(
+        {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
+    )
+    fields.sigma_max = config_dict.placeholder(float)
+    fields.sigma_max = sigma_max
+    return fields
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for a missing, misspelt or ill-typed field, naming the nearest."""
+    _check_section("config", config, default())
+    for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every", "keep"):
+        if config.train[name] < 1:
+            raise ValueError(f"config.train.{name} is {config.train[name]}, expected at least 1")
+    for name, section in (("history", "data"), ("horizon", "data"), ("execute", "policy")):
+        if config[section][name] < 1:
+            raise ValueError(f"config.{section}.{name} is {config[section][name]}, expected >= 1")
+    if config.policy.execute > config.data.horizon:
+        raise ValueError(
+            f"config.policy.execute is {config.policy.execute}, expected at most the "
+            f"{config.data.horizon} actions of a chunk (config.data.horizon)"
+        )
+    if not 0 < config.train.learning_rate < 1:
+        raise ValueError(
+            f"config.train.learning_rate is {config.train.learning_rate}, expected in (0, 1)"
+        )
+    if not 0 <= config.train.ema < 1:
+        raise ValueError(f"config.train.ema is {config.train.ema}, expected in [0, 1)")
+    _checks.one_of("config.data.placement", config.data.placement, ("device", "stream"))
+    _checks.one_of("config.data.order", config.data.order, ("noise_first", "data_first"))
+
+
+def _check_section(path, section, expected):
+    for name in section:
+        if name not in expected:
+            raise ValueError(
+                f"{path}.{name} is no field of a training run, expected one of "
+                f"{', '.join(sorted(expected))}{_checks.nearest(name, expected)}"
+            )
+    for name, value in expected.items():
+        if name not in section:
+            raise ValueError(
+                f"{path}.{name} is missing: start from ambient_jax.train.config.default()"
+            )
+        given = section[name]
+        if isinstance(value, ml_collections.ConfigDict):
+            if not isinstance(given, ml_collections.ConfigDict):
+                raise ValueError(f"{path}.{name} is {given!r}, expected a section of fields")
+            if name not in (*_OPEN, "sources"):
+                _check_section(f"{path}.{name}", given, value)
+            elif name in _OPEN and "name" not in given:
+                raise ValueError(f"{path}.{name}.name is missing: it says which {name} to use")
+        elif isinstance(value, float) and isinstance(given, int) and not isinstance(given, bool):
+            continue
+        elif value is not None and not isinstance(given, type(value)):
+            raise ValueError(
+                f"{path}.{name} is {given!r} ({type(given).__name__}), expected "
+                f"{type(value).__name__} such as {value!r}"
+            )

@@ -1,0 +1,107 @@
+"""Metrics: sums from the devices to rows of ``metrics.jsonl`` and TensorBoard.
+
+``metrics.jsonl`` holds what training computed and nothing of the clock: an interrupted run that was
+resumed leaves the same file, value for value. Speeds go to ``timing.jsonl``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorboardX
+from absl import logging
+
+from ambient_jax.train import state as state_lib
+
+
+def summarize(step: int, sums: state_lib.Sums, names: list[str], learning_rate: float) -> dict:
+    """One row: mean loss, per noise-level bin and per source (empty ones are left out).
+
+    Raises:
+      FloatingPointError: when the loss or the gradient is not finite.
+    """
+    count, steps = float(np.sum(sums.bin_count)), max(int(sums.steps), 1)
+    row: dict[str, Any] = {
+        "step": step,
+        "loss": float(np.sum(sums.bin_loss)) / max(count, 1.0),
+        "grad_norm": float(sums.grad_norm) / steps,
+        "learning_rate": learning_rate,
+        "admitted": count / steps,
+    }
+    bins = len(sums.bin_count)
+    for i, (total, n) in enumerate(zip(sums.bin_loss, sums.bin_count, strict=True)):
+        if n > 0:
+            row[f"loss_sigma/{i / bins:.1f}-{(i + 1) / bins:.1f}"] = float(total) / float(n)
+    for name, total, n in zip(names, sums.source_loss, sums.source_count, strict=True):
+        if n > 0:
+            row[f"loss_source/{name}"] = float(total) / float(n)
+            row[f"share_source/{name}"] = float(n) / max(count, 1.0)
+    loss, norm = row["loss"], row["grad_norm"]
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FloatingPointError(
+            f"loss is {loss} and gradient norm {norm} in the {steps} steps up to step {step}, "
+            "expected finite numbers: lower train.learning_rate, or check the data; the last "
+            "checkpoint is from before"
+        )
+    return row
+
+
+class Writer:
+    """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, from a given step on.
+
+    Opening it at step n drops rows after n that an interrupted run left behind.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, step: int = 0):
+        self._dir = pathlib.Path(workdir)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._files = {}
+        for name in ("metrics", "timing"):
+            path = self._dir / f"{name}.jsonl"
+            _truncate(path, step)
+            self._files[name] = path.open("a", encoding="utf-8")
+        self._board = tensorboardX.SummaryWriter(str(self._dir / "tensorboard"), purge_step=step)
+
+    def write(self, row: dict, timing: dict) -> None:
+        """Adds one row to each file and flushes it to the disk."""
+        for name, values in (("metrics", row), ("timing", timing)):
+            file = self._files[name]
+            file.write(json.dumps(values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            for key, value in values.items():
+                if key != "step":
+                    self._board.add_scalar(key, value, row["step"])
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._board.close()
+
+
+def read(path: str | os.PathLike) -> list[dict]:
+    """Rows of a JSON-lines file; a last line cut short by a crash is left out."""
+    path, rows = pathlib.Path(path), []
+    if not path.exists():
+        return rows
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            logging.warning("%s line %d is cut short and is dropped", path, number + 1)
+            break
+    return rows
+
+
+def _truncate(path: pathlib.Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)

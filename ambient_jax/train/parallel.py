@@ -1,0 +1,120 @@
+"""The one place that knows of devices: the step lifted by ``jax.pmap``, and data moved to it.
+
+Every array that a pmapped function takes has a leading axis of local devices. With several hosts
+(``initialize``), each feeds its own devices and the axis spans them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+AXIS = "batch"
+
+
+def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
+    """Joins a multi-host run; call before any other use of JAX.
+
+    With no arguments on a TPU pod or under Slurm, ``jax.distributed`` finds the rest by itself:
+    pass coordinator="auto". The empty string means a single process, and does nothing.
+    """
+    if not coordinator:
+        return
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        if num_processes < 1 or not 0 <= process_id < num_processes:
+            raise ValueError(
+                f"num_processes is {num_processes} and process_id {process_id}, expected 0 <= "
+                "process_id < num_processes on each host"
+            )
+        # CPU devices of several processes talk over gloo; accelerators ignore this setting.
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    logging.info(
+        "host %d of %d, %d local of %d devices",
+        jax.process_index(),
+        jax.process_count(),
+        jax.local_device_count(),
+        jax.device_count(),
+    )
+
+
+def rows_per_device(batch_size: int) -> int:
+    """Rows of the global batch on each device; raises ValueError when they do not divide."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise ValueError(
+            f"train.batch_size is {batch_size}, expected a positive multiple of the {devices} "
+            f"devices ({jax.process_count()} hosts x {jax.local_device_count()})"
+        )
+    return batch_size // devices
+
+
+def replicate(tree: Any) -> Any:
+    """Puts a copy of the tree on every local device (leading axis of devices)."""
+    devices = jax.local_devices()
+    stacked = jax.tree.map(lambda x: np.broadcast_to(x, (len(devices), *np.shape(x))), tree)
+    return jax.pmap(lambda x: x)(stacked)
+
+
+def unreplicate(tree: Any) -> Any:
+    """The first device's copy, on the host; a real copy, as the buffers are donated later."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
+
+
+def shard(batch: Any) -> Any:
+    """Splits a host's batch [B, ...] over its devices, [devices, B/devices, ...], and sends it."""
+    devices = jax.local_device_count()
+    split = jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+    sharding = _sharding()
+    return jax.tree.map(lambda x: jax.device_put(x, sharding), split)
+
+
+def _sharding():
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+
+
+def lift_streamed(train_step: Callable, key: jax.Array) -> Callable:
+    """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated."""
+    step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+
+def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.Array) -> Callable:
+    """``step(state, data) -> state`` for data that live on the devices.
+
+    ``sampler(data, key, step, rows) -> batch`` chooses inside the compiled step; ``rows`` are this
+    device's of the global batch, so the choice does not depend on the number of devices.
+    """
+
+    def step(state, data):
+        mine = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
+        return train_step(state, sampler(data, key, state.step, mine), key)
+
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+
+def lift_take_sums(empty: Any) -> Callable:
+    """``state -> (state with empty sums, the first device's sums [1, ...])``, without waiting."""
+    take = jax.pmap(lambda state: (state.replace(sums=empty), state.sums), donate_argnums=0)
+
+    def take_sums(state):
+        state, sums = take(state)
+        return state, jax.tree.map(lambda x: x.addressable_data(0), sums)
+
+    return take_sums
+
+
+def any_host(flag: bool) -> bool:
+    """True if the flag is set on any host; all hosts must call it at the same step."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

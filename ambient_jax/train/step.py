@@ -1,0 +1,172 @@
+"""The train step: pure, of one device; it names the axis that ``parallel`` lifts it over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ambient_jax import corruption, losses, schedules
+from ambient_jax.data import noise_first
+from ambient_jax.train import state as state_lib
+
+LOSSES = ("denoising", "ambient")
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is minimised: which target, from x0 ("denoising") or from x_min only ("ambient")."""
+
+    loss: str = "denoising"
+    prediction: str = "eps"
+    schedule: schedules.Schedule = schedules.vp()
+    weighting: str = "unit"
+    buffer: float = 4.0
+
+
+def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.Array):
+    """The noised chunks and how they came about.
+
+    Args:
+      objective: of this run.
+      batch: see ``make_loss``.
+      keys: [B] keys of the rows at this step.
+      noise_key: key of the data set's fixed noise (x_min is drawn once per sample and kept).
+
+    Returns:
+      (x_anchor, z, x_t), each [B, H, D]: the sample that x_t is made from, the noise added, x_t.
+    """
+    x0, sigma = batch["action"], batch["sigma"]
+    z = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(keys)
+    if objective.loss == "denoising":
+        anchor, start = jnp.zeros_like(sigma), x0
+    else:
+        anchor = corruption.anchor_level(sigma, batch["sigma_min"])
+        fixed = jax.vmap(lambda i: corruption.fixed_noise(noise_key, i, x0.shape[1:]))(batch["id"])
+        start = jax.vmap(
+            lambda x, e, s: corruption.add_noise(x, e, s, schedule=objective.schedule)
+        )(x0, fixed, anchor)
+    x_t = jax.vmap(lambda x, e, s, m: corruption.renoise(x, e, s, m, schedule=objective.schedule))(
+        start, z, sigma, anchor
+    )
+    return start, z, x_t
+
+
+def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable:
+    """Loss sums of a batch: ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))``.
+
+    The batch has observation {name: [B, T, d]}, action x0 [B, H, D] (normalised), mask [B, H],
+    sigma, sigma_min, sigma_max, source [B] and id [B, 3]; optionally weight [B] (data first).
+    ``apply(params, x_t, sigma, observation)`` sees x_t scaled as variance preserving, whatever the
+    schedule, so that its inputs keep unit size.
+    """
+
+    def loss(params, batch, keys, noise_key):
+        bounds = batch["sigma_min"], batch["sigma_max"], batch["mask"]
+        start, z, x_t = noised(objective, batch, keys, noise_key)
+        sigma = batch["sigma"]
+        unit = x_t / objective.schedule.scale(sigma)[:, None, None]
+        h = apply(params, unit, sigma, batch["observation"])
+        common = dict(prediction=objective.prediction, schedule=objective.schedule)
+        if objective.loss == "denoising":
+            rows = losses.batch_denoising_loss(h, start, z, sigma, *bounds, **common)
+        else:
+            common.update(weighting=objective.weighting, buffer=objective.buffer)
+            rows = losses.batch_ambient_loss(h, start, z, sigma, *bounds, **common)
+        keep = losses.batch_counts(sigma, *bounds)
+        total, _ = losses.masked_sum(rows, keep, batch.get("weight"))
+        return total, (rows, keep)
+
+    return loss
+
+
+def make_train_step(
+    objective: Objective,
+    apply: Callable[..., jax.Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_limit: float = 0.999,
+    accumulation: int = 1,
+    axis_name: str | None = None,
+) -> Callable[[state_lib.TrainState, Batch, jax.Array], state_lib.TrainState]:
+    """Builds ``train_step(state, batch, rng) -> state``.
+
+    Args:
+      objective: what is minimised.
+      apply: the network, see ``make_loss``.
+      optimizer: an optax transformation.
+      ema_limit: largest decay of the parameters' moving average.
+      accumulation: number of micro-batches whose gradients are summed before the update; the result
+        is that of the whole batch, in 1/accumulation of the memory.
+      axis_name: mapped axis to sum gradients and counts over (None: one device).
+
+    Returns:
+      A pure function. ``rng`` is the key of the run, the same at every step and on every device:
+      noise is keyed by step and by global row, so results do not depend on the number of devices.
+    """
+    grad_fn = jax.value_and_grad(make_loss(objective, apply), has_aux=True)
+
+    def psum(tree):
+        return jax.lax.psum(tree, axis_name) if axis_name else tree
+
+    def sums_of(params, batch, keys, noise_key, sources):
+        (_, (rows, keep)), grads = grad_fn(params, batch, keys, noise_key)
+        ones, kept = keep.astype(rows.dtype), jnp.where(keep, rows, 0)
+        bins = jnp.clip((batch["sigma"] * state_lib.BINS).astype(jnp.int32), 0, state_lib.BINS - 1)
+        by_bin = lambda v: jax.ops.segment_sum(v, bins, state_lib.BINS)  # noqa: E731
+        by_source = lambda v: jax.ops.segment_sum(v, batch["source"], sources)  # noqa: E731
+        return grads, (by_bin(kept), by_bin(ones), by_source(kept), by_source(ones))
+
+    def train_step(state, batch, rng):
+        noise_key, step_key = noise_first.noise_keys(rng)
+        size = batch["sigma"].shape[0]
+        first = jax.lax.axis_index(axis_name) * size if axis_name else 0
+        keys = noise_first.row_keys(step_key, state.step, first + jnp.arange(size))
+        sources = state.sums.source_loss.shape[0]
+
+        if accumulation == 1:
+            grads, parts = sums_of(state.params, batch, keys, noise_key, sources)
+        else:
+            if size % accumulation:
+                raise ValueError(
+                    f"train.accumulation is {accumulation}, expected a divisor of the {size} rows "
+                    "per device"
+                )
+            split = lambda a: a.reshape(accumulation, size // accumulation, *a.shape[1:])  # noqa: E731
+            micro = jax.tree.map(split, (batch, keys))
+            body = lambda total, m: (  # noqa: E731
+                jax.tree.map(jnp.add, total, sums_of(state.params, *m, noise_key, sources)),
+                None,
+            )
+            shapes = jax.eval_shape(
+                lambda m: sums_of(state.params, *m, noise_key, sources),
+                jax.tree.map(lambda a: a[0], micro),
+            )
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            (grads, parts), _ = jax.lax.scan(body, zeros, micro)
+
+        # Sums over devices first, one division last: devices keep different numbers of rows.
+        grads, parts = psum((grads, parts))
+        count = jnp.sum(parts[1])
+        grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = state_lib.ema_decay(state.step, ema_limit)
+        ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.ema_params, params)
+        old = state.sums
+        sums = state_lib.Sums(
+            bin_loss=old.bin_loss + parts[0],
+            bin_count=old.bin_count + parts[1],
+            source_loss=old.source_loss + parts[2],
+            source_count=old.source_count + parts[3],
+            grad_norm=old.grad_norm + optax.global_norm(grads),
+            steps=old.steps + 1,
+        )
+        return state_lib.TrainState(state.step + 1, params, ema, opt_state, sums)
+
+    return train_step

@@ -1,0 +1,198 @@
+"""From a config and a workdir to a trained policy: builds the parts, resumes, runs the loop."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from ambient_jax import mixing, schedules
+from ambient_jax.data import device, pipeline
+from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.train import checkpoint, loop, metrics, parallel
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import state as state_lib
+from ambient_jax.train import step as step_lib
+
+# Sections that may differ from the checkpoint's when a run resumes: they do not touch the training.
+_FREE = ("name", "policy", "task")
+
+
+class Result(NamedTuple):
+    """How a run ended: at which step, and by which signal ("" = it is complete)."""
+
+    step: int
+    signal: str
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
+    """Trains a policy; run again with the same arguments, it carries on where it was.
+
+    Leaves ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
+    ``checkpoints/`` in the workdir. SIGTERM saves and returns early.
+
+    Raises:
+      ValueError: for a config or data that cannot work, or a workdir of another config.
+    """
+    config_lib.check(config)
+    workdir = pathlib.Path(workdir)
+    schedule, law = build(schedules, config.schedule), build(mixing, config.law)
+    objective = step_lib.Objective(**config.objective, schedule=schedule)
+    rows = parallel.rows_per_device(config.train.batch_size)
+    prepared = pipeline.prepare(config.data, law)
+
+    model = build_denoiser(config.model)
+    key = jax.random.key(config.seed)
+    optimizer = state_lib.make_optimizer(config.train)
+    train_step = step_lib.make_train_step(
+        objective,
+        lambda params, *inputs: model.apply({"params": params}, *inputs),
+        optimizer,
+        ema_limit=config.train.ema,
+        accumulation=config.train.accumulation,
+        axis_name=parallel.AXIS,
+    )
+    state = initial_state(model, prepared, config, optimizer)
+    logging.info("%s", describe(config, prepared, state.params))
+
+    saver = checkpoint.Checkpointer(workdir / "checkpoints", keep=config.train.keep)
+    start, position = 0, None
+    if (latest := saver.latest_step()) is not None:
+        _check_same_run(saver.assets(latest)["config"], config, workdir)
+        state, position = saver.restore(latest, state)
+        start = int(state.step)
+        logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
+    if start >= config.train.steps:
+        saver.close()
+        return Result(start, "")
+
+    _write_config(config, workdir)
+    assets = checkpoint.make_assets(config, prepared.normalizer.to_json())
+    if config.data.placement == "device":
+        data = parallel.replicate(device.load_device_data(prepared))
+        step_fn = parallel.lift_resident(train_step, prepared.sampler(law, schedule), rows, key)
+        batches: Iterator[Any] = itertools.repeat(data)
+        where = lambda: None  # noqa: E731
+    else:
+        step_fn = parallel.lift_streamed(train_step, key)
+        batches = pipeline.stream_batches(
+            prepared,
+            law,
+            schedule,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            put=parallel.shard,
+        )
+        if position is not None:
+            batches.set_state(position[jax.process_index()])
+        where = lambda: _all_hosts(batches.get_state())  # noqa: E731
+
+    writer = metrics.Writer(workdir, start) if jax.process_index() == 0 else None
+    rate = state_lib.learning_rate(config.train)
+
+    def report(step, sums, timing):
+        row = metrics.summarize(step, jax.tree.map(lambda x: x[0], jax.device_get(sums)), prepared.names, float(rate(step - 1)))
+        logging.log_every_n_seconds(logging.INFO, "step %d loss %.4f", 30, step, row["loss"])
+        if writer:
+            writer.write(row, timing)
+
+    try:
+        state, stopped = loop.run(
+            parallel.replicate(state),
+            step_fn,
+            batches,
+            start=start,
+            steps=config.train.steps,
+            log_every=config.train.log_every,
+            checkpoint_every=config.train.checkpoint_every,
+            take_sums=parallel.lift_take_sums(state_lib.empty_sums(len(prepared.names))),
+            report=report,
+            save=lambda step, s: saver.save(step, parallel.unreplicate(s), assets, where()),
+        )
+    finally:
+        saver.close()
+        if writer:
+            writer.close()
+    step = int(parallel.unreplicate(state.step))
+    if stopped:
+        logging.warning("%s: saved at step %d; the same command carries on", stopped, step)
+    return Result(step, stopped)
+
+
+def build(module: Any, section: ml_collections.ConfigDict) -> Any:
+    """A schedule or a law from its config section, ``{"name": ..., **options}``."""
+    options = section.to_dict()
+    return module.get(options.pop("name"), **options)
+
+
+def initial_state(model, prepared, config, optimizer) -> state_lib.TrainState:
+    """The state at step 0, a function of the seed; the same on every host."""
+    history, horizon = config.data.history, config.data.horizon
+    observation = {n: jnp.zeros((1, history, d)) for n, d in prepared.observation_dims.items()}
+    chunk = jnp.zeros((1, horizon, prepared.action_dim))
+    init = jax.jit(model.init)
+    variables = init(jax.random.key(config.seed), chunk, jnp.zeros(1), observation)
+    return state_lib.create(variables["params"], optimizer, len(prepared.names))
+
+
+def describe(config, prepared, params) -> str:
+    """One line about the run, for the log."""
+    size = sum(p.size for p in jax.tree.leaves(params))
+    sources = ", ".join(
+        f"{n} ({'clean' if c else 'corrupt'}, {int(k)} chunks)"
+        for n, c, k in zip(prepared.names, prepared.sources.clean, prepared.chunks, strict=True)
+    )
+    return (
+        f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "
+        f"law {config.law.name}, {config.objective.loss} loss of {config.objective.prediction}, batch "
+        f"{config.train.batch_size} on {jax.device_count()} devices; sources: {sources}"
+    )
+
+
+def _write_config(config, workdir):
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = workdir / "config.tmp"
+        temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
+        os.replace(temporary, workdir / "config.json")
+
+
+def _flat(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix[1:]: list(tree) if isinstance(tree, tuple) else tree}
+    return {k: v for n, t in tree.items() for k, v in _flat(t, f"{prefix}.{n}").items()}
+
+
+def _check_same_run(saved: dict, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    keep = lambda c: {k: v for k, v in _flat(c).items() if k.split(".")[0] not in _FREE}  # noqa: E731
+    saved, now = keep(saved), keep(json.loads(json.dumps(config.to_dict())))
+    for name in sorted(saved.keys() | now.keys()):
+        if saved.get(name) != now.get(name):
+            raise ValueError(
+                f"workdir {workdir} holds a run with {name} = {saved.get(name)!r}, this one has "
+                f"{now.get(name)!r}: give another --workdir, or the same config to resume"
+            )
+
+
+def _all_hosts(position: Any) -> list[Any]:
+    """Every host's stream position, in order of hosts; all hosts must call it."""
+    if jax.process_count() == 1:
+        return [position]
+    text = np.frombuffer(json.dumps(position).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray(text.size))
+    padded = np.zeros(int(np.max(sizes)), np.uint8)
+    padded[: text.size] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes, strict=True)]

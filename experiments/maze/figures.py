@@ -1,0 +1,170 @@
+"""Figures of the maze: the demonstrations of each source, and the rollouts of each policy.
+
+Each function returns a matplotlib Figure and touches no global state; ``save`` writes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from experiments.maze import metrics
+from experiments.maze.env import DT, WORLD, World
+from experiments.maze.rollout import Rollouts
+
+_WALL, _INK, _COLOURS = "#c9ccd1", "#22262b", "viridis"
+# Blue, vermilion, orange: told apart with any colour vision.
+_OUTCOMES = {"success": "#0072b2", "collision": "#d55e00", "out of time": "#e69f00"}
+_PANEL = 3.2  # inches
+
+
+def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
+    """Writes the figure in the format of its suffix (png, pdf, svg), making its directory."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi)
+    return path
+
+
+def draw_world(axes: Axes, world: World = WORLD) -> None:
+    """Draws the boxes, the outer wall and the start."""
+    for left, right, bottom, top in world.boxes:
+        axes.add_patch(
+            Rectangle((left, bottom), right - left, top - bottom, fc=_WALL, ec=_WALL, lw=0.4)
+        )
+    side = world.high - world.low
+    axes.add_patch(Rectangle((world.low,) * 2, side, side, fill=False, ec=_INK, lw=1.0, zorder=5))
+    axes.plot(*world.start, "o", ms=4.5, mfc="white", mec=_INK, mew=1.0, zorder=6)
+    margin = 0.01 * side
+    axes.set_xlim(world.low - margin, world.high + margin)
+    axes.set_ylim(world.low - margin, world.high + margin)
+    axes.set_aspect("equal")
+    axes.set_axis_off()
+
+
+def sources_figure(
+    sources: Mapping[str, Sequence[np.ndarray]],
+    *,
+    shown: int = 100,
+    jerk: bool = True,
+    world: World = WORLD,
+) -> Figure:
+    """A row of panels, one for each source of demonstrations.
+
+    Args:
+      sources: name of the source to its paths [T + 1, 2], in metres.
+      shown: draw the first ``shown`` paths of each; the numbers in the titles are of all.
+      jerk: put the mean squared jerk under the title.
+      world: what to draw below them.
+    """
+    if not sources:
+        raise ValueError("got no sources, expected at least one name with its paths")
+    figure, panels = _row(len(sources))
+    # One time scale for all panels, or the same colour would mean another time.
+    longest = max(
+        (len(path) - 1 for paths in sources.values() for path in paths[:shown]), default=1
+    )
+    scale = Normalize(0, longest * DT)
+    lines = None
+    for axes, (name, paths) in zip(panels, sources.items(), strict=True):
+        draw_world(axes, world)
+        title = f"{name}: {len(paths):,} trajectories"
+        if shown < len(paths):
+            title += f" ({shown:,} shown)"
+        if jerk:
+            title += f"\nmean squared jerk {_round(metrics.mean_squared_jerk(paths).value)} m²/s⁶"
+        axes.set_title(title, fontsize=9, color=_INK)
+        some = [np.asarray(path, float) for path in paths[:shown] if len(path) > 1]
+        if not some:
+            continue
+        segments = np.concatenate([np.stack([path[:-1], path[1:]], 1) for path in some])
+        times = np.concatenate([np.arange(len(path) - 1) * DT for path in some])
+        lines = LineCollection(
+            segments, array=times, cmap=_COLOURS, norm=scale, lw=0.7, alpha=0.8, capstyle="round"
+        )
+        axes.add_collection(lines)
+        ends = np.array([path[-1] for path in some])
+        axes.plot(*ends.T, ".", ms=2.5, color=_INK, mew=0, zorder=4)
+    if lines is not None:
+        bar = figure.colorbar(lines, ax=panels, fraction=0.03, pad=0.015, shrink=0.85)
+        bar.set_label("time [s]", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+        bar.solids.set_alpha(1.0)
+    return figure
+
+
+def rollouts_figure(
+    policies: Mapping[str, Rollouts], *, shown: int = 100, world: World = WORLD
+) -> Figure:
+    """A row of panels, one for each policy: paths and goals, coloured by outcome.
+
+    Args:
+      policies: name of the policy to its rollouts.
+      shown: draw the first ``shown`` rollouts; the numbers in the titles are of all.
+      world: what to draw below them.
+    """
+    if not policies:
+        raise ValueError("got no policies, expected at least one name with its rollouts")
+    figure, panels = _row(len(policies), legend=True)
+    for axes, (name, rollouts) in zip(panels, policies.items(), strict=True):
+        draw_world(axes, world)
+        summary = metrics.summarise(rollouts)
+        axes.set_title(
+            f"{name}: {summary.success.value:.1%} success\n"
+            f"mean squared jerk {_round(summary.jerk.value)} m²/s⁶",
+            fontsize=9,
+            color=_INK,
+        )
+        for i, path in enumerate(rollouts.paths()[:shown]):
+            failed = not rollouts.success[i]
+            failure = "collision" if rollouts.collided[i] else "out of time"
+            kind = failure if failed else "success"
+            colour = _OUTCOMES[kind]
+            alpha = 0.9 if failed else 0.55
+            axes.plot(*path.T, color=colour, lw=0.7, alpha=alpha, zorder=2 + failed)
+            axes.plot(*rollouts.goals[i], ".", ms=4, color=colour, mew=0, zorder=4)
+            if failed:
+                axes.plot(*path[-1], "x", ms=4, color=colour, mew=1.1, zorder=5)
+    handles = [Line2D([], [], color=colour, lw=1.5) for colour in _OUTCOMES.values()]
+    handles += [
+        Line2D([], [], color=_INK, marker=".", ls="", ms=6),
+        Line2D([], [], color=_INK, marker="x", ls="", ms=4.5),
+        Line2D([], [], marker="o", ls="", ms=4.5, mfc="white", mec=_INK),
+    ]
+    labels = [*_OUTCOMES, "goal", "end of a failure", "start"]
+    wide = len(policies) > 1
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=6 if wide else 3,
+        fontsize=8 if wide else 7,
+        columnspacing=1.4,
+        frameon=False,
+    )
+    return figure
+
+
+def _row(count: int, legend: bool = False) -> tuple[Figure, list[Axes]]:
+    # The titles' two lines, and beside or below them the colour bar or the legend.
+    legend_height = 0.3 if count > 1 else 0.5
+    height = _PANEL + 0.45 + (legend_height + 0.2 if legend else 0.0)
+    width = (_PANEL + 0.1) * count + (0.0 if legend else 0.6)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05)
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _round(value: float) -> str:
+    return "n/a" if np.isnan(value) else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,63 @@
+"""Variants of the general trainer.
+
+    python -m experiments.open_x --config=experiments/open_x/config.py:demo
+
+demo    maze: 100 plans of a convex planner (clean) and 5000 of RRT (corrupt), ambient diffusion
+debug   the same on a few plans and steps, in under a minute
+rlds    a template for your own RLDS folders: set data.root and data.sources
+"""
+
+import ml_collections
+
+from ambient_jax import _checks
+from ambient_jax.train import config as train_config
+
+
+def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
+    """The configuration of a variant; raises ValueError for an unknown one."""
+    _checks.one_of("config variant", variant, VARIANTS)
+    config = train_config.default()
+    config.name = variant
+    VARIANTS[variant](config)
+    return config
+
+
+def _demo(config):
+    config.data.root = "runs/data/maze"
+    config.data.sources.gcs = train_config.source("gcs", "clean")
+    config.data.sources.rrt = train_config.source("rrt", "corrupt", sigma_min=0.1)
+    config.data.observation = ("state", "goal")
+    config.model = ml_collections.ConfigDict(
+        {"name": "unet", "features": (32, 64, 128), "kernel_size": 5}
+    )
+    config.train.steps = 15_000
+    config.train.batch_size = 128
+    config.task = ml_collections.ConfigDict(
+        {
+            "name": "maze",
+            "clean": 100,  # plans of the convex planner
+            "corrupt": 5000,  # plans of RRT
+            "data_seed": 0,
+            "goals": 200,  # rollouts of the evaluation
+            "eval_seed": 1,
+        }
+    )
+
+
+def _debug(config):
+    _demo(config)
+    config.data.root = "runs/data/maze_debug"
+    config.model.features = (8, 16)
+    config.train.steps = 60
+    config.train.warmup = 10
+    config.train.log_every = 20
+    config.train.checkpoint_every = 30
+    config.task.clean, config.task.corrupt, config.task.goals = 4, 40, 8
+    config.policy.steps = 5
+
+
+def _rlds(config):
+    config.train.batch_size = 256
+
+
+VARIANTS = {"demo": _demo, "debug": _debug, "rlds": _rlds}

@@ -1,0 +1,72 @@
+"""Reports: a table as markdown and JSON, and the loss of a run as a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ambient_jax.train import checkpoint
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, arrays and tuples as JSON values; NaN as None."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table, padded so that it reads well in a terminal too."""
+    cells = [list(columns), *[[str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |"
+             for r in cells]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def write(
+    directory: pathlib.Path,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str,
+    results: dict[str, Any],
+) -> str:
+    """Writes ``table.md`` and ``results.json`` (with the code's revision); returns the table."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = f"{markdown(columns, rows)}\n\n{caption}\n"
+    (directory / "table.md").write_text(table, encoding="utf-8")
+    content = {**plain(results), "git_revision": checkpoint.git_revision()}
+    text = json.dumps(content, indent=2)
+    (directory / "results.json").write_text(text + "\n", encoding="utf-8")
+    return table
+
+
+def loss_figure(history: Sequence[dict[str, Any]]) -> Figure:
+    """Loss against the step, one curve per noise-level bin, from rows of ``metrics.jsonl``."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    bins = sorted({k for row in history for k in row if k.startswith("loss_sigma/")})
+    for name in bins:
+        points = [(row["step"], row[name]) for row in history if name in row]
+        low = float(name.removeprefix("loss_sigma/").split("-")[0])
+        colour = (0.1 + 0.75 * low, 0.3, 0.85 - 0.75 * low)
+        label = rf"$\sigma$ {name.removeprefix('loss_sigma/').replace('-', ' to ')}"
+        axes.plot(*zip(*points, strict=True), color=colour, lw=1, label=label)
+    axes.set(xlabel="step", ylabel="loss per noise level", yscale="log")
+    axes.grid(alpha=0.3)
+    if bins:
+        axes.legend(fontsize=7, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

@@ -1,0 +1,20 @@
+"""Tasks by name: what builds an experiment's data and evaluates its policies.
+
+A task is a module with ``build(config)``, which writes the RLDS data where they are absent, and
+``evaluate(config, workdir)``, which leaves ``<workdir>/report/``.
+"""
+
+import importlib
+from types import ModuleType
+
+from ambient_jax import _checks
+
+_MODULES = {"maze": "experiments.maze.task"}
+
+
+def get(name: str) -> ModuleType | None:
+    """The task's module, None for the empty name. Raises ValueError for an unknown one."""
+    if not name:
+        return None
+    _checks.one_of("config.task.name", name, _MODULES)
+    return importlib.import_module(_MODULES[name])

@@ -1,0 +1,59 @@
+"""Packaging of ambient_jax; bounds say why they are there."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ambient_jax/__init__.py").read_text())[1]
+
+CORE = [
+    "jax>=0.10",  # pmap as jit + shard_map, and jax.random/typed keys as used here
+    "flax>=0.12",  # the first line of releases for jax 0.10
+    "optax>=0.2.6",
+    "orbax-checkpoint>=0.11.30",  # item metadata as read before a restore
+    "chex>=0.1.91",
+    "ml-collections>=1.1",  # config_flags with typed overrides of tuples
+    "numpy>=2.0",
+    "absl-py>=2.1",
+    "etils[epath]>=1.10",  # paths that may be gs://
+    "tqdm>=4.66",  # progress bars
+    "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
+]
+DATA = [
+    "tensorflow-datasets>=4.9.9",  # readers that never import TensorFlow
+    "grain>=0.2.15",  # DatasetIterator as a public class, window shuffle
+    "array_record>=0.8",
+]
+MAZE = [
+    "drake>=1.40",  # GcsTrajectoryOptimization with NormalizeSegmentTimes
+    "ompl>=2.0",  # first release with wheels
+    "gymnasium>=1.1",  # vector environments with autoreset modes
+    "matplotlib>=3.9",
+]
+# TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "scipy>=1.13", "psutil>=6", "tensorflow-cpu>=2.18"]
+
+setup(
+    name="ambient_jax",
+    version=VERSION,
+    description="Ambient Diffusion for robot actions, in JAX",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["ambient_jax*", "experiments*"]),
+    package_data={"ambient_jax": ["py.typed"]},
+    install_requires=CORE,
+    extras_require={
+        "data": DATA,
+        "maze": MAZE,
+        "all": DATA + MAZE,
+        "test": DATA + MAZE + TEST,
+        "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
+        "bench": ["torch>=2.6"],
+        "cuda": ["jax[cuda12]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+    },
+)

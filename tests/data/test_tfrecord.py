@@ -1,0 +1,104 @@
+"""TFRecord framing against published crc32c values, and every way a file can be damaged."""
+
+import io
+
+import numpy as np
+import pytest
+
+from ambient_jax.data import tfrecord
+
+
+def crc32c_bit_by_bit(data):
+    """The definition: long division by the reflected Castagnoli polynomial."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = (register >> 1) ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [  # RFC 3720, B.4
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (b"", 0),
+    ],
+)
+def test_crc32c_published(data, crc):
+    assert tfrecord.crc32c(data) == crc
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 258, 259, 1023, 1024, 1025, 4096, 4100, 9999])
+def test_crc32c_is_the_definition(size):
+    data = np.random.default_rng(size).bytes(size)
+    assert tfrecord.crc32c(data) == crc32c_bit_by_bit(data)
+    assert tfrecord.crc32c(bytes(size)) == crc32c_bit_by_bit(bytes(size))
+
+
+@pytest.fixture
+def framed(tmp_path):
+    path = tmp_path / "x.tfrecord"
+    writer = tfrecord.TFRecordWriter(str(path))
+    for size in (10, 0, 300):
+        writer.write(bytes([size % 256]) * size)
+    writer.close()
+    return path.read_bytes()
+
+
+def read(data, start=0, count=3):
+    return list(tfrecord.read_records(io.BytesIO(data), "x", start, count))
+
+
+def test_round_trip(framed):
+    assert [len(r) for r in read(framed)] == [10, 0, 300]
+    assert [len(r) for r in read(framed, 1, 1)] == [0]
+    assert tfrecord.record_offsets(io.BytesIO(framed), "x").tolist() == [0, 26, 42]
+
+
+def test_skipped_data_is_not_read(framed):
+    damaged = bytearray(framed)
+    damaged[15] ^= 1  # in the data of record 0
+    assert [len(r) for r in read(bytes(damaged), 1, 2)] == [0, 300]
+    with pytest.raises(ValueError, match="x: corrupt data of record 0"):
+        read(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    ("cut", "match"),
+    [
+        (45, "x: truncated in the header of record 2"),
+        (60, "x: truncated in record 2, 6 of 300 data bytes"),
+        (356, "x: truncated in record 2, 300 of 300 data bytes"),
+        (42, "x: ends after 2 records, at least 3 expected"),
+    ],
+)
+def test_truncated(framed, cut, match):
+    with pytest.raises(ValueError, match=match):
+        read(framed[:cut])
+
+
+def test_truncated_before_the_start(framed):
+    with pytest.raises(ValueError, match="x: ends after 2 records, at least 4 expected"):
+        read(framed[:42], 3, 1)
+
+
+def test_offsets_of_a_truncated_file(framed):
+    with pytest.raises(ValueError, match="x: truncated in record 2, the file ends 8 bytes too"):
+        tfrecord.record_offsets(io.BytesIO(framed[:-8]), "x")
+
+
+def test_corrupt_length(framed):
+    damaged = bytearray(framed)
+    damaged[26] ^= 1
+    with pytest.raises(ValueError, match="x: corrupt length of record 1"):
+        read(bytes(damaged))
+
+
+def test_never_overwrites(tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        tfrecord.TFRecordWriter(str(tmp_path / "x"))

@@ -1,0 +1,88 @@
+import math
+
+import numpy as np
+import pytest
+
+from experiments.maze import metrics
+from experiments.maze.rollout import Rollouts
+
+
+def cubic(steps, dt=0.1):
+    t = np.arange(steps + 1) * dt
+    return np.stack([t**3, 2 * t**3], 1)  # third derivative (6, 12): squared norm 180
+
+
+def test_squared_jerk_of_a_cubic_is_exact():
+    assert metrics.squared_derivative(cubic(20), 3) == pytest.approx(180.0)
+    assert metrics.squared_derivative(cubic(20, 0.2), 3, dt=0.2) == pytest.approx(180.0)
+
+
+def test_squared_acceleration_of_a_circle():
+    # Chord geometry: the second difference at speed w on the unit circle is 2 (1 - cos(w dt)).
+    angle = 0.5 * np.arange(100) * 0.1
+    path = np.stack([np.cos(angle), np.sin(angle)], 1)
+    expected = (2 * (1 - math.cos(0.05)) / 0.1**2) ** 2
+    assert metrics.squared_derivative(path, 2) == pytest.approx(expected)
+
+
+def test_mean_is_over_paths_not_steps_and_leaves_out_short_ones():
+    still = np.zeros((101, 2))
+    estimate = metrics.mean_squared_jerk([cubic(10), still, np.zeros((3, 2))])
+    assert estimate.value == pytest.approx(90.0)
+    assert estimate.count == 2
+    assert metrics.mean_squared_acceleration([np.zeros((3, 2))]).count == 1
+
+
+def test_bootstrap_interval_covers():
+    # 95% intervals of the mean of 50 exponentials: the percentile bootstrap covers about 92%.
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        estimate = metrics.mean(rng.exponential(size=50), resamples=300)
+        covered += estimate.low <= 1.0 <= estimate.high
+    assert 0.86 <= covered / 200 <= 0.98
+
+
+def test_mean_of_nothing_and_of_one():
+    assert math.isnan(metrics.mean([]).value) and metrics.mean([math.nan]).count == 0
+    assert metrics.mean([2.0]) == metrics.Estimate(2.0, 2.0, 2.0, 1)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 20), (13, 20), (199, 200), (20, 20)])
+def test_wilson_ends_solve_the_score_equation(successes, trials):
+    # Definition: the ends are the rates p at which |rate - p| = z sqrt(p (1 - p) / n).
+    estimate = metrics.wilson(successes, trials)
+    for end in (estimate.low, estimate.high):
+        deviation = 1.959963984540054 * math.sqrt(end * (1 - end) / trials)
+        assert abs(estimate.value - end) == pytest.approx(deviation, abs=1e-12)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_summary_judges_smoothness_on_successes_only():
+    positions = np.stack([cubic(10), np.random.default_rng(0).normal(size=(11, 2)), cubic(10)])
+    rollouts = Rollouts(
+        positions=positions,
+        lengths=np.array([10, 10, 10]),
+        success=np.array([True, False, False]),
+        collided=np.array([False, True, False]),
+        goals=np.zeros((3, 2)),
+    )
+    summary = metrics.summarise(rollouts)
+    assert summary.jerk.value == pytest.approx(180.0)
+    assert summary.time.value == pytest.approx(1.0)
+    assert summary.success.value == summary.collided == summary.timed_out == pytest.approx(1 / 3)
+
+
+def test_padding_does_not_count():
+    path = cubic(10)
+    padded = np.concatenate([path, np.tile(path[-1], (5, 1))])[None]
+    one = np.array([True])
+    rollouts = Rollouts(padded, np.array([10]), one, ~one, np.zeros((1, 2)))
+    assert metrics.summarise(rollouts).jerk.value == pytest.approx(180.0)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="got 3 successes of 2 trials"):
+        metrics.wilson(3, 2)
+    with pytest.raises(ValueError, match=r"positions of shape \(1, 5, 2\)"):
+        metrics.squared_derivative(np.zeros((1, 5, 2)), 3)

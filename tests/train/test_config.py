@@ -1,0 +1,68 @@
+import ml_collections
+import pytest
+
+from ambient_jax.train import config as config_lib
+
+
+def _valid():
+    return config_lib.default()
+
+
+def _set(path, value):
+    def change(config):
+        *parents, name = path.split(".")
+        for parent in parents:
+            config = config[parent]
+        with config.unlocked(), config.ignore_type():
+            config[name] = value
+
+    return change
+
+
+def _delete(section, name):
+    return lambda config: delattr(config[section], name)
+
+
+def test_the_default_is_valid_and_integers_serve_as_floats():
+    config = _valid()
+    with config.unlocked():
+        config.train.clip_norm = 1
+    config_lib.check(config)
+
+
+BAD = [
+    (_set("train.learning_rat", 1.0), r"config.train.learning_rat .*did you mean 'learning_rate'"),
+    (_set("trian", 3), r"config.trian .*did you mean 'train'"),
+    (_set("data.horizn", 8), r"config.data.horizn .*did you mean 'horizon'"),
+    (_set("objective.los", "x"), r"config.objective.los .*did you mean 'loss'"),
+    (_set("policy.stpes", 3), r"config.policy.stpes .*did you mean 'steps'"),
+    (_delete("train", "ema"), r"config.train.ema is missing"),
+    (_set("train.steps", "many"), r"config.train.steps is 'many' \(str\), expected int"),
+    (_set("train.steps", 0), r"config.train.steps is 0, expected at least 1"),
+    (_set("train.batch_size", -4), r"config.train.batch_size is -4"),
+    (_set("train.accumulation", 0), r"config.train.accumulation is 0"),
+    (_set("train.checkpoint_every", 0), r"config.train.checkpoint_every is 0"),
+    (_set("train.learning_rate", -1.0), r"learning_rate is -1.0, expected in \(0, 1\)"),
+    (_set("train.ema", 1.0), r"config.train.ema is 1.0, expected in \[0, 1\)"),
+    (_set("data.history", 0), r"config.data.history is 0"),
+    (_set("data.horizon", 0), r"config.data.horizon is 0"),
+    (_set("data.placement", "devcie"), r"placement is 'devcie'.*did you mean 'device'"),
+    (_set("data.order", "noise"), r"order is 'noise'.*did you mean 'noise_first'"),
+    (_set("policy.execute", 99), r"execute is 99, expected at most the 16 actions"),
+    (_set("law", ml_collections.ConfigDict({"alpha": 1.0})), r"config.law.name is missing"),
+    (_set("model", "unet"), r"config.model is 'unet', expected a section"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[m for _, m in BAD])
+def test_bad_configs_say_what_is_wrong_in_one_line(change, message):
+    config = _valid()
+    change(config)
+    with pytest.raises(ValueError, match=message) as error:
+        config_lib.check(config)
+    assert "\n" not in str(error.value)
+
+
+def test_source_takes_an_optional_upper_bound():
+    assert config_lib.source("a", "clean").sigma_max is None
+    assert config_lib.source("a", "corrupt", sigma_max=0.2).sigma_max == 0.2
