@@ -37,8 +37,9 @@ def renoise(
     """``x_t = r x_min + v z``: more noise on a sample that already has level sigma_min.
 
     The Gaussian bridge: with x_min = add_noise(x0, e, sigma_min) and z independent of e, x_t has
-    exactly the law of add_noise(x0, eps, sigma), and E[x0 | x_t, x_min] = E[x0 | x_min]. The ambient
-    targets are unbiased under this coupling and under no other. With sigma_min = 0 it is add_noise.
+    exactly the law of add_noise(x0, eps, sigma), and E[x0 | x_t, x_min] = E[x0 | x_min]. The
+    ambient targets are unbiased under this coupling, and biased when x_t is made from x0 with noise
+    of its own. With sigma_min = 0 it is add_noise.
 
     Args:
       x_min: sample at noise level sigma_min, [H, D] (or any shape), scaled as the schedule's x_t.

@@ -106,12 +106,12 @@ def ambient_loss(
 ) -> Array:
     """The loss of a sample known only at noise level sigma_min (arXiv 2606.12365, talk 1 and 2).
 
-    Its expectation given x_t is ``w(sigma) ||h - E[denoising target | x_t]||^2`` plus a constant, so
-    it has the denoising loss's minimiser, and it is the denoising loss itself for sigma_min = 0.
+    Its expectation given x_t is ``w(sigma) ||h - E[denoising target | x_t]||^2`` plus a constant,
+    so it has the denoising loss's minimiser, and it is the denoising loss itself for sigma_min = 0.
     The raw target has a variance that explodes as sigma falls to sigma_min. Two weightings:
 
-    * "unit" (default): ``||rho h - rho T||^2`` with rho = noise_ratio, so w = rho^2 and, for eps, the
-      target is the bridge's own unit-variance z. No buffer, nothing divided, finite everywhere.
+    * "unit" (default): ``||rho h - rho T||^2`` with rho = noise_ratio, so w = rho^2 and, for eps,
+      the target is the bridge's own unit-variance z. No buffer, no division, finite everywhere.
     * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer``: the
       published form (weight at most S^2 in T_x0's normalisation, reached at
       sigma = sqrt(S / (S - 1)) sigma_min of a variance-exploding schedule).
@@ -211,7 +211,7 @@ def batch_ambient_loss(
 
 
 def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H]; returns booleans [B]."""
+    """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H]; booleans [B]."""
     return _over_batch(counts, sigma, sigma_min, sigma_max, mask)
 
 

@@ -8,7 +8,7 @@ Every other schedule is a change of scale and of clock:
   ``scale(sigma)``, because only the ratio noise / alpha carries meaning;
 * clock: ``sigma(t)`` and its inverse ``time(sigma)``, with t in [0, 1] and 0 = data.
 
-So bounds such as ``sigma_min`` are stated in sigma and stay what they are when the schedule changes.
+So bounds such as ``sigma_min`` are stated in sigma and stay what they are in every schedule.
 A schedule also carries the training law p(sigma), through ``quantile`` and ``cdf``.
 Schedules are frozen and hashable (static arguments of ``jax.jit``); every method is pure and takes
 Python scalars, NumPy arrays and tracers of any shape.

@@ -140,7 +140,8 @@ def ambient_target(
     Unbiased: its mean given ``x_t = renoise(x_min, z, sigma, sigma_min)`` is the posterior mean of
     the denoising target. Its variance grows without bound as sigma falls to sigma_min, where this
     function stays finite by holding the noise ratio at or above 1e-3; the losses use
-    ``scaled_ambient_target``, which needs no such care. With sigma_min = 0 it is the denoising target.
+    ``scaled_ambient_target``, which needs no such care. With sigma_min = 0 this is the denoising
+    target.
 
     Args:
       x_min: sample at noise level sigma_min, [H, D] (or any shape), scaled as the schedule's x_t.

@@ -122,7 +122,7 @@ def test_fixed_noise_is_a_pure_function_of_the_id():
 
 def test_fixed_noise_is_standard_normal():
     ids = jnp.stack([jnp.zeros(2000, int), jnp.arange(2000), jnp.arange(2000) % 7], axis=1)
-    noise = jax.vmap(lambda i: corruption.fixed_noise(jax.random.key(0), i, (8, 2)))(ids)
+    noise = jax.jit(jax.vmap(lambda i: corruption.fixed_noise(jax.random.key(0), i, (8, 2))))(ids)
     assert scipy.stats.kstest(np.asarray(noise).ravel(), "norm").pvalue > 1e-3
     steps = np.asarray(noise)[:, 0, 0]
     assert abs(np.corrcoef(steps[:-1], steps[1:])[0, 1]) < 0.1

@@ -50,7 +50,7 @@ def test_denoising_loss_is_the_mean_square_over_valid_entries(kind, x64):
 
 @pytest.mark.parametrize("kind", PREDICTIONS)
 def test_ambient_loss_values(kind, x64):
-    """unit: rho^2 ||h - T||^2. buffered: ||h - T||^2, with 1 / rho^2 held at S inside the buffer."""
+    """unit: rho^2 ||h - T||^2. buffered: ||h - T||^2, inside the buffer S rho^2 ||h - T||^2."""
     h, x_min, z = sample()
     for sigma_min, sigma in itertools.combinations((0.1, 0.4, 0.45, 0.7, 0.95, 1.0), 2):
         x_t = corruption.renoise(x_min, z, sigma, sigma_min)
@@ -101,7 +101,7 @@ def test_the_minimiser_is_the_posterior_mean(kind, weighting):
     """The gradient at the closed-form posterior mean of x0 ~ N(0.7, 0.3) averages to 0 against
     any feature of (x_t, sigma), over levels down to sigma_min; 0.1 beside it, it does not."""
     rng = np.random.default_rng(0)
-    n, sigma_min = 200_000, np.float32(0.3)
+    n, sigma_min = 100_000, np.float32(0.3)
     sigma = rng.uniform(sigma_min + 1e-4, 1, n).astype(np.float32)
     x0 = 0.7 + np.sqrt(0.3) * rng.normal(size=n)
     e, z = rng.normal(size=(2, n))
@@ -200,7 +200,7 @@ def test_what_a_masked_row_holds_does_not_matter(loss, bad):
     np.testing.assert_array_equal(np.asarray(grad)[hidden], 0)
     assert (np.asarray(grad)[~hidden] != 0).all()
 
-    (got, _), grad = function(dirty(h), dirty(x), dirty(z), np.full(6, bad, np.float32) * 0)
+    (got, _), grad = function(dirty(h), dirty(x), dirty(z), np.full(6, np.nan, np.float32))
     assert got == 0 and (np.asarray(grad) == 0).all()
 
 
@@ -250,9 +250,10 @@ def test_batch_forms_are_the_loop_over_kernels(name, with_mask):
             np.testing.assert_allclose(ambient[i], losses.ambient_loss(*row, **option), rtol=1e-4)
             assert counted[i] == losses.counts(*row[3:])
     # scalars are shared by the batch
-    np.testing.assert_array_equal(
+    np.testing.assert_allclose(
         losses.batch_ambient_loss(h, x, z, 0.8, 0.3),
         losses.batch_ambient_loss(h, x, z, np.full(b, 0.8, "f"), np.full(b, 0.3, "f")),
+        rtol=1e-6,
     )
 
 

@@ -57,6 +57,18 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
     return start, z, x_t
 
 
+def without_masked(batch: Batch, keep: jax.Array) -> Batch:
+    """The batch with zeros in rows that do not count and in padded actions that are not finite.
+
+    Masking the loss is not enough: inf times the zero gradient of a masked row is NaN in every
+    parameter of the network.
+    """
+    clear = lambda a: jnp.where(jnp.expand_dims(keep, range(1, a.ndim)), a, 0)  # noqa: E731
+    action = clear(batch["action"])
+    action = jnp.where(batch["mask"][..., None] | jnp.isfinite(action), action, 0)
+    return {**batch, "action": action, "observation": jax.tree.map(clear, batch["observation"])}
+
+
 def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable:
     """Loss sums of a batch: ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))``.
 
@@ -68,6 +80,8 @@ def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable
 
     def loss(params, batch, keys, noise_key):
         bounds = batch["sigma_min"], batch["sigma_max"], batch["mask"]
+        keep = losses.batch_counts(batch["sigma"], *bounds)
+        batch = without_masked(batch, keep)
         start, z, x_t = noised(objective, batch, keys, noise_key)
         sigma = batch["sigma"]
         unit = x_t / objective.schedule.scale(sigma)[:, None, None]
@@ -78,7 +92,6 @@ def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable
         else:
             common.update(weighting=objective.weighting, buffer=objective.buffer)
             rows = losses.batch_ambient_loss(h, start, z, sigma, *bounds, **common)
-        keep = losses.batch_counts(sigma, *bounds)
         total, _ = losses.masked_sum(rows, keep, batch.get("weight"))
         return total, (rows, keep)
 

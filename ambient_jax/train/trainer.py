@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, pipeline
+from ambient_jax.data import device, sources
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import checkpoint, loop, metrics, parallel
 from ambient_jax.train import config as config_lib
@@ -49,7 +49,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     objective = step_lib.Objective(**config.objective, schedule=schedule)
     rows = parallel.rows_per_device(config.train.batch_size)
-    prepared = pipeline.prepare(config.data, law)
+    prepared = sources.prepare(config.data, law)
 
     model = build_denoiser(config.model)
     key = jax.random.key(config.seed)
@@ -85,6 +85,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         where = lambda: None  # noqa: E731
     else:
         step_fn = parallel.lift_streamed(train_step, key)
+        from ambient_jax.data import pipeline
+
         batches = pipeline.stream_batches(
             prepared,
             law,

@@ -1,0 +1,131 @@
+"""From episodes to training samples: one sample (a chunk) at every step of an episode.
+
+The sample at step t has the observations of steps t-T+1..t (before the start: the first one
+repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated, mask False).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import _checks
+
+ACTION, OBSERVATION = "action", "observation/"
+
+
+def indices(step, start, end, history: int, horizon: int, xp=jnp):
+    """Which steps a chunk is made of; the one formula of the device path and of the stream.
+
+    Args:
+      step: position of the present, an integer or integers [...]; start <= step < end.
+      start, end: positions of the episode's first step and of one past its last, same shape.
+      history: T, observations up to the present.
+      horizon: H, actions from the present on.
+      xp: ``jax.numpy`` or ``numpy``.
+
+    Returns:
+      Positions of the observations [..., T] and of the actions [..., H], both in [start, end), and
+      the mask [..., H], False where an action lies past the end.
+    """
+    step, start, end = (xp.asarray(a)[..., None] for a in (step, start, end))
+    ahead = step + xp.arange(horizon)
+    observed = xp.maximum(step + xp.arange(1 - history, 1), start)
+    return observed, xp.minimum(ahead, end - 1), ahead < end
+
+
+def gather(steps: Mapping[str, Any], step, start, end, history: int, horizon: int, xp=jnp):
+    """Chunks out of concatenated episodes.
+
+    Args:
+      steps: "action" [N, D] and "observation/<name>" [N, d], episodes one after the other.
+      step, start, end, history, horizon, xp: see ``indices``; positions in [0, N).
+
+    Returns:
+      observation {name: [..., T, d]}, action [..., H, D] and mask [..., H].
+    """
+    observed, acted, mask = indices(step, start, end, history, horizon, xp)
+    observation = {
+        name.removeprefix(OBSERVATION): _take(values, observed, xp)
+        for name, values in steps.items()
+        if name.startswith(OBSERVATION)
+    }
+    return observation, _take(steps[ACTION], acted, xp), mask
+
+
+def _take(values, positions, xp):
+    # Clipping never happens, the positions are inside; it is what NumPy gathers without a check.
+    return xp.take(values, positions, axis=0, mode="clip")
+
+
+def episode_arrays(
+    episode: Mapping[str, Any],
+    observation: Sequence[str],
+    action: str,
+    *,
+    source: str,
+    index: int,
+) -> dict[str, np.ndarray]:
+    """An episode's fields as training reads them, "action" [L, D] and "observation/<name>" [L, d].
+
+    Every step is flattened to a vector of float32.
+
+    Args:
+      episode: RLDS episode, ``{"steps": {"observation": {...}, "action": ...}}``.
+      observation: names (or paths) under steps/observation.
+      action: name (or path) under steps.
+      source, index: of the episode, for messages.
+
+    Raises:
+      ValueError: a field is missing, not numeric, not finite (named with its step), or of another
+        length than the action.
+    """
+    fields = {ACTION: action} | {f"{OBSERVATION}{n}": f"{OBSERVATION}{n}" for n in observation}
+    arrays = {}
+    for name, path in fields.items():
+        values = np.asarray(_field(episode["steps"], path, source, index))
+        if values.dtype.kind not in "fiub":
+            raise ValueError(
+                f"source {source!r}, episode {index}: steps/{path} has type {values.dtype}, "
+                "expected numbers"
+            )
+        with np.errstate(over="ignore"):
+            values = values.reshape(len(values), -1).astype(np.float32)
+        finite = np.isfinite(values)
+        if not finite.all():
+            step, dim = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"source {source!r}, episode {index}, step {step}: steps/{path}[{dim}] is "
+                f"{values[step, dim]}, expected finite numbers: mend or drop the episode"
+            )
+        arrays[name] = values
+    lengths = {name: len(values) for name, values in arrays.items()}
+    for name, length in lengths.items():
+        if length != lengths[ACTION]:
+            raise ValueError(
+                f"source {source!r}, episode {index}: {name} has {length} steps, the action has "
+                f"{lengths[ACTION]}"
+            )
+    return arrays
+
+
+def _field(steps, path, source, index):
+    node, parts = steps, path.split("/")
+    for i, part in enumerate(parts):
+        if not isinstance(node, Mapping) or part not in node:
+            names = list(node) if isinstance(node, Mapping) else []
+            at = "/".join(["steps", *parts[:i]])
+            raise ValueError(
+                f"source {source!r}, episode {index}: {at} has no {part!r}, it has "
+                f"{', '.join(names) or 'no fields'}{_checks.nearest(part, names)}"
+            )
+        node = node[part]
+    if isinstance(node, Mapping):
+        raise ValueError(
+            f"source {source!r}, episode {index}: steps/{path} is a dict of {', '.join(node)}: "
+            "name one of them, as a path"
+        )
+    return node

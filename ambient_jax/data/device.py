@@ -1,0 +1,144 @@
+"""Small data in device memory: the choice and the chunk are made inside the compiled step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import mixing, schedules
+from ambient_jax.data import chunk, noise_first
+
+Array = jax.Array
+ORDERS = ("noise_first", "data_first")
+
+
+class Readable(Protocol):
+    """What ``sources.Prepared`` offers to be read through."""
+
+    names: tuple[str, ...]
+    datasets: Mapping[str, Any]
+    statistics: Mapping[str, Any]
+    sources: mixing.Sources
+
+    def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
+
+
+class DeviceData(NamedTuple):
+    """Steps of all sources, one after the other; chunks are cut on the fly, not stored.
+
+    Attributes:
+      steps: "action" [N, D] and "observation/<name>" [N, d], normalised float32.
+      start, end: [N] int32, positions of the first step of a step's episode and of one past its
+        last.
+      episode: [N] int32, the episode's id in its source.
+      offset, size: [K] int32, first position and number of steps of each source.
+      sources: weights, bounds and roles of the K sources.
+    """
+
+    steps: dict[str, Array]
+    start: Array
+    end: Array
+    episode: Array
+    offset: Array
+    size: Array
+    sources: mixing.Sources
+
+
+def load_device_data(prepared: Readable) -> DeviceData:
+    """Reads all episodes of all sources into host memory, as arrays to be put on devices.
+
+    Raises:
+      ValueError: more steps than an int32 counts.
+    """
+    total = sum(s.num_steps for s in prepared.statistics.values())
+    if total >= 2**31:
+        raise ValueError(
+            f"the sources have {total} steps, more than one device holds: set "
+            "config.data.placement to 'stream'"
+        )
+    first = prepared.statistics[prepared.names[0]].fields
+    steps = {name: np.empty((total, m.mean.size), np.float32) for name, m in first.items()}
+    start, end, episode = (np.empty(total, np.int32) for _ in range(3))
+    offsets, position = [], 0
+    for k, name in enumerate(prepared.names):
+        offsets.append(position)
+        dataset = prepared.datasets[name]
+        for shard in range(len(dataset.shard_lengths)):
+            for index, raw in dataset.stream(shard):
+                arrays = prepared.read(k, index, raw)
+                stop = position + len(arrays[chunk.ACTION])
+                for field, values in arrays.items():
+                    steps[field][position:stop] = values
+                start[position:stop], end[position:stop] = position, stop
+                episode[position:stop] = index
+                position = stop
+    sizes = np.diff([*offsets, total])
+    as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
+    return DeviceData(
+        steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources
+    )
+
+
+def sample_batch(
+    data: DeviceData,
+    key: Array,
+    step: Array,
+    rows: Array,
+    *,
+    law: mixing.Law,
+    schedule: schedules.Schedule,
+    history: int,
+    horizon: int,
+    order: str = "noise_first",
+) -> dict[str, Any]:
+    """A batch: chunks drawn with replacement, uniform inside the source that the law draws.
+
+    Pure and jittable. What a row gets depends on (key, step, row) only.
+
+    Args:
+      data: all sources.
+      key: of the run, as the train step's.
+      step: number of the train step, scalar.
+      rows: indices of the rows in the global batch, [B].
+      law, schedule: give sigma and P(source | sigma).
+      history, horizon: T and H.
+      order: "noise_first", or "data_first", whose batch has an importance ``weight`` [B].
+
+    Returns:
+      observation {name: [B, T, d]}, action [B, H, D], mask [B, H], sigma, source, sigma_min and
+      sigma_max [B] (the bounds that the law obeys), and id [B, 3] = (source, episode, step).
+    """
+    keys = noise_first.row_keys(noise_first.stream_key(key, "choice"), step, rows)
+
+    def one_row(row_key):
+        weight = {}
+        if order == "noise_first":
+            sigma, source, within = noise_first.draw(row_key, law, data.sources, schedule)
+        else:
+            sigma, source, within, weight["weight"] = noise_first.draw_data_first(
+                row_key, law, data.sources, schedule
+            )
+        return sigma, source, noise_first.index(within, data.size[source]), weight
+
+    sigma, source, index, weight = jax.vmap(one_row)(keys)
+    position = data.offset[source] + index
+    start = data.start[position]
+    observation, action, mask = chunk.gather(
+        data.steps, position, start, data.end[position], history, horizon
+    )
+    bounded = mixing.effective_bounds(law, data.sources)
+    return {
+        "observation": observation,
+        "action": action,
+        "mask": mask,
+        "sigma": sigma,
+        "source": source,
+        "sigma_min": bounded.sigma_min[source],
+        "sigma_max": bounded.sigma_max[source],
+        "id": jnp.stack([source, data.episode[position], position - start], axis=-1),
+        **weight,
+    }

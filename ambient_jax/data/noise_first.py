@@ -1,0 +1,128 @@
+"""The choice of (noise level, sample) for a row of a batch: a pure function of (key, step, row).
+
+``row`` counts over the whole batch of all devices and hosts, so a run draws the same choices
+however it is spread. The device path and the stream draw here, from the same key: same seed, same
+(sigma, source) at the same (step, row).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import mixing, schedules
+
+Array = jax.Array
+
+# Independent streams of one run's key. Append only: the position is part of every run's numbers.
+_STREAMS = ("choice", "step noise", "fixed noise")
+_BLOCK_ROWS = 16_384
+
+
+def stream_key(key: Array, name: str) -> Array:
+    """The key of one of the run's streams ("choice", "step noise", "fixed noise")."""
+    return jax.random.fold_in(key, _STREAMS.index(name))
+
+
+def noise_keys(key: Array) -> tuple[Array, Array]:
+    """(fixed, step): keys of the noise that belongs to a sample and of that fresh at each step."""
+    return stream_key(key, "fixed noise"), stream_key(key, "step noise")
+
+
+def row_key(key: Array, step: Array, row: Array) -> Array:
+    """Key of one row (index in the global batch) of one step."""
+    return jax.random.fold_in(jax.random.fold_in(key, step), row)
+
+
+def row_keys(key: Array, step: Array, rows: Array) -> Array:
+    """``row_key`` of rows [B]."""
+    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, step)))(rows)
+
+
+def draw(
+    row_key: Array, law: mixing.Law, sources: mixing.Sources, schedule: schedules.Schedule
+) -> tuple[Array, Array, Array]:
+    """One row's (sigma, source, key of the index inside the source), noise first.
+
+    Args:
+      row_key: from ``row_key`` under the stream "choice".
+      law: P(source | sigma).
+      sources: K sources.
+      schedule: gives p(sigma).
+    """
+    choice, within = jax.random.split(row_key)
+    return (*mixing.sample(choice, law, sources, schedule), within)
+
+
+def draw_data_first(
+    row_key: Array, law: mixing.Law, sources: mixing.Sources, schedule: schedules.Schedule
+) -> tuple[Array, Array, Array, Array]:
+    """As ``draw`` with the source drawn first: (sigma, source, key, importance weight)."""
+    choice, within = jax.random.split(row_key)
+    sigma, source, weight = mixing.sample_data_first(choice, law, sources, schedule)
+    return sigma, source, within, weight
+
+
+def index(within: Array, size: Array) -> Array:
+    """Uniform index in [0, size) inside a source, int32.
+
+    From integer bits: the 24 bits of a float32 uniform would favour some samples of a source of
+    more than a few million.
+    """
+    return jax.random.randint(within, (), 0, size, jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("law", "schedule", "steps"))
+def _draw_block(key, first, rows, sources, *, law, schedule, steps):
+    def of_step(step):
+        keys = row_keys(key, step, rows)
+        return jax.vmap(lambda k: draw(k, law, sources, schedule)[:2])(keys)
+
+    return jax.vmap(of_step)(first + jnp.arange(steps))
+
+
+class HostDraws:
+    """``(sigma [B], source [B])`` of the rows of one host at any step, as NumPy arrays.
+
+    Draws blocks of steps at once on the CPU, also where the default backend is an accelerator,
+    because the host's loader needs them. Blocks start at multiples of their length, so what a step
+    draws does not depend on where the iteration began.
+    """
+
+    def __init__(
+        self,
+        key: Array,
+        rows: np.ndarray,
+        law: mixing.Law,
+        sources: mixing.Sources,
+        schedule: schedules.Schedule,
+    ):
+        self._steps = max(1, _BLOCK_ROWS // max(1, len(rows)))
+        cpu = _host_device()
+        self._arguments = jax.device_put(
+            (stream_key(key, "choice"), np.asarray(rows, np.int32), sources), cpu
+        )
+        self._static = {"law": law, "schedule": schedule, "steps": self._steps}
+        self._block = -1
+        self._drawn: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        block, offset = divmod(step, self._steps)
+        if block != self._block:
+            key, rows, sources = self._arguments
+            first = np.int32(block * self._steps)
+            drawn = _draw_block(key, first, rows, sources, **self._static)
+            self._drawn = tuple(np.asarray(d) for d in drawn)
+            self._block = block
+        sigma, source = self._drawn
+        return sigma[offset], source[offset]
+
+
+def _host_device():
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+        return jax.local_devices()[0]

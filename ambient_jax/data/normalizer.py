@@ -1,0 +1,163 @@
+"""Actions and observations to unit size and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import _checks
+
+if TYPE_CHECKING:  # a policy needs its normaliser, not the readers of data sets
+    from ambient_jax.data.statistics import SourceStatistics
+
+KINDS = ("bounds", "gaussian", "none")
+PER = ("mixture", "source")
+# float32 keeps some 7 digits: a range below this share of the magnitude is rounding, not data.
+_CONSTANT = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalizer:
+    """Affine maps of actions and observations to unit size and back; pure, on NumPy and JAX.
+
+    A dimension that is constant in the data maps to 0, and back to its constant.
+
+    Attributes:
+      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1) or "none".
+      shift, scale: of each field, [d] float32, or [K, d] with a row for each source.
+      sources: names of the K sources; empty when all share one map.
+    """
+
+    kind: str
+    shift: dict[str, np.ndarray]
+    scale: dict[str, np.ndarray]
+    sources: tuple[str, ...] = ()
+
+    def normalize(self, name: str, x: Any, source: Any = None) -> Any:
+        """Maps a field ("action", "observation/<name>") [..., d] to unit size.
+
+        Args:
+          name: of the field.
+          x: values [..., d].
+          source: index (or indices [B] of x [B, ..., d]) of the source; only where each source has
+            its own map.
+
+        Raises:
+          ValueError: an unknown field, another d, or ``source`` missing or in excess.
+        """
+        shift, scale = self._maps(name, x, source)
+        constant = scale == 0
+        return (x - shift) * ((1 - constant) / (scale + constant))
+
+    def unnormalize(self, name: str, x: Any, source: Any = None) -> Any:
+        """Inverse of ``normalize``."""
+        shift, scale = self._maps(name, x, source)
+        return x * scale + shift
+
+    def _maps(self, name, x, source):
+        _checks.one_of("field", name, self.shift)
+        shift, scale = self.shift[name], self.scale[name]
+        if np.shape(x)[-1:] != shift.shape[-1:]:
+            raise ValueError(
+                f"{name} has shape {np.shape(x)}, expected [..., {shift.shape[-1]}] as in the data"
+            )
+        if (source is None) != (not self.sources):
+            raise ValueError(
+                f"source is {source}, expected "
+                + (
+                    f"the index of one of {', '.join(self.sources)}, or for_source(name) first"
+                    if self.sources
+                    else "None: all sources share one map"
+                )
+            )
+        if source is None:
+            return shift, scale
+        if isinstance(source, jax.Array):  # it may be a tracer, which cannot index NumPy
+            shift, scale = jnp.asarray(shift), jnp.asarray(scale)
+        between = (1,) * (np.ndim(x) - np.ndim(source) - 1)
+        shape = (*np.shape(source), *between, shift.shape[-1])
+        return shift[source].reshape(shape), scale[source].reshape(shape)
+
+    def for_source(self, name: str) -> Normalizer:
+        """The map of one source alone (itself where all share one)."""
+        if not self.sources:
+            return self
+        _checks.one_of("source", name, self.sources)
+        k = self.sources.index(name)
+        return Normalizer(
+            self.kind,
+            {n: v[k] for n, v in self.shift.items()},
+            {n: v[k] for n, v in self.scale.items()},
+        )
+
+    def to_json(self) -> str:
+        """Exact in float32; inverse of ``from_json``."""
+        as_lists = lambda arrays: {n: v.tolist() for n, v in arrays.items()}  # noqa: E731
+        return json.dumps(
+            {
+                "kind": self.kind,
+                "sources": list(self.sources),
+                "shift": as_lists(self.shift),
+                "scale": as_lists(self.scale),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Normalizer:
+        """Raises ValueError when the text is no normaliser."""
+        try:
+            stored = json.loads(text)
+            as_arrays = lambda lists: {n: np.asarray(v, np.float32) for n, v in lists.items()}  # noqa: E731
+            return cls(
+                stored["kind"],
+                as_arrays(stored["shift"]),
+                as_arrays(stored["scale"]),
+                tuple(stored["sources"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the JSON of a Normalizer ({error}): {text[:80]!r}") from error
+
+
+def make_normalizer(
+    statistics: Mapping[str, SourceStatistics], kind: str = "bounds", per: str = "mixture"
+) -> Normalizer:
+    """A normaliser from the statistics of each source (by name).
+
+    Args:
+      statistics: of sources whose fields have the same shapes.
+      kind: "bounds", "gaussian" or "none".
+      per: "mixture", statistics pooled over the steps of all sources, or "source".
+    """
+    _checks.one_of("normalization", kind, KINDS)
+    _checks.one_of("normalize_per", per, PER)
+    tables = [s.fields for s in statistics.values()]
+    shift, scale = {}, {}
+    for name in tables[0]:
+        moments = [t[name] for t in tables]
+        if per == "mixture":
+            moments = [functools.reduce(lambda a, b: a.merge(b), moments)]
+        maps = np.asarray([_affine(m, kind) for m in moments], np.float32)
+        shift[name], scale[name] = maps[:, 0], maps[:, 1]
+    if per == "mixture":
+        return Normalizer(
+            kind, {n: v[0] for n, v in shift.items()}, {n: v[0] for n, v in scale.items()}
+        )
+    return Normalizer(kind, shift, scale, tuple(statistics))
+
+
+def _affine(moments, kind):
+    if kind == "none":
+        return np.zeros_like(moments.mean), np.ones_like(moments.mean)
+    magnitude = np.maximum(np.abs(moments.min), np.abs(moments.max))
+    constant = moments.max - moments.min <= _CONSTANT * magnitude
+    middle = (moments.min + moments.max) / 2
+    if kind == "bounds":
+        return middle, np.where(constant, 0, (moments.max - moments.min) / 2)
+    return np.where(constant, middle, moments.mean), np.where(constant, 0, moments.std)

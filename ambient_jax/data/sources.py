@@ -1,0 +1,240 @@
+"""From the data section of a config to sources ready to train on, or one clear error line."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ambient_jax import _checks, admission, mixing, schedules
+from ambient_jax.data import chunk, device, normalizer, rlds, statistics
+
+ROLES = ("clean", "corrupt")
+_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
+_FIELDS = ("path", "role", *_DEFAULTS)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """K sources, opened, measured and checked.
+
+    Attributes:
+      names: of the sources; a batch's ``source`` indexes them.
+      datasets, statistics: by name.
+      transforms: by name, applied to an episode first; sources without one are left out.
+      normalizer: from the statistics.
+      sources: weight (number of chunks times the config's weight), bounds and roles.
+      config: the data section.
+    """
+
+    names: tuple[str, ...]
+    datasets: dict[str, rlds.RldsDataset]
+    statistics: dict[str, statistics.SourceStatistics]
+    transforms: Mapping[str, statistics.Transform]
+    normalizer: normalizer.Normalizer
+    sources: mixing.Sources
+    config: ml_collections.ConfigDict
+
+    @property
+    def chunks(self) -> np.ndarray:
+        """Number of chunks (steps) of each source, [K] int64."""
+        return np.asarray([self.statistics[n].num_steps for n in self.names])
+
+    @property
+    def action_dim(self) -> int:
+        """D."""
+        return self._dims[chunk.ACTION]
+
+    @property
+    def observation_dims(self) -> dict[str, int]:
+        """d of each observation, by name."""
+        return {
+            n.removeprefix(chunk.OBSERVATION): d
+            for n, d in self._dims.items()
+            if n != chunk.ACTION
+        }
+
+    @property
+    def _dims(self):
+        return {n: m.mean.size for n, m in self.statistics[self.names[0]].fields.items()}
+
+    def read(self, k: int, index: int, episode: rlds.Episode) -> dict[str, np.ndarray]:
+        """Normalised fields of episode ``index`` of source k, see ``chunk.episode_arrays``."""
+        name = self.names[k]
+        arrays = statistics.read(
+            episode,
+            self.config.observation,
+            self.config.action,
+            transform=self.transforms.get(name),
+            source=name,
+            index=index,
+        )
+        source = k if self.normalizer.sources else None
+        return {n: self.normalizer.normalize(n, x, source) for n, x in arrays.items()}
+
+    def sampler(
+        self, law: mixing.Law, schedule: schedules.Schedule
+    ) -> Callable[..., dict[str, Any]]:
+        """``sampler(data, key, step, rows) -> batch``: ``device.sample_batch`` as configured."""
+        return functools.partial(
+            device.sample_batch,
+            law=law,
+            schedule=schedule,
+            history=self.config.history,
+            horizon=self.config.horizon,
+            order=self.config.order,
+        )
+
+
+def prepare(
+    config: ml_collections.ConfigDict,
+    law: mixing.Law,
+    *,
+    transforms: Mapping[str, statistics.Transform] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> Prepared:
+    """Opens the sources, computes their statistics (or reads them back) and checks all together.
+
+    Args:
+      config: the data section of ``train.config.default()``. ``sources`` maps a name to ``path``,
+        ``role`` ("clean" or "corrupt") and, optionally, ``split``, ``weight``, ``sigma_min`` and
+        ``sigma_max``; sources are ordered by name.
+      law: P(source | sigma), which must train every noise level.
+      transforms: by source, RLDS episode to RLDS episode (standardisation).
+      cache: of statistics, see ``statistics.compute``.
+
+    Raises:
+      FileNotFoundError: no data set at a path.
+      ValueError: anything else that cannot work, named by source and field, or by episode and step.
+    """
+    transforms = dict(transforms or {})
+    specs = _specs(config)
+    for name in transforms:
+        _checks.one_of("source of a transform", name, specs)
+    _check_options(config)
+    datasets, found = {}, {}
+    for name, spec in specs.items():
+        # What a transform reads is its own affair; without one, decode only what is used.
+        fields = [f"steps/observation/{n}" for n in config.observation]
+        fields = None if name in transforms else [f"steps/{config.action}", *fields]
+        try:
+            datasets[name] = rlds.open_dataset(
+                _path(config.root, spec["path"]), spec["split"], fields or (), keys=fields
+            )
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"source {name!r}: {error}") from error
+        found[name] = statistics.compute(
+            datasets[name],
+            source=name,
+            observation=config.observation,
+            action=config.action,
+            transform=transforms.get(name),
+            cache=cache,
+        )
+    _check_shapes(found)
+    _check_lengths(found, config.horizon)
+    names = tuple(specs)
+    sources = mixing.make_sources(
+        [found[n].num_steps * specs[n]["weight"] for n in names],
+        [specs[n]["role"] == "clean" for n in names],
+        [specs[n]["sigma_min"] for n in names],
+        [specs[n]["sigma_max"] for n in names],
+    )
+    mixing.check_law(law, sources, names)
+    scaling = normalizer.make_normalizer(found, config.normalization, config.normalize_per)
+    return Prepared(names, datasets, found, transforms, scaling, sources, config)
+
+
+def _specs(config):
+    if not config.sources:
+        raise ValueError(
+            "config.data.sources is empty, expected at least one RLDS folder, such as "
+            "config.data.sources.demos = source('path/to/demos', 'clean')"
+        )
+    specs = {}
+    for name, given in config.sources.items():
+        given = dict(given) if isinstance(given, Mapping | ml_collections.ConfigDict) else {}
+        for field in given:
+            _checks.one_of(f"field of config.data.sources.{name}", field, _FIELDS)
+        for field in ("path", "role"):
+            if not given.get(field):
+                raise ValueError(f"config.data.sources.{name}.{field} is missing")
+        spec = _DEFAULTS | given
+        _checks.one_of(f"config.data.sources.{name}.role", spec["role"], ROLES)
+        if not (spec["weight"] >= 0 and math.isfinite(spec["weight"])):
+            raise ValueError(
+                f"config.data.sources.{name}.weight is {spec['weight']}, expected a finite number "
+                ">= 0, which multiplies the number of chunks"
+            )
+        admission.check_bounds(spec["sigma_min"], spec["sigma_max"], [name])
+        specs[name] = spec | {"sigma_max": _sigma_max(name, spec)}
+    return specs
+
+
+def _sigma_max(name, spec):
+    low, high = spec["sigma_min"], spec["sigma_max"]
+    if spec["role"] == "clean" and (low > 0 or high not in (None, 1)):
+        raise ValueError(
+            f"source {name!r} is clean and has sigma_min {low}, sigma_max {high}: clean data train "
+            "every noise level; leave the bounds out, or give it the role 'corrupt'"
+        )
+    if high is None:
+        return float(admission.default_sigma_max(low))
+    if high > low and (low, high) != (0, 1):
+        raise ValueError(
+            f"source {name!r} has sigma_max {high} above sigma_min {low}, which admits every noise "
+            "level: expected sigma_max <= sigma_min (1 to use it below sigma_max alone)"
+        )
+    return high
+
+
+def _check_options(config):
+    if not config.observation:
+        raise ValueError(
+            "config.data.observation is empty, expected names under steps/observation"
+        )
+    for name in ("history", "horizon"):
+        if config[name] < 1:
+            raise ValueError(f"config.data.{name} is {config[name]}, expected at least 1")
+    _checks.one_of("config.data.normalization", config.normalization, normalizer.KINDS)
+    _checks.one_of("config.data.normalize_per", config.normalize_per, normalizer.PER)
+    _checks.one_of("config.data.order", config.order, device.ORDERS)
+    _checks.one_of("config.data.placement", config.placement, ("device", "stream"))
+    if config.placement == "stream" and config.order != "noise_first":
+        raise ValueError(
+            "config.data.order is 'data_first' and placement 'stream': a stream is noise first; "
+            "set order to 'noise_first' or placement to 'device'"
+        )
+
+
+def _path(root, path):
+    absolute = "://" in path or path.startswith("~") or os.path.isabs(path)
+    return path if absolute or not root else os.path.join(root, path)
+
+
+def _check_shapes(found):
+    (first, reference), *rest = found.items()
+    for name, other in rest:
+        for field, moments in reference.fields.items():
+            size = other.fields[field].mean.size
+            if size != moments.mean.size:
+                raise ValueError(
+                    f"{field} has {moments.mean.size} numbers a step in source {first!r} and "
+                    f"{size} in {name!r}: sources must agree"
+                )
+
+
+def _check_lengths(found, horizon):
+    longest = {name: int(s.lengths.max()) for name, s in found.items()}
+    if horizon > max(longest.values()):
+        told = ", ".join(f"{name} {length}" for name, length in longest.items())
+        raise ValueError(
+            f"config.data.horizon is {horizon}, longer than every episode (longest: {told} steps): "
+            "every chunk would be padded"
+        )

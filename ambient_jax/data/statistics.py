@@ -1,0 +1,240 @@
+"""Statistics of a source in one pass over its episodes, kept on disk."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import os
+import pathlib
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from ambient_jax.data import chunk
+from ambient_jax.data.rlds import Episode, RldsDataset
+
+CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
+
+Transform = Callable[[Episode], Episode]
+
+
+@dataclasses.dataclass(frozen=True)
+class Moments:
+    """Of the rows of a field, per dimension: count, and arrays [d] of float64."""
+
+    count: int
+    mean: np.ndarray
+    m2: np.ndarray  # sum of squared deviations from the mean
+    min: np.ndarray
+    max: np.ndarray
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Moments:
+        """Of values [N, d], N >= 1."""
+        values = np.asarray(values, np.float64)
+        mean = values.mean(axis=0)
+        m2 = ((values - mean) ** 2).sum(axis=0)
+        return cls(len(values), mean, m2, values.min(axis=0), values.max(axis=0))
+
+    @property
+    def std(self) -> np.ndarray:
+        return np.sqrt(self.m2 / self.count)
+
+    def merge(self, other: Moments) -> Moments:
+        """Of both sets of rows together (Chan et al. 1979): no cancellation, any order."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + delta * (other.count / count),
+            self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
+            np.minimum(self.min, other.min),
+            np.maximum(self.max, other.max),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        arrays = {n: getattr(self, n).tolist() for n in ("mean", "m2", "min", "max")}
+        return {"count": self.count, **arrays}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Moments:
+        arrays = {n: np.asarray(fields[n], np.float64) for n in ("mean", "m2", "min", "max")}
+        if len({a.shape for a in arrays.values()}) != 1:
+            raise ValueError("arrays of differing shapes")
+        return cls(int(fields["count"]), **arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceStatistics:
+    """Moments of each field ("action", "observation/<name>"), and the lengths of the episodes.
+
+    Attributes:
+      fields: over all steps of the source.
+      lengths: steps of each episode, [num_episodes] int64, in the order of the dataset.
+    """
+
+    fields: dict[str, Moments]
+    lengths: np.ndarray
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.lengths.sum())
+
+
+def compute(
+    dataset: RldsDataset,
+    *,
+    source: str,
+    observation: Sequence[str],
+    action: str,
+    transform: Transform | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> SourceStatistics:
+    """Statistics of one source: from the cache, or in one pass over its episodes.
+
+    The cache's key is made of the dataset's fingerprint, the fields read and the source code that
+    shapes them (this package's and the transform's module): a changed transform is noticed.
+
+    Args:
+      dataset: the source's episodes.
+      source: its name, for messages.
+      observation, action: the fields, see ``chunk.episode_arrays``.
+      transform: applied to every episode first.
+      cache: directory; default ``$AMBIENT_JAX_CACHE`` or ``~/.cache/ambient_jax``.
+
+    Raises:
+      ValueError: data that are not finite (named by episode and step), or no steps at all.
+    """
+    code = code_hash(transform)
+    key = {
+        "fingerprint": dataset.fingerprint,
+        "observation": list(observation),
+        "action": action,
+        "code": code,
+    }
+    directory = pathlib.Path(
+        cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax"
+    ).expanduser()
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    path = directory / f"{dataset.name}-{digest}.json"
+    if code and path.exists():
+        try:
+            return _read(path, key, len(dataset))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            logging.warning("%s cannot be used (%s): computed anew", path, error)
+    found = _one_pass(dataset, source, observation, action, transform)
+    if code:
+        _write(path, key, found)
+    return found
+
+
+def _one_pass(dataset, source, observation, action, transform):
+    lengths, fields = [], {}
+    for shard in range(len(dataset.shard_lengths)):
+        for index, episode in dataset.stream(shard):
+            arrays = read(
+                episode, observation, action, transform=transform, source=source, index=index
+            )
+            lengths.append(len(arrays[chunk.ACTION]))
+            if not lengths[-1]:
+                continue
+            for name, values in arrays.items():
+                known = fields.get(name)
+                if known is not None and known.mean.shape != values.shape[1:]:
+                    raise ValueError(
+                        f"source {source!r}, episode {index}: {name} has {values.shape[1]} "
+                        f"numbers a step, the episodes before it {known.mean.size}"
+                    )
+                moments = Moments.of(values)
+                fields[name] = moments if known is None else known.merge(moments)
+            logging.log_every_n_seconds(
+                logging.INFO,
+                "statistics of %s: %d of %d episodes",
+                10,
+                source,
+                len(lengths),
+                len(dataset),
+            )
+    if not fields:
+        raise ValueError(f"source {source!r} ({dataset.directory}) has no step in its episodes")
+    return SourceStatistics(fields, np.asarray(lengths, np.int64))
+
+
+def read(
+    episode: Episode,
+    observation: Sequence[str],
+    action: str,
+    *,
+    transform: Transform | None,
+    source: str,
+    index: int,
+) -> dict[str, np.ndarray]:
+    """``chunk.episode_arrays`` of the transformed episode: all that training reads goes here."""
+    if transform is not None:
+        episode = transform(episode)
+    return chunk.episode_arrays(episode, observation, action, source=source, index=index)
+
+
+def code_hash(transform: Transform | None = None) -> str:
+    """Hash of the source code that shapes the data, blind to comments and layout.
+
+    Whole modules count, so that a changed helper is noticed. Empty, which means "do not cache", if
+    the transform has no source (typed into an interpreter).
+    """
+    parts = [_module_code(chunk), _module_code(sys.modules[__name__])]
+    while isinstance(transform, functools.partial):
+        parts.append(f"{transform.args} {sorted(transform.keywords.items())}")
+        transform = transform.func
+    if transform is not None:
+        function = transform if hasattr(transform, "__qualname__") else type(transform)
+        try:
+            parts.append(_module_code(inspect.getmodule(function)))
+        except (OSError, TypeError, AttributeError):
+            logging.warning("%s has no source code: its statistics are not cached", transform)
+            return ""
+        parts.append(function.__qualname__)
+        if function is not transform:
+            parts.append(repr(transform))
+        for cell in getattr(transform, "__closure__", None) or ():
+            parts.append(repr(cell.cell_contents))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _module_code(module):
+    return ast.dump(ast.parse(inspect.getsource(module)))
+
+
+def _read(path, key, episodes):
+    stored = json.loads(path.read_text())
+    if stored["key"] != key:
+        raise ValueError("it has another key")
+    lengths = np.asarray(stored["lengths"], np.int64)
+    fields = {name: Moments.from_dict(m) for name, m in stored["fields"].items()}
+    if lengths.shape != (episodes,) or {m.count for m in fields.values()} != {lengths.sum()}:
+        raise ValueError("its lengths do not agree with the dataset")
+    return SourceStatistics(fields, lengths)
+
+
+def _write(path, key, found):
+    stored = {
+        "key": key,
+        "lengths": found.lengths.tolist(),
+        "fields": {name: moments.to_dict() for name, moments in found.fields.items()},
+    }
+    temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(stored))
+        os.replace(temporary, path)
+    except OSError as error:
+        logging.warning(
+            "statistics cannot be kept (%s): set %s to a writable directory", error, CACHE_VARIABLE
+        )

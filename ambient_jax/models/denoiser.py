@@ -1,0 +1,100 @@
+"""Denoiser: an observation encoder and a backbone; built from a configuration."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ambient_jax.models.observation import ObservationEncoder
+from ambient_jax.models.transformer import TransformerDenoiser
+from ambient_jax.models.unet import UNet1D
+
+BACKBONES = {"unet": UNet1D, "transformer": TransformerDenoiser}
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Denoiser(nn.Module):
+    """Predicts from a noised chunk, its noise level and the (never noised) observation.
+
+    What is predicted (x0, eps or v) is the loss's choice, not the network's. The last layer starts
+    as any other, not at zero (as in Diffusion Policy): a zero start predicts the mean of the data
+    at once, but it also stops every gradient below that layer in the first step.
+
+    Attributes:
+        backbone: module called as `backbone(x_t, sigma, condition)`.
+        encoder: module from the observation to the condition [B, C].
+    """
+
+    backbone: nn.Module
+    encoder: nn.Module = dataclasses.field(default_factory=ObservationEncoder)
+
+    def __call__(
+        self, x_t: jax.Array, sigma: jax.Array, observation: Mapping[str, jax.Array]
+    ) -> jax.Array:
+        """Predicts [B, H, D], float32.
+
+        Args:
+            x_t: noised chunk [B, H, D].
+            sigma: canonical noise level [B] in [0, 1].
+            observation: histories {name: [B, T, d]}.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        return self.backbone(x_t, sigma, self.encoder(observation))
+
+
+def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
+    """Builds a denoiser from `{"name": "unet" | "transformer", **fields of the backbone}`.
+
+    Accepts an `ml_collections.ConfigDict` or a dict; fields left out keep their defaults, and
+    `dtype` is "float32" or "bfloat16".
+
+    Raises:
+        ValueError: an unknown name or field (the nearest is suggested) or sizes that do not fit.
+    """
+    fields = dict(config)
+    if "name" not in fields:
+        raise ValueError(
+            f"The model config has no field 'name'; expected one of {_listed(BACKBONES)}."
+        )
+    name = fields.pop("name")
+    if name not in BACKBONES:
+        raise ValueError(
+            f"Unknown model name {name!r}; expected one of {_listed(BACKBONES)}."
+            + _nearest(name, BACKBONES)
+        )
+    backbone = BACKBONES[name]
+    known = {f.name for f in dataclasses.fields(backbone)} - {"parent", "name"}
+    for field in fields:
+        if field not in known:
+            raise ValueError(
+                f"Unknown field {field!r} for model {name!r}; expected some of {_listed(known)}."
+                + _nearest(field, known)
+            )
+    if "dtype" in fields:
+        dtype = fields["dtype"]
+        if dtype not in _DTYPES:
+            raise ValueError(
+                f"Unknown dtype {dtype!r} for model {name!r}; expected one of {_listed(_DTYPES)}."
+                + _nearest(dtype, _DTYPES)
+            )
+        fields["dtype"] = _DTYPES[dtype]
+    if "features" in fields:
+        fields["features"] = tuple(fields["features"])
+    module = backbone(**fields)
+    module.check_sizes()
+    return Denoiser(module)
+
+
+def _listed(names) -> str:
+    return ", ".join(repr(name) for name in sorted(names))
+
+
+def _nearest(name: Any, known) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,211 @@
+"""Layers shared by the denoisers: Mish, convolutions, normalisation, noise-level embedding."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import lecun_normal, ones, zeros
+
+from ambient_jax.models.convolution import conv1d
+from ambient_jax.models.products import product
+
+Dtype = Any
+
+
+@jax.custom_vjp
+def mish(x: jax.Array) -> jax.Array:
+    """Mish, x * tanh(softplus(x)) (Misra 2019), with a single exponential.
+
+    With n = exp(x), tanh(log(1 + n)) = w / (w + 2) where w = n (n + 2): exact, and free of
+    cancellation on both sides. The exponent is held at 20, where the ratio already rounds to one.
+    """
+    n = jnp.exp(jnp.minimum(x, 20))
+    w = n * (n + 2)
+    return x * (w / (w + 2))
+
+
+def _mish_backward(x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    x = jax.lax.optimization_barrier(x)
+    n = jnp.exp(jnp.minimum(x, 20))
+    w = n * (n + 2)
+    r = 1 / (w + 2)
+    return (g * r * (w + 4 * x * n * (n + 1) * r),)
+
+
+# Only x is kept, and the barrier stops the compiler from keeping the exponential after all: at
+# these sizes another exponential costs less than another array through memory.
+mish.defvjp(lambda x: (mish(x), x), _mish_backward)
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU in its tanh form (Hendrycks and Gimpel 2016), as x sigmoid(2u): a single exponential."""
+    return x * jax.nn.sigmoid(_gelu_argument(x))
+
+
+def _gelu_backward(x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
+    x = jax.lax.optimization_barrier(x)
+    gate = jax.nn.sigmoid(_gelu_argument(x))
+    slope = 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    return (g * gate * (1 + x * slope * (1 - gate)),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
+def _gelu_argument(x: jax.Array) -> jax.Array:
+    return 2 * math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x)
+
+
+class Dense(nn.Module):
+    """Affine map of the last axis; parameters as `nn.Dense`."""
+
+    features: int
+    dtype: Dtype = jnp.float32
+    kernel_init: Any = lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
+        return product(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
+
+
+class Conv1D(nn.Module):
+    """1-D convolution of [B, L, C] with an odd kernel and zero padding; parameters as `nn.Conv`."""
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", lecun_normal(in_axis=(0, 1)), shape, jnp.float32)
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
+        x = x.astype(self.dtype)
+        return conv1d(x, kernel.astype(self.dtype), self.stride) + bias.astype(self.dtype)
+
+
+class UpConv1D(nn.Module):
+    """Doubles the length of [B, L, C]: the transposed convolution with kernel 4 and stride 2.
+
+    y[2i] sees x[i-1], x[i] and y[2i+1] sees x[i], x[i+1]: both are one window of two inputs, so one
+    matrix product with 2F columns gives all outputs. `kernel[0]` is the tap that reaches furthest
+    back, as in `torch.nn.ConvTranspose1d(C, F, 4, stride=2, padding=1)`.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, length, channels = x.shape
+        kernel = self.param(
+            # An output meets only two of the four taps.
+            "kernel", _halved_fan_in, (4, channels, self.features), jnp.float32
+        ).astype(self.dtype)
+        bias = self.param("bias", zeros, (self.features,), jnp.float32)
+        padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
+        windows = jnp.concatenate([padded[:, :-1], padded[:, 1:]], axis=-1)
+        odd = jnp.concatenate([kernel[2], kernel[0]], axis=0)
+        even = jnp.concatenate([kernel[3], kernel[1]], axis=0)
+        y = product(windows, jnp.concatenate([odd, even], axis=1))
+        y = y.reshape(batch, 2 * (length + 1), self.features)[:, 1:-1]
+        return y + bias.astype(self.dtype)
+
+
+def _halved_fan_in(key, shape, dtype):
+    return math.sqrt(2.0) * lecun_normal(in_axis=(0, 1))(key, shape, dtype)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over length and channels of [B, L, C]; statistics in float32."""
+
+    groups: int
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, length, channels = x.shape
+        if channels % self.groups:
+            raise ValueError(
+                f"GroupNorm got {channels} channels and {self.groups} groups; the number of"
+                " channels must be a multiple of the number of groups."
+            )
+        scale = self.param("scale", ones, (channels,), jnp.float32)
+        bias = self.param("bias", zeros, (channels,), jnp.float32)
+        per_group = channels // self.groups
+        x32 = x.astype(jnp.float32)
+        # Over the length first: that sum runs along whole rows of channels.
+        total = x32.sum(1).reshape(batch, self.groups, per_group).sum(-1)
+        square = (x32 * x32).sum(1).reshape(batch, self.groups, per_group).sum(-1)
+        mean = total / (length * per_group)
+        variance = jnp.maximum(square / (length * per_group) - mean * mean, 0)
+        inverse = jax.lax.rsqrt(variance + self.epsilon)
+        a = jnp.repeat(inverse, per_group, axis=1) * scale
+        b = bias - jnp.repeat(mean, per_group, axis=1) * a
+        return (x32 * a[:, None] + b[:, None]).astype(x.dtype)
+
+
+class NoiseEmbedding(nn.Module):
+    """Embeds the canonical noise level sigma [B] in [0, 1] as [B, features].
+
+    The level enters as the angle t = (2 / pi) arcsin(sigma) in [0, 1], which is the time of the
+    cosine schedule: finite at both ends (log SNR is not, and clipping it would merge levels), and
+    with alpha = cos(pi t / 2) it spaces clean and noisy ends alike. Sines and cosines of
+    geometrically spaced frequencies follow, from a quarter of a cycle, where the pair is
+    (sigma, alpha) itself, to 32 cycles, which tells sigma 0.002 from 0; then a two-layer network.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, sigma: jax.Array) -> jax.Array:
+        # Just under one the arcsine still has a finite slope, and at one the clip's slope is zero:
+        # no infinite gradient for who differentiates in sigma.
+        sigma = jnp.clip(sigma.astype(jnp.float32), 0.0, 1.0 - 2.0**-23)
+        t = (2 / math.pi) * jnp.arcsin(sigma)
+        half = self.features // 2
+        cycles = jnp.geomspace(0.25, 32.0, half, dtype=jnp.float32)
+        angle = 2 * math.pi * t[:, None] * cycles
+        h = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1).astype(self.dtype)
+        h = Dense(4 * self.features, self.dtype, name="hidden")(h)
+        return Dense(self.features, self.dtype, name="out")(mish(h))
+
+
+def check_denoiser_inputs(x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> None:
+    """Raises ValueError unless the shapes are x_t [B, H, D], sigma [B], condition [B, C]."""
+    if x_t.ndim != 3 or 0 in x_t.shape[1:]:
+        raise ValueError(f"x_t has shape {x_t.shape}; expected [B, H, D] with H, D >= 1.")
+    batch = x_t.shape[0]
+    if sigma.shape != (batch,):
+        raise ValueError(
+            f"sigma has shape {sigma.shape}; expected [{batch}], one noise level for each of the"
+            f" samples of x_t {x_t.shape}."
+        )
+    if condition.ndim != 2 or condition.shape[0] != batch:
+        raise ValueError(
+            f"condition has shape {condition.shape}; expected [{batch}, C], one vector for each of"
+            f" the samples of x_t {x_t.shape}."
+        )
+
+
+def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Normalises the last axis, without scale or shift; statistics in float32."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - x32.mean(-1, keepdims=True)
+    variance = (centred * centred).mean(-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+def check_positive(owner: str, **sizes: Any) -> None:
+    """Raises ValueError for the first size that is not an integer of at least one."""
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"{owner} {name} is {size!r}; expected an integer >= 1.")

@@ -1,0 +1,112 @@
+"""A small transformer over the action chunk, conditioned by adaptive layer normalisation."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, zeros
+
+from ambient_jax.models.layers import (
+    Dense,
+    NoiseEmbedding,
+    check_denoiser_inputs,
+    check_positive,
+    gelu,
+    layer_norm,
+    mish,
+)
+
+Dtype = Any
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over the horizon, without a mask."""
+
+    heads: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, horizon, width = x.shape
+        qkv = Dense(3 * width, self.dtype, name="qkv")(x)
+        heads = (batch, horizon, self.heads, width // self.heads)
+        q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
+        q = q * (width // self.heads) ** -0.5
+        logits = jnp.einsum("bihd,bjhd->bhij", q, k).astype(jnp.float32)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, horizon, width)
+        return Dense(width, self.dtype, name="out")(mixed)
+
+
+class TransformerDenoiser(nn.Module):
+    """Transformer over the H steps of a chunk; signature as `UNet1D`.
+
+    The condition is one vector, not a sequence, so it enters by adaptive layer normalisation: it
+    costs a product per sample, where condition tokens would lengthen every short sequence. One
+    dense layer computes the scales, shifts and gates of all blocks, and it starts at zero (adaLN-
+    Zero, Peebles and Xie 2023), so every block starts as the identity.
+
+    Attributes:
+        width: channels, a multiple of `heads`.
+        depth: number of blocks.
+        heads: attention heads.
+        mlp_ratio: hidden size of the blocks' MLPs over `width`.
+        dtype: of the computation; parameters, statistics and the output are float32.
+    """
+
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    mlp_ratio: int = 4
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
+        """Predicts [B, H, D] from x_t [B, H, D], sigma [B] in [0, 1] and condition [B, C].
+
+        Raises:
+            ValueError: shapes or sizes that do not fit.
+        """
+        self.check_sizes()
+        check_denoiser_inputs(x_t, sigma, condition)
+        _, horizon, dims = x_t.shape
+
+        def dense(features, name, **kwargs):
+            return Dense(features, self.dtype, name=name, **kwargs)
+
+        embedding = NoiseEmbedding(self.width, self.dtype, name="noise_embedding")(sigma)
+        embedding = embedding + dense(self.width, "condition")(condition)
+        film = dense(self.width * (6 * self.depth + 2), "film", kernel_init=zeros)(mish(embedding))
+        films = iter(jnp.split(film[:, None], 6 * self.depth + 2, axis=-1))
+
+        position = self.param("position", normal(0.02), (horizon, self.width), jnp.float32)
+        h = dense(self.width, "in")(x_t) + position.astype(self.dtype)
+        for i in range(self.depth):
+            y = layer_norm(h) * (1 + next(films)) + next(films)
+            h = h + next(films) * SelfAttention(self.heads, self.dtype, name=f"attention_{i}")(y)
+            y = layer_norm(h) * (1 + next(films)) + next(films)
+            y = gelu(dense(self.mlp_ratio * self.width, f"mlp_{i}_in")(y))
+            h = h + next(films) * dense(self.width, f"mlp_{i}_out")(y)
+        h = layer_norm(h) * (1 + next(films)) + next(films)
+        return dense(dims, "out")(h).astype(jnp.float32)
+
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming the field, unless the sizes fit each other."""
+        check_positive(
+            "TransformerDenoiser",
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+        )
+        if self.width % self.heads:
+            raise ValueError(
+                f"TransformerDenoiser width is {self.width}, not a multiple of heads ="
+                f" {self.heads}; change width or heads."
+            )
+        if self.width % 2:
+            raise ValueError(
+                f"TransformerDenoiser width is {self.width}; expected an even number, half sines"
+                " and half cosines of the noise level."
+            )

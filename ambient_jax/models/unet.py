@@ -1,0 +1,142 @@
+"""The conditional 1-D U-Net of Diffusion Policy (Chi et al. 2023), for any horizon."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ambient_jax.models.layers import (
+    Conv1D,
+    Dense,
+    GroupNorm,
+    NoiseEmbedding,
+    UpConv1D,
+    check_denoiser_inputs,
+    check_positive,
+    mish,
+)
+
+Dtype = Any
+
+
+class ResidualBlock(nn.Module):
+    """(Conv, GroupNorm, Mish) twice with FiLM in between, and a shortcut."""
+
+    features: int
+    kernel_size: int
+    groups: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
+        """Maps [B, L, C] to [B, L, features]; scale and shift are [B, features]."""
+        h = Conv1D(self.features, self.kernel_size, dtype=self.dtype, name="conv_0")(x)
+        h = mish(GroupNorm(self.groups, name="norm_0")(h))
+        h = h * (1 + scale[:, None]) + shift[:, None]
+        h = Conv1D(self.features, self.kernel_size, dtype=self.dtype, name="conv_1")(h)
+        h = mish(GroupNorm(self.groups, name="norm_1")(h))
+        if x.shape[-1] != self.features:
+            x = Conv1D(self.features, 1, dtype=self.dtype, name="shortcut")(x)
+        return h + x
+
+
+class UNet1D(nn.Module):
+    """Conditional 1-D U-Net over the horizon.
+
+    Each level has two residual blocks; between levels the length is halved, rounding up, and on the
+    way back doubled and cropped to the skip's length, so every horizon H >= 1 works and no padded
+    step enters a statistic. All blocks see the same vector (noise-level embedding, condition), so
+    one dense layer computes the scale and shift of all of them.
+
+    Attributes:
+        features: channels of each level, multiples of `groups`.
+        kernel_size: odd width of the residual blocks' convolutions.
+        groups: groups of the normalisations.
+        embed_dim: size of the noise-level embedding, even.
+        dtype: of the computation; parameters, statistics and the output are float32.
+    """
+
+    features: tuple[int, ...] = (64, 128, 256)
+    kernel_size: int = 5
+    groups: int = 8
+    embed_dim: int = 128
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
+        """Predicts [B, H, D] from x_t [B, H, D], sigma [B] in [0, 1] and condition [B, C].
+
+        Raises:
+            ValueError: shapes or sizes that do not fit.
+        """
+        self.check_sizes()
+        check_denoiser_inputs(x_t, sigma, condition)
+        levels = len(self.features)
+        widths = self._block_widths()
+        embedding = NoiseEmbedding(self.embed_dim, self.dtype, name="noise_embedding")(sigma)
+        seen = mish(jnp.concatenate([embedding, condition.astype(self.dtype)], axis=-1))
+        film = Dense(2 * sum(widths), self.dtype, name="film")(seen)
+        films = iter(jnp.split(film, _cumulative(widths), axis=-1))
+
+        def block(x: jax.Array, width: int, name: str) -> jax.Array:
+            residual = ResidualBlock(width, self.kernel_size, self.groups, self.dtype, name=name)
+            return residual(x, next(films), next(films))
+
+        h = x_t.astype(self.dtype)
+        skips = []
+        for level, width in enumerate(self.features):
+            h = block(h, width, f"down_{level}_0")
+            h = block(h, width, f"down_{level}_1")
+            skips.append(h)
+            if level < levels - 1:
+                h = Conv1D(width, 3, stride=2, dtype=self.dtype, name=f"downsample_{level}")(h)
+        h = block(h, self.features[-1], "middle_0")
+        h = block(h, self.features[-1], "middle_1")
+        for level in reversed(range(1, levels)):
+            width = self.features[level - 1]
+            h = jnp.concatenate([h, skips[level]], axis=-1)
+            h = block(h, width, f"up_{level}_0")
+            h = block(h, width, f"up_{level}_1")
+            h = UpConv1D(width, dtype=self.dtype, name=f"upsample_{level}")(h)
+            h = h[:, : skips[level - 1].shape[1]]
+        h = Conv1D(self.features[0], self.kernel_size, dtype=self.dtype, name="final_conv")(h)
+        h = mish(GroupNorm(self.groups, name="final_norm")(h))
+        return Conv1D(x_t.shape[-1], 1, dtype=self.dtype, name="out")(h).astype(jnp.float32)
+
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming the field, unless the sizes fit each other."""
+        check_positive("UNet1D", groups=self.groups, embed_dim=self.embed_dim)
+        if not self.features:
+            raise ValueError("UNet1D features is empty; expected one width per level.")
+        for width in self.features:
+            check_positive("UNet1D", features=width)
+            if width % self.groups:
+                raise ValueError(
+                    f"UNet1D features {tuple(self.features)}: {width} is not a multiple of groups"
+                    f" = {self.groups}; change features or groups."
+                )
+        check_positive("UNet1D", kernel_size=self.kernel_size)
+        if self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"UNet1D kernel_size is {self.kernel_size}; expected an odd number, so that the"
+                " length is kept."
+            )
+        if self.embed_dim % 2:
+            raise ValueError(
+                f"UNet1D embed_dim is {self.embed_dim}; expected an even number, half sines and"
+                " half cosines."
+            )
+
+    def _block_widths(self) -> list[int]:
+        down = [width for width in self.features for _ in range(2)]
+        up = [width for width in reversed(self.features[:-1]) for _ in range(2)]
+        return down + 2 * [self.features[-1]] + up
+
+
+def _cumulative(widths: list[int]) -> list[int]:
+    ends, end = [], 0
+    for width in widths:
+        ends += [end + width, end + 2 * width]
+        end += 2 * width
+    return ends[:-1]

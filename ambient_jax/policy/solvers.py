@@ -1,0 +1,140 @@
+"""Solvers: from pure noise to samples along a grid of noise levels, as one ``lax.scan``.
+
+Every schedule is the variance-preserving process times ``schedule.scale(sigma)``, so solvers work on
+the variance-preserving x_t, and a schedule decides nothing but where the grid's levels lie.
+
+======  ===========  ======================================================================
+solver  evaluations  step
+======  ===========  ======================================================================
+ddpm    n            ancestral: draws from q(x_next | x_t, x0_hat) (Ho et al. 2020)
+ddim    n            deterministic first-order exponential integrator (Song et al. 2021);
+                     ``eta`` in (0, 1] adds noise, and eta = 1 is ddpm
+heun    2 n - 1      second order in s = sigma / alpha (Karras et al. 2022, algorithm 1);
+                     its last step, to sigma = 0, is Euler's
+======  ===========  ======================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from ambient_jax import _checks, schedules, targets
+
+Array = jax.Array
+SOLVERS = ("ddpm", "ddim", "heun")
+_VP = schedules.vp()
+
+START = 0.999
+
+
+def levels(schedule: schedules.Schedule, steps: int) -> Array:
+    """The grid [steps + 1]: noise levels from ``START`` down to 0, equidistant in schedule time.
+
+    At sigma = 1 nothing of the data is left and eps says nothing about x0, so a grid starts below.
+    """
+    sigma = schedule.sigma(jnp.linspace(schedule.time(START), 0.0, steps + 1))
+    return sigma.at[-1].set(0.0)
+
+
+def initial_noise(keys: Array, shape: tuple[int, ...]) -> Array:
+    """x_t at the first level: standard normal [B, *shape], each row from its own key."""
+    return _noise(keys, 0, shape)
+
+
+def _noise(keys, index, shape):
+    return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index), shape))(keys)
+
+
+def solve(
+    denoise: Callable[[Array, Array], Array],
+    keys: Array,
+    shape: tuple[int, ...],
+    *,
+    solver: str = "ddim",
+    steps: int = 20,
+    schedule: schedules.Schedule = _VP,
+    prediction: str = "eps",
+    clip: float | None = None,
+    eta: float = 0.0,
+) -> Array:
+    """Draws samples by solving the reverse process.
+
+    Args:
+      denoise: maps (x_t [B, H, D] in variance-preserving scale, sigma scalar) to a prediction
+        [B, H, D] of kind ``prediction``.
+      keys: [B] PRNG keys, one for each row: a row does not depend on what it is batched with.
+      shape: of one sample, (H, D).
+      solver: "ddpm", "ddim" or "heun".
+      steps: n >= 1 intervals of the grid (``levels``).
+      schedule: places the grid's levels.
+      prediction: "x0", "eps", "v" or "velocity".
+      clip: bound > 0 on |x0_hat|, for data normalised to [-1, 1]; None = no bound. The noise that is
+        left is computed from the clipped value.
+      eta: of ddim, in [0, 1].
+
+    Returns:
+      Samples x0 [B, H, D].
+
+    Raises:
+      ValueError: for unknown names, options out of range, or a single key.
+    """
+    _checks.one_of("solver", solver, SOLVERS)
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, expected at least 1")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is {clip}, expected a bound > 0 on |x0_hat|, or None")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta}, expected in [0, 1] (0 = deterministic, 1 = ddpm)")
+    if eta and solver != "ddim":
+        raise ValueError(f"eta is {eta} with solver {solver!r}, expected 0: it is ddim's option")
+    if jnp.ndim(keys) == 0:
+        raise ValueError("keys is one key, expected [B], one a row: jax.random.split(key, B)")
+
+    def split(x, sigma):
+        """(x0_hat, eps_hat) at x_t."""
+        value = denoise(x, sigma)
+        common = dict(source=prediction, schedule=_VP)
+        x0 = targets.convert(value, x, sigma, target="x0", **common)
+        if clip is None:
+            return x0, targets.convert(value, x, sigma, target="eps", **common)
+        x0 = jnp.clip(x0, -clip, clip)
+        return x0, targets.convert(x0, x, sigma, source="x0", target="eps", schedule=_VP)
+
+    grid = levels(schedule, steps)
+    if solver == "heun":
+        step = lambda x, now, then, _: _heun(split, x, now, then)  # noqa: E731
+    else:
+        noisiness = 1.0 if solver == "ddpm" else eta
+
+        def step(x, now, then, index):
+            x0, eps = split(x, now)
+            if not noisiness:
+                return schedules.signal(then) * x0 + then * eps
+            # (now^2 - then^2) / (1 - then^2) is the variance added from `then` to `now`.
+            added = (now - then) * (now + then) / ((1 - then) * (1 + then))
+            spread = noisiness * then / now * jnp.sqrt(added)
+            kept = jnp.sqrt(jnp.maximum(then**2 - spread**2, 0))
+            z = _noise(keys, index + 1, shape)
+            return schedules.signal(then) * x0 + kept * eps + spread * z
+
+    def body(x, interval):
+        return step(x, *interval), None
+
+    x = initial_noise(keys, shape)
+    x, _ = jax.lax.scan(body, x, (grid[:-2], grid[1:-1], jnp.arange(steps - 1)))
+    # To sigma = 0 every solver's step is x0_hat.
+    return split(x, grid[-2])[0]
+
+
+def _heun(split, x, now, then):
+    """One step in y = x / alpha, s = sigma / alpha, where dy/ds = eps."""
+    alpha_now, alpha_then = schedules.signal(now), schedules.signal(then)
+    width = then / alpha_then - now / alpha_now
+    eps = split(x, now)[1]
+    euler = alpha_then * (x / alpha_now + width * eps)
+    slope = (eps + split(euler, then)[1]) / 2
+    return alpha_then * (x / alpha_now + width * slope)

@@ -1,0 +1,131 @@
+"""Ratios inside the library: ambient against denoising step, import time, latency of a policy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.policy import solvers
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import state as state_lib
+from ambient_jax.train import step as step_lib
+
+HISTORY, HORIZON, DIM = 2, 16, 2
+
+
+def interleaved(functions: list[Callable[[], None]], repeats: int) -> np.ndarray:
+    """Seconds [functions, repeats] of calls in turn, so that a busy machine slows all alike."""
+    for f in functions:
+        f()
+    seconds = np.zeros((len(functions), repeats))
+    for r in range(repeats):
+        for i, f in enumerate(functions):
+            begin = time.perf_counter()
+            f()
+            seconds[i, r] = time.perf_counter() - begin
+    return seconds
+
+
+def ratio(seconds: np.ndarray) -> tuple[float, float, float]:
+    """Median over repeats of second / first, with the 95% interval of the median (bootstrap)."""
+    each = seconds[1] / seconds[0]
+    draws = np.random.default_rng(0).choice(each, (2000, each.size))
+    low, high = np.quantile(np.median(draws, 1), [0.025, 0.975])
+    return float(np.median(each)), float(low), float(high)
+
+
+def _network(batch):
+    model = build_denoiser({"name": "unet", "features": (32, 64, 128)})
+    keys = jax.random.split(jax.random.key(0), 4)
+    observation = {"state": jax.random.normal(keys[0], (batch, HISTORY, 4))}
+    x = jax.random.normal(keys[1], (batch, HORIZON, DIM))
+    params = jax.jit(model.init)(keys[2], x, jnp.ones(batch) / 2, observation)["params"]
+    return lambda p, *a: model.apply({"params": p}, *a), params, observation, x
+
+
+def loss_row(batch: int = 128, repeats: int = 60) -> list[str]:
+    """Time of a train step with the ambient loss over one with the denoising loss."""
+    apply, params, observation, x = _network(batch)
+    config = config_lib.default().train
+    data = {
+        "observation": observation,
+        "action": x,
+        "mask": jnp.ones((batch, HORIZON), bool),
+        "sigma": jnp.linspace(0.05, 1, batch),
+        "sigma_min": jnp.where(jnp.arange(batch) % 2, 0.1, 0.0),
+        "sigma_max": jnp.where(jnp.arange(batch) % 2, 0.0, 1.0),
+        "source": jnp.arange(batch) % 2,
+        "id": jnp.arange(3 * batch).reshape(batch, 3),
+    }
+    steps = []
+    for loss in step_lib.LOSSES:
+        optimizer = state_lib.make_optimizer(config)
+        train_step = step_lib.make_train_step(step_lib.Objective(loss=loss), apply, optimizer)
+        compiled = jax.jit(train_step, donate_argnums=0)
+        holder = [state_lib.create(jax.tree.map(jnp.copy, params), optimizer, 2)]
+
+        def run(compiled=compiled, holder=holder):
+            holder[0] = compiled(holder[0], data, jax.random.key(0))
+            jax.block_until_ready(holder[0])
+
+        steps.append(run)
+    seconds = interleaved(steps, repeats)
+    middle, low, high = ratio(seconds)
+    return [
+        "ambient step / denoising step",
+        f"{middle:.3f} ({low:.3f} to {high:.3f})",
+        f"{np.median(seconds[0]) * 1e3:.1f} ms denoising, U-Net 32-64-128, batch {batch}",
+    ]
+
+
+def latency_row(batch: int, steps: int = 20, repeats: int = 20) -> list[str]:
+    """Time of one action chunk by DDIM."""
+    from ambient_jax import schedules
+
+    apply, params, observation, x = _network(batch)
+
+    @jax.jit
+    def act(keys):
+        denoise = lambda x, s: apply(params, x, jnp.broadcast_to(s, x.shape[:1]), observation)  # noqa: E731
+        return solvers.solve(
+            denoise, keys, x.shape[1:], solver="ddim", steps=steps, schedule=schedules.vp(),
+            prediction="eps",
+        )
+
+    keys = jax.random.split(jax.random.key(1), batch)
+    seconds = interleaved([lambda: jax.block_until_ready(act(keys))], repeats)[0]
+    return [
+        f"DDIM, {steps} steps, {batch} chunks at once",
+        f"{np.median(seconds) * 1e3:.1f} ms",
+        f"{batch / np.median(seconds):.0f} chunks/s",
+    ]
+
+
+def import_row(repeats: int = 7) -> list[str]:
+    """Time of ``import ambient_jax`` over that of ``import jax``, in fresh processes."""
+    run = lambda module: subprocess.run([sys.executable, "-c", f"import {module}"], check=True)  # noqa: E731
+    seconds = interleaved([lambda: run("jax"), lambda: run("ambient_jax")], repeats)
+    middle, low, high = ratio(seconds)
+    return [
+        "import ambient_jax / import jax",
+        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        f"{np.median(seconds[0]):.2f} s for jax",
+    ]
+
+
+def main() -> str:
+    """The table as markdown."""
+    rows = [loss_row(), latency_row(1), latency_row(200), import_row()]
+    lines = ["| measure | value | note |", "|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+if __name__ == "__main__":
+    print(main())

@@ -1,0 +1,249 @@
+"""Times a whole training step of each denoiser, in JAX and in PyTorch, on the CPU.
+
+A step is what training does: noise a batch, predict eps, mean squared error, gradient, clip by
+global norm, AdamW, exponential moving average of the parameters; in JAX jitted with its state
+donated, in PyTorch eager and compiled, with the same weights, checked to compute the same function.
+All sides run in one process, their repeats interleaved, so that a busy machine slows them alike;
+read the ratios rather than the milliseconds.
+
+    python -m experiments.benchmarks.train_step --batch=128,256 --repeats=15
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from absl import app, flags, logging
+
+from ambient_jax.models.denoiser import build_denoiser
+from experiments.benchmarks import networks_torch
+
+_NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
+_BATCH = flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Timed steps of each side, interleaved.")
+_COMPILED = flags.DEFINE_boolean("compiled", True, "Also time torch.compile (slow to compile).")
+
+HORIZON, DIMS, CONDITION = 16, 2, 8
+CONFIGS = {
+    "unet-32": {"name": "unet", "features": (32, 64, 128)},
+    "unet-64": {"name": "unet", "features": (64, 128, 256)},
+    "transformer": {"name": "transformer", "width": 128, "depth": 4, "heads": 4},
+}
+RATE, DECAY, CLIP, EMA = 3e-4, 1e-4, 1.0, 0.999
+
+
+class Batch(NamedTuple):
+    x0: Any
+    eps: Any
+    sigma: Any
+    condition: Any
+
+
+def make_batch(size: int, seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    chunk = (size, HORIZON, DIMS)
+    arrays = rng.normal(size=chunk), rng.normal(size=chunk), rng.uniform(size=size)
+    return Batch(*(a.astype(np.float32) for a in (*arrays, rng.normal(size=(size, CONDITION)))))
+
+
+def init_params(backbone) -> Any:
+    """Parameters with every entry away from zero, so that a comparison tests all of them."""
+    batch = make_batch(2)
+    params = backbone.init(jax.random.key(0), batch.x0, batch.sigma, batch.condition)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    noised = [p + 0.02 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, noised)
+
+
+def jax_step(backbone) -> tuple[Callable, optax.GradientTransformation]:
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY)
+    )
+
+    def loss_fn(params, batch):
+        sigma = batch.sigma[:, None, None]
+        x_t = jnp.sqrt(1 - sigma**2) * batch.x0 + sigma * batch.eps
+        eps_hat = backbone.apply(params, x_t, batch.sigma, batch.condition)
+        return jnp.mean((eps_hat - batch.eps) ** 2)
+
+    def step(state, batch):
+        params, ema, opt_state = state
+        loss, grads = jax.value_and_grad(loss_fn)(params, batch)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        ema = jax.tree.map(lambda e, p: e + (1 - EMA) * (p - e), ema, params)
+        return (params, ema, opt_state), loss
+
+    return jax.jit(step, donate_argnums=0), optimizer
+
+
+def torch_network(name: str) -> torch.nn.Module:
+    config = dict(CONFIGS[name])
+    if config.pop("name") == "unet":
+        return networks_torch.UNet1D(DIMS, CONDITION, **config)
+    return networks_torch.TransformerDenoiser(DIMS, CONDITION, HORIZON, **config)
+
+
+def torch_step(module: torch.nn.Module, compiled: bool) -> Callable[[Batch], float]:
+    ema = copy.deepcopy(module)
+    averages = list(ema.parameters())
+    parameters = list(module.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=DECAY, foreach=True)
+    forward = torch.compile(module) if compiled else module
+
+    def step(batch):
+        sigma = batch.sigma[:, None, None]
+        x_t = (1 - sigma**2).sqrt() * batch.x0 + sigma * batch.eps
+        loss = torch.mean((forward(x_t, batch.sigma, batch.condition) - batch.eps) ** 2)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP, foreach=True)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1 - EMA)
+        return loss.item()
+
+    return step
+
+
+def flops_per_step(backbone, params, batch: Batch) -> float:
+    """Floating point operations of the products in forward and backward, at dense cost.
+
+    Convolutions count as if all taps met data and gradients as twice the forward pass, whatever
+    the implementation saves, so one number serves all sides.
+    """
+    forward = 0
+    size = len(batch.x0)
+    lengths = [HORIZON]
+    while lengths[-1] > 1:
+        lengths.append((lengths[-1] + 1) // 2)
+    flat = {"/".join(k.key for k in path[1:]): v for path, v in jax.tree.leaves_with_path(params)}
+    for name, value in flat.items():
+        if value.ndim < 2 or name == "position":
+            continue
+        forward += 2 * size * value.size * _positions(name, lengths)
+    if hasattr(backbone, "heads"):
+        forward += backbone.depth * 4 * size * HORIZON**2 * backbone.width
+    return 3.0 * forward
+
+
+def _positions(name: str, lengths: list[int]) -> float:
+    stem = name.split("/")[0]
+    if stem in ("noise_embedding", "film", "condition"):
+        return 1
+    if stem.startswith("middle"):
+        return lengths[_DEEPEST]
+    if stem.startswith(("down_", "up_")):
+        return lengths[int(stem.split("_")[1])]
+    if stem.startswith("downsample_"):
+        return lengths[int(stem.split("_")[1]) + 1]
+    if stem.startswith("upsample_"):
+        return lengths[int(stem.split("_")[1])]
+    return HORIZON
+
+
+_DEEPEST = len(CONFIGS["unet-32"]["features"]) - 1
+
+
+def matmul_floor() -> Callable[[], float]:
+    """A product the size of the networks' own; returns a closure giving GFLOP/s of one run."""
+    rows, inner, columns, times = 2048, 640, 128, 16
+    a = jax.random.normal(jax.random.key(0), (rows, inner))
+    b = jax.random.normal(jax.random.key(1), (inner, columns))
+    product = jax.jit(lambda a, b: [(a + i) @ b for i in range(times)])
+    jax.block_until_ready(product(a, b))
+
+    def run() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(product(a, b))
+        return 2e-9 * rows * inner * columns * times / (time.perf_counter() - start)
+
+    return run
+
+
+def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
+    """Checks, times and returns one row of the table."""
+    backbone = build_denoiser(CONFIGS[name]).backbone
+    params = init_params(backbone)
+    module = torch_network(name)
+    networks_torch.load_flax(module, jax.device_get(params["params"]))
+    batch = make_batch(batch_size)
+    torch_batch = Batch(*map(torch.from_numpy, batch))
+
+    theirs = module(torch_batch.x0, torch_batch.sigma, torch_batch.condition).detach().numpy()
+    ours = jax.jit(backbone.apply)(params, batch.x0, batch.sigma, batch.condition)
+    difference = float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
+    count = sum(p.size for p in jax.tree.leaves(params))
+    if count != sum(p.numel() for p in module.parameters()) or not difference < 1e-5:
+        raise AssertionError(f"{name}: JAX and PyTorch differ by {difference:.1e}.")
+
+    sides = {"torch": torch_step(copy.deepcopy(module), compiled=False)}
+    if _COMPILED.value:
+        sides["compiled"] = torch_step(copy.deepcopy(module), compiled=True)
+    step, optimizer = jax_step(backbone)
+    # Copies, since a donated buffer must not be there twice.
+    state = params, jax.tree.map(jnp.copy, params), optimizer.init(params)
+    flops = flops_per_step(backbone, params, batch)
+    state, loss = step(state, batch)
+    losses = {"jax": float(loss)}
+    for side, run in sides.items():
+        losses[side] = run(torch_batch)
+        run(torch_batch)
+    logging.info("%s, batch %d: outputs within %.1e of their largest, losses %s", name, batch_size, difference, losses)
+
+    times: dict[str, list[float]] = {side: [] for side in ("jax", *sides)}
+    floors = []
+    for _ in range(_REPEATS.value):
+        start = time.perf_counter()
+        state, loss = step(state, jax.device_put(batch))
+        float(loss)
+        times["jax"].append(time.perf_counter() - start)
+        for side, run in sides.items():
+            start = time.perf_counter()
+            run(torch_batch)
+            times[side].append(time.perf_counter() - start)
+        floors.append(floor())
+    ms = {side: 1e3 * statistics.median(values) for side, values in times.items()}
+    ratio = {
+        side: statistics.median(t / j for t, j in zip(times[side], times["jax"], strict=True))
+        for side in sides
+    }
+
+    def cell(values, side, form):
+        return format(values[side], form) if side in values else "-"
+
+    return (
+        f"| {name} | {count / 1e6:.2f}M | {batch_size} | {flops / 1e9:.1f} | {ms['jax']:.1f}"
+        f" | {ms['torch']:.1f} | {cell(ms, 'compiled', '.1f')} | {ratio['torch']:.2f}"
+        f" | {cell(ratio, 'compiled', '.2f')} | {flops / ms['jax'] / 1e6:.0f}"
+        f" | {statistics.median(floors):.0f} | {difference:.0e} |"
+    )
+
+
+def main(argv) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
+    floor = matmul_floor()
+    rows = [
+        "| network | params | batch | GFLOP/step | JAX ms | torch ms | compiled ms | torch / JAX"
+        " | compiled / JAX | JAX GFLOP/s | product GFLOP/s | difference |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in _NETWORKS.value:
+        if name not in CONFIGS:
+            raise app.UsageError(f"Unknown network {name!r}; expected some of {list(CONFIGS)}.")
+        for size in _BATCH.value:
+            rows.append(compare(name, int(size), floor))
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,208 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ambient_jax import corruption, losses, schedules
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import state as state_lib
+from ambient_jax.train import step as step_lib
+
+B, H, D = 8, 4, 2
+
+
+def _apply(params, x_t, sigma, observation):
+    """A linear network: enough for gradients that every entry of the batch moves."""
+    seen = jnp.concatenate([x_t, observation["state"][:, :1].repeat(H, 1)], -1)
+    return seen @ params["w"] + sigma[:, None, None] * params["b"]
+
+
+def _params():
+    return {"w": jax.random.normal(jax.random.key(7), (D + 3, D)), "b": jnp.full(D, 0.3)}
+
+
+def _batch(size=B):
+    keys = jax.random.split(jax.random.key(1), 3)
+    row = jnp.arange(size)
+    return {
+        "observation": {"state": jax.random.normal(keys[0], (size, 2, 3))},
+        "action": jax.random.normal(keys[1], (size, H, D)),
+        "mask": jnp.arange(H) < 1 + row[:, None] % H,
+        "sigma": jnp.linspace(0.02, 0.98, size),
+        "sigma_min": jnp.where(row % 2, 0.4, 0.0),
+        "sigma_max": jnp.where(row % 2, 0.1, 1.0),
+        "source": row % 2,
+        "id": jnp.stack([row % 2, row, row], -1),
+    }
+
+
+def _step(objective=None, **options):
+    config = config_lib.default().train
+    optimizer = state_lib.make_optimizer(config)
+    step = step_lib.make_train_step(
+        objective or step_lib.Objective(), _apply, optimizer, **options
+    )
+    return step, state_lib.create(_params(), optimizer, 2)
+
+
+@pytest.mark.parametrize("loss", step_lib.LOSSES)
+@pytest.mark.parametrize("schedule", schedules.SCHEDULES)
+def test_noised_chunks_have_the_variance_of_their_level(loss, schedule):
+    schedule = schedules.get(schedule)
+    batch = _batch(4000)
+    batch["action"] = jnp.zeros_like(batch["action"])
+    objective = step_lib.Objective(loss=loss, schedule=schedule)
+    keys = jax.random.split(jax.random.key(2), 4000)
+    _, _, x_t = step_lib.noised(objective, batch, keys, jax.random.key(3))
+    _, noise = schedule.coefficients(batch["sigma"])
+    # x0 = 0, so x_t / noise is standard normal: 32000 draws, so the variance is 1 +- 0.008.
+    np.testing.assert_allclose(jnp.var(x_t / noise[:, None, None]), 1, atol=0.04)
+
+
+def test_x_min_is_kept_from_step_to_step_and_x_t_is_not():
+    batch = _batch()
+    objective = step_lib.Objective(loss="ambient")
+    noised = [
+        step_lib.noised(objective, batch, jax.random.split(jax.random.key(s), B), jax.random.key(9))
+        for s in range(2)
+    ]
+    chex.assert_trees_all_equal(noised[0][0], noised[1][0])
+    assert not np.allclose(noised[0][2], noised[1][2])
+    # A row of Omni's low band (sigma < sigma_max) starts from x0 itself.
+    low = int(np.flatnonzero((batch["sigma"] < 0.4) & (batch["sigma_min"] > 0))[0])
+    np.testing.assert_array_equal(noised[0][0][low], batch["action"][low])
+
+
+def test_step_is_the_gradient_of_the_masked_mean():
+    step, state = _step()
+    batch, rng = _batch(), jax.random.key(5)
+    new = step(state, batch, rng)
+
+    fixed, fresh = step_lib.noise_first.noise_keys(rng)
+    keys = step_lib.noise_first.row_keys(fresh, 0, jnp.arange(B))
+
+    def by_hand(params):
+        x0, sigma = batch["action"], batch["sigma"]
+        z = jnp.stack([jax.random.normal(k, (H, D)) for k in keys])
+        x_t = jax.vmap(corruption.add_noise)(x0, z, sigma)
+        h = _apply(params, x_t, sigma, batch["observation"])
+        keep = (sigma > batch["sigma_min"]) | (sigma < batch["sigma_max"])
+        entries = jnp.broadcast_to(batch["mask"][..., None], h.shape)
+        rows = jnp.sum((h - z) ** 2 * entries, (1, 2)) / jnp.sum(entries, (1, 2))
+        return jnp.sum(jnp.where(keep, rows, 0)) / jnp.sum(keep)
+
+    value, grads = jax.value_and_grad(by_hand)(_params())
+    np.testing.assert_allclose(new.sums.bin_loss.sum() / new.sums.bin_count.sum(), value, rtol=1e-5)
+    np.testing.assert_allclose(new.sums.grad_norm, optax.global_norm(grads), rtol=1e-5)
+    np.testing.assert_allclose(new.sums.source_count.sum(), new.sums.bin_count.sum())
+
+
+def test_accumulated_micro_batches_are_the_whole_batch():
+    outcomes = []
+    for accumulation in (1, 2, 4):
+        step, state = _step(accumulation=accumulation)
+        for _ in range(3):
+            state = step(state, _batch(), jax.random.key(0))
+        outcomes.append(state)
+    for other in outcomes[1:]:
+        chex.assert_trees_all_close(outcomes[0], other, rtol=2e-5, atol=1e-6)
+
+
+def test_accumulation_that_does_not_divide():
+    step, state = _step(accumulation=3)
+    with pytest.raises(ValueError, match="accumulation is 3, expected a divisor of the 8 rows"):
+        step(state, _batch(), jax.random.key(0))
+
+
+def test_a_batch_with_nothing_admissible_changes_no_parameter_but_by_decay():
+    step, state = _step()
+    batch = _batch() | {"sigma_min": jnp.ones(B), "sigma_max": jnp.zeros(B)}
+    batch["action"] = jnp.full_like(batch["action"], jnp.inf)
+    batch["observation"] = {"state": jnp.full((B, 2, 3), jnp.nan)}
+    new = step(state, batch, jax.random.key(0))
+    assert float(new.sums.grad_norm) == 0 and float(new.sums.bin_count.sum()) == 0
+    # Learning rate 0 at the first step of the warm-up: not even weight decay acts.
+    chex.assert_trees_all_equal(new.params, state.params)
+
+
+@pytest.mark.parametrize("loss", step_lib.LOSSES)
+def test_what_a_masked_row_or_padded_action_holds_does_not_matter(loss):
+    step, state = _step(step_lib.Objective(loss=loss))
+    batch = _batch()
+    keep = losses.batch_counts(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
+    assert not bool(keep.all())
+    poisoned = dict(batch)
+    bad = ~keep[:, None, None] | ~batch["mask"][..., None]
+    poisoned["action"] = jnp.where(bad, jnp.nan, batch["action"])
+    state_obs = batch["observation"]["state"]
+    poisoned["observation"] = {"state": jnp.where(keep[:, None, None], state_obs, jnp.inf)}
+    blank = dict(batch, action=jnp.where(bad, 0, batch["action"]))
+    rng = jax.random.key(3)
+    chex.assert_trees_all_equal(step(state, poisoned, rng), step(state, blank, rng))
+
+
+@pytest.mark.parametrize("loss", step_lib.LOSSES)
+def test_one_device_or_many_whatever_they_mask(loss):
+    """Devices keep different numbers of rows; sums over devices must agree with one device."""
+    batch, rng = _batch(), jax.random.key(4)
+    objective = step_lib.Objective(loss=loss)
+    alone, state = _step(objective)
+    split, _ = _step(objective, axis_name="batch")
+    keep = losses.batch_counts(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
+    assert len({int(k.sum()) for k in keep.reshape(4, 2)}) > 1, "masks must differ"
+
+    @functools.partial(jax.vmap, axis_name="batch", in_axes=(None, 0))
+    def lifted(state, part):
+        return split(state, part, rng)
+
+    parts = jax.tree.map(lambda a: a.reshape(4, 2, *a.shape[1:]), batch)
+    expected = alone(state, batch, rng)
+    for device in range(4):
+        actual = jax.tree.map(lambda a, d=device: a[d], lifted(state, parts))
+        chex.assert_trees_all_close(actual, expected, rtol=2e-5, atol=1e-6)
+
+
+def test_the_ambient_loss_without_bounds_is_the_denoising_loss():
+    batch = _batch() | {"sigma_min": jnp.zeros(B), "sigma_max": jnp.ones(B)}
+    outcomes = []
+    for loss in step_lib.LOSSES:
+        step, state = _step(step_lib.Objective(loss=loss))
+        outcomes.append(step(state, batch, jax.random.key(0)))
+    chex.assert_trees_all_close(*outcomes, rtol=1e-5, atol=1e-7)
+
+
+def test_importance_weights_scale_their_rows():
+    rng = jax.random.key(0)
+    step, state = _step()
+    doubled = step(state, _batch() | {"weight": jnp.full(B, 2.0)}, rng)
+    plain = step(state, _batch(), rng)
+    np.testing.assert_allclose(doubled.sums.grad_norm, 2 * plain.sums.grad_norm, rtol=1e-5)
+
+
+def test_moving_average_follows_its_own_decay():
+    step, state = _step(ema_limit=0.5)
+    ema = state.ema_params["b"]
+    for n in range(4):
+        state = step(state, _batch(), jax.random.key(0))
+        decay = min(0.5, (1 + n) / (10 + n))
+        ema = decay * ema + (1 - decay) * state.params["b"]
+    np.testing.assert_allclose(state.ema_params["b"], ema, rtol=1e-6)
+
+
+def test_a_linear_network_learns():
+    """200 steps on x0 = 0: the best network for eps is x_t / sigma, far better than the start."""
+    config = config_lib.default().train
+    config.learning_rate, config.warmup, config.steps = 3e-2, 10, 200
+    optimizer = state_lib.make_optimizer(config)
+    step = jax.jit(step_lib.make_train_step(step_lib.Objective(), _apply, optimizer))
+    state = state_lib.create(_params(), optimizer, 2)
+    batch = _batch() | {"sigma": jnp.full(B, 0.9), "action": jnp.zeros((B, H, D))}
+    first = float(step(state, batch, jax.random.key(0)).sums.bin_loss.sum())
+    for _ in range(200):
+        state = state.replace(sums=state_lib.empty_sums(2))
+        state = step(state, batch, jax.random.key(0))
+    assert float(state.sums.bin_loss.sum()) < 0.05 * first
