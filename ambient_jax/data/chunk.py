@@ -6,6 +6,7 @@ repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ def episode_arrays(
                 "expected numbers"
             )
         with np.errstate(over="ignore"):
-            values = values.reshape(len(values), -1).astype(np.float32)
+            values = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float32)
         finite = np.isfinite(values)
         if not finite.all():
             step, dim = np.argwhere(~finite)[0]

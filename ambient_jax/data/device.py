@@ -78,9 +78,7 @@ def load_device_data(prepared: Readable) -> DeviceData:
                 position = stop
     sizes = np.diff([*offsets, total])
     as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
-    return DeviceData(
-        steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources
-    )
+    return DeviceData(steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources)
 
 
 def sample_batch(

@@ -53,7 +53,7 @@ class Normalizer:
           ValueError: an unknown field, another d, or ``source`` missing or in excess.
         """
         shift, scale = self._maps(name, x, source)
-        constant = scale == 0
+        constant = (scale == 0).astype(np.float32)
         return (x - shift) * ((1 - constant) / (scale + constant))
 
     def unnormalize(self, name: str, x: Any, source: Any = None) -> Any:

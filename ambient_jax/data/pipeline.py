@@ -80,9 +80,7 @@ def stream_batches(
     if put is not None:
         batches = batches.map(put)
     iterator = iter(
-        grain.experimental.ThreadPrefetchIterDataset(
-            batches, prefetch_buffer_size=config.prefetch
-        )
+        grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=config.prefetch)
     )
     _ITERATORS.add(iterator)
     return iterator

@@ -55,9 +55,7 @@ class Prepared:
     def observation_dims(self) -> dict[str, int]:
         """d of each observation, by name."""
         return {
-            n.removeprefix(chunk.OBSERVATION): d
-            for n, d in self._dims.items()
-            if n != chunk.ACTION
+            n.removeprefix(chunk.OBSERVATION): d for n, d in self._dims.items() if n != chunk.ACTION
         }
 
     @property
@@ -196,9 +194,7 @@ def _sigma_max(name, spec):
 
 def _check_options(config):
     if not config.observation:
-        raise ValueError(
-            "config.data.observation is empty, expected names under steps/observation"
-        )
+        raise ValueError("config.data.observation is empty, expected names under steps/observation")
     for name in ("history", "horizon"):
         if config[name] < 1:
             raise ValueError(f"config.data.{name} is {config[name]}, expected at least 1")

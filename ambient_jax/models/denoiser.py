@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -51,6 +51,8 @@ class Denoiser(nn.Module):
 def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
     """Builds a denoiser from `{"name": "unet" | "transformer", **fields of the backbone}`.
 
+    A field `encoder` holds the fields of the `ObservationEncoder`.
+
     Accepts an `ml_collections.ConfigDict` or a dict; fields left out keep their defaults, and
     `dtype` is "float32" or "bfloat16".
 
@@ -68,14 +70,9 @@ def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
             f"Unknown model name {name!r}; expected one of {_listed(BACKBONES)}."
             + _nearest(name, BACKBONES)
         )
-    backbone = BACKBONES[name]
-    known = {f.name for f in dataclasses.fields(backbone)} - {"parent", "name"}
-    for field in fields:
-        if field not in known:
-            raise ValueError(
-                f"Unknown field {field!r} for model {name!r}; expected some of {_listed(known)}."
-                + _nearest(field, known)
-            )
+    encoder = dict(fields.pop("encoder", {}))
+    _check_fields(f"model {name!r}", fields, BACKBONES[name], more=("encoder",))
+    _check_fields("the encoder", encoder, ObservationEncoder)
     if "dtype" in fields:
         dtype = fields["dtype"]
         if dtype not in _DTYPES:
@@ -85,10 +82,26 @@ def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
             )
         fields["dtype"] = _DTYPES[dtype]
     if "features" in fields:
+        if not isinstance(fields["features"], Sequence) or isinstance(fields["features"], str):
+            raise ValueError(
+                f"Model {name!r} features is {fields['features']!r}; expected a list of widths, one"
+                " for each level."
+            )
         fields["features"] = tuple(fields["features"])
-    module = backbone(**fields)
-    module.check_sizes()
-    return Denoiser(module)
+    denoiser = Denoiser(BACKBONES[name](**fields), ObservationEncoder(**encoder))
+    denoiser.backbone.check_sizes()
+    denoiser.encoder.check_sizes()
+    return denoiser
+
+
+def _check_fields(owner, fields, module, more=()):
+    known = {f.name for f in dataclasses.fields(module)} - {"parent", "name"} | set(more)
+    for field in fields:
+        if field not in known:
+            raise ValueError(
+                f"Unknown field {field!r} for {owner}; expected some of {_listed(known)}."
+                + _nearest(field, known)
+            )
 
 
 def _listed(names) -> str:

@@ -83,14 +83,14 @@ class Checkpointer:
         self._manager.save(step, args=ocp.args.Composite(**items))
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
-        """The train state and the data position saved at a step.
+        """The train state and the data position saved at a step; ``like`` may be shapes only.
 
         Raises:
           ValueError: when the checkpoint's shapes are not those of ``like``, naming the first.
         """
         item = self._manager.item_metadata(step)
         check_shapes(item["state"], _without_ema(like), self._directory / str(step))
-        like = jax.tree.map(np.asarray, like)
+        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         items = dict(
             state=ocp.args.StandardRestore(_without_ema(like)),
             ema_params=ocp.args.StandardRestore(like.ema_params),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -57,7 +56,6 @@ def empty_sums(sources: int) -> Sums:
 
 def create(params: Any, optimizer: optax.GradientTransformation, sources: int) -> TrainState:
     """The state at step 0."""
-    chex.assert_tree_all_finite(params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

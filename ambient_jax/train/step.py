@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
@@ -125,7 +126,11 @@ def make_train_step(
     grad_fn = jax.value_and_grad(make_loss(objective, apply), has_aux=True)
 
     def psum(tree):
-        return jax.lax.psum(tree, axis_name) if axis_name else tree
+        if not axis_name or jax.lax.axis_size(axis_name) == 1:
+            return tree
+        # One collective for the whole tree: dozens of small ones wait for each other over a network.
+        flat, unravel = jax.flatten_util.ravel_pytree(tree)
+        return unravel(jax.lax.psum(flat, axis_name))
 
     def sums_of(params, batch, keys, noise_key, sources):
         (_, (rows, keep)), grads = grad_fn(params, batch, keys, noise_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -62,16 +63,19 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         accumulation=config.train.accumulation,
         axis_name=parallel.AXIS,
     )
-    state = initial_state(model, prepared, config, optimizer)
-    logging.info("%s", describe(config, prepared, state.params))
+    create = functools.partial(initial_state, model, prepared, config, optimizer)
+    shapes = jax.eval_shape(create)
+    logging.info("%s", describe(config, prepared, shapes.params))
 
     saver = checkpoint.Checkpointer(workdir / "checkpoints", keep=config.train.keep)
     start, position = 0, None
     if (latest := saver.latest_step()) is not None:
         _check_same_run(saver.assets(latest)["config"], config, workdir)
-        state, position = saver.restore(latest, state)
+        state, position = saver.restore(latest, shapes)
         start = int(state.step)
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
+    else:
+        state = jax.jit(create)()
     if start >= config.train.steps:
         saver.close()
         return Result(start, "")
@@ -144,8 +148,7 @@ def initial_state(model, prepared, config, optimizer) -> state_lib.TrainState:
     history, horizon = config.data.history, config.data.horizon
     observation = {n: jnp.zeros((1, history, d)) for n, d in prepared.observation_dims.items()}
     chunk = jnp.zeros((1, horizon, prepared.action_dim))
-    init = jax.jit(model.init)
-    variables = init(jax.random.key(config.seed), chunk, jnp.zeros(1), observation)
+    variables = model.init(jax.random.key(config.seed), chunk, jnp.zeros(1), observation)
     return state_lib.create(variables["params"], optimizer, len(prepared.names))
 
 

@@ -104,7 +104,8 @@ def test_data_first_draws_by_weight_and_weighs_by_the_law():
     draw = functools.partial(
         noise_first.draw_data_first, law=mixing.Ambient(), sources=SOURCES, schedule=VP
     )
-    sigma, source, _, weight = map(np.asarray, jax.jit(jax.vmap(draw))(keys))
+    sigma, source, _, weight = jax.jit(jax.vmap(draw))(keys)
+    sigma, source, weight = map(np.asarray, (sigma, source, weight))
     assert stats.chisquare(np.bincount(source), np.array([0.1, 0.3, 0.6]) * len(keys)).pvalue > 1e-3
     # Weighted, both orders have one law; 4 standard errors of the weighted counts.
     table, squares = np.zeros((10, 3)), np.zeros((10, 3))

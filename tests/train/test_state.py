@@ -48,12 +48,6 @@ def test_ema_decay_grows_to_its_limit():
     np.testing.assert_allclose(decay[-1], 0.999, rtol=1e-6)
 
 
-def test_a_state_of_nan_parameters_is_refused():
-    optimizer = state.make_optimizer(_config())
-    with pytest.raises(AssertionError):
-        state.create({"w": jnp.array([jnp.nan])}, optimizer, 1)
-
-
 def test_created_state_shares_no_buffer_between_params_and_ema():
     params = {"w": jnp.ones(4)}
     made = state.create(params, state.make_optimizer(_config()), 2)

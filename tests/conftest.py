@@ -1,0 +1,85 @@
+"""Shared data sets and the worker process of the training tests."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _episodes(seed, count, noise):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        steps = int(rng.integers(6, 20))
+        goal = rng.uniform(-1, 1, 2)
+        line = np.linspace(0, 1, steps + 1)[:, None] * goal
+        path = (line + noise * rng.normal(size=(steps + 1, 2))).astype(np.float32)
+        last = np.arange(steps) == steps - 1
+        yield {
+            "steps": {
+                "observation": {
+                    "state": path[:-1],
+                    "goal": np.tile(goal.astype(np.float32), (steps, 1)),
+                },
+                "action": path[1:],
+                "is_first": np.arange(steps) == 0,
+                "is_last": last,
+                "is_terminal": last,
+                "reward": last.astype(np.float32),
+                "discount": np.ones(steps, np.float32),
+            },
+            "episode_metadata": {},
+        }
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory):
+    """Two small RLDS data sets: straight lines ("good") and jagged ones ("bad")."""
+    from ambient_jax.data.write import rlds_features, write_dataset
+
+    vector = np.zeros(2, np.float32)
+    root = tmp_path_factory.mktemp("toy")
+    paths = {}
+    for seed, (name, count, noise) in enumerate([("good", 12, 0.0), ("bad", 40, 0.1)]):
+        path = write_dataset(
+            root,
+            name=name,
+            version="1.0.0",
+            features=rlds_features({"state": vector, "goal": vector}, vector),
+            episodes=_episodes(seed, count, noise),
+            shards=4,
+        )
+        paths[name] = str(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory):
+    """Starts ``tests/train/worker.py`` on a job; returns the process. ``devices`` are CPU devices.
+
+    The processes share compiled programs, which are most of their time.
+    """
+    cache = str(tmp_path_factory.mktemp("compiled"))
+
+    def start(job, devices=1):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        env = {
+            **os.environ,
+            "XLA_FLAGS": flags,
+            "PYTHONPATH": str(ROOT),
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        script = ROOT / "tests" / "train" / "worker.py"
+        return subprocess.Popen(
+            [sys.executable, str(script), json.dumps(job)],
+            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+
+    return start

@@ -1,0 +1,155 @@
+import collections
+from concurrent import futures
+
+import numpy as np
+import pytest
+
+from ambient_jax import mixing
+from ambient_jax.data import sources, stream
+
+FORMATS = ["array_record", "tfrecord"]
+LENGTHS = [4, 9, 1, 6, 12, 3, 7, 2, 5, 11, 8, 4]
+
+
+@pytest.fixture
+def prepared(make_config, request):
+    config = make_config({"demos": (LENGTHS, "clean", {})}, request.param, shards=5)
+    return sources.prepare(config, mixing.Ambient())
+
+
+@pytest.fixture
+def open_stream():
+    with futures.ThreadPoolExecutor(1) as executor:
+
+        def open_one(prepared, window=20, seed=0, host=0, hosts=1):
+            return stream.ChunkStream(
+                prepared,
+                0,
+                window=window,
+                seed=seed,
+                process_index=host,
+                process_count=hosts,
+                executor=executor,
+            )
+
+        yield open_one
+
+
+both_formats = pytest.mark.parametrize("prepared", FORMATS, indirect=True)
+ALL = {(e, t) for e, n in enumerate(LENGTHS) for t in range(n)}
+
+
+def ids(chunks, count):
+    found = []
+    for window, steps in chunks.take(count):
+        found += zip(window.episode[steps], steps - window.start[steps], strict=True)
+    assert len(found) == count
+    return [(int(e), int(t)) for e, t in found]
+
+
+@both_formats
+@pytest.mark.parametrize("window", [1, 20, 71, 72, 1000])
+def test_an_epoch_has_every_chunk_once(prepared, open_stream, window):
+    chunks = open_stream(prepared, window)
+    assert chunks.size == len(ALL) == 72
+    epochs = [ids(chunks, 72) for _ in range(3)]
+    for epoch in epochs:
+        assert len(epoch) == 72 and set(epoch) == ALL
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert chunks.taken == 3 * 72
+
+
+@both_formats
+def test_the_size_of_the_pieces_asked_for_changes_nothing(prepared, open_stream):
+    whole = ids(open_stream(prepared), 150)
+    chunks = open_stream(prepared)
+    assert [i for n in (1, 2, 47, 100) for i in ids(chunks, n)] == whole
+    assert ids(open_stream(prepared, seed=1), 150) != whole
+
+
+@both_formats
+@pytest.mark.parametrize("hosts", [2, 3, 12])
+def test_hosts_are_disjoint_and_together_complete(prepared, open_stream, hosts):
+    seen = collections.Counter()
+    for host in range(hosts):
+        chunks = open_stream(prepared, host=host, hosts=hosts)
+        mine = ids(chunks, chunks.size)
+        assert set(mine) == set(ids(chunks, chunks.size))
+        seen.update(mine)
+    assert seen == collections.Counter(ALL)
+
+
+@both_formats
+def test_windows_hold_whole_episodes_and_are_bounded(prepared, open_stream):
+    chunks, sizes = open_stream(prepared, window=20), []
+    for window, steps in chunks.take(720):
+        assert np.all(window.end[steps] <= len(window.order))
+        sizes.append(len(window.order))
+        assert {n: len(v) for n, v in window.steps.items()} == {
+            n: len(window.order) for n in ("action", "observation/state", "observation/goal")
+        }
+    assert max(sizes) < 20 + max(LENGTHS)
+    assert len(sizes) > 30
+
+
+@both_formats
+@pytest.mark.parametrize("window", [20, 1000])
+def test_taken_is_the_whole_state(prepared, open_stream, window):
+    whole = ids(open_stream(prepared, window), 300)
+    moved = open_stream(prepared, window)
+    for start in (0, 1, 71, 72, 73, 200, 19, 150):
+        moved.taken = start
+        assert ids(moved, 100) == whole[start : start + 100]
+        fresh = open_stream(prepared, window)
+        fresh.taken = start
+        assert ids(fresh, 50) == whole[start : start + 50]
+
+
+@both_formats
+def test_chunks_are_shuffled_beyond_their_episodes(prepared, open_stream):
+    """Neighbours of one episode: 10% in a full shuffle, 84% unshuffled."""
+    chunks = open_stream(prepared, window=1000)
+    found = [e for e, _ in ids(chunks, 72 * 20)]
+    same = np.mean([a == b for a, b in zip(found, found[1:], strict=False)])
+    assert same < 0.2
+    episodes = [tuple(dict.fromkeys(e for e, _ in ids(open_stream(prepared, 1, s), 72)))
+                for s in range(3)]  # fmt: skip
+    assert len(set(episodes)) == 3
+
+
+def test_one_tfrecord_shard_gives_other_windows_each_epoch(make_config, open_stream):
+    config = make_config({"demos": (LENGTHS, "clean", {})}, "tfrecord", shards=1)
+    chunks = open_stream(sources.prepare(config, mixing.Ambient()), window=20)
+    made = set()
+    for window, _ in chunks.take(72 * 10):
+        made.add(tuple(np.unique(window.episode)))
+    assert len(made) > 10
+
+
+def test_tfrecord_shards_take_turns(make_config, open_stream):
+    """One episode of each of 16 shards in turn, then the next 16."""
+    config = make_config({"demos": ([2] * 60, "clean", {})}, "tfrecord", shards=20, horizon=2)
+    chunks = open_stream(sources.prepare(config, mixing.Ambient()), window=1)
+    order = list(dict.fromkeys(e for e, _ in ids(chunks, 120)))
+    shards = [e // 3 for e in order]
+    assert len(set(shards[:16])) == 16 and shards[:16] == shards[16:32]
+    assert len(set(shards[:48])) == 16
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_permutation(size):
+    order = stream.permutation(size, 1, 2)
+    assert sorted(order.tolist()) == list(range(size))
+    assert order.tolist() == stream.permutation(size, 1, 2).tolist()
+    if size > 2:
+        assert order.tolist() != stream.permutation(size, 2, 1).tolist()
+        assert abs(np.corrcoef(order, np.arange(size))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_fewer_episodes_than_hosts(file_format):
+    lengths = np.array([3, 0, 5])
+    found = [stream.host_episodes(lengths, file_format, "demos", h, 2).tolist() for h in (0, 1)]
+    assert found == [[0], [2]]
+    with pytest.raises(ValueError, match="source 'demos' has 2 episodes for 3 hosts"):
+        stream.host_episodes(lengths, file_format, "demos", 0, 3)

@@ -1,0 +1,106 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ambient_jax.models.convolution import conv1d, minimal_rule
+from ambient_jax.models.layers import Conv1D, UpConv1D
+
+
+def reference(x, kernel, stride):
+    half = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride,),
+        [(half, half)],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        precision="highest",
+    )
+
+
+def inputs(length, channels, k, features=24):
+    keys = jax.random.split(jax.random.key(length * 100 + k), 3)
+    x = jax.random.normal(keys[0], (3, length, channels))
+    kernel = jax.random.normal(keys[1], (k, channels, features)) / np.sqrt(k * channels)
+    return x, kernel, keys[2]
+
+
+# Channels under and over the size where minimal filtering starts; lengths shorter than the kernel,
+# not a multiple of the tile, and long.
+@pytest.mark.parametrize("channels", [2, 32])
+@pytest.mark.parametrize("k", [1, 3, 5, 7])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 15, 16])
+def test_equals_lax_convolution(length, k, channels):
+    x, kernel, _ = inputs(length, channels, k)
+    # Minimal filtering loses about two bits: outputs are of order one.
+    np.testing.assert_allclose(conv1d(x, kernel), reference(x, kernel, 1), atol=3e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8])
+def test_stride_two_equals_lax_convolution(length):
+    x, kernel, _ = inputs(length, 32, 3)
+    expected = reference(x, kernel, 2)
+    assert expected.shape[1] == (length + 1) // 2
+    np.testing.assert_allclose(conv1d(x, kernel, 2), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("length, k", [(4, 5), (7, 5), (16, 5), (2, 5), (8, 3)])
+def test_gradients_equal_those_of_lax_convolution(length, k):
+    x, kernel, key = inputs(length, 32, k)
+    g = jax.random.normal(key, (3, length, 24))
+    ours = jax.jit(jax.vjp(conv1d, x, kernel)[1])(g)
+    theirs = jax.vjp(lambda x, kernel: reference(x, kernel, 1), x, kernel)[1](g)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_vmap_over_kernels_is_a_loop():
+    x, kernel, _ = inputs(8, 32, 5)
+    kernels = jnp.stack([kernel, 2 * kernel])
+    batched = jax.vmap(conv1d, in_axes=(None, 0))(x, kernels)
+    np.testing.assert_allclose(batched[1], conv1d(x, 2 * kernel), atol=3e-5)
+
+
+@pytest.mark.parametrize("tile, k", [(4, 3), (4, 5), (2, 3)])
+def test_minimal_rule_correlates(tile, k):
+    rng = np.random.default_rng(0)
+    signal, taps = rng.normal(size=tile + k - 1), rng.normal(size=k)
+    a, g, b = minimal_rule(tile, k)
+    # numpy's "valid" correlation is the definition.
+    expected = np.correlate(signal, taps, "valid")
+    np.testing.assert_allclose(a @ ((g @ taps) * (b @ signal)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_up_convolution_is_the_transpose_of_a_strided_one(length):
+    """A transposed convolution is, by definition, the adjoint of the convolution."""
+    channels, features = 6, 4
+    module = UpConv1D(features)
+    x = jax.random.normal(jax.random.key(0), (2, length, channels))
+    params = module.init(jax.random.key(1), x)
+    kernel = params["params"]["kernel"]
+
+    def down(y):
+        return jax.lax.conv_general_dilated(
+            y,
+            kernel.transpose(0, 2, 1),
+            (2,),
+            [(1, 1)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            precision="highest",
+        )
+
+    _, adjoint = jax.vjp(down, jnp.zeros((2, 2 * length, features)))
+    np.testing.assert_allclose(module.apply(params, x), adjoint(x)[0], atol=1e-5)
+
+
+def test_convolution_in_bfloat16_keeps_float32_parameters():
+    module = Conv1D(32, 5, dtype=jnp.bfloat16)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 32))
+    params = module.init(jax.random.key(1), x)
+    y = module.apply(params, x)
+    assert y.dtype == jnp.bfloat16
+    assert params["params"]["kernel"].dtype == jnp.float32
+    exact = Conv1D(32, 5).apply(params, x)
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.05)

@@ -1,0 +1,77 @@
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.models.observation import ObservationEncoder
+
+UNET = {"name": "unet", "features": [8, 16], "groups": 4, "embed_dim": 8}
+TRANSFORMER = {"name": "transformer", "width": 16, "depth": 1, "heads": 2}
+
+
+def inputs(batch=2):
+    observation = {"agent": jnp.ones((batch, 2, 2)), "goal": jnp.zeros((batch, 1, 2))}
+    return jnp.ones((batch, 4, 3)), jnp.linspace(0, 1, batch), observation
+
+
+@pytest.mark.parametrize("fields", [UNET, TRANSFORMER], ids=["unet", "transformer"])
+def test_config_to_prediction(fields):
+    denoiser = build_denoiser(ml_collections.ConfigDict(fields))
+    x_t, sigma, observation = inputs()
+    y, params = denoiser.init_with_output(jax.random.key(0), x_t, sigma, observation)
+    assert y.shape == x_t.shape
+    encoder = {"params": params["params"]["encoder"]}
+    condition = ObservationEncoder().apply(encoder, observation)
+    inner = {"params": params["params"]["backbone"]}
+    expected = denoiser.backbone.apply(inner, x_t, sigma, condition)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+
+
+def test_the_last_layer_does_not_start_at_zero():
+    y, _ = build_denoiser(UNET).init_with_output(jax.random.key(0), *inputs())
+    assert np.abs(y).max() > 1e-2
+
+
+def test_dtype_by_name():
+    assert build_denoiser({**UNET, "dtype": "bfloat16"}).backbone.dtype == jnp.bfloat16
+    assert build_denoiser(UNET).backbone.dtype == jnp.float32
+
+
+def test_it_is_pure_under_vmap_over_parameters():
+    denoiser, args = build_denoiser(UNET), inputs()
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = jax.vmap(lambda key: denoiser.init(key, *args))(keys)
+    ensemble = jax.vmap(lambda p: denoiser.apply(p, *args))(params)
+    second = denoiser.apply(jax.tree.map(lambda p: p[1], params), *args)
+    np.testing.assert_allclose(ensemble[1], second, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({}, "no field 'name'; expected one of 'transformer', 'unet'"),
+        ({"name": "unett"}, "Unknown model name 'unett'.*Did you mean 'unet'"),
+        ({"name": "unet", "feature": (8,)}, "Unknown field 'feature'.*Did you mean 'features'"),
+        ({"name": "transformer", "groups": 8}, "Unknown field 'groups' for model 'transformer'"),
+        ({"name": "unet", "encoder": {"widht": 8}}, "Unknown field 'widht' for the encoder.*'width'"),
+        ({"name": "unet", "encoder": {"width": -8}}, "ObservationEncoder width is -8"),
+        ({"name": "unet", "parent": None}, "Unknown field 'parent'"),
+        ({"name": "unet", "dtype": "float3"}, "Unknown dtype 'float3'.*Did you mean 'float32'"),
+        ({"name": "unet", "features": (12,)}, "12 is not a multiple of groups = 8"),
+        ({"name": "unet", "features": 64}, "features is 64; expected a list of widths"),
+        ({"name": "transformer", "width": 10}, "width is 10, not a multiple of heads = 4"),
+    ],
+)
+def test_bad_configs_are_named(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_denoiser(config)
+
+
+def test_importing_the_package_imports_no_flax():
+    code = "import sys, ambient_jax.models; sys.exit('flax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

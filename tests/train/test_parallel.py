@@ -1,0 +1,95 @@
+import socket
+
+import jax
+import numpy as np
+import pytest
+
+from ambient_jax.train import parallel
+
+
+def _finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def _job(toy_data, tmp_path, name, **more):
+    changes = {"train.steps": 5, "train.warmup": 0, "train.checkpoint_every": 5}
+    return {"workdir": str(tmp_path / name), "data": toy_data, "changes": changes, **more}
+
+
+def _params(path):
+    return dict(np.load(path))
+
+
+def _assert_close(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        scale = np.max(np.abs(first[name]))
+        np.testing.assert_allclose(
+            second[name], first[name], rtol=1e-5, atol=1e-5 * scale, err_msg=name
+        )
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_same_parameters_on_1_2_and_8_devices_and_on_2_hosts(toy_data, tmp_path, worker):
+    """Rows are keyed by their place in the global batch; sums and counts are psummed."""
+    running, files = [], {}
+    for devices in (1, 2, 8):
+        files[devices] = str(tmp_path / f"{devices}.npz")
+        job = _job(toy_data, tmp_path, f"d{devices}", params=files[devices])
+        running.append(worker(job, devices))
+    for process in running:
+        _finish(process)
+    files["hosts"] = str(tmp_path / "hosts.npz")
+    address = f"127.0.0.1:{_free_port()}"
+    hosts = [
+        worker(
+            _job(
+                toy_data, tmp_path, "hosts", params=files["hosts"],
+                coordinator=address, num_processes=2, process_id=i,
+            ),
+            2,
+        )
+        for i in range(2)
+    ]
+    for process in hosts:
+        _finish(process)
+    reference = _params(files[1])
+    for other in (2, 8, "hosts"):
+        _assert_close(reference, _params(files[other]))
+
+
+def test_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError, match=r"batch_size is 0, expected a positive multiple"):
+        parallel.rows_per_device(0)
+    assert parallel.rows_per_device(jax.device_count() * 3) == 3
+
+
+@pytest.mark.parametrize(("processes", "index"), [(0, 0), (2, 2), (2, -1)])
+def test_bad_process_numbers(processes, index):
+    with pytest.raises(ValueError, match=f"num_processes is {processes} and process_id {index}"):
+        parallel.initialize("localhost:1", processes, index)
+
+
+def test_replicate_and_back():
+    tree = {"a": np.arange(3.0), "b": np.int32(4)}
+    back = parallel.unreplicate(parallel.replicate(tree))
+    np.testing.assert_array_equal(back["a"], tree["a"])
+    assert back["b"] == 4 and back["b"].dtype == np.int32
+
+
+def test_unreplicated_arrays_are_copies():
+    """They are saved in the background while the buffers they came from are donated."""
+    state = parallel.replicate({"a": np.zeros(4)})
+    host = parallel.unreplicate(state)
+    step = jax.pmap(lambda s: {"a": s["a"] + 1}, donate_argnums=0)
+    for _ in range(3):
+        state = step(state)
+    np.testing.assert_array_equal(host["a"], np.zeros(4))
+    assert host["a"].flags.owndata or host["a"].base.flags.owndata

@@ -1,0 +1,81 @@
+"""No run is lost: however it ends, the same command carries on with the same numbers."""
+
+import json
+import pathlib
+import signal
+
+import pytest
+
+from ambient_jax.train import trainer
+
+import importlib.util
+
+_SPEC = importlib.util.spec_from_file_location(
+    "worker_module", pathlib.Path(__file__).parent / "worker.py"
+)
+worker_module = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(worker_module)
+
+
+def _run(worker, job, returncode=0):
+    process = worker(job)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == returncode, output
+    return output
+
+
+def _metrics(workdir):
+    return (pathlib.Path(workdir) / "metrics.jsonl").read_text()
+
+
+@pytest.fixture(scope="module", params=["device", "stream"])
+def placement(request):
+    return request.param
+
+
+def test_killed_at_three_moments_the_metrics_are_those_of_an_uninterrupted_run(
+    toy_data, tmp_path, worker, placement
+):
+    changes = {"data.placement": placement}
+    whole = {"workdir": str(tmp_path / "whole"), "data": toy_data, "changes": changes}
+    _run(worker, whole)
+    broken = whole | {"workdir": str(tmp_path / "broken")}
+    for kill in (["write", 21], ["save", 30], ["step", 5]):
+        _run(worker, broken | {"kill": kill}, -signal.SIGKILL)
+    # The first kill tore a row; what stands there before the last run is not what must stand after.
+    assert _metrics(broken["workdir"]) != _metrics(whole["workdir"])
+    _run(worker, broken)
+    assert _metrics(broken["workdir"]) == _metrics(whole["workdir"])
+    rows = [json.loads(line) for line in _metrics(whole["workdir"]).splitlines()]
+    assert [row["step"] for row in rows] == [7, 14, 21, 28, 35, 40]
+
+
+def test_sigterm_saves_and_exits_cleanly_and_the_run_carries_on(
+    toy_data, tmp_path, worker, placement
+):
+    changes = {"data.placement": placement}
+    whole = {"workdir": str(tmp_path / "whole"), "data": toy_data, "changes": changes}
+    _run(worker, whole)
+    stopped = whole | {"workdir": str(tmp_path / "stopped")}
+    output = _run(worker, stopped | {"kill": ["sigterm", 17]})
+    assert json.loads(output.splitlines()[-1]) == {"step": 17, "signal": "SIGTERM"}
+    assert (tmp_path / "stopped" / "checkpoints" / "17").is_dir()
+    _run(worker, stopped)
+    assert _metrics(stopped["workdir"]) == _metrics(whole["workdir"])
+
+
+def test_another_config_is_refused_on_the_same_workdir(toy_data, tmp_path):
+    job = {"workdir": str(tmp_path), "data": toy_data, "changes": {"train.steps": 10}}
+    assert trainer.train(worker_module.config_for(job), tmp_path).step == 10
+    other = worker_module.config_for(job)
+    other.train.learning_rate = 0.5
+    with pytest.raises(ValueError, match="train.learning_rate = 0.001, this one has 0.5"):
+        trainer.train(other, tmp_path)
+    wider = worker_module.config_for(job)
+    wider.model.features = (8, 8)
+    with pytest.raises(ValueError, match="model.features"):
+        trainer.train(wider, tmp_path)
+    # What does not touch the training may change; a finished run returns at once.
+    same = worker_module.config_for(job)
+    same.policy.steps = 3
+    assert trainer.train(same, tmp_path) == (10, "")

@@ -1,0 +1,107 @@
+"""Runs the trainer in a process of its own, so that a test can choose devices, hosts and its death.
+
+    python worker.py '{"workdir": ..., "data": ..., "changes": {...}, "kill": ["write", 20]}'
+
+``kill`` is a moment to die at with SIGKILL: ["write", step] half-way through writing a row of
+metrics.jsonl, ["save", step] with a checkpoint under way, ["step", n] after the n-th step of this
+process, between checkpoints.
+"""
+
+import json
+import os
+import signal
+import sys
+
+
+def _die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _arm(kind, moment):
+    from ambient_jax.train import checkpoint, loop, metrics
+
+    if kind == "write":
+        original = metrics.Writer.write
+
+        def write(self, row, timing):
+            if row["step"] == moment:
+                self._files["metrics"].write(json.dumps(row)[:40])
+                self._files["metrics"].flush()
+                _die()
+            original(self, row, timing)
+
+        metrics.Writer.write = write
+    elif kind == "save":
+        original = checkpoint.Checkpointer.save
+
+        def save(self, step, *args):
+            original(self, step, *args)
+            if step == moment:
+                _die()
+
+        checkpoint.Checkpointer.save = save
+    else:
+        original = loop.run
+
+        def run(state, step_fn, *args, **options):
+            calls = []
+
+            def counted(*inputs):
+                calls.append(1)
+                if len(calls) == moment:
+                    os.kill(os.getpid(), signal.SIGTERM if kind == "sigterm" else signal.SIGKILL)
+                return step_fn(*inputs)
+
+            return original(state, counted, *args, **options)
+
+        loop.run = run
+
+
+def config_for(job):
+    from ambient_jax.train import config as config_lib
+
+    config = config_lib.default()
+    config.name = "worker"
+    config.data.sources.good = config_lib.source(job["data"]["good"], "clean")
+    config.data.sources.bad = config_lib.source(job["data"]["bad"], "corrupt", sigma_min=0.3)
+    config.data.observation = ("state", "goal")
+    config.data.horizon, config.policy.execute = 8, 4
+    config.data.shuffle_window = 50
+    config.model.update({"features": (8,), "embed_dim": 16})
+    config.train.update(
+        dict(steps=40, batch_size=16, warmup=4, log_every=7, checkpoint_every=10)
+    )
+    for path, value in job.get("changes", {}).items():
+        *parents, name = path.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        section[name] = value
+    return config
+
+
+def main(job):
+    import numpy as np
+
+    from ambient_jax.train import parallel, trainer
+
+    parallel.initialize(
+        job.get("coordinator", ""), job.get("num_processes", 0), job.get("process_id", -1)
+    )
+    if "kill" in job:
+        _arm(*job["kill"])
+    result = trainer.train(config_for(job), job["workdir"])
+    print(json.dumps({"step": result.step, "signal": result.signal}))
+    if "params" in job:
+        from ambient_jax.train import checkpoint
+
+        import jax
+
+        if jax.process_index() == 0:
+            params = checkpoint.load_policy_assets(job["workdir"])["params"]
+            flat = jax.tree_util.tree_flatten_with_path(params)[0]
+            np.savez(job["params"], **{jax.tree_util.keystr(k): v for k, v in flat})
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
