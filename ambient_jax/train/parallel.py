@@ -61,7 +61,7 @@ def replicate(tree: Any) -> Any:
     """Puts a copy of the tree on every local device (leading axis of devices)."""
     devices = jax.local_devices()
     stacked = jax.tree.map(lambda x: np.broadcast_to(x, (len(devices), *np.shape(x))), tree)
-    return jax.pmap(lambda x: x)(stacked)
+    return jax.pmap(lambda x: x, axis_name=AXIS)(stacked)
 
 
 def unreplicate(tree: Any) -> Any:
@@ -104,7 +104,9 @@ def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.A
 
 def lift_take_sums(empty: Any) -> Callable:
     """``state -> (state with empty sums, the first device's sums [1, ...])``, without waiting."""
-    take = jax.pmap(lambda state: (state.replace(sums=empty), state.sums), donate_argnums=0)
+    take = jax.pmap(
+        lambda state: (state.replace(sums=empty), state.sums), axis_name=AXIS, donate_argnums=0
+    )
 
     def take_sums(state):
         state, sums = take(state)

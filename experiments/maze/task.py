@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import time
@@ -12,7 +13,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ambient_jax.policy.policy import Policy, RecedingHorizon
+from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
 from experiments import report
 from experiments.maze import data, env, figures, metrics
@@ -22,27 +23,25 @@ COLUMNS = ("policy", "success", "95% interval", "jerk^2", "95% interval", "accel
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes the GCS and RRT data sets where they are absent and points the sources at them."""
+    """Writes the data sets ``maze_gcs`` and ``maze_rrt`` below data.root where they are absent."""
+    task = config.task
     if jax.process_index() == 0:
-        data.build(**_data_options(config))
+        data.build(
+            config.data.root, clean=task.clean, corrupt=task.corrupt, seed=task.data_seed
+        )
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("maze data")
-    for name, path in data.build(**_data_options(config)).items():
-        if name in config.data.sources:
-            config.data.sources[name].path = str(path)
-
-
-def _data_options(config):
-    task = config.task
-    return dict(
-        root=config.data.root, clean=task.clean, corrupt=task.corrupt, seed=task.data_seed
-    )
 
 
 def run_policy(policy: Policy, goals: np.ndarray, *, execute: int, seed: int) -> Rollouts:
     """Rolls a policy out once per goal [N, 2], all episodes at once."""
-    agent = RecedingHorizon(policy, execute=execute, key=jax.random.key(seed))
-    return rollout(make_env(len(goals)), agent, goals)
+    plans = itertools.count()
+
+    def act(observation):
+        key = jax.random.fold_in(jax.random.key(seed), next(plans))
+        return np.asarray(policy(observation, key))[:, :execute]
+
+    return rollout(make_env(len(goals)), act, goals, history=policy.history)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
@@ -50,7 +49,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     if jax.process_index() != 0:
         return
     workdir, task = pathlib.Path(workdir), config.task
-    policy = Policy.from_checkpoint(workdir, config.policy)
+    options = {name: config.policy[name] for name in ("solver", "steps", "clip")}
+    policy = Policy.from_checkpoint(workdir, **options)
     goals = env.free_goals(np.random.default_rng(task.eval_seed), task.goals)
     begin = time.perf_counter()
     rollouts = run_policy(policy, goals, execute=config.policy.execute, seed=task.eval_seed)
@@ -59,7 +59,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     label = f"{config.law.name}, {config.policy.solver} {config.policy.steps} steps"
     summary = metrics.summarise(rollouts)
     rows = [policy_row(label, summary)]
-    sources = {n: data.load_positions(s.path) for n, s in config.data.sources.items()}
+    sources = {n: data.load_positions(pathlib.Path(config.data.root, s.path)) for n, s in config.data.sources.items()}
     rows += [data_row(f"data: {name}", paths) for name, paths in sources.items()]
     caption = (
         f"{task.goals} rollouts (goals of seed {task.eval_seed}), one training seed "

@@ -7,11 +7,12 @@ The same command on the same workdir carries on where it was.
 
 import os
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
+from ambient_jax.train import config as config_lib
 from ambient_jax.train import parallel, trainer
-from experiments import tasks
+from experiments import console, tasks
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="file.py:variant; see config.py")
 _WORKDIR = flags.DEFINE_string("workdir", "", "results; default runs/open_x/<config name>")
@@ -27,14 +28,16 @@ def main(argv):
         raise app.UsageError(f"unexpected arguments {argv[1:]}, expected flags such as --config=...")
     config = _CONFIG.value
     workdir = _WORKDIR.value or os.path.join("runs", "open_x", config.name)
-    logging.set_verbosity(logging.INFO)
-    parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    task = tasks.get(config.task.name)
-    if task:
-        task.build(config)
-    result = trainer.train(config, workdir)
-    if task and not result.signal:
-        task.evaluate(config, workdir)
+    console.setup()
+    with console.one_line_errors():
+        parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        config_lib.check(config)
+        task = tasks.get(config.task.name)
+        if task:
+            task.build(config)
+        result = trainer.train(config, workdir)
+        if task and not result.signal:
+            task.evaluate(config, workdir)
 
 
 if __name__ == "__main__":

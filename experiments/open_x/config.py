@@ -24,8 +24,8 @@ def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
 
 def _demo(config):
     config.data.root = "runs/data/maze"
-    config.data.sources.gcs = train_config.source("gcs", "clean")
-    config.data.sources.rrt = train_config.source("rrt", "corrupt", sigma_min=0.1)
+    config.data.sources.gcs = train_config.source("maze_gcs", "clean")
+    config.data.sources.rrt = train_config.source("maze_rrt", "corrupt", sigma_min=0.1)
     config.data.observation = ("state", "goal")
     config.model = ml_collections.ConfigDict(
         {"name": "unet", "features": (32, 64, 128), "kernel_size": 5}
