@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -60,26 +61,42 @@ def toy_data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def worker(tmp_path_factory):
-    """Starts ``tests/train/worker.py`` on a job; returns the process. ``devices`` are CPU devices.
+    """Starts ``tests/train/worker.py`` on a job, on some CPU devices; returns a function that waits
+    for its end, checks the return code and returns what it printed.
 
     The processes share compiled programs, which are most of their time.
     """
     cache = str(tmp_path_factory.mktemp("compiled"))
 
     def start(job, devices=1):
-        flags = f"--xla_force_host_platform_device_count={devices}"
         env = {
             **os.environ,
-            "XLA_FLAGS": flags,
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": cache,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
         }
+        # A file, not a pipe: a process whose pipe nobody reads stops when it is full.
+        output = tempfile.TemporaryFile("w+")
         script = ROOT / "tests" / "train" / "worker.py"
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, str(script), json.dumps(job)],
-            env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=env, stdout=output, stderr=subprocess.STDOUT,
         )
+
+        def finish(returncode=0):
+            try:
+                process.wait(timeout=240)
+            finally:
+                process.kill()
+                output.seek(0)
+                text = output.read()
+                output.close()
+            assert process.returncode == returncode, text
+            return text
+
+        return finish
 
     return start

@@ -66,9 +66,7 @@ def _direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), (left, right), (0, 0)))
     span = (out - 1) * stride + 1
     shifted = [padded[:, i : i + span : stride] for i in range(hi - lo)]
-    return product(
-        jnp.concatenate(shifted, axis=-1), kernel[lo:hi].reshape(-1, kernel.shape[-1])
-    )
+    return product(jnp.concatenate(shifted, axis=-1), kernel[lo:hi].reshape(-1, kernel.shape[-1]))
 
 
 def _minimal_filtering(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -107,7 +107,10 @@ class UpConv1D(nn.Module):
         batch, length, channels = x.shape
         kernel = self.param(
             # An output meets only two of the four taps.
-            "kernel", _halved_fan_in, (4, channels, self.features), jnp.float32
+            "kernel",
+            _halved_fan_in,
+            (4, channels, self.features),
+            jnp.float32,
         ).astype(self.dtype)
         bias = self.param("bias", zeros, (self.features,), jnp.float32)
         padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))

@@ -186,7 +186,12 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
             f"checkpoint {folder} has format {assets.get('format')}, expected {FORMAT}: load it with "
             f"the version that wrote it ({assets.get('version', 'unknown')})"
         )
-    with ocp.StandardCheckpointer() as reader:
+    # Each host reads for itself: a restore by all hosts together would wait for those that do not.
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"policy_{me}"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:
         params = reader.restore(folder / "ema_params")
     return {
         "config": ml_collections.ConfigDict(assets["config"]),

@@ -1,8 +1,9 @@
 """The denoisers of `ambient_jax.models` in PyTorch, for timing against them.
 
-Written as one would write them there (channels first, `nn.Conv1d`, `nn.GroupNorm`, fused attention),
-with the same operations and the same number of parameters; `load_flax` copies the weights over, so
-that a benchmark can show that both sides compute the same function before it times them.
+Written as one would write them there (channels first, `nn.Conv1d`, `nn.GroupNorm`, fused
+attention), with the same operations and the same number of parameters; `load_flax` copies the
+weights over, so that a benchmark can show that both sides compute the same function before it
+times them.
 """
 
 import math

@@ -4,12 +4,14 @@ A step is what training does: noise a batch, predict eps, mean squared error, gr
 global norm, AdamW, exponential moving average of the parameters; in JAX jitted with its state
 donated, in PyTorch eager and compiled, with the same weights, checked to compute the same function.
 All sides run in one process, their repeats interleaved, so that a busy machine slows them alike;
-read the ratios rather than the milliseconds.
+read the ratios rather than the milliseconds. Beside other work, OpenMP's barriers make PyTorch
+wait for whole time slices; `--cores=1` is fair there.
 
     python -m experiments.benchmarks.train_step --batch=128,256 --repeats=15
 """
 
 import copy
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -24,10 +26,17 @@ from absl import app, flags, logging
 
 from ambient_jax.models.denoiser import build_denoiser
 from experiments.benchmarks import networks_torch
+from experiments.benchmarks.host_memory import keep_freed_memory
 
 _NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
 _BATCH = flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Timed steps of each side, interleaved.")
+_KEEP_MEMORY = flags.DEFINE_boolean(
+    "keep_memory", True, "Keep freed memory in the process, for JAX and PyTorch alike."
+)
+_CORES = flags.DEFINE_integer(
+    "cores", 0, "Cores to use, 0 for all. With 1, CPU time is measured: it hardly feels other load."
+)
 _COMPILED = flags.DEFINE_boolean("compiled", True, "Also time torch.compile (slow to compile).")
 
 HORIZON, DIMS, CONDITION = 16, 2, 8
@@ -64,9 +73,7 @@ def init_params(backbone) -> Any:
 
 
 def jax_step(backbone) -> tuple[Callable, optax.GradientTransformation]:
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY)
-    )
+    optimizer = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
 
     def loss_fn(params, batch):
         sigma = batch.sigma[:, None, None]
@@ -153,6 +160,10 @@ def _positions(name: str, lengths: list[int]) -> float:
 _DEEPEST = len(CONFIGS["unet-32"]["features"]) - 1
 
 
+def _clock() -> float:
+    return time.process_time() if _CORES.value == 1 else time.perf_counter()
+
+
 def matmul_floor() -> Callable[[], float]:
     """A product the size of the networks' own; returns a closure giving GFLOP/s of one run."""
     rows, inner, columns, times = 2048, 640, 128, 16
@@ -162,9 +173,9 @@ def matmul_floor() -> Callable[[], float]:
     jax.block_until_ready(product(a, b))
 
     def run() -> float:
-        start = time.perf_counter()
+        start = _clock()
         jax.block_until_ready(product(a, b))
-        return 2e-9 * rows * inner * columns * times / (time.perf_counter() - start)
+        return 2e-9 * rows * inner * columns * times / (_clock() - start)
 
     return run
 
@@ -197,19 +208,29 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
     for side, run in sides.items():
         losses[side] = run(torch_batch)
         run(torch_batch)
-    logging.info("%s, batch %d: outputs within %.1e of their largest, losses %s", name, batch_size, difference, losses)
+    logging.info(
+        "%s, batch %d: outputs within %.1e of their largest, losses %s",
+        *(name, batch_size, difference, losses),
+    )
 
     times: dict[str, list[float]] = {side: [] for side in ("jax", *sides)}
     floors = []
     for _ in range(_REPEATS.value):
-        start = time.perf_counter()
-        state, loss = step(state, jax.device_put(batch))
-        float(loss)
-        times["jax"].append(time.perf_counter() - start)
-        for side, run in sides.items():
-            start = time.perf_counter()
-            run(torch_batch)
-            times[side].append(time.perf_counter() - start)
+        # OpenMP's threads spin for a while after their work, on the other side's cores: wait, and
+        # let an untimed step bring each side's own threads and caches back.
+        for side in times:
+            time.sleep(0.3)
+            if side == "jax":
+                state, loss = step(state, jax.device_put(batch))
+                float(loss)
+                start = _clock()
+                state, loss = step(state, jax.device_put(batch))
+                float(loss)
+            else:
+                sides[side](torch_batch)
+                start = _clock()
+                sides[side](torch_batch)
+            times[side].append(_clock() - start)
         floors.append(floor())
     ms = {side: 1e3 * statistics.median(values) for side, values in times.items()}
     ratio = {
@@ -231,6 +252,12 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
 def main(argv) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
+    if _CORES.value:
+        # Before the first computation: both sides size their pools of threads by it.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
+        torch.set_num_threads(_CORES.value)
+    if _KEEP_MEMORY.value and not keep_freed_memory():
+        logging.warning("The C library does not keep freed memory; JAX's steps are slower.")
     floor = matmul_floor()
     rows = [
         "| network | params | batch | GFLOP/step | JAX ms | torch ms | compiled ms | torch / JAX"

@@ -30,8 +30,9 @@ def _demo(config):
     config.model = ml_collections.ConfigDict(
         {"name": "unet", "features": (32, 64, 128), "kernel_size": 5}
     )
-    config.train.steps = 15_000
+    config.train.steps = 12_000
     config.train.batch_size = 128
+    config.objective.prediction = "v"
     config.task = ml_collections.ConfigDict(
         {
             "name": "maze",

@@ -23,17 +23,17 @@ def inputs(batch=2):
 def test_config_to_prediction(fields):
     denoiser = build_denoiser(ml_collections.ConfigDict(fields))
     x_t, sigma, observation = inputs()
-    y, params = denoiser.init_with_output(jax.random.key(0), x_t, sigma, observation)
+    y, params = jax.jit(denoiser.init_with_output)(jax.random.key(0), x_t, sigma, observation)
     assert y.shape == x_t.shape
     encoder = {"params": params["params"]["encoder"]}
     condition = ObservationEncoder().apply(encoder, observation)
     inner = {"params": params["params"]["backbone"]}
-    expected = denoiser.backbone.apply(inner, x_t, sigma, condition)
+    expected = jax.jit(denoiser.backbone.apply)(inner, x_t, sigma, condition)
     np.testing.assert_allclose(y, expected, atol=1e-6)
 
 
 def test_the_last_layer_does_not_start_at_zero():
-    y, _ = build_denoiser(UNET).init_with_output(jax.random.key(0), *inputs())
+    y, _ = jax.jit(build_denoiser(UNET).init_with_output)(jax.random.key(0), *inputs())
     assert np.abs(y).max() > 1e-2
 
 
@@ -45,9 +45,9 @@ def test_dtype_by_name():
 def test_it_is_pure_under_vmap_over_parameters():
     denoiser, args = build_denoiser(UNET), inputs()
     keys = jax.random.split(jax.random.key(0), 2)
-    params = jax.vmap(lambda key: denoiser.init(key, *args))(keys)
-    ensemble = jax.vmap(lambda p: denoiser.apply(p, *args))(params)
-    second = denoiser.apply(jax.tree.map(lambda p: p[1], params), *args)
+    params = jax.jit(jax.vmap(lambda key: denoiser.init(key, *args)))(keys)
+    ensemble = jax.jit(jax.vmap(lambda p: denoiser.apply(p, *args)))(params)
+    second = jax.jit(denoiser.apply)(jax.tree.map(lambda p: p[1], params), *args)
     np.testing.assert_allclose(ensemble[1], second, atol=1e-5)
 
 
@@ -58,7 +58,10 @@ def test_it_is_pure_under_vmap_over_parameters():
         ({"name": "unett"}, "Unknown model name 'unett'.*Did you mean 'unet'"),
         ({"name": "unet", "feature": (8,)}, "Unknown field 'feature'.*Did you mean 'features'"),
         ({"name": "transformer", "groups": 8}, "Unknown field 'groups' for model 'transformer'"),
-        ({"name": "unet", "encoder": {"widht": 8}}, "Unknown field 'widht' for the encoder.*'width'"),
+        (
+            {"name": "unet", "encoder": {"widht": 8}},
+            "Unknown field 'widht' for the encoder.*'width'",
+        ),
         ({"name": "unet", "encoder": {"width": -8}}, "ObservationEncoder width is -8"),
         ({"name": "unet", "parent": None}, "Unknown field 'parent'"),
         ({"name": "unet", "dtype": "float3"}, "Unknown dtype 'float3'.*Did you mean 'float32'"),

@@ -15,23 +15,31 @@ from ambient_jax.models.layers import (
 )
 from ambient_jax.models.products import product
 
-POINTS = jnp.concatenate([jnp.linspace(-30, 30, 2001), jnp.array([-1e4, -100.0, 0.0, 100.0, 1e4])])
+
+def mish_by_definition(x):
+    return x * np.tanh(np.log1p(np.exp(x)))
+
+
+def gelu_by_definition(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 @pytest.mark.parametrize(
     "ours, theirs",
-    [
-        (mish, lambda x: x * jnp.tanh(jax.nn.softplus(x))),
-        (gelu, lambda x: jax.nn.gelu(x, approximate=True)),
-    ],
+    [(mish, mish_by_definition), (gelu, gelu_by_definition)],
     ids=["mish", "gelu"],
 )
 def test_activation_and_slope_match_their_definition(ours, theirs):
-    np.testing.assert_allclose(ours(POINTS), theirs(POINTS), rtol=1e-5, atol=1e-6)
-    slopes = jax.jit(jax.vmap(jax.grad(ours)))(POINTS)
-    expected = jax.vmap(jax.grad(theirs))(POINTS[:-1])
-    np.testing.assert_allclose(slopes[:-1], expected, rtol=1e-4, atol=2e-6)
-    assert slopes[-1] == 1
+    x = np.linspace(-30, 30, 2001).astype(np.float32)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(ours(x), theirs(exact), rtol=1e-5, atol=1e-6)
+    slopes = jax.jit(jax.vmap(jax.grad(ours)))(x)
+    # The complex step gives the slope of an analytic function without cancellation.
+    expected = theirs(exact + 1e-30j).imag / 1e-30
+    np.testing.assert_allclose(slopes, expected, rtol=1e-4, atol=2e-6)
+    far = jnp.array([-1e4, -100.0, 100.0, 1e4])
+    np.testing.assert_allclose(ours(far), jnp.maximum(far, 0))
+    np.testing.assert_allclose(jax.vmap(jax.grad(ours))(far), far > 0)
 
 
 @pytest.mark.parametrize("shape, features", [((5, 8), 4), ((5, 4), 8), ((2, 3, 4), 6)])
@@ -81,7 +89,7 @@ def test_group_norm_rejects_channels_that_do_not_divide():
 def test_layer_norm_equals_flax_layer_norm():
     x = 5 + jax.random.normal(jax.random.key(0), (2, 3, 16))
     module = nn.LayerNorm(epsilon=1e-5, use_bias=False, use_scale=False)
-    np.testing.assert_allclose(layer_norm(x), module.apply({}, x), atol=1e-5)
+    np.testing.assert_allclose(layer_norm(x), module.apply({}, x), atol=3e-5)
 
 
 def test_noise_embedding_is_finite_and_tells_levels_apart():

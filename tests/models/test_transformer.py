@@ -20,7 +20,7 @@ def away_from_zero(params):
 
 @pytest.mark.parametrize("horizon", [1, 5, 16])
 def test_any_horizon_is_kept(horizon):
-    y, _ = SMALL.init_with_output(jax.random.key(0), *inputs(horizon))
+    y, _ = jax.jit(SMALL.init_with_output)(jax.random.key(0), *inputs(horizon))
     assert y.shape == (3, horizon, 2)
     assert y.dtype == jnp.float32
     assert np.isfinite(y).all()
@@ -28,7 +28,7 @@ def test_any_horizon_is_kept(horizon):
 
 def test_blocks_start_as_the_identity():
     args = inputs(5)
-    params = SMALL.init(jax.random.key(0), *args)
+    params = jax.jit(SMALL.init)(jax.random.key(0), *args)
     shallow = {k: v for k, v in params["params"].items() if k[-1] != "1" and "mlp_1" not in k}
     width = SMALL.width
     shallow["film"] = jax.tree.map(lambda p: p[..., : 8 * width], shallow["film"])
@@ -53,21 +53,22 @@ def test_attention_equals_its_definition():
 
 def test_samples_do_not_see_each_other_and_every_input_matters():
     x_t, sigma, condition = inputs(7)
-    params = away_from_zero(SMALL.init(jax.random.key(0), x_t, sigma, condition))
-    y = SMALL.apply(params, x_t, sigma, condition)
+    params = away_from_zero(jax.jit(SMALL.init)(jax.random.key(0), x_t, sigma, condition))
+    apply = jax.jit(SMALL.apply)
+    y = apply(params, x_t, sigma, condition)
     for changed in (
         (x_t.at[1, 6].add(1.0), sigma, condition),
         (x_t, sigma.at[1].add(0.1), condition),
         (x_t, sigma, condition.at[1].add(1.0)),
     ):
-        moved = np.abs(SMALL.apply(params, *changed) - y).max((1, 2))
+        moved = np.abs(apply(params, *changed) - y).max((1, 2))
         assert moved[1] > 1e-4
         np.testing.assert_allclose(moved[[0, 2]], 0, atol=1e-6)
 
 
 def test_every_parameter_has_a_gradient_once_the_gates_are_open():
     args = inputs(8)
-    params = away_from_zero(SMALL.init(jax.random.key(0), *args))
+    params = away_from_zero(jax.jit(SMALL.init)(jax.random.key(0), *args))
     grads = jax.jit(jax.grad(lambda p: (SMALL.apply(p, *args) ** 2).sum()))(params)
     dead = [path for path, g in jax.tree.leaves_with_path(grads) if not np.abs(g).max() > 0]
     assert not dead
@@ -75,10 +76,10 @@ def test_every_parameter_has_a_gradient_once_the_gates_are_open():
 
 def test_bfloat16_stays_close_with_float32_parameters_and_output():
     args = inputs(8)
-    params = away_from_zero(SMALL.init(jax.random.key(0), *args))
+    params = away_from_zero(jax.jit(SMALL.init)(jax.random.key(0), *args))
     low = SMALL.clone(dtype=jnp.bfloat16)
     assert jax.eval_shape(low.init, jax.random.key(0), *args) == jax.eval_shape(lambda: params)
-    exact, rounded = SMALL.apply(params, *args), low.apply(params, *args)
+    exact, rounded = jax.jit(SMALL.apply)(params, *args), jax.jit(low.apply)(params, *args)
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, exact, atol=0.1 * float(jnp.abs(exact).max()))
     assert float(jnp.abs(rounded - exact).max()) > 0

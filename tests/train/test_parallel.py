@@ -7,12 +7,6 @@ import pytest
 from ambient_jax.train import parallel
 
 
-def _finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
 def _job(toy_data, tmp_path, name, **more):
     changes = {"train.steps": 5, "train.warmup": 0, "train.checkpoint_every": 5}
     return {"workdir": str(tmp_path / name), "data": toy_data, "changes": changes, **more}
@@ -44,8 +38,8 @@ def test_same_parameters_on_1_2_and_8_devices_and_on_2_hosts(toy_data, tmp_path,
         files[devices] = str(tmp_path / f"{devices}.npz")
         job = _job(toy_data, tmp_path, f"d{devices}", params=files[devices])
         running.append(worker(job, devices))
-    for process in running:
-        _finish(process)
+    for finish in running:
+        finish()
     files["hosts"] = str(tmp_path / "hosts.npz")
     address = f"127.0.0.1:{_free_port()}"
     hosts = [
@@ -58,8 +52,8 @@ def test_same_parameters_on_1_2_and_8_devices_and_on_2_hosts(toy_data, tmp_path,
         )
         for i in range(2)
     ]
-    for process in hosts:
-        _finish(process)
+    for finish in hosts:
+        finish()
     reference = _params(files[1])
     for other in (2, 8, "hosts"):
         _assert_close(reference, _params(files[other]))
