@@ -10,7 +10,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import parallel, trainer
+from ambient_jax.train import host_memory, parallel, trainer
 from experiments import console, tasks
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="file.py:variant")
@@ -24,6 +24,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "this host, unless the coor
 
 def run(experiment: str) -> None:
     """Parses the flags and runs; the same command on the same workdir carries on."""
+    host_memory.keep_freed_memory()
     app.run(lambda argv: _main(experiment, argv), flags_parser=_parse)
 
 
