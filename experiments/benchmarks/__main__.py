@@ -1,0 +1,28 @@
+"""All benchmarks, one table each: ratios measured in one run.
+
+    python -m experiments.benchmarks             # all; the comparison with PyTorch needs .[bench]
+    python -m experiments.benchmarks library     # or some of: library loader train_step
+"""
+
+import importlib.util
+import subprocess
+import sys
+
+_ALL = ("library", "loader", "train_step")
+
+
+def main(names: list[str]) -> None:
+    for name in names:
+        if name not in _ALL:
+            sys.exit(f"error: benchmark {name!r}, expected some of {', '.join(_ALL)}")
+    for name in names or _ALL:
+        print(f"\n## {name}\n", flush=True)
+        if name == "train_step" and importlib.util.find_spec("torch") is None:
+            print("needs PyTorch: pip install -e '.[all,bench]'")
+            continue
+        # A process each: one benchmark's memory and threads are no part of the next.
+        subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}"], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
