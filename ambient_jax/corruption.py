@@ -11,9 +11,7 @@ Array = jax.Array
 _VP = schedules.vp()
 
 
-def add_noise(
-    x0: Array, eps: Array, sigma: Array, *, schedule: schedules.Schedule = _VP
-) -> Array:
+def add_noise(x0: Array, eps: Array, sigma: Array, *, schedule: schedules.Schedule = _VP) -> Array:
     """``x_t = alpha x0 + noise eps`` at noise level sigma.
 
     Args:

@@ -1,6 +1,6 @@
 """What every experiment's command does: flags, data, training, evaluation, errors in one line.
 
-    python -m experiments.<name> --config=experiments/<name>/config.py:<variant> [--workdir=...]
+python -m experiments.<name> --config=experiments/<name>/config.py:<variant> [--workdir=...]
 """
 
 import os

@@ -83,7 +83,9 @@ def worker(tmp_path_factory):
         script = ROOT / "tests" / "train" / "worker.py"
         process = subprocess.Popen(
             [sys.executable, str(script), json.dumps(job)],
-            env=env, stdout=output, stderr=subprocess.STDOUT,
+            env=env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
 
         def finish(returncode=0):

@@ -137,8 +137,8 @@ def check_shapes(saved: Any, expected: Any, where: Any) -> None:
         if saved.get(name) != expected.get(name):
             raise ValueError(
                 f"checkpoint {where} has {name} of shape {saved.get(name, 'nothing')}, the config "
-                f"makes {expected.get(name, 'nothing')}: use the config saved beside it, or another "
-                "--workdir"
+                f"makes {expected.get(name, 'nothing')}: use the config saved beside it, or "
+                "another --workdir"
             )
 
 
@@ -161,8 +161,8 @@ def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
             if steps:
                 return directory, max(steps)
     raise FileNotFoundError(
-        f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that folder, "
-        "or one step's folder; train first, or check the path"
+        f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that "
+        "folder, or one step's folder; train first, or check the path"
     )
 
 
@@ -183,8 +183,8 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
         ) from None
     if assets.get("format") != FORMAT:
         raise ValueError(
-            f"checkpoint {folder} has format {assets.get('format')}, expected {FORMAT}: load it with "
-            f"the version that wrote it ({assets.get('version', 'unknown')})"
+            f"checkpoint {folder} has format {assets.get('format')}, expected {FORMAT}: load it "
+            f"with the version that wrote it ({assets.get('version', 'unknown')})"
         )
     # Each host reads for itself: a restore by all hosts together would wait for those that do not.
     me = jax.process_index()

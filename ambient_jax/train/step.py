@@ -128,7 +128,7 @@ def make_train_step(
     def psum(tree):
         if not axis_name or jax.lax.axis_size(axis_name) == 1:
             return tree
-        # One collective for the whole tree: dozens of small ones wait for each other over a network.
+        # One collective for the whole tree: dozens of small ones wait for each other on a network.
         flat, unravel = jax.flatten_util.ravel_pytree(tree)
         return unravel(jax.lax.psum(flat, axis_name))
 

@@ -109,7 +109,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     rate = state_lib.learning_rate(config.train)
 
     def report(step, sums, timing):
-        row = metrics.summarize(step, jax.tree.map(lambda x: x[0], jax.device_get(sums)), prepared.names, float(rate(step - 1)))
+        sums = jax.tree.map(lambda x: x[0], jax.device_get(sums))
+        row = metrics.summarize(step, sums, prepared.names, float(rate(step - 1)))
         logging.log_every_n_seconds(logging.INFO, "step %d loss %.4f", 30, step, row["loss"])
         if writer:
             writer.write(row, timing)
@@ -161,8 +162,8 @@ def describe(config, prepared, params) -> str:
     )
     return (
         f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "
-        f"law {config.law.name}, {config.objective.loss} loss of {config.objective.prediction}, batch "
-        f"{config.train.batch_size} on {jax.device_count()} devices; sources: {sources}"
+        f"law {config.law.name}, {config.objective.loss} loss of {config.objective.prediction}, "
+        f"batch {config.train.batch_size} on {jax.device_count()} devices; sources: {sources}"
     )
 
 

@@ -1,7 +1,7 @@
 """All benchmarks, one table each: ratios measured in one run.
 
-    python -m experiments.benchmarks             # all; the comparison with PyTorch needs .[bench]
-    python -m experiments.benchmarks library     # or some of: library loader train_step
+python -m experiments.benchmarks             # all; the comparison with PyTorch needs .[bench]
+python -m experiments.benchmarks library     # or some of: library loader train_step
 """
 
 import importlib.util

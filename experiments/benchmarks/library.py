@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ambient_jax import corruption, losses, schedules
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy import solvers
 from ambient_jax.train import config as config_lib
@@ -87,15 +88,18 @@ def loss_row(batch: int = 128, repeats: int = 60) -> list[str]:
 
 def latency_row(batch: int, steps: int = 20, repeats: int = 20) -> list[str]:
     """Time of one action chunk by DDIM."""
-    from ambient_jax import schedules
-
     apply, params, observation, x = _network(batch)
 
     @jax.jit
     def act(keys):
         denoise = lambda x, s: apply(params, x, jnp.broadcast_to(s, x.shape[:1]), observation)  # noqa: E731
         return solvers.solve(
-            denoise, keys, x.shape[1:], solver="ddim", steps=steps, schedule=schedules.vp(),
+            denoise,
+            keys,
+            x.shape[1:],
+            solver="ddim",
+            steps=steps,
+            schedule=schedules.vp(),
             prediction="eps",
         )
 
@@ -105,6 +109,34 @@ def latency_row(batch: int, steps: int = 20, repeats: int = 20) -> list[str]:
         f"DDIM, {steps} steps, {batch} chunks at once",
         f"{np.median(seconds) * 1e3:.1f} ms",
         f"{batch / np.median(seconds):.0f} chunks/s",
+    ]
+
+
+def weighting_row(sigma_min: float, draws: int = 1_000_000) -> list[str]:
+    """Gradient noise of the ambient loss's two weightings at the best prediction, same curvature.
+
+    x0 is standard normal, so the best eps prediction is known: sigma x_t. What is compared is
+    var(dL/dh) / E[d2L/dh2]^2 over the training law above sigma_min: the variance of a step's
+    direction when both losses are scaled to the same curvature.
+    """
+    keys = jax.random.split(jax.random.key(0), 4)
+    x0, e, z = (jax.random.normal(k, (draws, 1, 1)) for k in keys[:3])
+    sigma = sigma_min + (1 - sigma_min) * jax.random.uniform(keys[3], (draws,))
+    x_min = corruption.add_noise(x0, e, sigma_min)
+    x_t = jax.vmap(lambda x, n, s: corruption.renoise(x, n, s, sigma_min))(x_min, z, sigma)
+    h = sigma[:, None, None] * x_t
+    noise = {}
+    for weighting in losses.WEIGHTINGS:
+        loss = lambda h, w=weighting: jnp.sum(  # noqa: E731
+            losses.batch_ambient_loss(h, x_min, z, sigma, sigma_min, weighting=w)
+        )
+        gradient = jax.grad(loss)(h)
+        curvature = jax.grad(loss)(h + 1) - gradient
+        noise[weighting] = float(jnp.var(gradient) / jnp.mean(curvature) ** 2)
+    return [
+        f"ambient loss, sigma_min {sigma_min}: gradient variance, buffered / unit",
+        f"{noise['buffered'] / noise['unit']:.2f}",
+        f"{draws:.0e} draws, x0 standard normal, eps",
     ]
 
 
@@ -123,6 +155,7 @@ def import_row(repeats: int = 7) -> list[str]:
 def main() -> str:
     """The table as markdown."""
     rows = [loss_row(), latency_row(1), latency_row(200), import_row()]
+    rows += [weighting_row(s) for s in (0.1, 0.3, 0.6)]
     lines = ["| measure | value | note |", "|---|---|---|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 

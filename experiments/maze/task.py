@@ -26,9 +26,7 @@ def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets ``maze_gcs`` and ``maze_rrt`` below data.root where they are absent."""
     task = config.task
     if jax.process_index() == 0:
-        data.build(
-            config.data.root, clean=task.clean, corrupt=task.corrupt, seed=task.data_seed
-        )
+        data.build(config.data.root, clean=task.clean, corrupt=task.corrupt, seed=task.data_seed)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("maze data")
 
@@ -59,7 +57,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     label = f"{config.law.name}, {config.policy.solver} {config.policy.steps} steps"
     summary = metrics.summarise(rollouts)
     rows = [policy_row(label, summary)]
-    sources = {n: data.load_positions(pathlib.Path(config.data.root, s.path)) for n, s in config.data.sources.items()}
+    root = pathlib.Path(config.data.root)
+    sources = {n: data.load_positions(root / s.path) for n, s in config.data.sources.items()}
     rows += [data_row(f"data: {name}", paths) for name, paths in sources.items()]
     caption = (
         f"{task.goals} rollouts (goals of seed {task.eval_seed}), one training seed "
@@ -91,8 +90,14 @@ def policy_row(label: str, summary: metrics.Summary) -> list[str]:
 def data_row(label: str, paths: list[np.ndarray]) -> list[str]:
     seconds = np.mean([env.DT * (len(path) - 1) for path in paths])
     accel = metrics.mean_squared_acceleration(paths).value
-    return [label, "", "", *_numbers(metrics.mean_squared_jerk(paths)), f"{accel:.1f}",
-            f"{seconds:.2f}"]
+    return [
+        label,
+        "",
+        "",
+        *_numbers(metrics.mean_squared_jerk(paths)),
+        f"{accel:.1f}",
+        f"{seconds:.2f}",
+    ]
 
 
 def _numbers(estimate: metrics.Estimate) -> list[str]:

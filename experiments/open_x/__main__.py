@@ -1,6 +1,6 @@
 """The general trainer: data of any RLDS sources in, a policy and a report out.
 
-    python -m experiments.open_x --config=experiments/open_x/config.py:demo
+python -m experiments.open_x --config=experiments/open_x/config.py:demo
 """
 
 from experiments import launch

@@ -20,8 +20,13 @@ class Recorder:
 
     def run(self, start=0, steps=10, log_every=3, checkpoint_every=4):
         return loop.run(
-            [], self.step, itertools.count(start + 1),
-            start=start, steps=steps, log_every=log_every, checkpoint_every=checkpoint_every,
+            [],
+            self.step,
+            itertools.count(start + 1),
+            start=start,
+            steps=steps,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
             take_sums=lambda s: (s, len(s)),
             report=lambda step, sums, timing: self.reports.append((step, sums)),
             save=lambda step, state: self.saves.append(step),

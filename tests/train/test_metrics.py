@@ -8,8 +8,12 @@ from ambient_jax.train import metrics, state
 
 def _sums(loss=2.0):
     sums = state.Sums(
-        bin_loss=np.zeros(10), bin_count=np.zeros(10), source_loss=np.array([loss, 4.0]),
-        source_count=np.array([1.0, 2.0]), grad_norm=np.array(6.0), steps=np.array(3),
+        bin_loss=np.zeros(10),
+        bin_count=np.zeros(10),
+        source_loss=np.array([loss, 4.0]),
+        source_count=np.array([1.0, 2.0]),
+        grad_norm=np.array(6.0),
+        steps=np.array(3),
     )
     sums.bin_loss[[0, 7]], sums.bin_count[[0, 7]] = (loss, 4.0), (1.0, 2.0)
     return sums

@@ -45,8 +45,13 @@ def test_same_parameters_on_1_2_and_8_devices_and_on_2_hosts(toy_data, tmp_path,
     hosts = [
         worker(
             _job(
-                toy_data, tmp_path, "hosts", params=files["hosts"],
-                coordinator=address, num_processes=2, process_id=i,
+                toy_data,
+                tmp_path,
+                "hosts",
+                params=files["hosts"],
+                coordinator=address,
+                num_processes=2,
+                process_id=i,
             ),
             2,
         )

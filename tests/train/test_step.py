@@ -43,9 +43,7 @@ def _batch(size=B):
 def _step(objective=None, **options):
     config = config_lib.default().train
     optimizer = state_lib.make_optimizer(config)
-    step = step_lib.make_train_step(
-        objective or step_lib.Objective(), _apply, optimizer, **options
-    )
+    step = step_lib.make_train_step(objective or step_lib.Objective(), _apply, optimizer, **options)
     return step, state_lib.create(_params(), optimizer, 2)
 
 

@@ -1,5 +1,6 @@
 """No run is lost: however it ends, the same command carries on with the same numbers."""
 
+import importlib.util
 import json
 import pathlib
 import signal
@@ -7,8 +8,6 @@ import signal
 import pytest
 
 from ambient_jax.train import trainer
-
-import importlib.util
 
 _SPEC = importlib.util.spec_from_file_location(
     "worker_module", pathlib.Path(__file__).parent / "worker.py"

@@ -69,9 +69,7 @@ def config_for(job):
     config.data.shuffle_window = 50
     # Groups of several channels: with one, a bias before the norm has no gradient but rounding.
     config.model.update({"features": (8,), "groups": 2, "embed_dim": 16})
-    config.train.update(
-        dict(steps=40, batch_size=16, warmup=4, log_every=7, checkpoint_every=10)
-    )
+    config.train.update(dict(steps=40, batch_size=16, warmup=4, log_every=7, checkpoint_every=10))
     for path, value in job.get("changes", {}).items():
         *parents, name = path.split(".")
         section = config
@@ -94,9 +92,9 @@ def main(job):
     result = trainer.train(config_for(job), job["workdir"])
     print(json.dumps({"step": result.step, "signal": result.signal}))
     if "params" in job:
-        from ambient_jax.train import checkpoint
-
         import jax
+
+        from ambient_jax.train import checkpoint
 
         if jax.process_index() == 0:
             params = checkpoint.load_policy_assets(job["workdir"])["params"]

@@ -15,9 +15,15 @@ from experiments.open_x import config as open_x_config
 ROOT = pathlib.Path(__file__).parents[3]
 CONFIG = f"--config={ROOT}/experiments/open_x/config.py"
 SMALL = [
-    "--config.task.clean=2", "--config.task.corrupt=6", "--config.task.goals=3",
-    "--config.train.steps=12", "--config.train.warmup=2", "--config.train.log_every=4",
-    "--config.train.checkpoint_every=6", "--config.model.features=(8,)", "--config.policy.steps=2",
+    "--config.task.clean=2",
+    "--config.task.corrupt=6",
+    "--config.task.goals=3",
+    "--config.train.steps=12",
+    "--config.train.warmup=2",
+    "--config.train.log_every=4",
+    "--config.train.checkpoint_every=6",
+    "--config.model.features=(8,)",
+    "--config.policy.steps=2",
 ]
 
 
@@ -25,7 +31,12 @@ def _run(cwd, *arguments):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     return subprocess.run(
         [sys.executable, "-m", "experiments.open_x", *arguments],
-        cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False,
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 

@@ -1,0 +1,68 @@
+"""10^6 draws of (sigma, source) on each data path, for every law, against P(source | sigma)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ambient_jax import mixing, schedules
+from ambient_jax.data import device, noise_first, sources
+
+N, BINS = 10**6, 20
+VP = schedules.vp()
+SOURCES = {
+    "demos": ([5, 6], "clean", {}),
+    "omni": ([7, 8, 9], "corrupt", {"sigma_min": 0.6, "sigma_max": 0.2}),
+    "rrt": ([20, 11], "corrupt", {"sigma_min": 0.35}),
+}
+LAWS = {
+    "filtering": {},
+    "cotraining": {},
+    "reweighted": {"alpha": 0.3},
+    "ambient": {},
+    "exclusive": {},
+    "soft": {"sigmas": (0.0, 0.5, 1.0), "alphas": (1.0, 0.4, 0.1)},
+    "ben_david": {
+        "n_clean": 11,
+        "n_corrupt": 55,
+        "sigmas": (0, 1),
+        "divergences": (0.9, 0),
+        "capacity": 2.0,
+    },
+}
+
+
+def expected(law, table):
+    """Mass of each (sigma bin, source): p(sigma) is uniform, so an average over each bin."""
+    fine = (jnp.arange(BINS * 500) + 0.5) / (BINS * 500)
+    probabilities = jax.vmap(lambda s: mixing.source_probabilities(law, s, table))(fine)
+    return np.asarray(probabilities, np.float64).reshape(BINS, 500, -1).mean(1) / BINS
+
+
+def p_value(sigma, source, mass):
+    cell = np.minimum((np.asarray(sigma) * BINS).astype(int), BINS - 1) * mass.shape[1]
+    counts = np.bincount(cell + np.asarray(source), minlength=mass.size)
+    possible = mass.ravel() > 0
+    assert counts[~possible].sum() == 0, "a source was drawn where its probability is 0"
+    wanted = mass.ravel()[possible]
+    return stats.chisquare(counts[possible], wanted / wanted.sum() * counts.sum()).pvalue
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_a_million_draws_on_both_paths_follow_the_law(make_config, name):
+    law = mixing.get(name, **LAWS[name])
+    prepared = sources.prepare(make_config(SOURCES, history=1, horizon=1), law)
+    mass = expected(law, prepared.sources)
+
+    data = device.load_device_data(prepared)
+    batch = jax.jit(prepared.sampler(law, VP))(data, jax.random.key(1), 0, jnp.arange(N))
+    assert p_value(batch["sigma"], batch["source"], mass) > 1e-4
+
+    draws = noise_first.HostDraws(jax.random.key(1), np.arange(1000), law, prepared.sources, VP)
+    drawn = [draws(step) for step in range(N // 1000)]
+    sigma, source = (np.concatenate(d) for d in zip(*drawn, strict=True))
+    assert p_value(sigma, source, mass) > 1e-4
+    # Same seed, step and row: the same choice, down to the bit.
+    np.testing.assert_array_equal(sigma[:1000], batch["sigma"][:1000])
+    np.testing.assert_array_equal(source[:1000], batch["source"][:1000])
