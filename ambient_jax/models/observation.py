@@ -10,7 +10,7 @@ from ambient_jax.models.layers import check_positive, mish
 
 
 class ObservationEncoder(nn.Module):
-    """Low-dimensional observation histories, as waves of several lengths, through two dense layers.
+    """Low-dimensional observation histories, as waves of several lengths, through dense layers.
 
     The backbone sees the condition only through scales and shifts that are linear in it. Positions
     need more: on maze data, sines and cosines of the inputs and a hidden layer reach the loss of a
@@ -19,11 +19,13 @@ class ObservationEncoder(nn.Module):
     Attributes:
         frequencies: number of octaves; a normalised input x in about [-1, 1] adds sin(pi 2^k x) and
             cos(pi 2^k x) for k below it. 0 leaves the input as it is.
-        width: of the hidden layer and of the condition; 0 leaves out both layers.
+        width: of the hidden layers and of the condition; 0 leaves out all layers.
+        depth: number of hidden layers.
     """
 
     frequencies: int = 4
-    width: int = 128
+    width: int = 256
+    depth: int = 2
 
     @nn.compact
     def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
@@ -42,13 +44,14 @@ class ObservationEncoder(nn.Module):
             angles = angles.reshape(x.shape[0], -1)
             x = jnp.concatenate([x, jnp.sin(angles), jnp.cos(angles)], axis=-1)
         if self.width:
-            x = mish(nn.Dense(self.width, name="hidden")(x))
+            for i in range(self.depth):
+                x = mish(nn.Dense(self.width, name=f"hidden_{i}")(x))
             x = nn.Dense(self.width, name="out")(x)
         return x
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, for sizes that make no sense."""
-        for name in ("frequencies", "width"):
+        for name in ("frequencies", "width", "depth"):
             if getattr(self, name) != 0:
                 check_positive("ObservationEncoder", **{name: getattr(self, name)})
 

@@ -26,11 +26,12 @@ def test_waves_of_the_inputs_by_hand():
     np.testing.assert_allclose(y[0], expected, atol=1e-6)
 
 
-def test_the_default_encodes_through_a_hidden_layer():
+def test_a_hidden_layer_by_hand():
     observation = {"state": np.array([[[0.25, -0.5]], [[0.1, 0.2]]])}
-    y, params = ObservationEncoder().init_with_output(jax.random.key(0), observation)
-    assert y.shape == (2, 128)
-    hidden, out = params["params"]["hidden"], params["params"]["out"]
+    encoder = ObservationEncoder(width=12, depth=1)
+    y, params = encoder.init_with_output(jax.random.key(0), observation)
+    assert y.shape == (2, 12)
+    hidden, out = params["params"]["hidden_0"], params["params"]["out"]
     x = ObservationEncoder(width=0).apply({}, observation) @ hidden["kernel"] + hidden["bias"]
     x = x * np.tanh(np.log1p(np.exp(x)))
     np.testing.assert_allclose(y, x @ out["kernel"] + out["bias"], atol=1e-5)
