@@ -1,7 +1,10 @@
 """From episodes to training samples: one sample (a chunk) at every step of an episode.
 
 The sample at step t has the observations of steps t-T+1..t (before the start: the first one
-repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated, mask False).
+repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated). What lies past
+the end is masked out of the loss (padding "mask"), or is the truth itself (padding "hold"): a robot
+whose actions are positions stays where its episode ended. Masked entries are never trained, yet a
+policy denoises whole chunks and its convolutions look at them; where holding is true, use it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ import numpy as np
 from ambient_jax import _checks
 
 ACTION, OBSERVATION = "action", "observation/"
+
+
+PADDINGS = ("mask", "hold")
 
 
 def indices(step, start, end, history: int, horizon: int, xp=jnp):
@@ -38,12 +44,22 @@ def indices(step, start, end, history: int, horizon: int, xp=jnp):
     return observed, xp.minimum(ahead, end - 1), ahead < end
 
 
-def gather(steps: Mapping[str, Any], step, start, end, history: int, horizon: int, xp=jnp):
+def gather(
+    steps: Mapping[str, Any],
+    step,
+    start,
+    end,
+    history: int,
+    horizon: int,
+    xp=jnp,
+    padding: str = "mask",
+):
     """Chunks out of concatenated episodes.
 
     Args:
       steps: "action" [N, D] and "observation/<name>" [N, d], episodes one after the other.
       step, start, end, history, horizon, xp: see ``indices``; positions in [0, N).
+      padding: "mask", or "hold" for a mask that is True throughout.
 
     Returns:
       observation {name: [..., T, d]}, action [..., H, D] and mask [..., H].
@@ -54,6 +70,7 @@ def gather(steps: Mapping[str, Any], step, start, end, history: int, horizon: in
         for name, values in steps.items()
         if name.startswith(OBSERVATION)
     }
+    mask = mask if padding == "mask" else xp.ones_like(mask)
     return observation, _take(steps[ACTION], acted, xp), mask
 
 

@@ -92,6 +92,7 @@ def sample_batch(
     history: int,
     horizon: int,
     order: str = "noise_first",
+    padding: str = "mask",
 ) -> dict[str, Any]:
     """A batch: chunks drawn with replacement, uniform inside the source that the law draws.
 
@@ -104,6 +105,7 @@ def sample_batch(
       rows: indices of the rows in the global batch, [B].
       law, schedule: give sigma and P(source | sigma).
       history, horizon: T and H.
+      padding: "mask" or "hold", see ``chunk``.
       order: "noise_first", or "data_first", whose batch has an importance ``weight`` [B].
 
     Returns:
@@ -126,7 +128,7 @@ def sample_batch(
     position = data.offset[source] + index
     start = data.start[position]
     observation, action, mask = chunk.gather(
-        data.steps, position, start, data.end[position], history, horizon
+        data.steps, position, start, data.end[position], history, horizon, padding=padding
     )
     bounded = mixing.effective_bounds(law, data.sources)
     return {

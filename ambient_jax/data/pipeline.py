@@ -112,6 +112,7 @@ class _BatchIterator(grain.DatasetIterator):
         super().__init__()
         config = prepared.config
         self._history, self._horizon = config.history, config.horizon
+        self._padding = config.padding
         self._dims = prepared.action_dim, prepared.observation_dims
         self._rows = batch_size // process_count
         self._executor = futures.ThreadPoolExecutor(_READERS, "ambient-jax-reader")
@@ -181,7 +182,7 @@ class _BatchIterator(grain.DatasetIterator):
     def _fill(self, batch, rows, window, steps):
         start, end = window.start[steps], window.end[steps]
         observation, batch["action"][rows], batch["mask"][rows] = chunk.gather(
-            window.steps, steps, start, end, self._history, self._horizon, np
+            window.steps, steps, start, end, self._history, self._horizon, np, self._padding
         )
         for name, values in observation.items():
             batch["observation"][name][rows] = values

@@ -87,6 +87,7 @@ class Prepared:
             history=self.config.history,
             horizon=self.config.horizon,
             order=self.config.order,
+            padding=self.config.padding,
         )
 
 
@@ -201,6 +202,7 @@ def _check_options(config):
     _checks.one_of("config.data.normalization", config.normalization, normalizer.KINDS)
     _checks.one_of("config.data.normalize_per", config.normalize_per, normalizer.PER)
     _checks.one_of("config.data.order", config.order, device.ORDERS)
+    _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
     _checks.one_of("config.data.placement", config.placement, ("device", "stream"))
     if config.placement == "stream" and config.order != "noise_first":
         raise ValueError(

@@ -22,6 +22,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.sources = ml_collections.ConfigDict()  # name -> source(...)
     config.data.history = 2  # T: observations up to the present
     config.data.horizon = 16  # H: actions from the present on
+    config.data.padding = "mask"  # actions past an episode's end: mask them, or hold the last one
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps
     config.data.normalization = "bounds"  # bounds (min..max to -1..1), gaussian, none

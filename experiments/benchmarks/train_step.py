@@ -25,8 +25,8 @@ import torch
 from absl import app, flags, logging
 
 from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.train.host_memory import keep_freed_memory
 from experiments.benchmarks import networks_torch
-from experiments.benchmarks.host_memory import keep_freed_memory
 
 _NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
 _BATCH = flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")

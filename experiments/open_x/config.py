@@ -27,9 +27,12 @@ def _demo(config):
     config.data.sources.gcs = train_config.source("maze_gcs", "clean")
     config.data.sources.rrt = train_config.source("maze_rrt", "corrupt", sigma_min=0.1)
     config.data.observation = ("state", "goal")
+    config.data.padding = "hold"  # actions are positions: at the goal the robot stays
     config.model = ml_collections.ConfigDict(
         {"name": "unet", "features": (32, 64, 128), "kernel_size": 5}
     )
+    # Its clock puts more samples near sigma = 1, where the choice of a route is made.
+    config.schedule.name = "cosine"
     config.train.steps = 12_000
     config.train.batch_size = 128
     config.objective.prediction = "v"

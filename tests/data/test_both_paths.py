@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, noise_first, sources
+from ambient_jax.data import device, noise_first, pipeline, sources
 
 N, BINS = 10**6, 20
 VP = schedules.vp()
@@ -66,3 +66,24 @@ def test_a_million_draws_on_both_paths_follow_the_law(make_config, name):
     # Same seed, step and row: the same choice, down to the bit.
     np.testing.assert_array_equal(sigma[:1000], batch["sigma"][:1000])
     np.testing.assert_array_equal(source[:1000], batch["source"][:1000])
+
+
+@pytest.mark.parametrize(("padding", "masked"), [("mask", True), ("hold", False)])
+def test_padding_is_the_same_on_both_paths(make_config, padding, masked):
+    law = mixing.CoTraining()
+    config = make_config({"demos": ([3, 5, 2], "clean", {})}, horizon=5, padding=padding)
+    prepared = sources.prepare(config, law)
+    data = device.load_device_data(prepared)
+    sampled = jax.jit(prepared.sampler(law, VP))(data, jax.random.key(0), 0, jnp.arange(200))
+    stream = pipeline.stream_batches(prepared, law, VP, seed=0, batch_size=200)
+    streamed = next(stream)
+    stream.close()
+    for batch in (sampled, streamed):
+        lengths = np.array([3, 5, 2])[np.asarray(batch["id"])[:, 1]]
+        inside = np.asarray(batch["id"])[:, 2:] + np.arange(5) < lengths[:, None]
+        np.testing.assert_array_equal(batch["mask"], inside if masked else True)
+        # Beyond the end the last action is repeated, whatever the mask says.
+        for actions, valid in zip(np.asarray(batch["action"]), inside, strict=True):
+            np.testing.assert_array_equal(
+                actions[~valid], np.tile(actions[valid][-1], (sum(~valid), 1))
+            )
