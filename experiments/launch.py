@@ -50,7 +50,6 @@ def _main(experiment: str, argv: list[str]) -> None:
         config = _CONFIG.value
         config_lib.check(config)
         workdir = _WORKDIR.value or os.path.join("runs", experiment, config.name)
-        parallel.use_all_cores(config.train.batch_size)
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         task = tasks.get(config.task.name)
         if task:

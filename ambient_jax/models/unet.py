@@ -44,15 +44,16 @@ class ResidualBlock(nn.Module):
 class UNet1D(nn.Module):
     """Conditional 1-D U-Net over the horizon.
 
-    Each level has two residual blocks; between levels the length is halved, rounding up, and on the
-    way back doubled and cropped to the skip's length, so every horizon H >= 1 works and no padded
-    step enters a statistic. All blocks see the same vector (noise-level embedding, condition), so
-    one dense layer computes the scale and shift of all of them.
+    Each level has `blocks` residual blocks; between levels the length is halved, rounding up, and
+    on the way back doubled and cropped to the skip's length, so every horizon H >= 1 works and no
+    padded step enters a statistic. All blocks see the same vector (noise-level embedding,
+    condition), so one dense layer computes the scale and shift of all of them.
 
     Attributes:
         features: channels of each level, multiples of `groups`.
         kernel_size: odd width of the residual blocks' convolutions.
         groups: groups of the normalisations.
+        blocks: residual blocks of each level on the way down, in the middle and on the way up.
         embed_dim: size of the noise-level embedding, even.
         dtype: of the computation; parameters, statistics and the output are float32.
     """
@@ -60,6 +61,7 @@ class UNet1D(nn.Module):
     features: tuple[int, ...] = (64, 128, 256)
     kernel_size: int = 5
     groups: int = 8
+    blocks: int = 2
     embed_dim: int = 128
     dtype: Dtype = jnp.float32
 
@@ -86,18 +88,18 @@ class UNet1D(nn.Module):
         h = x_t.astype(self.dtype)
         skips = []
         for level, width in enumerate(self.features):
-            h = block(h, width, f"down_{level}_0")
-            h = block(h, width, f"down_{level}_1")
+            for i in range(self.blocks):
+                h = block(h, width, f"down_{level}_{i}")
             skips.append(h)
             if level < levels - 1:
                 h = Conv1D(width, 3, stride=2, dtype=self.dtype, name=f"downsample_{level}")(h)
-        h = block(h, self.features[-1], "middle_0")
-        h = block(h, self.features[-1], "middle_1")
+        for i in range(self.blocks):
+            h = block(h, self.features[-1], f"middle_{i}")
         for level in reversed(range(1, levels)):
             width = self.features[level - 1]
             h = jnp.concatenate([h, skips[level]], axis=-1)
-            h = block(h, width, f"up_{level}_0")
-            h = block(h, width, f"up_{level}_1")
+            for i in range(self.blocks):
+                h = block(h, width, f"up_{level}_{i}")
             h = UpConv1D(width, dtype=self.dtype, name=f"upsample_{level}")(h)
             h = h[:, : skips[level - 1].shape[1]]
         h = Conv1D(self.features[0], self.kernel_size, dtype=self.dtype, name="final_conv")(h)
@@ -106,7 +108,7 @@ class UNet1D(nn.Module):
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
-        check_positive("UNet1D", groups=self.groups, embed_dim=self.embed_dim)
+        check_positive("UNet1D", groups=self.groups, embed_dim=self.embed_dim, blocks=self.blocks)
         if not self.features:
             raise ValueError("UNet1D features is empty; expected one width per level.")
         for width in self.features:
@@ -129,9 +131,8 @@ class UNet1D(nn.Module):
             )
 
     def _block_widths(self) -> list[int]:
-        down = [width for width in self.features for _ in range(2)]
-        up = [width for width in reversed(self.features[:-1]) for _ in range(2)]
-        return down + 2 * [self.features[-1]] + up
+        levels = [*self.features, self.features[-1], *reversed(self.features[:-1])]
+        return [width for width in levels for _ in range(self.blocks)]
 
 
 def _cumulative(widths: list[int]) -> list[int]:

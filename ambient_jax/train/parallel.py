@@ -6,7 +6,6 @@ Every array that a pmapped function takes has a leading axis of local devices. W
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -45,21 +44,6 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
         jax.local_device_count(),
         jax.device_count(),
     )
-
-
-def use_all_cores(batch_size: int) -> int:
-    """Makes several CPU devices, one a core, on which the batch divides; returns their number.
-
-    XLA's CPU client runs most of a small network's operations on one thread, so a core each for
-    parts of the batch is nearly as many times faster. Call it before any other use of JAX; it
-    does nothing to accelerators, nor where XLA_FLAGS sets the number.
-    """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return jax.local_device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = max(n for n in range(1, (cores or 1) + 1) if batch_size % n == 0)
-    jax.config.update("jax_num_cpu_devices", devices)
-    return devices
 
 
 def rows_per_device(batch_size: int) -> int:

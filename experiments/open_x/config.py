@@ -29,11 +29,11 @@ def _demo(config):
     config.data.observation = ("state", "goal")
     config.data.padding = "hold"  # actions are positions: at the goal the robot stays
     config.model = ml_collections.ConfigDict(
-        {"name": "unet", "features": (32, 64, 128), "kernel_size": 5}
+        {"name": "unet", "features": (32, 64, 128), "blocks": 1}
     )
     # Its clock puts more samples near sigma = 1, where the choice of a route is made.
     config.schedule.name = "cosine"
-    config.train.steps = 12_000
+    config.train.steps = 10_500
     config.train.batch_size = 128
     config.objective.prediction = "v"
     config.task = ml_collections.ConfigDict(

@@ -42,6 +42,16 @@ def test_parameters_do_not_depend_on_the_horizon():
     assert short == long
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_each_level_has_as_many_blocks_as_asked(blocks):
+    module = UNet1D(features=(8, 12), groups=4, embed_dim=8, blocks=blocks)
+    params = jax.eval_shape(module.init, jax.random.key(0), *inputs(4))["params"]
+    expected = {f"{at}_{i}" for at in ("down_0", "down_1", "middle", "up_1") for i in range(blocks)}
+    assert {n for n, p in params.items() if "conv_0" in p} == expected
+    # Scale and shift of every block: 8 + 12 down, 12 in the middle, 8 up.
+    assert params["film"]["kernel"].shape[1] == 2 * blocks * (8 + 12 + 12 + 8)
+
+
 def test_one_level_is_a_network_without_resampling():
     module = UNet1D(features=(8,), groups=2, embed_dim=4)
     params = jax.eval_shape(module.init, jax.random.key(0), *inputs(4))["params"]

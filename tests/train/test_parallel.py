@@ -1,7 +1,4 @@
-import os
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -95,25 +92,3 @@ def test_unreplicated_arrays_are_copies():
         state = step(state)
     np.testing.assert_array_equal(host["a"], np.zeros(4))
     assert host["a"].flags.owndata or host["a"].base.flags.owndata
-
-
-@pytest.mark.parametrize(("batch", "expected"), [(128, "many"), (1, 1), (7 * 11 * 13, "many")])
-def test_one_cpu_device_a_core_as_far_as_the_batch_divides(batch, expected):
-    code = (
-        "import os; os.environ.pop('XLA_FLAGS', None)\n"
-        "from ambient_jax.train import parallel; import jax\n"
-        f"n = parallel.use_all_cores({batch}); cores = len(os.sched_getaffinity(0))\n"
-        f"assert jax.local_device_count() == n <= cores and {batch} % n == 0, n\n"
-        f"print(n, cores, parallel.rows_per_device({batch}))"
-    )
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    devices, cores, rows = map(int, done.stdout.split())
-    assert devices * rows == batch
-    if expected == "many" and cores in (2, 4, 8) and batch == 128:
-        assert devices == cores
-    if expected == 1:
-        assert devices == 1

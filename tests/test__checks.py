@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from ambient_jax import _checks
+
+
+def test_the_nearest_name_is_suggested_and_nothing_far():
+    assert _checks.nearest("cosin", ["vp", "cosine"]) == "; did you mean 'cosine'?"
+    assert _checks.nearest("xyz", ["vp", "cosine"]) == ""
+
+
+def test_one_of():
+    _checks.one_of("law", "a", ["a", "b"])
+    with pytest.raises(ValueError, match="law is 'c', expected one of a, b"):
+        _checks.one_of("law", "c", ["a", "b"])
+
+
+def test_same_shape_names_the_odd_one_and_skips_none():
+    _checks.same_shape(h=np.zeros((2, 3)), x0=np.zeros((2, 3)), mask=None)
+    with pytest.raises(ValueError, match=r"x0 has shape \(3,\), expected h's \(2, 3\)"):
+        _checks.same_shape(h=np.zeros((2, 3)), x0=np.zeros(3))
+
+
+def test_scalar():
+    _checks.scalar(sigma=0.3, sigma_min=np.float32(0.1), sigma_max=None)
+    with pytest.raises(ValueError, match=r"sigma has shape \(4,\), expected a scalar"):
+        _checks.scalar(sigma=np.zeros(4))
