@@ -33,9 +33,11 @@ def _demo(config):
     )
     # Its clock puts more samples near sigma = 1, where the choice of a route is made.
     config.schedule.name = "cosine"
-    config.train.steps = 10_500
+    config.train.steps = 10_000
     config.train.batch_size = 128
     config.objective.prediction = "v"
+    config.policy.solver = "ddpm"  # at 50 steps each, smoother than ddim, as successful
+    config.policy.steps = 50
     config.task = ml_collections.ConfigDict(
         {
             "name": "maze",
