@@ -50,7 +50,7 @@ def test_from_planning_to_the_report_and_again(tmp_path):
     assert done.returncode == 0, done.stderr
     workdir = tmp_path / "runs" / "open_x" / "debug"
     rows = (workdir / "report" / "table.md").read_text().splitlines()
-    assert rows[0].startswith("| policy") and rows[2].startswith("| ambient, ddim 2 steps")
+    assert rows[0].startswith("| policy") and rows[2].startswith("| ambient, ddpm 2 steps")
     assert rows[3].startswith("| data: gcs") and rows[4].startswith("| data: rrt")
     assert rows[0] in done.stdout
     results = json.loads((workdir / "report" / "results.json").read_text())
