@@ -5,7 +5,7 @@
 * ``state``       step, parameters, optimizer, metric sums
 * ``ema_params``  what a policy loads
 * ``data``        position of the input stream, one file a host (absent when data live on device)
-* ``assets``      JSON: config, normalisation statistics, git revision, format version
+* ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
 A checkpoint appears under its name only when it is complete; a killed save leaves nothing to load.
 """
@@ -201,11 +201,14 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
     }
 
 
-def make_assets(config: ml_collections.ConfigDict, statistics: dict) -> dict:
-    """The JSON saved with every checkpoint."""
+def make_assets(
+    config: ml_collections.ConfigDict, statistics: str, data: dict[str, str] | None = None
+) -> dict:
+    """The JSON saved with every checkpoint; ``data`` are fingerprints of the sources."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,
+        "data": data or {},
         "version": __version__,
         "git_revision": git_revision(),
     }

@@ -18,7 +18,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, sources
+from ambient_jax.data import device, pipeline, sources
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import checkpoint, loop, metrics, parallel
 from ambient_jax.train import config as config_lib
@@ -70,7 +70,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     saver = checkpoint.Checkpointer(workdir / "checkpoints", keep=config.train.keep)
     start, position = 0, None
     if (latest := saver.latest_step()) is not None:
-        _check_same_run(saver.assets(latest)["config"], config, workdir)
+        assets = saver.assets(latest)
+        _check_same_run(assets["config"], config, workdir)
+        _check_same_data(assets["data"], prepared, workdir)
         state, position = saver.restore(latest, shapes)
         start = int(state.step)
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
@@ -81,7 +83,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         return Result(start, "")
 
     _write_config(config, workdir)
-    assets = checkpoint.make_assets(config, prepared.normalizer.to_json())
+    assets = checkpoint.make_assets(config, prepared.normalizer.to_json(), _fingerprints(prepared))
     if config.data.placement == "device":
         data = parallel.replicate(device.load_device_data(prepared))
         step_fn = parallel.lift_resident(train_step, prepared.sampler(law, schedule), rows, key)
@@ -89,8 +91,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         where = lambda: None  # noqa: E731
     else:
         step_fn = parallel.lift_streamed(train_step, key)
-        from ambient_jax.data import pipeline
-
         batches = pipeline.stream_batches(
             prepared,
             law,
@@ -102,6 +102,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             put=parallel.shard,
         )
         if position is not None:
+            if len(position) != jax.process_count():
+                raise ValueError(
+                    f"workdir {workdir} was trained by {len(position)} hosts, this run has "
+                    f"{jax.process_count()}: resume a stream on as many hosts"
+                )
             batches.set_state(position[jax.process_index()])
         where = lambda: _all_hosts(batches.get_state())  # noqa: E731
 
@@ -189,6 +194,19 @@ def _check_same_run(saved: dict, config: ml_collections.ConfigDict, workdir: pat
             raise ValueError(
                 f"workdir {workdir} holds a run with {name} = {saved.get(name)!r}, this one has "
                 f"{now.get(name)!r}: give another --workdir, or the same config to resume"
+            )
+
+
+def _fingerprints(prepared) -> dict[str, str]:
+    return {name: dataset.fingerprint for name, dataset in prepared.datasets.items()}
+
+
+def _check_same_data(saved: dict[str, str], prepared, workdir: pathlib.Path) -> None:
+    for name, now in _fingerprints(prepared).items():
+        if saved.get(name) != now:
+            raise ValueError(
+                f"workdir {workdir} was trained on other data of source {name!r} than lie at "
+                f"{prepared.datasets[name].directory}: give another --workdir, or the old data"
             )
 
 

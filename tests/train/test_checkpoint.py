@@ -39,7 +39,14 @@ def test_a_saved_state_comes_back_whole(saved):
     assert position == [{"step": 7}]
     assets = saver.assets(7)
     assert assets["statistics"] == '{"a": 1}' and assets["config"]["name"] == "x"
-    assert set(assets) == {"config", "statistics", "version", "git_revision", "format"}
+    assert set(assets) == {
+        "config",
+        "statistics",
+        "data",
+        "version",
+        "git_revision",
+        "format",
+    }
     saver.close()
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import shutil
 import signal
 
 import pytest
@@ -71,7 +72,24 @@ def test_another_config_is_refused_on_the_same_workdir(toy_data, tmp_path):
     wider.model.features = (8, 8)
     with pytest.raises(ValueError, match="model.features"):
         trainer.train(wider, tmp_path)
+    elsewhere = worker_module.config_for(job)
+    elsewhere.data.root = "/"
+    elsewhere.data.sources.good.path = toy_data["bad"]
+    with pytest.raises(ValueError, match="data.root|sources.good.path"):
+        trainer.train(elsewhere, tmp_path)
     # What does not touch the training may change; a finished run returns at once.
     same = worker_module.config_for(job)
     same.policy.steps = 3
     assert trainer.train(same, tmp_path) == (10, "")
+
+
+def test_other_data_under_the_same_path_are_refused(toy_data, tmp_path):
+    copy = {name: str(tmp_path / name / "1.0.0") for name in toy_data}
+    for name, path in toy_data.items():
+        shutil.copytree(path, copy[name])
+    job = {"workdir": "", "data": copy, "changes": {"train.steps": 10}}
+    trainer.train(worker_module.config_for(job), tmp_path / "run")
+    shutil.rmtree(copy["bad"])
+    shutil.copytree(toy_data["good"], copy["bad"])
+    with pytest.raises(ValueError, match="other data of source 'bad' than lie at"):
+        trainer.train(worker_module.config_for(job), tmp_path / "run")
