@@ -13,8 +13,8 @@ class ObservationEncoder(nn.Module):
     """Low-dimensional observation histories, as waves of several lengths, through dense layers.
 
     The backbone sees the condition only through scales and shifts that are linear in it. Positions
-    need more: on maze data, sines and cosines of the inputs and a hidden layer reach the loss of a
-    plain concatenation in two thirds of the steps, at every noise level, for 2% more time.
+    need more: on maze data (one run each, one hidden layer of 128), this reached at step 3000 about
+    the loss that plain concatenation had at step 4000, at every noise level.
 
     Attributes:
         frequencies: number of octaves; a normalised input x in about [-1, 1] adds sin(pi 2^k x) and
