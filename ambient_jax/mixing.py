@@ -218,15 +218,23 @@ def ben_david_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
     return jnp.where(enough | (radicand <= 0), 1.0, jnp.minimum(nu, 1.0))
 
 
-def effective_bounds(law: Law, sources: Sources) -> Sources:
-    """The sources with the bounds that the law obeys: laws that ignore bounds make all clean-like.
+def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
+    """The same P(source | sigma) in its simplest form.
 
-    Data-first sampling must restrict sigma by these, or it could not reach all that the law does.
+    Filtering, CoTraining and Reweighted are Ambient over sources of other weights without bounds,
+    so all four are one program that differs in arrays. Other laws come back as they are. Whoever
+    restricts sigma must use these bounds, or it could not reach all that the law does.
     """
-    if isinstance(law, Filtering | CoTraining | Reweighted):
-        everywhere = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
-        return sources._replace(sigma_min=everywhere[0], sigma_max=everywhere[1])
-    return sources
+    if not isinstance(law, Filtering | CoTraining | Reweighted):
+        return law, sources
+    weight = sources.weight
+    clean, corrupt = jnp.where(sources.clean, weight, 0), jnp.where(sources.clean, 0, weight)
+    if isinstance(law, Filtering):
+        weight = clean
+    elif isinstance(law, Reweighted):
+        weight = _shares(law.alpha, clean, corrupt)
+    everywhere = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
+    return Ambient(), Sources(weight, *everywhere, sources.clean)
 
 
 def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
@@ -240,17 +248,19 @@ def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
     Returns:
       Probabilities [K] that sum to 1, or all 0 where the law admits nothing (see ``check_law``).
     """
-    bounded = effective_bounds(law, sources)
-    keep = admission.admissible(sigma, bounded.sigma_min, bounded.sigma_max)
+    law, sources = resolve(law, sources)
+    keep = admission.admissible(sigma, sources.sigma_min, sources.sigma_max)
     mass = jnp.where(keep, sources.weight, 0)
-    clean, corrupt = jnp.where(sources.clean, mass, 0), jnp.where(sources.clean, 0, mass)
-    if isinstance(law, Filtering):
-        return _normalise(clean)
-    if isinstance(law, CoTraining | Ambient):
+    if isinstance(law, Ambient):
         return _normalise(mass)
+    clean, corrupt = jnp.where(sources.clean, mass, 0), jnp.where(sources.clean, 0, mass)
     if isinstance(law, Exclusive):
         return _normalise(jnp.where(jnp.sum(corrupt) > 0, corrupt, clean))
-    alpha = law.alpha if isinstance(law, Reweighted) else law.alpha(sigma)
+    return _shares(law.alpha(sigma), clean, corrupt)
+
+
+def _shares(alpha, clean, corrupt):
+    """Mass alpha on the clean group, the rest on the corrupt; all on one if the other is empty."""
     alpha = jnp.where(jnp.sum(clean) > 0, jnp.where(jnp.sum(corrupt) > 0, alpha, 1.0), 0.0)
     return alpha * _normalise(clean) + (1 - alpha) * _normalise(corrupt)
 
@@ -290,11 +300,11 @@ def sample_data_first(
     Returns:
       sigma, source, and the importance weight that makes weighted losses agree with ``sample``.
     """
+    law, sources = resolve(law, sources)
     pick, level = jax.random.split(key)
     source = _categorical(jax.random.uniform(pick), sources.weight)
-    bounded = effective_bounds(law, sources)
     sigma = admission.sample_sigma(
-        level, bounded.sigma_min[source], bounded.sigma_max[source], schedule
+        level, sources.sigma_min[source], sources.sigma_max[source], schedule
     )
     return sigma, source, data_first_weight(law, sigma, source, sources, schedule)
 
@@ -308,10 +318,11 @@ def data_first_weight(
 ) -> Array:
     """P(source | sigma) W |A| / w: makes a data-first stream exact without random access.
 
-    For the ambient law this is ``W |A| / Z(sigma)``, Z the admissible weight at sigma.
+    For the ambient law this is ``W |A| / Z(sigma)``, Z the admissible weight at sigma. Weights and
+    bounds are those of ``resolve``: sources are drawn by them.
     """
-    bounded = effective_bounds(law, sources)
-    extent = admission.measure(bounded.sigma_min[source], bounded.sigma_max[source], schedule)
+    law, sources = resolve(law, sources)
+    extent = admission.measure(sources.sigma_min[source], sources.sigma_max[source], schedule)
     share = sources.weight[source] / jnp.sum(sources.weight)
     probability = source_probabilities(law, sigma, sources)[source]
     return jnp.where(share > 0, probability * extent / jnp.where(share > 0, share, 1), 0.0)

@@ -5,7 +5,9 @@ python -m experiments.<name> --config=experiments/<name>/config.py:<variant> [--
 
 import os
 import sys
+from collections.abc import Callable
 
+import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -22,10 +24,26 @@ _NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "hosts, unless the coo
 _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "this host, unless the coordinator is auto")
 
 
-def run(experiment: str) -> None:
-    """Parses the flags and runs; the same command on the same workdir carries on."""
+def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] | None = None):
+    """Parses the flags and runs; the same command on the same workdir carries on.
+
+    Args:
+      experiment: its package's name.
+      job: ``job(config, workdir)``; by default ``train_and_evaluate``.
+    """
     host_memory.keep_freed_memory()
-    app.run(lambda argv: _main(experiment, argv), flags_parser=_parse)
+    job = job or train_and_evaluate
+    app.run(lambda argv: _main(experiment, job, argv), flags_parser=_parse)
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Builds the task's data, trains one policy and evaluates it."""
+    task = tasks.get(config.task.name)
+    if task:
+        task.build(config)
+    result = trainer.train(config, workdir)
+    if task and not result.signal:
+        task.evaluate(config, workdir)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -37,7 +55,7 @@ def _parse(argv: list[str]) -> list[str]:
         sys.exit(f"error: a --config.<field> flag names no field of the config: {reason}")
 
 
-def _main(experiment: str, argv: list[str]) -> None:
+def _main(experiment: str, job: Callable, argv: list[str]) -> None:
     console.setup()
     with console.one_line_errors():
         if len(argv) > 1:
@@ -51,9 +69,4 @@ def _main(experiment: str, argv: list[str]) -> None:
         config_lib.check(config)
         workdir = _WORKDIR.value or os.path.join("runs", experiment, config.name)
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        task = tasks.get(config.task.name)
-        if task:
-            task.build(config)
-        result = trainer.train(config, workdir)
-        if task and not result.signal:
-            task.evaluate(config, workdir)
+        job(config, workdir)

@@ -130,7 +130,7 @@ def sample_batch(
     observation, action, mask = chunk.gather(
         data.steps, position, start, data.end[position], history, horizon, padding=padding
     )
-    bounded = mixing.effective_bounds(law, data.sources)
+    _, bounded = mixing.resolve(law, data.sources)
     return {
         "observation": observation,
         "action": action,

@@ -135,7 +135,7 @@ class _BatchIterator(grain.DatasetIterator):
             prepared.sources,
             schedule,
         )
-        bounded = mixing.effective_bounds(law, prepared.sources)
+        _, bounded = mixing.resolve(law, prepared.sources)
         self._bounds = np.asarray(bounded.sigma_min), np.asarray(bounded.sigma_max)
         self._step = 0
         data = [

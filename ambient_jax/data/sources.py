@@ -47,6 +47,11 @@ class Prepared:
         return np.asarray([self.statistics[n].num_steps for n in self.names])
 
     @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the data of each source, by name."""
+        return {name: dataset.fingerprint for name, dataset in self.datasets.items()}
+
+    @property
     def action_dim(self) -> int:
         """D."""
         return self._dims[chunk.ACTION]
@@ -138,16 +143,26 @@ def prepare(
         )
     _check_shapes(found)
     _check_lengths(found, config.horizon)
-    names = tuple(specs)
-    sources = mixing.make_sources(
-        [found[n].num_steps * specs[n]["weight"] for n in names],
-        [specs[n]["role"] == "clean" for n in names],
-        [specs[n]["sigma_min"] for n in names],
-        [specs[n]["sigma_max"] for n in names],
-    )
-    mixing.check_law(law, sources, names)
+    sources = mixture(config, law, found)
     scaling = normalizer.make_normalizer(found, config.normalization, config.normalize_per)
-    return Prepared(names, datasets, found, transforms, scaling, sources, config)
+    return Prepared(tuple(specs), datasets, found, transforms, scaling, sources, config)
+
+
+def mixture(
+    config: ml_collections.ConfigDict,
+    law: mixing.Law,
+    found: Mapping[str, statistics.SourceStatistics],
+) -> mixing.Sources:
+    """Weights, bounds and roles of a data section, checked against the law; see ``prepare``."""
+    specs = _specs(config)
+    sources = mixing.make_sources(
+        [found[n].num_steps * spec["weight"] for n, spec in specs.items()],
+        [spec["role"] == "clean" for spec in specs.values()],
+        [spec["sigma_min"] for spec in specs.values()],
+        [spec["sigma_max"] for spec in specs.values()],
+    )
+    mixing.check_law(law, sources, tuple(specs))
+    return sources
 
 
 def _specs(config):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -164,18 +164,8 @@ class Policy:
 
     def chunk(self, params: Any, observation: Observation, keys: Array) -> Array:
         """``__call__`` as a pure function, without checks: for use inside other jitted code."""
-        normalised = {
-            name: self.normalizer.normalize(_PREFIX + name, value)
-            for name, value in observation.items()
-        }
-
-        def denoise(x_t, sigma):
-            return self.model.apply(
-                {"params": params}, x_t, jnp.full(len(x_t), sigma, x_t.dtype), normalised
-            )
-
         actions = solvers.solve(
-            denoise,
+            self.denoiser(params, observation),
             keys,
             (self.horizon, self.normalizer.shift["action"].shape[-1]),
             solver=self.solver,
@@ -186,6 +176,19 @@ class Policy:
             eta=self.eta,
         )
         return self.normalizer.unnormalize("action", actions)
+
+    def denoiser(self, params: Any, observation: Observation) -> Callable[[Array, Array], Array]:
+        """``denoise(x_t, sigma)`` of ``solvers.solve`` for observations in data units."""
+        normalised = {
+            name: self.normalizer.normalize(_PREFIX + name, value)
+            for name, value in observation.items()
+        }
+
+        def denoise(x_t, sigma):
+            sigma = jnp.broadcast_to(sigma, len(x_t)).astype(x_t.dtype)
+            return self.model.apply({"params": params}, x_t, sigma, normalised)
+
+        return denoise
 
     @functools.cached_property
     def _jitted(self):

@@ -67,7 +67,8 @@ def solve(
     prediction: str = "eps",
     clip: float | None = None,
     eta: float = 0.0,
-) -> Array:
+    trace: bool = False,
+) -> Array | tuple[Array, Array]:
     """Draws samples by solving the reverse process.
 
     Args:
@@ -82,9 +83,10 @@ def solve(
       clip: bound > 0 on |x0_hat|, for data normalised to [-1, 1]; None = no bound. The noise that
         is left is computed from the clipped value.
       eta: of ddim, in [0, 1].
+      trace: also return what the samples were thought to be on the way.
 
     Returns:
-      Samples x0 [B, H, D].
+      Samples x0 [B, H, D]; with ``trace``, also x0_hat [n, B, H, D] at the levels before 0.
 
     Raises:
       ValueError: for unknown names, options out of range, or a single key.
@@ -121,24 +123,26 @@ def solve(
         def step(x, now, then, index):
             x0, eps = split(x, now)
             if not noisiness:
-                return schedules.signal(then) * x0 + then * eps
+                return schedules.signal(then) * x0 + then * eps, x0
             # (now^2 - then^2) / (1 - then^2) is the variance added from `then` to `now`.
             added = (now - then) * (now + then) / ((1 - then) * (1 + then))
             spread = noisiness * then / now * jnp.sqrt(added)
             kept = jnp.sqrt(jnp.maximum(then**2 - spread**2, 0))
             z = _noise(keys, index + 1, shape)
-            return schedules.signal(then) * x0 + kept * eps + spread * z
+            return schedules.signal(then) * x0 + kept * eps + spread * z, x0
 
     def body(x, interval):
-        return step(x, *interval), None
+        x, x0 = step(x, *interval)
+        return x, x0 if trace else None
 
     # One scan over all intervals: the network is compiled once (heun: twice).
-    x, _ = jax.lax.scan(body, initial_noise(keys, shape), (grid[:-1], grid[1:], jnp.arange(steps)))
-    return x
+    intervals = grid[:-1], grid[1:], jnp.arange(steps)
+    x, path = jax.lax.scan(body, initial_noise(keys, shape), intervals)
+    return (x, path) if trace else x
 
 
 def _heun(split, x, now, then):
-    """One step in y = x / alpha, s = sigma / alpha, where dy/ds = eps."""
+    """One step in y = x / alpha, s = sigma / alpha, where dy/ds = eps; and x0_hat before it."""
     x0, eps = split(x, now)
     alpha_now, alpha_then = schedules.signal(now), schedules.signal(then)
     width = then / alpha_then - now / alpha_now
@@ -148,4 +152,4 @@ def _heun(split, x, now, then):
         slope = (eps + split(euler, then)[1]) / 2
         return alpha_then * (x / alpha_now + width * slope)
 
-    return jax.lax.cond(then > 0, corrected, lambda: x0)
+    return jax.lax.cond(then > 0, corrected, lambda: x0), x0

@@ -68,6 +68,15 @@ class Checkpointer:
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
+    def all_steps(self) -> list[int]:
+        return list(self._manager.all_steps())
+
+    def drop_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps."""
+        for later in self.all_steps():
+            if later > step:
+                self._manager.delete(later)
+
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
         """Saves a host copy of the state (as from ``parallel.unreplicate``); returns at once."""
         if step in self._manager.all_steps():

@@ -57,11 +57,11 @@ def rows_per_device(batch_size: int) -> int:
     return batch_size // devices
 
 
-def replicate(tree: Any) -> Any:
-    """Puts a copy of the tree on every local device (leading axis of devices)."""
-    devices = jax.local_devices()
+def replicate(tree: Any, count: int | None = None) -> Any:
+    """Puts a copy of the tree on every local device, or the first ``count`` (leading axis)."""
+    devices = jax.local_devices()[:count]
     stacked = jax.tree.map(lambda x: np.broadcast_to(x, (len(devices), *np.shape(x))), tree)
-    return jax.pmap(lambda x: x, axis_name=AXIS)(stacked)
+    return jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)(stacked)
 
 
 def unreplicate(tree: Any) -> Any:
@@ -120,3 +120,52 @@ def any_host(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def policy_devices(policies: int) -> int:
+    """The largest number of local devices that K policies divide over evenly."""
+    return max(d for d in range(1, jax.local_device_count() + 1) if policies % d == 0)
+
+
+def spread(tree: Any) -> Any:
+    """Splits the leading axis of K policies over devices: [K, ...] to [devices, K/devices, ...]."""
+
+    def split(x):
+        devices = policy_devices(x.shape[0])
+        return x.reshape(devices, x.shape[0] // devices, *x.shape[1:])
+
+    return jax.pmap(lambda x: x)(jax.tree.map(split, tree))
+
+
+def gather(tree: Any) -> Any:
+    """Undoes ``spread``, on the host; real copies, as the buffers are donated later."""
+    return jax.tree.map(lambda x: np.array(x).reshape(-1, *x.shape[2:]), tree)
+
+
+def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: int) -> Callable:
+    """``step(states, (data, sources, keys)) -> states`` for policies that never talk to each other.
+
+    States, sources and keys are ``spread``; the data are on each device once ([devices, ...]).
+    Row for row a policy's batches are those that it has alone.
+    """
+
+    def one(state, data, sources, key):
+        batch = sampler(data._replace(sources=sources), key, state.step, jnp.arange(rows))
+        return train_step(state, batch, key)
+
+    many = jax.vmap(one, in_axes=(0, None, 0, 0))
+    return jax.pmap(
+        lambda states, inputs: many(states, *inputs),
+        donate_argnums=0,
+        devices=jax.local_devices()[:devices],
+    )
+
+
+def lift_take_policy_sums(empty: Any) -> Callable:
+    """``states -> (states with empty sums, sums)`` of ``spread`` states, without waiting."""
+
+    def take(states):
+        clear = lambda new, old: jnp.broadcast_to(new, old.shape)  # noqa: E731
+        return states.replace(sums=jax.tree.map(clear, empty, states.sums)), states.sums
+
+    return jax.pmap(take, donate_argnums=0)

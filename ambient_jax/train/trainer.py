@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +19,10 @@ from jax.experimental import multihost_utils
 from ambient_jax import mixing, schedules
 from ambient_jax.data import device, pipeline, sources
 from ambient_jax.models.denoiser import build_denoiser
-from ambient_jax.train import checkpoint, loop, metrics, parallel
+from ambient_jax.train import checkpoint, loop, metrics, parallel, runs
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
-
-# Sections that may differ from the checkpoint's when a run resumes: they do not touch the training.
-_FREE = ("name", "policy", "task")
 
 
 class Result(NamedTuple):
@@ -45,56 +41,40 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     Raises:
       ValueError: for a config or data that cannot work, or a workdir of another config.
     """
-    config_lib.check(config)
-    workdir = pathlib.Path(workdir)
-    schedule, law = build(schedules, config.schedule), build(mixing, config.law)
-    objective = step_lib.Objective(**config.objective, schedule=schedule)
+    parts = assemble(config, parallel.AXIS)
+    workdir, prepared = pathlib.Path(workdir), parts.prepared
     rows = parallel.rows_per_device(config.train.batch_size)
-    prepared = sources.prepare(config.data, law)
-
-    model = build_denoiser(config.model)
     key = jax.random.key(config.seed)
-    optimizer = state_lib.make_optimizer(config.train)
-    train_step = step_lib.make_train_step(
-        objective,
-        lambda params, *inputs: model.apply({"params": params}, *inputs),
-        optimizer,
-        ema_limit=config.train.ema,
-        accumulation=config.train.accumulation,
-        axis_name=parallel.AXIS,
-    )
-    create = functools.partial(initial_state, model, prepared, config, optimizer)
-    shapes = jax.eval_shape(create)
-    logging.info("%s", describe(config, prepared, shapes.params))
+    logging.info("%s", describe(config, parts))
 
     saver = checkpoint.Checkpointer(workdir / "checkpoints", keep=config.train.keep)
     start, position = 0, None
     if (latest := saver.latest_step()) is not None:
-        assets = saver.assets(latest)
-        _check_same_run(assets["config"], config, workdir)
-        _check_same_data(assets["data"], prepared, workdir)
-        state, position = saver.restore(latest, shapes)
+        runs.check_same(saver.assets(latest), config, prepared, workdir)
+        state, position = saver.restore(latest, parts.shapes)
         start = int(state.step)
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
     else:
-        state = jax.jit(create)()
+        state = jax.jit(parts.create)(key)
     if start >= config.train.steps:
         saver.close()
         return Result(start, "")
 
-    _write_config(config, workdir)
-    assets = checkpoint.make_assets(config, prepared.normalizer.to_json(), _fingerprints(prepared))
+    if jax.process_index() == 0:
+        runs.write_config(config, workdir)
+    assets = checkpoint.make_assets(config, prepared.normalizer.to_json(), prepared.fingerprints)
     if config.data.placement == "device":
         data = parallel.replicate(device.load_device_data(prepared))
-        step_fn = parallel.lift_resident(train_step, prepared.sampler(law, schedule), rows, key)
+        sampler = prepared.sampler(parts.law, parts.schedule)
+        step_fn = parallel.lift_resident(parts.train_step, sampler, rows, key)
         batches: Iterator[Any] = itertools.repeat(data)
         where = lambda: None  # noqa: E731
     else:
-        step_fn = parallel.lift_streamed(train_step, key)
+        step_fn = parallel.lift_streamed(parts.train_step, key)
         batches = pipeline.stream_batches(
             prepared,
-            law,
-            schedule,
+            parts.law,
+            parts.schedule,
             seed=config.seed,
             batch_size=config.train.batch_size,
             process_index=jax.process_index(),
@@ -143,71 +123,72 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     return Result(step, stopped)
 
 
+class Parts(NamedTuple):
+    """What a config is made into.
+
+    Attributes:
+      prepared: its data.
+      law, schedule: its mixing law and noise schedule.
+      create: ``key -> TrainState`` at step 0; the same on every host.
+      shapes: of that state.
+      train_step: pure, of one device (``step.make_train_step``).
+    """
+
+    prepared: sources.Prepared
+    law: mixing.Law
+    schedule: schedules.Schedule
+    create: Callable[[jax.Array], state_lib.TrainState]
+    shapes: state_lib.TrainState
+    train_step: Callable
+
+
+def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
+    """Checks the config, opens its data and builds its parts; raises ValueError, see ``train``."""
+    config_lib.check(config)
+    schedule, law = build(schedules, config.schedule), build(mixing, config.law)
+    objective = step_lib.Objective(**config.objective, schedule=schedule)
+    prepared = sources.prepare(config.data, law)
+    model = build_denoiser(config.model)
+    optimizer = state_lib.make_optimizer(config.train)
+    train_step = step_lib.make_train_step(
+        objective,
+        lambda params, *inputs: model.apply({"params": params}, *inputs),
+        optimizer,
+        ema_limit=config.train.ema,
+        accumulation=config.train.accumulation,
+        axis_name=axis_name,
+    )
+
+    def create(key):
+        history, horizon = config.data.history, config.data.horizon
+        observation = {n: jnp.zeros((1, history, d)) for n, d in prepared.observation_dims.items()}
+        chunk = jnp.zeros((1, horizon, prepared.action_dim))
+        variables = model.init(key, chunk, jnp.zeros(1), observation)
+        return state_lib.create(variables["params"], optimizer, len(prepared.names))
+
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    return Parts(prepared, law, schedule, create, shapes, train_step)
+
+
 def build(module: Any, section: ml_collections.ConfigDict) -> Any:
     """A schedule or a law from its config section, ``{"name": ..., **options}``."""
     options = section.to_dict()
     return module.get(options.pop("name"), **options)
 
 
-def initial_state(model, prepared, config, optimizer) -> state_lib.TrainState:
-    """The state at step 0, a function of the seed; the same on every host."""
-    history, horizon = config.data.history, config.data.horizon
-    observation = {n: jnp.zeros((1, history, d)) for n, d in prepared.observation_dims.items()}
-    chunk = jnp.zeros((1, horizon, prepared.action_dim))
-    variables = model.init(jax.random.key(config.seed), chunk, jnp.zeros(1), observation)
-    return state_lib.create(variables["params"], optimizer, len(prepared.names))
-
-
-def describe(config, prepared, params) -> str:
+def describe(config: ml_collections.ConfigDict, parts: Parts) -> str:
     """One line about the run, for the log."""
-    size = sum(p.size for p in jax.tree.leaves(params))
-    sources = ", ".join(
+    size = sum(p.size for p in jax.tree.leaves(parts.shapes.params))
+    prepared = parts.prepared
+    told = ", ".join(
         f"{n} ({'clean' if c else 'corrupt'}, {int(k)} chunks)"
         for n, c, k in zip(prepared.names, prepared.sources.clean, prepared.chunks, strict=True)
     )
     return (
         f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "
         f"law {config.law.name}, {config.objective.loss} loss of {config.objective.prediction}, "
-        f"batch {config.train.batch_size} on {jax.device_count()} devices; sources: {sources}"
+        f"batch {config.train.batch_size} on {jax.device_count()} devices; sources: {told}"
     )
-
-
-def _write_config(config, workdir):
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = workdir / "config.tmp"
-        temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
-        os.replace(temporary, workdir / "config.json")
-
-
-def _flat(tree, prefix=""):
-    if not isinstance(tree, dict):
-        return {prefix[1:]: list(tree) if isinstance(tree, tuple) else tree}
-    return {k: v for n, t in tree.items() for k, v in _flat(t, f"{prefix}.{n}").items()}
-
-
-def _check_same_run(saved: dict, config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    keep = lambda c: {k: v for k, v in _flat(c).items() if k.split(".")[0] not in _FREE}  # noqa: E731
-    saved, now = keep(saved), keep(json.loads(json.dumps(config.to_dict())))
-    for name in sorted(saved.keys() | now.keys()):
-        if saved.get(name) != now.get(name):
-            raise ValueError(
-                f"workdir {workdir} holds a run with {name} = {saved.get(name)!r}, this one has "
-                f"{now.get(name)!r}: give another --workdir, or the same config to resume"
-            )
-
-
-def _fingerprints(prepared) -> dict[str, str]:
-    return {name: dataset.fingerprint for name, dataset in prepared.datasets.items()}
-
-
-def _check_same_data(saved: dict[str, str], prepared, workdir: pathlib.Path) -> None:
-    for name, now in _fingerprints(prepared).items():
-        if saved.get(name) != now:
-            raise ValueError(
-                f"workdir {workdir} was trained on other data of source {name!r} than lie at "
-                f"{prepared.datasets[name].directory}: give another --workdir, or the old data"
-            )
 
 
 def _all_hosts(position: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The maze's two data sets on disk: ``maze_gcs`` (clean) and ``maze_rrt`` (corrupt), in RLDS.
+"""The maze's data sets on disk, in RLDS: ``maze_gcs`` (clean), ``maze_rrt`` (corrupt) and more.
 
 Build them with ``python -m experiments.maze.data --root=DIR`` (30 s on 2 cores).
 """
@@ -59,11 +59,13 @@ def build(
     *,
     clean: int = 100,
     corrupt: int = 5000,
+    shortcut: int = 0,
+    held_out: int = 0,
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Path]:
-    """Plans and writes both data sets below ``root``, unless they are there already.
+    """Plans and writes the data sets below ``root``, unless they are there already.
 
     Each data set remembers what it was built from: one that matches is kept, another is replaced,
     and it appears under its name only when complete. ``workers`` does not change the result.
@@ -72,31 +74,48 @@ def build(
       root: directory of all data sets; created if missing.
       clean: number of GCS plans, at least 1.
       corrupt: number of RRT plans, at least 1.
+      shortcut: number of shortcut RRT plans; 0 for no such data set.
+      held_out: number of GCS and of RRT plans of another seed, to test on; 0 for none.
       seed: of goals and planners.
       workers: processes that plan; see ``planners.generate``.
       progress: show progress bars.
 
     Returns:
-      ``{"gcs": directory, "rrt": directory}`` for ``ambient_jax.data.rlds.open_dataset``.
+      ``{"gcs": directory, "rrt": directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
 
     Raises:
-      ValueError: a count below 1 or a negative seed.
+      ValueError: a count below the least, or a negative seed.
     """
-    counts = {"gcs": clean, "rrt": corrupt}
-    for name, count in counts.items():
-        if count < 1 or seed < 0:
+    least = {"gcs": (clean, 1), "rrt": (corrupt, 1), "shortcut": (shortcut, 0)}
+    least["held_out"] = held_out, 0
+    for name, (count, minimum) in least.items():
+        if count < minimum or seed < 0:
             raise ValueError(
-                f"asked for {count} {name} plans with seed {seed}, expected at least 1 plan and a "
-                "non-negative seed"
+                f"asked for {count} {name} plans with seed {seed}, expected at least {minimum} and "
+                "a non-negative seed"
             )
+    recipes = {
+        "gcs": ("gcs", clean, seed),
+        "rrt": ("rrt", corrupt, seed),
+        "shortcut": ("shortcut", shortcut, seed),
+        "gcs_held_out": ("gcs", held_out, seed + 1),
+        "rrt_held_out": ("rrt", held_out, seed + 1),
+    }
     return {
-        name: _build_one(Path(root), name, count, seed, workers, progress)
-        for name, count in counts.items()
+        name: _build_one(Path(root), f"maze_{name}", *recipe, workers, progress)
+        for name, recipe in recipes.items()
+        if recipe[1]
     }
 
 
 def _build_one(
-    root: Path, planner: str, count: int, seed: int, workers: int | None, progress: bool
+    root: Path,
+    name: str,
+    planner: str,
+    count: int,
+    seed: int,
+    workers: int | None,
+    progress: bool,
 ) -> Path:
     key = {
         "planner": planner,
@@ -107,7 +126,6 @@ def _build_one(
         "dt": DT,
         "world": dataclasses.asdict(WORLD),
     }
-    name = f"maze_{planner}"
     directory = root / name / VERSION
     if _built_from(directory) == json.loads(json.dumps(key)):
         return directory

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
+import jax
+import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -70,24 +72,26 @@ def collides(start: np.ndarray, end: np.ndarray, world: World = WORLD) -> np.nda
 
     Args:
       start: [..., 2] positions in metres.
-      end: [..., 2], broadcasts against ``start``. Non-finite positions collide.
+      end: [..., 2], broadcasts against ``start``. Non-finite positions collide. JAX arrays (of
+        either) are tested in JAX, in its default precision, anything else in NumPy's float64.
       world: use ``WORLD.padded(PADDING)`` for a collision test with padding.
 
     Returns:
       Booleans [...].
     """
-    start, end = np.broadcast_arrays(np.asarray(start, float), np.asarray(end, float))
-    low, high = np.minimum(start, end), np.maximum(start, end)
+    xp = jnp if isinstance(start, jax.Array) or isinstance(end, jax.Array) else np
+    start, end = xp.broadcast_arrays(xp.asarray(start, float), xp.asarray(end, float))
+    low, high = xp.minimum(start, end), xp.maximum(start, end)
     inside = (low > world.low).all(-1) & (high < world.high).all(-1)
 
     left, right, bottom, top = np.asarray(world.boxes, float).reshape(-1, 4).T
     overlap = (high[..., 0:1] >= left) & (low[..., 0:1] <= right)
     overlap &= (high[..., 1:2] >= bottom) & (low[..., 1:2] <= top)
 
-    dx, dy = np.moveaxis((end - start)[..., None], -2, 0)
-    x, y = np.moveaxis(start[..., None], -2, 0)
-    side = [dx * (cy - y) - dy * (cx - x) for cx in (left, right) for cy in (bottom, top)]
-    straddles = (np.minimum.reduce(side) <= 0) & (np.maximum.reduce(side) >= 0)
+    dx, dy = xp.moveaxis((end - start)[..., None], -2, 0)
+    x, y = xp.moveaxis(start[..., None], -2, 0)
+    side = xp.stack([dx * (cy - y) - dy * (cx - x) for cx in (left, right) for cy in (bottom, top)])
+    straddles = (side.min(0) <= 0) & (side.max(0) >= 0)
     return ~inside | (overlap & straddles).any(-1)
 
 

@@ -1,16 +1,23 @@
-"""Runs a policy in the maze, one episode per goal, action chunks executed open loop."""
+"""Runs policies in the maze on the device: all episodes at once, chunks executed open loop."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from experiments.maze.env import MAX_STEPS, MazeVectorEnv
+from experiments.maze.env import GOAL_RADIUS, MAX_STEPS, WORLD, World, collides
 
-Act = Callable[[dict[str, np.ndarray]], np.ndarray]
+Array = jax.Array
+# plan(params, {"state": [N, T, 2], "goal": [N, T, 2]}, keys [N]) -> positions [N, K, 2]
+Plan = Callable[[Any, dict[str, Array], Array], Array]
+# Once this share of the episodes is left, the others leave the batch.
+_KEEP = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,48 +45,127 @@ class Rollouts:
         return [self.positions[i, : self.lengths[i] + 1] for i in chosen]
 
 
-def make_env(num_envs: int, max_steps: int = MAX_STEPS) -> MazeVectorEnv:
-    """The vector environment in the mode ``rollout`` needs: finished episodes wait."""
-    return MazeVectorEnv(num_envs, max_steps=max_steps, autoreset_mode=AutoresetMode.DISABLED)
+class _Episodes(NamedTuple):
+    """The state of N running episodes; ``state`` [N, T, 2] is the history, newest last."""
+
+    state: Array
+    lengths: Array
+    success: Array
+    collided: Array
+    invalid: Array
+
+    @property
+    def finished(self):
+        return self.success | self.collided | self.invalid
 
 
-def rollout(env: MazeVectorEnv, act: Act, goals: np.ndarray, *, history: int = 1) -> Rollouts:
-    """Runs one episode per goal.
+class Simulator:
+    """Rollouts of a planning function, compiled once for all the parameters it is given.
 
-    Args:
-      env: N environments from ``make_env``.
-      act: maps observations ``{"state": [N, history, 2], "goal": [N, history, 2]}`` (float32,
-        oldest first; before the first step the first observation is repeated) to an action chunk
-        [N, K, 2] of absolute positions, of which all K are executed before ``act`` is asked
-        again. Slice the chunk to execute less of it. Always called with all N episodes, so its
-        shapes are static; rows of finished episodes are ignored.
-      goals: [N, 2] in metres.
-      history: number of observations ``act`` sees.
+    The rules are those of ``env.MazeVectorEnv``, in float32.
 
-    Raises:
-      ValueError: the environment resets itself, there is not one goal per environment, or an
-        action chunk has the wrong shape or a non-finite entry in a running episode.
+    Attributes:
+      plan: pure and jittable, see ``Plan``; its observations are float32, oldest first, the first
+        one repeated before the start. All K positions are executed before it is asked again.
+      history: T, observations that ``plan`` sees.
+      max_steps: at most so many steps an episode.
+      world: boxes and start.
     """
-    goals = np.asarray(goals, float)
-    if env.metadata["autoreset_mode"] != AutoresetMode.DISABLED:
-        raise ValueError("rollout needs an environment that does not reset itself: use make_env")
-    if goals.shape != (env.num_envs, 2):
-        raise ValueError(f"goals have shape {goals.shape}, expected ({env.num_envs}, 2)")
-    observation, _ = env.reset(options={"goal": goals})
-    seen = {name: np.repeat(value[:, None], history, 1) for name, value in observation.items()}
-    positions, lengths = [observation["state"]], np.zeros(env.num_envs, int)
-    while not env.finished.all():
-        chunk = np.asarray(act(seen))
-        if chunk.ndim != 3 or chunk.shape[::2] != (env.num_envs, 2) or not chunk.size:
-            raise ValueError(f"act returned shape {chunk.shape}, expected ({env.num_envs}, K, 2)")
-        for action in np.moveaxis(chunk, 1, 0):
-            lengths += ~env.finished
-            observation, _, _, _, info = env.step(action)
-            seen = {
-                name: np.concatenate([value[:, 1:], observation[name][:, None]], 1)
-                for name, value in seen.items()
-            }
-            positions.append(observation["state"])
-            if env.finished.all():
-                break
-    return Rollouts(np.stack(positions, 1), lengths, info["success"], info["collided"], goals)
+
+    def __init__(
+        self, plan: Plan, *, history: int = 1, max_steps: int = MAX_STEPS, world: World = WORLD
+    ):
+        self._plan, self._history = plan, history
+        self._max_steps, self._world = max_steps, world
+        self._advance = jax.jit(self._advance_chunk)
+
+    def __call__(self, params: Any, goals: np.ndarray, *, seed: int = 0) -> Rollouts:
+        """One episode for each goal [N, 2] (metres).
+
+        An episode depends on its goal, its index and the seed: not on the episodes beside it.
+
+        Raises:
+          ValueError: goals of another shape or in an obstacle, a plan of the wrong shape, or one
+            that is not finite in a running episode.
+        """
+        goals = self._checked(goals)
+        count = len(goals)
+        start = np.tile(np.asarray(self._world.start, np.float32), (count, self._history, 1))
+        zeros = np.zeros(count, bool)
+        final = _Episodes(start, np.zeros(count, np.int32), zeros, zeros, zeros)
+        final = jax.tree.map(np.array, final)
+        positions = [start[:, -1]]
+        rows, now, there = np.arange(count), final, goals
+        key = jax.random.key(seed)
+        index = 0
+        while not final.finished.all() and len(positions) <= self._max_steps:
+            now, path = self._advance(
+                params, now, there, rows, jax.random.fold_in(key, index), len(positions) - 1
+            )
+            index += 1
+            for array, value in zip(final, now, strict=True):
+                array[rows] = value
+            block = np.repeat(positions[-1][None], path.shape[1], 0)
+            block[:, rows] = np.moveaxis(np.asarray(path), 1, 0)
+            positions.extend(block)
+            live = rows[~final.finished[rows]]
+            if len(live) and len(live) * _KEEP <= len(rows):
+                # Few are left: go on with these alone, in a batch of a fourth (one compilation).
+                rows = np.resize(live, -(-len(rows) // _KEEP))
+                now, there = jax.tree.map(lambda x: x[rows], final), goals[rows]  # noqa: B023
+        if final.invalid.any():
+            raise ValueError(
+                f"the plan of episode {int(np.argmax(final.invalid))} is not finite (so of "
+                f"{int(final.invalid.sum())} of {count} episodes): look at the policy's output"
+            )
+        longest = int(final.lengths.max())
+        return Rollouts(
+            np.stack(positions[: longest + 1], 1).astype(np.float64),
+            final.lengths.astype(int),
+            final.success,
+            final.collided,
+            np.asarray(goals, float),
+        )
+
+    def _advance_chunk(self, params, episodes, goals, rows, key, begin):
+        """Plans once and executes the plan; returns the episodes and their positions [N, K, 2]."""
+        goal = jnp.broadcast_to(goals[:, None], episodes.state.shape)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
+        plan = self._plan(params, {"state": episodes.state, "goal": goal}, keys)
+        if plan.ndim != 3 or plan.shape[::2] != (len(goals), 2) or not plan.shape[1]:
+            raise ValueError(f"plan has shape {plan.shape}, expected ({len(goals)}, K, 2)")
+
+        def step(episodes, numbered):
+            number, target = numbered
+            here = episodes.state[:, -1]
+            live = ~episodes.finished & (begin + number < self._max_steps)
+            invalid = live & ~jnp.isfinite(target).all(-1)
+            target = jnp.where((live & ~invalid)[:, None], target, here)
+            hit = live & collides(here, target, self._world)
+            here = jnp.where(hit[:, None], here, target)
+            reached = live & ~hit & (jnp.linalg.norm(here - goals, axis=-1) <= GOAL_RADIUS)
+            history = jnp.concatenate([episodes.state[:, 1:], here[:, None]], 1)
+            return _Episodes(
+                # What has finished keeps its last observations.
+                jnp.where(live[:, None, None], history, episodes.state),
+                episodes.lengths + live,
+                episodes.success | reached & ~invalid,
+                episodes.collided | hit,
+                episodes.invalid | invalid,
+            ), here
+
+        numbers = jnp.arange(plan.shape[1])
+        episodes, path = jax.lax.scan(step, episodes, (numbers, jnp.moveaxis(plan, 1, 0)))
+        return episodes, jnp.moveaxis(path, 0, 1)
+
+    def _checked(self, goals):
+        goals = np.asarray(goals, np.float32)
+        if goals.ndim != 2 or goals.shape[1] != 2 or not len(goals):
+            raise ValueError(f"goals have shape {goals.shape}, expected (N, 2), at least one")
+        inside = np.flatnonzero(collides(goals, goals, self._world))
+        if inside.size:
+            raise ValueError(
+                f"goal {inside[0]} is {goals[inside[0]].tolist()}, expected a free position: it "
+                "lies in a box or outside the world"
+            )
+        return goals

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import pathlib
 import time
@@ -17,29 +16,30 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
 from experiments import report
 from experiments.maze import data, env, figures, metrics
-from experiments.maze.rollout import Rollouts, make_env, rollout
+from experiments.maze.rollout import Rollouts, Simulator
 
 COLUMNS = ("policy", "success", "95% interval", "jerk^2", "95% interval", "accel^2", "time (s)")
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes the data sets ``maze_gcs`` and ``maze_rrt`` below data.root where they are absent."""
+    """Writes the data sets, ``maze_gcs`` and others, below data.root where they are absent."""
     task = config.task
     if jax.process_index() == 0:
-        data.build(config.data.root, clean=task.clean, corrupt=task.corrupt, seed=task.data_seed)
+        counts = {n: task.get(n, 0) for n in ("clean", "corrupt", "shortcut", "held_out")}
+        data.build(config.data.root, **counts, seed=task.data_seed)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("maze data")
 
 
 def run_policy(policy: Policy, goals: np.ndarray, *, execute: int, seed: int) -> Rollouts:
     """Rolls a policy out once per goal [N, 2], all episodes at once."""
-    plans = itertools.count()
+    return simulator(policy, execute)(policy.params, goals, seed=seed)
 
-    def act(observation):
-        key = jax.random.fold_in(jax.random.key(seed), next(plans))
-        return np.asarray(policy(observation, key))[:, :execute]
 
-    return rollout(make_env(len(goals)), act, goals, history=policy.history)
+def simulator(policy: Policy, execute: int) -> Simulator:
+    """Rollouts of policies that differ from this one in their parameters only."""
+    plan = lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]  # noqa: E731
+    return Simulator(plan, history=policy.history)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:

@@ -43,8 +43,8 @@ def test_replayed_actions_succeed_in_the_environment(built):
     paths = data.load_positions(built[1]["gcs"]) + data.load_positions(built[1]["rrt"])
     longest = max(map(len, paths))
     whole = np.stack([np.pad(p, ((0, longest - len(p)), (0, 0)), "edge") for p in paths])
-    env = rollout.make_env(len(paths))
-    result = rollout.rollout(env, lambda _: whole[:, 1:], np.array([p[-1] for p in paths]))
+    goals = np.array([p[-1] for p in paths])
+    result = rollout.Simulator(lambda plans, *_: plans)(whole[:, 1:], goals)
     assert result.success.all()
 
 

@@ -1,0 +1,59 @@
+"""What a run leaves in its workdir beside checkpoints, and whether a workdir is that of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import ml_collections
+
+from ambient_jax.data import sources
+
+# Sections that may differ from the checkpoint's when a run resumes: they do not touch the training.
+_FREE = ("name", "policy", "task")
+
+
+def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Writes ``config.json``, whole or not at all."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    temporary = workdir / "config.tmp"
+    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
+    os.replace(temporary, workdir / "config.json")
+
+
+def flat(tree: dict, prefix: str = "") -> dict:
+    """A config's fields by dotted name, as JSON would give them back."""
+    if not isinstance(tree, dict):
+        return {prefix[1:]: list(tree) if isinstance(tree, tuple) else tree}
+    return {k: v for n, t in tree.items() for k, v in flat(t, f"{prefix}.{n}").items()}
+
+
+def differences(one: dict, other: dict) -> dict[str, tuple]:
+    """Dotted names that differ where the training is concerned, with both values."""
+    one, other = flat(one), flat(json.loads(json.dumps(other)))
+    return {
+        name: (one.get(name), other.get(name))
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name) and name.split(".")[0] not in _FREE
+    }
+
+
+def check_same(
+    assets: dict,
+    config: ml_collections.ConfigDict,
+    prepared: sources.Prepared,
+    workdir: pathlib.Path,
+) -> None:
+    """Raises ValueError unless a checkpoint's assets are of this config and of these data."""
+    for name, (saved, now) in differences(assets["config"], config.to_dict()).items():
+        raise ValueError(
+            f"workdir {workdir} holds a run with {name} = {saved!r}, this one has "
+            f"{now!r}: give another --workdir, or the same config to resume"
+        )
+    for name, now in prepared.fingerprints.items():
+        if assets["data"].get(name) != now:
+            raise ValueError(
+                f"workdir {workdir} was trained on other data of source {name!r} than lie at "
+                f"{prepared.datasets[name].directory}: give another --workdir, or the old data"
+            )

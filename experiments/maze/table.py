@@ -1,0 +1,21 @@
+"""The whole table: builds the data, trains and rolls out what is missing, writes the report."""
+
+from __future__ import annotations
+
+import pathlib
+
+import ml_collections
+from absl import logging
+
+from experiments.maze import policies, summary, task, workers
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Runs the experiment; the same command carries on, policy by policy."""
+    policies.entries(config.task)  # before the data: a misspelt group is told at once
+    task.build(config)
+    folder = pathlib.Path(workdir)
+    if not workers.run(config, folder):
+        logging.warning("interrupted: the same command carries on")
+        return
+    print(summary.write(config, folder))
