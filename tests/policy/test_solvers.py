@@ -209,6 +209,20 @@ def test_the_network_is_asked_as_often_as_documented_and_never_at_zero(solver, e
     assert len(seen) == expected and min(seen) > 0 and max(seen) <= solvers.START + 1e-6
 
 
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_the_trace_is_what_the_denoiser_said_on_the_way(solver):
+    """It starts at the mean of the data and ends as the sample."""
+    denoise = as_prediction(gaussian, "eps")
+    plain = solve(denoise, solver=solver, steps=12)
+    x0, path = solve(denoise, solver=solver, steps=12, trace=True)
+    np.testing.assert_array_equal(x0, plain)
+    assert path.shape == (12, *x0.shape)
+    np.testing.assert_allclose(path[0], MEAN, atol=0.03)
+    error = np.sqrt(np.mean((np.asarray(path) - x0) ** 2, axis=(1, 2, 3)))
+    assert error[0] > error[6] > error[-1]
+    np.testing.assert_allclose(path[-1], x0, atol=1e-6)  # the last step ends with x0_hat
+
+
 def test_one_step_is_the_first_guess():
     x = solvers.initial_noise(keys(5), (4, 2))
     for solver in solvers.SOLVERS:

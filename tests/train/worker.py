@@ -4,7 +4,7 @@
 
 ``kill`` is a moment to die at with SIGKILL: ["write", step] half-way through writing a row of
 metrics.jsonl, ["save", step] with a checkpoint under way, ["step", n] after the n-th step of this
-process, between checkpoints.
+process, between checkpoints. ``policies`` {name: changes} are trained together, as a sweep.
 """
 
 import json
@@ -58,6 +58,8 @@ def _arm(kind, moment):
 
 
 def config_for(job):
+    import ml_collections
+
     from ambient_jax.train import config as config_lib
 
     config = config_lib.default()
@@ -71,6 +73,8 @@ def config_for(job):
     config.model.update({"features": (8,), "groups": 2, "embed_dim": 16})
     config.train.update(dict(steps=40, batch_size=16, warmup=4, log_every=7, checkpoint_every=10))
     for path, value in job.get("changes", {}).items():
+        if path == "law":
+            value = ml_collections.ConfigDict(value)
         *parents, name = path.split(".")
         section = config
         for parent in parents:
@@ -79,17 +83,25 @@ def config_for(job):
     return config
 
 
+def configs_for(job):
+    changes = job.get("changes", {})
+    return {n: config_for(job | {"changes": changes | c}) for n, c in job["policies"].items()}
+
+
 def main(job):
     import numpy as np
 
-    from ambient_jax.train import parallel, trainer
+    from ambient_jax.train import parallel, sweep, trainer
 
     parallel.initialize(
         job.get("coordinator", ""), job.get("num_processes", 0), job.get("process_id", -1)
     )
     if "kill" in job:
         _arm(*job["kill"])
-    result = trainer.train(config_for(job), job["workdir"])
+    if "policies" in job:
+        result = sweep.train(configs_for(job), job["workdir"])
+    else:
+        result = trainer.train(config_for(job), job["workdir"])
     print(json.dumps({"step": result.step, "signal": result.signal}))
     if "params" in job:
         import jax

@@ -15,6 +15,11 @@ def rrt():
     return planners.generate("rrt", 60, workers=1, progress=False)
 
 
+@pytest.fixture(scope="module")
+def shortcut():
+    return planners.generate("shortcut", 40, workers=1, progress=False)
+
+
 def test_free_rectangles_of_one_box():
     world = World(0.0, 4.0, ((1.0, 2.0, 1.0, 2.0),), (0.5, 0.5))
     found = {tuple(map(tuple, r)) for r in planners.free_rectangles(0.25, world).tolist()}
@@ -41,7 +46,7 @@ def test_free_rectangles_overlap_into_one_piece():
     assert reached.all()
 
 
-@pytest.mark.parametrize("source", ["gcs", "rrt"])
+@pytest.mark.parametrize("source", ["gcs", "rrt", "shortcut"])
 def test_plans_start_at_the_start_end_at_the_goal_and_keep_their_distance(source, request):
     plans = request.getfixturevalue(source)
     padded = WORLD.padded(PADDING - 1e-6)
@@ -61,6 +66,11 @@ def test_gcs_keeps_its_speed_where_regions_meet(gcs):
         speed = np.linalg.norm(np.diff(path, axis=0), axis=1) / DT
         assert np.ptp(speed) < 0.2
         assert speed.max() > 0.9 or len(path) < 12
+
+
+def test_shortcuts_lie_between(gcs, rrt, shortcut):
+    jerk = [metrics.mean_squared_jerk(p.positions) for p in (gcs, shortcut, rrt)]
+    assert jerk[0].high < jerk[1].low and jerk[1].high < 0.1 * jerk[2].low
 
 
 def test_gcs_is_smooth_and_rrt_is_not(gcs, rrt):
@@ -87,7 +97,7 @@ def test_the_planner_and_the_environment_agree_on_collisions():
     assert 0.1 < expected.mean() < 0.95
 
 
-@pytest.mark.parametrize("source", ["gcs", "rrt"])
+@pytest.mark.parametrize("source", ["gcs", "rrt", "shortcut"])
 def test_plans_do_not_depend_on_workers_or_order(source, request):
     plans = request.getfixturevalue(source)
     count = 4 if source == "gcs" else 40
