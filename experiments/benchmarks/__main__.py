@@ -1,14 +1,14 @@
 """All benchmarks, one table each: ratios measured in one run.
 
 python -m experiments.benchmarks             # all; the comparison with PyTorch needs .[bench]
-python -m experiments.benchmarks library     # or some of: library loader train_step
+python -m experiments.benchmarks library     # or some of: library loader sweep train_step
 """
 
 import importlib.util
 import subprocess
 import sys
 
-_ALL = ("library", "loader", "train_step")
+_ALL = ("library", "loader", "sweep", "train_step")
 
 
 def main(names: list[str]) -> None:

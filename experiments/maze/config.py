@@ -53,7 +53,7 @@ def _table(config):
             "sigma_min": (0.005, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9, 0.99),
             "alpha": (0.1, 0.5),
             "best": 0.1,  # sigma_min of every policy that is not part of the sweep
-            "groups": ("main", "sweep", "alpha", "variants", "few", "shortcut"),
+            "groups": ("main", "sweep", "variants", "alpha", "few", "shortcut"),
             "one_seed": ("few", "shortcut"),  # groups trained with the first seed only
             "goals": 1000,
             "eval_seed": 1,

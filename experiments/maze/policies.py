@@ -97,11 +97,13 @@ def programs(
 ) -> list[dict[str, ml_collections.ConfigDict]]:
     """All policies of all seeds, as lists of those that one program trains (at most ``together``).
 
-    In order of the seeds, so that a table that was interrupted has its policies of the first seeds.
+    In the order of ``task.groups`` and then of the seeds, so that a table that was interrupted has
+    what matters most.
     """
+    named = entries(base.task)
     found: list[tuple[dict, dict]] = []
     for index, seed in enumerate(base.task.seeds):
-        for name, entry in entries(base.task).items():
+        for name, entry in named.items():
             if index and entry.group in base.task.one_seed:
                 continue
             config = config_of(base, name, entry, seed)
@@ -112,4 +114,7 @@ def programs(
                     break
             else:
                 found.append((program, {key(name, seed): config}))
-    return [configs for _, configs in found]
+    first = lambda configs: min(  # noqa: E731
+        base.task.groups.index(named[name.split("/")[0]].group) for name in configs
+    )
+    return sorted((configs for _, configs in found), key=first)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks import library
+from experiments.benchmarks import library, sweep
 
 
 def test_the_ratio_is_the_median_of_pairs_with_an_interval_around_it():
@@ -21,3 +21,8 @@ def test_rows_are_made_by_running_what_they_name():
     row = library.loss_row(batch=4, repeats=2)
     assert row[0].startswith("ambient step") and float(row[1].split()[0]) > 0
     assert "chunks/s" in library.latency_row(2, steps=2, repeats=1)[2]
+
+
+def test_the_sweep_row_is_made_by_training():
+    row = sweep.sweep_row(2, batch=4, repeats=2)
+    assert row[0].startswith("2 policies together") and 0 < float(row[1].split()[0]) < 10
