@@ -28,6 +28,7 @@ from experiments.maze import env, levels, policies, task
 from experiments.maze.rollout import Rollouts
 
 Program = dict[str, ml_collections.ConfigDict]
+_orphaned = threading.Event()  # the parent has ended: so must this process
 
 
 def run(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
@@ -92,6 +93,7 @@ def _start(slots: Any) -> None:
 
     def follow():
         parent.join()
+        _orphaned.set()
         os.kill(os.getpid(), signal.SIGTERM)  # training saves and returns
 
     threading.Thread(target=follow, daemon=True).start()
@@ -101,6 +103,8 @@ def train_and_evaluate(
     program: Program, base: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> str:
     """Trains the policies of one program and rolls them out; returns the signal that ended it."""
+    if _orphaned.is_set():
+        return "SIGTERM"
     stopped = sweep.train(program, workdir).signal
     if stopped:
         return stopped
