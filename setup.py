@@ -22,6 +22,7 @@ CORE = [
     "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
 ]
 DATA = [
+    "pyarrow>=17",  # bounds files
     "tensorflow-datasets>=4.9.9",  # readers that never import TensorFlow
     "grain>=0.2.15",  # DatasetIterator as a public class, window shuffle
     "array_record>=0.8",

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, noise_first
+from ambient_jax.data import bounds, chunk, noise_first
 
 Array = jax.Array
 ORDERS = ("noise_first", "data_first")
+# P(source | sigma) is worked out for every row of a batch: that is rows x units numbers.
+MAX_UNITS = 1024
 
 
 class Readable(Protocol):
@@ -23,6 +25,7 @@ class Readable(Protocol):
     datasets: Mapping[str, Any]
     statistics: Mapping[str, Any]
     sources: mixing.Sources
+    bounds: Mapping[str, bounds.Bounds]
 
     def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
 
@@ -35,8 +38,11 @@ class DeviceData(NamedTuple):
       start, end: [N] int32, positions of the first step of a step's episode and of one past its
         last.
       episode: [N] int32, the episode's id in its source.
-      offset, size: [K] int32, first position and number of steps of each source.
-      sources: weights, bounds and roles of the K sources.
+      offset, size: [U] int32, first place and number of steps of each unit: a source, or its steps
+        of one pair of bounds where a bounds file gives each step its own.
+      sources: weights, bounds and roles of the units; to a law each is a source.
+      order: [N] int32, the position at each place; None where they are the same.
+      owner: [U] int32, the source of each unit; None where they are the same.
     """
 
     steps: dict[str, Array]
@@ -46,13 +52,15 @@ class DeviceData(NamedTuple):
     offset: Array
     size: Array
     sources: mixing.Sources
+    order: Array | None = None
+    owner: Array | None = None
 
 
 def load_device_data(prepared: Readable) -> DeviceData:
     """Reads all episodes of all sources into host memory, as arrays to be put on devices.
 
     Raises:
-      ValueError: more steps than an int32 counts.
+      ValueError: more steps than an int32 counts, or a bounds file of other data.
     """
     total = sum(s.num_steps for s in prepared.statistics.values())
     if total >= 2**31:
@@ -78,7 +86,48 @@ def load_device_data(prepared: Readable) -> DeviceData:
                 position = stop
     sizes = np.diff([*offsets, total])
     as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
-    return DeviceData(steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources)
+    data = DeviceData(steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources)
+    return _with_bounds(data, prepared) if prepared.bounds else data
+
+
+def _with_bounds(data: DeviceData, prepared: Readable) -> DeviceData:
+    """Cuts sources with a bounds file into one unit for each pair of bounds."""
+    order, sizes, owners, columns = [], [], [], []
+    given = [np.asarray(column) for column in data.sources]
+    for k, name in enumerate(prepared.names):
+        own = np.arange(data.offset[k], data.offset[k] + data.size[k])
+        weight, low, high, clean = (column[k] for column in given)
+        pairs, unit = np.array([[low, high]], np.float32), np.zeros(len(own), int)
+        if name in prepared.bounds:
+            found = bounds.lookup(
+                prepared.bounds[name],
+                name,
+                data.episode[own],
+                own - data.start[own],
+                prepared.datasets[name].fingerprint,
+            )
+            pairs, unit = np.unique(np.stack(found, 1), axis=0, return_inverse=True)
+            unit = unit.ravel()
+        if len(pairs) > MAX_UNITS:
+            raise ValueError(
+                f"the bounds file of source {name!r} has {len(pairs)} different pairs of bounds, "
+                f"expected at most {MAX_UNITS}: round them to a grid (thresholds.round_up)"
+            )
+        counts = np.bincount(unit, minlength=len(pairs))
+        order.append(own[np.argsort(unit, kind="stable")])
+        sizes.append(counts)
+        owners.append(np.full(len(pairs), k))
+        shares = weight * counts / len(own)
+        columns.append([shares, *pairs.T, np.full(len(pairs), clean)])
+    size = np.concatenate(sizes).astype(np.int32)
+    sources = mixing.Sources(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    return data._replace(
+        offset=(np.cumsum(size) - size).astype(np.int32),
+        size=size,
+        sources=sources._replace(weight=sources.weight.astype(np.float32)),
+        order=np.concatenate(order).astype(np.int32),
+        owner=np.concatenate(owners).astype(np.int32),
+    )
 
 
 def sample_batch(
@@ -126,19 +175,22 @@ def sample_batch(
 
     sigma, source, index, weight = jax.vmap(one_row)(keys)
     position = data.offset[source] + index
+    if data.order is not None:
+        position = data.order[position]
     start = data.start[position]
     observation, action, mask = chunk.gather(
         data.steps, position, start, data.end[position], history, horizon, padding=padding
     )
     _, bounded = mixing.resolve(law, data.sources)
+    owner = source if data.owner is None else data.owner[source]
     return {
         "observation": observation,
         "action": action,
         "mask": mask,
         "sigma": sigma,
-        "source": source,
+        "source": owner,
         "sigma_min": bounded.sigma_min[source],
         "sigma_max": bounded.sigma_max[source],
-        "id": jnp.stack([source, data.episode[position], position - start], axis=-1),
+        "id": jnp.stack([owner, data.episode[position], position - start], axis=-1),
         **weight,
     }

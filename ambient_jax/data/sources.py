@@ -13,10 +13,10 @@ import ml_collections
 import numpy as np
 
 from ambient_jax import _checks, admission, mixing, schedules
-from ambient_jax.data import chunk, device, normalizer, rlds, statistics
+from ambient_jax.data import bounds, chunk, device, normalizer, rlds, statistics
 
 ROLES = ("clean", "corrupt")
-_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
+_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None, "bounds": ""}
 _FIELDS = ("path", "role", *_DEFAULTS)
 
 
@@ -31,6 +31,8 @@ class Prepared:
       normalizer: from the statistics.
       sources: weight (number of chunks times the config's weight), bounds and roles.
       config: the data section.
+      bounds: by name, of sources whose steps have bounds of their own from a bounds file; their
+        entry in ``sources`` says nothing of those.
     """
 
     names: tuple[str, ...]
@@ -40,6 +42,7 @@ class Prepared:
     normalizer: normalizer.Normalizer
     sources: mixing.Sources
     config: ml_collections.ConfigDict
+    bounds: Mapping[str, bounds.Bounds]
 
     @property
     def chunks(self) -> np.ndarray:
@@ -48,8 +51,9 @@ class Prepared:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the data of each source, by name."""
-        return {name: dataset.fingerprint for name, dataset in self.datasets.items()}
+        """Of the data of each source, and of the bounds of its steps, by name."""
+        marks = {name: dataset.fingerprint for name, dataset in self.datasets.items()}
+        return marks | {n: f"{marks[n]}/{file.digest(n)}" for n, file in self.bounds.items()}
 
     @property
     def action_dim(self) -> int:
@@ -108,7 +112,7 @@ def prepare(
     Args:
       config: the data section of ``train.config.default()``. ``sources`` maps a name to ``path``,
         ``role`` ("clean" or "corrupt") and, optionally, ``split``, ``weight``, ``sigma_min`` and
-        ``sigma_max``; sources are ordered by name.
+        ``sigma_max``, or ``bounds``, a bounds file for its steps; sources are ordered by name.
       law: P(source | sigma), which must train every noise level.
       transforms: by source, RLDS episode to RLDS episode (standardisation).
       cache: of statistics, see ``statistics.compute``.
@@ -145,7 +149,8 @@ def prepare(
     _check_lengths(found, config.horizon)
     sources = mixture(config, law, found)
     scaling = normalizer.make_normalizer(found, config.normalization, config.normalize_per)
-    return Prepared(tuple(specs), datasets, found, transforms, scaling, sources, config)
+    files = {n: bounds.read(s["bounds"]) for n, s in specs.items() if s["bounds"]}
+    return Prepared(tuple(specs), datasets, found, transforms, scaling, sources, config, files)
 
 
 def mixture(
@@ -187,8 +192,25 @@ def _specs(config):
                 ">= 0, which multiplies the number of chunks"
             )
         admission.check_bounds(spec["sigma_min"], spec["sigma_max"], [name])
+        _check_bounds_file(config, name, spec)
         specs[name] = spec | {"sigma_max": _sigma_max(name, spec)}
     return specs
+
+
+def _check_bounds_file(config, name, spec):
+    if not spec["bounds"]:
+        return
+    if spec["role"] == "clean" or spec["sigma_min"] != 0 or spec["sigma_max"] is not None:
+        raise ValueError(
+            f"config.data.sources.{name} has a bounds file and the role {spec['role']!r}, "
+            f"sigma_min {spec['sigma_min']}, sigma_max {spec['sigma_max']}: expected a corrupt "
+            "source whose bounds are those of the file alone"
+        )
+    if config.placement == "stream":
+        raise ValueError(
+            f"config.data.sources.{name} has a bounds file and config.data.placement is 'stream', "
+            "expected 'device': a stream knows one pair of bounds a source"
+        )
 
 
 def _sigma_max(name, spec):

@@ -76,13 +76,16 @@ def source(
     weight: float = 1.0,
     sigma_min: float = 0.0,
     sigma_max: float | None = None,
+    bounds: str = "",
 ) -> ml_collections.ConfigDict:
-    """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds."""
+    """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds, which
+    are one pair or, for each of its steps, in a bounds file (``data.bounds``)."""
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     )
     fields.sigma_max = config_dict.placeholder(float)
     fields.sigma_max = sigma_max
+    fields.bounds = bounds
     return fields
 
 

@@ -156,6 +156,12 @@ def check(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
             f"{jax.process_count()} hosts, expected one: policies trained together do not talk to "
             "each other, so start one sweep on each host"
         )
+    for name, source in config.data.sources.items():
+        if source.get("bounds"):
+            raise ValueError(
+                f"config.data.sources.{name} has a bounds file, expected none: policies trained "
+                "together have one pair of bounds a source; train this one by itself"
+            )
     shared = program(config)
     for name, other in others:
         theirs = program(other)

@@ -64,7 +64,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         runs.write_config(config, workdir)
     assets = checkpoint.make_assets(config, prepared.normalizer.to_json(), prepared.fingerprints)
     if config.data.placement == "device":
-        data = parallel.replicate(device.load_device_data(prepared))
+        resident = device.load_device_data(prepared)
+        mixing.check_law(parts.law, resident.sources)  # of a bounds file's units, too
+        data = parallel.replicate(resident)
         sampler = prepared.sampler(parts.law, parts.schedule)
         step_fn = parallel.lift_resident(parts.train_step, sampler, rows, key)
         batches: Iterator[Any] = itertools.repeat(data)

@@ -105,9 +105,12 @@ def train_and_evaluate(
     """Trains the policies of one program and rolls them out; returns the signal that ended it."""
     if _orphaned.is_set():
         return "SIGTERM"
-    stopped = sweep.train(program, workdir).signal
-    if stopped:
-        return stopped
+    # A sweep keeps its policies in step: one that is complete must not go back with the others.
+    done = {n: c for n, c in program.items() if _trained(workdir / n, c)}
+    todo = {n: c for n, c in program.items() if n not in done}
+    for part in (done, todo):  # the first is only checked to be of these configs
+        if part and (stopped := sweep.train(part, workdir).signal):
+            return stopped
     goals = env.free_goals(np.random.default_rng(base.task.eval_seed), base.task.goals)
     simulators: dict[str, Any] = {}
     for name, config in program.items():
@@ -166,16 +169,19 @@ def _missing(program, base, workdir):
 
 def _about(workdir, name, config, base, solver, steps):
     """What rollouts hang on, beside the training: they are made again if it changes."""
-    try:
-        trained = checkpoint.find(workdir / name)[1]
-    except FileNotFoundError:
-        trained = 0
     return {
-        "trained": trained == config.train.steps,
+        "trained": _trained(workdir / name, config),
         "solver": [solver, steps, config.policy.clip],
         "execute": config.policy.execute,
         "goals": [base.task.goals, base.task.eval_seed],
     }
+
+
+def _trained(directory, config):
+    try:
+        return checkpoint.find(directory)[1] == config.train.steps
+    except FileNotFoundError:
+        return False
 
 
 def _is(path, about):

@@ -1,0 +1,375 @@
+"""What assigning sigma_min per data set, bucket or datapoint does to the law that is learned.
+
+The thought experiment: X = {-1, 0, 1}, clean p0 uniform on {0, 1}, corrupt q0 uniform on {-1, 0}.
+n_p points are drawn from p0, n_q from q0. A unit (datapoint, bucket or the whole of D_q) gets
+
+    sigma_min = inf { sigma : mean of c over the unit > 1/2 - tau from there on }
+
+with the exact classifier c(x_t, sigma) = p_sigma / (p_sigma + q_sigma). By symmetry
+E[c | x0 = 0] = 1/2 at every level, and E[c | x0 = -1] = 1/2 - g(sigma), g falling from 1/2 to 0. A
+unit with a fraction f of -1 so has mean 1/2 - f g(sigma): it is admissible
+
+* at every sigma > 0 if ``f <= 2 tau`` (a single 0, or a unit that is nearly all 0),
+* else above the level where ``g = tau / f`` (a single -1: 0.90 at tau = 0.05, 0.98 at 0.01).
+
+Per datapoint, D_q's zeros all join D_p and none of its -1 does: the share of 0 goes to 1 as n_q
+grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
+low noise, and what is learned there is p0. Buckets ordered by sigma_min are nearly all 0 or all -1,
+and drift as datapoints do.
+
+Three answers of increasing realism, all as probabilities of (-1, 0, 1):
+
+* ``trained_law``: closed form, the expected law of the data admissible as sigma -> 0;
+* ``simulate``: the same from drawn data sets;
+* ``train``: a tabular denoiser fitted to noise-first draws, and what its sampler generates;
+  ``generated_law`` is its limit of a perfect fit.
+
+The low-noise law is not the generated law. A sampler chooses its mode at high noise, where corrupt
+data are admissible because tau allows a difference: per data set, the generated share of 0 is 1/2
+at low n_q and 0.75 at tau = 0.05 however large n_q grows. It is bounded: the sampler comes to
+sigma_min with a law between p_sigma and q_sigma and is exact from there, so that what it returns
+is within TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with tau. Per datapoint nothing
+bounds it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import _checks, admission, mixing
+
+VALUES = np.array([-1.0, 0.0, 1.0])
+CLEAN_LAW = np.array([0.0, 0.5, 0.5])
+CORRUPT_LAW = np.array([0.5, 0.5, 0.0])
+ASSIGNMENTS = ("dataset", "datapoint", "bucket", "ordered")
+LOW = 0.01  # below every positive sigma_min: g is within 4e-7 of 1/2 up to 0.1
+_ROUNDING = 1e-9  # f <= 2 tau is decided on fractions of whole numbers: leave rounding no say
+
+
+class Trained(NamedTuple):
+    """Outcome of ``train``: probabilities [3] of (-1, 0, 1), and the data they came from."""
+
+    low_noise: np.ndarray  # frequencies of x0 among the training draws at the lowest levels
+    generated: np.ndarray  # what the learned denoiser's sampler returns
+    low_noise_draws: int  # number of those draws
+    sources: mixing.Sources
+    laws: np.ndarray  # [K, 3], the sources' laws
+
+
+def clean_probability(x_t, sigma) -> np.ndarray:
+    """The exact classifier c(x_t, sigma) of the experiment, sigma in (0, 1]."""
+    x_t, sigma = np.asarray(x_t, np.float64), np.asarray(sigma, np.float64)
+    alpha = np.sqrt((1 - sigma) * (1 + sigma))
+    # Densities of (-1, 0, 1) over that of 0, in logarithms: small sigma makes them huge.
+    left, right = ((s * alpha * x_t - alpha**2 / 2) / sigma**2 for s in (-1, 1))
+    logit = np.logaddexp(0, right) - np.logaddexp(0, left)
+    return np.exp(-np.logaddexp(0, -logit))
+
+
+def expected_probability(x0, sigma) -> np.ndarray:
+    """E[c(x_t, sigma) | x0]: the classifier averaged over all noise; x0 and sigma broadcast."""
+    x0, sigma = np.broadcast_arrays(np.asarray(x0, np.float64), np.asarray(sigma, np.float64))
+    eps = np.linspace(-9, 9, 1201)
+    weight = np.exp(-(eps**2) / 2)
+    weight /= weight.sum()
+    safe = np.maximum(sigma, 1e-6)[..., None]
+    x_t = np.sqrt((1 - safe) * (1 + safe)) * x0[..., None] + safe * eps
+    return np.where(sigma > 0, clean_probability(x_t, safe) @ weight, (1 + x0) / 2)
+
+
+@functools.lru_cache(maxsize=1)
+def _curve():
+    levels = np.linspace(0, 1, 2001)
+    return levels, expected_probability(-1.0, levels)
+
+
+def sigma_min_of(fraction, tau: float = 0.05) -> np.ndarray:
+    """sigma_min of a unit of corrupt data with this fraction of -1 (the rest are 0)."""
+    fraction = np.asarray(fraction, np.float64)
+    levels, c = _curve()
+    gap = 0.5 - c
+    target = tau / np.where(fraction > 0, fraction, 1.0)
+    # gap falls: interpolate its inverse, over increasing gaps.
+    crossing = np.interp(target, gap[::-1], levels[::-1])
+    return np.where(fraction <= 2 * tau + _ROUNDING, 0.0, crossing)
+
+
+def _check(assignment, n_p, n_q, bucket, tau):
+    _checks.one_of("assignment", assignment, ASSIGNMENTS)
+    if min(n_p, n_q, bucket) < 1 or not 0 < tau < 0.5:
+        raise ValueError(
+            f"n_p {n_p}, n_q {n_q}, bucket {bucket}, tau {tau}: expected sizes >= 1 and tau in "
+            "(0, 0.5)"
+        )
+
+
+def _binomial(n, p=0.5):
+    """P(K = k) for K ~ Binomial(n, p), k = 0 ... n."""
+    if p <= 0 or p >= 1:
+        return np.eye(n + 1)[0 if p <= 0 else n]
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    return np.exp(logs[n] - logs - logs[::-1] + k * math.log(p) + (n - k) * math.log1p(-p))
+
+
+def _admitted(k, size, tau):
+    """Is a unit of this size with k times -1 admissible at every level?"""
+    return k / size <= 2 * tau + _ROUNDING
+
+
+def _unit(size, tau):
+    """(P(admissible at low noise), E[number of -1 | admissible]) of a random unit."""
+    pmf = _binomial(size)
+    k = np.arange(size + 1)
+    pmf = np.where(_admitted(k, size, tau), pmf, 0)
+    total = pmf.sum()
+    return total, (pmf @ k / total if total > 0 else 0.0)
+
+
+def trained_law(
+    assignment: str, n_p: int, n_q: int, *, bucket: int = 100, tau: float = 0.05
+) -> np.ndarray:
+    """Law of the data admissible as sigma -> 0, exactly, in expectation over both data sets.
+
+    Clean points are half 0, half 1 in expectation and independent of D_q. With K ~ Binomial(n_q,
+    1/2) for D_q's number of 0 (datapoint), or of -1 (data set):
+
+    * datapoint: share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``, share of -1 is 0;
+    * dataset: ``(0, 1/2, 1/2)``, but for the event K <= 2 tau n_q, when all of D_q joins;
+    * bucket: of B buckets, J ~ Binomial(B, pi) join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket),
+      each with kappa = E[Binomial | it joins] times -1; the last bucket may be smaller;
+    * ordered: as datapoint, by whole buckets in order of sigma_min.
+
+    Args:
+      assignment: one of ``ASSIGNMENTS``.
+      n_p, n_q: numbers of clean and of corrupt points.
+      bucket: size of a bucket ("bucket": filled at random; "ordered": by sigma_min).
+      tau: tolerance of sigma_min, in (0, 1/2).
+
+    Returns:
+      Expected shares [3] of (-1, 0, 1).
+    """
+    _check(assignment, n_p, n_q, bucket, tau)
+    if assignment in ("datapoint", "ordered"):
+        size = 1 if assignment == "datapoint" else bucket
+        zeros = np.arange(n_q + 1)
+        pmf = _binomial(n_q)
+        minus, joined = _ordered(zeros, n_q, size, tau)
+    else:
+        size = n_q if assignment == "dataset" else min(bucket, n_q)
+        whole, rest = divmod(n_q, size)
+        chance, kappa = _unit(size, tau)
+        last, last_kappa = _unit(rest, tau) if rest else (0.0, 0.0)
+        j = np.arange(whole + 1)[:, None]
+        extra = np.array([0, 1])
+        pmf = _binomial(whole, chance)[:, None] * np.array([1 - last, last])
+        joined = j * size + extra * rest
+        minus = j * kappa + extra * last_kappa
+    total = n_p + joined
+    shares = [minus / total, (n_p / 2 + joined - minus) / total, n_p / 2 / total]
+    return np.array([np.sum(pmf * share) for share in shares])
+
+
+def _ordered(zeros, n_q, size, tau):
+    """Numbers (of -1, of all) that join when 0s come first and are cut into units of ``size``."""
+    full = zeros // size * size
+    end = np.minimum(full + size, n_q)
+    width = np.maximum(end - full, 1)
+    minus = end - zeros
+    joins = (zeros > full) & _admitted(minus, width, tau)
+    return np.where(joins, minus, 0), np.where(joins, end, full)
+
+
+def draw_units(
+    rng: np.random.Generator, assignment: str, n_q: int, *, bucket: int = 100, tau: float = 0.05
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws D_q, cuts it into units, and gives each its sigma_min.
+
+    Returns:
+      numbers of -1 and of 0 in each unit [U], and sigma_min [U].
+    """
+    _check(assignment, 1, n_q, bucket, tau)
+    minus = rng.random(n_q) < 0.5
+    if assignment == "ordered":
+        order = np.argsort(sigma_min_of(minus.astype(float), tau), kind="stable")
+        minus = minus[order]
+    elif assignment == "bucket":
+        minus = rng.permutation(minus)
+    size = {"dataset": n_q, "datapoint": 1}.get(assignment, min(bucket, n_q))
+    starts = np.arange(0, n_q, size)
+    count = np.add.reduceat(minus.astype(np.int64), starts)
+    sizes = np.diff(np.append(starts, n_q))
+    return count, sizes - count, sigma_min_of(count / sizes, tau)
+
+
+def simulate(
+    rng: np.random.Generator,
+    assignment: str,
+    n_p: int,
+    n_q: int,
+    *,
+    repeats: int = 100,
+    bucket: int = 100,
+    tau: float = 0.05,
+) -> tuple[np.ndarray, np.ndarray]:
+    """``trained_law`` by drawing: data sets, sigma_min per unit, law of the admissible points.
+
+    Returns:
+      Mean shares [3] of (-1, 0, 1) over ``repeats`` pairs of data sets, and their standard errors.
+    """
+    _check(assignment, n_p, n_q, bucket, tau)
+    if repeats < 2:
+        raise ValueError(f"repeats is {repeats}, expected 2 or more, for a standard error")
+    shares = np.empty((repeats, 3))
+    for repeat in range(repeats):
+        ones = rng.binomial(n_p, 0.5)
+        minus, zeros, sigma_min = draw_units(rng, assignment, n_q, bucket=bucket, tau=tau)
+        keep = np.asarray(admission.admissible(LOW, sigma_min, 0.0))
+        counts = np.array([minus[keep].sum(), n_p - ones + zeros[keep].sum(), ones])
+        shares[repeat] = counts / counts.sum()
+    return shares.mean(0), shares.std(0, ddof=1) / math.sqrt(repeats)
+
+
+def table(
+    rng: np.random.Generator,
+    n_p: int = 50,
+    n_q: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000),
+    assignments: tuple[str, ...] = ("dataset", "datapoint", "bucket"),
+    **options,
+) -> list[dict]:
+    """Rows {assignment, n_q, exact, simulated, standard_error}; options are ``simulate``'s."""
+    rows = []
+    for assignment in assignments:
+        for n in n_q:
+            simulated, error = simulate(rng, assignment, n_p, n, **options)
+            exact = {k: v for k, v in options.items() if k != "repeats"}
+            rows.append(
+                {
+                    "assignment": assignment,
+                    "n_q": n,
+                    "exact": trained_law(assignment, n_p, n, **exact),
+                    "simulated": simulated,
+                    "standard_error": error,
+                }
+            )
+    return rows
+
+
+def unit_sources(rng, assignment, n_p, n_q, *, bucket=100, tau=0.05):
+    """Drawn data sets as sources, one for D_p and one for each distinct sigma_min in D_q.
+
+    Returns:
+      ``mixing.Sources`` of K sources, and their laws over (-1, 0, 1) [K, 3].
+    """
+    _check(assignment, n_p, n_q, bucket, tau)
+    ones = rng.binomial(n_p, 0.5)
+    minus, zeros, sigma_min = draw_units(rng, assignment, n_q, bucket=bucket, tau=tau)
+    bounds, group = np.unique(sigma_min, return_inverse=True)
+    counts = np.zeros((1 + len(bounds), 3))
+    counts[0] = 0, n_p - ones, ones
+    np.add.at(counts, (1 + group, 0), minus)
+    np.add.at(counts, (1 + group, 1), zeros)
+    weight = counts.sum(1)
+    clean = np.arange(len(weight)) == 0
+    # Corrupt sources keep sigma_max 0, also with sigma_min 0: admissible by the high band.
+    sources = mixing.make_sources(weight, clean, np.append(0.0, bounds), np.where(clean, 1.0, 0.0))
+    return sources, counts / weight[:, None]
+
+
+def admissible_law(levels, sources: mixing.Sources, laws) -> np.ndarray:
+    """Law of x0 over (-1, 0, 1) among the ambient law's training draws at each level, [L, 3]."""
+    return _probabilities(levels, sources) @ laws
+
+
+@jax.jit
+def _ambient(levels, sources):
+    return jax.vmap(lambda s: mixing.source_probabilities(mixing.Ambient(), s, sources))(levels)
+
+
+def _probabilities(levels, sources):
+    """P(source | sigma) of the ambient law, [L, K]."""
+    return np.asarray(_ambient(jnp.asarray(levels, jnp.float32), sources), np.float64)
+
+
+def _levels(count):
+    """Noise levels of table and sampler: even in the angle, from just below 1 down to LOW."""
+    return np.sin(np.linspace(math.asin(0.9999), math.asin(LOW), count))
+
+
+def _sample(denoise, levels, particles):
+    """Shares of (-1, 0, 1) after deterministic DDIM steps from the quantiles of pure noise."""
+    u = (np.arange(particles) + 0.5) / particles
+    x = np.asarray(jax.scipy.special.ndtri(jnp.asarray(u)), np.float64)
+    alpha = np.sqrt((1 - levels) * (1 + levels))
+    for i in range(len(levels) - 1):
+        x0_hat = denoise(x, i)
+        eps_hat = (x - alpha[i] * x0_hat) / levels[i]
+        x = alpha[i + 1] * x0_hat + levels[i + 1] * eps_hat
+    nearest = np.abs(denoise(x, len(levels) - 1)[:, None] - VALUES).argmin(1)
+    return np.bincount(nearest, minlength=3) / particles
+
+
+def generated_law(
+    sources: mixing.Sources, laws, *, steps: int = 400, particles: int = 2000
+) -> np.ndarray:
+    """What the sampler returns whose denoiser is E[x0 | x_t] of ``admissible_law`` at every level.
+
+    The limit of infinite training. The flow of the line is monotone: ``particles`` quantiles of
+    noise give shares to 1 / particles, without Monte Carlo.
+    """
+    levels = _levels(steps)
+    law = admissible_law(levels, sources, laws)
+    alpha = np.sqrt((1 - levels) * (1 + levels))
+
+    def denoise(x, i):
+        exponent = -0.5 * ((x[:, None] - alpha[i] * VALUES) / levels[i]) ** 2
+        weight = law[i] * np.exp(exponent - exponent[:, law[i] > 0].max(1, keepdims=True))
+        return weight @ VALUES / weight.sum(1)
+
+    return _sample(denoise, levels, particles)
+
+
+def train(
+    rng: np.random.Generator,
+    assignment: str,
+    n_p: int,
+    n_q: int,
+    *,
+    bucket: int = 100,
+    tau: float = 0.05,
+    draws: int = 2_000_000,
+    levels: int = 100,
+    bins: int = 160,
+) -> Trained:
+    """Fits a table x0_hat[level, bin of x_t] to noise-first draws, and samples with it.
+
+    A level, then a source by ``mixing.source_probabilities`` at it, then a point of that source and
+    noise: the cell's mean of x0 minimises the denoising loss over all tables. Nothing is told to it
+    but the draws.
+    """
+    sources, laws = unit_sources(rng, assignment, n_p, n_q, bucket=bucket, tau=tau)
+    grid = _levels(levels)
+    pick = _probabilities(grid, sources)
+    centres = (np.arange(bins) + 0.5) / bins * 8 - 4
+    x0_hat = np.zeros((levels, bins))
+    low = np.zeros(3, np.int64)
+    for i, sigma in enumerate(grid):
+        source = rng.multinomial(draws // levels, pick[i] / pick[i].sum())
+        counts = sum(rng.multinomial(n, law) for n, law in zip(source, laws, strict=True))
+        x0 = np.repeat(VALUES, counts)
+        x_t = math.sqrt(1 - sigma**2) * x0 + sigma * rng.standard_normal(x0.size)
+        cell = np.clip(((x_t + 4) / 8 * bins).astype(int), 0, bins - 1)
+        hits = np.bincount(cell, minlength=bins)
+        sums = np.bincount(cell, weights=x0, minlength=bins)
+        seen = hits > 0  # cells that no draw reached are filled in between those that some did
+        x0_hat[i] = np.interp(centres, centres[seen], sums[seen] / hits[seen])
+        if sigma < 0.05:
+            low += counts
+    generated = _sample(lambda x, i: np.interp(x, centres, x0_hat[i]), grid, 2000)
+    return Trained(low / low.sum(), generated, int(low.sum()), sources, laws)

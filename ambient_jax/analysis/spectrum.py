@@ -1,0 +1,263 @@
+"""Power spectra of action chunks, their power law, and corruptions other than white noise.
+
+Convention: ``psd(f)`` is the variance of one coefficient of the chunk in the orthonormal real
+Fourier basis, with f in cycles per step, f = k / H for k = 0 ... H // 2. White noise of variance v
+has psd v at every f, whatever H; independent noise at level sigma adds ``sigma^2`` to it. A
+frequency has two coefficients (cosine and sine), f = 0 and f = 1/2 have one: ``multiplicity``.
+
+Everything here is NumPy in float64 on the host.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ambient_jax import _checks
+
+# (x0 [..., H, D], level in [0, 1], rng) -> x_level of the same shape
+Corruption = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+TAPERS = ("line", "hann", "none")
+
+
+class PowerLaw(NamedTuple):
+    """``psd(f) = constant * f ** -exponent``, with the standard error of the exponent."""
+
+    exponent: float
+    constant: float
+    standard_error: float
+
+
+def frequencies(horizon: int) -> np.ndarray:
+    """Frequencies [H // 2 + 1] of a chunk, in cycles per step from 0 to at most 1/2."""
+    return np.fft.rfftfreq(horizon)
+
+
+def multiplicity(horizon: int) -> np.ndarray:
+    """How many real Fourier coefficients each frequency has, [H // 2 + 1]; they sum to H."""
+    count = np.full(horizon // 2 + 1, 2)
+    count[0] = 1
+    if horizon % 2 == 0:
+        count[-1] = 1
+    return count
+
+
+def power_law(frequency, exponent: float, constant: float = 1.0) -> np.ndarray:
+    """``constant * f ** -exponent`` where f > 0, and 0 at f = 0, where the law says nothing."""
+    frequency = np.asarray(frequency, np.float64)
+    safe = np.where(frequency > 0, frequency, 1.0)
+    return np.where(frequency > 0, constant * safe ** -float(exponent), 0.0)
+
+
+def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]:
+    """Power spectral density of chunks, averaged over chunks and action dimensions.
+
+    A chunk is cut out of a longer motion: its two ends differ, and the Fourier transform, which
+    repeats the chunk, sees a jump. The jump's own spectrum falls as f^-2 and hides every steeper
+    one (untapered, exponents 2, 3, 4 read 1.8, 1.8, 1.7 at H = 64). Hence ``taper``; errors are of
+    the fitted exponent on cut-out chunks of exponents 0 to 4, H = 16 and 64:
+
+    * ``"line"``: minus the straight line from end to end, which removes the jump and leaves a
+      kink (f^-4). Within 0.17 for exponents from 1 to 4, all frequencies fitted. Two noisy ends
+      tilt that line: white noise reads 0.3, so take ``"hann"`` for spectra flatter than f^-1.
+    * ``"hann"``: least-squares line removed, then a Hann window, power divided by the window's
+      mean square. Unbiased for white noise, but blurs and halves the lowest frequencies: fit
+      above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4 at H = 16).
+    * ``"none"``: as it is. Right for chunks that are periodic, and the only one for which Parseval
+      holds for the chunk itself: ``sum(multiplicity * psd)`` = mean over chunks and dimensions of
+      the sum of squares. For ``"line"`` it holds for what is left after the line.
+
+    Args:
+      chunks: [N, H, D], any unit u; the psd is in u^2.
+      taper: one of ``TAPERS``.
+
+    Returns:
+      frequencies [F] in cycles per step and psd [F], F = H // 2 + 1.
+
+    Raises:
+      ValueError: unless chunks are finite, [N, H, D] with N, D >= 1 and H >= 4.
+    """
+    _checks.one_of("taper", taper, TAPERS)
+    x = np.asarray(chunks, np.float64)
+    if x.ndim != 3 or x.shape[1] < 4 or not x.size:
+        raise ValueError(
+            f"chunks have shape {x.shape}, expected [N, H, D] with at least one chunk of H >= 4 "
+            "steps: stack chunks along the first axis"
+        )
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2)))
+    if bad.size:
+        raise ValueError(f"chunk {bad[0]} is not finite: drop it, or its padded steps, first")
+    horizon = x.shape[1]
+    window = np.ones(horizon)
+    if taper == "line":
+        rise = np.linspace(0, 1, horizon)[:, None]
+        x = x - (x[:, :1] + rise * (x[:, -1:] - x[:, :1]))
+    elif taper == "hann":
+        ramp = np.arange(horizon) - (horizon - 1) / 2
+        slope = np.einsum("h,nhd->nd", ramp, x) / np.sum(ramp**2)
+        x = x - x.mean(1, keepdims=True) - ramp[:, None] * slope[:, None]
+        window = np.sin(np.pi * (np.arange(horizon) + 0.5) / horizon) ** 2
+    power = np.abs(np.fft.rfft(x * window[:, None], axis=1)) ** 2 / np.sum(window**2)
+    return frequencies(horizon), power.mean(axis=(0, 2))
+
+
+def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerLaw:
+    """Least-squares line through (log f, log psd), frequencies in [low, high] without f = 0.
+
+    The standard error is that of the regression's slope, from its residuals: it tells how straight
+    the spectrum is, not how many chunks it was averaged over.
+
+    Args:
+      frequency, psd: [F] as ``power_spectrum`` gives them.
+      low, high: range of frequencies to fit, cycles per step. With a Hann window take
+        ``low = 3 / H``: it blurs the frequencies below.
+
+    Raises:
+      ValueError: with fewer than three frequencies in the range, or no power at one of them.
+    """
+    frequency, psd = np.asarray(frequency, np.float64), np.asarray(psd, np.float64)
+    _checks.same_shape(frequency=frequency, psd=psd)
+    slack = 1e-9  # 3 / H need not equal frequency[3] to the last bit
+    keep = (frequency > 0) & (frequency >= low - slack) & (frequency <= high + slack)
+    x, y = frequency[keep], psd[keep]
+    if x.size < 3:
+        raise ValueError(
+            f"{x.size} frequencies in [{low}, {high}] without 0, expected three or more: widen "
+            "the range or take longer chunks"
+        )
+    if not np.all(y > 0):
+        raise ValueError(
+            f"psd at frequency {x[~(y > 0)][0]:.4g} is {y[~(y > 0)][0]}, expected > 0: a constant "
+            "or filtered chunk has no power law there; restrict the range"
+        )
+    x, y = np.log(x), np.log(y)
+    centred = x - x.mean()
+    slope = np.dot(centred, y) / np.dot(centred, centred)
+    intercept = y.mean() - slope * x.mean()
+    variance = np.sum((y - intercept - slope * x) ** 2) / (x.size - 2)
+    error = np.sqrt(variance / np.dot(centred, centred))
+    return PowerLaw(float(-slope), float(np.exp(intercept)), float(error))
+
+
+def _coloured(rng, shape, psd):
+    """Gaussian [..., H, D] whose Fourier coefficients are independent with these variances."""
+    # White noise has an orthonormal transform of unit variance: scaling it is exact for every H.
+    white = np.fft.rfft(rng.standard_normal(shape), axis=-2)
+    return np.fft.irfft(white * np.sqrt(psd)[:, None], n=shape[-2], axis=-2)
+
+
+def synthesise(
+    rng: np.random.Generator,
+    n: int,
+    horizon: int,
+    dims: int,
+    exponent: float,
+    constant: float = 1.0,
+    periods: int = 1,
+) -> np.ndarray:
+    """Gaussian chunks [n, H, D] of mean 0 whose psd is ``constant * f ** -exponent``.
+
+    Dimensions are independent. With ``periods = 1`` a chunk is periodic and has no power at f = 0:
+    its psd is the law exactly. With more, it is cut out of a stretch so many times as long, as real
+    chunks are: it drifts and its ends differ.
+
+    Raises:
+      ValueError: for sizes below 1 or a constant that is not positive.
+    """
+    if min(n, horizon, dims, periods) < 1 or not constant > 0:
+        raise ValueError(
+            f"n {n}, horizon {horizon}, dims {dims}, periods {periods}, constant {constant}: "
+            "expected sizes >= 1 and a constant > 0"
+        )
+    psd = power_law(frequencies(horizon * periods), exponent, constant)
+    return _coloured(rng, (n, horizon * periods, dims), psd)[:, :horizon]
+
+
+def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], exponent: float) -> np.ndarray:
+    """Gaussian noise [..., H, D] with psd ~ f^-exponent along H and variance 1 at every step.
+
+    ``exponent`` 0 is white; > 0 disturbs slow motion more, < 0 fast motion. f = 0 gets the power of
+    the lowest frequency, for noise without it would leave every chunk's mean bare.
+    """
+    return _coloured(rng, shape, _unit_psd(shape[-2], float(exponent)))
+
+
+@functools.lru_cache(maxsize=64)
+def _unit_psd(horizon, exponent):
+    f = frequencies(horizon)
+    psd = power_law(np.maximum(f, 1 / horizon), exponent)
+    return psd * horizon / np.sum(multiplicity(horizon) * psd)
+
+
+def notch(x, low: float, high: float) -> np.ndarray:
+    """``x`` [..., H, D] without its frequencies in [low, high] cycles per step (a projection)."""
+    x = np.asarray(x, np.float64)
+    f = frequencies(x.shape[-2])
+    keep = (f < low) | (f > high)
+    return np.fft.irfft(np.fft.rfft(x, axis=-2) * keep[:, None], n=x.shape[-2], axis=-2)
+
+
+def white() -> Corruption:
+    """Variance-preserving white noise: ``sqrt(1 - level^2) x0 + level eps``."""
+    return coloured(0.0)
+
+
+def coloured(exponent: float) -> Corruption:
+    """Variance-preserving coloured noise, psd ~ f^-exponent.
+
+    Level l follows from any lower one by scaling and adding independent noise of the same colour,
+    so no distance between two laws that obeys data processing can grow with the level.
+    """
+
+    def corrupt(x0, level, rng):
+        level = _level(level)
+        x0 = np.asarray(x0, np.float64)
+        noise = coloured_noise(rng, x0.shape, exponent)
+        return np.sqrt((1 - level) * (1 + level)) * x0 + level * noise
+
+    return corrupt
+
+
+def widening_notch(low: float = 0.0, high: float = 0.5) -> Corruption:
+    """A notch filter whose stop band grows from nothing to [low, high] as the level goes to 1.
+
+    Only what is removed altogether contracts: a band that is merely turned down can be turned up
+    again, and two laws stay as far apart as before. So the band widens from its middle, each level
+    a projection of the lower ones. It contracts laws to the same one if they differ within
+    [low, high] only; with noise (``compose``) to any degree.
+
+    Raises:
+      ValueError: unless 0 <= low < high.
+    """
+    if not 0 <= low < high:
+        raise ValueError(f"stop band [{low}, {high}], expected 0 <= low < high cycles per step")
+    middle = (low + high) / 2
+
+    def corrupt(x0, level, rng):
+        del rng  # a filter draws nothing
+        level = _level(level)
+        if level == 0:
+            return np.asarray(x0, np.float64)
+        return notch(x0, middle - level * (middle - low), middle + level * (high - middle))
+
+    return corrupt
+
+
+def compose(*corruptions: Corruption) -> Corruption:
+    """One corruption after the other, all at the same level."""
+
+    def corrupt(x0, level, rng):
+        for each in corruptions:
+            x0 = each(x0, level, rng)
+        return x0
+
+    return corrupt
+
+
+def _level(level):
+    if not 0 <= level <= 1:
+        raise ValueError(f"level is {level}, expected a corruption level in [0, 1]")
+    return float(level)

@@ -1,0 +1,150 @@
+"""From the curve of a noise classifier to sigma_min, on the host and for many units at once.
+
+The curve c(sigma) is the classifier's probability of "clean", averaged over a unit of corrupt data
+and over noise draws: 0.5 says that the classifier cannot tell. sigma_min is where c first exceeds
+0.5 - tau, under a rule that makes one crossing out of a noisy curve.
+
+The true curve of a data set increases. With the best classifier p / (p + q), its mean over q is
+1/2 - 1/4 sum (p - q)^2 / (p + q), an f-divergence between p_sigma and q_sigma, and noise contracts
+every f-divergence: c climbs to 1/2 and never crosses it. Random units have that curve in
+expectation. Others (one datapoint, units ordered by score) need not; the rule then gives the
+crossing of the nearest increasing curve.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ambient_jax import _checks
+
+RULES = ("isotonic", "last")
+
+
+def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isotonic"):
+    """inf {sigma : c(sigma) > 0.5 - tau} of every unit, under a monotone rule.
+
+    "isotonic", the default, fits the increasing curve nearest to c (least squares, equal weights:
+    pool adjacent violators) and takes its one crossing. It uses all levels, so that the noise of
+    one moves the result little. "last" takes the last crossing of c itself: above it c stays above
+    the threshold at every level measured. Noise adds crossings, so that the first lies too low on
+    average and the last too high: one dip near sigma = 1, where c is within tau of the threshold,
+    is enough. The isotonic crossing lies between them. On three curves at 20 levels with noise of
+    0.03 in c, the first is 0.01 to 0.05 too low, the last 0.05 to 0.24 too high and the isotonic
+    at most 0.02 too high. Take "last" where a corrupt sample at a wrong level costs more than a
+    lost one. Both agree on an increasing curve.
+
+    Between two levels c is interpolated linearly. Nothing is extrapolated: a unit above the
+    threshold at every level gets 0 (so let the levels begin near 0), one above it at no level, or
+    not at the last, gets 1.
+
+    Args:
+      levels: [L] increasing noise levels in [0, 1].
+      clean_probability: c [..., L] in [0, 1], for balanced classes, averaged over unit and draws.
+      tau: how far below 0.5 still counts as "cannot tell", in (0, 0.5).
+      rule: "isotonic" or "last".
+
+    Returns:
+      [...] float64 in [0, 1]: 0 = every level admissible, 1 = none.
+
+    Raises:
+      ValueError: unknown rule, tau outside (0, 0.5), levels that do not increase or lie outside
+        [0, 1], c that is NaN or outside [0, 1], or shapes that disagree.
+    """
+    _checks.one_of("rule", rule, RULES)
+    if not 0 < tau < 0.5:
+        raise ValueError(f"tau is {tau}, expected a number in (0, 0.5), such as 0.05")
+    levels = _levels(levels)
+    curve = _curve(clean_probability, levels)
+    if rule == "isotonic":
+        curve = isotonic(curve)
+    below = curve <= 0.5 - tau
+    # The last level that is not above the threshold, -1 where all are.
+    last = levels.size - 1 - np.argmax(below[..., ::-1], axis=-1)
+    last = np.where(below.any(axis=-1), last, -1)
+    at = np.clip(last, 0, max(levels.size - 2, 0))
+    after = np.minimum(at + 1, levels.size - 1)
+    low = np.take_along_axis(curve, at[..., None], axis=-1)[..., 0]
+    high = np.take_along_axis(curve, after[..., None], axis=-1)[..., 0]
+    inside = (last >= 0) & (last < levels.size - 1)
+    part = np.where(inside, (0.5 - tau - low) / np.where(inside, high - low, 1), 0)
+    crossing = levels[at] + part * (levels[after] - levels[at])
+    return np.where(inside, crossing, np.where(last < 0, 0.0, 1.0))
+
+
+def isotonic(values) -> np.ndarray:
+    """The increasing sequence nearest to values [..., L] in least squares, along the last axis.
+
+    Pool adjacent violators, in its minimax form, which needs L passes over all units and no loop
+    over them: fit_i = max over j <= i of min over k >= i of mean(values[j..k]).
+    """
+    values = np.asarray(values, np.float64)
+    length = values.shape[-1]
+    fit = np.full(values.shape, -np.inf)
+    for j in range(length):
+        means = np.cumsum(values[..., j:], axis=-1) / np.arange(1, length - j + 1)
+        smallest = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]
+        np.maximum(fit[..., j:], smallest, out=fit[..., j:])
+    return fit
+
+
+def round_up(sigma_min, levels) -> np.ndarray:
+    """The smallest of ``levels`` that is not below sigma_min: few distinct bounds, all safe.
+
+    Admission takes one bound per source, so this groups units into at most L + 2 sources. 0 stays
+    0 (clean data) and what lies beyond the last level becomes 1.
+
+    Args:
+      sigma_min: [...] in [0, 1].
+      levels: [L] increasing noise levels in [0, 1].
+
+    Returns:
+      [...] of sigma_min's type.
+
+    Raises:
+      ValueError: sigma_min is NaN or outside [0, 1], or levels do not increase within [0, 1].
+    """
+    levels = _levels(levels)
+    bounds = np.asarray(sigma_min)
+    bounds = bounds if np.issubdtype(bounds.dtype, np.floating) else bounds.astype(np.float64)
+    _check_unit_interval("sigma_min", bounds)
+    # In the type of the bounds: 0.3 kept as float32 is above 0.3, and must not go up a level.
+    grid = np.append(levels, 1.0).astype(bounds.dtype)
+    up = grid[np.searchsorted(grid[:-1], bounds, side="left")]
+    return np.where(bounds == 0, bounds, up)
+
+
+def _levels(levels):
+    levels = np.asarray(levels, np.float64)
+    if levels.ndim != 1 or not levels.size:
+        raise ValueError(f"levels has shape {levels.shape}, expected [L] noise levels, L >= 1")
+    _check_unit_interval("levels", levels)
+    wrong = np.flatnonzero(np.diff(levels) <= 0)
+    if wrong.size:
+        i = wrong[0]
+        raise ValueError(
+            f"levels must increase: level {i + 1} is {levels[i + 1]:g} after {levels[i]:g}; sort "
+            "them, and the curves with them"
+        )
+    return levels
+
+
+def _curve(clean_probability, levels):
+    curve = np.asarray(clean_probability, np.float64)
+    if not curve.ndim or curve.shape[-1] != levels.size:
+        raise ValueError(
+            f"clean_probability has shape {curve.shape}, expected [..., {levels.size}]: one value "
+            "per level, levels last"
+        )
+    _check_unit_interval("clean_probability", curve, "a probability")
+    return curve
+
+
+def _check_unit_interval(name, values, what="a noise level"):
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
+        raise ValueError(
+            f"{name} is {values[index]}{at}, expected {what} in [0, 1] "
+            f"({int(bad.sum())} of {values.size} are not)"
+        )

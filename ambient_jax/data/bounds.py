@@ -1,0 +1,430 @@
+"""The bounds file: sigma_min and sigma_max of every step, made once and joined by training.
+
+One parquet file, columns source (dictionary of strings), episode (int64, the stable id of
+``RldsDataset.episode_ids``), step (int32), sigma_min and sigma_max (float32, as in
+``ambient_jax.admission``). Its schema metadata holds, as JSON under one key, the format number, the
+method and how it was run, the library version and, per source, the fingerprint of the data and the
+number of rows. Rows are joined by id, never by place; a fingerprint that differs is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ambient_jax import __version__, _checks
+
+FORMAT = 1
+METADATA_KEY = b"ambient_jax.bounds"
+_SCHEMA = pa.schema(
+    [
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("episode", pa.int64()),
+        ("step", pa.int32()),
+        ("sigma_min", pa.float32()),
+        ("sigma_max", pa.float32()),
+    ]
+)
+_ANNOTATE = "make one with python -m experiments.annotate"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bounds:
+    """Bounds of the steps of K sources, N rows in any order.
+
+    Attributes:
+      names: of the sources.
+      source: [N] int32 into names.
+      episode: [N] int64 stable episode ids.
+      step: [N] int32, position in the episode.
+      sigma_min, sigma_max: [N] float32 in [0, 1]; clean (0, 1), unusable (1, 0), else
+        sigma_max <= sigma_min.
+      fingerprints: of the data of each source, ``RldsDataset.fingerprint``.
+      method: what chose the bounds, such as "classifier".
+      how: its settings (tau, rule, granularity, levels, ...), anything JSON can hold.
+      version: of the library that made them.
+
+    Raises:
+      ValueError: names that repeat, a source without fingerprint, columns of differing lengths, or
+        ids that are no integers. Values are checked by `write` and `lookup`.
+    """
+
+    names: tuple[str, ...]
+    source: np.ndarray
+    episode: np.ndarray
+    step: np.ndarray
+    sigma_min: np.ndarray
+    sigma_max: np.ndarray
+    fingerprints: Mapping[str, str]
+    method: str
+    how: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    version: str = __version__
+
+    def __post_init__(self):
+        names = tuple(self.names)
+        for i, name in enumerate(names):
+            if not isinstance(name, str) or not name or name in names[:i]:
+                raise ValueError(f"name {i} is {name!r}, expected names that differ, not empty")
+            if not self.fingerprints.get(name):
+                raise ValueError(
+                    f"source {name!r} has no fingerprint, expected RldsDataset.fingerprint of the "
+                    "data that were annotated"
+                )
+        object.__setattr__(self, "names", names)
+        for name in ("source", "episode", "step"):
+            object.__setattr__(self, name, _integers(name, getattr(self, name)))
+        for name in ("sigma_min", "sigma_max"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
+        for name in _SCHEMA.names:
+            shape = getattr(self, name).shape
+            if len(shape) != 1 or shape != self.source.shape:
+                raise ValueError(
+                    f"{name} has shape {shape}, expected [N] as source has {self.source.shape}"
+                )
+        if self.source.size and not (0 <= self.source.min() and self.source.max() < len(names)):
+            wrong = self.source[(self.source < 0) | (self.source >= len(names))][0]
+            raise ValueError(f"source holds {wrong}, expected 0 to {len(names) - 1}, into names")
+
+    def __len__(self) -> int:
+        """N."""
+        return self.source.size
+
+    def digest(self, name: str) -> str:
+        """Of the rows of one source: what training with them hangs on."""
+        rows = self.rows(name)
+        digest = hashlib.sha256()
+        for column in (self.episode, self.step, self.sigma_min, self.sigma_max):
+            digest.update(np.ascontiguousarray(column[rows]).tobytes())
+        return digest.hexdigest()[:16]
+
+    def rows(self, name: str) -> np.ndarray:
+        """Row numbers of one source; ValueError when it is not in the file."""
+        _known(self, name)
+        return np.flatnonzero(self.source == self.names.index(name))
+
+
+def for_source(
+    name: str,
+    fingerprint: str,
+    episode,
+    step,
+    sigma_min,
+    sigma_max=None,
+    *,
+    method: str,
+    how: Mapping[str, Any] | None = None,
+) -> Bounds:
+    """Bounds of one source, see `Bounds` for the arguments.
+
+    Args:
+      name, fingerprint: of the source.
+      episode, step: [N] ids.
+      sigma_min, sigma_max: [N] or scalar; sigma_max None: 1 where sigma_min is 0 (clean), else 0.
+      method, how: what chose them.
+    """
+    episode = np.asarray(episode)
+    low = np.asarray(sigma_min, np.float32)
+    high = np.where(low <= 0, 1, 0) if sigma_max is None else sigma_max
+    low, high = (np.broadcast_to(b, episode.shape) if np.ndim(b) == 0 else b for b in (low, high))
+    source = np.zeros(episode.shape, np.int32)
+    fingerprints = {name: fingerprint}
+    return Bounds((name,), source, episode, step, low, high, fingerprints, method, dict(how or {}))
+
+
+def concatenate(parts: Sequence[Bounds]) -> Bounds:
+    """One set of bounds for the sources of all parts, whose method and settings are one.
+
+    Raises:
+      ValueError: no parts, a source in two of them, or methods or settings that differ.
+    """
+    if not parts:
+        raise ValueError("there are no bounds to concatenate")
+    first = parts[0]
+    for part in parts[1:]:
+        if (part.method, _json(part.how)) != (first.method, _json(first.how)):
+            raise ValueError(
+                f"bounds of {', '.join(part.names)} and of {', '.join(first.names)} were chosen "
+                "with different methods or settings: keep them in two files"
+            )
+    offsets = np.cumsum([0, *(len(part.names) for part in parts[:-1])])
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in _SCHEMA.names
+        if name != "source"
+    }
+    source = np.concatenate([p.source + k for p, k in zip(parts, offsets, strict=True)])
+    return Bounds(
+        names=tuple(name for part in parts for name in part.names),
+        source=source,
+        fingerprints={n: f for part in parts for n, f in part.fingerprints.items()},
+        method=first.method,
+        how=first.how,
+        **columns,
+    )
+
+
+def write(path: str | os.PathLike[str], bounds: Bounds) -> pathlib.Path:
+    """Writes the file whole or not at all, and makes its directory.
+
+    Raises:
+      ValueError: bounds or ids that `lookup` would refuse, or ``how`` that JSON cannot hold.
+    """
+    for name in bounds.names:
+        _check(bounds, name, bounds.rows(name))
+    counts = np.bincount(bounds.source, minlength=len(bounds.names)).tolist()
+    metadata = {
+        "format": FORMAT,
+        "method": bounds.method,
+        "how": json.loads(_json(bounds.how)),
+        "version": bounds.version,
+        "sources": {
+            name: {"fingerprint": bounds.fingerprints[name], "rows": rows}
+            for name, rows in zip(bounds.names, counts, strict=True)
+        },
+    }
+    source = pa.DictionaryArray.from_arrays(
+        pa.array(bounds.source, pa.int32()), pa.array(bounds.names, pa.string())
+    )
+    others = [pa.array(getattr(bounds, f.name), f.type) for f in list(_SCHEMA)[1:]]
+    schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
+    table = pa.Table.from_arrays([source, *others], schema=schema)
+    path = pathlib.Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        pq.write_table(table, temporary, compression="zstd")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def read(path: str | os.PathLike[str]) -> Bounds:
+    """Reads a bounds file; its values are checked by `lookup`, source by source.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no parquet file, no bounds file, of a newer format, or was edited.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(_missing_file(path))
+    try:
+        table = pq.read_table(path, partitioning=None).unify_dictionaries()
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise ValueError(
+            f"{path} is no parquet file, or damaged ({reason}); {_ANNOTATE}"
+        ) from error
+    metadata = _metadata(path, table.schema)
+    sources = metadata["sources"]
+    names = tuple(sources)
+    columns = {}
+    for field in _SCHEMA:
+        if field.name not in table.schema.names:
+            raise ValueError(f"{path} has no column {field.name!r}: {_ANNOTATE} again")
+        column = table[field.name]
+        try:
+            column = column.cast(field.type).combine_chunks()
+        except (pa.ArrowException, NotImplementedError) as error:
+            raise ValueError(
+                f"{path}: column {field.name!r} is {column.type}, expected {field.type}"
+            ) from error
+        if column.null_count:
+            raise ValueError(f"{path}: column {field.name!r} has {column.null_count} empty cells")
+        columns[field.name] = column
+    source = columns.pop("source")
+    code_of = {name: k for k, name in enumerate(names)}
+    code = np.asarray([code_of.get(n, -1) for n in source.dictionary.to_pylist()], np.int32)
+    code = code[source.indices.to_numpy()]
+    counts = np.bincount(code + 1, minlength=len(names) + 1).tolist()
+    expected = [0, *(spec["rows"] for spec in sources.values())]
+    for name, found, rows in zip(("unknown sources", *names), counts, expected, strict=True):
+        if found != rows:
+            raise ValueError(
+                f"{path} holds {found} rows of {name}, its metadata say {rows}: it was edited "
+                "without them; change bounds with read and write of this module"
+            )
+    return Bounds(
+        names=names,
+        source=code,
+        **{name: column.to_numpy(zero_copy_only=False) for name, column in columns.items()},
+        fingerprints={n: spec["fingerprint"] for n, spec in sources.items()},
+        method=metadata["method"],
+        how=metadata["how"],
+        version=metadata["version"],
+    )
+
+
+def lookup(
+    bounds: Bounds, name: str, episode, step, fingerprint: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds of M steps of one source, joined by id.
+
+    Args:
+      bounds: from `read`.
+      name: of the source.
+      episode, step: [M] ids, in any order; rows of the file that are not asked for are left out.
+      fingerprint: of the data that are going to be trained on, None to trust them.
+
+    Returns:
+      (sigma_min [M], sigma_max [M]), float32.
+
+    Raises:
+      ValueError: the source is not in the file, its data are of another version, ids that are
+        missing or stand in the file twice, or bounds of this source that are no bounds.
+    """
+    _known(bounds, name)
+    made_on = bounds.fingerprints[name]
+    if fingerprint is not None and fingerprint != made_on:
+        raise ValueError(
+            f"bounds of source {name!r} were made on other data (fingerprint {made_on}) than these "
+            f"({fingerprint}): annotate again, or open the version and split they were made on"
+        )
+    episode, step = _integers("episode", episode), _integers("step", step)
+    if episode.ndim != 1 or episode.shape != step.shape:
+        raise ValueError(
+            f"episode and step have shapes {episode.shape} and {step.shape}, expected [M] both"
+        )
+    rows = bounds.rows(name)
+    keys, order, episodes, low, span = _check(bounds, name, rows)
+    number = np.searchsorted(episodes, episode)
+    number = np.minimum(number, max(episodes.size - 1, 0))
+    offset = step.astype(np.int64) - low
+    found = np.zeros(episode.shape, bool)
+    place = np.zeros(episode.shape, np.int64)
+    if rows.size:
+        wanted = number * span + offset
+        place = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
+        found = (episodes[number] == episode) & (offset >= 0) & (offset < span)
+        found &= keys[place] == wanted
+    missing = np.flatnonzero(~found)
+    if missing.size:
+        i = missing[0]
+        raise ValueError(
+            f"{missing.size} of {episode.size} steps of source {name!r} have no bounds, the first "
+            f"is episode {episode[i]} step {step[i]}: annotate the whole of this split"
+        )
+    at = rows[order[place]]
+    return bounds.sigma_min[at], bounds.sigma_max[at]
+
+
+def _check(bounds, name, rows):
+    """Refuses bad rows of one source; returns what a join needs: sorted keys and their meaning."""
+    low, high = bounds.sigma_min[rows], bounds.sigma_max[rows]
+
+    def row(i):
+        r = rows[i]
+        return f"source {name!r} episode {bounds.episode[r]} step {bounds.step[r]} (row {r})"
+
+    for field, values in (("sigma_min", low), ("sigma_max", high)):
+        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
+        if bad.size:
+            raise ValueError(
+                f"{field} of {row(bad[0])} is {values[bad[0]]:g}, expected a noise level in "
+                f"[0, 1]; {bad.size} rows of {rows.size} are bad"
+            )
+    bad = np.flatnonzero((high > low) & ~((low == 0) & (high == 1)))
+    if bad.size:
+        i = bad[0]
+        raise ValueError(
+            f"{row(i)} has sigma_max {high[i]:g} above sigma_min {low[i]:g}, which admits every "
+            "noise level: expected sigma_max <= sigma_min, or (0, 1) for clean data; "
+            f"{bad.size} rows of {rows.size} are bad"
+        )
+    episodes, number = np.unique(bounds.episode[rows], return_inverse=True)
+    step = bounds.step[rows].astype(np.int64)
+    first = step.min() if rows.size else 0
+    # Fewer than 2^31 episodes times fewer than 2^32 steps: the key cannot overflow.
+    span = step.max() - first + 1 if rows.size else 1
+    keys = number * span + (step - first)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if twice.size:
+        raise ValueError(
+            f"{twice.size} rows repeat an id, the first is {row(order[twice[0] + 1])}: keep one "
+            "row per step"
+        )
+    return keys, order, episodes, first, span
+
+
+def _known(bounds, name):
+    if name not in bounds.names:
+        raise ValueError(
+            f"there are no bounds of source {name!r}, only of {', '.join(bounds.names) or 'none'}"
+            f"{_checks.nearest(name, bounds.names)}"
+        )
+
+
+def _integers(name, values):
+    kind = np.int64 if name == "episode" else np.int32
+    values = np.asarray(values)
+    if values.size and not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"{name} is of type {values.dtype}, expected integers")
+    limits = np.iinfo(kind)
+    if values.size and (values.max() > limits.max or values.min() < limits.min):
+        raise ValueError(f"{name} holds {values.min()} to {values.max()}, beyond {limits.dtype}")
+    return values.astype(kind)
+
+
+def _json(how):
+    try:
+        return json.dumps(dict(how), default=_plain, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"how cannot be kept as JSON ({error}): give numbers, strings, lists and dicts"
+        ) from error
+
+
+def _plain(value):
+    """NumPy scalars and arrays as JSON knows them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} {value!r:.80}")
+
+
+def _missing_file(path):
+    if path.is_dir():
+        return f"{path} is a directory: give the bounds file in it"
+    near = ""
+    if path.parent.is_dir():
+        near = _checks.nearest(path.name, [p.name for p in path.parent.iterdir()])
+    return f"there is no bounds file {path}{near}; {_ANNOTATE}"
+
+
+def _metadata(path, schema):
+    stored = (schema.metadata or {}).get(METADATA_KEY)
+    if stored is None:
+        raise ValueError(
+            f"{path} is a parquet file but no bounds file (its schema has no metadata "
+            f"{METADATA_KEY.decode()!r}): {_ANNOTATE}"
+        )
+    try:
+        metadata = json.loads(stored)
+        number = int(metadata["format"])
+        if number <= FORMAT:
+            fields = ("method", "how", "version", "sources")
+            metadata = {field: metadata[field] for field in fields}
+            for spec in metadata["sources"].values():
+                spec["fingerprint"], spec["rows"] = str(spec["fingerprint"]), int(spec["rows"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: the metadata of its schema are damaged ({error!r}); {_ANNOTATE}"
+        ) from error
+    if number > FORMAT:
+        raise ValueError(
+            f"{path} has format {number}, made by ambient_jax {metadata.get('version')}; this one "
+            f"({__version__}) reads up to {FORMAT}: install a newer ambient_jax"
+        )
+    return metadata
