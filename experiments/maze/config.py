@@ -54,7 +54,8 @@ def _table(config):
             "alpha": (0.1, 0.5),
             "best": 0.1,  # sigma_min of every policy that is not part of the sweep
             "groups": ("main", "sweep", "variants", "alpha", "few", "shortcut"),
-            "one_seed": ("few", "shortcut"),  # groups trained with the first seed only
+            # Groups and policies that are trained with the first seed only.
+            "one_seed": ("few", "shortcut", "soft", "loss_x0", "loss_eps"),
             "goals": 1000,
             "eval_seed": 1,
             # Beside the policy's solver, for the policies of the group main.

@@ -104,7 +104,7 @@ def programs(
     found: list[tuple[dict, dict]] = []
     for index, seed in enumerate(base.task.seeds):
         for name, entry in named.items():
-            if index and entry.group in base.task.one_seed:
+            if index and {name, entry.group} & set(base.task.one_seed):
                 continue
             config = config_of(base, name, entry, seed)
             program = sweep.program(config)

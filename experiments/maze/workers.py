@@ -105,11 +105,13 @@ def train_and_evaluate(
     """Trains the policies of one program and rolls them out; returns the signal that ended it."""
     if _orphaned.is_set():
         return "SIGTERM"
-    # A sweep keeps its policies in step: one that is complete must not go back with the others.
-    done = {n: c for n, c in program.items() if _trained(workdir / n, c)}
-    todo = {n: c for n, c in program.items() if n not in done}
-    for part in (done, todo):  # the first is only checked to be of these configs
-        if part and (stopped := sweep.train(part, workdir).signal):
+    # A sweep keeps its policies in step: one that is further must not go back with the others.
+    # (Complete ones are only checked to be of these configs.)
+    parts: dict[int, Program] = {}
+    for name, config in program.items():
+        parts.setdefault(_step(workdir / name), {})[name] = config
+    for part in parts.values():
+        if stopped := sweep.train(part, workdir).signal:
             return stopped
     goals = env.free_goals(np.random.default_rng(base.task.eval_seed), base.task.goals)
     simulators: dict[str, Any] = {}
@@ -170,18 +172,19 @@ def _missing(program, base, workdir):
 def _about(workdir, name, config, base, solver, steps):
     """What rollouts hang on, beside the training: they are made again if it changes."""
     return {
-        "trained": _trained(workdir / name, config),
+        "trained": _step(workdir / name) == config.train.steps,
         "solver": [solver, steps, config.policy.clip],
         "execute": config.policy.execute,
         "goals": [base.task.goals, base.task.eval_seed],
     }
 
 
-def _trained(directory, config):
+def _step(directory):
+    """How far a policy is trained."""
     try:
-        return checkpoint.find(directory)[1] == config.train.steps
+        return checkpoint.find(directory)[1]
     except FileNotFoundError:
-        return False
+        return 0
 
 
 def _is(path, about):
