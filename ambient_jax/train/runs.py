@@ -30,13 +30,22 @@ def flat(tree: dict, prefix: str = "") -> dict:
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Dotted names that differ where the training is concerned, with both values."""
+    """Dotted names that differ where the training is concerned, with both values.
+
+    A field that is missing is one that is None or "": a version that adds an option resumes the
+    runs of those before it.
+    """
     one, other = flat(one), flat(json.loads(json.dumps(other)))
     return {
         name: (one.get(name), other.get(name))
         for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name) and name.split(".")[0] not in _FREE
+        if _value(one, name) != _value(other, name) and name.split(".")[0] not in _FREE
     }
+
+
+def _value(fields, name):
+    value = fields.get(name)
+    return None if value == "" else value
 
 
 def check_same(
