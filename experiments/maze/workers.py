@@ -28,7 +28,8 @@ from experiments.maze import env, levels, policies, task
 from experiments.maze.rollout import Rollouts
 
 Program = dict[str, ml_collections.ConfigDict]
-_orphaned = threading.Event()  # the parent has ended: so must this process
+# When the parent has ended, so must this process, once the job in hand has saved its state.
+_orphaned, _busy = threading.Event(), threading.Lock()
 
 
 def run(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
@@ -95,6 +96,8 @@ def _start(slots: Any) -> None:
         parent.join()
         _orphaned.set()
         os.kill(os.getpid(), signal.SIGTERM)  # training saves and returns
+        with _busy:
+            os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 
@@ -103,8 +106,11 @@ def train_and_evaluate(
     program: Program, base: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> str:
     """Trains the policies of one program and rolls them out; returns the signal that ended it."""
-    if _orphaned.is_set():
-        return "SIGTERM"
+    with _busy:
+        return "SIGTERM" if _orphaned.is_set() else _train_and_evaluate(program, base, workdir)
+
+
+def _train_and_evaluate(program, base, workdir):
     # A sweep keeps its policies in step: one that is further must not go back with the others.
     # (Complete ones are only checked to be of these configs.)
     parts: dict[int, Program] = {}

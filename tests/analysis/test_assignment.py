@@ -70,7 +70,7 @@ def enumerated(name, n_p, n_q, bucket, tau):
 
 
 @pytest.mark.parametrize("name", assignment.ASSIGNMENTS)
-@pytest.mark.parametrize("bucket,tau", [(3, 0.05), (3, 0.2), (2, 0.26)])
+@pytest.mark.parametrize("bucket,tau", [(3, 0.05), (3, 0.2), (2, 0.26), (4, 0.2)])
 def test_closed_form_is_the_enumeration(name, bucket, tau):
     got = assignment.trained_law(name, 2, 7, bucket=bucket, tau=tau)  # last bucket is smaller
     np.testing.assert_allclose(got, enumerated(name, 2, 7, bucket, tau), atol=1e-12)
