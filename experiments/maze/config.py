@@ -61,6 +61,7 @@ def _table(config):
             # Beside the policy's solver, for the policies of the group main.
             "solvers": (("ddpm", 100), ("ddim", 100), ("ddim", 20)),
             "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
+            "report_only": False,  # train nothing: write the report of what is there
             "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator
         }
     )

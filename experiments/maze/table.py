@@ -15,7 +15,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     policies.entries(config.task)  # before the data: a misspelt group is told at once
     task.build(config)
     folder = pathlib.Path(workdir)
-    if not workers.run(config, folder):
+    if not config.task.report_only and not workers.run(config, folder):
         logging.warning("interrupted: the same command carries on")
         return
     print(summary.write(config, folder))

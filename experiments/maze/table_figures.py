@@ -87,16 +87,22 @@ def pareto_figure(rows: Mapping[str, Any], best: str, data: metrics.Estimate) ->
             color=colour(name),
             lw=1,
         )
+        level = name.removeprefix("ambient_")
         axes.annotate(
-            name.replace("_", " "),
+            rf"$\sigma_{{min}}$ {level}" if level.replace(".", "").isdigit() else name,
             (jerk.value, 100 * success.value),
-            xytext=(5, 4),
+            # Co-training, RRT only and the sweep's low end lie on top of one another.
+            xytext=(5, {"rrt": -9, "cotrain": -17}.get(name, 4)),
             textcoords="offset points",
             fontsize=7,
-            color=_INK,
+            color=colour(name),
         )
+    sweep = sorted(n for n in rows if n.removeprefix("ambient_").replace(".", "").isdigit())
+    line = [(rows[n].summary.jerk.value, 100 * rows[n].summary.success.value) for n in sweep]
+    axes.plot(*np.transpose(line), color=_COLOURS["ambient"], lw=0.8, alpha=0.5)
     axes.axvline(data.value, color=_GREY, lw=1, ls=":")
-    axes.text(data.value, axes.get_ylim()[0], " RRT data", fontsize=7, color=_GREY, va="bottom")
+    bottom = axes.get_ylim()[0]
+    axes.text(data.value, bottom, "RRT data ", fontsize=7, color=_GREY, va="bottom", ha="right")
     axes.set(xscale="log", xlabel="mean squared jerk of successful rollouts [m²/s⁶]")
     axes.set_ylabel("success [%]")
     axes.grid(alpha=0.25)
@@ -124,7 +130,7 @@ def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> 
             )
             axes.axhline(scale * estimate.value, color=colour(limit), lw=1, ls="--", label=told)
         axes.set(xscale="logit", xlabel=r"$\sigma_{min}$ of the RRT data", ylabel=label)
-        axes.set_xticks(levels, [f"{level:g}" for level in levels], fontsize=7)
+        axes.set_xticks(levels, [f"{level:g}" for level in levels], fontsize=7, rotation=45)
         axes.minorticks_off()
         axes.grid(alpha=0.25)
     if np.any(value > 0):
