@@ -50,7 +50,7 @@ def _table(config):
             "held_out": 300,  # RRT and GCS plans that no policy sees, for the loss per noise level
             "data_seed": 0,
             "seeds": (0, 1, 2),
-            "sigma_min": (0.002, 0.005, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9, 0.99),
+            "sigma_min": (0.002, 0.005, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9, 0.99, 0.998),
             "alpha": (0.1, 0.5),
             "best": 0.1,  # sigma_min of every policy that is not part of the sweep
             "groups": ("main", "sweep", "variants", "alpha", "few", "shortcut"),
