@@ -199,7 +199,11 @@ def test_from_planning_to_the_report_and_again(tmp_path):
         assert content.startswith(b"\x89PNG")
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("rollouts_*.npz")}
     assert len(before) == 8 + 4  # the main four with a second solver
-    next(iter(before)).unlink()
+    gone = folder / "soft" / "seed_0" / "rollouts_ddpm_2.npz"
+    gone.unlink()
+    partial = run("--config.task.report_only=True")
+    assert partial.returncode == 0 and not gone.exists()
+    assert "soft ambient" not in (folder / "report" / "table.md").read_text()
     again = run()
     assert again.returncode == 0, again.stderr
     kept = {p: p.stat().st_mtime_ns for p in folder.rglob("rollouts_*.npz")}
