@@ -118,7 +118,9 @@ def claims(
     told.append(("jerk^2: ambient < GCS only < co-training < RRT only", measured, ordered))
     share = jerk("rrt") / rrt_jerk
     told.append(("RRT only reaches 70% of its data's jerk^2", f"{share:.0%}", share >= 0.7))
-    sweep = sorted({*config.task.sigma_min, config.task.best})
+    # What is there: a group may be left out, or not be done yet.
+    levels_found = {*config.task.sigma_min, config.task.best}
+    sweep = sorted(level for level in levels_found if f"ambient_{level}" in rows)
     for level, limit in ((sweep[0], "cotrain"), (sweep[-1], "gcs")):
         name = f"ambient_{level}"
         pairs = [(getattr(rows[n].summary, f) for n in (name, limit)) for f in ("success", "jerk")]

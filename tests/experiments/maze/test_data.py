@@ -86,7 +86,7 @@ def test_seed_changes_the_data(built, tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"clean": 0}, {"corrupt": -1}, {"seed": -1}])
 def test_bad_input(tmp_path, wrong):
-    with pytest.raises(ValueError, match="expected at least 1 plan and a non-negative seed"):
+    with pytest.raises(ValueError, match="expected at least 1 and a non-negative seed"):
         data.build(tmp_path, **{**SIZES, **wrong})
 
 
