@@ -4,7 +4,7 @@
 
 quick   the four policies of the talk and a short sweep of sigma_min, one training seed
 table   every policy of the table, three training seeds; hours on a CPU
-debug   the same code on a few plans and steps, in two minutes
+debug   the same code on a few plans and steps
 """
 
 import ml_collections

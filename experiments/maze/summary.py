@@ -164,7 +164,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         blank = [""] * (len(COLUMNS) - 8)
         value = [f"{jerk[name].value:.4g}", f"{jerk[name].low:.4g} to {jerk[name].high:.4g}"]
         lines.append([f"data: {name}", "", "", "", "", *value, f"{accel:.1f}", *blank])
-    seconds = {name: _hours(workdir, config, name) for name in rows}
+    seconds = {name: _core_seconds(workdir, config, name) for name in rows}
     caption = (
         f"{config.task.goals} rollouts for each policy and training seed (goals of seed "
         f"{config.task.eval_seed}), {config.train.steps} steps of {config.train.batch_size}, "
@@ -215,7 +215,7 @@ def _cells(row: Row, name: str, is_best: bool) -> list[str]:
     ]
 
 
-def _hours(workdir: pathlib.Path, config: ml_collections.ConfigDict, name: str) -> float:
+def _core_seconds(workdir: pathlib.Path, config: ml_collections.ConfigDict, name: str) -> float:
     """Core seconds that a policy's training took, its share of the program it was part of."""
     total = 0.0
     for seed in config.task.seeds:
