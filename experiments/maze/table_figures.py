@@ -68,45 +68,79 @@ def pareto_figure(rows: Mapping[str, Any], best: str, data: metrics.Estimate) ->
       best: the policy to draw larger.
       data: mean squared jerk of the RRT data.
     """
-    figure = Figure(figsize=(7.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(7.6, 5.2), layout="constrained")
     axes = figure.subplots()
-    for name, row in rows.items():
-        jerk, success = row.summary.jerk, row.summary.success
-        if not jerk.count:
-            continue
-        spread = [[max(e.value - e.low, 0) for e in (jerk, success)]]
-        spread += [[max(e.high - e.value, 0) for e in (jerk, success)]]
-        (x_low, y_low), (x_high, y_high) = spread
+    failed = lambda share: max(100 * (1 - share), 0.05)  # noqa: E731 (the axis is logarithmic)
+    points = {n: row.summary for n, row in rows.items() if row.summary.jerk.count}
+    for name, point in points.items():
+        jerk, success = point.jerk, point.success
+        x, y = jerk.value, failed(success.value)
         axes.errorbar(
-            jerk.value,
-            100 * success.value,
-            xerr=[[x_low], [x_high]],
-            yerr=[[100 * y_low], [100 * y_high]],
+            x,
+            y,
+            xerr=[[max(x - jerk.low, 0)], [max(jerk.high - x, 0)]],
+            yerr=[[max(y - failed(success.high), 0)], [max(failed(success.low) - y, 0)]],
             fmt="*" if name == best else "o",
             ms=11 if name == best else 5,
             color=colour(name),
             lw=1,
         )
+    sweep = sorted(n for n in points if n.removeprefix("ambient_").replace(".", "").isdigit())
+    line = [(points[n].jerk.value, failed(points[n].success.value)) for n in sweep]
+    axes.plot(*np.transpose(line), color=_COLOURS["ambient"], lw=0.8, alpha=0.5)
+    axes.axvline(data.value, color=_GREY, lw=1, ls=":")
+    axes.set(xscale="log", yscale="log", xlabel="mean squared jerk of successful rollouts [m²/s⁶]")
+    axes.invert_yaxis()
+    shown = [s for s in (99.9, 99.5, 99, 98, 95, 90, 80, 50, 20) if _within(axes, 100 - s)]
+    axes.set_yticks([100 - s for s in shown], [f"{s:g}" for s in shown])
+    axes.minorticks_off()
+    ticks = [t for t in (1000, 2000, 5000, 10_000, 20_000) if _within(axes, t, "x")]
+    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
+    axes.set_ylabel("success [%] (failures on a logarithmic scale)")
+    axes.grid(alpha=0.25)
+    bottom = axes.get_ylim()[0]
+    axes.text(data.value, bottom, "RRT data ", fontsize=7, color=_GREY, va="bottom", ha="right")
+    places = {n: (p.jerk.value, failed(p.success.value)) for n, p in points.items()}
+    _label(figure, axes, places)
+    return figure
+
+
+def _within(axes, value, axis="y"):
+    low, high = sorted(getattr(axes, f"get_{axis}lim")())
+    return low <= value <= high
+
+
+def _label(figure, axes, places):
+    """Names beside their points, each at the first of some places where it covers no other."""
+    figure.draw_without_rendering()
+    marks = {name: axes.transData.transform(at) for name, at in places.items()}
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in marks.values()]
+    dot = figure.dpi / 72
+    for name, (x, y) in marks.items():
         level = name.removeprefix("ambient_")
+        text = rf"$\sigma_{{min}}$ {level}" if level.replace(".", "").isdigit() else name
+        width, height = dot * (4 * len(name.replace("ambient_0", "abc")) + 2), 8 * dot
+        spots = [
+            (side, rise)
+            for rise in (2, -9, 11, -18, 20, -27, 29, -36, 38)
+            for side in (6, -6 - width / dot)
+        ]
+        for side, rise in spots:
+            left, bottom = x + side * dot, y + rise * dot
+            box = left, bottom, left + width, bottom + height
+            if left > axes.bbox.x0 and not any(
+                box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken
+            ):
+                break
+        taken.append(box)
         axes.annotate(
-            rf"$\sigma_{{min}}$ {level}" if level.replace(".", "").isdigit() else name,
-            (jerk.value, 100 * success.value),
-            # Co-training, RRT only and the sweep's low end lie on top of one another.
-            xytext=(5, {"rrt": -9, "cotrain": -17}.get(name, 4)),
+            text,
+            places[name],
+            xytext=(side, rise),
             textcoords="offset points",
             fontsize=7,
             color=colour(name),
         )
-    sweep = sorted(n for n in rows if n.removeprefix("ambient_").replace(".", "").isdigit())
-    line = [(rows[n].summary.jerk.value, 100 * rows[n].summary.success.value) for n in sweep]
-    axes.plot(*np.transpose(line), color=_COLOURS["ambient"], lw=0.8, alpha=0.5)
-    axes.axvline(data.value, color=_GREY, lw=1, ls=":")
-    bottom = axes.get_ylim()[0]
-    axes.text(data.value, bottom, "RRT data ", fontsize=7, color=_GREY, va="bottom", ha="right")
-    axes.set(xscale="log", xlabel="mean squared jerk of successful rollouts [m²/s⁶]")
-    axes.set_ylabel("success [%]")
-    axes.grid(alpha=0.25)
-    return figure
 
 
 def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> Figure:
