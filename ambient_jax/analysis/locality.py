@@ -1,0 +1,314 @@
+"""How far the optimal denoiser looks at each noise level, and the sigma_max that follows from it.
+
+At low noise a step is restored from its neighbours; only at high noise do the far ends of a chunk
+matter. Corrupt data whose short pieces are right may therefore train low noise levels (Omni):
+sigma_max is the largest level up to which a crop as long as the denoiser looks does not tell p
+from q.
+
+A crop is a window of w steps about the chunk's middle step, of which the denoiser restores that one
+step: ``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D`` falls with w. For Gaussian
+processes it is the Wiener filter's and a formula; for data, ``denoising_losses`` measures it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+
+from ambient_jax.models.layers import Dense, NoiseEmbedding, mish
+
+
+class Losses(NamedTuple):
+    """Mean squared error per dimension of the middle step.
+
+    Attributes:
+      levels: [L] noise levels.
+      widths: [W] increasing, the last is the whole chunk.
+      loss: [L, W].
+      prior: of guessing the mean, what a denoiser that sees nothing has.
+    """
+
+    levels: np.ndarray
+    widths: np.ndarray
+    loss: np.ndarray
+    prior: float
+
+
+def windows(horizon: int, widths) -> tuple[np.ndarray, int]:
+    """Which steps a crop of each width shows, [W, H] booleans, and the middle step c.
+
+    Raises:
+      ValueError: unless the widths increase from at least 1 to the horizon.
+    """
+    widths = np.asarray(widths)
+    ends = widths.size and widths[0] >= 1 and widths[-1] == horizon
+    if widths.ndim != 1 or not ends or np.any(np.diff(widths) <= 0):
+        raise ValueError(
+            f"widths are {widths.tolist()}, expected them to increase from at least 1 to the "
+            f"horizon {horizon}"
+        )
+    middle = (horizon - 1) // 2
+    first = middle - (widths - 1) // 2
+    step = np.arange(horizon)
+    return (step >= first[:, None]) & (step < (first + widths)[:, None]), middle
+
+
+def wiener_losses(covariance, levels, widths, dims: int = 1) -> Losses:
+    """Losses of the best linear denoiser; for Gaussian processes the best of all.
+
+    Args:
+      covariance: [H * D, H * D] of x0, steps before dimensions (row ``h * D + d``).
+      levels: [L] in [0, 1].
+      widths: see ``windows``.
+      dims: D.
+
+    Raises:
+      ValueError: a covariance that is not symmetric or does not fit dims; see ``windows``.
+    """
+    covariance, levels = np.asarray(covariance, np.float64), np.asarray(levels, np.float64)
+    loss = _wiener(covariance, levels, widths, dims)[2]
+    horizon = len(covariance) // dims
+    own = _columns((horizon - 1) // 2, dims)
+    prior = float(np.trace(covariance[np.ix_(own, own)])) / dims
+    return Losses(levels, np.asarray(widths), loss, prior)
+
+
+def _columns(step, dims):
+    return np.arange(step * dims, (step + 1) * dims)
+
+
+def _wiener(covariance, levels, widths, dims):
+    """Filters [L, W, D, H * D] and whitenings [L, W, H * D, H * D], zero outside the window, and
+    the filters' losses [L, W]."""
+    size = len(covariance)
+    if covariance.shape != (size, size) or size % dims or not np.allclose(covariance, covariance.T):
+        raise ValueError(
+            f"covariance has shape {covariance.shape}, expected a symmetric matrix of H * D rows "
+            f"with D = {dims}"
+        )
+    shown, middle = windows(size // dims, widths)
+    own = _columns(middle, dims)
+    filters = np.zeros((len(levels), len(shown), dims, size))
+    whiten = np.zeros((*filters.shape[:2], size, size))
+    loss = np.empty(filters.shape[:2])
+    for i, sigma in enumerate(levels):
+        alpha = np.sqrt((1 - sigma) * (1 + sigma))
+        for k, window in enumerate(np.repeat(shown, dims, axis=1)):
+            noised = alpha**2 * covariance[np.ix_(window, window)] + sigma**2 * np.eye(window.sum())
+            cross = alpha * covariance[np.ix_(own, window)]
+            # Smooth motions at sigma = 0 have singular covariances.
+            values, vectors = np.linalg.eigh(noised)
+            inverse = np.where(values > 1e-12 * values[-1], 1 / np.maximum(values, 1e-300), 0)
+            gain = cross @ (vectors * inverse) @ vectors.T
+            filters[i, k][:, window] = gain
+            whiten[i, k][np.ix_(window, window)] = (vectors * np.sqrt(inverse)) @ vectors.T
+            left = covariance[np.ix_(own, own)] - gain @ cross.T
+            loss[i, k] = max(np.trace(left), 0.0) / dims
+    return filters, whiten, loss
+
+
+def receptive_field(losses: Losses, tolerance: float = 0.1) -> np.ndarray:
+    """The least width at each level whose loss is within a tolerance of the whole chunk's, [L].
+
+    ``loss(w) - loss(H) <= tolerance * min(loss(H), prior - loss(H))``: relative to the error that
+    is left, and near sigma = 1, where every loss comes near the prior's, to what is restored.
+    Without the second, the field would shrink again where there is little to see; without the
+    first, a crop that denoises ten times worse would do at low noise.
+
+    Raises:
+      ValueError: unless tolerance is positive.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance is {tolerance}, expected a share > 0, such as 0.1")
+    whole = losses.loss[:, -1]
+    allowed = tolerance * np.minimum(whole, np.maximum(losses.prior - whole, 0))
+    enough = losses.loss - whole[:, None] <= allowed[:, None]
+    # A wider crop is never worse: where a measured one is, by noise, the narrower one was luck.
+    enough = np.logical_and.accumulate(enough[:, ::-1], axis=1)[:, ::-1]
+    return losses.widths[np.argmax(enough, axis=1)]
+
+
+def sigma_max(levels, field, crops, clean_probability, *, tau: float = 0.05) -> float:
+    """The largest level up to which crops as wide as the receptive field do not tell p from q.
+
+    Args:
+      levels: [L] increasing.
+      field: [L] receptive field at each level, in steps.
+      crops: [K] increasing widths of the classifiers' crops. A field between two of them takes the
+        wider, which sees more; one beyond the last takes the last.
+      clean_probability: [K, L] P(clean) on corrupt crops, noised to the level, for even classes.
+      tau: how far below 0.5 still counts as "cannot tell".
+
+    Returns:
+      A level, or 0 where crops are told apart at the first.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    levels, field, crops = (np.asarray(v) for v in (levels, field, crops))
+    c = np.asarray(clean_probability, np.float64)
+    if field.shape != levels.shape or c.shape != (crops.size, levels.size):
+        raise ValueError(
+            f"levels {levels.shape}, field {field.shape}, crops {crops.shape}, clean_probability "
+            f"{c.shape}: expected [L], [L], [K] and [K, L]"
+        )
+    seen = np.minimum(np.searchsorted(crops, field), crops.size - 1)
+    same = c[seen, np.arange(levels.size)] > 0.5 - tau
+    count = int(np.argmin(same)) if not same.all() else levels.size
+    return float(levels[count - 1]) if count else 0.0
+
+
+class _Correction(nn.Module):
+    """What the best denoiser adds to the linear one, in units of the linear one's error."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, seen, sigma, crop):
+        """[B, D] from seen [B, H * D], sigma [B] and crop [B, W] (one-hot)."""
+        told = jnp.concatenate([NoiseEmbedding(32)(sigma), crop], -1)
+        told = mish(Dense(self.width, name="told")(told))
+        h = Dense(self.width, name="in")(seen)
+        for i in range(3):
+            scale, shift = jnp.split(Dense(2 * self.width, name=f"film_{i}")(told), 2, -1)
+            h = h + Dense(self.width, name=f"dense_{i}")(mish(h * (1 + scale) + shift))
+        return h
+
+
+class _Denoiser(nn.Module):
+    width: int
+    dims: int
+
+    @nn.compact
+    def __call__(self, seen, sigma, crop):
+        h = _Correction(self.width, name="correction")(seen, sigma, crop)
+        return nn.Dense(self.dims, kernel_init=nn.initializers.zeros, name="out")(mish(h))
+
+
+def denoising_losses(
+    chunks,
+    held_out,
+    levels,
+    widths,
+    *,
+    steps: int = 3000,
+    batch_size: int = 512,
+    width: int = 128,
+    draws: int = 4,
+    seed: int = 0,
+    progress: bool = True,
+) -> Losses:
+    """Losses of a denoiser trained on crops of every width at every level, on held-out chunks.
+
+    One network for all: the Wiener filter of the chunks' covariance, plus what a network makes of
+    the whitened window, trained on the mean squared error in units of the filter's. On a Gaussian
+    process there is nothing to add.
+
+    Args:
+      chunks: [N, H, D] to train on.
+      held_out: [M, H, D] of other episodes, on which the losses are measured; every width sees the
+        same noise.
+      levels: [L] in (0, 1).
+      widths: see ``windows``.
+      steps, batch_size, width: of the training, with AdamW.
+      draws: of noise for each held-out chunk.
+      seed: of everything.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: chunks of other shapes or not finite; levels outside (0, 1); see ``windows``.
+    """
+    chunks, held_out = (np.asarray(v, np.float32) for v in (chunks, held_out))
+    for name, value in (("chunks", chunks), ("held_out", held_out)):
+        if value.ndim != 3 or value.shape[1:] != chunks.shape[1:] or not len(value):
+            raise ValueError(f"{name} has shape {value.shape}, expected [N, H, D], N >= 1")
+        if not np.all(np.isfinite(value)):
+            raise ValueError(f"{name} has NaN or infinite actions: drop those chunks first")
+    levels = np.asarray(levels, np.float64)
+    if not np.all((levels > 0) & (levels < 1)):
+        raise ValueError(f"levels are {levels.tolist()}, expected them in (0, 1)")
+    horizon, dims = chunks.shape[1:]
+    shown, middle = windows(horizon, widths)
+    mean = chunks.reshape(len(chunks), -1).mean(0)
+    centred, tested = (x.reshape(len(x), -1) - mean for x in (chunks, held_out))
+    covariance = centred.astype(np.float64).T @ centred / len(centred)
+    filters, whiten, linear = _wiener(covariance, levels, widths, dims)
+    cells = {
+        "filter": jnp.asarray(filters, jnp.float32),
+        "error": jnp.asarray(np.sqrt(np.maximum(linear, 1e-12)), jnp.float32),
+        # White inputs: detail is as large as the route.
+        "whiten": jnp.asarray(whiten, jnp.float32),
+        "sigma": jnp.asarray(levels, jnp.float32),
+    }
+    module = _Denoiser(width, dims)
+
+    def error(params, x0, eps, level, crop):
+        """Squared error [B] in units of the linear denoiser's."""
+        sigma = cells["sigma"][level]
+        alpha = jnp.sqrt((1 - sigma) * (1 + sigma))
+        x_t = alpha[:, None] * x0 + sigma[:, None] * eps
+        whitened = jnp.einsum("bmn,bn->bm", cells["whiten"][level, crop], x_t)
+        guess = jnp.einsum("bdn,bn->bd", cells["filter"][level, crop], x_t)
+        scale = cells["error"][level, crop][:, None]
+        one_hot = jax.nn.one_hot(crop, len(shown))
+        target = (x0[:, middle * dims : (middle + 1) * dims] - guess) / scale
+        return jnp.mean((target - module.apply(params, whitened, sigma, one_hot)) ** 2, -1)
+
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(optax.cosine_decay_schedule(2e-3, steps), weight_decay=1e-2),
+    )
+    data = jnp.asarray(centred)
+
+    def loss(params, key):
+        keys = jax.random.split(key, 4)
+        at = jax.random.randint(keys[0], (batch_size,), 0, len(data))
+        level = jax.random.randint(keys[1], (batch_size,), 0, len(levels))
+        crop = jax.random.randint(keys[2], (batch_size,), 0, len(shown))
+        eps = jax.random.normal(keys[3], (batch_size, horizon * dims))
+        return error(params, data[at], eps, level, crop).mean()
+
+    every = min(100, steps)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def advance(carry, key):
+        def one(carry, key):
+            params, opt_state = carry
+            updates, opt_state = optimizer.update(jax.grad(loss)(params, key), opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(one, carry, jax.random.split(key, every))[0]
+
+    first = jnp.zeros((1, horizon * dims)), jnp.ones(1) / 2, jnp.ones((1, len(shown)))
+    params = module.init(jax.random.key(seed), *first)
+    carry = params, optimizer.init(params)
+    for i in tqdm.tqdm(range(-(-steps // every)), desc="receptive field", disable=not progress):
+        carry = advance(carry, jax.random.fold_in(jax.random.key(seed + 1), i))
+
+    @jax.jit
+    def measure(params, x0):
+        def at(level):
+            def one(key):
+                eps = jax.random.normal(key, x0.shape)
+                full = lambda v: jnp.full(len(x0), v)  # noqa: E731
+                crops = jnp.arange(len(shown))
+                return jax.lax.map(
+                    lambda crop: error(params, x0, eps, full(level), full(crop)).mean(), crops
+                )
+
+            return jax.lax.map(one, jax.random.split(jax.random.key(seed + 2), draws)).mean(0)
+
+        return jax.lax.map(at, jnp.arange(len(levels)))
+
+    ratio = np.asarray(measure(carry[0], jnp.asarray(tested)), np.float64)
+    middle_steps = tested[:, middle * dims : (middle + 1) * dims]
+    return Losses(
+        levels, np.asarray(widths), ratio * np.maximum(linear, 1e-12), float(np.mean(middle_steps**2))
+    )

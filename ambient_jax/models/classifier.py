@@ -1,0 +1,97 @@
+"""Noise classifier: is a noised chunk of the clean data or of the corrupt?"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ambient_jax.models.layers import Conv1D, Dense, NoiseEmbedding, check_positive, mish
+
+
+class ChunkClassifier(nn.Module):
+    """Logit of "clean" for noised chunks; residual convolutions, averaged over the chunk.
+
+    A chunk enters as its differences of order 0, 1, ... along time, each divided by the root mean
+    square that it has at that noise level (``moments``). So detail of a hundredth of the range,
+    which jagged and smooth motions differ in, is as large an input as the route.
+
+    Attributes:
+        features: widths of the residual blocks.
+        kernel_size: odd, in steps.
+        embed_dim: of the noise-level embedding.
+        moments: mean squares of the differences of x0 of order 0, 1, ... (``difference_moments``);
+            orders of the chunk's length and above are left out.
+        dropout: share of the pooled features dropped in training.
+    """
+
+    features: tuple[int, ...] = (32, 64)
+    kernel_size: int = 3
+    embed_dim: int = 32
+    moments: tuple[float, ...] = (1.0,)
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(
+        self,
+        x_t: jax.Array,
+        sigma: jax.Array,
+        condition: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
+        """Logits [B] from x_t [B, H, D], sigma [B] and, optionally, a condition [B, C].
+
+        With dropout, ``train=True`` needs a PRNG key named "dropout".
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        if x_t.ndim != 3 or sigma.shape != x_t.shape[:1]:
+            raise ValueError(
+                f"x_t has shape {x_t.shape} and sigma {sigma.shape}; expected [B, H, D] and [B]."
+            )
+        check_positive("ChunkClassifier", kernel_size=self.kernel_size, embed_dim=self.embed_dim)
+        embedding = NoiseEmbedding(self.embed_dim)(sigma)
+        if condition is not None:
+            embedding = jnp.concatenate([embedding, condition], -1)
+        embedding = mish(embedding)
+        h = Conv1D(self.features[0], self.kernel_size)(
+            standardised_differences(x_t, sigma, self.moments)
+        )
+        for i, width in enumerate(self.features):
+            r = Conv1D(width, self.kernel_size, name=f"conv_{i}_0")(mish(h))
+            scale, shift = jnp.split(Dense(2 * width, name=f"film_{i}")(embedding), 2, -1)
+            r = r * (1 + scale[:, None]) + shift[:, None]
+            r = Conv1D(width, self.kernel_size, name=f"conv_{i}_1")(mish(r))
+            h = r + (h if h.shape[-1] == width else Dense(width, name=f"skip_{i}")(h))
+        pooled = mish(h).mean(1)
+        if self.dropout:
+            pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+        pooled = jnp.concatenate([pooled, embedding], -1)
+        return Dense(1, name="logit")(mish(Dense(self.features[-1], name="hidden")(pooled)))[:, 0]
+
+
+def standardised_differences(
+    x_t: jax.Array, sigma: jax.Array, moments: tuple[float, ...]
+) -> jax.Array:
+    """Differences of x_t [B, H, D] of each order, of unit mean square: [B, H, D * orders].
+
+    White noise has k-th differences of variance binomial(2k, k).
+    """
+    s2 = jnp.square(sigma)[:, None, None]
+    channels, d = [], x_t
+    for k, moment in enumerate(moments[: x_t.shape[1]]):
+        size = jnp.sqrt((1 - s2) * moment + s2 * math.comb(2 * k, k))
+        channels.append(jnp.pad(d / size, ((0, 0), (k, 0), (0, 0))))
+        d = jnp.diff(d, axis=1)
+    return jnp.concatenate(channels, -1)
+
+
+def difference_moments(chunks, orders: int = 4) -> tuple[float, ...]:
+    """Mean squares of the differences of chunks [N, H, D] of order 0 to ``orders`` - 1."""
+    found = []
+    for _ in range(min(orders, chunks.shape[1])):
+        found.append(float((chunks.astype("float64") ** 2).mean()))
+        chunks = chunks[:, 1:] - chunks[:, :-1]
+    return tuple(found)

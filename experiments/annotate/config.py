@@ -1,0 +1,62 @@
+"""Variants of the annotation: which noise levels may corrupt data train, decided by a classifier.
+
+    python -m experiments.annotate --config=experiments/annotate/config.py:maze
+
+maze    GCS (clean) against RRT (corrupt), the data of the maze experiment
+debug   the same on a few plans and steps
+rlds    a template for your own RLDS folders: set data.root and data.sources
+"""
+
+import ml_collections
+
+from ambient_jax import _checks
+from ambient_jax.train import config as train_config
+
+
+def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
+    """The configuration of a variant; raises ValueError for an unknown one."""
+    _checks.one_of("config variant", variant, VARIANTS)
+    config = train_config.default()
+    config.name = variant
+    # The classifier's noise levels follow the training law; this one favours no end of the range.
+    config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -0.6, "p_std": 1.6})
+    config.task = ml_collections.ConfigDict(
+        {
+            "name": "annotate",
+            "granularity": ("dataset", "random", "datapoint"),  # a bounds file for each
+            "bucket": 100,  # datapoints in a bucket
+            "tau": 0.05,  # sigma_min is where P(clean) passes 0.5 - tau
+            "rule": "isotonic",  # or last
+            "levels": 16,  # noise levels of the grid, bounds are rounded up to it
+            "draws": 2,  # noise draws of each chunk at each level
+            "observed": False,  # whether the classifier also sees the observation
+            "folds": 2,
+            "steps": 2000,
+            "batch_size": 256,
+            "compared": 4000,  # chunks of each role that the total variation is measured on
+        }
+    )
+    VARIANTS[variant](config)
+    return config
+
+
+def _maze(config):
+    config.data.root = "runs/data/maze"
+    config.data.sources.gcs = train_config.source("maze_gcs", "clean")
+    config.data.sources.rrt = train_config.source("maze_rrt", "corrupt")
+    config.data.observation = ("state", "goal")
+    config.data.padding = "hold"
+    config.task.update(dict(build="maze", clean=100, corrupt=5000, data_seed=0))
+
+
+def _debug(config):
+    _maze(config)
+    config.data.root = "runs/data/maze_debug"
+    config.task.update(dict(clean=4, corrupt=40, steps=40, levels=5, bucket=20, compared=60))
+
+
+def _rlds(config):
+    config.task.granularity = ("dataset", "random")
+
+
+VARIANTS = {"maze": _maze, "debug": _debug, "rlds": _rlds}
