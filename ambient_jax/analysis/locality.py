@@ -310,5 +310,8 @@ def denoising_losses(
     ratio = np.asarray(measure(carry[0], jnp.asarray(tested)), np.float64)
     middle_steps = tested[:, middle * dims : (middle + 1) * dims]
     return Losses(
-        levels, np.asarray(widths), ratio * np.maximum(linear, 1e-12), float(np.mean(middle_steps**2))
+        levels,
+        np.asarray(widths),
+        ratio * np.maximum(linear, 1e-12),
+        float(np.mean(middle_steps**2)),
     )

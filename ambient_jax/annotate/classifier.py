@@ -84,6 +84,8 @@ class Fitted(NamedTuple):
       temperature: [folds], logits are divided by it.
       fold: [N] fold of each step of the data.
       history: rows {"step", "train", "held_out"} with losses in nats, [folds] each.
+      judged: P(clean) of held-out rows of the balanced training law, and whether they are clean,
+        [folds * M] each, for ``reliability``.
     """
 
     options: Options
@@ -93,6 +95,7 @@ class Fitted(NamedTuple):
     temperature: np.ndarray
     fold: np.ndarray
     history: list[dict[str, Any]]
+    judged: tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +238,9 @@ def fit(
         "classifier: %d steps, held-out loss %s nats (log 2 = 0.693 knows nothing), temperature %s",
         *(history[-1]["step"], np.round(least, 4).tolist(), np.round(temperature, 2).tolist()),
     )
-    return Fitted(options, schedule, network, best, temperature, fold, history)
+    judged = np.asarray(jax.nn.sigmoid(logits / temperature[:, None])), np.asarray(labels)
+    judged = tuple(v.ravel() for v in judged)
+    return Fitted(options, schedule, network, best, temperature, fold, history, judged)
 
 
 def probabilities(
@@ -305,6 +310,19 @@ def _ask(data, levels, params, temperature, positions, key, *, module, draws, de
         return jax.lax.scan(one, jnp.zeros(len(action)), jnp.arange(draws))[0] / draws
 
     return jax.lax.map(at, levels).T
+
+
+def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of held-out rows by P(clean), in ``bins`` of equal width: mean P(clean), share, number.
+
+    A calibrated classifier's share is its mean P(clean). Empty bins are left out.
+    """
+    probability, clean = fitted.judged
+    at = np.minimum((probability * bins).astype(int), bins - 1)
+    count = np.bincount(at, minlength=bins)
+    keep = count > 0
+    mean, share = (np.bincount(at, v, bins)[keep] / count[keep] for v in (probability, clean))
+    return mean, share, count[keep]
 
 
 def calibrate(logits: Array, labels: Array) -> float:

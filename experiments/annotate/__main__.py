@@ -4,7 +4,14 @@ python -m experiments.annotate --config=experiments/annotate/config.py:maze
 """
 
 from experiments import launch
-from experiments.annotate import annotate
+from experiments.annotate import annotate, three_points
+
+
+def run(config, workdir):
+    """The job that the config's task names."""
+    jobs = {"annotate": annotate.run, "three_points": three_points.run}
+    jobs[config.task.name](config, workdir)
+
 
 if __name__ == "__main__":
-    launch.run("annotate", annotate.run)
+    launch.run("annotate", run)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pathlib
 import time
 from typing import Any
@@ -11,69 +13,111 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing, schedules
-from ambient_jax.analysis import divergence
 from ambient_jax.annotate import classifier, thresholds, units
 from ambient_jax.data import bounds, device, sources
 from ambient_jax.train import trainer
 from experiments import report, tasks
-from experiments.annotate import figures
+from experiments.annotate import analyse
 
-COLUMNS = ("source", "granularity", "units", "sigma_min", "10% to 90%", "unusable")
+COLUMNS = ("source", "granularity", "units", "sigma_min", "10% to 90%", "always", "never")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """The data and the fitted classifier.
+
+    Attributes:
+      config: of the experiment.
+      schedule: whose training law draws the classifier's noise levels.
+      prepared, data: the sources, and all their steps on the device.
+      fitted: classifiers of whole chunks.
+      levels: [L] of the grid.
+      curves: P(clean) [N, L] of every step of each corrupt source, by name.
+    """
+
+    config: ml_collections.ConfigDict
+    schedule: schedules.Schedule
+    prepared: sources.Prepared
+    data: device.DeviceData
+    fitted: classifier.Fitted
+    levels: np.ndarray
+    curves: dict[str, np.ndarray]
+
+    def steps(self, name: str) -> np.ndarray:
+        """Positions of the steps of a source."""
+        k = self.prepared.names.index(name)
+        return np.arange(self.data.offset[k], self.data.offset[k] + self.data.size[k])
+
+    def options(self, crop: int = 0) -> classifier.Options:
+        """How the classifier of whole chunks, or of their first ``crop`` actions, is made."""
+        return options_of(self.config, crop)
+
+    def role(self, role: str) -> list[str]:
+        """Names of the sources of a role."""
+        clean = role == "clean"
+        pairs = zip(self.prepared.names, self.prepared.sources.clean, strict=True)
+        return [name for name, is_clean in pairs if bool(is_clean) == clean]
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir."""
+    """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir, if not there yet."""
+    from experiments.annotate import figures  # they need matplotlib, bounds do not
+
     task, folder = config.task, pathlib.Path(workdir)
     if build := task.get("build", ""):
         tasks.get(build).build(config)
     schedule = trainer.build(schedules, config.schedule)
     prepared = sources.prepare(config.data, mixing.CoTraining())
+    about = {"config": _settings(config), "data": prepared.fingerprints}
+    if _is_done(folder / "report", about):
+        logging.info("%s has the bounds of this data and config", folder)
+        return
     data = device.load_device_data(prepared)
-    options = classifier.Options(
-        history=config.data.history,
-        horizon=config.data.horizon,
-        observed=task.observed,
-        folds=task.folds,
-        steps=task.steps,
-        batch_size=task.batch_size,
-    )
-    fitted = classifier.fit(data, options, schedule=schedule, seed=config.seed)
     levels = grid(task.levels)
+    fitted = classifier.fit(data, options_of(config), schedule=schedule, seed=config.seed)
+    job = Job(config, schedule, prepared, data, fitted, levels, {})
     begin = time.perf_counter()
-    curves = judge(config, prepared, data, fitted, levels)
+    for name in job.role("corrupt"):
+        job.curves[name] = classifier.probabilities(
+            fitted, data, job.steps(name), levels, draws=task.draws, progress=True
+        )
     seconds = time.perf_counter() - begin
-    count = sum(len(c) for c in curves.values()) * task.levels * task.draws
-    rate = count / seconds
-    logging.info("%d chunks x levels x draws in %.0f s: %.0f a second", count, seconds, rate)
-    contraction = compare(config, prepared, data, fitted, levels)
-    rows, found, bounds_of = [], {}, {}
+    chunks = sum(map(len, job.curves.values()))
+    logging.info("%d chunks, %d levels, %d draws: %.0f s", chunks, task.levels, task.draws, seconds)
+
+    locality = analyse.locality(job) if task.crops else None
+    sigma_max = locality["sigma_max"] if locality else {}
+    rows, low, each = [], {}, {}
     for granularity in task.granularity:
         parts = []
-        for name, c in curves.items():
-            low, made = decide(config, prepared, data, name, c, levels, granularity)
+        for name in job.curves:
+            found, made = decide(job, name, granularity, sigma_max.get(name, 0.0))
             parts.append(made)
-            found[f"{name}, {granularity}"] = low
-            rows.append([name, granularity, *_cells(low)])
-            bounds_of.setdefault(name, {})[granularity] = np.asarray(made.sigma_min)
+            low[f"{name}, {granularity}"] = _quantiles(found)
+            each.setdefault(name, {})[granularity] = np.asarray(made.sigma_min)
+            rows.append([name, granularity, *_cells(found)])
         path = bounds.write(folder / "bounds" / f"{granularity}.parquet", bounds.concatenate(parts))
         logging.info("%s: join it as config.data.sources.<name>.bounds", path)
-    caption = (
-        f"sigma_min: where P(clean), averaged over the unit and {task.draws} noise draws, passes "
-        f"{0.5 - task.tau:g} (rule {task.rule}), rounded up to one of {task.levels} levels; mean, "
-        "and quantiles of the units."
-    )
     results = {
-        "sigma_min": {name: _quantiles(low) for name, low in found.items()},
-        "curves": {name: c.mean(0) for name, c in curves.items()},
+        "sigma_min": low,
         "levels": levels,
-        "total variation": contraction,
-        "classifier": fitted.history,
-        "temperature": fitted.temperature,
-        "evaluations a second": rate,
-        "config": config.to_dict(),
+        "curves": {name: c.mean(0) for name, c in job.curves.items()},
+        "total_variation": analyse.contraction(job),
+        "spectrum": analyse.spectra(job),
+        "locality": locality,
+        "jerk": analyse.jerk_correlation(job),
+        "bucket_noise": analyse.bucket_noise(job),
+        "classifier": {
+            "history": fitted.history,
+            "temperature": fitted.temperature,
+            "reliability": classifier.reliability(fitted),
+        },
+        "chunks_per_second": chunks / seconds,
+        "evaluations_per_second": chunks * task.levels * task.draws / seconds,
+        **about,
     }
-    table = report.write(folder / "report", COLUMNS, rows, caption, results)
-    figures.write(folder / "report", task, data, prepared, curves, levels, contraction, bounds_of)
+    figures.write(folder / "report", job, results, each)
+    table = report.write(folder / "report", COLUMNS, rows, _caption(job, results), results)
     print(table)
 
 
@@ -83,99 +127,99 @@ def grid(count: int) -> np.ndarray:
     return s / np.hypot(1, s)
 
 
-def judge(
-    config: ml_collections.ConfigDict,
-    prepared: sources.Prepared,
-    data: device.DeviceData,
-    fitted: classifier.Fitted,
-    levels: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """c [N, L] of every step of each corrupt source, by name."""
-    return {
-        name: classifier.probabilities(
-            fitted, data, steps_of(data, k), levels, draws=config.task.draws, progress=True
-        )
-        for k, name in enumerate(prepared.names)
-        if not prepared.sources.clean[k]
-    }
-
-
-def steps_of(data: device.DeviceData, k: int) -> np.ndarray:
-    """Positions of the steps of source k."""
-    return np.arange(data.offset[k], data.offset[k] + data.size[k])
-
-
-def compare(
-    config: ml_collections.ConfigDict,
-    prepared: sources.Prepared,
-    data: device.DeviceData,
-    fitted: classifier.Fitted,
-    levels: np.ndarray,
-) -> dict[str, Any]:
-    """Total variation of each corrupt source from the clean ones at each level, held out."""
-    rng = np.random.default_rng(config.seed)
-    clean = np.concatenate(
-        [steps_of(data, k) for k, is_clean in enumerate(prepared.sources.clean) if is_clean]
+def options_of(config: ml_collections.ConfigDict, crop: int = 0) -> classifier.Options:
+    """See ``Job.options``."""
+    task = config.task
+    return classifier.Options(
+        history=config.data.history,
+        horizon=config.data.horizon,
+        crop=crop,
+        observed=task.observed and not crop,
+        folds=task.folds,
+        steps=task.crop_steps if crop else task.steps,
+        batch_size=task.batch_size,
     )
-
-    def decisions(positions):
-        some = rng.permutation(positions)[: config.task.compared]
-        return classifier.probabilities(
-            fitted, data, some, levels, draws=1, decisions=True, seed=config.seed + 1
-        )
-
-    first = decisions(clean)
-
-    def estimate(second):
-        pairs = zip(first.T, second.T, strict=True)
-        columns = np.array([divergence.from_probabilities(*pair) for pair in pairs]).T
-        return dict(zip(("value", "low", "high"), columns, strict=True))
-
-    return {
-        name: estimate(decisions(steps_of(data, k)))
-        for k, name in enumerate(prepared.names)
-        if not prepared.sources.clean[k]
-    }
 
 
 def decide(
-    config: ml_collections.ConfigDict,
-    prepared: sources.Prepared,
-    data: device.DeviceData,
-    name: str,
-    c: np.ndarray,
-    levels: np.ndarray,
-    granularity: str,
+    job: Job, name: str, granularity: str, sigma_max: float
 ) -> tuple[np.ndarray, bounds.Bounds]:
-    """sigma_min of each unit [U] of a source, and the bounds of its steps."""
-    task, own = config.task, steps_of(data, prepared.names.index(name))
+    """sigma_min of each unit [U] of a corrupt source, and the bounds of its steps."""
+    task, own, c = job.config.task, job.steps(name), job.curves[name]
+    episode = job.data.episode[own]
     rule = dict(tau=task.tau, rule=task.rule)
-    scores = thresholds.sigma_min(levels, c, **rule) if granularity == "ordered" else None
-    unit = units.assign(
-        granularity, data.episode[own], size=task.bucket, seed=config.seed, scores=scores
-    )
+    scores = thresholds.sigma_min(job.levels, c, **rule) if granularity == "ordered" else None
+    unit = units.assign(granularity, episode, size=task.bucket, seed=job.config.seed, scores=scores)
     mean = np.clip(units.average(c, unit), 0, 1)
-    low = thresholds.round_up(thresholds.sigma_min(levels, mean, **rule), levels)
+    low = thresholds.round_up(thresholds.sigma_min(job.levels, mean, **rule), job.levels)
     each = units.spread(low, unit)
+    how = {"granularity": granularity, "levels": job.levels.tolist(), "config": task.to_dict()}
     made = bounds.for_source(
         name,
-        prepared.datasets[name].fingerprint,
-        data.episode[own],
-        own - data.start[own],
+        job.prepared.datasets[name].fingerprint,
+        episode,
+        own - job.data.start[own],
         each,
-        # Looks clean at every level: admitted everywhere. Never does: nowhere.
-        np.where(each <= 0, 1.0, 0.0),
+        # Looks clean at every level: admitted everywhere.
+        np.where(each <= 0, 1.0, np.minimum(sigma_max, each)),
         method="classifier",
-        how={"granularity": granularity, "levels": levels.tolist(), "config": task.to_dict()},
+        how=how,
     )
     return low, made
 
 
-def _quantiles(low):
-    return {"mean": low.mean(), "quantiles": np.quantile(low, [0.1, 0.5, 0.9]), "units": len(low)}
+def _settings(config):
+    settings = report.plain(config.to_dict())
+    return {name: settings[name] for name in ("data", "schedule", "task", "seed")}
+
+
+def _is_done(folder, about):
+    try:
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    return {name: found.get(name) for name in about} == report.plain(about)
+
+
+def _quantiles(low: np.ndarray) -> dict[str, Any]:
+    return {
+        "units": len(low),
+        "mean": low.mean(),
+        "quantiles": np.quantile(low, [0, 0.1, 0.5, 0.9, 1]),
+        "always": np.mean(low <= 0),
+        "never": np.mean(low >= 1),
+    }
 
 
 def _cells(low):
-    first, _, last = np.quantile(low, [0.1, 0.5, 0.9])
-    share = f"{np.mean(low >= 1):.1%}"
-    return [str(len(low)), f"{low.mean():.3f}", f"{first:.3f} to {last:.3f}", share]
+    found = _quantiles(low)
+    q = found["quantiles"]
+    return [
+        found["units"],
+        f"{found['mean']:.3f}",
+        f"{q[1]:.3f} to {q[3]:.3f}",
+        f"{100 * found['always']:.1f}%",
+        f"{100 * found['never']:.1f}%",
+    ]
+
+
+def _caption(job, results):
+    task = job.config.task
+    lines = [
+        "sigma_min is where P(clean), averaged over the unit and over "
+        f"{task.draws} noise draws, passes {0.5 - task.tau:g} (rule {task.rule}), rounded up to "
+        f"one of {task.levels} levels: mean and quantiles of the units, and the share of those "
+        "that are admissible at every level (always) and at none (never).",
+        f"{results['chunks_per_second']:.0f} chunks a second at {task.levels} levels and "
+        f"{task.draws} draws.",
+    ]
+    for name, found in results["jerk"].items():
+        lines.append(
+            f"{name}: rank correlation of a chunk's own mean squared jerk with its sigma_min "
+            f"{found['sigma_min']:.2f}, with its P(clean) {found['clean_probability']:.2f} "
+            f"({found['chunks']} chunks)."
+        )
+    if results["locality"]:
+        for name, value in results["locality"]["sigma_max"].items():
+            lines.append(f"{name}: sigma_max by locality {value:.3g}.")
+    return "\n".join(lines)

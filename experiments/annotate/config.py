@@ -2,9 +2,10 @@
 
     python -m experiments.annotate --config=experiments/annotate/config.py:maze
 
-maze    GCS (clean) against RRT (corrupt), the data of the maze experiment
-debug   the same on a few plans and steps
-rlds    a template for your own RLDS folders: set data.root and data.sources
+maze          GCS (clean) against RRT (corrupt), the data of the maze table
+debug         the same on a few plans and steps
+rlds          a template for your own RLDS folders: set data.root and data.sources
+three_points  the thought experiment on {-1, 0, 1}: what units of one bound do to what is learned
 """
 
 import ml_collections
@@ -34,6 +35,10 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
             "steps": 2000,
             "batch_size": 256,
             "compared": 4000,  # chunks of each role that the total variation is measured on
+            "crops": (1, 2, 4, 8),  # widths in actions for sigma_max by locality; () leaves it 0
+            "crop_steps": 1000,  # training steps of their classifiers
+            "field_chunks": 20_000,  # chunks that the receptive field is measured on
+            "field_steps": 3000,  # training steps of its denoiser
         }
     )
     VARIANTS[variant](config)
@@ -41,22 +46,40 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
 
 
 def _maze(config):
-    config.data.root = "runs/data/maze"
+    config.data.root = "runs/data/maze_table"
     config.data.sources.gcs = train_config.source("maze_gcs", "clean")
     config.data.sources.rrt = train_config.source("maze_rrt", "corrupt")
     config.data.observation = ("state", "goal")
     config.data.padding = "hold"
-    config.task.update(dict(build="maze", clean=100, corrupt=5000, data_seed=0))
+    counts = dict(clean=100, corrupt=5000, shortcut=5000, held_out=300, data_seed=0)
+    config.task.update(dict(build="maze", **counts))
 
 
 def _debug(config):
     _maze(config)
     config.data.root = "runs/data/maze_debug"
-    config.task.update(dict(clean=4, corrupt=40, steps=40, levels=5, bucket=20, compared=60))
+    config.task.update(dict(clean=4, corrupt=40, shortcut=0, held_out=0))
+    config.task.update(dict(steps=40, levels=5, bucket=20, compared=60))
+    config.task.update(dict(crops=(2,), crop_steps=20, field_chunks=200, field_steps=100))
 
 
 def _rlds(config):
     config.task.granularity = ("dataset", "random")
 
 
-VARIANTS = {"maze": _maze, "debug": _debug, "rlds": _rlds}
+def _three_points(config):
+    config.task = ml_collections.ConfigDict(
+        {
+            "name": "three_points",
+            "assignments": ("dataset", "bucket", "datapoint", "ordered"),
+            "clean": 50,  # points drawn from {0, 1}
+            "corrupt": (10, 100, 1000, 10_000, 100_000),  # from {-1, 0}
+            "bucket": 100,
+            "tau": (0.05, 0.01),
+            "repeats": 200,  # pairs of data sets drawn for each row
+            "draws": 500_000,  # training draws of each table denoiser
+        }
+    )
+
+
+VARIANTS = {"maze": _maze, "debug": _debug, "rlds": _rlds, "three_points": _three_points}

@@ -1,17 +1,18 @@
-"""Figures of an annotation: curves, distribution of sigma_min, chunks at both of its ends."""
+"""Figures of an annotation: curves, bounds, chunks at both ends, calibration, spectra, locality."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
 from ambient_jax.annotate import thresholds
-from ambient_jax.data import device, sources
+
+if TYPE_CHECKING:
+    from experiments.annotate.annotate import Job
 
 _INK, _GREY = "#22262b", "#8a8f98"
 _TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
@@ -19,29 +20,41 @@ _TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
 
 def write(
     folder: pathlib.Path,
-    task: ml_collections.ConfigDict,
-    data: device.DeviceData,
-    prepared: sources.Prepared,
-    curves: Mapping[str, np.ndarray],
-    levels: np.ndarray,
-    contraction: Mapping[str, Any],
+    job: Job,
+    results: Mapping[str, Any],
     bounds: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
-    """Writes ``curves.png``, ``sigma_min.png`` and, for each source, ``chunks_<name>.png``."""
-    save = lambda figure, name: figure.savefig(folder / f"{name}.png", dpi=160)  # noqa: E731
-    save(curves_figure(curves, levels, contraction, task), "curves")
-    save(distribution_figure(bounds, levels), "sigma_min")
-    for name, c in curves.items():
-        k = prepared.names.index(name)
-        own = np.arange(data.offset[k], data.offset[k] + data.size[k])
-        save(chunks_figure(data, own, c, levels, task), f"chunks_{name}")
+    """Writes all of them; ``bounds`` has sigma_min of every step by source and granularity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(curves(job, results), folder / "curves.png")
+    _save(distribution(bounds, job.levels), folder / "sigma_min.png")
+    _save(quality(job, results), folder / "quality.png")
+    _save(spectra(results["spectrum"]), folder / "spectra.png")
+    if results["locality"]:
+        _save(
+            locality(job.levels, results["locality"], job.config.task.tau), folder / "locality.png"
+        )
+    for name in job.curves:
+        _save(chunks(job, name), folder / f"chunks_{name}.png")
 
 
-def curves_figure(curves, levels, contraction, task) -> Figure:
+def _save(figure, path):
+    figure.savefig(path, dpi=160)
+
+
+def _noise_axis(axes):
+    axes.set(xscale="logit", xlabel=r"noise level $\sigma$")
+    axes.set_xticks(*_TICKS)
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+
+
+def curves(job: Job, results: Mapping[str, Any]) -> Figure:
     """Mean P(clean) of each source with the spread of its datapoints; total variation."""
+    task, levels = job.config.task, job.levels
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for i, (name, c) in enumerate(curves.items()):
+    for i, (name, c) in enumerate(job.curves.items()):
         low, high = np.quantile(c, [0.1, 0.9], axis=0)
         left.fill_between(levels, low, high, color=f"C{i}", alpha=0.15, lw=0)
         left.plot(levels, c.mean(0), ".", color=f"C{i}", label=name)
@@ -49,22 +62,23 @@ def curves_figure(curves, levels, contraction, task) -> Figure:
         crossing = float(thresholds.sigma_min(levels, c.mean(0), tau=task.tau, rule=task.rule))
         if 0 < crossing < 1:
             left.axvline(crossing, color=f"C{i}", lw=1, ls=":")
-        tv = contraction[name]
+            left.text(crossing, 0.02, f" {crossing:.3f}", color=f"C{i}", fontsize=7)
+        tv = results["total_variation"][name]
         right.fill_between(levels, tv["low"], tv["high"], color=f"C{i}", alpha=0.2, lw=0)
-        right.plot(levels, tv["value"], ".-", color=f"C{i}", label=name)
+        right.plot(levels, tv["value"], ".-", color=f"C{i}", label=f"{name}, by the classifier")
+        bound = results["spectrum"]["sources"][name]["bound"]
+        label = f"{name}, bound from the spectra"
+        right.plot(levels, bound, "--", color=f"C{i}", lw=0.9, label=label)
     left.axhline(0.5 - task.tau, color=_GREY, lw=0.8, ls="--")
     left.set_ylabel("P(clean), 10% to 90% of datapoints")
     right.set_ylabel("total variation (held out, 95%)")
     for axes in (left, right):
-        axes.set(xscale="logit", xlabel=r"noise level $\sigma$")
-        axes.set_xticks(*_TICKS)
-        axes.minorticks_off()
-        axes.grid(alpha=0.25)
+        _noise_axis(axes)
         axes.legend(fontsize=7)
     return figure
 
 
-def distribution_figure(bounds, levels) -> Figure:
+def distribution(bounds: Mapping[str, Mapping[str, np.ndarray]], levels: np.ndarray) -> Figure:
     """Share of the datapoints of each source below each sigma_min, by granularity."""
     figure = Figure(figsize=(4.2 * len(bounds), 3.2), layout="constrained")
     edges = np.concatenate([[0.0], levels, [1.0]])
@@ -74,35 +88,134 @@ def distribution_figure(bounds, levels) -> Figure:
         for granularity, low in each.items():
             share = [np.mean(low <= edge) for edge in edges]
             axes.step(np.clip(edges, 2e-3, 0.9985), share, where="post", label=granularity)
-        axes.set(xscale="logit", xlabel=r"$\sigma_{min}$", title=name, ylim=(-0.02, 1.02))
+        _noise_axis(axes)
+        axes.set(xlabel=r"$\sigma_{min}$", title=name, ylim=(-0.02, 1.02))
         axes.set_ylabel("share of datapoints admitted above it")
-        axes.set_xticks(*_TICKS)
-        axes.minorticks_off()
-        axes.grid(alpha=0.25)
         axes.legend(fontsize=7)
     return figure
 
 
-def chunks_figure(data, own, c, levels, task, *, shown: int = 8, horizon: int = 16) -> Figure:
+def quality(job: Job, results: Mapping[str, Any]) -> Figure:
+    """Held-out calibration, losses while training, and sigma_min's noise against bucket size."""
+    figure = Figure(figsize=(10.5, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    found = results["classifier"]
+    mean, share, count = found["reliability"]
+    error = np.sqrt(np.maximum(share * (1 - share), 1e-9) / count)
+    left.plot([0, 1], [0, 1], color=_GREY, lw=0.8, ls="--")
+    left.errorbar(mean, share, yerr=1.96 * error, fmt="o-", ms=3, lw=1)
+    left.set(xlabel="P(clean), held out", ylabel="share of clean chunks", aspect="equal")
+    step = [row["step"] for row in found["history"]]
+    for name, colour in (("train", _GREY), ("held_out", "C0")):
+        for k, line in enumerate(np.transpose([row[name] for row in found["history"]])):
+            label = name.replace("_", " ") if k == 0 else None
+            middle.plot(step, line, color=colour, lw=1, label=label)
+    middle.axhline(np.log(2), color=_GREY, lw=0.8, ls="--")
+    middle.set(xlabel="step", ylabel="cross entropy (nats)")
+    middle.legend(fontsize=7)
+    for name, noise in results["bucket_noise"].items():
+        right.plot(noise["size"], noise["std"], "o-", ms=3, lw=1, label=name)
+    right.set(xscale="log", xlabel="datapoints in a bucket (random)")
+    right.set_ylabel(r"standard deviation of $\sigma_{min}$")
+    right.legend(fontsize=7)
+    for axes in (left, middle, right):
+        axes.grid(alpha=0.25)
+    return figure
+
+
+def spectra(found: Mapping[str, Any]) -> Figure:
+    """Power spectral density of the chunks of each source, with its power law."""
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    frequency = found["frequency"]
+    shown = frequency > 0
+    for i, (name, each) in enumerate(found["sources"].items()):
+        label = name
+        if "exponent" in each:
+            law = each["constant"] * frequency[shown] ** -each["exponent"]
+            axes.plot(frequency[shown], law, "--", color=f"C{i}", lw=0.8)
+            label = rf"{name}, $f^{{-{each['exponent']:.1f}}}$"
+        axes.plot(frequency[shown], each["psd"][shown], "o-", ms=3, color=f"C{i}", label=label)
+    axes.set(xscale="log", yscale="log", xlabel="frequency (cycles per step)")
+    axes.set_ylabel("power spectral density (normalised$^2$)")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def locality(levels: np.ndarray, found: Mapping[str, Any], tau: float) -> Figure:
+    """Error of the denoiser by crop, receptive field, and P(clean) of crops."""
+    figure = Figure(figsize=(10.5, 3.3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for i, (name, field) in enumerate(found["field"].items()):
+        middle.plot(levels, field, "o-", ms=3, lw=1, color=f"C{i}", label=name)
+        loss = np.asarray(found["losses"][name])
+        for k in range(0, len(levels), max(1, len(levels) // 5)):
+            shade = 0.25 + 0.75 * k / len(levels)
+            line = loss[k] / loss[k, -1]
+            label = name if k == 0 else None
+            left.plot(found["widths"], line, color=f"C{i}", alpha=shade, lw=1, label=label)
+            left.text(found["widths"][0], line[0], f"{levels[k]:.2g} ", fontsize=5, ha="right")
+    left.set(yscale="log", xlabel="crop (steps)", ylabel="error / that of the whole chunk")
+    middle.set_ylabel("receptive field (steps)")
+    _noise_axis(middle)
+    for name, lines in found["curves"].items():
+        for k, (width, line) in enumerate(zip(found["crops"], lines, strict=True)):
+            shade = 0.25 + 0.75 * k / len(lines)
+            right.plot(levels, line, ".-", color="C3", alpha=shade, lw=1, label=f"{name}, {width}")
+        right.axvline(max(found["sigma_max"][name], 1e-3), color="C3", lw=1, ls=":")
+    right.axhline(0.5 - tau, color=_GREY, lw=0.8, ls="--")
+    right.set_ylabel("P(clean) of corrupt crops, by width")
+    _noise_axis(right)
+    for axes in (left, middle, right):
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=6)
+    return figure
+
+
+def chunks(job: Job, name: str, *, shown: int = 8) -> Figure:
     """The chunks of lowest and of highest sigma_min, first two action dimensions."""
+    task, c = job.config.task, job.curves[name]
+    low = thresholds.sigma_min(job.levels, c, tau=task.tau, rule=task.rule)
     # P(clean) over all levels breaks the ties that a grid of levels leaves.
-    score = thresholds.sigma_min(levels, c, tau=task.tau, rule=task.rule) - 1e-3 * c.mean(1)
-    order = np.argsort(score)
+    order = np.argsort(low - 1e-3 * c.mean(1))
     figure = Figure(figsize=(1.25 * shown, 3.0), layout="constrained")
     panels = figure.subplots(2, shown)
-    actions = np.asarray(data.steps["action"])
+    actions, own = np.asarray(job.data.steps["action"]), job.steps(name)
     for line, rows, told in zip(
         panels, (order[:shown], order[-shown:]), ("lowest", "highest"), strict=True
     ):
         for axes, row in zip(line, rows, strict=False):
             start = own[row]
-            path = actions[start : min(start + horizon, int(data.end[start]))]
-            axes.plot(
-                path[:, 0], path[:, min(1, path.shape[1] - 1)], ".-", lw=0.8, ms=2, color=_INK
-            )
+            end = min(start + job.config.data.horizon, int(job.data.end[start]))
+            path = actions[start:end]
+            second = min(1, path.shape[1] - 1)
+            axes.plot(path[:, 0], path[:, second], ".-", lw=0.8, ms=2, color=_INK)
             axes.set_aspect("equal", adjustable="datalim")
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.set_title(f"{np.clip(score[row], 0, 1):.2g}", fontsize=7)
+            axes.set_title(f"{low[row]:.2g}", fontsize=7)
         line[0].set_ylabel(f"{told}\n" + r"$\sigma_{min}$", fontsize=8)
     return figure
+
+
+def three_points(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """``three_points.png``: share of 0 against the size of the corrupt set, by assignment."""
+    taus = sorted({row["tau"] for row in rows}, reverse=True)
+    figure = Figure(figsize=(4.4 * len(taus), 3.4), layout="constrained")
+    for axes, tau in zip(figure.subplots(1, len(taus), squeeze=False)[0], taus, strict=True):
+        for i, kind in enumerate(dict.fromkeys(row["assignment"] for row in rows)):
+            own = [row for row in rows if row["assignment"] == kind and row["tau"] == tau]
+            size = [row["corrupt"] for row in own]
+            share = lambda name: [row[name][1] for row in own]  # noqa: B023, E731
+            axes.plot(size, share("exact"), "-", color=f"C{i}", lw=1, label=kind)
+            error = [1.96 * row["standard_error"][1] for row in own]
+            axes.errorbar(size, share("drawn"), yerr=error, fmt="o", ms=4, color=f"C{i}")
+            axes.plot(size, share("sampled"), "x:", color=f"C{i}", ms=5, lw=0.8)
+        axes.axhline(0.5, color=_GREY, lw=0.8, ls="--")
+        axes.set(xscale="log", ylim=(0.4, 1.02), title=rf"$\tau$ = {tau:g}")
+        axes.set_xlabel("number of corrupt points")
+        axes.set_ylabel("share of 0: data (line, dots), samples (x)")
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=7)
+    _save(figure, folder / "three_points.png")

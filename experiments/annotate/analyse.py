@@ -1,0 +1,188 @@
+"""What a report tells beside the bounds: contraction, spectra, locality, jerk, noise of buckets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.stats
+
+from ambient_jax.analysis import divergence, spectrum
+from ambient_jax.analysis import locality as receptive
+from ambient_jax.annotate import classifier, thresholds, units
+
+if TYPE_CHECKING:
+    from experiments.annotate.annotate import Job
+
+BUCKETS = (1, 10, 100, 1000, 10_000)
+_DRAWS = 4
+
+
+def contraction(job: Job) -> dict[str, dict[str, np.ndarray]]:
+    """Total variation of each corrupt source from the clean ones at each level, with intervals.
+
+    From held-out decisions on chunks that do not overlap (at most ``task.compared`` of a role).
+    """
+    rng = np.random.default_rng(job.config.seed)
+
+    def decisions(names):
+        positions = np.concatenate([_apart(job, name, rng) for name in names])
+        some = rng.permutation(positions)[: job.config.task.compared]
+        # [N, draws, L]: every draw is a decision of its own.
+        return np.stack(
+            [
+                classifier.probabilities(
+                    job.fitted, job.data, some, job.levels, draws=1, decisions=True, seed=seed
+                )
+                for seed in range(1, 1 + _DRAWS)
+            ],
+            1,
+        )
+
+    first = decisions(job.role("clean"))
+
+    def estimate(second):
+        found = [
+            divergence.from_probabilities(first[..., i], second[..., i])
+            for i in range(len(job.levels))
+        ]
+        return dict(zip(("value", "low", "high"), np.transpose(found), strict=True))
+
+    return {name: estimate(decisions([name])) for name in job.role("corrupt")}
+
+
+def spectra(job: Job) -> dict[str, Any]:
+    """Power spectral density of each source's chunks, its power law, and the bound on TV.
+
+    The bound is that of Gaussian processes with the measured spectra, the corrupt source's against
+    the clean ones' mean; it knows nothing of where motions go.
+    """
+    found: dict[str, Any] = {}
+    for name in job.prepared.names:
+        frequency, psd = spectrum.power_spectrum(chunks_of(job, name))
+        found[name] = {"psd": psd}
+        keep = frequency > 0
+        if keep.sum() >= 3 and np.all(psd[keep] > 0):
+            found[name] |= spectrum.fit_power_law(frequency, psd)._asdict()
+    horizon = job.config.data.horizon
+    clean = np.mean([found[name]["psd"] for name in job.role("clean")], 0)
+    dims = job.prepared.action_dim
+    for name in job.role("corrupt"):
+        found[name]["bound"] = divergence.spectral_bound(
+            clean, found[name]["psd"], horizon, job.levels, dims=dims
+        )
+    return {"frequency": frequency, "sources": found}
+
+
+def locality(job: Job) -> dict[str, Any]:
+    """Receptive field of each source's denoiser, P(clean) of crops, and sigma_max from both.
+
+    The field that counts is the clean sources': a corrupt crop is good where what the clean
+    denoiser sees of it looks clean.
+    """
+    task, horizon = job.config.task, job.config.data.horizon
+    widths = sorted({*range(1, min(8, horizon)), *range(8, horizon, 2), horizon})
+    fields, losses = {}, {}
+    for name in job.prepared.names:
+        own = job.steps(name)
+        held_out = job.fitted.fold[own] == 0
+        parts = [
+            chunks_of(job, name, own[keep], task.field_chunks) for keep in (~held_out, held_out)
+        ]
+        losses[name] = receptive.denoising_losses(
+            *parts, job.levels, widths, steps=task.field_steps, seed=job.config.seed
+        )
+        fields[name] = receptive.receptive_field(losses[name])
+    crops = [*sorted(w for w in task.crops if w < horizon), horizon]
+    rng = np.random.default_rng(job.config.seed)
+    some = {n: rng.permutation(job.steps(n))[: task.compared] for n in job.role("corrupt")}
+    curves: dict[str, list] = {name: [] for name in some}
+    for width in crops:
+        options, seed = job.options(width), job.config.seed
+        fitted = classifier.fit(job.data, options, schedule=job.schedule, seed=seed)
+        for name, positions in some.items():
+            c = classifier.probabilities(fitted, job.data, positions, job.levels, draws=_DRAWS)
+            curves[name].append(c.mean(0))
+    field = np.max([fields[name] for name in job.role("clean")], 0)
+    return {
+        "widths": widths,
+        "losses": {name: found.loss for name, found in losses.items()},
+        "prior": {name: found.prior for name, found in losses.items()},
+        "field": fields,
+        "crops": crops,
+        "curves": curves,
+        "sigma_max": {
+            name: receptive.sigma_max(job.levels, field, crops, c, tau=task.tau)
+            for name, c in curves.items()
+        },
+    }
+
+
+def jerk_correlation(job: Job) -> dict[str, dict[str, float]]:
+    """Spearman's rank correlation of each chunk's own jerk with sigma_min and P(clean)."""
+    found = {}
+    for name, c in job.curves.items():
+        inside = np.isin(job.steps(name), _whole(job, name))
+        chunks = chunks_of(job, name)
+        if chunks.shape[1] < 4 or len(chunks) < 3:
+            continue
+        jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
+        rule = dict(tau=job.config.task.tau, rule=job.config.task.rule)
+        low = thresholds.sigma_min(job.levels, c[inside], **rule)
+        rank = lambda values: float(scipy.stats.spearmanr(jerk, values)[0])  # noqa: B023, E731
+        found[name] = {
+            "sigma_min": rank(low),
+            "clean_probability": rank(c[inside].mean(1)),
+            "chunks": len(chunks),
+        }
+    return found
+
+
+def bucket_noise(job: Job) -> dict[str, dict[str, list]]:
+    """Mean and standard deviation of sigma_min over random buckets of several sizes."""
+    task, found = job.config.task, {}
+    for name, c in job.curves.items():
+        sizes = [size for size in BUCKETS if len(c) // size >= 5]
+        rows = []
+        for size in sizes:
+            unit = units.assign("random", np.zeros(len(c), int), size=size, seed=job.config.seed)
+            mean = np.clip(units.average(c, unit), 0, 1)
+            low = thresholds.sigma_min(job.levels, mean, tau=task.tau, rule=task.rule)
+            rows.append([low.mean(), low.std()])
+        mean, std = np.transpose(rows) if rows else ([], [])
+        found[name] = {"size": sizes, "mean": mean, "std": std}
+    return found
+
+
+def chunks_of(
+    job: Job, name: str, positions: np.ndarray | None = None, most: int | None = None
+) -> np.ndarray:
+    """Normalised chunks [N, H, D] of a source that end within their episode.
+
+    Args:
+      job: the job.
+      name: of the source.
+      positions: where they may begin; default everywhere.
+      most: draw so many of them.
+    """
+    begin = _whole(job, name)
+    if positions is not None:
+        begin = begin[np.isin(begin, positions)]
+    if most is not None and len(begin) > most:
+        begin = np.sort(np.random.default_rng(job.config.seed).permutation(begin)[:most])
+    action = np.asarray(job.data.steps["action"])
+    return action[begin[:, None] + np.arange(job.config.data.horizon)]
+
+
+def _whole(job, name):
+    own = job.steps(name)
+    return own[own + job.config.data.horizon <= job.data.end[own]]
+
+
+def _apart(job, name, rng):
+    """Steps of a source whose chunks do not overlap."""
+    own, horizon = job.steps(name), job.config.data.horizon
+    first = own - job.data.start[own]
+    offset = rng.integers(0, horizon)
+    found = own[first % horizon == offset]
+    return found if len(found) else own[first == 0]
