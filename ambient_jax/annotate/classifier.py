@@ -42,7 +42,7 @@ class Options:
         q(A | O); without it p(A) from q(A), which differ too where the data sets visit other
         places.
       folds: at least 2.
-      steps: at most; training stops once ``patience`` evaluations brought no better held-out loss.
+      steps: at most, rounded up to a multiple of evaluate_every; training stops once ``patience`` evaluations brought no better held-out loss.
       batch_size: rows, half of them clean in expectation.
       evaluate_every: steps between evaluations.
       learning_rate, weight_decay: of AdamW; the rate falls to 0 along a cosine.

@@ -138,6 +138,7 @@ def options_of(config: ml_collections.ConfigDict, crop: int = 0) -> classifier.O
         folds=task.folds,
         steps=task.crop_steps if crop else task.steps,
         batch_size=task.batch_size,
+        evaluate_every=task.evaluate_every,
     )
 
 

@@ -34,6 +34,7 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
             "folds": 2,
             "steps": 2000,
             "batch_size": 256,
+            "evaluate_every": 100,
             "compared": 4000,  # chunks of each role that the total variation is measured on
             "crops": (1, 2, 4, 8),  # widths in actions for sigma_max by locality; () leaves it 0
             "crop_steps": 1000,  # training steps of their classifiers
@@ -59,7 +60,7 @@ def _debug(config):
     _maze(config)
     config.data.root = "runs/data/maze_debug"
     config.task.update(dict(clean=4, corrupt=40, shortcut=0, held_out=0))
-    config.task.update(dict(steps=40, levels=5, bucket=20, compared=60))
+    config.task.update(dict(steps=40, levels=5, bucket=20, compared=60, evaluate_every=20))
     config.task.update(dict(crops=(2,), crop_steps=20, field_chunks=200, field_steps=100))
 
 

@@ -53,9 +53,23 @@ def _table(config):
             "sigma_min": (0.002, 0.005, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9, 0.99, 0.998),
             "alpha": (0.1, 0.5),
             "best": 0.1,  # sigma_min of every policy that is not part of the sweep
-            "groups": ("main", "sweep", "variants", "alpha", "few", "shortcut"),
+            "groups": ("main", "sweep", "chosen", "variants", "alpha", "few", "shortcut"),
             # Groups and policies that are trained with the first seed only.
-            "one_seed": ("few", "shortcut", "soft", "loss_x0", "loss_eps"),
+            "one_seed": (
+                *("few", "shortcut", "soft", "loss_x0", "loss_eps"),
+                *("chosen_random", "chosen_datapoint"),
+            ),
+            # Fields of experiments/annotate/config.py:maze to change for the group chosen.
+            "annotate": {},
+            # What the annotation finds, filled in by the run: its folder of bounds files, and the
+            # total variation at each level. Sizes are plans, as a plan's steps hang together.
+            "bounds": "",
+            "ben_david": {
+                "n_clean": 100,
+                "n_corrupt": 5000,
+                "sigmas": (0.0, 1.0),
+                "divergences": (1.0, 0.0),
+            },
             "goals": 1000,
             "eval_seed": 1,
             # Beside the policy's solver, for the policies of the group main.
@@ -83,6 +97,7 @@ def _debug(config):
     config.task.update(dict(clean=6, corrupt=40, shortcut=40, few=3, held_out=6, goals=24))
     config.task.seeds = (0, 1)
     config.task.update(dict(sigma_min=(0.1, 0.5), alpha=(0.3,), solvers=(("ddim", 5),)))
+    config.task.annotate = dict(steps=20, levels=4, bucket=20, compared=60, evaluate_every=20)
 
 
 VARIANTS = {"quick": _quick, "table": lambda config: None, "debug": _debug}

@@ -10,6 +10,7 @@ import ml_collections
 from ambient_jax import _checks
 from ambient_jax.train import config as train_config
 from ambient_jax.train import sweep
+from experiments.maze import chosen
 
 
 class Entry(NamedTuple):
@@ -20,7 +21,7 @@ class Entry(NamedTuple):
     changes: dict[str, Any]
 
 
-GROUPS = ("main", "sweep", "alpha", "variants", "few", "shortcut")
+GROUPS = ("main", "sweep", "chosen", "alpha", "variants", "few", "shortcut")
 _WEIGHT = "data.sources.gcs.weight"
 _SIGMA_MIN = "data.sources.rrt.sigma_min"
 
@@ -47,6 +48,13 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
         name = f"ambient_{level}"
         entry = Entry(f"ambient, sigma_min {level}", "sweep", hard | {_SIGMA_MIN: level})
         found.setdefault(name, entry)
+    for granularity in chosen.GRANULARITIES:
+        file = {"data.sources.rrt.bounds": f"{task.bounds}/{granularity}.parquet"}
+        label = f"ambient, sigma_min by classifier per {granularity}"
+        found[f"chosen_{granularity}"] = Entry(label, "chosen", hard | file)
+    divergence = {f"law.{field}": value for field, value in task.ben_david.items()}
+    soft = {"law.name": "ben_david"} | divergence
+    found["soft_ben_david"] = Entry("soft ambient, Ben-David's alpha", "chosen", soft)
     for alpha in task.alpha:
         law = {"law.name": "reweighted", "law.alpha": alpha}
         found[f"alpha_{alpha}"] = Entry(f"co-training, alpha {alpha}", "alpha", law)
@@ -92,6 +100,11 @@ def key(name: str, seed: int) -> str:
     return f"{name}/seed_{seed}"
 
 
+def is_alone(config: ml_collections.ConfigDict) -> bool:
+    """Whether a policy is trained by itself: bounds of each step are no array of a sweep."""
+    return any(source.get("bounds") for source in config.data.sources.values())
+
+
 def programs(
     base: ml_collections.ConfigDict, together: int
 ) -> list[dict[str, ml_collections.ConfigDict]]:
@@ -109,7 +122,7 @@ def programs(
             config = config_of(base, name, entry, seed)
             program = sweep.program(config)
             for other, configs in found:
-                if other == program and len(configs) < together:
+                if other == program and len(configs) < together and not is_alone(config):
                     configs[key(name, seed)] = config
                     break
             else:

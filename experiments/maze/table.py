@@ -7,7 +7,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
-from experiments.maze import policies, summary, task, workers
+from experiments.maze import chosen, policies, summary, task, workers
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -15,6 +15,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     policies.entries(config.task)  # before the data: a misspelt group is told at once
     task.build(config)
     folder = pathlib.Path(workdir)
+    if "chosen" in config.task.groups:
+        chosen.annotate_data(config, folder)
     if not config.task.report_only and not workers.run(config, folder):
         logging.warning("interrupted: the same command carries on")
         return

@@ -22,7 +22,7 @@ import tqdm
 from absl import flags, logging
 
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint, host_memory, sweep
+from ambient_jax.train import checkpoint, host_memory, sweep, trainer
 from experiments import console
 from experiments.maze import env, levels, policies, task
 from experiments.maze.rollout import Rollouts
@@ -117,8 +117,13 @@ def _train_and_evaluate(program, base, workdir):
     for name, config in program.items():
         parts.setdefault(_step(workdir / name), {})[name] = config
     for part in parts.values():
-        if stopped := sweep.train(part, workdir).signal:
-            return stopped
+        (name, config), *others = part.items()
+        if policies.is_alone(config) and not others:
+            result = trainer.train(config, workdir / name)
+        else:
+            result = sweep.train(part, workdir)
+        if result.signal:
+            return result.signal
     goals = env.free_goals(np.random.default_rng(base.task.eval_seed), base.task.goals)
     simulators: dict[str, Any] = {}
     for name, config in program.items():
