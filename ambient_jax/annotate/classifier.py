@@ -1,8 +1,12 @@
 """c(x_sigma, sigma): the probability that a noised chunk is clean, from data it was not trained on.
 
-Episodes are dealt into folds. The classifier of a fold trains on the other folds, stops where the
-held-out loss is least, is calibrated by a temperature there, and answers for its own fold: no chunk
-is judged by a network that has seen its episode. All folds train as one vmapped program.
+Episodes are dealt into folds. The classifier of a fold trains on the other folds, is calibrated on
+its own, stops where the calibrated loss there is least, and answers for its own fold: no chunk is
+judged by a network that has seen its episode. All folds train as one vmapped program.
+
+Calibration divides logits by a temperature of the noise level. With few clean episodes a network
+learns by heart where these go, which shows at middle noise levels and is wrong elsewhere: there
+the temperature is large and the answer 1/2, while what it knows at low noise is left as it is.
 
 Chunks go past the end of their episode by holding the last action (padding "hold"): a mask would
 tell sources apart by the lengths of their episodes.
@@ -28,7 +32,8 @@ from ambient_jax.models.observation import ObservationEncoder
 
 Array = jax.Array
 _BALANCED = mixing.Reweighted(0.5)
-_EVALUATED = 4096  # held-out rows of one evaluation
+_EVALUATED = 8192  # held-out rows of one evaluation
+_BANDS = 8  # of the noise level, each with a temperature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Options:
         q(A | O); without it p(A) from q(A), which differ too where the data sets visit other
         places.
       folds: at least 2.
-      steps: at most, rounded up to a multiple of evaluate_every; training stops once ``patience`` evaluations brought no better held-out loss.
+      steps: at most, rounded up to a multiple of evaluate_every; training stops once ``patience``
+        evaluations brought no better held-out loss.
       batch_size: rows, half of them clean in expectation.
       evaluate_every: steps between evaluations.
       learning_rate, weight_decay: of AdamW; the rate falls to 0 along a cosine.
@@ -81,9 +87,11 @@ class Fitted(NamedTuple):
     Attributes:
       options, schedule: as given to ``fit``.
       module: the network; ``params`` has a leading axis of folds.
-      temperature: [folds], logits are divided by it.
+      temperature: (x [bands], log temperature [folds, bands]) at x = log(sigma / alpha), linear in
+        between; logits are divided by it.
       fold: [N] fold of each step of the data.
-      history: rows {"step", "train", "held_out"} with losses in nats, [folds] each.
+      history: rows {"step", "train", "held_out"} with losses in nats, [folds] each; held out is
+        after calibration, and so never much above log 2.
       judged: P(clean) of held-out rows of the balanced training law, and whether they are clean,
         [folds * M] each, for ``reliability``.
     """
@@ -92,7 +100,7 @@ class Fitted(NamedTuple):
     schedule: schedules.Schedule
     module: _Network
     params: Any
-    temperature: np.ndarray
+    temperature: tuple[np.ndarray, np.ndarray]
     fold: np.ndarray
     history: list[dict[str, Any]]
     judged: tuple[np.ndarray, np.ndarray]
@@ -205,10 +213,11 @@ def fit(
         def one(params, part, key):
             batch = draw(part, key, 0, rows=_EVALUATED)
             logits = logits_of(params, batch, jax.random.fold_in(key, 1))
-            return _cross_entropy(logits, batch["clean"]).mean(), logits, batch["clean"]
+            return _calibrated(logits, batch["clean"], _log_ratio(batch["sigma"]), middles)
 
         return jax.vmap(one)(params, part, keys)
 
+    middles = _log_ratio(schedule.quantile((jnp.arange(_BANDS) + 0.5) / _BANDS))
     keys = jax.random.split(jax.random.key(seed), options.folds)
     tests = jax.random.split(jax.random.key(seed + 1), options.folds)
     first = jax.tree.map(lambda x: x[:1], seen)
@@ -220,7 +229,7 @@ def fit(
     steps = range(0, options.steps, options.evaluate_every)
     for begin in tqdm.tqdm(steps, desc="classifier", disable=not progress):
         carry, trained = advance(carry, train, keys, begin)
-        value = np.asarray(evaluate(carry[1], held_out, tests)[0])
+        value = np.asarray(evaluate(carry[1], held_out, tests).loss)
         better = value < least
         best = jax.tree.map(
             lambda new, old: jnp.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old),  # noqa: B023
@@ -232,14 +241,13 @@ def fit(
         history.append(row | {"held_out": value.tolist()})
         if since >= options.patience:
             break
-    _, logits, labels = evaluate(best, held_out, tests)
-    temperature = np.array([calibrate(*pair) for pair in zip(logits, labels, strict=True)])
+    found = evaluate(best, held_out, tests)
+    temperature = np.asarray(middles), np.asarray(found.log_temperature)
     logging.info(
-        "classifier: %d steps, held-out loss %s nats (log 2 = 0.693 knows nothing), temperature %s",
-        *(history[-1]["step"], np.round(least, 4).tolist(), np.round(temperature, 2).tolist()),
+        "classifier: %d steps, held-out loss %s nats (log 2 = 0.693 knows nothing)",
+        *(history[-1]["step"], np.round(least, 4).tolist()),
     )
-    judged = np.asarray(jax.nn.sigmoid(logits / temperature[:, None])), np.asarray(labels)
-    judged = tuple(v.ravel() for v in judged)
+    judged = np.asarray(found.probability).ravel(), np.asarray(found.clean).ravel()
     return Fitted(options, schedule, network, best, temperature, fold, history, judged)
 
 
@@ -286,7 +294,8 @@ def probabilities(
                 rows = mine[begin : begin + batch_size]
                 # One shape for all batches: the last one is filled up with its first chunk.
                 padded = np.resize(positions[rows], batch_size)
-                c = ask(params, fitted.temperature[k], jnp.asarray(padded), jax.random.key(seed))
+                temperature = fitted.temperature[0], fitted.temperature[1][k]
+                c = ask(params, temperature, jnp.asarray(padded), jax.random.key(seed))
                 found[rows] = np.asarray(c)[: len(rows)]
                 bar.update(len(rows))
     return found
@@ -304,7 +313,7 @@ def _ask(data, levels, params, temperature, positions, key, *, module, draws, de
             )(keys)
             x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(action, eps)
             logits = module.apply(params, x_t, jnp.full(len(x_t), sigma), observation)
-            clean = jax.nn.sigmoid(logits / temperature)
+            clean = jax.nn.sigmoid(logits / _temperature(_log_ratio(sigma), *temperature))
             return total + (clean > 0.5 if decisions else clean), None
 
         return jax.lax.scan(one, jnp.zeros(len(action)), jnp.arange(draws))[0] / draws
@@ -325,14 +334,43 @@ def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray,
     return mean, share, count[keep]
 
 
-def calibrate(logits: Array, labels: Array) -> float:
-    """The temperature in [1/8, 8] that minimises the cross entropy of logits [M] on labels [M].
+class _Calibrated(NamedTuple):
+    loss: Array  # mean cross entropy after calibration
+    log_temperature: Array  # [bands]
+    probability: Array  # [M] P(clean) after calibration
+    clean: Array  # [M]
 
-    Guo et al. 2017; the loss is convex in 1 / temperature, so a fine grid finds it.
+
+def _calibrated(logits, labels, x, middles):
+    log_temperature = jnp.log(calibrate(logits, labels, x, middles))
+    scaled = logits / _temperature(x, middles, log_temperature)
+    loss = _cross_entropy(scaled, labels).mean()
+    return _Calibrated(loss, log_temperature, jax.nn.sigmoid(scaled), labels)
+
+
+def calibrate(logits: Array, labels: Array, x: Array, middles: Array) -> Array:
+    """The temperature in [1/8, 64] of each band that has the least cross entropy.
+
+    Guo et al. 2017, band by band: a row belongs to the band whose middle is nearest.
+
+    Args:
+      logits, labels: [M], of held-out rows.
+      x: [M] log(sigma / alpha) of each row.
+      middles: [bands] increasing.
     """
-    grid = jnp.geomspace(0.125, 8.0, 241)
-    losses = jax.vmap(lambda t: _cross_entropy(logits / t, labels).mean())(grid)
-    return float(grid[jnp.argmin(losses)])
+    grid = jnp.geomspace(0.125, 64.0, 91)
+    band = jnp.argmin(jnp.abs(x[:, None] - middles), axis=1)
+    own = jax.nn.one_hot(band, len(middles))
+    losses = jax.lax.map(lambda t: _cross_entropy(logits / t, labels) @ own, grid)
+    return grid[jnp.argmin(losses, axis=0)]
+
+
+def _temperature(x, middles, log_temperature):
+    return jnp.exp(jnp.interp(x, middles, log_temperature))
+
+
+def _log_ratio(sigma):
+    return jnp.log(sigma) - 0.5 * jnp.log((1 - sigma) * (1 + sigma))
 
 
 def _cross_entropy(logits, labels):

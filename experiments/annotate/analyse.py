@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BUCKETS = (1, 10, 100, 1000, 10_000)
 _DRAWS = 4
+_DRAWS_OF_ONE = 16  # where chunks are judged one by one
 
 
 def contraction(job: Job) -> dict[str, dict[str, np.ndarray]]:
@@ -119,21 +120,31 @@ def locality(job: Job) -> dict[str, Any]:
 
 
 def jerk_correlation(job: Job) -> dict[str, dict[str, float]]:
-    """Spearman's rank correlation of each chunk's own jerk with sigma_min and P(clean)."""
-    found = {}
-    for name, c in job.curves.items():
-        inside = np.isin(job.steps(name), _whole(job, name))
-        chunks = chunks_of(job, name)
-        if chunks.shape[1] < 4 or len(chunks) < 3:
+    """Spearman's rank correlation of each chunk's own jerk with its sigma_min and its P(clean).
+
+    Of at most ``task.compared`` chunks, judged with many noise draws and continued past the end of
+    their episode as the classifier sees them: a rest has no jerk. "whole" is of those that are not.
+    """
+    task, found = job.config.task, {}
+    rng = np.random.default_rng(job.config.seed)
+    action = np.asarray(job.data.steps["action"])
+    horizon = job.config.data.horizon
+    for name in job.curves:
+        some = rng.permutation(job.steps(name))[: task.compared]
+        if horizon < 4 or len(some) < 3:
             continue
+        last = job.data.end[some][:, None] - 1
+        chunks = action[np.minimum(some[:, None] + np.arange(horizon), last)]
         jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
-        rule = dict(tau=job.config.task.tau, rule=job.config.task.rule)
-        low = thresholds.sigma_min(job.levels, c[inside], **rule)
-        rank = lambda values: float(scipy.stats.spearmanr(jerk, values)[0])  # noqa: B023, E731
+        c = classifier.probabilities(job.fitted, job.data, some, job.levels, draws=_DRAWS_OF_ONE)
+        low = thresholds.sigma_min(job.levels, c, tau=task.tau, rule=task.rule)
+        whole = some + horizon <= job.data.end[some]
+        rank = lambda x, y: float(scipy.stats.spearmanr(x, y)[0])  # noqa: E731
         found[name] = {
-            "sigma_min": rank(low),
-            "clean_probability": rank(c[inside].mean(1)),
-            "chunks": len(chunks),
+            "sigma_min": rank(jerk, low),
+            "clean_probability": rank(jerk, c.mean(1)),
+            "sigma_min_whole": rank(jerk[whole], low[whole]) if whole.sum() > 2 else None,
+            "chunks": len(some),
         }
     return found
 

@@ -152,7 +152,8 @@ def decide(
     scores = thresholds.sigma_min(job.levels, c, **rule) if granularity == "ordered" else None
     unit = units.assign(granularity, episode, size=task.bucket, seed=job.config.seed, scores=scores)
     mean = np.clip(units.average(c, unit), 0, 1)
-    low = thresholds.round_up(thresholds.sigma_min(job.levels, mean, **rule), job.levels)
+    low = thresholds.sigma_min(job.levels, mean, **rule)
+    low = thresholds.round_up(low, grid(task.distinct))
     each = units.spread(low, unit)
     how = {"granularity": granularity, "levels": job.levels.tolist(), "config": task.to_dict()}
     made = bounds.for_source(
@@ -209,7 +210,7 @@ def _caption(job, results):
     lines = [
         "sigma_min is where P(clean), averaged over the unit and over "
         f"{task.draws} noise draws, passes {0.5 - task.tau:g} (rule {task.rule}), rounded up to "
-        f"one of {task.levels} levels: mean and quantiles of the units, and the share of those "
+        f"one of {task.distinct} levels: mean and quantiles of the units, and the share of those "
         "that are admissible at every level (always) and at none (never).",
         f"{results['chunks_per_second']:.0f} chunks a second at {task.levels} levels and "
         f"{task.draws} draws.",

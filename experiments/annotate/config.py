@@ -19,8 +19,8 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
     _checks.one_of("config variant", variant, VARIANTS)
     config = train_config.default()
     config.name = variant
-    # The classifier's noise levels follow the training law; this one favours no end of the range.
-    config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -0.6, "p_std": 1.6})
+    # Of the classifier's noise levels: wide, so that it also learns what only low noise shows.
+    config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -1.5, "p_std": 2.2})
     config.task = ml_collections.ConfigDict(
         {
             "name": "annotate",
@@ -28,10 +28,11 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
             "bucket": 100,  # datapoints in a bucket
             "tau": 0.05,  # sigma_min is where P(clean) passes 0.5 - tau
             "rule": "isotonic",  # or last
-            "levels": 16,  # noise levels of the grid, bounds are rounded up to it
+            "levels": 16,  # noise levels that P(clean) is measured at
+            "distinct": 64,  # levels that bounds are rounded up to
             "draws": 2,  # noise draws of each chunk at each level
             "observed": False,  # whether the classifier also sees the observation
-            "folds": 2,
+            "folds": 4,
             "steps": 2000,
             "batch_size": 256,
             "evaluate_every": 100,
@@ -60,7 +61,7 @@ def _debug(config):
     _maze(config)
     config.data.root = "runs/data/maze_debug"
     config.task.update(dict(clean=4, corrupt=40, shortcut=0, held_out=0))
-    config.task.update(dict(steps=40, levels=5, bucket=20, compared=60, evaluate_every=20))
+    config.task.update(dict(folds=2, steps=40, levels=5, bucket=20, compared=60, evaluate_every=20))
     config.task.update(dict(crops=(2,), crop_steps=20, field_chunks=200, field_steps=100))
 
 

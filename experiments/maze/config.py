@@ -97,7 +97,9 @@ def _debug(config):
     config.task.update(dict(clean=6, corrupt=40, shortcut=40, few=3, held_out=6, goals=24))
     config.task.seeds = (0, 1)
     config.task.update(dict(sigma_min=(0.1, 0.5), alpha=(0.3,), solvers=(("ddim", 5),)))
-    config.task.annotate = dict(steps=20, levels=4, bucket=20, compared=60, evaluate_every=20)
+    config.task.annotate = dict(
+        folds=2, steps=20, levels=4, bucket=20, compared=60, evaluate_every=20
+    )
 
 
 VARIANTS = {"quick": _quick, "table": lambda config: None, "debug": _debug}
