@@ -100,7 +100,12 @@ def locality(job: Job) -> dict[str, Any]:
     curves: dict[str, list] = {name: [] for name in some}
     for width in crops:
         options, seed = job.options(width), job.config.seed
-        fitted = classifier.fit(job.data, options, schedule=job.schedule, seed=seed)
+        known = width == horizon and not task.observed
+        fitted = (
+            job.fitted
+            if known
+            else classifier.fit(job.data, options, schedule=job.schedule, seed=seed)
+        )
         for name, positions in some.items():
             c = classifier.probabilities(fitted, job.data, positions, job.levels, draws=_DRAWS)
             curves[name].append(c.mean(0))

@@ -155,6 +155,11 @@ def decide(
     low = thresholds.sigma_min(job.levels, mean, **rule)
     low = thresholds.round_up(low, grid(task.distinct))
     each = units.spread(low, unit)
+    if np.all(low >= 1):
+        logging.warning(
+            "%s looks corrupt at every noise level (%s): nothing of it will be trained on",
+            *(name, granularity),
+        )
     how = {"granularity": granularity, "levels": job.levels.tolist(), "config": task.to_dict()}
     made = bounds.for_source(
         name,

@@ -79,7 +79,8 @@ def _three_points(config):
             "bucket": 100,
             "tau": (0.05, 0.01),
             "repeats": 200,  # pairs of data sets drawn for each row
-            "draws": 500_000,  # training draws of each table denoiser
+            "pairs": 20,  # of which so many are trained on
+            "draws": 200_000,  # training draws of each table denoiser
         }
     )
 

@@ -211,7 +211,8 @@ def three_points(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> Non
             axes.plot(size, share("exact"), "-", color=f"C{i}", lw=1, label=kind)
             error = [1.96 * row["standard_error"][1] for row in own]
             axes.errorbar(size, share("drawn"), yerr=error, fmt="o", ms=4, color=f"C{i}")
-            axes.plot(size, share("sampled"), "x:", color=f"C{i}", ms=5, lw=0.8)
+            error = [1.96 * row["sampled_error"][1] for row in own]
+            axes.errorbar(size, share("sampled"), error, fmt="x:", color=f"C{i}", ms=5, lw=0.8)
         axes.axhline(0.5, color=_GREY, lw=0.8, ls="--")
         axes.set(xscale="log", ylim=(0.4, 1.02), title=rf"$\tau$ = {tau:g}")
         axes.set_xlabel("number of corrupt points")

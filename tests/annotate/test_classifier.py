@@ -92,6 +92,24 @@ def test_sigma_min_of_a_gaussian_pair_is_the_exact_crossing():
     assert abs(thresholds.sigma_min(levels, c, tau=tau) - want) < 0.03
 
 
+def test_only_with_the_observation_is_a_reversed_reaction_seen():
+    """p(A) = q(A), but where clean actions follow the observation, corrupt ones oppose it."""
+    rng, n = np.random.default_rng(0), 4000
+    seen = rng.choice([-1.0, 1.0], (2 * n, 1))
+    reaction = np.where(np.arange(2 * n) < n, 1.0, -1.0)[:, None] * seen
+    action = reaction + 0.1 * rng.normal(size=(2 * n, 1))
+    data = make_data(action[:n], action[n:])
+    data.steps["observation/state"] = seen.astype(np.float32)
+    clean = {}
+    for observed in (False, True):
+        options = dataclasses.replace(POINT, observed=observed, steps=200)
+        fitted = classifier.fit(data, options, progress=False)
+        c = classifier.probabilities(fitted, data, n + np.arange(n), LEVELS, batch_size=n)
+        clean[observed] = c.mean(0)
+    np.testing.assert_allclose(clean[False], 0.5, atol=0.03)
+    assert np.all(clean[True][:3] < 0.15) and clean[True][-1] > 0.4
+
+
 def test_identical_sources_are_told_apart_nowhere():
     """Few data and many steps: a chunk judged by a network that has seen it would be recognised."""
     rng = np.random.default_rng(0)
