@@ -26,6 +26,7 @@ import tqdm
 from absl import logging
 
 from ambient_jax import corruption, mixing, schedules
+from ambient_jax.annotate import calibration
 from ambient_jax.data import chunk, device, noise_first
 from ambient_jax.models.classifier import ChunkClassifier, difference_moments
 from ambient_jax.models.observation import ObservationEncoder
@@ -188,7 +189,7 @@ def fit(
         batch = draw(part, key, step, rows=options.batch_size)
         noise, dropout = jax.random.split(jax.random.fold_in(key, step))
         logits = logits_of(params, batch, noise, dropout if options.dropout else None)
-        return _cross_entropy(logits, batch["clean"]).mean()
+        return calibration.cross_entropy(logits, batch["clean"]).mean()
 
     def update(carry, step, part, key):
         params, average, opt_state = carry
@@ -213,11 +214,13 @@ def fit(
         def one(params, part, key):
             batch = draw(part, key, 0, rows=_EVALUATED)
             logits = logits_of(params, batch, jax.random.fold_in(key, 1))
-            return _calibrated(logits, batch["clean"], _log_ratio(batch["sigma"]), middles)
+            return calibration.fit(
+                logits, batch["clean"], calibration.log_ratio(batch["sigma"]), middles
+            )
 
         return jax.vmap(one)(params, part, keys)
 
-    middles = _log_ratio(schedule.quantile((jnp.arange(_BANDS) + 0.5) / _BANDS))
+    middles = calibration.log_ratio(schedule.quantile((jnp.arange(_BANDS) + 0.5) / _BANDS))
     keys = jax.random.split(jax.random.key(seed), options.folds)
     tests = jax.random.split(jax.random.key(seed + 1), options.folds)
     first = jax.tree.map(lambda x: x[:1], seen)
@@ -313,7 +316,9 @@ def _ask(data, levels, params, temperature, positions, key, *, module, draws, de
             )(keys)
             x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(action, eps)
             logits = module.apply(params, x_t, jnp.full(len(x_t), sigma), observation)
-            clean = jax.nn.sigmoid(logits / _temperature(_log_ratio(sigma), *temperature))
+            clean = jax.nn.sigmoid(
+                logits / calibration.temperature(calibration.log_ratio(sigma), *temperature)
+            )
             return total + (clean > 0.5 if decisions else clean), None
 
         return jax.lax.scan(one, jnp.zeros(len(action)), jnp.arange(draws))[0] / draws
@@ -332,49 +337,6 @@ def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray,
     keep = count > 0
     mean, share = (np.bincount(at, v, bins)[keep] / count[keep] for v in (probability, clean))
     return mean, share, count[keep]
-
-
-class _Calibrated(NamedTuple):
-    loss: Array  # mean cross entropy after calibration
-    log_temperature: Array  # [bands]
-    probability: Array  # [M] P(clean) after calibration
-    clean: Array  # [M]
-
-
-def _calibrated(logits, labels, x, middles):
-    log_temperature = jnp.log(calibrate(logits, labels, x, middles))
-    scaled = logits / _temperature(x, middles, log_temperature)
-    loss = _cross_entropy(scaled, labels).mean()
-    return _Calibrated(loss, log_temperature, jax.nn.sigmoid(scaled), labels)
-
-
-def calibrate(logits: Array, labels: Array, x: Array, middles: Array) -> Array:
-    """The temperature in [1/8, 64] of each band that has the least cross entropy.
-
-    Guo et al. 2017, band by band: a row belongs to the band whose middle is nearest.
-
-    Args:
-      logits, labels: [M], of held-out rows.
-      x: [M] log(sigma / alpha) of each row.
-      middles: [bands] increasing.
-    """
-    grid = jnp.geomspace(0.125, 64.0, 91)
-    band = jnp.argmin(jnp.abs(x[:, None] - middles), axis=1)
-    own = jax.nn.one_hot(band, len(middles))
-    losses = jax.lax.map(lambda t: _cross_entropy(logits / t, labels) @ own, grid)
-    return grid[jnp.argmin(losses, axis=0)]
-
-
-def _temperature(x, middles, log_temperature):
-    return jnp.exp(jnp.interp(x, middles, log_temperature))
-
-
-def _log_ratio(sigma):
-    return jnp.log(sigma) - 0.5 * jnp.log((1 - sigma) * (1 + sigma))
-
-
-def _cross_entropy(logits, labels):
-    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
 
 
 def _chunks(data, positions, options):

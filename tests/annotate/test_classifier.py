@@ -185,25 +185,6 @@ def test_a_chunks_answer_depends_on_itself_only(jagged):
     assert np.abs(near - whole).mean() < 0.1 * np.abs(other - whole).mean()
 
 
-def test_calibration_finds_the_scale_of_the_logits_in_each_band():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=40_000) * 2
-    labels = rng.random(40_000) < 1 / (1 + np.exp(-logits))
-    low = np.arange(40_000) < 20_000
-    scale = np.where(low, 0.5, 3.0)
-    x = np.where(low, -1.9, 2.3) + rng.normal(size=40_000) * 0.1
-    found = classifier.calibrate(scale * logits, labels, x, np.array([-2.0, 2.0]))
-    np.testing.assert_allclose(found, [0.5, 3.0], rtol=0.08)
-
-
-def test_what_was_learnt_by_heart_is_calibrated_away():
-    """Labels that the logits know nothing of: the answer is 1/2, whatever they claim."""
-    rng = np.random.default_rng(0)
-    logits, labels = 8 * rng.normal(size=20_000), rng.random(20_000) < 0.5
-    found = classifier.calibrate(logits, labels, np.zeros(20_000), np.zeros(1))
-    assert found[0] > 32
-
-
 def test_inputs_have_unit_size_at_every_level():
     rng = np.random.default_rng(0)
     x0 = np.cumsum(0.02 * rng.normal(size=(4000, 16, 2)), 1).astype(np.float32)
