@@ -129,9 +129,15 @@ def claims(
         agrees = [a.low <= b.high and b.low <= a.high for a, b in pairs]
         measured = f"success {agrees[0]}, jerk^2 {agrees[1]}"
         told.append((f"{name} is {limit} within intervals", measured, all(agrees)))
+    apart = lambda name, of: (percent(name) - percent(of), jerk(name) / jerk(of))  # noqa: E731
+    if "chosen_dataset" in rows:
+        gap, ratio = apart("chosen_dataset", best)
+        claim = f"sigma_min by classifier: within 2 points and 20% jerk^2 of {best}, or better"
+        holds = gap >= -2 and ratio <= 1.2
+        told.append((claim, f"{gap:+.1f} points, jerk^2 x {ratio:.2f}", holds))
     if "exclusive" in rows:
         reference = f"ambient_{config.task.best}"
-        gap, ratio = percent("exclusive") - percent(reference), jerk("exclusive") / jerk(reference)
+        gap, ratio = apart("exclusive", reference)
         measured = f"{gap:+.1f} points, jerk^2 x {ratio:.2f}"
         holds = abs(gap) <= 1 and abs(ratio - 1) <= 0.15
         told.append((f"exclusive bands: within 1 point and 15% of {reference}", measured, holds))
