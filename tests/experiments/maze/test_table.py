@@ -110,16 +110,17 @@ def test_seeds_are_pooled():
 
 
 def test_claims_hold_when_the_numbers_do(config):
-    config.task.sigma_min, config.task.best = (0.01, 0.1, 0.99), 0.1
+    config.task.sigma_min, config.task.best = (0.005, 0.1, 0.99), 0.1
     # Out of 200 and, for the second seed, of 100.
     good = {
         "gcs": row(50, 9e3),
         "rrt": row(200, 14e3),
         "cotrain": row(190, 13e3),
-        "ambient_0.01": row(191, 13e3),
+        "ambient_0.005": row(191, 13e3),
         "ambient_0.1": row(199, 3e3),
         "ambient_0.99": row(52, 9e3),
         "exclusive": row(199, 3.2e3),
+        "chosen_dataset": row(197, 3.4e3),
     }
     good["rrt"] = dataclasses.replace(good["rrt"], summary=metrics.summarise(rollouts(200, 14e3)))
     good = {
@@ -129,10 +130,24 @@ def test_claims_hold_when_the_numbers_do(config):
     assert summary.best_of_sweep(config, good) == "ambient_0.1"
     told = summary.claims(config, good, 14.3e3)
     assert [c for c in told if not c[2]] == []
-    for worse, count in (("ambient_0.1", 3), ("rrt", 1), ("exclusive", 1), ("gcs", 2)):
+    for worse, count in (
+        ("ambient_0.1", 3),
+        ("rrt", 1),
+        ("exclusive", 1),
+        ("gcs", 2),
+        ("ambient_0.005", 1),
+        ("chosen_dataset", 1),
+    ):
         bad = good | {worse: row(100, 60e3)}
         failed = [c for c in summary.claims(config, bad, 14.3e3) if not c[2]]
         assert len(failed) >= count, worse
+
+
+def test_a_short_sweep_claims_nothing_of_its_limits(config):
+    config.task.sigma_min, config.task.best = (0.03, 0.4), 0.1
+    names = ("gcs", "rrt", "cotrain", "ambient_0.03", "ambient_0.1", "ambient_0.4")
+    told = summary.claims(config, {name: row(190, 9e3) for name in names}, 14.3e3)
+    assert not [claim for claim, *_ in told if "within intervals" in claim]
 
 
 def _spread(r):
