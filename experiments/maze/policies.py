@@ -48,9 +48,10 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
         name = f"ambient_{level}"
         entry = Entry(f"ambient, sigma_min {level}", "sweep", hard | {_SIGMA_MIN: level})
         found.setdefault(name, entry)
+    units = {"dataset": "data set", "random": "random bucket", "datapoint": "datapoint"}
     for granularity in chosen.GRANULARITIES:
         file = {"data.sources.rrt.bounds": f"{task.bounds}/{granularity}.parquet"}
-        label = f"ambient, sigma_min by classifier per {granularity}"
+        label = f"ambient, sigma_min by classifier per {units[granularity]}"
         found[f"chosen_{granularity}"] = Entry(label, "chosen", hard | file)
     divergence = {f"law.{field}": value for field, value in task.ben_david.items()}
     soft = {"law.name": "ben_david"} | divergence
