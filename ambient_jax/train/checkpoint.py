@@ -19,9 +19,11 @@ import subprocess
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
 from ambient_jax import __version__
@@ -45,16 +47,22 @@ def git_revision() -> str:
 
 
 class Checkpointer:
-    """Saves asynchronously and restores train states of one run."""
+    """Saves asynchronously and restores train states of one run.
+
+    Args:
+      directory: of the checkpoints.
+      keep: number of the newest that stay.
+      keep_every: those whose step is a multiple of it stay as well.
+    """
 
     def __init__(
-        self, directory: str | os.PathLike, *, keep: int = 2, keep_period: int | None = None
+        self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
     ):
         self._directory = epath.Path(os.path.abspath(directory))
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, keep_period=keep_period, create=True
+                max_to_keep=keep, keep_period=keep_every, create=True
             ),
             item_names=("state", "ema_params", "data", "assets"),
             item_handlers={
@@ -133,10 +141,14 @@ def _without_ema(state: state_lib.TrainState) -> dict:
     }
 
 
-def _shapes(tree: Any) -> dict[str, tuple]:
+def _by_name(tree: Any) -> dict[str, Any]:
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     name = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))  # noqa: E731
-    return {"/".join(map(name, path)): tuple(leaf.shape) for path, leaf in flat}
+    return {"/".join(map(name, path)): leaf for path, leaf in flat}
+
+
+def _shapes(tree: Any) -> dict[str, tuple]:
+    return {name: tuple(leaf.shape) for name, leaf in _by_name(tree).items()}
 
 
 def check_shapes(saved: Any, expected: Any, where: Any) -> None:
@@ -208,6 +220,40 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
         "params": params,
         "step": step,
     }
+
+
+def fine_tune(params: Any, path: str | os.PathLike) -> Any:
+    """The parameters with those of a checkpoint where name and shape agree; others stay.
+
+    Takes the moving average, which is what policies use. Logs what was not found.
+
+    Args:
+      params: of a new model, a nested dict of arrays.
+      path: see ``find``.
+
+    Raises:
+      FileNotFoundError: no finished checkpoint at the path.
+      ValueError: nothing agrees, or a checkpoint of another format.
+    """
+    saved = _by_name(load_policy_assets(path)["params"])
+    flat, tree = jax.tree_util.tree_flatten_with_path(params)
+    taken, fresh, leaves = 0, [], []
+    for name, leaf in zip(_by_name(params), (leaf for _, leaf in flat), strict=True):
+        found = saved.get(name)
+        agrees = found is not None and found.shape == leaf.shape
+        leaves.append(jnp.asarray(found, leaf.dtype) if agrees else leaf)
+        taken += agrees
+        if not agrees:
+            fresh.append(f"{name} {tuple(leaf.shape)}")
+    if not taken:
+        raise ValueError(
+            f"no parameter of {path} has name and shape of one of this model's, such as "
+            f"{fresh[0]}: fine-tune with the model section of its config.json"
+        )
+    logging.info(
+        "%d of %d parameters from %s; new: %s", taken, len(flat), path, ", ".join(fresh) or "none"
+    )
+    return jax.tree_util.tree_unflatten(tree, leaves)
 
 
 def make_assets(

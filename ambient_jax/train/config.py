@@ -55,7 +55,11 @@ def default() -> ml_collections.ConfigDict:
     config.train.ema = 0.999  # largest decay
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 1000  # steps
-    config.train.keep = 2  # checkpoints
+    config.train.keep = 2  # newest checkpoints
+    config.train.keep_every = config_dict.placeholder(int)  # and those of every so many steps
+    # Fine-tuning: workdir or checkpoint whose (moving-average) parameters are the first ones, where
+    # name and shape agree.
+    config.train.init_from = ""
 
     config.policy = ml_collections.ConfigDict()
     config.policy.solver = "ddim"  # ddpm, ddim, heun
@@ -95,6 +99,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every", "keep"):
         if config.train[name] < 1:
             raise ValueError(f"config.train.{name} is {config.train[name]}, expected at least 1")
+    every, keep_every = config.train.checkpoint_every, config.train.keep_every
+    if keep_every is not None and (keep_every < 1 or keep_every % every):
+        raise ValueError(
+            f"config.train.keep_every is {keep_every}, expected a multiple of "
+            f"checkpoint_every, {every}: only those steps are saved"
+        )
     for name, section in (("history", "data"), ("horizon", "data"), ("execute", "policy")):
         if config[section][name] < 1:
             raise ValueError(f"config.{section}.{name} is {config[section][name]}, expected >= 1")

@@ -55,9 +55,7 @@ def train(
     keys = [jax.random.key(c.seed) for c in configs.values()]
     logging.info("%d policies, the first is %s", len(names), trainer.describe(config, parts))
 
-    savers = [
-        checkpoint.Checkpointer(workdir / n / "checkpoints", keep=config.train.keep) for n in names
-    ]
+    savers = [trainer.open_checkpoints(config, workdir / name) for name in names]
     # A run may have died after only some policies of a step were saved: take the last common one.
     start = max(set.intersection(*[set(s.all_steps()) for s in savers]), default=0)
     for name, saver in zip(names, savers, strict=True):
@@ -71,8 +69,7 @@ def train(
         logging.info("resuming %s at step %d of %d", workdir, start, total)
         states = [s.restore(start, parts.shapes)[0] for s in savers]
     else:
-        create = jax.jit(parts.create)
-        states = [create(key) for key in keys]
+        states = [trainer.initial(config, parts, key) for key in keys]
     for saver in savers:
         saver.drop_after(start)
 

@@ -47,7 +47,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     key = jax.random.key(config.seed)
     logging.info("%s", describe(config, parts))
 
-    saver = checkpoint.Checkpointer(workdir / "checkpoints", keep=config.train.keep)
+    saver = open_checkpoints(config, workdir)
     start, position = 0, None
     if (latest := saver.latest_step()) is not None:
         runs.check_same(saver.assets(latest), config, prepared, workdir)
@@ -55,7 +55,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         start = int(state.step)
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
     else:
-        state = jax.jit(parts.create)(key)
+        state = initial(config, parts, key)
     if start >= config.train.steps:
         saver.close()
         return Result(start, "")
@@ -170,6 +170,26 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
 
     shapes = jax.eval_shape(create, jax.random.key(0))
     return Parts(prepared, law, schedule, create, shapes, train_step)
+
+
+def initial(
+    config: ml_collections.ConfigDict, parts: Parts, key: jax.Array
+) -> state_lib.TrainState:
+    """The train state at step 0, with the parameters of ``train.init_from`` where it is given."""
+    state = jax.jit(parts.create)(key)
+    if not config.train.init_from:
+        return state
+    params = checkpoint.fine_tune(state.params, config.train.init_from)
+    # A copy: the step gives away the buffers of both.
+    return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
+
+
+def open_checkpoints(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> checkpoint.Checkpointer:
+    """The checkpoints of a run, kept as its config says."""
+    keep = dict(keep=config.train.keep, keep_every=config.train.keep_every)
+    return checkpoint.Checkpointer(workdir / "checkpoints", **keep)
 
 
 def build(module: Any, section: ml_collections.ConfigDict) -> Any:

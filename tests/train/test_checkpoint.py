@@ -92,3 +92,24 @@ def test_old_checkpoints_go_and_the_newest_stay(tmp_path):
         saver.save(step, _state(), assets)
     saver.close()
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_every_so_many_steps_stay_for_good(tmp_path):
+    saver = checkpoint.Checkpointer(tmp_path, keep=1, keep_every=4)
+    assets = checkpoint.make_assets(ml_collections.ConfigDict(), "")
+    for step in (2, 4, 6, 8, 10):
+        saver.save(step, _state(), assets)
+    saver.close()
+    kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
+    assert kept == [4, 8, 10]
+
+
+def test_fine_tuning_takes_what_agrees_in_name_and_shape(saved):
+    new = {"dense": {"kernel": jnp.zeros((2, 3))}, "head": {"kernel": jnp.ones((3, 5))}}
+    found = checkpoint.fine_tune(new, saved)
+    saved_kernel = _state().ema_params["dense"]["kernel"]
+    np.testing.assert_array_equal(found["dense"]["kernel"], saved_kernel)
+    np.testing.assert_array_equal(found["head"]["kernel"], new["head"]["kernel"])
+    # Another width: the old kernel does not fit, and nothing else is there to take.
+    with pytest.raises(ValueError, match=r"no parameter of .* such as dense/kernel \(2, 4\)"):
+        checkpoint.fine_tune({"dense": {"kernel": jnp.zeros((2, 4))}}, saved)

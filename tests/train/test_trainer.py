@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 
+import chex
 import pytest
 
 from ambient_jax.train import trainer
@@ -93,3 +94,22 @@ def test_other_data_under_the_same_path_are_refused(toy_data, tmp_path):
     shutil.copytree(toy_data["good"], copy["bad"])
     with pytest.raises(ValueError, match="other data of source 'bad' than lie at"):
         trainer.train(worker_module.config_for(job), tmp_path / "run")
+
+
+def test_fine_tuning_starts_from_the_moving_average_and_resumes(toy_data, tmp_path):
+    from ambient_jax.train import checkpoint
+
+    job = {"workdir": str(tmp_path), "data": toy_data, "changes": {"train.steps": 10}}
+    trainer.train(worker_module.config_for(job), tmp_path / "base")
+    config = worker_module.config_for(job)
+    config.train.init_from = str(tmp_path / "base")
+    config.train.steps, config.train.learning_rate, config.train.warmup = 1, 1e-12, 0
+    trainer.train(config, tmp_path / "tuned")
+    base, tuned = (
+        checkpoint.load_policy_assets(tmp_path / name)["params"] for name in ("base", "tuned")
+    )
+    chex.assert_trees_all_close(base, tuned, atol=1e-6)
+    assert trainer.train(config, tmp_path / "tuned").step == 1
+    config.train.init_from = str(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no finished checkpoint at .*nowhere"):
+        trainer.train(config, tmp_path / "other")
