@@ -21,6 +21,7 @@ import numpy as np
 import tqdm
 from absl import flags, logging
 
+from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, host_memory, sweep, trainer
 from experiments import console
@@ -215,11 +216,11 @@ def _save(path, about, rollouts):
 
 def _measure_levels(directory, config):
     policy = Policy.from_checkpoint(directory)
-    found = {"sigma": levels.LEVELS}
+    found = {"sigma": evaluation.LEVELS}
     for source in ("gcs", "rrt"):
         held_out = pathlib.Path(config.data.root) / f"maze_{source}_held_out"
         chunks = levels.chunks(held_out, history=policy.history, horizon=policy.horizon)
-        found[source] = levels.network_loss(policy, *chunks).tolist()
+        found[source] = evaluation.denoising_loss(policy, *chunks).tolist()
     text = json.dumps(found | {"metres": float(policy.normalizer.scale["action"].mean())})
     temporary = directory / "levels.tmp"
     temporary.write_text(text)

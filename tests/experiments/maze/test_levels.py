@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ambient_jax.data.normalizer import Normalizer
+from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.maze import data, levels
 
@@ -55,7 +56,7 @@ def test_a_network_that_is_the_linear_denoiser_has_its_loss():
         gain = a * v / (a**2 * v + s**2)
         return mean + jnp.einsum("bkd,hk->bhd", gain[:, None] * rest, jnp.asarray(modes))
 
-    got = levels.network_loss(policy_of(wiener), *test, levels=SIGMAS, samples=20_000)
+    got = evaluation.denoising_loss(policy_of(wiener), *test, levels=SIGMAS, samples=20_000)
     np.testing.assert_allclose(got, want, rtol=0.03)
 
 
@@ -69,7 +70,9 @@ def test_the_loss_is_that_of_x0_whatever_is_predicted(prediction):
         a = jnp.sqrt(1 - s**2)
         return {"x0": x_t / a, "eps": 0 * x_t, "v": -s / a * x_t}[prediction]
 
-    got = levels.network_loss(policy_of(apply, prediction), *test, levels=SIGMAS, samples=20_000)
+    got = evaluation.denoising_loss(
+        policy_of(apply, prediction), *test, levels=SIGMAS, samples=20_000
+    )
     sigma = np.array(SIGMAS)
     np.testing.assert_allclose(got, sigma**2 / (1 - sigma**2), rtol=0.03)
 

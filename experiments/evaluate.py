@@ -1,0 +1,119 @@
+"""Evaluates a trained policy on recorded data, outside of the training process.
+
+python -m experiments.evaluate --checkpoint=runs/open_x/mine --split=val
+
+Leaves ``<checkpoint>/evaluation/<split>/``: denoising loss of every source at each noise level, and
+how far sampled chunks are from the recorded ones.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+import tqdm
+from absl import app, flags
+
+from ambient_jax.data import rlds
+from ambient_jax.policy import evaluation
+from ambient_jax.policy.policy import Policy
+from ambient_jax.train import checkpoint
+from experiments import console, report
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir or checkpoint of the policy")
+_SPLIT = flags.DEFINE_string("split", "", "such as val or train[90%:]; default: the training's own")
+_ROOT = flags.DEFINE_string("root", "", "folder of the sources; default: the training's data.root")
+_SAMPLES = flags.DEFINE_integer("samples", 4096, "chunks of each source", lower_bound=1)
+_SAMPLED = flags.DEFINE_integer("sampled", 512, "of which so many are sampled", lower_bound=1)
+COLUMNS = ("source", "role", "chunks", "loss, all levels", "action error", "of each dimension")
+
+
+def evaluate(
+    path: str | os.PathLike[str],
+    *,
+    split: str = "",
+    root: str = "",
+    samples: int = 4096,
+    sampled: int = 512,
+) -> str:
+    """Writes the report beside the checkpoint; returns its table.
+
+    Args:
+      path: see ``checkpoint.find``.
+      split: of every source; "" takes each source's training split.
+      root: where the sources lie; "" takes the training's.
+      samples, sampled: chunks of each source for the loss, and for the action error.
+
+    Raises:
+      FileNotFoundError: no checkpoint, or no data.
+      ValueError: an unknown split.
+    """
+    directory, step = checkpoint.find(path)
+    config = checkpoint.load_policy_assets(path)["config"]
+    per_source = config.data.normalize_per == "source"
+    rows, results = [], {}
+    for name, source in tqdm.tqdm(config.data.sources.items(), desc="evaluate", unit="source"):
+        policy = Policy.from_checkpoint(path, **({"source": name} if per_source else {}))
+        folder = os.path.join(root or config.data.root, source.path)
+        dataset = rlds.open_dataset(folder, split or source.split)
+        padding, action = config.data.padding, config.data.action
+        chunks = evaluation.recorded(
+            dataset, policy, action=action, padding=padding, samples=samples
+        )
+        loss = evaluation.denoising_loss(policy, *chunks, samples=samples)
+        error, ahead = evaluation.action_error(policy, chunks, samples=sampled)
+        total = float(np.sqrt(np.mean(error**2)))
+        dimensions = ", ".join(f"{e:.3g}" for e in error)
+        count = str(len(chunks.action))
+        rows.append([name, source.role, count, f"{loss.mean():.4g}", f"{total:.4g}", dimensions])
+        results[name] = {
+            "split": split or source.split,
+            "loss": loss,
+            "action_error": error,
+            "action_error_by_step_ahead": ahead,
+        }
+    caption = (
+        f"Policy of step {step}. Loss: squared error of x0_hat in normalised units, mean over "
+        f"{len(evaluation.LEVELS)} noise levels. Action error: root mean squared difference of a "
+        f"sampled chunk from the recorded one, in data units ({sampled} chunks)."
+    )
+    folder = directory.parent / "evaluation" / (split or "train").replace("/", "_")
+    content = {"levels": evaluation.LEVELS, "sources": results, "step": step}
+    table = report.write(folder, COLUMNS, rows, caption, content)
+    _figure(folder, results)
+    return table
+
+
+def _figure(folder: pathlib.Path, results: dict) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, found in results.items():
+        left.plot(evaluation.LEVELS, found["loss"], ".-", lw=1, label=name)
+        ahead = found["action_error_by_step_ahead"]
+        right.plot(np.arange(1, len(ahead) + 1), ahead, ".-", lw=1, label=name)
+    left.set(xscale="logit", yscale="log", xlabel=r"noise level $\sigma$")
+    left.set_xticks([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
+    left.minorticks_off()
+    left.set_ylabel(r"squared error of $\hat{x}_0$ (normalised)")
+    right.set(xlabel="step ahead", ylabel="action error (data units)")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=7)
+    figure.savefig(folder / "evaluation.png", dpi=160)
+
+
+def main(argv: list[str]) -> None:
+    console.setup()
+    with console.one_line_errors():
+        if len(argv) > 1 or not _CHECKPOINT.value:
+            raise ValueError("expected --checkpoint=<workdir of a trained policy>")
+        options = dict(split=_SPLIT.value, root=_ROOT.value)
+        counts = dict(samples=_SAMPLES.value, sampled=_SAMPLED.value)
+        print(evaluate(_CHECKPOINT.value, **options, **counts))
+
+
+if __name__ == "__main__":
+    app.run(main)
