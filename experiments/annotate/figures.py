@@ -137,6 +137,8 @@ def spectra(found: Mapping[str, Any]) -> Figure:
             label = rf"{name}, $f^{{-{each['exponent']:.1f}}}$"
         axes.plot(frequency[shown], each["psd"][shown], "o-", ms=3, color=f"C{i}", label=label)
     axes.set(xscale="log", yscale="log", xlabel="frequency (cycles per step)")
+    axes.set_xticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
+    axes.minorticks_off()
     axes.set_ylabel("power spectral density (normalised$^2$)")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7)
@@ -163,7 +165,8 @@ def locality(levels: np.ndarray, found: Mapping[str, Any], tau: float) -> Figure
         for k, (width, line) in enumerate(zip(found["crops"], lines, strict=True)):
             shade = 0.25 + 0.75 * k / len(lines)
             right.plot(levels, line, ".-", color="C3", alpha=shade, lw=1, label=f"{name}, {width}")
-        right.axvline(max(found["sigma_max"][name], 1e-3), color="C3", lw=1, ls=":")
+        if found["sigma_max"][name] > 0:
+            right.axvline(found["sigma_max"][name], color="C3", lw=1, ls=":")
     right.axhline(0.5 - tau, color=_GREY, lw=0.8, ls="--")
     right.set_ylabel("P(clean) of corrupt crops, by width")
     _noise_axis(right)

@@ -110,6 +110,26 @@ def test_only_with_the_observation_is_a_reversed_reaction_seen():
     assert np.all(clean[True][:3] < 0.15) and clean[True][-1] > 0.4
 
 
+def test_what_is_wrong_far_apart_is_not_seen_by_short_crops():
+    """Clean episodes keep their sign, corrupt ones change it half-way: each step is the same."""
+    rng = np.random.default_rng(0)
+
+    def episodes(count, second):
+        sign = rng.choice([-1.0, 1.0], (count, 1))
+        way = sign * np.repeat([1.0, second], 8) + 0.1 * rng.normal(size=(count, 16))
+        return way.reshape(-1, 1)
+
+    data = make_data(episodes(200, 1.0), episodes(200, -1.0), length=16)
+    crossing = 3200 + np.arange(0, 3200, 16) + 4  # chunks of 8 whose middle is the change
+    clean = {}
+    for crop in (1, 8):
+        options = dataclasses.replace(POINT, horizon=8, crop=crop, steps=200)
+        fitted = classifier.fit(data, options, progress=False)
+        clean[crop] = classifier.probabilities(fitted, data, crossing, LEVELS).mean(0)
+    np.testing.assert_allclose(clean[1], 0.5, atol=0.05)
+    assert np.all(clean[8][:3] < 0.2) and clean[8][-1] > 0.35
+
+
 def test_identical_sources_are_told_apart_nowhere():
     """Few data and many steps: a chunk judged by a network that has seen it would be recognised."""
     rng = np.random.default_rng(0)
