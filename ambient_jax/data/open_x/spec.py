@@ -46,7 +46,7 @@ from ambient_jax.data.open_x import rotations
 ROTATIONS = (*rotations.WIDTHS, "unstated")
 KINDS = ("xyz", *ROTATIONS, "grip", "joint", "djoint", "base")
 CAMERAS = ("primary", "secondary", "wrist")
-FRAMES = ("base", "tool", "unknown")
+FRAMES = ("base", "tool")
 _MOTION = {"diff": 0, "rate": 0, "scale": 1, "pad": 0}
 _GRIPPER = {"clip": 0, "closed": 3, "relative": 0, "binarise": 0, "as_is": 0}
 _OPERATIONS = {
@@ -121,8 +121,8 @@ class Spec:
       name: for messages.
       hz: control rate; None if unknown.
       action: parts in order.
-      frame: of displacements and rotations: axes of the robot's "base", of the "tool" itself
-        (each step in the frame it starts from), or "unknown" (composed as "base").
+      frame: of displacements and rotations: axes of the robot's "base", of the or of the "tool"
+        (or mobile base) itself, each step in the frame it starts from.
       state: fields that are concatenated.
       language: fields, the first that is not empty.
       cameras: by role, "primary", "secondary" and "wrist".
@@ -203,7 +203,9 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
             raise ValueError(f"{where}: {key} is {value!r}, expected a line of text")
     if "action" not in lines:
         raise ValueError(f"{where} has no action: give a line such as 'xyz action[0:3]; ...'")
-    hz = float(lines["hz"]) if "hz" in lines else None
+    hz = lines.get("hz")
+    if isinstance(hz, str | bool):
+        raise ValueError(f"{where}: hz is {hz!r}, expected a number")
     if hz is not None and not 0 < hz < float("inf"):
         raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or none if unknown")
     frame = lines.get("frame", "base")
@@ -266,6 +268,13 @@ def parse_field(text: str, where: str, group: str = "flag") -> Field:
                 f"{where}: {step!r} has {len(words) - 1} words after {words[0]!r}, expected "
                 f"{allowed[words[0]]}"
             )
+        for number in {"scale": words[1:], "equals": words[1:], "closed": words[1::2]}.get(
+            words[0], ()
+        ):
+            try:
+                float(number)
+            except ValueError:
+                raise ValueError(f"{where}: {number!r} in {step!r} is no number") from None
         operations.append(words)
     path = found["path"]
     return Field(path.lstrip("/"), path[0] == "/", _window(found["slice"]), tuple(operations))
@@ -293,11 +302,6 @@ def _part(text: str, where: str) -> Part:
     if field.constant and (field.path not in allowed or field.operations or kind != _fixed(kind)):
         raise ValueError(f"{where}: action part {text!r} takes a field or {' or '.join(allowed)}")
     for name, *words in field.operations:
-        for number in {"scale": words, "closed": words[::2]}.get(name, ()):
-            try:
-                float(number)
-            except ValueError:
-                raise ValueError(f"{where}: {number!r} in {text!r} is no number") from None
         if name == "closed" and (words[1] != "open" or float(words[0]) == float(words[2])):
             raise ValueError(f"{where}: {text!r}, expected 'closed a open b' with different a, b")
     return Part(kind, field)

@@ -10,13 +10,10 @@ import numpy as np
 
 from ambient_jax import _checks
 from ambient_jax.data.features import flatten, leaves
-from ambient_jax.data.open_x import resample, rotations
+from ambient_jax.data.open_x import grippers, resample, rotations
 from ambient_jax.data.open_x.spec import CAMERAS, Field, Part, Spec, parse
 
 OUTPUT_ROTATIONS = ("rpy", "rotvec", "quat", "rot6d")
-# A command counts as given beyond this; a gripper may leave [0, 1] by this much (sensor noise).
-_COMMAND, _GRIPPER_SLACK = 0.1, 0.05
-_OPEN, _CLOSED = 0.95, 0.05
 
 
 def standardise(
@@ -63,6 +60,8 @@ def standardise(
         _checks.one_of("camera", role, CAMERAS)
     if hz is not None and spec.hz is None:
         raise ValueError(f"{where}: its control rate is unknown: give hz in its spec to resample")
+    if hz is not None and not 0 < hz < float("inf"):
+        raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or None for its own")
     read = _Reader(where, episode)
     length = read.length - spec.has_diff
     grid = resample.grid(length, spec.hz, hz, first=int(spec.drop_first))
@@ -274,7 +273,7 @@ def _values(spec: Spec, read: _Reader, part: Part) -> np.ndarray:
     values = read.numbers(field, "action")
     _check_width(read.where, part, slice(0, values.shape[1]), values.shape[1])
     if part.kind == "grip":
-        return _gripper(read, field, values)
+        return grippers.to_open(read.where, field, values)
     if field.has("rate"):
         values = values / spec.hz
     if field.has("diff") and not part.is_rotation:
@@ -325,56 +324,6 @@ def _rotation_mask(part: Part, rotation: str) -> np.ndarray:
     if part.kind == "yaw" and rotation in ("rpy", "rotvec"):
         return np.arange(width) == 2
     return np.ones(width, bool)
-
-
-def _gripper(read: _Reader, field: Field, values: np.ndarray) -> np.ndarray:
-    """Gripper commands [T, 1] with 1 = open, unless nobody says what they are."""
-    x = values[:, 0]
-    for name, *words in field.operations:
-        if name == "clip":
-            x = np.clip(x, 0, 1)
-        elif name == "closed":
-            closed, opened = float(words[0]), float(words[2])
-            x = (x - closed) / (opened - closed)
-        elif name == "relative":
-            x = _follow(x)
-        elif name == "binarise":
-            x = _binarise(x)
-        elif name == "as_is":
-            return x[:, None]
-    bad = (x < -_GRIPPER_SLACK) | (x > 1 + _GRIPPER_SLACK)
-    if bad.any():
-        step = int(np.argmax(bad))
-        raise ValueError(
-            f"{read.where}: gripper {field.key} is {values[step, 0]:g} at step {step}, which its "
-            f"convention makes {x[step]:g}, expected 0 (closed) to 1 (open): leave the episode out "
-            "or correct the convention"
-        )
-    return np.clip(x, 0, 1)[:, None]
-
-
-def _follow(command: np.ndarray) -> np.ndarray:
-    """The state that commands to open (-1), close (+1) or hold (0) lead to, 1 = open."""
-    given = np.abs(command) > _COMMAND
-    if not given.any():
-        return np.ones_like(command)
-    state = (command < 0).astype(np.float64)
-    latest = np.maximum.accumulate(np.where(given, np.arange(len(command)), -1))
-    before = 1 - state[np.argmax(given)]  # the first command changes something
-    return np.where(latest >= 0, state[latest], before)
-
-
-def _binarise(x: np.ndarray) -> np.ndarray:
-    """Open above 0.95, closed below 0.05; between them on the way to the next decided value.
-
-    A gripper that is on its way to the episode's end stays as it is.
-    """
-    decided = (x > _OPEN) | (x < _CLOSED)
-    steps = np.arange(len(x))
-    following = np.minimum.accumulate(np.where(decided, steps, len(x))[::-1])[::-1]
-    last = len(x) - 1
-    state = np.where(decided, x > _OPEN, x)
-    return np.where(following <= last, state[np.minimum(following, last)], x[last])
 
 
 def _check_width(where: str, part: Part, window: slice, width: int) -> None:
