@@ -30,7 +30,6 @@ Operations of grippers:
 A state is ``field + field + ...``; language ``field, field`` (the first that is not empty; with
 ``| codepoints`` an array of integers); quality ``name = field | op; ...`` with ``max`` (over the
 episode), ``equals v``, ``contains text``; a camera ``field | bgr | if /flag``; depth ``| scale c``.
-A field may be ``| zlib``: float32 in compressed bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _OPERATIONS = {
     "motion": _MOTION,
     "grip": _GRIPPER,
     "joint": {"scale": 1},
-    "state": {"zlib": 0, "scale": 1},
+    "state": {"scale": 1},
     "language": {"codepoints": 0},
     "quality": {"max": 0, "equals": 1, "contains": 1},
     "camera": {"bgr": 0, "if": 1},

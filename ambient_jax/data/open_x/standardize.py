@@ -153,8 +153,6 @@ class _Reader:
     def numbers(self, field: Field, what: str) -> np.ndarray:
         """Numbers [T, w] in float64, finite, those that the field's window takes."""
         raw = self.raw(field, what)
-        if field.has("zlib"):
-            raw = self._unzip(raw, field)
         if raw.dtype.kind not in "fiub":
             raise ValueError(f"{self.where}: {field.key} is {raw.dtype}, expected numbers")
         array = raw.reshape(len(raw), int(np.prod(raw.shape[1:])))
@@ -174,19 +172,6 @@ class _Reader:
         raw = self.raw(field, "action")
         window = _window(self.where, field, int(np.prod(raw.shape[1:])))
         return window.stop - window.start
-
-    def _unzip(self, raw: np.ndarray, field: Field) -> np.ndarray:
-        rows = []
-        for step, blob in enumerate(raw.reshape(len(raw), -1)[:, 0]):
-            try:
-                rows.append(np.frombuffer(zlib.decompress(blob), np.float32))
-            except (TypeError, ValueError, zlib.error) as error:
-                raise ValueError(
-                    f"{self.where}: {field.key} at step {step} is no compressed float32 ({error})"
-                ) from None
-        if len({len(r) for r in rows}) > 1:
-            raise ValueError(f"{self.where}: {field.key} differs in length between steps")
-        return np.stack(rows)
 
     def present(self, field: Field) -> np.ndarray:
         """Whether a camera is there, [T] bool."""

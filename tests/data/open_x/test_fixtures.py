@@ -15,6 +15,8 @@ def test_features_as_stored():
     assert "present/xyz" in steps["observation"] and "future/target_close" in steps["action"]
     assert found["steps/action/future/target_close"].dtype == np.int64
     assert found["steps/observation/image"].shape == (171, 213, 3)
+    found = leaves(fixtures.features("kuka"))  # stored compressed, read as numbers
+    assert found["steps/observation/gripper_closed"].kind == "packed"
     found = leaves(fixtures.features("droid"))
     assert found["steps/action_dict/cartesian_velocity"].shape == (6,)
     assert found["steps/observation/wrist_image_left"].kind == "image"

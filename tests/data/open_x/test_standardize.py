@@ -1,7 +1,5 @@
 """The interpreter: grippers, frames, cameras, language, labels, and what it refuses."""
 
-import zlib
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -131,16 +129,6 @@ def test_windows_of_fields():
     np.testing.assert_array_equal(out["action"], a[:, [5, 6, 6, 1, 0, 1]])
     np.testing.assert_array_equal(out["observation"]["state"], [[3, 4, 7], [10, 11, 8]])
     assert out["observation"]["state"].dtype == np.float32
-
-
-def test_compressed_state():
-    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
-    blobs = np.array([zlib.compress(r.tobytes()) for r in rows], object)
-    out = run({"action": "joint a", "state": "z | zlib"}, {"a": np.zeros((2, 1)), "z": blobs})
-    np.testing.assert_array_equal(out["observation"]["state"], rows)
-    blobs[1] = b"no"
-    with pytest.raises(ValueError, match="mine: steps/z at step 1 is no compressed float32"):
-        run({"action": "joint a", "state": "z | zlib"}, {"a": np.zeros((2, 1)), "z": blobs})
 
 
 def test_language():
