@@ -30,7 +30,7 @@ _NUMBERS = {
     "f32_zlib": np.float32,
 }
 _ENTRY = re.compile(r"(?P<path>/?[\w/]+):(?P<type>\w+)(?:\[(?P<shape>[\d,]+)\])?\??")
-_INSTRUCTIONS = ("pick up the block", "open the drawer", "push the cup to the left")
+INSTRUCTIONS = ("pick up the block", "open the drawer", "push the cup to the left")
 _FRAMES = 4  # different images of a camera; encoding is what takes the time
 
 
@@ -38,8 +38,8 @@ def schema(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of every stored field of a data set, by path from the episode's root.
 
     Types are those of schema.csv: numbers, ``text``, ``jpeg``, ``png_u16``, ``png_f32``,
-    ``f32_zlib`` (compressed) and ``codepoints``. is_first and the like, which all have, are left out. A
-    shape marked ``?`` there is assumed: no source tells it.
+    ``f32_zlib`` (compressed) and ``codepoints``. is_first and the like, which all have, are left
+    out. A shape marked ``?`` there is assumed: no source tells it.
     """
     found = {}
     for entry in registry.get(name).schema.split(";"):
@@ -162,7 +162,7 @@ def _values(
     if kind in ("jpeg", "png_u16", "png_f32"):
         first = int(rng.integers(_FRAMES))
         return [_frame(kind, shape, (first + t) % _FRAMES) for t in range(count)]
-    sentence = _INSTRUCTIONS[int(rng.integers(len(_INSTRUCTIONS)))]
+    sentence = INSTRUCTIONS[int(rng.integers(len(INSTRUCTIONS)))]
     if kind == "text":
         if path.endswith("path"):
             sentence = f"/data/{('failure', 'success')[int(rng.integers(2))]}/{path}.h5"

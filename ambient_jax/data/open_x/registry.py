@@ -2,7 +2,8 @@
 
 ``registry.csv`` says what each is, ``standardization.csv`` how it becomes the common form (in the
 vocabulary of `spec`), ``schema.csv`` the features as stored. They were read from public code and
-documentation, not from the data: what those leave open, or contradict, is in ``doubts``.
+documentation, not from the data: what those leave open, or contradict, is in ``doubts``. Motions
+are taken to be in the axes of the robot's base where no source says otherwise.
 """
 
 from __future__ import annotations
@@ -100,13 +101,14 @@ def get(name: str) -> DataSet:
     return found[name]
 
 
-def mixture(name: str | Mapping[str, float]) -> dict[str, float]:
+def mixture(name: str | Mapping[str, float], own: Iterable[str] = ()) -> dict[str, float]:
     """Weights by data set, of a mixture of the registry or of one's own.
 
     A weight multiplies the size of the data set: at 1 its steps count like all others.
 
     Args:
-      name: one of `MIXTURES`, or weights by data set of the registry.
+      name: one of `MIXTURES`, or weights by data set.
+      own: names of data sets that the registry need not know, because they have specs of their own.
 
     Raises:
       ValueError: an unknown mixture or data set, or a weight that is not positive and finite.
@@ -116,8 +118,10 @@ def mixture(name: str | Mapping[str, float]) -> dict[str, float]:
         return {d.name: d.weights[name] for d in data_sets().values() if name in d.weights}
     if not name:
         raise ValueError("the mixture is empty: give weights by data set")
+    own = frozenset(own)
     for data_set, weight in name.items():
-        get(data_set)
+        if data_set not in own:
+            get(data_set)
         if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise ValueError(
                 f"weight of {data_set} is {weight!r}, expected a positive number: leave a data set "

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ambient_jax import _checks
@@ -150,8 +150,10 @@ class Spec:
     def has_diff(self) -> bool:
         return any(part.field.has("diff") for part in self.action)
 
-    def fields(self) -> Iterator[tuple[str, Field]]:
-        """Every field that is read, with what it is for."""
+    def fields(
+        self, cameras: Iterable[str] = CAMERAS, depth: Iterable[str] = CAMERAS
+    ) -> Iterator[tuple[str, Field]]:
+        """Every field that is read, with what it is for; of the cameras those wanted."""
         for part in self.action:
             if not part.field.constant:
                 yield "action", part.field
@@ -159,18 +161,17 @@ class Spec:
             yield "state", field
         for field in self.language:
             yield "language", field
-        for what, group in (("camera", self.cameras), ("depth", self.depth)):
-            for field in group.values():
-                yield what, field
-                for flag in field.words("if"):
-                    yield "flag", parse_field(flag, what)
+        for what, group, wanted in (
+            ("camera", self.cameras, cameras),
+            ("depth", self.depth, depth),
+        ):
+            for role in wanted:
+                if role in group:
+                    yield what, group[role]
+                    for flag in group[role].words("if"):
+                        yield "flag", parse_field(flag, what)
         for field in self.quality.values():
             yield "quality", field
-
-    def keys(self, *, cameras: bool = True, depth: bool = False) -> tuple[str, ...]:
-        """Features to decode, for ``rlds.open_dataset(keys=...)``; is_first and so on are extra."""
-        skip = {what for what, wanted in (("camera", cameras), ("depth", depth)) if not wanted}
-        return tuple(dict.fromkeys(f.key for what, f in self.fields() if what not in skip))
 
 
 def parse(config: Mapping[str, Any], name: str = "") -> Spec:

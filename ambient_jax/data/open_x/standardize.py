@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -78,12 +77,15 @@ def standardise(
         "camera_mask": {},
         "quality": {},
     }
-    at, observation = grid.steps, steps["observation"]
+    observation = steps["observation"]
+    at: Any = grid.steps
+    if grid.whole:  # a view: images are not copied
+        at = slice(at[0], at[-1] + 1)
     if spec.state:
         state = [read.numbers(f, "state")[at] for f in spec.state]
         observation["state"] = np.concatenate(state, -1).astype(np.float32)
     for role in cameras:
-        there = np.zeros(len(at), bool)
+        there = np.zeros(len(action), bool)
         if role in spec.cameras:
             there = read.present(spec.cameras[role])[at]
             observation[f"image_{role}"] = read.image(spec.cameras[role])[at]
@@ -101,22 +103,38 @@ def standardise(
     return out
 
 
-def check(spec: Spec, features: Any) -> None:
-    """Checks a spec against the features of a data set (features.json), before any record is read.
+def check(
+    spec: Spec,
+    features: Any,
+    *,
+    cameras: Iterable[str] = CAMERAS,
+    depth: Iterable[str] = (),
+) -> tuple[str, ...]:
+    """Checks a spec against the features of a data set (features.json), before a record is read.
+
+    Returns:
+      The features that `standardise` reads with these cameras, for ``rlds.open_dataset(keys=...)``.
 
     Raises:
       ValueError: a field is missing (the nearest is named), or of another width than its part.
     """
     found = leaves(features)
     where = spec.name or "spec"
-    for what, field in spec.fields():
+    keys = []
+    for what, field in spec.fields(cameras, depth):
         if field.key not in found:
             raise ValueError(_missing(where, what, field.key, found))
+        keys.append(field.key)
     for part in spec.action:
         leaf = None if part.field.constant else found[part.field.key]
         if leaf is not None and None not in leaf.shape:
             width = int(np.prod(leaf.shape))
-            _check_width(where, part, _window(where, part.field, width), width)
+            window = _window(where, part.field, width)
+            _check_width(where, part, window, width)
+    # Never required: not every data set has all of them.
+    keys += [k for k in ("steps/is_terminal", "steps/reward", "steps/discount") if k in found]
+    keys += [k for k in found if k.startswith("episode_metadata/")]
+    return tuple(dict.fromkeys(keys))
 
 
 class _Reader:

@@ -27,11 +27,16 @@ def test_a_line_says_what_it_says():
     assert grip.words("closed") == ("1", "open", "0") and grip.has("clip")
     assert [f.key for f in spec.state] == ["steps/a", "steps/b"] and spec.state[1].window == (2, 3)
     assert spec.bgr == ("wrist",) and spec.has_diff and spec.drop_first and spec.hz == 5
-    assert spec.keys() == (
-        *("steps/action/world", "pose", "steps/g", "steps/a", "steps/b", "steps/x", "steps/y"),
-        *("steps/observation/hand", "meta/has_hand", "steps/reward"),
-    )
-    assert "steps/observation/hand" not in spec.keys(cameras=False)
+    fields = [(what, f.key) for what, f in spec.fields()]
+    assert fields == [
+        *(("action", k) for k in ("steps/action/world", "pose", "steps/g")),
+        *(("state", k) for k in ("steps/a", "steps/b")),
+        *(("language", k) for k in ("steps/x", "steps/y")),
+        ("camera", "steps/observation/hand"),
+        ("flag", "meta/has_hand"),
+        ("quality", "steps/reward"),
+    ]
+    assert not {"camera", "flag"} & {what for what, _ in spec.fields(cameras=("primary",))}
 
 
 def test_last_number():

@@ -243,8 +243,11 @@ def test_an_unregistered_data_set_takes_five_lines(tmp_path):
         "primary": "observation/front",
     }
     spec = parse(config, "new")
-    dataset = rlds.open_dataset(path, keys=spec.keys())
-    standardize.check(spec, dataset.features)
+    keys = standardize.check(spec, rlds.open_dataset(path).features)
+    assert {"steps/action", "steps/observation/front", "steps/reward"} < set(keys)
+    blind = standardize.check(spec, rlds.open_dataset(path).features, cameras=())
+    assert set(keys) - set(blind) == {"steps/observation/front"}
+    dataset = rlds.open_dataset(path, keys=keys)
     out = standardize.standardise(spec, dataset[0])["steps"]
     turn = Rotation.from_rotvec(action[:, 3:6]).as_euler("xyz")
     wanted = np.hstack([action[:, :3], turn, 1 - action[:, 6:]])
