@@ -32,9 +32,10 @@ MAZE = [
     "ompl>=2.0",  # first release with wheels
     "gymnasium>=1.1",  # vector environments with autoreset modes
     "matplotlib>=3.9",
+    "scipy>=1.13",  # rank correlations
 ]
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "scipy>=1.13", "psutil>=6", "tensorflow-cpu>=2.18"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "psutil>=6", "tensorflow-cpu>=2.18"]
 
 setup(
     name="ambient_jax",
