@@ -224,9 +224,7 @@ def _check_images(images) -> None:
 
 
 def _check_crop(images, size) -> None:
-    if len(size) != 2 or not all(
-        0 < a <= b for a, b in zip(size, images.shape[-3:-1], strict=True)
-    ):
+    if len(size) != 2 or not (0 < size[0] <= images.shape[-3] and 0 < size[1] <= images.shape[-2]):
         raise ValueError(
             f"crop is {tuple(size)} for images of {images.shape[-3]}x{images.shape[-2]} pixels, "
             "expected a smaller (height, width)"

@@ -105,14 +105,16 @@ class MultimodalEncoder(nn.Module):
 
     def _check_entries(self, cameras, observation):
         """One B for all, and what the parameters, once made, were made for."""
-        names = [name for name in sorted(observation) if not jnp.ndim(observation[name]) == 0]
+        batch = None
         for name in sorted(observation):
-            if jnp.ndim(observation[name]) == 0:
+            if not jnp.ndim(observation[name]):
                 raise ValueError(f"Observation {name!r} is a scalar; expected one row per sample.")
-            if jnp.shape(observation[name])[0] != jnp.shape(observation[names[0]])[0]:
+            rows = jnp.shape(observation[name])[0]
+            first, batch = (name, rows) if batch is None else (first, batch)
+            if rows != batch:
                 raise ValueError(
-                    f"Observation {name!r} has batch size {jnp.shape(observation[name])[0]}, but"
-                    f" {names[0]!r} has {jnp.shape(observation[names[0]])[0]}; they must agree."
+                    f"Observation {name!r} has batch size {rows}, but {first!r} has {batch}; they"
+                    " must agree."
                 )
         if self.is_initializing():
             return
