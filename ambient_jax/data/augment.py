@@ -20,8 +20,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+MASK = "_mask"
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as JPEG
 _OPERATIONS = ("crop", "resized_crop", "brightness", "contrast", "saturation", "hue")
+
+
+def is_camera(name: str) -> bool:
+    """Whether an observation's entry holds images: `image`, `image_<camera>`, but no `_mask`."""
+    return (name == "image" or name.startswith("image_")) and not name.endswith(MASK)
 
 
 def random_crop(key, images, size: tuple[int, int]):
@@ -160,13 +166,13 @@ class Augmentation:
 
         Args:
           key: of the run; with `rows` the draws do not depend on how a batch is cut.
-          observation: names `image`, `image_<camera>` are cameras, unless they end in `_mask`.
+          observation: entries of any kind; `is_camera` tells from the names which are cameras.
           rows: integers [B] that number the rows in the stream; by default 0..B-1, and then the
             key must differ from batch to batch and device to device.
         """
         out = dict(observation)
         for name, images in observation.items():
-            if (name == "image" or name.startswith("image_")) and not name.endswith("_mask"):
+            if is_camera(name):
                 numbers = jnp.arange(images.shape[0]) if rows is None else jnp.asarray(rows)
                 if numbers.shape != images.shape[:1]:
                     raise ValueError(
@@ -183,9 +189,7 @@ class Augmentation:
         if not self.crop:
             return dict(observation)
         return {
-            name: centre_crop(value, self.crop)
-            if (name == "image" or name.startswith("image_")) and not name.endswith("_mask")
-            else value
+            name: centre_crop(value, self.crop) if is_camera(name) else value
             for name, value in observation.items()
         }
 

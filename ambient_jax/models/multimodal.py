@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from ambient_jax import _checks
+from ambient_jax.data.augment import MASK, is_camera
 from ambient_jax.models.language import ByteEncoder, EmbeddingEncoder
 from ambient_jax.models.layers import Dense, check_positive, mish
 from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.vision import ImageEncoder, check_images, make_trunk
 
 Dtype = Any
-IMAGE, MASK, INSTRUCTION = "image", "_mask", "instruction"
+INSTRUCTION = "instruction"
 
 
 class MultimodalEncoder(nn.Module):
@@ -105,12 +106,13 @@ class MultimodalEncoder(nn.Module):
 
     def _check_entries(self, cameras, observation):
         """One B for all, and what the parameters, once made, were made for."""
-        batch = None
+        first, batch = None, None
         for name in sorted(observation):
             if not jnp.ndim(observation[name]):
                 raise ValueError(f"Observation {name!r} is a scalar; expected one row per sample.")
             rows = jnp.shape(observation[name])[0]
-            first, batch = (name, rows) if batch is None else (first, batch)
+            if batch is None:
+                first, batch = name, rows
             if rows != batch:
                 raise ValueError(
                     f"Observation {name!r} has batch size {rows}, but {first!r} has {batch}; they"
@@ -119,7 +121,7 @@ class MultimodalEncoder(nn.Module):
         if self.is_initializing():
             return
         made = set(self.variables.get("params", {}))
-        made_cameras = {n for n in made if _is_camera(n)}
+        made_cameras = {n for n in made if is_camera(n)}
         for name in sorted(made_cameras - set(cameras)):
             raise ValueError(
                 f"The observation has no {name!r}, which the parameters were made for"
@@ -158,7 +160,7 @@ def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]
     cameras, masks, state = {}, {}, {}
     for name in sorted(observation):
         value = observation[name]
-        if _is_camera(name):
+        if is_camera(name):
             cameras[name] = value
         elif name != INSTRUCTION and not _is_camera_mask(name):
             state[name] = value
@@ -174,16 +176,8 @@ def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]
     return cameras, masks, state
 
 
-def _is_image(name: str) -> bool:
-    return name == IMAGE or name.startswith(IMAGE + "_")
-
-
 def _is_camera_mask(name: str) -> bool:
-    return _is_image(name) and name.endswith(MASK)
-
-
-def _is_camera(name: str) -> bool:
-    return _is_image(name) and not name.endswith(MASK)
+    return name.endswith(MASK) and is_camera(name.removesuffix(MASK))
 
 
 def _is_kind(kind: str, observation: Mapping[str, Any]) -> bool:

@@ -180,7 +180,11 @@ def test_training_uses_the_image_and_the_instruction(fill):
             image[0, top : top + 4, left : left + 4] = 250
         word = np.repeat([0, 1], count)
         action = ((2 * np.tile(side, 2) - 1) * (2 * word - 1)).astype(np.float32)
-        entries = {"image_primary": np.tile(images, (2, 1, 1, 1, 1)), "instruction": texts[word]}
+        entries = {
+            "image_primary": np.tile(images, (2, 1, 1, 1, 1)),
+            "image_primary_mask": np.ones(2 * count, bool),
+            "instruction": texts[word],
+        }
         noise = np.tile(rng.normal(size=(count, 1, 1)).astype(np.float32), (2, 1, 1))
         return entries, noise, action[:, None, None]
 
@@ -200,7 +204,7 @@ def test_training_uses_the_image_and_the_instruction(fill):
     entries, x_t, x0 = draw(rng, 16)
     params = fill(denoiser, x_t, np.ones(len(x_t), np.float32), entries)
     state = optimiser.init(params)
-    for _ in range(250):
+    for _ in range(400):
         params, state, value = step(params, state, draw(rng, 16))
     measure = jax.jit(loss)
     entries, x_t, x0 = draw(np.random.default_rng(1), 64)

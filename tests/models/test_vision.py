@@ -6,6 +6,7 @@ import pytest
 from ambient_jax.models.vision import ImageEncoder, ResNet, spatial_softmax
 
 SMALL = {"keypoints": 3, "widths": (8, 16), "blocks": 1, "group_size": 8}
+TINY = {**SMALL, "widths": (8,)}
 
 
 def images(batch=3, history=2, side=32, seed=0):
@@ -27,6 +28,16 @@ def test_resnet_18_has_the_textbook_number_of_parameters():
         total += below * width + norm * width if width != below else 0  # shortcut
         below = width
     assert found == total
+
+
+def test_convolutions_start_with_the_variance_of_he():
+    """Two over the fan-out, which is the kernel's area times the features."""
+    net = ResNet(widths=(32, 64), blocks=1)
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    for name, kernel in (("conv_0", 3), ("conv_1", 3), ("shortcut", 1)):
+        leaf = params["stage_1_0"][name]["kernel"]
+        assert leaf.shape[:2] == (kernel, kernel)
+        np.testing.assert_allclose(leaf.var(), 2 / (kernel**2 * 64), rtol=0.15)
 
 
 @pytest.mark.parametrize("side, expected", [(64, 2), (96, 3), (65, 3), (224, 7)])
@@ -63,7 +74,7 @@ def test_shape_and_type_under_jit(fill):
 
 
 def test_uint8_and_floats_are_the_same_images(fill):
-    encoder, x = ImageEncoder(**SMALL), images()
+    encoder, x = ImageEncoder(**TINY), images(side=12)
     params = fill(encoder, x)
     apply = jax.jit(encoder.apply)
     y = apply(params, x.astype(np.float32) / 255)
@@ -80,8 +91,8 @@ def test_each_image_alone_is_as_in_the_batch(fill):
 
 @pytest.mark.parametrize("per_image", [False, True])
 def test_missing_images_have_no_influence_and_no_gradient(fill, per_image):
-    encoder = ImageEncoder(**SMALL)
-    clean = images().astype(np.float32) / 255
+    encoder = ImageEncoder(**TINY)
+    clean = images(side=12).astype(np.float32) / 255
     mask = np.array([[1, 0], [0, 1], [1, 1]]) if per_image else np.array([True, False, True])
     params = fill(encoder, clean)
     missing = ~np.broadcast_to(mask.astype(bool).reshape(3, -1), (3, 2))
@@ -112,7 +123,7 @@ def test_missing_images_have_no_influence_and_no_gradient(fill, per_image):
 
 
 def test_missing_rows_leave_the_parameters_alone(fill):
-    encoder, x = ImageEncoder(**SMALL), images(batch=2)
+    encoder, x = ImageEncoder(**TINY), images(batch=2, side=12)
     params = fill(encoder, x)
 
     def loss(params):
@@ -135,11 +146,11 @@ def test_bfloat16_is_close_and_its_parameters_are_float32(fill):
 
 
 def test_recomputation_changes_no_gradient(fill):
-    x = images(batch=1, history=1)
-    params = fill(ImageEncoder(**SMALL), x)
+    x = images(batch=1, history=1, side=12)
+    params = fill(ImageEncoder(**TINY), x)
 
     def gradient(**fields):
-        encoder = ImageEncoder(**SMALL, **fields)
+        encoder = ImageEncoder(**TINY, **fields)
         return jax.jit(jax.grad(lambda p: (encoder.apply(p, x) ** 2).sum()))(params)
 
     plain, again = gradient(), gradient(remat=True)
