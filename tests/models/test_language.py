@@ -68,9 +68,11 @@ def test_longer_padding_changes_nothing(fill):
 
 
 def test_permuted_words_differ(fill):
-    """The same bytes in another order: without positions both would be one bag of letters."""
+    """Four blanks between the words, of which the convolution sees two: without positions both
+    texts would be the same bag of what it sees."""
     encoder = ByteEncoder(**SMALL)
-    rows = encode_bytes(["put red on blue", "put blue on red", "put red on blue"], 20)
+    texts = ["    ".join(text.split()) for text in ("put red on blue now", "put blue on red now")]
+    rows = encode_bytes([*texts, texts[0]], 36)
     np.testing.assert_array_equal(np.sort(rows[0]), np.sort(rows[1]))
     y = jax.jit(encoder.apply)(fill(encoder, rows), rows)
     assert np.abs(y[0] - y[1]).max() > 0.01

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.models.vision import ImageEncoder, ResNet, spatial_softmax
+from ambient_jax.models.vision import BasicBlock, ImageEncoder, ResNet, spatial_softmax
 
 SMALL = {"keypoints": 3, "widths": (8, 16), "blocks": 1, "group_size": 8}
 TINY = {**SMALL, "widths": (8,)}
@@ -32,10 +32,10 @@ def test_resnet_18_has_the_textbook_number_of_parameters():
 
 def test_convolutions_start_with_the_variance_of_he():
     """Two over the fan-out, which is the kernel's area times the features."""
-    net = ResNet(widths=(32, 64), blocks=1)
-    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    block = BasicBlock(features=64, stride=2, group_size=16)
+    params = jax.jit(block.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 32)))["params"]
     for name, kernel in (("conv_0", 3), ("conv_1", 3), ("shortcut", 1)):
-        leaf = params["stage_1_0"][name]["kernel"]
+        leaf = params[name]["kernel"]
         assert leaf.shape[:2] == (kernel, kernel)
         np.testing.assert_allclose(leaf.var(), 2 / (kernel**2 * 64), rtol=0.15)
 
