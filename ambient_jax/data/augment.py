@@ -1,0 +1,235 @@
+"""Random crops and colours of camera images, on the device, as pure functions of a key.
+
+In JAX and not in the loader's workers: there the host's cores decode images, of which no one has
+too many, and images travel as uint8 either way; and inside the jitted step the draws follow from
+the key that step and row give, so a run resumes, or goes on over other hosts, with the same draws.
+
+A kernel takes ONE sample's history [T, h, w, 3]. All its images get the same draw, since a crop
+that jumped between them would look like motion. Every operation draws from a key of its own, every
+camera and every row too. Colours are done in float32 on [0, 1]; the type that came goes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+MASK = "_mask"
+_LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as JPEG
+_OPERATIONS = ("crop", "resized_crop", "brightness", "contrast", "saturation", "hue")
+
+
+def is_camera(name: str) -> bool:
+    """Whether an observation's entry holds images: `image`, `image_<camera>`, but no `_mask`."""
+    return (name == "image" or name.startswith("image_")) and not name.endswith(MASK)
+
+
+def random_crop(key, images, size: tuple[int, int]):
+    """A window of `size` (h', w') at a uniform place, the pixels as they are: [T, h', w', 3]."""
+    _check_crop(images, size)
+    places = [
+        jax.random.randint(k, (), 0, images.shape[axis] - side + 1)
+        for k, axis, side in zip(jax.random.split(key), (1, 2), size, strict=True)
+    ]
+    start = (0, *places, 0)
+    return jax.lax.dynamic_slice(images, start, (images.shape[0], *size, 3))
+
+
+def centre_crop(images, size: tuple[int, int]):
+    """The window of `size` in the middle of [..., h, w, 3], for evaluation: [..., h', w', 3]."""
+    _check_crop(images, size)
+    top, left = ((a - b) // 2 for a, b in zip(images.shape[-3:-1], size, strict=True))
+    return images[..., top : top + size[0], left : left + size[1], :]
+
+
+def random_resized_crop(key, images, scale=(0.8, 1.0), ratio=(0.9, 1.1)):
+    """A window of random area and shape, resized bilinearly to the size that came: [T, h, w, 3].
+
+    Args:
+      scale: bounds of the window's share of the area, uniform.
+      ratio: bounds of its aspect ratio over the images', log-uniform.
+    """
+    area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
+    area = jax.random.uniform(area_key, (), minval=scale[0], maxval=scale[1])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = jnp.exp(jax.random.uniform(ratio_key, (), minval=low, maxval=high))
+    share = jnp.minimum(jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)]), 1.0)
+    place = jnp.stack([jax.random.uniform(top_key), jax.random.uniform(left_key)])
+    side = jnp.array(images.shape[1:3], jnp.float32)
+    start = place * (1 - share) * side
+
+    def resize(image):
+        return jax.image.scale_and_translate(
+            image, image.shape, (0, 1), 1 / share, -start / share, "linear", antialias=False
+        )
+
+    return _as_floats(jax.vmap(resize), images)
+
+
+def random_brightness(key, images, strength: float = 0.1):
+    """Adds a shift uniform in [-strength, strength]."""
+    shift = jax.random.uniform(key, (), minval=-strength, maxval=strength)
+    return _as_floats(lambda x: x + shift, images)
+
+
+def random_contrast(key, images, strength: float = 0.1):
+    """Scales the distance from the mean grey of each image by a factor in 1 -+ strength."""
+    factor = jax.random.uniform(key, (), minval=1 - strength, maxval=1 + strength)
+
+    def scale(x):
+        mean = _grey(x).mean((1, 2), keepdims=True)
+        return mean + factor * (x - mean)
+
+    return _as_floats(scale, images)
+
+
+def random_saturation(key, images, strength: float = 0.1):
+    """Scales the distance of each pixel from its own grey by a factor in 1 -+ strength."""
+    factor = jax.random.uniform(key, (), minval=1 - strength, maxval=1 + strength)
+    return _as_floats(lambda x: _grey(x) + factor * (x - _grey(x)), images)
+
+
+def random_hue(key, images, strength: float = 0.05):
+    """Turns colours around the grey axis by an angle uniform in -+ strength full turns.
+
+    A rotation of RGB (Rodrigues): linear and without branches, unlike hue in HSV, and greys stay.
+    """
+    turn = jax.random.uniform(key, (), minval=-strength, maxval=strength)
+    c, s = jnp.cos(2 * jnp.pi * turn), jnp.sin(2 * jnp.pi * turn)
+
+    def rotate(x):
+        along = x.mean(-1, keepdims=True)
+        across = (jnp.roll(x, 1, axis=-1) - jnp.roll(x, -1, axis=-1)) / math.sqrt(3)
+        return along + c * (x - along) + s * across
+
+    return _as_floats(rotate, images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Which operations, in this order and how strong; what is None or 0 is left out.
+
+    Attributes:
+      crop: (h', w') of `random_crop`; in evaluation `centre_crop` to the same size.
+      resized_crop: least share of the area of `random_resized_crop`, in (0, 1].
+      brightness, contrast, saturation: strengths in [0, 1].
+      hue: strength in [0, 0.5], in full turns.
+
+    Raises:
+      ValueError: strengths or sizes outside their range.
+    """
+
+    crop: tuple[int, int] | None = None
+    resized_crop: float | None = None
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self):
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            value, most = getattr(self, name), 0.5 if name == "hue" else 1.0
+            if not 0 <= value <= most:
+                raise ValueError(f"Augmentation {name} is {value}, expected 0 to {most}")
+        if self.resized_crop is not None and not 0 < self.resized_crop <= 1:
+            raise ValueError(
+                f"Augmentation resized_crop is {self.resized_crop}, expected a share of the area "
+                "above 0 and up to 1"
+            )
+
+    def __call__(self, key, images):
+        """Augments ONE sample's history [T, h, w, 3], uint8 or floating in [0, 1]."""
+        # Keys by the operation's place in a fixed list: leaving one out changes no other's draw.
+        keys = dict(zip(_OPERATIONS, jax.random.split(key, len(_OPERATIONS)), strict=True))
+        _check_images(images)
+        if self.crop:
+            images = random_crop(keys["crop"], images, self.crop)
+
+        def colours(x):
+            if self.resized_crop:
+                x = random_resized_crop(keys["resized_crop"], x, (self.resized_crop, 1.0))
+            for name, operation in _COLOURS.items():
+                if getattr(self, name):
+                    x = operation(keys[name], x, getattr(self, name))
+            return x
+
+        return _as_floats(colours, images)  # rounded to uint8 once, not after each
+
+    def batch(self, key, observation: Mapping[str, Any], rows=None) -> dict[str, Any]:
+        """Augments all cameras [B, T, h, w, 3] of an observation; other entries stay.
+
+        Args:
+          key: of the run; with `rows` the draws do not depend on how a batch is cut.
+          observation: entries of any kind; `is_camera` tells from the names which are cameras.
+          rows: integers [B] that number the rows in the stream; by default 0..B-1, and then the
+            key must differ from batch to batch and device to device.
+        """
+        out = dict(observation)
+        for name, images in observation.items():
+            if is_camera(name):
+                numbers = jnp.arange(images.shape[0]) if rows is None else jnp.asarray(rows)
+                if numbers.shape != images.shape[:1]:
+                    raise ValueError(
+                        f"rows has shape {numbers.shape}, expected one number for each of the "
+                        f"{images.shape[0]} rows of {name!r}"
+                    )
+                camera = jax.random.fold_in(key, zlib.crc32(name.encode()))
+                keys = jax.vmap(lambda n, k=camera: jax.random.fold_in(k, n))(numbers)
+                out[name] = jax.vmap(self)(keys, jnp.asarray(images))
+        return out
+
+    def evaluation(self, observation: Mapping[str, Any]) -> dict[str, Any]:
+        """Brings cameras to the size that training saw, without draws."""
+        if not self.crop:
+            return dict(observation)
+        return {
+            name: centre_crop(value, self.crop) if is_camera(name) else value
+            for name, value in observation.items()
+        }
+
+
+_COLOURS = {
+    "brightness": random_brightness,
+    "contrast": random_contrast,
+    "saturation": random_saturation,
+    "hue": random_hue,
+}
+
+
+def _grey(x):
+    return (x * jnp.array(_LUMA, x.dtype)).sum(-1, keepdims=True)
+
+
+def _as_floats(function, images):
+    """function on float32 in [0, 1], the result clipped to it and in the type that came."""
+    _check_images(images)
+    dtype = images.dtype
+    x = images.astype(jnp.float32)
+    if dtype == jnp.uint8:
+        x = jnp.clip(function(x / 255), 0, 1)
+        return jnp.round(255 * x).astype(jnp.uint8)
+    return jnp.clip(function(x), 0, 1).astype(dtype)
+
+
+def _check_images(images) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images have shape {images.shape}, expected one sample's history [T, h, w, 3]: for a "
+            "batch use Augmentation.batch, or jax.vmap with a key for each row"
+        )
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images are {images.dtype}, expected uint8, or floating in [0, 1]")
+
+
+def _check_crop(images, size) -> None:
+    if len(size) != 2 or not (0 < size[0] <= images.shape[-3] and 0 < size[1] <= images.shape[-2]):
+        raise ValueError(
+            f"crop is {tuple(size)} for images of {images.shape[-3]}x{images.shape[-2]} pixels, "
+            "expected a smaller (height, width)"
+        )

@@ -1,0 +1,187 @@
+"""State, cameras and instruction together as one condition vector."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ambient_jax import _checks
+from ambient_jax.data.augment import MASK, is_camera
+from ambient_jax.models.language import ByteEncoder, EmbeddingEncoder
+from ambient_jax.models.layers import Dense, check_positive, mish
+from ambient_jax.models.observation import ObservationEncoder
+from ambient_jax.models.vision import ImageEncoder, check_images, make_trunk
+
+Dtype = Any
+INSTRUCTION = "instruction"
+
+
+class MultimodalEncoder(nn.Module):
+    """Observations with images and an instruction to the condition of a denoiser.
+
+    The names of the observation say what its entries are:
+
+    - `image`, `image_<camera>`: camera history [B, T, h, w, 3], uint8 or floating in [0, 1];
+    - `image_<camera>_mask`: [B] or [B, T], False where that camera is missing (default: nowhere);
+    - `instruction`: uint8 [B, L] of `encode_bytes`, or floating [B, E] of an `InstructionTable`;
+    - all else: low-dimensional histories [B, T, d], as for `ObservationEncoder`.
+
+    Waves of the state, keypoints of every camera, the cameras' masks (a keypoint at zero is in the
+    middle of the image, a missing one is nowhere) and the instruction's vector go side by side
+    through dense layers, where an instruction can meet what the cameras see.
+
+    Attributes:
+        width, depth, frequencies: see `ObservationEncoder`.
+        vision: fields of the cameras' `ImageEncoder` but dtype.
+        language: fields of the `ByteEncoder` but dtype; of embeddings only width matters.
+        share_cameras: one `ResNet` for all cameras; the keypoints stay each camera's own.
+        dtype: of the image and instruction encoders; parameters and the condition are float32.
+    """
+
+    width: int = 256
+    depth: int = 2
+    frequencies: int = 4
+    vision: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    language: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    share_cameras: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
+        """Encodes an observation to the condition [B, C], whatever the order of its names.
+
+        Raises:
+            ValueError: entries that do not fit each other or their names, or not the entries that
+                the parameters were made for.
+        """
+        self.check_sizes()
+        cameras, masks, state = split_observation(observation)
+        self._check_entries(cameras, observation)
+        parts = []
+        if state:
+            parts.append(ObservationEncoder(self.frequencies, width=0)(state))
+        trunk = None
+        if self.share_cameras and cameras:
+            template = ImageEncoder(**self.vision, dtype=self.dtype, parent=None)
+            trunk = make_trunk(template, name="resnet")
+        for name, images in cameras.items():
+            mask = check_images(name, images, masks.get(name))
+            encoder = ImageEncoder(**self.vision, dtype=self.dtype, trunk=trunk, name=name)
+            parts.append(encoder(images, mask).reshape(mask.shape[0], -1))
+            parts.append(mask.astype(jnp.float32))
+        if INSTRUCTION in observation:
+            instruction = jnp.asarray(observation[INSTRUCTION])
+            if jnp.issubdtype(instruction.dtype, jnp.floating):
+                width = self.language.get("width", EmbeddingEncoder.width)
+                encoder = EmbeddingEncoder(width, self.dtype, name="instruction_embedding")
+            else:
+                encoder = ByteEncoder(**self.language, dtype=self.dtype, name="instruction_bytes")
+            parts.append(encoder(instruction))
+        x = jnp.concatenate(parts, axis=-1)
+        if self.width:
+            for i in range(self.depth):
+                x = mish(Dense(self.width, name=f"hidden_{i}")(x))
+            x = Dense(self.width, name="out")(x)
+        return x
+
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming the field, for fields that are unknown or make no sense."""
+        for name in ("width", "depth", "frequencies"):
+            if getattr(self, name) != 0:
+                check_positive("MultimodalEncoder", **{name: getattr(self, name)})
+        for name, module in (("vision", ImageEncoder), ("language", ByteEncoder)):
+            fields = getattr(self, name)
+            known = {f.name for f in dataclasses.fields(module)}
+            known -= {"parent", "name", "dtype", "trunk"}
+            for field in fields:
+                if field not in known:
+                    raise ValueError(
+                        f"MultimodalEncoder {name} has an unknown field {field!r}; expected some of"
+                        f" {', '.join(sorted(known))}{_checks.nearest(field, known)}."
+                    )
+            module(**fields, parent=None).check_sizes()
+
+    def _check_entries(self, cameras, observation):
+        """One B for all, and what the parameters, once made, were made for."""
+        first, batch = None, None
+        for name in sorted(observation):
+            if not jnp.ndim(observation[name]):
+                raise ValueError(f"Observation {name!r} is a scalar; expected one row per sample.")
+            rows = jnp.shape(observation[name])[0]
+            if batch is None:
+                first, batch = name, rows
+            if rows != batch:
+                raise ValueError(
+                    f"Observation {name!r} has batch size {rows}, but {first!r} has {batch}; they"
+                    " must agree."
+                )
+        if self.is_initializing():
+            return
+        made = set(self.variables.get("params", {}))
+        made_cameras = {n for n in made if is_camera(n)}
+        for name in sorted(made_cameras - set(cameras)):
+            raise ValueError(
+                f"The observation has no {name!r}, which the parameters were made for"
+                f"{_checks.nearest(name, cameras)}; where there is no such camera give any images"
+                f" and {name + MASK!r} = False."
+            )
+        for name in sorted(set(cameras) - made_cameras):
+            raise ValueError(
+                f"The parameters were made for {sorted(made_cameras) or 'no cameras'}, not for"
+                f" {name!r}{_checks.nearest(name, made_cameras)}; leave it out or initialise anew."
+            )
+        kinds = {"instruction_bytes": "uint8 [B, L]", "instruction_embedding": "floating [B, E]"}
+        for kind, expected in kinds.items():
+            if kind in made and not _is_kind(kind, observation):
+                found = observation.get(INSTRUCTION)
+                found = "none" if found is None else f"one of dtype {jnp.result_type(found)}"
+                raise ValueError(
+                    f"The parameters were made for an 'instruction' {expected}, and the observation"
+                    f" has {found}; rows of zeros stand for no instruction."
+                )
+        if INSTRUCTION in observation and not made & set(kinds):
+            raise ValueError(
+                "The parameters were made without an 'instruction'; leave it out or initialise"
+                " anew."
+            )
+
+
+def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]:
+    """Cameras, their masks (under the camera's name) and low-dimensional entries, sorted by name.
+
+    Raises:
+        ValueError: an empty observation, or a mask whose camera is not there.
+    """
+    if not observation:
+        raise ValueError("The observation is empty; expected cameras, an instruction or a state.")
+    cameras, masks, state = {}, {}, {}
+    for name in sorted(observation):
+        value = observation[name]
+        if is_camera(name):
+            cameras[name] = value
+        elif name != INSTRUCTION and not _is_camera_mask(name):
+            state[name] = value
+    for name in sorted(observation):
+        if _is_camera_mask(name):
+            camera = name.removesuffix(MASK)
+            if camera not in cameras:
+                raise ValueError(
+                    f"Observation {name!r} has no images {camera!r}"
+                    f"{_checks.nearest(camera, cameras)}; give both or neither."
+                )
+            masks[camera] = observation[name]
+    return cameras, masks, state
+
+
+def _is_camera_mask(name: str) -> bool:
+    return name.endswith(MASK) and is_camera(name.removesuffix(MASK))
+
+
+def _is_kind(kind: str, observation: Mapping[str, Any]) -> bool:
+    if INSTRUCTION not in observation:
+        return False
+    floating = jnp.issubdtype(jnp.result_type(observation[INSTRUCTION]), jnp.floating)
+    return floating == (kind == "instruction_embedding")

@@ -1,0 +1,224 @@
+"""Camera histories to vectors: ResNet-18 with GroupNorm, then the positions of K keypoints.
+
+As in Diffusion Policy (Chi et al. 2023): no batch statistics, which exponential averages of the
+parameters do not go with (and which would let the samples of a batch see each other), and instead
+of the average pool a spatial softmax (Levine et al. 2016), because where things are is what a
+policy asks of an image.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import variance_scaling
+
+from ambient_jax.models.layers import Dense, GroupNorm, check_positive
+
+Dtype = Any
+# Residual layers under ReLU keep the variance of the gradients (He et al. 2015).
+_he_normal = variance_scaling(2.0, "fan_out", "normal")
+
+
+class BasicBlock(nn.Module):
+    """(3x3 conv, GroupNorm, ReLU) twice, the shortcut added before the last ReLU."""
+
+    features: int
+    stride: int
+    group_size: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        h = _conv(self.features, 3, self.stride, self.dtype, "conv_0")(x)
+        h = nn.relu(_normalised(h, self.group_size, "norm_0"))
+        h = _conv(self.features, 3, 1, self.dtype, "conv_1")(h)
+        h = _normalised(h, self.group_size, "norm_1")
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = _conv(self.features, 1, self.stride, self.dtype, "shortcut")(x)
+            x = _normalised(x, self.group_size, "shortcut_norm")
+        return nn.relu(h + x)
+
+
+class ResNet(nn.Module):
+    """Residual network (He et al. 2016), without the pool and the classifier; 18 by default.
+
+    Attributes:
+        widths: channels of each stage; every stage after the first halves the map, and the stem
+            before them quarters it. Fewer stages suit smaller images.
+        blocks: residual blocks of each stage.
+        group_size: channels of a group of the normalisations; a stage that has fewer is one group.
+        remat: compute the blocks again in the backward pass instead of keeping their insides.
+        dtype: of the computation; parameters and statistics are float32.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: int = 2
+    group_size: int = 16
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]].
+
+        r is `2 ** (len(widths) + 1)`, and the sides round up.
+        """
+        self.check_sizes()
+        block = nn.remat(BasicBlock) if self.remat else BasicBlock
+        x = _conv(self.widths[0], 7, 2, self.dtype, "stem")(x.astype(self.dtype))
+        x = nn.relu(_normalised(x, self.group_size, "stem_norm"))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, width in enumerate(self.widths):
+            for i in range(self.blocks):
+                stride = 2 if stage and not i else 1
+                name = f"stage_{stage}_{i}"
+                x = block(width, stride, self.group_size, self.dtype, name=name)(x)
+        return x
+
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming the field, unless the sizes fit each other."""
+        check_positive("ResNet", blocks=self.blocks, group_size=self.group_size)
+        if not self.widths:
+            raise ValueError("ResNet widths is empty; expected one width per stage.")
+        for width in self.widths:
+            check_positive("ResNet", widths=width)
+            if width > self.group_size and width % self.group_size:
+                raise ValueError(
+                    f"ResNet widths {tuple(self.widths)}: {width} is not a multiple of group_size"
+                    f" = {self.group_size}; change widths or group_size."
+                )
+
+
+class ImageEncoder(nn.Module):
+    """One camera's history as the positions of K keypoints in each of its images.
+
+    Where the camera is missing its pixels are replaced before anything is computed from them and
+    its features after: whatever they hold, NaN included, the result is zero there and no gradient
+    flows. The images share no statistic, so nothing else changes either.
+
+    Attributes:
+        keypoints: K.
+        widths, blocks, group_size, remat, dtype: see `ResNet`.
+        trunk: a `ResNet` to share with other cameras, instead of one of its own.
+    """
+
+    keypoints: int = 32
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    blocks: int = 2
+    group_size: int = 16
+    remat: bool = False
+    dtype: Dtype = jnp.float32
+    trunk: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Encodes [B, T, h, w, 3] to [B, T, 2K], float32, coordinates (x, y) in [-1, 1].
+
+        Args:
+            images: uint8, or floating in [0, 1].
+            mask: [B] or [B, T], False (or 0) where there is no image; None if there always is.
+
+        Raises:
+            ValueError: shapes, types or sizes that do not fit.
+        """
+        self.check_sizes()
+        mask = check_images(self.name or "image", images, mask)
+        images = jnp.asarray(images)
+        x = jnp.where(mask[..., None, None, None], images, jnp.zeros((), images.dtype))
+        x = x.reshape(-1, *x.shape[2:])
+        if x.dtype == jnp.uint8:
+            x = x.astype(jnp.float32) * (2 / 255) - 1
+        else:
+            x = 2 * x - 1
+        trunk = self.trunk
+        if trunk is None:
+            trunk = make_trunk(self, name="resnet")
+        features = trunk(x)
+        if min(features.shape[1:3]) < 2:
+            smallest = 2 ** (len(self.widths) + 1) + 1
+            raise ValueError(
+                f"{self.name or 'image'!r} has {images.shape[2]}x{images.shape[3]} pixels, which"
+                f" {len(self.widths)} stages bring down to {features.shape[1]}x{features.shape[2]}:"
+                f" no place is left to find. Give at least {smallest} pixels a side, or fewer"
+                " widths."
+            )
+        logits = Dense(self.keypoints, self.dtype, name="keypoints")(features)
+        y = spatial_softmax(logits).reshape(*mask.shape, 2 * self.keypoints)
+        return jnp.where(mask[..., None], y, 0.0)
+
+    def check_sizes(self) -> None:
+        """Raises ValueError, naming the field, unless the sizes fit each other."""
+        check_positive("ImageEncoder", keypoints=self.keypoints)
+        make_trunk(self, parent=None).check_sizes()
+
+
+def make_trunk(encoder: ImageEncoder, **keywords: Any) -> ResNet:
+    """The `ResNet` that an encoder's fields describe; keywords are Flax's (name, parent)."""
+    return ResNet(
+        widths=tuple(encoder.widths),
+        blocks=encoder.blocks,
+        group_size=encoder.group_size,
+        remat=encoder.remat,
+        dtype=encoder.dtype,
+        **keywords,
+    )
+
+
+def spatial_softmax(logits: jax.Array) -> jax.Array:
+    """Expected position of each channel of [N, h, w, K] under a softmax over the map: [N, 2K].
+
+    Pairs (x, y), float32; the centres of the first and last cell of a side are -1 and 1.
+    """
+    n, h, w, k = logits.shape
+    weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(n, h * w, k), axis=1)
+    y, x = jnp.meshgrid(_centres(h), _centres(w), indexing="ij")
+    grid = jnp.stack([x.ravel(), y.ravel()], axis=-1)
+    # Not by the matrix unit, which would round the positions to bfloat16 on a TPU.
+    return (weights[..., None] * grid[:, None]).sum(1).reshape(n, 2 * k)
+
+
+def check_images(name: str, images: Any, mask: Any = None) -> jax.Array:
+    """The mask as bool [B, T]; raises ValueError, with the name, for what is no camera history."""
+    shape = jnp.shape(images)
+    if len(shape) != 5 or shape[-1] != 3 or 0 in shape[1:]:
+        raise ValueError(
+            f"{name!r} has shape {shape}; expected [B, T, h, w, 3], a history of T colour images"
+            " for each of B samples."
+        )
+    dtype = jnp.result_type(images)
+    if dtype != jnp.uint8 and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name!r} is {dtype}; expected uint8, or floating in [0, 1].")
+    if mask is None:
+        return jnp.ones(shape[:2], bool)
+    mask = jnp.asarray(mask).astype(bool)
+    if mask.shape not in (shape[:1], shape[:2]):
+        raise ValueError(
+            f"The mask of {name!r} has shape {mask.shape}; expected {shape[:1]} or {shape[:2]} for"
+            f" images {shape}."
+        )
+    return jnp.broadcast_to(mask if mask.ndim == 2 else mask[:, None], shape[:2])
+
+
+def _centres(size: int) -> jax.Array:
+    return jnp.linspace(-1.0, 1.0, size) if size > 1 else jnp.zeros(1)
+
+
+def _conv(features: int, kernel: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:
+    half = kernel // 2
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        ((half, half), (half, half)),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=_he_normal,
+        name=name,
+    )
+
+
+def _normalised(x: jax.Array, group_size: int, name: str) -> jax.Array:
+    n, h, w, channels = x.shape
+    groups = max(1, channels // group_size)
+    return GroupNorm(groups, name=name)(x.reshape(n, h * w, channels)).reshape(x.shape)
