@@ -8,12 +8,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
+from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.transformer import TransformerDenoiser
 from ambient_jax.models.unet import UNet1D
 
 BACKBONES = {"unet": UNet1D, "transformer": TransformerDenoiser}
+ENCODERS = {"observation": ObservationEncoder, "multimodal": MultimodalEncoder}
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -40,7 +43,7 @@ class Denoiser(nn.Module):
         Args:
             x_t: noised chunk [B, H, D].
             sigma: canonical noise level [B] in [0, 1].
-            observation: histories {name: [B, T, d]}.
+            observation: histories {name: [B, T, d]}, or as the encoder takes them.
 
         Raises:
             ValueError: shapes that do not fit.
@@ -51,7 +54,8 @@ class Denoiser(nn.Module):
 def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
     """Builds a denoiser from `{"name": "unet" | "transformer", **fields of the backbone}`.
 
-    A field `encoder` holds the fields of the `ObservationEncoder`.
+    A field `encoder` holds `{"name": "observation" | "multimodal", **fields of the encoder}`;
+    without a name it is the `ObservationEncoder`, of low-dimensional observations.
 
     Accepts an `ml_collections.ConfigDict` or a dict; fields left out keep their defaults, and
     `dtype` is "float32" or "bfloat16".
@@ -64,23 +68,9 @@ def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
         raise ValueError(
             f"The model config has no field 'name'; expected one of {_listed(BACKBONES)}."
         )
-    name = fields.pop("name")
-    if name not in BACKBONES:
-        raise ValueError(
-            f"Unknown model name {name!r}; expected one of {_listed(BACKBONES)}."
-            + _nearest(name, BACKBONES)
-        )
-    encoder = dict(fields.pop("encoder", {}))
-    _check_fields(f"model {name!r}", fields, BACKBONES[name], more=("encoder",))
-    _check_fields("the encoder", encoder, ObservationEncoder)
-    if "dtype" in fields:
-        dtype = fields["dtype"]
-        if dtype not in _DTYPES:
-            raise ValueError(
-                f"Unknown dtype {dtype!r} for model {name!r}; expected one of {_listed(_DTYPES)}."
-                + _nearest(dtype, _DTYPES)
-            )
-        fields["dtype"] = _DTYPES[dtype]
+    encoder = {"name": "observation", **_plain(fields.pop("encoder", {}))}
+    backbone, name = _chosen("model", fields, BACKBONES, more=("encoder",))
+    encoder = _chosen("encoder", encoder, ENCODERS)[0](**encoder)
     if "features" in fields:
         if not isinstance(fields["features"], Sequence) or isinstance(fields["features"], str):
             raise ValueError(
@@ -88,10 +78,37 @@ def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
                 " for each level."
             )
         fields["features"] = tuple(fields["features"])
-    denoiser = Denoiser(BACKBONES[name](**fields), ObservationEncoder(**encoder))
+    denoiser = Denoiser(backbone(**fields), encoder)
     denoiser.backbone.check_sizes()
     denoiser.encoder.check_sizes()
     return denoiser
+
+
+def _chosen(what, fields, modules, more=()):
+    """The module that ``name``, taken out of the fields, names; its fields checked and typed."""
+    name = fields.pop("name")
+    if name not in modules:
+        raise ValueError(
+            f"Unknown {what} name {name!r}; expected one of {_listed(modules)}."
+            + _nearest(name, modules)
+        )
+    _check_fields(f"{what} {name!r}", fields, modules[name], more)
+    if "dtype" in fields:
+        dtype = fields["dtype"]
+        if dtype not in _DTYPES:
+            raise ValueError(
+                f"Unknown dtype {dtype!r} for {what} {name!r}; expected one of {_listed(_DTYPES)}."
+                + _nearest(dtype, _DTYPES)
+            )
+        fields["dtype"] = _DTYPES[dtype]
+    return modules[name], name
+
+
+def _plain(fields):
+    """Nested dicts and tuples in place of what a ConfigDict holds."""
+    if isinstance(fields, Mapping | ml_collections.ConfigDict):
+        return {name: _plain(value) for name, value in fields.items()}
+    return tuple(fields) if isinstance(fields, list) else fields
 
 
 def _check_fields(owner, fields, module, more=()):

@@ -77,7 +77,15 @@ def test_it_is_pure_under_vmap_over_parameters():
         ({"name": "transformer", "groups": 8}, "Unknown field 'groups' for model 'transformer'"),
         (
             {"name": "unet", "encoder": {"widht": 8}},
-            "Unknown field 'widht' for the encoder.*'width'",
+            "Unknown field 'widht' for encoder 'observation'.*'width'",
+        ),
+        (
+            {"name": "unet", "encoder": {"name": "multimodel"}},
+            "Unknown encoder name 'multimodel'.*'multimodal'",
+        ),
+        (
+            {"name": "unet", "encoder": {"name": "multimodal", "vision": {"widht": 8}}},
+            "vision has an unknown field 'widht'",
         ),
         ({"name": "unet", "encoder": {"width": -8}}, "ObservationEncoder width is -8"),
         ({"name": "unet", "parent": None}, "Unknown field 'parent'"),
@@ -95,3 +103,21 @@ def test_bad_configs_are_named(config, message):
 def test_importing_the_package_imports_no_flax():
     code = "import sys, ambient_jax.models; sys.exit('flax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_config_chooses_the_encoder_of_images_and_instructions():
+    vision = {"widths": [8, 8], "blocks": 1, "group_size": 8, "keypoints": 4}
+    language = {"width": 8, "depth": 1, "heads": 2}
+    encoder = {"name": "multimodal", "width": 16, "vision": vision, "language": language}
+    config = {"name": "unet", "features": (8, 16), "groups": 2, "encoder": encoder}
+    denoiser = build_denoiser(ml_collections.ConfigDict(config))
+    observation = {
+        "state": jnp.zeros((2, 2, 3)),
+        "image_primary": jnp.zeros((2, 2, 32, 32, 3), jnp.uint8),
+        "instruction": jnp.zeros((2, 16), jnp.uint8),
+    }
+    inputs = jnp.zeros((2, 8, 4)), jnp.ones(2) / 2, observation
+    shape = jax.eval_shape(
+        lambda key: denoiser.apply(denoiser.init(key, *inputs), *inputs), jax.random.key(0)
+    )
+    assert shape.shape == (2, 8, 4)
