@@ -4,7 +4,7 @@
 
 maze          GCS (clean) against RRT (corrupt), the data of the maze table
 debug         the same on a few plans and steps
-rlds          a template for your own RLDS folders: set data.root and data.sources
+rlds          your own: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
 three_points  the thought experiment on {-1, 0, 1}: what units of one bound do to what is learned
 """
 
@@ -66,6 +66,8 @@ def _debug(config):
 
 
 def _rlds(config):
+    for role in ("clean", "corrupt"):
+        config.data.sources[role] = train_config.source("", role)
     config.task.granularity = ("dataset", "random")
 
 

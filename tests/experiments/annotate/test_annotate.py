@@ -2,6 +2,7 @@
 
 import json
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -42,6 +43,7 @@ def config(tmp_path_factory):
         write.write_dataset(root, name=name, version="1.0.0", features=features, episodes=episodes)
     config = annotate_config.get_config("rlds")
     config.data.root = str(root)
+    config.data.sources = ml_collections.ConfigDict()
     config.data.sources.smooth = train_config.source("smooth", "clean")
     config.data.sources.jagged = train_config.source("jagged", "corrupt")
     config.data.observation = ("state",)
@@ -89,6 +91,13 @@ def test_a_second_run_finds_the_first(config, workdir, caplog):
     before = path.stat().st_mtime_ns
     annotate.run(config, str(workdir))
     assert path.stat().st_mtime_ns == before
+
+
+def test_the_template_asks_for_its_paths(tmp_path):
+    config = annotate_config.get_config("rlds")
+    config.data.sources.clean.path = str(tmp_path)
+    with pytest.raises(ValueError, match="config.data.sources.corrupt.path is missing"):
+        annotate.run(config, str(tmp_path))
 
 
 def test_one_role_alone_is_refused(config, tmp_path):
