@@ -26,7 +26,7 @@ _VP = schedules.vp()
 
 
 def counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """True if this sample counts in the mean: admissible at sigma, with a valid time step."""
+    """True if this sample counts in the mean: admissible at sigma, with a valid entry."""
     keep = admission.admissible(sigma, sigma_min, sigma_max)
     return keep if mask is None else keep & jnp.any(mask)
 
@@ -34,14 +34,17 @@ def counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
 def _valid(x, sigma, sigma_min, sigma_max, mask):
     """Row validity (scalar) and entry validity (x's shape)."""
     _checks.scalar(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
-    if mask is not None and jnp.shape(mask) != jnp.shape(x)[:-1]:
-        raise ValueError(
-            f"mask has shape {jnp.shape(mask)}, expected one entry per time step, "
-            f"{jnp.shape(x)[:-1]} for a sample of shape {jnp.shape(x)}"
-        )
     row = counts(sigma, sigma_min, sigma_max, mask)
     entries = jnp.full(jnp.shape(x), row)
-    return row, entries if mask is None else entries & jnp.asarray(mask, bool)[..., None]
+    if mask is None:
+        return row, entries
+    if jnp.shape(mask) not in (jnp.shape(x), jnp.shape(x)[:-1]):
+        raise ValueError(
+            f"mask has shape {jnp.shape(mask)}, expected one entry per time step, "
+            f"{jnp.shape(x)[:-1]} for a sample of shape {jnp.shape(x)}, or one per number"
+        )
+    mask = jnp.asarray(mask, bool)
+    return row, entries & (mask if mask.ndim == entries.ndim else mask[..., None])
 
 
 def _mean_square(residual, valid):
@@ -69,7 +72,8 @@ def denoising_loss(
       sigma: noise level in [0, 1], scalar.
       sigma_min, sigma_max: the sample's bounds, scalars in [0, 1]; sigma_max None means 1 for
         sigma_min = 0 (clean) and 0 otherwise (ambient).
-      mask: [H] booleans, False for padded time steps; None = all valid.
+      mask: [H] booleans, False for padded time steps, or [H, D] where the sample lacks some
+        dimensions; None = all valid.
       prediction: what h predicts: "x0", "eps", "v" or "velocity".
       schedule: the schedule of x_t.
 
@@ -182,7 +186,7 @@ def batch_denoising_loss(
     schedule: schedules.Schedule = _VP,
 ) -> Array:
     """``jit(vmap(denoising_loss))``: h, x0, eps [B, H, D]; sigma and bounds [B] or scalar; mask
-    [B, H]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
+    [B, H] or [B, H, D]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
     kernel = functools.partial(denoising_loss, prediction=prediction, schedule=schedule)
     return _over_batch(kernel, h, x0, eps, sigma, sigma_min, sigma_max, mask)
 
@@ -203,7 +207,7 @@ def batch_ambient_loss(
     buffer: float = 4.0,
 ) -> Array:
     """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
-    [B, H]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
+    [B, H] or [B, H, D]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
     kernel = functools.partial(
         ambient_loss, prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer
     )
@@ -211,7 +215,7 @@ def batch_ambient_loss(
 
 
 def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H]; booleans [B]."""
+    """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
     return _over_batch(counts, sigma, sigma_min, sigma_max, mask)
 
 

@@ -204,6 +204,31 @@ def test_what_a_masked_row_holds_does_not_matter(loss, bad):
     assert got == 0 and (np.asarray(grad) == 0).all()
 
 
+@pytest.mark.parametrize("bad", (0.0, np.inf, np.nan))
+def test_a_mask_of_dimensions(bad):
+    """A sample that lacks a dimension: the mean is over those that it has, and only they learn."""
+    h, x, z = sample(shape=(3, 5, 2)).astype(np.float32)
+    mask = np.ones((3, 5, 2), bool)
+    mask[0, :, 1], mask[1, 2:], mask[2] = False, False, False
+    dirty = lambda a: np.where(mask, a, np.float32(bad))  # noqa: E731
+    keep = losses.batch_counts(0.6, 0.2, None, mask)
+    np.testing.assert_array_equal(keep, [True, True, False])
+
+    def run(h):
+        plain = losses.batch_denoising_loss(h, dirty(x), dirty(z), 0.6, mask=mask)
+        ambient = losses.batch_ambient_loss(h, dirty(x), dirty(z), 0.6, 0.2, None, mask)
+        return jnp.sum(plain) + jnp.sum(ambient), (plain, ambient)
+
+    (_, (plain, ambient)), grad = jax.value_and_grad(run, has_aux=True)(dirty(h))
+    for i, valid in enumerate(mask[:2]):
+        np.testing.assert_allclose(plain[i], np.mean((h - z)[i][valid] ** 2), rtol=1e-5)
+        rows = (a[i, :, :1] if i == 0 else a[i, :2] for a in (h, x, z))
+        np.testing.assert_allclose(ambient[i], losses.ambient_loss(*rows, 0.6, 0.2), rtol=1e-5)
+    assert plain[2] == ambient[2] == 0
+    np.testing.assert_array_equal(np.asarray(grad)[~mask], 0)
+    assert (np.asarray(grad)[mask] != 0).all()
+
+
 def test_a_batch_that_admits_nothing_gives_zero_and_zero_gradient():
     h, x, z = sample(shape=(4, 5, 2)).astype(np.float32)
 
@@ -309,8 +334,8 @@ def test_a_kernel_refuses_a_batch(loss):
         loss(x[0], x[0], x[0], 0.5, jnp.zeros((5, 1)))
     with pytest.raises(ValueError, match=r"z|eps has shape \(5, 1\), expected h's \(5, 2\)"):
         loss(x[0], x[0], x[0, :, :1], 0.5, 0.1)
-    with pytest.raises(ValueError, match=r"mask has shape \(5, 2\).*one entry per time step"):
-        loss(x[0], x[0], x[0], 0.5, 0.1, None, jnp.ones((5, 2), bool))
+    with pytest.raises(ValueError, match=r"mask has shape \(5, 3\).*one entry per time step"):
+        loss(x[0], x[0], x[0], 0.5, 0.1, None, jnp.ones((5, 3), bool))
 
 
 @pytest.mark.parametrize("loss", (losses.batch_denoising_loss, losses.batch_ambient_loss))
