@@ -211,7 +211,7 @@ def test_a_mask_of_dimensions(bad):
     mask = np.ones((3, 5, 2), bool)
     mask[0, :, 1], mask[1, 2:], mask[2] = False, False, False
     dirty = lambda a: np.where(mask, a, np.float32(bad))  # noqa: E731
-    keep = losses.batch_counts(0.6, 0.2, None, mask)
+    keep = losses.batch_counts(np.full(3, 0.6, "f"), 0.2, None, mask)
     np.testing.assert_array_equal(keep, [True, True, False])
 
     def run(h):
