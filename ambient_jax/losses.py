@@ -186,7 +186,7 @@ def batch_denoising_loss(
     schedule: schedules.Schedule = _VP,
 ) -> Array:
     """``jit(vmap(denoising_loss))``: h, x0, eps [B, H, D]; sigma and bounds [B] or scalar; mask
-    [B, H] or [B, H, D]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
+    [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
     kernel = functools.partial(denoising_loss, prediction=prediction, schedule=schedule)
     return _over_batch(kernel, h, x0, eps, sigma, sigma_min, sigma_max, mask)
 
@@ -207,7 +207,7 @@ def batch_ambient_loss(
     buffer: float = 4.0,
 ) -> Array:
     """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
-    [B, H] or [B, H, D]; returns the loss of each sample, [B], exactly 0 for rows that are not admissible."""
+    [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
     kernel = functools.partial(
         ambient_loss, prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer
     )

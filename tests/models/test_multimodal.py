@@ -4,8 +4,9 @@ import numpy as np
 import optax
 import pytest
 
+from ambient_jax.data.instructions import InstructionTable, encode_bytes
 from ambient_jax.models.denoiser import Denoiser
-from ambient_jax.models.language import ByteEncoder, InstructionTable, encode_bytes
+from ambient_jax.models.language import ByteEncoder
 from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.transformer import TransformerDenoiser

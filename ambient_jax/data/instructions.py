@@ -1,0 +1,181 @@
+"""Instructions as arrays: bytes for a trainable encoder, or embeddings read from a file.
+
+Both are arrays whose rows of zeros stand for "no instruction": bytes [B, L] padded with zeros
+(`encode_bytes`), or embeddings [B, E] (`InstructionTable.look_up`). `is_empty` tells which rows
+those are, so that they can be counted on the host or in a training step alike.
+"""
+
+import dataclasses
+import functools
+import os
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from ambient_jax import _checks
+
+ON_LONG = ("raise", "truncate")
+
+
+def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "raise") -> np.ndarray:
+    """Texts as UTF-8 bytes padded with zeros, uint8 [B, length].
+
+    Args:
+        texts: B instructions; empty ones and those of blanks alone become rows of zeros.
+        length: L, bytes of a row.
+        on_long: what happens to a text of more bytes: "raise", or "truncate" between characters.
+
+    Raises:
+        ValueError: a text too long, one with a zero byte, or something that is no text.
+    """
+    _checks.one_of("on_long", on_long, ON_LONG)
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise ValueError(f"encode_bytes length is {length!r}; expected an integer >= 1.")
+    if isinstance(texts, str | bytes):
+        raise ValueError(f"texts is the single text {texts!r}; expected a sequence of texts.")
+    rows = np.zeros((len(texts), length), np.uint8)
+    for row, text in zip(rows, texts, strict=True):
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"Instruction {text!r} is {type(text).__name__}; expected str, bytes.")
+        data = text.encode() if isinstance(text, str) else bytes(text)
+        if not data.strip():
+            continue
+        if 0 in data:
+            raise ValueError(
+                f"Instruction {text!r} holds a zero byte, which stands for padding; take it out."
+            )
+        if len(data) > length:
+            if on_long == "raise":
+                raise ValueError(
+                    f"Instruction {text!r} has {len(data)} bytes, over length = {length}; raise the"
+                    " length or choose on_long='truncate'."
+                )
+            # Continuation bytes are 10xxxxxx: a cut before one would split a character.
+            end = length
+            while end and data[end] & 0xC0 == 0x80:
+                end -= 1
+            data = data[:end]
+        row[: len(data)] = np.frombuffer(data, np.uint8)
+    return rows
+
+
+def is_empty(instruction: Any) -> Any:
+    """Which rows of bytes [..., L] or embeddings [..., E] stand for no instruction: bool [...]."""
+    return (instruction == 0).all(-1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InstructionTable:
+    """Embeddings of known instructions, from any text encoder.
+
+    Attributes:
+        text: the N instructions.
+        embedding: [N, E] float32.
+    """
+
+    text: tuple[str, ...]
+    embedding: np.ndarray
+
+    def __post_init__(self):
+        if self.embedding.ndim != 2 or len(self.embedding) != len(self.text):
+            raise ValueError(
+                f"The instruction table has 'embedding' of shape {self.embedding.shape} for"
+                f" {len(self.text)} texts; expected [{len(self.text)}, E]."
+            )
+        if not np.issubdtype(self.embedding.dtype, np.floating):
+            raise ValueError(
+                f"The instruction table has 'embedding' of dtype {self.embedding.dtype}; expected"
+                " floating numbers."
+            )
+        object.__setattr__(self, "embedding", self.embedding.astype(np.float32))
+        sound = np.isfinite(self.embedding).all(1) & ~is_empty(self.embedding)
+        for text, good in zip(self.text, sound, strict=True):
+            if not text.strip():
+                raise ValueError(
+                    "The instruction table has an empty text; an empty instruction has no"
+                    " embedding but a learned vector, so leave that row out."
+                )
+            if not good:
+                raise ValueError(
+                    f"The instruction table's embedding of {text!r} is not finite or is all zeros,"
+                    " which stands for no instruction; embed that text again."
+                )
+        if len(self._rows) != len(self.text):
+            double = next(t for i, t in enumerate(self.text) if self._rows[t] != i)
+            raise ValueError(
+                f"The instruction table has {double!r} more than once; keep one row of each text."
+            )
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, int]:
+        return {text: row for row, text in enumerate(self.text)}
+
+    def look_up(self, texts: Sequence[str | bytes]) -> np.ndarray:
+        """Embeddings [B, E] float32 of B texts, by the exact text; zeros for empty instructions.
+
+        Raises:
+            ValueError: a text that the table does not have, with the nearest that it has.
+        """
+        if isinstance(texts, str | bytes):
+            raise ValueError(f"texts is the single text {texts!r}; expected a sequence of texts.")
+        out = np.zeros((len(texts), self.embedding.shape[1]), np.float32)
+        for row, text in zip(out, texts, strict=True):
+            text = text.decode() if isinstance(text, bytes) else text
+            if not text.strip():
+                continue
+            if text not in self._rows:
+                raise ValueError(
+                    f"Instruction {text!r} is not among the {len(self.text)} of the instruction"
+                    f" table{_checks.nearest(text, self.text)}; embed it and add it to the file, or"
+                    " use the byte encoder."
+                )
+            row[:] = self.embedding[self._rows[text]]
+        return out
+
+
+def load_instructions(path: str | os.PathLike) -> InstructionTable:
+    """Reads an .npz file with "text" [N] (str, or UTF-8 bytes) and "embedding" [N, E].
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another format, missing arrays or wrong shapes; the file is named.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"No instruction embeddings at {path}; expected an .npz file with 'text' [N] and"
+            " 'embedding' [N, E]."
+        )
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not an .npz file of plain arrays ({error}); expected 'text' [N], str or"
+            " bytes and not objects, and 'embedding' [N, E]."
+        ) from error
+    for name in ("text", "embedding"):
+        if name not in found:
+            raise ValueError(
+                f"{path} has no array {name!r}{_checks.nearest(name, found)}; it has"
+                f" {sorted(found)}, expected 'text' [N] and 'embedding' [N, E]."
+            )
+    text = found["text"]
+    if text.ndim != 1 or text.dtype.kind not in "US":
+        raise ValueError(
+            f"{path}: 'text' is {text.dtype} of shape {text.shape}; expected [N] of str or bytes."
+        )
+    try:
+        texts = tuple(t.decode() if isinstance(t, bytes) else str(t) for t in text)
+        return InstructionTable(texts, found["embedding"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save_instructions(path: str | os.PathLike, table: InstructionTable) -> None:
+    """Writes a table as `load_instructions` reads it."""
+    with epath.Path(path).open("wb") as file:
+        np.savez(file, text=np.array(table.text, np.str_), embedding=table.embedding)
