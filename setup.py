@@ -26,6 +26,8 @@ DATA = [
     "tensorflow-datasets>=4.9.9",  # readers that never import TensorFlow
     "grain>=0.2.15",  # DatasetIterator as a public class, window shuffle
     "array_record>=0.8",
+    "pillow>=11",  # png, and resizing
+    "simplejpeg>=1.8",  # half again as fast as Pillow, and strict about damaged data
 ]
 MAZE = [
     "drake>=1.40",  # GcsTrajectoryOptimization with NormalizeSegmentTimes

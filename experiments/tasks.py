@@ -9,7 +9,10 @@ from types import ModuleType
 
 from ambient_jax import _checks
 
-_MODULES = {"maze": "experiments.maze.task"}
+_MODULES = {
+    "maze": "experiments.maze.task",
+    "open_x_fixtures": "experiments.open_x.fixtures",
+}
 
 
 def get(name: str) -> ModuleType | None:

@@ -143,6 +143,10 @@ class Augmentation:
                 "above 0 and up to 1"
             )
 
+    def __bool__(self) -> bool:
+        """Whether it does anything."""
+        return self != Augmentation()
+
     def __call__(self, key, images):
         """Augments ONE sample's history [T, h, w, 3], uint8 or floating in [0, 1]."""
         # Keys by the operation's place in a fixed list: leaving one out changes no other's draw.

@@ -10,22 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, chunk, noise_first
+from ambient_jax.data import chunk, noise_first, units
 
 Array = jax.Array
 ORDERS = ("noise_first", "data_first")
-# P(source | sigma) is worked out for every row of a batch: that is rows x units numbers.
-MAX_UNITS = 1024
 
 
-class Readable(Protocol):
+class Readable(units.Measured, Protocol):
     """What ``sources.Prepared`` offers to be read through."""
 
-    names: tuple[str, ...]
-    datasets: Mapping[str, Any]
-    statistics: Mapping[str, Any]
-    sources: mixing.Sources
-    bounds: Mapping[str, bounds.Bounds]
+    constants: Mapping[str, np.ndarray]
 
     def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
 
@@ -43,6 +37,7 @@ class DeviceData(NamedTuple):
       sources: weights, bounds and roles of the units; to a law each is a source.
       order: [N] int32, the position at each place; None where they are the same.
       owner: [U] int32, the source of each unit; None where they are the same.
+      constants: of each source, see ``with_constants``.
     """
 
     steps: dict[str, Array]
@@ -54,6 +49,7 @@ class DeviceData(NamedTuple):
     sources: mixing.Sources
     order: Array | None = None
     owner: Array | None = None
+    constants: Mapping[str, Array] = {}
 
 
 def load_device_data(prepared: Readable) -> DeviceData:
@@ -86,47 +82,28 @@ def load_device_data(prepared: Readable) -> DeviceData:
                 position = stop
     sizes = np.diff([*offsets, total])
     as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
-    data = DeviceData(steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources)
+    data = DeviceData(
+        *(steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources),
+        constants=dict(prepared.constants),
+    )
     return _with_bounds(data, prepared) if prepared.bounds else data
 
 
 def _with_bounds(data: DeviceData, prepared: Readable) -> DeviceData:
     """Cuts sources with a bounds file into one unit for each pair of bounds."""
-    order, sizes, owners, columns = [], [], [], []
-    given = [np.asarray(column) for column in data.sources]
-    for k, name in enumerate(prepared.names):
-        own = np.arange(data.offset[k], data.offset[k] + data.size[k])
-        weight, low, high, clean = (column[k] for column in given)
-        pairs, unit = np.array([[low, high]], np.float32), np.zeros(len(own), int)
-        if name in prepared.bounds:
-            found = bounds.lookup(
-                prepared.bounds[name],
-                name,
-                data.episode[own],
-                own - data.start[own],
-                prepared.datasets[name].fingerprint,
-            )
-            pairs, unit = np.unique(np.stack(found, 1), axis=0, return_inverse=True)
-            unit = unit.ravel()
-        if len(pairs) > MAX_UNITS:
-            raise ValueError(
-                f"the bounds file of source {name!r} has {len(pairs)} different pairs of bounds, "
-                f"expected at most {MAX_UNITS}: round them to a grid (thresholds.round_up)"
-            )
-        counts = np.bincount(unit, minlength=len(pairs))
-        order.append(own[np.argsort(unit, kind="stable")])
-        sizes.append(counts)
-        owners.append(np.full(len(pairs), k))
-        shares = weight * counts / len(own)
-        columns.append([shares, *pairs.T, np.full(len(pairs), clean)])
+    cut = units.cut(prepared)
+    order, sizes = [], []
+    for k, unit in enumerate(cut.of_step):
+        unit = np.zeros(data.size[k], np.int32) if unit is None else unit
+        order.append(data.offset[k] + np.argsort(unit, kind="stable"))
+        sizes.append(np.bincount(unit, minlength=np.count_nonzero(cut.owner == k)))
     size = np.concatenate(sizes).astype(np.int32)
-    sources = mixing.Sources(*(np.concatenate(column) for column in zip(*columns, strict=True)))
     return data._replace(
         offset=(np.cumsum(size) - size).astype(np.int32),
         size=size,
-        sources=sources._replace(weight=sources.weight.astype(np.float32)),
+        sources=cut.sources,
         order=np.concatenate(order).astype(np.int32),
-        owner=np.concatenate(owners).astype(np.int32),
+        owner=cut.owner,
     )
 
 
@@ -159,7 +136,8 @@ def sample_batch(
 
     Returns:
       observation {name: [B, T, d]}, action [B, H, D], mask [B, H], sigma, source, sigma_min and
-      sigma_max [B] (the bounds that the law obeys), and id [B, 3] = (source, episode, step).
+      sigma_max [B] (the bounds that the law obeys), id [B, 3] = (source, episode, step) and what
+      ``with_constants`` adds.
     """
     keys = noise_first.row_keys(noise_first.stream_key(key, "choice"), step, rows)
 
@@ -183,7 +161,7 @@ def sample_batch(
     )
     _, bounded = mixing.resolve(law, data.sources)
     owner = source if data.owner is None else data.owner[source]
-    return {
+    batch = {
         "observation": observation,
         "action": action,
         "mask": mask,
@@ -194,3 +172,24 @@ def sample_batch(
         "id": jnp.stack([owner, data.episode[position], position - start], axis=-1),
         **weight,
     }
+    return with_constants(batch, data.constants, history)
+
+
+def with_constants(batch: dict[str, Any], constants: Mapping[str, Any], history: int, xp=jnp):
+    """Adds what is the same for every chunk of a source, by the batch's ``source`` [B].
+
+    Args:
+      batch: of this host or device.
+      constants: [K, d] by name, such as "dims", the mask of the action's dimensions (of the batch:
+        [B, D]); those of "observation/<name>" become histories [B, T, d].
+      history: T.
+      xp: ``jax.numpy`` or ``numpy``.
+    """
+    for name, values in constants.items():
+        rows = values[batch["source"]]
+        if name.startswith(chunk.OBSERVATION):
+            history_of = xp.repeat(rows[:, None], history, axis=1)
+            batch["observation"][name.removeprefix(chunk.OBSERVATION)] = history_of
+        else:
+            batch[name] = rows
+    return batch

@@ -18,12 +18,12 @@ from ambient_jax import mixing, schedules
 Array = jax.Array
 
 # Independent streams of one run's key. Append only: the position is part of every run's numbers.
-_STREAMS = ("choice", "step noise", "fixed noise")
+_STREAMS = ("choice", "step noise", "fixed noise", "augmentation")
 _BLOCK_ROWS = 16_384
 
 
 def stream_key(key: Array, name: str) -> Array:
-    """The key of one of the run's streams ("choice", "step noise", "fixed noise")."""
+    """The key of one of the run's streams (such as "choice" or "step noise")."""
     return jax.random.fold_in(key, _STREAMS.index(name))
 
 

@@ -46,6 +46,7 @@ def open_dataset(
     *,
     keys: Iterable[str] | None = None,
     decode_images: bool = True,
+    allow_missing: bool = False,
 ) -> RldsDataset:
     """Opens one split of a dataset; reads metadata only.
 
@@ -56,6 +57,7 @@ def open_dataset(
       required: features that must be there, such as ``"steps/observation/state"``.
       keys: decode these features or subtrees only; all by default.
       decode_images: False leaves images as the encoded bytes.
+      allow_missing: open it although shards are missing; reading their episodes then fails.
 
     Raises:
       FileNotFoundError: no such directory, no dataset in it, or a shard is missing.
@@ -76,7 +78,7 @@ def open_dataset(
     keys = None if keys is None else tuple(keys)
     if keys is not None:
         select(leaves(info.features), keys, what)
-    shards = _shards(info, split, directory)
+    shards = _shards(info, split, directory, allow_missing)
     return RldsDataset(info, split, directory, shards, keys, decode_images)
 
 
@@ -229,6 +231,9 @@ class RldsDataset:
             digest.update((directory / name).read_bytes())
         for shard in self._shards:
             path = epath.Path(shard.filename)
+            if not path.exists():
+                digest.update(f"{path.name} is missing".encode())
+                continue
             with path.open("rb") as file:
                 head = file.read(4096)
                 size = file.seek(0, os.SEEK_END)
@@ -295,7 +300,7 @@ def _check_rlds(features: Any, what: str) -> None:
         raise ValueError(f"{what} is no RLDS dataset: 'steps' is no nested dataset of named fields")
 
 
-def _shards(info: Any, split: str, directory: epath.Path) -> list[_Shard]:
+def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -> list[_Shard]:
     name = split.split("[")[0].strip()
     if "+" in split:
         raise ValueError(
@@ -328,7 +333,7 @@ def _shards(info: Any, split: str, directory: epath.Path) -> list[_Shard]:
         raise ValueError(f"split {split!r} of {directory} holds no episode")
     present = {p.name for p in directory.iterdir()}
     missing = [s.filename for s in shards if os.path.basename(s.filename) not in present]
-    if missing:
+    if missing and not allow_missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise FileNotFoundError(
             f"shard {missing[0]}{more} is missing, which {_INFO} promises: fetch it again"

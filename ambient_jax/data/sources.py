@@ -9,14 +9,17 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 
 from ambient_jax import _checks, admission, mixing, schedules
 from ambient_jax.data import bounds, chunk, device, normalizer, rlds, statistics
+from ambient_jax.data.open_x import dataset as open_x
 
 ROLES = ("clean", "corrupt")
-_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None, "bounds": ""}
+_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
+_DEFAULTS |= {"bounds": "", "open_x": ""}
 _FIELDS = ("path", "role", *_DEFAULTS)
 
 
@@ -33,6 +36,7 @@ class Prepared:
       config: the data section.
       bounds: by name, of sources whose steps have bounds of their own from a bounds file; their
         entry in ``sources`` says nothing of those.
+      form: the common form of the sources; None where they are read as they are.
     """
 
     names: tuple[str, ...]
@@ -43,6 +47,7 @@ class Prepared:
     sources: mixing.Sources
     config: ml_collections.ConfigDict
     bounds: Mapping[str, bounds.Bounds]
+    form: open_x.CommonForm | None = None
 
     @property
     def chunks(self) -> np.ndarray:
@@ -71,13 +76,51 @@ class Prepared:
     def _dims(self):
         return {n: m.mean.size for n, m in self.statistics[self.names[0]].fields.items()}
 
+    @property
+    def observation_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of each observation of one row in a batch, by name."""
+        return observation_shapes(self.config, self.form, self.observation_dims)
+
+    @functools.cached_property
+    def constants(self) -> dict[str, np.ndarray]:
+        """Of each source, [K, d]: see ``device.with_constants``."""
+        if self.form is None:
+            return {}
+        masks = lambda name: np.stack([getattr(self.datasets[n], name) for n in self.names])  # noqa: E731
+        found = {"dims": masks("action_mask")}
+        if self.form.state_width:
+            found["observation/state_mask"] = masks("state_mask").astype(np.float32)
+        return found
+
+    @property
+    def masks(self) -> dict[str, dict[str, list[bool]]]:
+        """Dimensions of "action" and "state" that each source has, by name; {} without a form."""
+        return {
+            n: {"action": d.action_mask.tolist(), "state": d.state_mask.tolist()}
+            for n, d in self.datasets.items()
+            if self.form
+        }
+
+    def read_all(self, k: int, index: int, episode: rlds.Episode) -> dict[str, np.ndarray]:
+        """``read``, and what only a stream carries: of the common form encoded images and texts,
+        [L] of bytes each, and quality labels [L]."""
+        arrays = self.read(k, index, episode)
+        if self.form is None:
+            return arrays
+        steps = episode["steps"]
+        for camera in self.form.cameras:
+            arrays[f"{chunk.OBSERVATION}image_{camera}"] = steps[f"image_{camera}"]
+        if self.form.instruction_width:
+            arrays["instruction"] = steps["instruction"]
+        return arrays | {f"quality/{n}": v for n, v in steps["quality"].items()}
+
     def read(self, k: int, index: int, episode: rlds.Episode) -> dict[str, np.ndarray]:
         """Normalised fields of episode ``index`` of source k, see ``chunk.episode_arrays``."""
         name = self.names[k]
         arrays = statistics.read(
             episode,
-            self.config.observation,
-            self.config.action,
+            observation_fields(self.config, self.form),
+            "action" if self.form else self.config.action,
             transform=self.transforms.get(name),
             source=name,
             index=index,
@@ -123,34 +166,110 @@ def prepare(
     """
     transforms = dict(transforms or {})
     specs = _specs(config)
+    form = common_form(config)
     for name in transforms:
         _checks.one_of("source of a transform", name, specs)
-    _check_options(config)
+    _check_options(config, form)
+    observation = observation_fields(config, form)
     datasets, found = {}, {}
     for name, spec in specs.items():
-        # What a transform reads is its own affair; without one, decode only what is used.
-        fields = [f"steps/observation/{n}" for n in config.observation]
-        fields = None if name in transforms else [f"steps/{config.action}", *fields]
         try:
-            datasets[name] = rlds.open_dataset(
-                _path(config.root, spec["path"]), spec["split"], fields or (), keys=fields
+            datasets[name] = _open(config, name, spec, form, name in transforms)
+            found[name] = statistics.compute(
+                datasets[name],
+                source=name,
+                observation=observation,
+                action="action" if form else config.action,
+                transform=transforms.get(name),
+                cache=cache,
             )
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"source {name!r}: {error}") from error
-        found[name] = statistics.compute(
-            datasets[name],
-            source=name,
-            observation=config.observation,
-            action=config.action,
-            transform=transforms.get(name),
-            cache=cache,
-        )
+            told = str(error)
+            raise type(error)(
+                told if told.startswith("source ") else f"source {name!r}: {told}"
+            ) from error
+        if form:
+            open_x.tell(name, problems_of(datasets[name], found[name]))
     _check_shapes(found)
     _check_lengths(found, config.horizon)
     sources = mixture(config, law, found)
     scaling = normalizer.make_normalizer(found, config.normalization, config.normalize_per)
-    files = {n: bounds.read(s["bounds"]) for n, s in specs.items() if s["bounds"]}
-    return Prepared(tuple(specs), datasets, found, transforms, scaling, sources, config, files)
+    paths = {n: s["bounds"] for n, s in specs.items() if s["bounds"]}
+    read = {path: bounds.read(path) for path in set(paths.values())}
+    files = {n: read[path] for n, path in paths.items()}
+    return Prepared(
+        tuple(specs), datasets, found, transforms, scaling, sources, config, files, form
+    )
+
+
+def _open(config, name, spec, form, transformed):
+    path = _path(config.root, spec["path"])
+    if form:
+        return open_x.open_source(path, spec["split"], spec["open_x"], form)
+    # What a transform reads is its own affair; without one, decode only what is used.
+    fields = [f"steps/observation/{n}" for n in config.observation]
+    fields = None if transformed else [f"steps/{config.action}", *fields]
+    return rlds.open_dataset(path, spec["split"], fields or (), keys=fields)
+
+
+def common_form(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
+    """The common form of a data section; None where its sources are read as they are.
+
+    Raises:
+      ValueError: some sources are to be brought to it and some not, or it cannot be.
+    """
+    plain = [name for name, s in config.sources.items() if not s.get("open_x")]
+    if len(plain) == len(config.sources):
+        return None
+    if plain:
+        raise ValueError(
+            f"source {plain[0]!r} has no open_x, others have: give it the lines of a spec too "
+            "(ambient_jax.data.open_x.spec), so that all are brought to one form"
+        )
+    section = config.open_x.to_dict()
+    section["cameras"], section["quality"] = tuple(section["cameras"]), tuple(section["quality"])
+    return open_x.CommonForm(**section)
+
+
+def observation_fields(
+    config: ml_collections.ConfigDict, form: open_x.CommonForm | None
+) -> tuple[str, ...]:
+    """Names of the low-dimensional observations."""
+    if form is None:
+        return tuple(config.observation)
+    return ("state",) if form.state_width else ()
+
+
+def observation_shapes(
+    config: ml_collections.ConfigDict, form: open_x.CommonForm | None, dims: Mapping[str, int]
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Of each observation of one row in a batch, by name; needs no data where there is a form."""
+    history = config.history
+    if form is None:
+        return {n: jax.ShapeDtypeStruct((history, d), np.float32) for n, d in dims.items()}
+    shapes = {}
+    if form.state_width:
+        for name in ("state", "state_mask"):
+            shapes[name] = jax.ShapeDtypeStruct((history, form.state_width), np.float32)
+    for camera in form.cameras:
+        size = (history, *form.image_size, 3)
+        shapes[f"image_{camera}"] = jax.ShapeDtypeStruct(size, np.uint8)
+        shapes[f"image_{camera}_mask"] = jax.ShapeDtypeStruct((history,), np.bool_)
+    if form.instruction_width:
+        dtype = np.float32 if form.table else np.uint8
+        shapes["instruction"] = jax.ShapeDtypeStruct((form.instruction_width,), dtype)
+    return shapes
+
+
+def problems_of(
+    dataset: open_x.OpenXDataset, found: statistics.SourceStatistics
+) -> dict[str, Mapping[str, Any]]:
+    """What is wrong with a source and was accepted, by kind, see ``SourceStatistics.problems``."""
+    notes = {
+        kind: {"episodes": len(dataset), "skipped": 0, "examples": [[None, told]]}
+        for kind, told in dataset.notes
+    }
+    return notes | dict(found.problems)
 
 
 def mixture(
@@ -185,6 +304,8 @@ def _specs(config):
             if not given.get(field):
                 raise ValueError(f"config.data.sources.{name}.{field} is missing")
         spec = _DEFAULTS | given
+        if config.bounds and spec["role"] == "corrupt" and not spec["bounds"]:
+            spec |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
         _checks.one_of(f"config.data.sources.{name}.role", spec["role"], ROLES)
         if not (spec["weight"] >= 0 and math.isfinite(spec["weight"])):
             raise ValueError(
@@ -206,11 +327,6 @@ def _check_bounds_file(config, name, spec):
             f"sigma_min {spec['sigma_min']}, sigma_max {spec['sigma_max']}: expected a corrupt "
             "source whose bounds are those of the file alone"
         )
-    if config.placement == "stream":
-        raise ValueError(
-            f"config.data.sources.{name} has a bounds file and config.data.placement is 'stream', "
-            "expected 'device': a stream knows one pair of bounds a source"
-        )
 
 
 def _sigma_max(name, spec):
@@ -230,8 +346,18 @@ def _sigma_max(name, spec):
     return high
 
 
-def _check_options(config):
-    if not config.observation:
+def _check_options(config, form):
+    if form and config.placement == "device" and (form.cameras or form.instruction_width):
+        raise ValueError(
+            "config.data.placement is 'device' and config.data.open_x has cameras or instructions: "
+            "set placement to 'stream', or cameras to () and instruction_bytes to 0"
+        )
+    if form and not (form.state_width or form.cameras or form.instruction_width):
+        raise ValueError(
+            "config.data.open_x has no state, cameras or instructions, expected something to "
+            "observe"
+        )
+    if not form and not config.observation:
         raise ValueError("config.data.observation is empty, expected names under steps/observation")
     for name in ("history", "horizon"):
         if config[name] < 1:

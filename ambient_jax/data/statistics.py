@@ -24,6 +24,7 @@ from ambient_jax.data.rlds import Episode, RldsDataset
 CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
 
 Transform = Callable[[Episode], Episode]
+_EXAMPLES = 20  # of a kind of problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +79,17 @@ class SourceStatistics:
 
     Attributes:
       fields: over all steps of the source.
-      lengths: steps of each episode, [num_episodes] int64, in the order of the dataset.
+      lengths: steps of each episode, [num_episodes] int64, in the order of the dataset; 0 for one
+        that was left out.
+      step_bytes: mean size of a step as it waits to be drawn, encoded images included.
+      problems: by kind, ``{"episodes": how many, "skipped": of them left out, "examples": the first
+        [id, text]}``, of sources that examine their episodes.
     """
 
     fields: dict[str, Moments]
     lengths: np.ndarray
+    step_bytes: float = 0.0
+    problems: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:
@@ -119,6 +126,7 @@ def compute(
         "observation": list(observation),
         "action": action,
         "code": code,
+        "settings": getattr(dataset, "settings", ""),
     }
     directory = pathlib.Path(
         cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax"
@@ -137,35 +145,69 @@ def compute(
 
 
 def _one_pass(dataset, source, observation, action, transform):
-    lengths, fields = [], {}
-    for shard in range(len(dataset.shard_lengths)):
-        for index, episode in dataset.stream(shard):
-            arrays = read(
-                episode, observation, action, transform=transform, source=source, index=index
-            )
-            lengths.append(len(arrays[chunk.ACTION]))
-            if not lengths[-1]:
-                continue
-            for name, values in arrays.items():
-                known = fields.get(name)
-                if known is not None and known.mean.shape != values.shape[1:]:
-                    raise ValueError(
-                        f"source {source!r}, episode {index}: {name} has {values.shape[1]} "
-                        f"numbers a step, the episodes before it {known.mean.size}"
-                    )
-                moments = Moments.of(values)
-                fields[name] = moments if known is None else known.merge(moments)
-            logging.log_every_n_seconds(
-                logging.INFO,
-                "statistics of %s: %d of %d episodes",
-                10,
-                source,
-                len(lengths),
-                len(dataset),
-            )
+    lengths, fields, problems, size = [], {}, {}, 0
+    for index, episode, told in _episodes(dataset):
+        _count(problems, index, told, episode is None)
+        lengths.append(0)
+        if episode is None:
+            continue
+        arrays = read(episode, observation, action, transform=transform, source=source, index=index)
+        lengths[-1] = len(arrays[chunk.ACTION])
+        if not lengths[-1]:
+            continue
+        size += _size(arrays) + _size(episode["steps"] if told is not None else {})
+        for name, values in arrays.items():
+            known = fields.get(name)
+            if known is not None and known.mean.shape != values.shape[1:]:
+                raise ValueError(
+                    f"source {source!r}, episode {index}: {name} has {values.shape[1]} "
+                    f"numbers a step, the episodes before it {known.mean.size}"
+                )
+            moments = Moments.of(values)
+            fields[name] = moments if known is None else known.merge(moments)
+        logging.log_every_n_seconds(
+            logging.INFO,
+            "statistics of %s: %d of %d episodes",
+            10,
+            source,
+            len(lengths),
+            len(dataset),
+        )
     if not fields:
-        raise ValueError(f"source {source!r} ({dataset.directory}) has no step in its episodes")
-    return SourceStatistics(fields, np.asarray(lengths, np.int64))
+        left_out = f", after {sum(p['skipped'] for p in problems.values())} left out"
+        raise ValueError(
+            f"source {source!r} ({dataset.directory}) has no step in its episodes"
+            f"{left_out if problems else ''}"
+        )
+    lengths = np.asarray(lengths, np.int64)
+    return SourceStatistics(fields, lengths, size / int(lengths.sum()), problems)
+
+
+def _episodes(dataset):
+    """(id, episode, problems): None in place of an episode left out, of problems not looked for."""
+    for shard in range(len(dataset.shard_lengths)):
+        if hasattr(dataset, "examine"):
+            yield from dataset.examine(shard)
+        else:
+            yield from ((index, episode, None) for index, episode in dataset.stream(shard))
+
+
+def _count(problems, index, told, skipped):
+    for kind, text in told or ():
+        found = problems.setdefault(kind, {"episodes": 0, "skipped": 0, "examples": []})
+        found["episodes"] += 1
+        found["skipped"] += skipped
+        if len(found["examples"]) < _EXAMPLES:
+            found["examples"].append([index, text])
+
+
+def _size(arrays):
+    """Bytes of arrays, and of the blobs in those of objects."""
+    return sum(
+        sum(map(len, a)) if a.dtype == object else a.nbytes
+        for a in arrays.values()
+        if isinstance(a, np.ndarray)
+    )
 
 
 def read(
@@ -220,13 +262,15 @@ def _read(path, key, episodes):
     fields = {name: Moments.from_dict(m) for name, m in stored["fields"].items()}
     if lengths.shape != (episodes,) or {m.count for m in fields.values()} != {lengths.sum()}:
         raise ValueError("its lengths do not agree with the dataset")
-    return SourceStatistics(fields, lengths)
+    return SourceStatistics(fields, lengths, stored["step_bytes"], stored["problems"])
 
 
 def _write(path, key, found):
     stored = {
         "key": key,
         "lengths": found.lengths.tolist(),
+        "step_bytes": found.step_bytes,
+        "problems": found.problems,
         "fields": {name: moments.to_dict() for name, moments in found.fields.items()},
     }
     temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")

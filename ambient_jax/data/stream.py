@@ -1,12 +1,14 @@
-"""One source's chunks on one host, shuffled: a function of (seed, source, host, position).
+"""One unit's chunks in one lane, shuffled: a function of (seed, unit, lane, position).
 
-An epoch visits the host's episodes in a shuffled order, cut into windows of whole episodes with
-some ``window`` chunks; the chunks of a window come in random order. Because the lengths of all
-episodes are known, where chunk n lies is arithmetic: the number of chunks taken is the whole state,
-and nothing that was read needs to be saved.
+Episodes are dealt to lanes, so that all lanes together read each one once an epoch, and a host has
+some lanes: what a lane gives does not depend on how many hosts there are. An epoch visits the
+lane's episodes in a shuffled order, cut into windows of whole episodes with some ``window`` steps;
+the chunks of a window come in random order. Because the lengths of all episodes are known, where
+chunk n lies is arithmetic: the number of chunks taken is the whole state, and nothing that was read
+needs to be saved.
 
 Memory is bounded by two windows (the next one is read while the present one is used), a window by
-``window`` chunks and one episode. A source that fits in one window is read once.
+``window`` steps and one episode. What fits in one window is read once.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ambient_jax.data import chunk
 from ambient_jax.data.sources import Prepared
 
 # TFRecord shards that are open at once: their episodes take turns.
-_INTERLEAVE = 16
+INTERLEAVE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +34,10 @@ class Window:
     """Steps of some whole episodes, and the order in which their chunks come.
 
     Attributes:
-      steps: "action" [N, D] and "observation/<name>" [N, d], normalised.
+      steps: [N, ...] each, see ``sources.Prepared.read_all``.
       start, end: [N], positions of each step's episode.
       episode: [N], its id.
-      order: a permutation of the N positions.
+      order: positions of the chunks, in the order in which they come.
     """
 
     steps: dict[str, np.ndarray]
@@ -65,14 +67,14 @@ def permutation(size: int, *key: int) -> np.ndarray:
 
 
 class ChunkStream:
-    """Chunks of source k that belong to one host, for ever.
+    """Chunks of one unit in one lane, for ever.
 
-    Episodes are dealt to hosts so that all hosts together read each one once an epoch. With
-    array_record, host h has the episodes h, h + process_count...; with TFRecord it has a range of
-    consecutive ones, so that it reads few shards, each of them in order.
+    With array_record, lane l has the episodes l, l + lanes...; with TFRecord it has a range of
+    consecutive ones, so that it reads few shards, each of them in order. Of fewer episodes than
+    lanes each lane has every lanes-th step.
 
     Attributes:
-      size: chunks of this host in an epoch.
+      size: chunks in an epoch of this lane.
       taken: chunks taken so far; set it to move.
     """
 
@@ -83,27 +85,50 @@ class ChunkStream:
         *,
         window: int,
         seed: int,
-        process_index: int,
-        process_count: int,
+        lane: int = 0,
+        lanes: int = 1,
         executor: futures.Executor,
+        unit: int | None = None,
+        keep: np.ndarray | None = None,
+        interleave: int = INTERLEAVE,
     ):
-        self._prepared, self._k = prepared, k
-        self._window_size = window
-        self._key = (seed % 2**64, k, process_index)
+        """Opens nothing yet.
+
+        Args:
+          prepared: the sources.
+          k: number of the source.
+          window: steps that are shuffled among each other.
+          seed: of the run.
+          lane, lanes: this lane, and how many there are.
+          executor: reads ahead.
+          unit: number of the unit; by default k.
+          keep: [N] bool, the steps of the source that belong to the unit; None for all.
+          interleave: TFRecord shards that are open at once.
+
+        Raises:
+          ValueError: fewer steps than lanes.
+        """
+        self._prepared, self._k, self._keep = prepared, k, keep
+        self._window_size, self._interleave = window, interleave
+        self._key = (seed % 2**64, k if unit is None else unit, lane)
         name = prepared.names[k]
         self._dataset = prepared.datasets[name]
         self._lengths = prepared.statistics[name].lengths
-        parts = host_episodes(
-            self._lengths, self._dataset.file_format, name, process_index, process_count
-        )
-        if self._dataset.file_format == "tfrecord":
+        self._first = np.cumsum(self._lengths) - self._lengths
+        file_format = self._dataset.file_format
+        parts, self._keep = deal(self._lengths, keep, file_format, name, lane, lanes)
+        self._counts = self._lengths
+        if self._keep is not None:
+            total = np.append(0, np.cumsum(self._keep))
+            self._counts = total[self._first + self._lengths] - total[self._first]
+        if file_format == "tfrecord":
             ends = np.cumsum(self._dataset.shard_lengths)
             shards = np.searchsorted(ends, parts, side="right")
             self._runs = np.split(parts, np.flatnonzero(np.diff(shards)) + 1)
         else:
             self._runs = [parts]
-        self.size = int(self._lengths[parts].sum())
-        self._resident = self.size <= window
+        self.size = int(self._counts[parts].sum())
+        self._resident = int(self._lengths[parts].sum()) <= window
         self._executor = executor
         self._loading = threading.Lock()
         self._open: dict[int, tuple[Iterator[Any], int]] = {}
@@ -136,17 +161,26 @@ class ChunkStream:
             if self._position == len(self._window.order):
                 self._window = None
 
-    def _enter(self):
+    def read_ahead(self) -> None:
+        """Begins to read what ``take`` will need first."""
+        here, _ = self._place()
+        self._ahead = here, self._executor.submit(self._load, *here)
+
+    def _place(self):
         epoch, offset = divmod(self._taken, self.size)
         begins = self._plan(epoch).begins
         number = int(np.searchsorted(begins, offset, side="right")) - 1
-        here = (epoch, number)
+        return (epoch, number), offset - int(begins[number])
+
+    def _enter(self):
+        here, self._position = self._place()
+        epoch, number = here
         if self._ahead is not None and self._ahead[0] == here:
             self._window = self._ahead[1].result()
         else:
             self._window = self._load(*here)
-        self._position = offset - int(begins[number])
-        after = (epoch, number + 1) if number + 1 < len(begins) else (epoch + 1, 0)
+        last = number + 1 == len(self._plan(epoch).begins)
+        after = (epoch + 1, 0) if last else (epoch, number + 1)
         self._ahead = after, self._executor.submit(self._load, *after)
 
     def _make_plan(self, epoch):
@@ -154,11 +188,12 @@ class ChunkStream:
             episodes = self._interleaved(epoch)
         else:
             episodes = self._runs[0][permutation(len(self._runs[0]), *self._key, epoch)]
-        lengths = self._lengths[episodes]
-        begins = np.cumsum(lengths) - lengths
+        lengths, counts = self._lengths[episodes], self._counts[episodes]
+        reads = np.cumsum(lengths) - lengths
+        begins = np.cumsum(counts) - counts
         # Another phase each epoch: else one TFRecord shard would always give the same windows.
         phase = 0 if self._resident else int(permutation(self._window_size, *self._key, epoch)[0])
-        edges = np.flatnonzero(np.diff((begins + phase) // self._window_size, prepend=-1))
+        edges = np.flatnonzero(np.diff((reads + phase) // self._window_size, prepend=-1))
         return _Plan(episodes, np.append(edges, len(episodes)), begins[edges])
 
     def _interleaved(self, epoch):
@@ -167,7 +202,7 @@ class ChunkStream:
         runs = [self._runs[i] for i in slots]
         within = np.concatenate([np.arange(len(r)) for r in runs])
         slot = np.repeat(np.arange(len(runs)), [len(r) for r in runs])
-        return np.concatenate(runs)[np.lexsort((slot, within, slot // _INTERLEAVE))]
+        return np.concatenate(runs)[np.lexsort((slot, within, slot // self._interleave))]
 
     def _load(self, epoch: int, number: int) -> Window:
         with self._loading:
@@ -178,18 +213,21 @@ class ChunkStream:
                 unshuffled = self._read(plan.episodes[plan.edges[number] : plan.edges[number + 1]])
         # The 1 keeps this key apart from that of the episodes' order.
         order = permutation(len(unshuffled.order), *self._key, epoch, number, 1)
-        return dataclasses.replace(unshuffled, order=order)
+        return dataclasses.replace(unshuffled, order=unshuffled.order[order])
 
     @functools.cached_property
     def _everything(self):
         return self._read(np.concatenate(self._runs))
 
     def _read(self, episodes) -> Window:
-        parts, ids = [], []
+        parts, ids, kept = [], [], []
         for position in episodes.tolist():
             index, raw = self._episode(position)
-            parts.append(self._prepared.read(self._k, index, raw))
+            parts.append(self._prepared.read_all(self._k, index, raw))
             ids.append(index)
+            if self._keep is not None:
+                first = self._first[position]
+                kept.append(self._keep[first : first + self._lengths[position]])
         steps = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
         lengths = np.asarray([len(p[chunk.ACTION]) for p in parts])
         ends = np.cumsum(lengths)
@@ -198,7 +236,7 @@ class ChunkStream:
             np.repeat(ends - lengths, lengths),
             np.repeat(ends, lengths),
             np.repeat(np.asarray(ids, np.int32), lengths),
-            np.arange(ends[-1]),
+            np.flatnonzero(np.concatenate(kept)) if kept else np.arange(ends[-1]),
         )
 
     def _episode(self, position):
@@ -216,21 +254,44 @@ class ChunkStream:
         return found
 
 
-def host_episodes(
-    lengths: np.ndarray, file_format: str, name: str, process_index: int, process_count: int
-) -> np.ndarray:
-    """Positions of the episodes that one host reads; hosts are disjoint and together complete.
+def deal(
+    lengths: np.ndarray,
+    keep: np.ndarray | None,
+    file_format: str,
+    name: str,
+    lane: int,
+    lanes: int,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions of the episodes that one lane reads, and which steps of the source it takes.
+
+    Lanes are disjoint and together complete.
+
+    Args:
+      lengths: steps of each episode.
+      keep: [N] bool of all steps, None for all.
+      file_format, name: of the source.
+      lane, lanes: this lane, and how many there are.
 
     Raises:
-      ValueError: the source has fewer (not empty) episodes than there are hosts.
+      ValueError: the source has fewer steps than there are lanes.
     """
-    filled = np.flatnonzero(lengths)
-    if len(filled) < process_count:
-        raise ValueError(
-            f"source {name!r} has {len(filled)} episodes for {process_count} hosts: stream it from "
-            "fewer hosts, or set config.data.placement to 'device'"
-        )
+    counts = lengths
+    if keep is not None:
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        counts = np.bincount(owner[keep], minlength=len(lengths))
+    filled = np.flatnonzero(counts)
+    if len(filled) < lanes:
+        taken = np.arange(lengths.sum()) if keep is None else np.flatnonzero(keep)
+        if len(taken) < lanes:
+            raise ValueError(
+                f"source {name!r} has {len(taken)} steps for {lanes} lanes: set config.data.lanes "
+                "to fewer, run on fewer hosts, or set config.data.placement to 'device'"
+            )
+        keep = np.zeros(lengths.sum(), bool)
+        keep[taken[lane::lanes]] = True
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        return np.unique(owner[keep]), keep
     if file_format == "tfrecord":
-        first, last = (len(filled) * (process_index + i) // process_count for i in (0, 1))
-        return filled[first:last]
-    return filled[process_index::process_count]
+        first, last = (len(filled) * (lane + i) // lanes for i in (0, 1))
+        return filled[first:last], keep
+    return filled[lane::lanes], keep

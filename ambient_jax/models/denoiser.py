@@ -48,7 +48,15 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
-        return self.backbone(x_t, sigma, self.encoder(observation))
+        return self.decode(x_t, sigma, self.encode(observation))
+
+    def encode(self, observation: Mapping[str, jax.Array]) -> jax.Array:
+        """The condition [B, C], which a solver works out once for all its steps."""
+        return self.encoder(observation)
+
+    def decode(self, x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
+        """The prediction [B, H, D] for a condition."""
+        return self.backbone(x_t, sigma, condition)
 
 
 def build_denoiser(config: Mapping[str, Any]) -> Denoiser:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,13 @@ from ambient_jax import _checks, schedules
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.policy import solvers
 
+if TYPE_CHECKING:  # it needs the readers of data sets, which a plain policy does not
+    from ambient_jax.policy.form import FormOfSource
+
 Array = jax.Array
 Observation = Mapping[str, Any]
 _PREFIX = "observation/"
+_WITHOUT_HISTORY = ("instruction",)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class Policy:
       history: T, observations up to the present.
       schedule, prediction: as in training.
       solver, steps, clip, eta: see ``solvers.solve``.
+      form: what policies of the common form (``data.open_x``) see and do beyond that; None else.
     """
 
     model: Any
@@ -53,6 +58,7 @@ class Policy:
     steps: int = 20
     clip: float | None = None
     eta: float = 0.0
+    form: FormOfSource | None = None
 
     def __post_init__(self):
         _checks.one_of("solver", self.solver, solvers.SOLVERS)
@@ -85,10 +91,17 @@ class Policy:
         assets = checkpoint.load_policy_assets(path)
         config = assets["config"]
         normalizer = Normalizer.from_json(assets["statistics"])
-        if normalizer.sources:
-            normalizer = normalizer.for_source(source or _clean_source(config, path))
-        elif source is not None:
+        form = None
+        if source is not None:
             _checks.one_of("source", source, config.data.sources)
+        if normalizer.sources or assets.get("masks"):
+            source = source or _clean_source(config, path)
+        if normalizer.sources:
+            normalizer = normalizer.for_source(source)
+        if assets.get("masks"):
+            from ambient_jax.policy.form import form_of_source
+
+            form = form_of_source(config, assets["masks"][source])
         schedule = config.schedule.to_dict()
         stored = {k: config.policy.get(k) for k in ("solver", "steps", "clip")}
         return cls(
@@ -99,6 +112,7 @@ class Policy:
             history=config.data.history,
             schedule=schedules.get(schedule.pop("name"), **schedule),
             prediction=config.objective.prediction,
+            form=form,
             **{**stored, **options},
         )
 
@@ -115,7 +129,10 @@ class Policy:
         """Draws one action chunk for each observation history.
 
         Args:
-          observation: {name: [B, T, d]}, oldest first, data units.
+          observation: {name: [B, T, d]}, oldest first, data units. In the common form also
+            "image_<camera>" uint8 [B, T, h, w, 3] of the configured size, where a camera may be
+            missing in some rows (its "_mask" [B, T]) or in all (left out), and "instruction", B
+            texts or as the encoder takes them; a state may have the robot's own width.
           key: PRNG key, from which row i takes ``fold_in(key, i)``, or [B] keys of the rows. A
             row's chunk depends on its own observation and key, not on the rows beside it.
 
@@ -138,16 +155,19 @@ class Policy:
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
         """The observations as float32 of shape [B, *between, d] each; see ``__call__``."""
+        form = self.form
+        known = (*self.dims, *(form.shapes if form else ()))
         for name in observation:
-            _checks.one_of("observation", name, self.dims)
+            _checks.one_of("observation", name, known)
         checked, batch = {}, None
         for name, d in self.dims.items():
             if name not in observation:
                 raise ValueError(
-                    f"observation {name!r} is missing, expected {', '.join(self.dims)}; came "
+                    f"observation {name!r} is missing, expected {', '.join(known)}; came "
                     f"{', '.join(observation) or 'nothing'}"
                 )
             value = np.asarray(observation[name], np.float32)
+            value = form.widened(name, value, d) if form else value
             batch = value.shape[:1] if batch is None else batch
             if value.ndim != len(between) + 2 or value.shape != (*batch, *between, d):
                 want = ", ".join(map(str, (*(batch or ("B",)), *between, d)))
@@ -160,7 +180,7 @@ class Policy:
                     f"{value[np.argmax(bad)].tolist()}"
                 )
             checked[name] = value
-        return checked
+        return form.check(observation, checked, between) if form else checked
 
     def chunk(self, params: Any, observation: Observation, keys: Array) -> Array:
         """``__call__`` as a pure function, without checks: for use inside other jitted code."""
@@ -173,6 +193,7 @@ class Policy:
             schedule=self.schedule,
             prediction=self.prediction,
             clip=self.clip,
+            mask=self.form and jnp.asarray(self.form.dims),
             eta=self.eta,
         )
         return self.normalizer.unnormalize("action", actions)
@@ -180,13 +201,19 @@ class Policy:
     def denoiser(self, params: Any, observation: Observation) -> Callable[[Array, Array], Array]:
         """``denoise(x_t, sigma)`` of ``solvers.solve`` for observations in data units."""
         normalised = {
-            name: self.normalizer.normalize(_PREFIX + name, value)
+            name: self.normalizer.normalize(_PREFIX + name, value) if name in self.dims else value
             for name, value in observation.items()
         }
+        if self.form:
+            normalised = self.form.augmentation.evaluation(normalised)
+        variables, decode = {"params": params}, self.model.apply
+        if hasattr(self.model, "encode"):  # images are looked at once, not at every step
+            normalised = self.model.apply(variables, normalised, method="encode")
+            decode = functools.partial(self.model.apply, method="decode")
 
         def denoise(x_t, sigma):
             sigma = jnp.broadcast_to(sigma, len(x_t)).astype(x_t.dtype)
-            return self.model.apply({"params": params}, x_t, sigma, normalised)
+            return decode(variables, x_t, sigma, normalised)
 
         return denoise
 
@@ -242,18 +269,26 @@ class RecedingHorizon:
         count = len(next(iter(newest.values())))
         if not self._history:
             self._fresh = np.ones(count, bool)
-            shape = (1, self.policy.history, 1)
-            self._history = {name: np.tile(v[:, None], shape) for name, v in newest.items()}
+            self._history = {name: self._filled(name, v) for name, v in newest.items()}
         elif count != len(self._fresh):
             raise ValueError(
                 f"observations of {count} environments came, expected {len(self._fresh)} as "
                 "before: use another RecedingHorizon, or reset() all first"
             )
         for name, value in newest.items():
+            filled = self._filled(name, value)
+            if name in _WITHOUT_HISTORY:
+                self._history[name] = filled
+                continue
             moved = np.concatenate([self._history[name][:, 1:], value[:, None]], axis=1)
-            filled = np.broadcast_to(value[:, None], moved.shape)
-            self._history[name] = np.where(self._fresh[:, None, None], filled, moved)
+            fresh = self._fresh.reshape(-1, *(1,) * (moved.ndim - 1))
+            self._history[name] = np.where(fresh, filled, moved)
         self._fresh[:] = False
+
+    def _filled(self, name, value):
+        if name in _WITHOUT_HISTORY:
+            return value
+        return np.repeat(value[:, None], self.policy.history, axis=1)
 
     def plan(self, key: Array) -> np.ndarray:
         """The next actions [N, execute, D] of every environment, data units.

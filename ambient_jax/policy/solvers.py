@@ -66,6 +66,7 @@ def solve(
     schedule: schedules.Schedule = _VP,
     prediction: str = "eps",
     clip: float | None = None,
+    mask: Array | None = None,
     eta: float = 0.0,
     trace: bool = False,
 ) -> Array | tuple[Array, Array]:
@@ -82,6 +83,8 @@ def solve(
       prediction: "x0", "eps", "v" or "velocity".
       clip: bound > 0 on |x0_hat|, for data normalised to [-1, 1]; None = no bound. The noise that
         is left is computed from the clipped value.
+      mask: [D] bool, False for dimensions that training masked out: there x0_hat is 0, the padding
+        of the data, whatever the network says.
       eta: of ddim, in [0, 1].
       trace: also return what the samples were thought to be on the way.
 
@@ -109,9 +112,10 @@ def solve(
         value = denoise(x, sigma)
         common = dict(source=prediction, schedule=_VP)
         x0 = targets.convert(value, x, sigma, target="x0", **common)
-        if clip is None:
+        if clip is None and mask is None:
             return x0, targets.convert(value, x, sigma, target="eps", **common)
-        x0 = jnp.clip(x0, -clip, clip)
+        x0 = x0 if clip is None else jnp.clip(x0, -clip, clip)
+        x0 = x0 if mask is None else jnp.where(mask, x0, 0)
         return x0, targets.convert(x0, x, sigma, source="x0", target="eps", schedule=_VP)
 
     grid = levels(schedule, steps)

@@ -217,6 +217,7 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
     return {
         "config": ml_collections.ConfigDict(assets["config"]),
         "statistics": assets["statistics"],
+        "masks": assets.get("masks", {}),
         "params": params,
         "step": step,
     }
@@ -257,13 +258,18 @@ def fine_tune(params: Any, path: str | os.PathLike) -> Any:
 
 
 def make_assets(
-    config: ml_collections.ConfigDict, statistics: str, data: dict[str, str] | None = None
+    config: ml_collections.ConfigDict,
+    statistics: str,
+    data: dict[str, str] | None = None,
+    masks: dict[str, dict[str, list[bool]]] | None = None,
 ) -> dict:
-    """The JSON saved with every checkpoint; ``data`` are fingerprints of the sources."""
+    """The JSON saved with every checkpoint; ``data`` are fingerprints of the sources, ``masks`` the
+    dimensions of "action" and "state" that each has (``sources.Prepared.masks``)."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,
         "data": data or {},
+        "masks": masks or {},
         "version": __version__,
         "git_revision": git_revision(),
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
 from ml_collections import config_dict
 
@@ -20,6 +23,7 @@ def default() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.root = ""  # folder that relative source paths start from
     config.data.sources = ml_collections.ConfigDict()  # name -> source(...)
+    config.data.bounds = ""  # bounds file of the corrupt sources that name none of their own
     config.data.history = 2  # T: observations up to the present
     config.data.horizon = 16  # H: actions from the present on
     config.data.padding = "mask"  # actions past an episode's end: mask them, or hold the last one
@@ -29,8 +33,48 @@ def default() -> ml_collections.ConfigDict:
     config.data.normalize_per = "mixture"  # one statistic for all sources, or one per "source"
     config.data.placement = "device"  # device: all data in its memory; stream: from disk
     config.data.order = "noise_first"  # or data_first, with importance weights (device only)
-    config.data.shuffle_window = 10_000  # chunks a source, when streaming
-    config.data.prefetch = 4  # batches, when streaming
+    # When streaming:
+    config.data.shuffle_window = 10_000  # steps of a source that are shuffled among each other
+    # Bounds the memory of all windows of a lane, which get smaller where they would not fit: GiB.
+    config.data.shuffle_memory = config_dict.placeholder(float)
+    # Parts that data are dealt in: a run resumes on any number of hosts that divides it. None: as
+    # many as hosts.
+    config.data.lanes = config_dict.placeholder(int)
+    config.data.prefetch = 4  # batches
+
+    # The common form of sources that say what they are (source(open_x=...)); see
+    # data.open_x.dataset.CommonForm and its table of problems.
+    config.data.open_x = ml_collections.ConfigDict()
+    config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: each its own
+    config.data.open_x.rotation = "rpy"  # of the action: rpy, rotvec, quat, rot6d
+    config.data.open_x.cameras = ()  # of primary, secondary, wrist
+    config.data.open_x.image_size = (224, 224)  # height, width
+    config.data.open_x.instruction_bytes = 0  # of instructions as text; 0: none
+    config.data.open_x.embeddings = ""  # .npz file of instruction embeddings, in place of bytes
+    config.data.open_x.action_width = 7  # actions and states are padded to these, and masked
+    config.data.open_x.state_width = 8  # 0: no states
+    config.data.open_x.quality = ()  # labels carried into the batch
+    config.data.open_x.workers = 1  # processes of a host that decode images
+    config.data.open_x.on_problem = ml_collections.ConfigDict(
+        {
+            "version": "raise",
+            "rate": "keep",
+            "shard": "raise",
+            "episode": "raise",
+            "image": "raise",
+            "camera": "keep",
+            "instruction": "keep",
+        }
+    )
+
+    # Of camera images, on the device, see data.augment.Augmentation.
+    config.augmentation = ml_collections.ConfigDict()
+    config.augmentation.crop = config_dict.placeholder(tuple)  # (height, width)
+    config.augmentation.resized_crop = config_dict.placeholder(float)  # least share of the area
+    config.augmentation.brightness = 0.0
+    config.augmentation.contrast = 0.0
+    config.augmentation.saturation = 0.0
+    config.augmentation.hue = 0.0
 
     config.law = ml_collections.ConfigDict({"name": "ambient"})  # mixing.LAWS and its options
     config.schedule = ml_collections.ConfigDict({"name": "vp"})  # schedules.SCHEDULES and options
@@ -81,15 +125,18 @@ def source(
     sigma_min: float = 0.0,
     sigma_max: float | None = None,
     bounds: str = "",
+    open_x: str | Mapping[str, Any] = "",
 ) -> ml_collections.ConfigDict:
     """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds, which
-    are one pair or, for each of its steps, in a bounds file (``data.bounds``)."""
+    are one pair or, for each of its steps, in a bounds file (``data.bounds``). ``open_x`` says how
+    it becomes the common form: a row of the registry, or the lines of a spec (``open_x.spec``)."""
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     )
     fields.sigma_max = config_dict.placeholder(float)
     fields.sigma_max = sigma_max
     fields.bounds = bounds
+    fields.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
     return fields
 
 

@@ -9,6 +9,7 @@ import pathlib
 import ml_collections
 
 from ambient_jax.data import sources
+from ambient_jax.train import config as config_lib
 
 # Sections that may differ from the checkpoint's when a run resumes: they do not touch the training.
 _FREE = ("name", "policy", "task")
@@ -22,6 +23,19 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     os.replace(temporary, workdir / "config.json")
 
 
+def write_problems(prepared: sources.Prepared, workdir: pathlib.Path) -> None:
+    """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
+    found = {
+        name: sources.problems_of(dataset, prepared.statistics[name])
+        for name, dataset in prepared.datasets.items()
+        if prepared.form
+    }
+    found = {name: problems for name, problems in found.items() if problems}
+    if found:
+        text = json.dumps(found, indent=2)
+        (workdir / "data_problems.json").write_text(text + "\n", encoding="utf-8")
+
+
 def flat(tree: dict, prefix: str = "") -> dict:
     """A config's fields by dotted name, as JSON would give them back."""
     if not isinstance(tree, dict):
@@ -32,19 +46,21 @@ def flat(tree: dict, prefix: str = "") -> dict:
 def differences(one: dict, other: dict) -> dict[str, tuple]:
     """Dotted names that differ where the training is concerned, with both values.
 
-    A field that is missing is one that is None or "": a version that adds an option resumes the
+    A field that is missing is one that has its default: a version that adds an option resumes the
     runs of those before it.
     """
+    defaults = flat(config_lib.default().to_dict())
     one, other = flat(one), flat(json.loads(json.dumps(other)))
     return {
         name: (one.get(name), other.get(name))
         for name in sorted(one.keys() | other.keys())
-        if _value(one, name) != _value(other, name) and name.split(".")[0] not in _FREE
+        if name.split(".")[0] not in _FREE
+        and _value(one, name, defaults) != _value(other, name, defaults)
     }
 
 
-def _value(fields, name):
-    value = fields.get(name)
+def _value(fields, name, defaults):
+    value = fields.get(name, defaults.get(name))
     return None if value == "" else value
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ambient_jax import corruption, losses, schedules
-from ambient_jax.data import noise_first
+from ambient_jax.data import augment, noise_first
 from ambient_jax.train import state as state_lib
 
 LOSSES = ("denoising", "ambient")
@@ -64,23 +64,33 @@ def without_masked(batch: Batch, keep: jax.Array) -> Batch:
     Masking the loss is not enough: inf times the zero gradient of a masked row is NaN in every
     parameter of the network.
     """
-    clear = lambda a: jnp.where(jnp.expand_dims(keep, range(1, a.ndim)), a, 0)  # noqa: E731
+    zero = lambda a: jnp.zeros((), a.dtype)  # noqa: E731
+    clear = lambda a: jnp.where(jnp.expand_dims(keep, range(1, a.ndim)), a, zero(a))  # noqa: E731
     action = clear(batch["action"])
-    action = jnp.where(batch["mask"][..., None] | jnp.isfinite(action), action, 0)
+    action = jnp.where(entries(batch) | jnp.isfinite(action), action, 0)
     return {**batch, "action": action, "observation": jax.tree.map(clear, batch["observation"])}
+
+
+def entries(batch: Batch) -> jax.Array:
+    """Which numbers of the actions count: not past the end, nor of dimensions that the source's
+    robot lacks (``dims`` [B, D], where the batch has it). [B, H, D]"""
+    mask = jnp.broadcast_to(batch["mask"][..., None], batch["action"].shape)
+    return mask & batch["dims"][:, None] if "dims" in batch else mask
 
 
 def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable:
     """Loss sums of a batch: ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))``.
 
-    The batch has observation {name: [B, T, d]}, action x0 [B, H, D] (normalised), mask [B, H],
-    sigma, sigma_min, sigma_max, source [B] and id [B, 3]; optionally weight [B] (data first).
+    The batch has observation {name: [B, T, d]} or as the model takes it, action x0 [B, H, D]
+    (normalised), mask [B, H], sigma, sigma_min, sigma_max, source [B] and id [B, 3]; optionally
+    dims [B, D] (see ``entries``) and weight [B] (data first).
     ``apply(params, x_t, sigma, observation)`` sees x_t scaled as variance preserving, whatever the
     schedule, so that its inputs keep unit size.
     """
 
     def loss(params, batch, keys, noise_key):
-        bounds = batch["sigma_min"], batch["sigma_max"], batch["mask"]
+        mask = entries(batch) if "dims" in batch else batch["mask"]
+        bounds = batch["sigma_min"], batch["sigma_max"], mask
         keep = losses.batch_counts(batch["sigma"], *bounds)
         batch = without_masked(batch, keep)
         start, z, x_t = noised(objective, batch, keys, noise_key)
@@ -106,6 +116,7 @@ def make_train_step(
     *,
     ema_limit: float = 0.999,
     accumulation: int = 1,
+    augmentation: augment.Augmentation | None = None,
     axis_name: str | None = None,
 ) -> Callable[[state_lib.TrainState, Batch, jax.Array], state_lib.TrainState]:
     """Builds ``train_step(state, batch, rng) -> state``.
@@ -117,6 +128,7 @@ def make_train_step(
       ema_limit: largest decay of the parameters' moving average.
       accumulation: number of micro-batches whose gradients are summed before the update; the result
         is that of the whole batch, in 1/accumulation of the memory.
+      augmentation: of the cameras' images; drawn anew at each step, for each row and camera.
       axis_name: mapped axis to sum gradients and counts over (None: one device).
 
     Returns:
@@ -146,6 +158,10 @@ def make_train_step(
         first = jax.lax.axis_index(axis_name) * size if axis_name else 0
         keys = noise_first.row_keys(step_key, state.step, first + jnp.arange(size))
         sources = state.sums.source_loss.shape[0]
+        if augmentation:
+            key = jax.random.fold_in(noise_first.stream_key(rng, "augmentation"), state.step)
+            rows = first + jnp.arange(size)
+            batch = {**batch, "observation": augmentation.batch(key, batch["observation"], rows)}
 
         if accumulation == 1:
             grads, parts = sums_of(state.params, batch, keys, noise_key, sources)

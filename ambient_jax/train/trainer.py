@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, pipeline, sources
+from ambient_jax.data import augment, device, pipeline, sources
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import checkpoint, loop, metrics, parallel, runs
 from ambient_jax.train import config as config_lib
@@ -62,7 +62,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
 
     if jax.process_index() == 0:
         runs.write_config(config, workdir)
-    assets = checkpoint.make_assets(config, prepared.normalizer.to_json(), prepared.fingerprints)
+        runs.write_problems(prepared, workdir)
+    statistics, marks = prepared.normalizer.to_json(), prepared.fingerprints
+    assets = checkpoint.make_assets(config, statistics, marks, prepared.masks)
     if config.data.placement == "device":
         resident = device.load_device_data(prepared)
         mixing.check_law(parts.law, resident.sources)  # of a bounds file's units, too
@@ -81,15 +83,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             batch_size=config.train.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            lanes=config.data.lanes or (position and position[0]["of"]["lanes"]),
             put=parallel.shard,
         )
-        if position is not None:
-            if len(position) != jax.process_count():
-                raise ValueError(
-                    f"workdir {workdir} was trained by {len(position)} hosts, this run has "
-                    f"{jax.process_count()}: resume a stream on as many hosts"
-                )
-            batches.set_state(position[jax.process_index()])
+        if position is not None:  # of each host that trained; there may be another number now
+            batches.set_state(pipeline.merge(position))
         where = lambda: _all_hosts(batches.get_state())  # noqa: E731
 
     writer = metrics.Writer(workdir, start) if jax.process_index() == 0 else None
@@ -152,19 +150,22 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     prepared = sources.prepare(config.data, law)
     model = build_denoiser(config.model)
     optimizer = state_lib.make_optimizer(config.train)
+    augmentation = augment.Augmentation(**config.augmentation)
     train_step = step_lib.make_train_step(
         objective,
         lambda params, *inputs: model.apply({"params": params}, *inputs),
         optimizer,
         ema_limit=config.train.ema,
         accumulation=config.train.accumulation,
+        augmentation=augmentation,
         axis_name=axis_name,
     )
 
     def create(key):
-        history, horizon = config.data.history, config.data.horizon
-        observation = {n: jnp.zeros((1, history, d)) for n, d in prepared.observation_dims.items()}
-        chunk = jnp.zeros((1, horizon, prepared.action_dim))
+        shapes = prepared.observation_shapes
+        observation = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in shapes.items()}
+        observation = augmentation.evaluation(observation)
+        chunk = jnp.zeros((1, config.data.horizon, prepared.action_dim))
         variables = model.init(key, chunk, jnp.zeros(1), observation)
         return state_lib.create(variables["params"], optimizer, len(prepared.names))
 

@@ -2,9 +2,22 @@
 
     python -m experiments.open_x --config=experiments/open_x/config.py:demo
 
-demo    maze: 100 plans of a convex planner (clean) and 5000 of RRT (corrupt), ambient diffusion
-debug   the same on a few plans and steps, in under a minute
-rlds    a template for your own RLDS folders: set data.root and data.sources
+demo             maze: 100 plans of a convex planner (clean) and 5000 of RRT (corrupt), ambient
+                 diffusion
+demo_debug       the same on a few plans and steps, in under a minute
+rtx, magic_soup, magic_soup_plus, wide
+                 mixtures of 11, 25, 27 and 50 Open-X data sets, images and instructions; give
+                 --config.data.root, where each lies in a folder of its TFDS name
+debug            all 75 data sets of the registry, as small fixtures that the run makes
+rlds             a template for your own RLDS folders: set data.root and data.sources
+
+Options follow the name, as in magic_soup,size=large,clean=bridge_orig+bc_z:
+
+size=            small, base (default) or large, see SIZES
+clean=           names, joined by +, of the mixture's data sets that are to be learned as they are;
+                 the others are corrupt: choose their sigma_min by data.bounds (a file that
+                 experiments.annotate makes), each one's own field, or sigma_min=
+sigma_min=       of corrupt data sets, until something better is known (0.2)
 """
 
 import ml_collections
@@ -15,10 +28,22 @@ from ambient_jax.train import config as train_config
 
 def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    _checks.one_of("config variant", variant, VARIANTS)
+    name, *given = variant.split(",")
+    _checks.one_of("config variant", name, VARIANTS)
+    options = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        known = _OPTIONS if name in (*_MIXTURES, "debug") else ()
+        if not equals or key not in known:
+            raise ValueError(
+                f"config variant {variant!r}: option {text!r}, expected one of "
+                f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
+                f"{_checks.nearest(key, known)}"
+            )
+        options[key] = value
     config = train_config.default()
-    config.name = variant
-    VARIANTS[variant](config)
+    config.name = variant.replace(",", "_").replace("=", "-")
+    VARIANTS[name](config, **options)
     return config
 
 
@@ -50,7 +75,7 @@ def _demo(config):
     )
 
 
-def _debug(config):
+def _demo_debug(config):
     _demo(config)
     config.data.root = "runs/data/maze_debug"
     config.model.features = (8, 16)
@@ -66,4 +91,109 @@ def _rlds(config):
     config.train.batch_size = 256
 
 
-VARIANTS = {"demo": _demo, "debug": _debug, "rlds": _rlds}
+SIZES = {
+    # U-Net features, ResNet widths, instruction width, condition width
+    "debug": ((8, 16), (8, 8), 16, 16),
+    "small": ((64, 128, 256), (32, 64, 128, 256), 64, 256),
+    "base": ((128, 256, 512), (64, 128, 256, 512), 128, 512),
+    "large": ((256, 512, 1024), (64, 128, 256, 512), 256, 1024),
+}
+
+
+def _open_x(config, size):
+    """What all mixtures have in common: cameras, instructions, proprioception, and a model."""
+    _checks.one_of("size", size, SIZES)
+    data, form = config.data, config.data.open_x
+    data.placement = "stream"
+    data.shuffle_memory = 8.0
+    data.normalization = "gaussian"
+    data.normalize_per = "source"
+    form.hz = 5.0
+    form.cameras = ("primary", "wrist")
+    form.instruction_bytes = 128
+    config.augmentation.resized_crop = 0.8
+    config.augmentation.brightness = config.augmentation.contrast = 0.1
+    config.augmentation.saturation = 0.1
+    config.augmentation.hue = 0.03
+    features, widths, language, width = SIZES[size]
+    dtype = "float32" if size == "debug" else "bfloat16"
+    config.model = ml_collections.ConfigDict({"name": "unet", "features": features, "dtype": dtype})
+    config.model.encoder = {
+        "name": "multimodal",
+        "width": width,
+        "vision": {"widths": widths, "group_size": min(16, widths[0])},
+        "language": {"width": language},
+    }
+    config.objective.prediction = "v"
+    config.train.steps = 300_000
+    config.train.batch_size = 256
+    config.train.learning_rate = 3e-4
+    config.train.warmup = 2000
+    config.train.ema = 0.9999
+    config.train.checkpoint_every = 5000
+    config.train.keep_every = 50_000
+
+
+def _mixture(name):
+    def variant(config, size="base", clean="", sigma_min="0.2"):
+        # The readers of data sets stay out of a config that has none of them.
+        from ambient_jax.data.open_x import registry
+
+        _open_x(config, size)
+        if name == "wide":
+            config.data.open_x.action_width = 8
+        clean = [n for n in clean.split("+") if n]
+        _add(config, registry.mixture(name), clean, float(sigma_min))
+
+    return variant
+
+
+def _add(config, weights, clean, sigma_min):
+    from ambient_jax.data.open_x import registry
+
+    for name in clean:
+        _checks.one_of("clean", name, weights)
+    for name, weight in weights.items():
+        path = registry.get(name).tfds or name
+        corrupt = clean and name not in clean
+        bounds = dict(sigma_min=sigma_min) if corrupt else {}
+        role = "corrupt" if corrupt else "clean"
+        config.data.sources[name] = train_config.source(
+            path, role, weight=weight, open_x=name, **bounds
+        )
+
+
+def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
+    from ambient_jax.data.open_x import fixtures, registry
+
+    _open_x(config, size)
+    config.data.root = "runs/data/open_x_fixtures"
+    config.data.shuffle_memory = 0.25
+    config.data.history, config.data.horizon = 1, 4
+    form = config.data.open_x
+    form.action_width, form.state_width = 16, 14
+    form.cameras = ("primary", "secondary", "wrist")
+    form.image_size = (32, 32)
+    form.quality = ("success",)
+    _add(config, dict.fromkeys(registry.data_sets(), 1.0), clean.split("+"), float(sigma_min))
+    for name, source in config.data.sources.items():
+        source.path = fixtures.folder(name)
+    config.train.steps = 100
+    config.train.batch_size = 128
+    config.train.warmup = 10
+    config.train.log_every = 10
+    config.train.checkpoint_every = 50
+    config.train.keep_every = None
+    config.policy.steps, config.policy.execute = 5, 4
+    config.task = ml_collections.ConfigDict({"name": "open_x_fixtures"})
+
+
+_OPTIONS = ("size", "clean", "sigma_min")
+_MIXTURES = ("rtx", "magic_soup", "magic_soup_plus", "wide")
+VARIANTS = {
+    "demo": _demo,
+    "demo_debug": _demo_debug,
+    **{name: _mixture(name) for name in _MIXTURES},
+    "debug": _debug,
+    "rlds": _rlds,
+}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, device, rlds, sources
+from ambient_jax.data import bounds, device, pipeline, rlds, sources, units
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import sweep
 
@@ -108,10 +108,6 @@ def test_what_cannot_be_joined_is_refused(toy_data, tmp_path):
     clean.data.sources.good.bounds = path
     with pytest.raises(ValueError, match="good has a bounds file and the role 'clean'"):
         sources.prepare(clean.data, LAW)
-    streamed = section(toy_data, bounds=path)
-    streamed.data.placement = "stream"
-    with pytest.raises(ValueError, match="placement is 'stream', expected 'device'"):
-        sources.prepare(streamed.data, LAW)
     with pytest.raises(ValueError, match="bad has a bounds file, expected none"):
         sweep.check({"one": section(toy_data, bounds=path)})
     with pytest.raises(FileNotFoundError):
@@ -122,12 +118,38 @@ def test_what_cannot_be_joined_is_refused(toy_data, tmp_path):
         device.load_device_data(sources.prepare(other.data, LAW))
     many = lambda episode, step: (np.linspace(0.1, 0.9, len(step)), 0 * step)  # noqa: E731
     config = section(toy_data, bounds=write(toy_data, tmp_path, many))
-    limit, device.MAX_UNITS = device.MAX_UNITS, 100
+    limit, units.MAX_UNITS = units.MAX_UNITS, 100
     try:
         with pytest.raises(ValueError, match="different pairs of bounds, expected at most 100"):
             device.load_device_data(sources.prepare(config.data, LAW))
     finally:
-        device.MAX_UNITS = limit
+        units.MAX_UNITS = limit
+
+
+def test_a_stream_draws_each_step_at_its_own_noise_levels(toy_data, tmp_path):
+    """Three buckets by episode and step: streamed batches have the bounds and the shares that the
+    device's have, and every step of a bucket comes once an epoch."""
+    levels = np.array([0.2, 0.5, 0.8], np.float32)
+    choose = lambda episode, step: (levels[(episode + step) % 3], 0 * step)  # noqa: E731
+    path = write(toy_data, tmp_path, choose)
+    config = section(toy_data, bounds=path)
+    config.data.placement = "stream"
+    prepared = sources.prepare(config.data, LAW)
+    stream = pipeline.stream_batches(prepared, LAW, VP, seed=0, batch_size=64, lanes=2)
+    data = device.load_device_data(sources.prepare(section(toy_data, bounds=path).data, LAW))
+    key, seen = jax.random.key(0), []
+    sampler = jax.jit(prepared.sampler(LAW, VP))
+    for step in range(100):
+        batch, other = next(stream), sampler(data, key, step, jnp.arange(64))
+        for name in ("sigma", "source", "sigma_min", "sigma_max"):
+            np.testing.assert_array_equal(batch[name], other[name])
+        source, episode, at = batch["id"].T
+        bad = source == prepared.names.index("bad")
+        np.testing.assert_array_equal(batch["sigma_min"][bad], levels[(episode + at) % 3][bad])
+        assert np.all(batch["sigma"][bad] >= batch["sigma_min"][bad])
+        seen += [tuple(i) for i in batch["id"][bad].tolist()]
+    total = prepared.statistics["bad"].num_steps
+    assert len(set(seen)) == total < len(seen)
 
 
 def test_other_bounds_are_other_data(toy_data, tmp_path):

@@ -149,6 +149,31 @@ def test_hosts_share_the_batch_and_the_data(make_stream, file_format):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
+def test_a_run_goes_on_with_another_number_of_hosts(make_stream, file_format):
+    """6 lanes on 3 hosts, then on 1, on 2 and on 6: the batches of a run that never changed."""
+    prepared, whole = make_stream(file_format, lanes=6)
+    expected = [next(whole) for _ in range(40)]
+    state, at = None, 0
+    for count in (3, 1, 2, 6):
+        hosts = [
+            make_stream.again(prepared, lanes=6, process_index=h, process_count=count)[1]
+            for h in range(count)
+        ]
+        for host in hosts if state else ():
+            host.set_state(state)
+        for batch in expected[at : at + 10]:
+            parts = [next(host) for host in hosts]
+            for name in ("id", "sigma", "action", "mask"):
+                found = np.concatenate([part[name] for part in parts])
+                np.testing.assert_array_equal(found, batch[name])
+        at, state = at + 10, pipeline.merge(host.get_state() for host in hosts)
+    assert state == whole.get_state()
+    _, alone = make_stream.again(prepared, lanes=6)
+    with pytest.raises(ValueError, match="the state has lanes 5, expected also 0"):
+        alone.set_state(hosts[-1].get_state())
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_restored_streams_carry_on_exactly(make_stream, file_format, prefetch):
     prepared, batches = make_stream(file_format, fields={"prefetch": prefetch})
@@ -172,7 +197,7 @@ def test_state_is_small_whatever_the_window(make_stream):
     for _ in range(10):
         next(batches)
     state = batches.get_state()
-    assert state["step"] == 10 and sum(state["taken"]) == 60
+    assert state["step"] == 10 and sum(state["taken"]["0"]) == 60
     assert len(json.dumps(state)) < 300
 
 
@@ -221,7 +246,7 @@ def test_a_source_the_law_leaves_out_is_never_read(make_stream):
         os.truncate(shard, 10)
     for _ in range(20):
         assert np.all(next(batches)["source"] == 0)
-    assert batches.get_state()["taken"] == [120, 0]
+    assert batches.get_state()["taken"] == {"0": [120, 0]}
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -240,10 +265,12 @@ def test_data_that_cannot_be_read_stop_the_stream(make_stream, file_format, pref
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 7, "process_count": 2}, "batch_size is 7, expected .* of the 2 hosts"),
+        ({"batch_size": 7, "process_count": 2}, "batch_size is 7, expected .* of the 2 lanes"),
         ({"batch_size": 0}, "batch_size is 0, expected a positive"),
         ({"process_index": 2, "process_count": 2}, "process_index is 2, expected 0 to 1 for 2"),
-        ({"batch_size": 10, "process_count": 5}, "'demos' has 4 episodes for 5 hosts"),
+        ({"batch_size": 90, "process_count": 90}, "'demos' has [0-9]+ steps for 90 lanes"),
+        ({"lanes": 3, "process_count": 2}, "in 3 lanes, expected a multiple of the 2 hosts"),
+        ({"fields": {"shuffle_memory": 0.0}}, "shuffle_memory is 0.0, expected GiB, more than 0"),
         ({"fields": {"shuffle_window": 0}}, "config.data.shuffle_window is 0, expected at least 1"),
         ({"fields": {"prefetch": -1}}, "config.data.prefetch is -1, expected at least 0"),
     ],
@@ -258,7 +285,8 @@ def test_bad_options(make_stream, options, message):
     [
         ({"seed": 1}, "a stream with seed 0, this one has 1"),
         ({"batch_size": 12}, "with batch_size 6, this one has 12"),
-        ({"process_count": 2}, "with host '0 of 1', this one has '0 of 2'"),
+        ({"process_count": 2}, "with lanes 1, this one has 2"),
+        ({"lanes": 3}, "with lanes 1, this one has 3"),
     ],
 )
 def test_states_of_other_streams(make_stream, options, message):

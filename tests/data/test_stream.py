@@ -21,15 +21,16 @@ def prepared(make_config, request):
 def open_stream():
     with futures.ThreadPoolExecutor(1) as executor:
 
-        def open_one(prepared, window=20, seed=0, host=0, hosts=1):
+        def open_one(prepared, window=20, seed=0, host=0, hosts=1, **unit):
             return stream.ChunkStream(
                 prepared,
                 0,
                 window=window,
                 seed=seed,
-                process_index=host,
-                process_count=hosts,
+                lane=host,
+                lanes=hosts,
                 executor=executor,
+                **unit,
             )
 
         yield open_one
@@ -147,9 +148,37 @@ def test_permutation(size):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_fewer_episodes_than_hosts(file_format):
+def test_episodes_are_dealt_to_lanes(file_format):
     lengths = np.array([3, 0, 5])
-    found = [stream.host_episodes(lengths, file_format, "demos", h, 2).tolist() for h in (0, 1)]
-    assert found == [[0], [2]]
-    with pytest.raises(ValueError, match="source 'demos' has 2 episodes for 3 hosts"):
-        stream.host_episodes(lengths, file_format, "demos", 0, 3)
+    found = [stream.deal(lengths, None, file_format, "demos", lane, 2) for lane in (0, 1)]
+    assert [(e.tolist(), keep) for e, keep in found] == [([0], None), ([2], None)]
+
+
+def test_of_fewer_episodes_than_lanes_every_lane_takes_steps():
+    lengths = np.array([3, 0, 5])
+    dealt = [stream.deal(lengths, None, "array_record", "demos", lane, 3) for lane in range(3)]
+    assert [e.tolist() for e, _ in dealt] == [[0, 2], [0, 2], [0, 2]]
+    np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), 1)
+    only = np.array([0, 1, 1, 0, 0, 0, 0, 1], bool)  # steps of the unit, in two episodes
+    dealt = [stream.deal(lengths, only, "array_record", "demos", lane, 3) for lane in range(3)]
+    assert [e.tolist() for e, _ in dealt] == [[0], [0], [2]]
+    np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), only)
+    with pytest.raises(ValueError, match="source 'demos' has 3 steps for 4 lanes: set config.data"):
+        stream.deal(lengths, only, "array_record", "demos", 0, 4)
+
+
+@both_formats
+@pytest.mark.parametrize("window", [20, 1000])
+def test_a_unit_has_its_own_steps_alone(prepared, open_stream, window):
+    """Units of one source split its chunks; each goes by epochs and restarts anywhere."""
+    rng = np.random.default_rng(0)
+    unit = rng.integers(0, 3, 72)
+    expected = {(e, t): unit[i] for i, (e, t) in enumerate(sorted(ALL))}
+    for u in range(3):
+        chunks = open_stream(prepared, window, keep=unit == u, unit=u)
+        mine = {i for i, v in expected.items() if v == u}
+        assert chunks.size == len(mine)
+        twice = ids(chunks, 2 * chunks.size)
+        assert set(twice[: chunks.size]) == set(twice[chunks.size :]) == mine
+        chunks.taken = chunks.size - 3
+        assert ids(chunks, 6) == twice[chunks.size - 3 : chunks.size + 3]

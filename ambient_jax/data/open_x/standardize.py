@@ -57,8 +57,8 @@ def standardise(
     cameras, depth = tuple(cameras), tuple(depth)
     for role in (*cameras, *depth):
         _checks.one_of("camera", role, CAMERAS)
-    if hz is not None and spec.hz is None:
-        raise ValueError(f"{where}: its control rate is unknown: give hz in its spec to resample")
+    if hz is not None and hz != spec.hz and (why := cannot_resample(spec)):
+        raise ValueError(f"{where}: {why}: keep its own rate (hz=None), or give hz in its spec")
     if hz is not None and not 0 < hz < float("inf"):
         raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or None for its own")
     read = _Reader(where, episode)
@@ -135,6 +135,47 @@ def check(
     keys += [k for k in ("steps/is_terminal", "steps/reward", "steps/discount") if k in found]
     keys += [k for k in found if k.startswith("episode_metadata/")]
     return tuple(dict.fromkeys(keys))
+
+
+def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
+    """What ``standardise`` gives as every step's ``action_mask``, from the features alone: [D]."""
+    found = leaves(features)
+    masks = []
+    for part in spec.action:
+        width = 1 if part.field.constant else _taken(spec, part.field, found)
+        if part.is_rotation:
+            masks.append(_rotation_mask(part, rotation))
+        elif part.kind == "xyz":
+            masks.append(np.arange(3) < (0 if part.field.constant else width))
+        else:
+            masks.append(np.full(width, not part.field.constant))
+    return np.concatenate(masks)
+
+
+def state_width(spec: Spec, features: Any) -> int:
+    """Numbers of a state, from the features alone."""
+    found = leaves(features)
+    return sum(_taken(spec, field, found) for field in spec.state)
+
+
+def cannot_resample(spec: Spec) -> str:
+    """Why a data set cannot be brought to another control rate; "" if it can."""
+    if spec.hz is None:
+        return "its control rate is unknown"
+    if spec.frame == "tool" and any(part.kind == "base" for part in spec.action):
+        return "its displacements are in the frame of a base whose heading is unknown"
+    return ""
+
+
+def _taken(spec: Spec, field: Field, found: Mapping[str, Any]) -> int:
+    shape = found[field.key].shape
+    if None in shape:
+        raise ValueError(
+            f"{spec.name or 'spec'}: {field.key} has shape {shape} in its features: take some of "
+            "its numbers with [start:stop] in the spec"
+        )
+    window = _window(spec.name or "spec", field, int(np.prod(shape)))
+    return window.stop - window.start
 
 
 class _Reader:
@@ -259,11 +300,6 @@ def _action(
         else:
             if values is None:
                 values = np.full((grid.length, 1), float(field.path == "open"))
-            if part.kind == "base" and spec.frame == "tool" and not grid.whole:
-                raise ValueError(
-                    f"{read.where}: displacements of a base in its own frame cannot be resampled "
-                    "without its heading: keep its own rate (hz=None)"
-                )
             together = part.is_delta and not grid.whole
             columns.append(resample.sums(values, grid) if together else values[grid.commands])
             mask.append(np.full(values.shape[1], not field.constant))

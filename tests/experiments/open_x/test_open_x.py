@@ -46,9 +46,9 @@ def test_every_variant_is_a_valid_config():
 
 
 def test_from_planning_to_the_report_and_again(tmp_path):
-    done = _run(tmp_path, f"{CONFIG}:debug", *SMALL)
+    done = _run(tmp_path, f"{CONFIG}:demo_debug", *SMALL)
     assert done.returncode == 0, done.stderr
-    workdir = tmp_path / "runs" / "open_x" / "debug"
+    workdir = tmp_path / "runs" / "open_x" / "demo_debug"
     rows = (workdir / "report" / "table.md").read_text().splitlines()
     assert rows[0].startswith("| policy") and rows[2].startswith("| ambient, ddpm 2 steps")
     assert rows[3].startswith("| data: gcs") and rows[4].startswith("| data: rrt")
@@ -68,7 +68,7 @@ def test_from_planning_to_the_report_and_again(tmp_path):
     assert "orbax" not in done.stderr.lower()
 
     before = (workdir / "metrics.jsonl").read_text()
-    again = _run(tmp_path, f"{CONFIG}:debug", *SMALL)
+    again = _run(tmp_path, f"{CONFIG}:demo_debug", *SMALL)
     assert again.returncode == 0, again.stderr
     assert (workdir / "metrics.jsonl").read_text() == before
     assert json.loads((workdir / "report" / "results.json").read_text()) == results
@@ -88,7 +88,7 @@ BAD = [
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[a[0] for a, _ in BAD])
 def test_bad_commands_end_with_one_line(tmp_path, arguments, message):
-    done = _run(tmp_path, f"{CONFIG}:debug", *SMALL, *arguments)
+    done = _run(tmp_path, f"{CONFIG}:demo_debug", *SMALL, *arguments)
     assert done.returncode == 1
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr

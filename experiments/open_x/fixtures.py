@@ -1,0 +1,61 @@
+"""The task of the debug variant: small data sets with the features of all in the registry."""
+
+from __future__ import annotations
+
+import pathlib
+
+import jax
+import ml_collections
+import tqdm
+
+from ambient_jax import mixing
+from ambient_jax.data import sources
+from ambient_jax.data.open_x import fixtures, registry
+from ambient_jax.train import metrics, trainer
+from experiments import report
+
+COLUMNS = ("source", "role", "episodes", "steps", "Hz", "rows drawn", "loss", "doubts")
+
+
+def build(config: ml_collections.ConfigDict) -> None:
+    """Writes the data sets that are not there yet, array_record and TFRecord in turn."""
+    if jax.process_index():
+        return
+    root = pathlib.Path(config.data.root)
+    formats = ("array_record", "tfrecord")
+    named = [(name, s.open_x) for name, s in config.data.sources.items() if s.open_x]
+    for i, (name, row) in enumerate(tqdm.tqdm(named, desc="fixtures", unit="data set")):
+        if not (root / config.data.sources[name].path).exists():
+            fixtures.write_fixture(root, row, lengths=(6, 5, 8), file_format=formats[i % 2])
+
+
+def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Leaves a table of the sources in ``<workdir>/report``: what was drawn of each, its loss."""
+    if jax.process_index():
+        return
+    prepared = sources.prepare(config.data, trainer.build(mixing, config.law))
+    history = metrics.read(pathlib.Path(workdir) / "metrics.jsonl")
+    rows, results = [], {}
+    for name, clean in zip(prepared.names, prepared.sources.clean, strict=True):
+        row = registry.get(config.data.sources[name].open_x)
+        drawn, total, last = 0.0, 0.0, 0
+        for entry in history:
+            share = entry.get(f"share_source/{name}", 0.0)
+            count = share * entry["admitted"] * (entry["step"] - last)
+            last = entry["step"]
+            drawn, total = drawn + count, total + count * entry.get(f"loss_source/{name}", 0.0)
+        found = prepared.statistics[name]
+        loss = total / drawn if drawn else float("nan")
+        results[name] = {"drawn": drawn, "loss": loss, "steps": found.num_steps}
+        rows.append(
+            [
+                *(name, "clean" if clean else "corrupt", str(len(found.lengths))),
+                *(str(found.num_steps), f"{row.hz or '?'}", f"{drawn:.0f}", f"{loss:.3f}"),
+                "yes" if row.doubts else "",
+            ]
+        )
+    caption = (
+        f"{len(rows)} data sets of random values with real features: nothing is to be learned. "
+        "Rows that training drew of each (admitted at their noise level), and their mean loss."
+    )
+    print(report.write(pathlib.Path(workdir) / "report", COLUMNS, rows, caption, results))
