@@ -56,7 +56,7 @@ setup(
         "all": DATA + MAZE,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
-        "bench": ["torch>=2.6"],
+        "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

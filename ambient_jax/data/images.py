@@ -64,6 +64,8 @@ class ImageDecoder:
             self._start(in_flight)
 
     def _start(self, in_flight):
+        if not hasattr(os, "memfd_create"):
+            raise RuntimeError(f"image workers need Linux, this is {sys.platform}: take workers=0")
         shape = in_flight, self.capacity, self.size
         self._file = os.memfd_create("images")
         os.ftruncate(self._file, image_worker.Memory.shapes(*shape)[2])

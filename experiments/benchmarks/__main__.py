@@ -1,14 +1,15 @@
 """All benchmarks, one table each: ratios measured in one run.
 
-python -m experiments.benchmarks             # all; the comparison with PyTorch needs .[bench]
-python -m experiments.benchmarks library     # or some of: library loader sweep train_step
+python -m experiments.benchmarks             # all; .[bench] for PyTorch and TensorFlow
+python -m experiments.benchmarks library     # or some of: images library loader sweep train_step
 """
 
 import importlib.util
 import subprocess
 import sys
 
-_ALL = ("library", "loader", "sweep", "train_step")
+_ALL = ("images", "library", "loader", "sweep", "train_step")
+_OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 
 
 def main(names: list[str]) -> None:
@@ -17,8 +18,9 @@ def main(names: list[str]) -> None:
             sys.exit(f"error: benchmark {name!r}, expected some of {', '.join(_ALL)}")
     for name in names or _ALL:
         print(f"\n## {name}\n", flush=True)
-        if name == "train_step" and importlib.util.find_spec("torch") is None:
-            print("needs PyTorch: pip install -e '.[all,bench]'")
+        other = _OTHERS.get(name)
+        if other and importlib.util.find_spec(other) is None:
+            print(f"needs {other}: pip install -e '.[all,bench]'")
             continue
         # A process each: one benchmark's memory and threads are no part of the next.
         subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}"], check=True)

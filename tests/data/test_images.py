@@ -481,4 +481,4 @@ def test_a_worker_holds_little_and_leaves_nothing():
         most = 2 * (capacity * 64 * 64 * 3 + sum(map(len, blobs))) + 16 * 4096
         assert file * 512 <= most
     assert not any("jax" in name for name in loaded)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
