@@ -36,8 +36,9 @@ MAZE = [
     "matplotlib>=3.9",
     "scipy>=1.13",  # rank correlations
 ]
+WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "psutil>=6", "tensorflow-cpu>=2.18"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "psutil>=6", "tensorflow-cpu>=2.18", *WANDB]
 
 setup(
     name="ambient_jax",
@@ -57,6 +58,7 @@ setup(
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
+        "wandb": WANDB,
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
     },

@@ -1,9 +1,12 @@
 """Evaluates a trained policy on recorded data, outside of the training process.
 
 python -m experiments.evaluate --checkpoint=runs/open_x/mine --split=val
+python -m experiments.evaluate --checkpoint=runs/open_x/mine --split=val --best
 
-Leaves ``<checkpoint>/evaluation/<split>/``: denoising loss of every source at each noise level, and
-how far sampled chunks are from the recorded ones.
+The first leaves ``<workdir>/evaluation/<split>/``: denoising loss of every source at each noise
+level, and how far sampled chunks are from the recorded ones. The second compares the checkpoints
+that are there, leaves ``<workdir>/checkpoints_by_loss/`` and records the best, which then stays:
+``--checkpoint=<workdir>/best`` is it. Give it again as training goes on.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ _SPLIT = flags.DEFINE_string("split", "", "such as val or train[90%:]; default: 
 _ROOT = flags.DEFINE_string("root", "", "folder of the sources; default: the training's data.root")
 _SAMPLES = flags.DEFINE_integer("samples", 4096, "chunks of each source", lower_bound=1)
 _SAMPLED = flags.DEFINE_integer("sampled", 512, "of which so many are sampled", lower_bound=1)
+_BEST = flags.DEFINE_bool("best", False, "compare the workdir's checkpoints, record the best one")
 COLUMNS = ("source", "role", "chunks", "loss, all levels", "action error", "of each dimension")
 
 
@@ -55,12 +59,7 @@ def evaluate(
     rows, results = [], {}
     for name, source in tqdm.tqdm(config.data.sources.items(), desc="evaluate", unit="source"):
         policy = Policy.from_checkpoint(path, **({"source": name} if per_source else {}))
-        folder = os.path.join(root or config.data.root, source.path)
-        dataset = rlds.open_dataset(folder, split or source.split)
-        padding, action = config.data.padding, config.data.action
-        chunks = evaluation.recorded(
-            dataset, policy, action=action, padding=padding, samples=samples
-        )
+        chunks = _recorded(config, name, policy, split, root, samples)
         loss = evaluation.denoising_loss(policy, *chunks, samples=samples)
         error, ahead = evaluation.action_error(policy, chunks, samples=sampled)
         total = float(np.sqrt(np.mean(error**2)))
@@ -83,6 +82,80 @@ def evaluate(
     table = report.write(folder, COLUMNS, rows, caption, content)
     _figure(folder, results)
     return table
+
+
+def best(
+    path: str | os.PathLike[str], *, split: str = "", root: str = "", samples: int = 4096
+) -> str:
+    """Records the checkpoint of the lowest denoising loss as the best; returns the table of all.
+
+    The loss is that on the clean sources (on all where none is clean), all levels and sources
+    counting alike, with the same chunks and noise for every checkpoint. Training may go on
+    meanwhile; what it deletes is left out.
+
+    Args:
+      path: workdir, or its checkpoints folder.
+      split, root, samples: see ``evaluate``.
+
+    Raises:
+      FileNotFoundError: no checkpoint, or no data.
+      ValueError: an unknown split, or the path of one checkpoint.
+    """
+    directory, step = checkpoint.find(path)
+    if pathlib.Path(os.path.abspath(path)) not in (directory, directory.parent):
+        raise ValueError(f"{path} is one checkpoint, expected a workdir with several to compare")
+    config = checkpoint.load_policy_assets(directory / str(step))["config"]
+    sources = config.data.sources
+    names = [n for n in sources if sources[n].role == "clean"] or list(sources)
+    per_source = config.data.normalize_per == "source"
+    losses = {step: {} for step in checkpoint.steps_in(directory)}
+    with tqdm.tqdm(total=len(names) * len(losses), desc="compare", unit="loss") as bar:
+        for name in names:
+            if not losses:
+                break
+            own = {"source": name} if per_source else {}
+            policy = Policy.from_checkpoint(directory / str(max(losses)), **own)
+            chunks = _recorded(config, name, policy, split, root, samples)
+            for step in list(losses):
+                try:
+                    params = checkpoint.load_policy_assets(directory / str(step))["params"]
+                except (OSError, ValueError):
+                    if step in checkpoint.steps_in(directory):
+                        raise
+                    del losses[step]  # by the training
+                    continue
+                loss = evaluation.denoising_loss(policy, *chunks, samples=samples, params=params)
+                losses[step][name] = loss
+                bar.update()
+    total = {s: float(np.mean([*each.values()])) for s, each in losses.items()}
+    workdir, split = directory.parent, split or "of the training"
+    for step in sorted(total, key=total.get):
+        checkpoint.record_best(workdir, step, loss=total[step], split=split, sources=names)
+        if step in checkpoint.steps_in(directory):
+            break
+    else:
+        raise FileNotFoundError(f"the training has deleted what was compared in {directory}: again")
+    rows = []
+    for each, of_source in losses.items():
+        values = total[each], *(of_source[name].mean() for name in names)
+        label = f"{each} (best)" if each == step else str(each)
+        rows.append([label, *(f"{value:.4g}" for value in values)])
+    caption = (
+        f"Loss: squared error of x0_hat in normalised units, mean over {len(evaluation.LEVELS)} "
+        f"noise levels and the sources {', '.join(names)}, split {split}, at most {samples} chunks "
+        "of each."
+    )
+    content = {"levels": evaluation.LEVELS, "losses": losses, "best": step, "split": split}
+    columns = ("step", "loss", *names)
+    return report.write(workdir / "checkpoints_by_loss", columns, rows, caption, content)
+
+
+def _recorded(config, name, policy, split, root, samples):
+    source = config.data.sources[name]
+    folder = os.path.join(root or config.data.root, source.path)
+    dataset = rlds.open_dataset(folder, split or source.split)
+    form = dict(action=config.data.action, padding=config.data.padding)
+    return evaluation.recorded(dataset, policy, samples=samples, **form)
 
 
 def _figure(folder: pathlib.Path, results: dict) -> None:
@@ -110,9 +183,11 @@ def main(argv: list[str]) -> None:
     with console.one_line_errors():
         if len(argv) > 1 or not _CHECKPOINT.value:
             raise ValueError("expected --checkpoint=<workdir of a trained policy>")
-        options = dict(split=_SPLIT.value, root=_ROOT.value)
-        counts = dict(samples=_SAMPLES.value, sampled=_SAMPLED.value)
-        print(evaluate(_CHECKPOINT.value, **options, **counts))
+        options = dict(split=_SPLIT.value, root=_ROOT.value, samples=_SAMPLES.value)
+        if _BEST.value:
+            print(best(_CHECKPOINT.value, **options))
+        else:
+            print(evaluate(_CHECKPOINT.value, sampled=_SAMPLED.value, **options))
 
 
 if __name__ == "__main__":

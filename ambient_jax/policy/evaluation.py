@@ -77,6 +77,7 @@ def denoising_loss(
     levels: tuple[float, ...] = LEVELS,
     samples: int = 4096,
     seed: int = 0,
+    params: Any = None,
 ) -> np.ndarray:
     """Mean squared error of x0_hat per number (normalised units) at each level [L].
 
@@ -86,6 +87,7 @@ def denoising_loss(
       levels: noise levels sigma in (0, 1).
       samples: at most so many chunks, drawn without replacement.
       seed: of that draw and of the noise; the same for every policy.
+      params: in place of the policy's own, such as those of another step: nothing is compiled anew.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(action))[:samples]
@@ -93,7 +95,8 @@ def denoising_loss(
     x0 = policy.normalizer.normalize("action", np.asarray(action[rows], np.float32))
     mask = np.ones(x0.shape[:2], bool) if mask is None else mask[rows]
     levels = jnp.asarray(levels)
-    return np.asarray(_losses(policy, policy.params, observation, x0, mask, levels, seed))
+    params = policy.params if params is None else params
+    return np.asarray(_losses(policy, params, observation, x0, mask, levels, seed))
 
 
 @functools.partial(jax.jit, static_argnums=0)

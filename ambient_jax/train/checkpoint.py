@@ -8,6 +8,8 @@
 * ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
 A checkpoint appears under its name only when it is complete; a killed save leaves nothing to load.
+The best one is what ``record_best`` was told, from outside of the training: ``<workdir>/best.json``
+names its step, ``<workdir>/best`` is a path to it, and it is not deleted.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from ambient_jax import __version__
 from ambient_jax.train import state as state_lib
 
 FORMAT = 1
+_BEST = "best"
+_HOW_TO = "find the best with python -m experiments.evaluate --best --checkpoint=<workdir>"
 
 
 def git_revision() -> str:
@@ -53,16 +57,22 @@ class Checkpointer:
       directory: of the checkpoints.
       keep: number of the newest that stay.
       keep_every: those whose step is a multiple of it stay as well.
+
+    The one that is recorded as the best (``record_best``) stays, too.
     """
 
     def __init__(
         self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
     ):
         self._directory = epath.Path(os.path.abspath(directory))
+        policies = ocp.checkpoint_managers
+        preserved = [policies.LatestN(keep), _Best(pathlib.Path(self._directory))]
+        if keep_every is not None:
+            preserved.append(policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, keep_period=keep_every, create=True
+                preservation_policy=policies.AnyPreservationPolicy(preserved), create=True
             ),
             item_names=("state", "ema_params", "data", "assets"),
             item_handlers={
@@ -86,10 +96,16 @@ class Checkpointer:
                 self._manager.delete(later)
 
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
-        """Saves a host copy of the state (as from ``parallel.unreplicate``); returns at once."""
+        """Saves a host copy of the state (as from ``parallel.unreplicate``); returns at once.
+
+        Raises:
+          FloatingPointError: for parameters or optimizer moments that are not finite; the
+            checkpoints before stay as they are.
+        """
         if step in self._manager.all_steps():
             return
         state = jax.tree.map(np.asarray, state)
+        _check_finite(step, state)
         items = dict(
             state=ocp.args.StandardSave(_without_ema(state)),
             ema_params=ocp.args.StandardSave(state.ema_params),
@@ -116,8 +132,9 @@ class Checkpointer:
             items["data"] = ocp.args.JsonRestore()
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         tree = restored["state"]
+        sums = state_lib.Sums(**tree["sums"], nonfinite=np.zeros_like(like.sums.nonfinite))
         state = state_lib.TrainState(
-            tree["step"], tree["params"], restored["ema_params"], tree["opt_state"], tree["sums"]
+            tree["step"], tree["params"], restored["ema_params"], tree["opt_state"], sums
         )
         return state, restored.get("data")
 
@@ -132,12 +149,25 @@ class Checkpointer:
         self._manager.close()
 
 
+def _check_finite(step: int, state: state_lib.TrainState) -> None:
+    saved = {"params": state.params, "ema_params": state.ema_params, "opt_state": state.opt_state}
+    for name, leaf in _by_name(saved).items():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            raise FloatingPointError(
+                f"{name} is not finite at step {step}, which is not saved: lower "
+                "config.train.learning_rate or weight_decay in a new workdir; "
+                "config.train.init_from takes this one's last checkpoint, which is from before"
+            )
+
+
 def _without_ema(state: state_lib.TrainState) -> dict:
+    sums = dict(vars(state.sums))
+    del sums["nonfinite"]  # 0 wherever a state is saved
     return {
         "step": state.step,
         "params": state.params,
         "opt_state": state.opt_state,
-        "sums": state.sums,
+        "sums": sums,
     }
 
 
@@ -163,28 +193,90 @@ def check_shapes(saved: Any, expected: Any, where: Any) -> None:
             )
 
 
+class _Best:
+    """Preserves the checkpoint that is recorded as the best while this process runs."""
+
+    def __init__(self, directory: pathlib.Path):
+        self._directory = directory
+
+    def should_preserve(self, checkpoints, *, context):
+        try:
+            best = best_step(self._directory.parent)
+        except (ValueError, OSError) as e:  # no reason for the training to stop
+            logging.warning("%s", e)
+            best = None
+        return [each.step == best for each in checkpoints]
+
+
+def best_step(workdir: str | os.PathLike) -> int | None:
+    """The step that is recorded as the best; None where there is no record.
+
+    Raises:
+      ValueError: a record that cannot be read.
+    """
+    path = pathlib.Path(workdir) / f"{_BEST}.json"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path} does not name a step ({e}): delete it, or {_HOW_TO}") from None
+
+
+def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
+    """Records a step's checkpoint as the best; a training process keeps it from its next save on.
+
+    Args:
+      workdir: of the run, which may go on.
+      step: one of ``steps_in``.
+      **why: JSON values that the record tells beside it, such as its loss.
+    """
+    path = pathlib.Path(workdir) / f"{_BEST}.json"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"step": step, **why}, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    """Steps of the finished checkpoints in their folder, ascending."""
+    if not directory.is_dir():
+        return []
+    found = [p for p in directory.iterdir() if p.name.isdigit() and (p / "assets").exists()]
+    return sorted(int(p.name) for p in found)
+
+
 def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
     """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint.
 
+    ``<workdir>/best`` is the checkpoint that is recorded as the best one.
+
     Raises:
-      FileNotFoundError: when there is no finished checkpoint.
+      FileNotFoundError: when there is no finished checkpoint, or none recorded.
     """
     path = pathlib.Path(os.path.abspath(path))
     if path.name.isdigit() and (path / "assets").exists():
         return path.parent, int(path.name)
+    if path.name == _BEST and not path.exists():
+        return _find_best(path.parent)
     for directory in (path, path / "checkpoints"):
-        if directory.is_dir():
-            steps = [
-                int(p.name)
-                for p in directory.iterdir()
-                if p.name.isdigit() and (p / "assets").exists()
-            ]
-            if steps:
-                return directory, max(steps)
+        if steps := steps_in(directory):
+            return directory, steps[-1]
     raise FileNotFoundError(
         f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that "
         "folder, or one step's folder; train first, or check the path"
     )
+
+
+def _find_best(workdir):
+    step, directory = best_step(workdir), workdir / "checkpoints"
+    if step is None:
+        raise FileNotFoundError(f"no {workdir / _BEST}.json, expected a recorded step: {_HOW_TO}")
+    if step not in steps_in(directory):
+        raise FileNotFoundError(
+            f"{workdir / _BEST}.json names step {step}, whose checkpoint is gone; there are "
+            f"{', '.join(map(str, steps_in(directory))) or 'none'}: {_HOW_TO}"
+        )
+    return directory, step
 
 
 def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from ambient_jax import _checks
+from ambient_jax.train import weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
 _OPEN = ("law", "schedule", "model", "task")
@@ -104,6 +105,7 @@ def default() -> ml_collections.ConfigDict:
     # Fine-tuning: workdir or checkpoint whose (moving-average) parameters are the first ones, where
     # name and shape agree.
     config.train.init_from = ""
+    config.train.wandb = ""  # project on Weights & Biases that gets the metrics, too
 
     config.policy = ml_collections.ConfigDict()
     config.policy.solver = "ddim"  # ddpm, ddim, heun
@@ -166,6 +168,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if not 0 <= config.train.ema < 1:
         raise ValueError(f"config.train.ema is {config.train.ema}, expected in [0, 1)")
+    weights_and_biases.check(config.train.wandb)
     _checks.one_of("config.data.placement", config.data.placement, ("device", "stream"))
     _checks.one_of("config.data.order", config.data.order, ("noise_first", "data_first"))
 

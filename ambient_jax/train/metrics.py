@@ -7,24 +7,21 @@ resumed leaves the same file, value for value. Speeds go to ``timing.jsonl``.
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
 from typing import Any
 
+import ml_collections
 import numpy as np
 import tensorboardX
 from absl import logging
 
 from ambient_jax.train import state as state_lib
+from ambient_jax.train import weights_and_biases
 
 
 def summarize(step: int, sums: state_lib.Sums, names: list[str], learning_rate: float) -> dict:
-    """One row: mean loss, per noise-level bin and per source (empty ones are left out).
-
-    Raises:
-      FloatingPointError: when the loss or the gradient is not finite.
-    """
+    """One row: mean loss, per noise-level bin and per source (empty ones are left out)."""
     count, steps = float(np.sum(sums.bin_count)), max(int(sums.steps), 1)
     row: dict[str, Any] = {
         "step": step,
@@ -41,23 +38,22 @@ def summarize(step: int, sums: state_lib.Sums, names: list[str], learning_rate: 
         if n > 0:
             row[f"loss_source/{name}"] = float(total) / float(n)
             row[f"share_source/{name}"] = float(n) / max(count, 1.0)
-    loss, norm = row["loss"], row["grad_norm"]
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise FloatingPointError(
-            f"loss is {loss} and gradient norm {norm} in the {steps} steps up to step {step}, "
-            "expected finite numbers: lower train.learning_rate, or check the data; the last "
-            "checkpoint is from before"
-        )
     return row
 
 
 class Writer:
     """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, from a given step on.
 
-    Opening it at step n drops rows after n that an interrupted run left behind.
+    Opening it at step n drops rows after n that an interrupted run left behind. With the config of
+    a run whose ``train.wandb`` names a project, the rows go there as well.
     """
 
-    def __init__(self, workdir: str | os.PathLike, step: int = 0):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        step: int = 0,
+        config: ml_collections.ConfigDict | None = None,
+    ):
         self._dir = pathlib.Path(workdir)
         self._dir.mkdir(parents=True, exist_ok=True)
         self._files = {}
@@ -66,6 +62,9 @@ class Writer:
             _truncate(path, step)
             self._files[name] = path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(str(self._dir / "tensorboard"), purge_step=step)
+        self._run = None
+        if config is not None and (project := config.train.wandb):
+            self._run = weights_and_biases.Run(project, self._dir, config.to_dict())
 
     def write(self, row: dict, timing: dict) -> None:
         """Adds one row to each file and flushes it to the disk."""
@@ -77,11 +76,16 @@ class Writer:
             for key, value in values.items():
                 if key != "step":
                     self._board.add_scalar(key, value, row["step"])
+        if self._run:
+            values = {k: v for k, v in {**timing, **row}.items() if k != "step"}
+            self._run.log(row["step"], values)
 
     def close(self) -> None:
         for file in self._files.values():
             file.close()
         self._board.close()
+        if self._run:
+            self._run.close()
 
 
 def read(path: str | os.PathLike) -> list[dict]:

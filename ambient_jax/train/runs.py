@@ -11,8 +11,8 @@ import ml_collections
 from ambient_jax.data import sources
 from ambient_jax.train import config as config_lib
 
-# Sections that may differ from the checkpoint's when a run resumes: they do not touch the training.
-_FREE = ("name", "policy", "task")
+# What may differ from the checkpoint's when a run resumes: it does not touch the training.
+_FREE = ("name", "policy", "task", "train.wandb")
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -43,6 +43,11 @@ def flat(tree: dict, prefix: str = "") -> dict:
     return {k: v for n, t in tree.items() for k, v in flat(t, f"{prefix}.{n}").items()}
 
 
+def is_free(name: str) -> bool:
+    """Whether a field (dotted name) may change when a run resumes."""
+    return any(name == free or name.startswith(f"{free}.") for free in _FREE)
+
+
 def differences(one: dict, other: dict) -> dict[str, tuple]:
     """Dotted names that differ where the training is concerned, with both values.
 
@@ -54,8 +59,7 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
     return {
         name: (one.get(name), other.get(name))
         for name in sorted(one.keys() | other.keys())
-        if name.split(".")[0] not in _FREE
-        and _value(one, name, defaults) != _value(other, name, defaults)
+        if not is_free(name) and _value(one, name, defaults) != _value(other, name, defaults)
     }
 
 

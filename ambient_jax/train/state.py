@@ -26,6 +26,13 @@ class Sums:
     source_count: jax.Array
     grad_norm: jax.Array
     steps: jax.Array
+    nonfinite: jax.Array  # first step, counted from 1, at which these sums were not; 0: none
+
+    def marked(self, step: jax.Array) -> Sums:
+        """With ``nonfinite`` at the step, if the sums have ceased to be finite at it."""
+        bad = ~jnp.isfinite(jnp.sum(self.bin_loss) + self.grad_norm)
+        first = jnp.where(bad & (self.nonfinite == 0), step, self.nonfinite)
+        return self.replace(nonfinite=first)
 
 
 @flax.struct.dataclass
@@ -51,6 +58,7 @@ def empty_sums(sources: int) -> Sums:
         source_count=jnp.zeros(sources),
         grad_norm=jnp.zeros(()),
         steps=jnp.zeros((), jnp.int32),
+        nonfinite=jnp.zeros((), jnp.int32),
     )
 
 

@@ -200,7 +200,8 @@ def make_train_step(
             source_count=old.source_count + parts[3],
             grad_norm=old.grad_norm + optax.global_norm(grads),
             steps=old.steps + 1,
-        )
+            nonfinite=old.nonfinite,
+        ).marked(state.step + 1)
         return state_lib.TrainState(state.step + 1, params, ema, opt_state, sums)
 
     return train_step

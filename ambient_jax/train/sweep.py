@@ -20,7 +20,7 @@ from absl import logging
 
 from ambient_jax import mixing
 from ambient_jax.data import device, sources
-from ambient_jax.train import checkpoint, loop, metrics, parallel, runs, trainer
+from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs, trainer
 from ambient_jax.train import state as state_lib
 
 # What may differ from policy to policy, beside the law: its simplest form must be one for all.
@@ -40,6 +40,7 @@ def train(
     Raises:
       ValueError: for configs that are not of one program (``check``), more than one host, a
         streamed placement, or as ``trainer.train``.
+      FloatingPointError: as ``trainer.train``, of the first policy that stops.
     """
     check(configs)
     names, workdir = list(configs), pathlib.Path(workdir)
@@ -82,11 +83,19 @@ def train(
         runs.write_config(c, workdir / name)
         statistics = prepared.normalizer.to_json()
         assets.append(checkpoint.make_assets(c, statistics, prepared.fingerprints))
-        writers.append(metrics.Writer(workdir / name, start))
+        writers.append(metrics.Writer(workdir / name, start, c))
     rate = state_lib.learning_rate(config.train)
+
+    def stop_if_marked(sums):
+        for k, first in enumerate(sums.nonfinite.tolist()):
+            if first:
+                of = keys[k], first, config.train.batch_size, mixtures[k]
+                rows = guard.redrawn(sampler, data, *of)
+                guard.stop(workdir / names[k], first, rows, prepared.names, float(rate(first - 1)))
 
     def report(step, sums, timing):
         sums = parallel.gather(sums)
+        stop_if_marked(sums)
         losses = []
         for k, writer in enumerate(writers):
             own = jax.tree.map(lambda x: x[k], sums)  # noqa: B023 (used at once)
@@ -99,6 +108,7 @@ def train(
 
     def save(step, states):
         states = parallel.gather(states)
+        stop_if_marked(states.sums)
         for k, saver in enumerate(savers):
             saver.save(step, jax.tree.map(lambda x: x[k], states), assets[k])  # noqa: B023
 
@@ -131,7 +141,7 @@ def program(config: ml_collections.ConfigDict) -> dict:
     shared = runs.flat(config.to_dict())
     for name in list(shared):
         section, *rest = name.split(".")
-        varies = section in ("name", "seed", "law", "policy", "task")
+        varies = runs.is_free(name) or section in ("seed", "law")
         if varies or name.startswith("data.sources.") and rest[-1] in _FREE_OF_SOURCES:
             del shared[name]
     one = mixing.Sources(*(np.ones(1) for _ in mixing.Sources._fields))

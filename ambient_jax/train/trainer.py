@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 from ambient_jax import mixing, schedules
 from ambient_jax.data import augment, device, pipeline, sources
 from ambient_jax.models.denoiser import build_denoiser
-from ambient_jax.train import checkpoint, loop, metrics, parallel, runs
+from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
@@ -40,6 +40,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
 
     Raises:
       ValueError: for a config or data that cannot work, or a workdir of another config.
+      FloatingPointError: a loss or gradient that is not finite, see ``guard.stop``.
     """
     parts = assemble(config, parallel.AXIS)
     workdir, prepared = pathlib.Path(workdir), parts.prepared
@@ -73,9 +74,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         step_fn = parallel.lift_resident(parts.train_step, sampler, rows, key)
         batches: Iterator[Any] = itertools.repeat(data)
         where = lambda: None  # noqa: E731
+        rows_at = lambda step: guard.redrawn(  # noqa: E731
+            sampler, data, key, step, config.train.batch_size
+        )
     else:
         step_fn = parallel.lift_streamed(parts.train_step, key)
-        batches = pipeline.stream_batches(
+        # A report comes one interval late.
+        recent = guard.Recent(parallel.shard, 2 * config.train.log_every)
+        stream = pipeline.stream_batches(
             prepared,
             parts.law,
             parts.schedule,
@@ -84,21 +90,32 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             lanes=config.data.lanes or (position and position[0]["of"]["lanes"]),
-            put=parallel.shard,
+            put=recent.put,
         )
         if position is not None:  # of each host that trained; there may be another number now
-            batches.set_state(pipeline.merge(position))
-        where = lambda: _all_hosts(batches.get_state())  # noqa: E731
+            stream.set_state(pipeline.merge(position))
+        batches, rows_at = recent.follow(stream, start), recent.rows
+        where = lambda: _all_hosts(stream.get_state())  # noqa: E731
 
-    writer = metrics.Writer(workdir, start) if jax.process_index() == 0 else None
+    writer = metrics.Writer(workdir, start, config) if jax.process_index() == 0 else None
     rate = state_lib.learning_rate(config.train)
+
+    def stop_if_marked(sums):
+        if first := int(sums.nonfinite):
+            guard.stop(workdir, first, rows_at(first), prepared.names, float(rate(first - 1)))
 
     def report(step, sums, timing):
         sums = jax.tree.map(lambda x: x[0], jax.device_get(sums))
+        stop_if_marked(sums)
         row = metrics.summarize(step, sums, prepared.names, float(rate(step - 1)))
         logging.log_every_n_seconds(logging.INFO, "step %d loss %.4f", 30, step, row["loss"])
         if writer:
             writer.write(row, timing)
+
+    def save(step, state):
+        state = parallel.unreplicate(state)
+        stop_if_marked(state.sums)
+        saver.save(step, state, assets, where())
 
     try:
         state, stopped = loop.run(
@@ -111,7 +128,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             checkpoint_every=config.train.checkpoint_every,
             take_sums=parallel.lift_take_sums(state_lib.empty_sums(len(prepared.names))),
             report=report,
-            save=lambda step, s: saver.save(step, parallel.unreplicate(s), assets, where()),
+            save=save,
         )
     finally:
         saver.close()

@@ -1,4 +1,7 @@
 import json
+import shutil
+import subprocess
+import sys
 
 import chex
 import jax
@@ -102,6 +105,59 @@ def test_every_so_many_steps_stay_for_good(tmp_path):
     saver.close()
     kept = sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit())
     assert kept == [4, 8, 10]
+
+
+def test_the_best_stays_whoever_recorded_it_and_across_a_resume(tmp_path):
+    folder = tmp_path / "checkpoints"
+    assets = checkpoint.make_assets(ml_collections.ConfigDict(), "")
+
+    def train(*steps):
+        saver = checkpoint.Checkpointer(folder, keep=1, keep_every=10)
+        for step in steps:
+            saver.save(step, _state(), assets)
+        saver.close()
+        return checkpoint.steps_in(folder)
+
+    with pytest.raises(FileNotFoundError, match=r"no .*best.json, .* experiments.evaluate --best"):
+        checkpoint.find(tmp_path / "best")
+    assert train(1, 2) == [2]
+    # As an evaluation in another process does, while this one trains and between its starts.
+    code = (
+        "import sys; from ambient_jax.train import checkpoint as c; c.record_best(sys.argv[1], 2)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert train(3, 4) == [2, 4]
+    saver = checkpoint.Checkpointer(folder, keep=1, keep_every=10)
+    saver.save(5, _state(), assets)
+    saver._manager.wait_until_finished()
+    checkpoint.record_best(tmp_path, 5, loss=0.5)
+    saver.save(6, _state(), assets)
+    saver.close()
+    assert checkpoint.steps_in(folder) == [5, 6]
+    assert checkpoint.find(tmp_path / "best") == (folder, 5)
+    assert checkpoint.find(tmp_path) == (folder, 6)
+    assert checkpoint.load_policy_assets(tmp_path / "best")["step"] == 5
+    assert train(10, 11) == [5, 10, 11]
+    shutil.rmtree(folder / "5")
+    with pytest.raises(FileNotFoundError, match="names step 5, .* gone; there are 10, 11: find"):
+        checkpoint.find(tmp_path / "best")
+    # A record that cannot be read is an error to whom asks for it, and none to the training.
+    (tmp_path / "best.json").write_text("{}")
+    with pytest.raises(ValueError, match="best.json does not name a step"):
+        checkpoint.find(tmp_path / "best")
+    assert train(12) == [10, 12]
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    saver = checkpoint.Checkpointer(tmp_path)
+    assets = checkpoint.make_assets(ml_collections.ConfigDict(), "")
+    saver.save(1, _state(), assets)
+    for name in ("params", "ema_params", "opt_state"):
+        bad = jax.tree.map(lambda x: x + np.inf if x.dtype == np.float32 else x, _state())
+        with pytest.raises(FloatingPointError, match=f"{name}/.*kernel is not finite at step 2"):
+            saver.save(2, _state().replace(**{name: getattr(bad, name)}), assets)
+    saver.close()
+    assert checkpoint.steps_in(tmp_path) == [1]
 
 
 def test_fine_tuning_takes_what_agrees_in_name_and_shape(saved):

@@ -1,0 +1,87 @@
+"""A run's rows on Weights & Biases, where a config asks for it; never in the way of training."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pathlib
+import uuid
+from typing import Any
+
+from absl import logging
+
+_FINISH = 60.0  # seconds to wait for uploads at the end; what is late stays on disk
+
+
+def check(project: str) -> None:
+    """Raises ValueError if rows are wanted ("" = no) and the package is missing."""
+    found = importlib.util.find_spec("wandb") if project else None
+    # A folder of that name, such as the package's own logs leave, is found as well.
+    if project and (found is None or found.origin is None):
+        raise ValueError(
+            f"config.train.wandb is {project!r} and the package wandb is not installed: "
+            "pip install 'ambient_jax[wandb]', or leave the field empty"
+        )
+
+
+def run_id(workdir: str | os.PathLike) -> str:
+    """The run's id, made at first and kept in ``<workdir>/wandb_id``: resumed, it is one run."""
+    path = pathlib.Path(workdir) / "wandb_id"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex[:12] + "\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
+
+
+class Run:
+    """Sends rows; any failure is one warning, and rows that cannot be sent stay on disk.
+
+    Args:
+      project: where the run appears.
+      workdir: of the run; its folder ``wandb/`` gets the package's own files.
+      config: shown beside the curves.
+    """
+
+    def __init__(self, project: str, workdir: str | os.PathLike, config: dict[str, Any]):
+        import wandb
+
+        options = dict(
+            project=project,
+            id=run_id(workdir),
+            resume="allow",
+            name=config.get("name"),
+            config=config,
+            dir=str(workdir),
+            reinit="create_new",  # a sweep has several at once
+            settings=wandb.Settings(finish_timeout=_FINISH, silent=True, console="off"),
+        )
+        self._run = None
+        try:
+            self._run = wandb.init(**options)
+        except Exception as error:  # noqa: BLE001 (whatever fails there, training goes on)
+            logging.warning(
+                "no connection to Weights & Biases (%s); rows are kept in %s, 'wandb sync' sends "
+                "them later",
+                " ".join(str(error).split()),
+                os.path.join(workdir, "wandb"),
+            )
+            wandb.teardown()  # it would hold the id for the run that failed
+            self._attempt(lambda: setattr(self, "_run", wandb.init(**options, mode="offline")))
+        if self._run is not None and not self._run.offline:
+            logging.info("Weights & Biases: %s", self._run.url)
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Adds values to the curves at a step; returns at once."""
+        if self._run is not None:
+            self._attempt(lambda: self._run.log(values, step=step))
+
+    def close(self) -> None:
+        """Sends what is left, for at most a minute."""
+        if self._run is not None:
+            self._attempt(self._run.finish)
+
+    def _attempt(self, call):
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001
+            self._run = None
+            logging.warning("Weights & Biases failed and is left out from here on: %s", error)
