@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -71,15 +72,14 @@ def load_device_data(prepared: Readable) -> DeviceData:
     for k, name in enumerate(prepared.names):
         offsets.append(position)
         dataset = prepared.datasets[name]
-        for shard in range(len(dataset.shard_lengths)):
-            for index, raw in dataset.stream(shard):
-                arrays = prepared.read(k, index, raw)
-                stop = position + len(arrays[chunk.ACTION])
-                for field, values in arrays.items():
-                    steps[field][position:stop] = values
-                start[position:stop], end[position:stop] = position, stop
-                episode[position:stop] = index
-                position = stop
+        for index, raw in _episodes(dataset, prepared.statistics[name].lengths):
+            arrays = prepared.read(k, index, raw)
+            stop = position + len(arrays[chunk.ACTION])
+            for field, values in arrays.items():
+                steps[field][position:stop] = values
+            start[position:stop], end[position:stop] = position, stop
+            episode[position:stop] = index
+            position = stop
     sizes = np.diff([*offsets, total])
     as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
     data = DeviceData(
@@ -87,6 +87,16 @@ def load_device_data(prepared: Readable) -> DeviceData:
         constants=dict(prepared.constants),
     )
     return _with_bounds(data, prepared) if prepared.bounds else data
+
+
+def _episodes(dataset, lengths):
+    """(id, episode) of those that have steps: what was left out is not read again."""
+    ends = np.cumsum(dataset.shard_lengths)
+    for shard, (end, count) in enumerate(zip(ends, dataset.shard_lengths, strict=True)):
+        kept = np.flatnonzero(lengths[end - count : end])
+        for run in np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1):
+            first = int(run[0]) if len(run) else 0
+            yield from itertools.islice(dataset.stream(shard, first), len(run))
 
 
 def _with_bounds(data: DeviceData, prepared: Readable) -> DeviceData:

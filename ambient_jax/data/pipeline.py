@@ -353,6 +353,7 @@ class _Decoded(grain.DatasetIterator):
         for index, reason in failures.items():
             camera, row = cameras[index // (rows * history)], index // history % rows
             source, episode, step = batch["id"][row].tolist()
+            step = max(0, step - (history - 1 - index % history))
             told = (
                 f"source {self._names[source]!r}, episode {episode}, step {step}: image of the "
                 f"{camera} camera cannot be decoded ({reason})"

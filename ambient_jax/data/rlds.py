@@ -20,9 +20,13 @@ from ambient_jax.data import tfrecord
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import is_dict, is_sequence, leaves, select
 
-__all__ = ["Episode", "RldsDataset", "open_dataset"]
+__all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
 _INFO, _FEATURES = "dataset_info.json", "features.json"
+
+
+class MissingShardError(FileNotFoundError):
+    """The data set is there, a file that its metadata promise is not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +64,8 @@ def open_dataset(
       allow_missing: open it although shards are missing; reading their episodes then fails.
 
     Raises:
-      FileNotFoundError: no such directory, no dataset in it, or a shard is missing.
+      FileNotFoundError: no such directory or no dataset in it.
+      MissingShardError: a shard is missing (a FileNotFoundError too).
       ValueError: several versions below ``path``, unreadable metadata, no RLDS, an unknown
         split or feature, or a split without episodes.
     """
@@ -335,7 +340,7 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
     missing = [s.filename for s in shards if os.path.basename(s.filename) not in present]
     if missing and not allow_missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise FileNotFoundError(
+        raise MissingShardError(
             f"shard {missing[0]}{more} is missing, which {_INFO} promises: fetch it again"
         )
     return shards

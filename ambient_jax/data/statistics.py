@@ -193,10 +193,12 @@ def _episodes(dataset):
 
 
 def _count(problems, index, told, skipped):
-    for kind, text in told or ():
+    for kind in dict.fromkeys(kind for kind, _ in told or ()):
         found = problems.setdefault(kind, {"episodes": 0, "skipped": 0, "examples": []})
         found["episodes"] += 1
         found["skipped"] += skipped
+    for kind, text in told or ():
+        found = problems[kind]
         if len(found["examples"]) < _EXAMPLES:
             found["examples"].append([index, text])
 

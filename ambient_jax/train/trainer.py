@@ -164,10 +164,10 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     objective = step_lib.Objective(**config.objective, schedule=schedule)
+    augmentation = augment.Augmentation(**config.augmentation)
     prepared = sources.prepare(config.data, law)
     model = build_denoiser(config.model)
     optimizer = state_lib.make_optimizer(config.train)
-    augmentation = augment.Augmentation(**config.augmentation)
     train_step = step_lib.make_train_step(
         objective,
         lambda params, *inputs: model.apply({"params": params}, *inputs),

@@ -87,3 +87,57 @@ def test_padding_is_the_same_on_both_paths(make_config, padding, masked):
             np.testing.assert_array_equal(
                 actions[~valid], np.tile(actions[valid][-1], (sum(~valid), 1))
             )
+
+
+def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
+    """48 sources of 4 data sets, of all weights and bounds: images decoded, batches finished.
+
+    The end of the test tries it on wrong couplings, which must fail.
+    """
+    rows = ("roboturk", "robo_net", "viola", "berkeley_mvp_converted_externally_to_rlds")
+    paths = [write_row(row, (9, 4)) for row in rows]
+    rng = np.random.default_rng(0)
+    given = {}
+    for k in range(48):
+        options = {"weight": float(rng.uniform(0.1, 3))}
+        if k % 6:
+            options["sigma_min"] = float(rng.uniform(0.1, 0.9))
+        if k % 6 > 3:  # Omni
+            options["sigma_max"] = float(rng.uniform(0.05, options["sigma_min"]))
+        given[f"s{k:02d}"] = (paths[k % 4], rows[k % 4], options)
+    form = {"cameras": ("primary", "wrist"), "state_width": 9, "image_size": (8, 8)}
+    config = make_common(given, form, history=1, horizon=1, prefetch=2)
+    law = mixing.Ambient()
+    prepared = sources.prepare(config, law)
+    batches = pipeline.stream_batches(prepared, law, VP, seed=3, batch_size=2000)
+    drawn = [next(batches) for _ in range(30)]
+    batches.close()
+    sigma, source = (np.concatenate([b[n] for b in drawn]) for n in ("sigma", "source"))
+    low, high = (np.concatenate([b[n] for b in drawn]) for n in ("sigma_min", "sigma_max"))
+    np.testing.assert_array_equal(low, np.asarray(prepared.sources.sigma_min)[source])
+    np.testing.assert_array_equal(high, np.asarray(prepared.sources.sigma_max)[source])
+    assert np.all((sigma > low) | (sigma < high))
+    # The image belongs to the source that was drawn: of four data sets two have one camera each.
+    for batch in drawn:
+        kind = batch["source"] % 4
+        for camera, has in (("primary", kind != 3), ("wrist", kind >= 2)):
+            np.testing.assert_array_equal(batch["observation"][f"image_{camera}_mask"][:, 0], has)
+            seen = batch["observation"][f"image_{camera}"][:, 0].any((1, 2, 3))
+            np.testing.assert_array_equal(seen, has)
+    mass = expected(law, prepared.sources)
+    assert p_value(sigma, source, mass) > 1e-4
+    # The levels of other rows, as a batch out of step would have them.
+    with pytest.raises(AssertionError, match="where its probability is 0"):
+        p_value(np.roll(sigma, 1), source, mass)
+    # Data first: all of it admissible, by the weights, and not the law.
+    weight = np.asarray(prepared.sources.weight, np.float64)
+    chosen = rng.choice(48, len(sigma), p=weight / weight.sum())
+    low, high = (np.asarray(b)[chosen] for b in prepared.sources[1:3])
+    share = 1 - low + np.minimum(high, low)
+    level = rng.uniform(0, share)
+    level = np.where(level < np.minimum(high, low), level, level + low - np.minimum(high, low))
+    assert p_value(level, chosen, mass) < 1e-12
+    # The weights of two sources that differ, exchanged.
+    order = np.arange(48)
+    order[[0, 6]] = 6, 0
+    assert p_value(sigma, order[source], mass) < 1e-12

@@ -50,6 +50,9 @@ BAD = [
     (_set("data.placement", "devcie"), r"placement is 'devcie'.*did you mean 'device'"),
     (_set("data.order", "noise"), r"order is 'noise'.*did you mean 'noise_first'"),
     (_set("policy.execute", 99), r"execute is 99, expected at most the 16 actions"),
+    (_set("augmentation.hu", 0.1), r"config.augmentation.hu .*did you mean 'hue'"),
+    (_set("augmentation.hue", "much"), r"augmentation.hue is 'much' \(str\), expected float"),
+    (_delete("augmentation", "crop"), r"config.augmentation.crop is missing"),
     (_set("law", ml_collections.ConfigDict({"alpha": 1.0})), r"config.law.name is missing"),
     (_set("model", "unet"), r"config.model is 'unet', expected a section"),
 ]

@@ -1,4 +1,9 @@
 import functools
+import os
+import re
+import subprocess
+import sys
+import textwrap
 
 import chex
 import jax
@@ -8,6 +13,7 @@ import optax
 import pytest
 
 from ambient_jax import corruption, losses, schedules
+from ambient_jax.data import augment
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
@@ -204,3 +210,127 @@ def test_a_linear_network_learns():
         state = state.replace(sums=state_lib.empty_sums(2))
         state = step(state, batch, jax.random.key(0))
     assert float(state.sums.bin_loss.sum()) < 0.05 * first
+
+
+def _free_outputs(params, x_t, sigma, observation):
+    return params["h"]
+
+
+@pytest.mark.parametrize(("loss", "prediction"), [("denoising", "eps"), ("ambient", "v")])
+def test_dimensions_that_a_robot_lacks_are_no_part_of_the_loss(loss, prediction):
+    """Each row's loss is that of the problem without its padding; no gradient reaches the rest."""
+    wide = 5
+    objective = step_lib.Objective(loss=loss, prediction=prediction)
+    batch = _batch()
+    has = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]] * 2, bool)
+    action = jax.random.normal(jax.random.key(5), (B, H, wide))
+    filler = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 1e30, 0.0])
+    batch |= {"action": jnp.where(has[:, None], action, filler), "dims": jnp.asarray(has)}
+    params = {"h": jax.random.normal(jax.random.key(6), (B, H, wide))}
+    keys, noise_key = jax.random.split(jax.random.key(2), B), jax.random.key(3)
+    function = jax.jit(
+        jax.value_and_grad(step_lib.make_loss(objective, _free_outputs), has_aux=True)
+    )
+    (total, (rows, keep)), grads = function(params, batch, keys, noise_key)
+    noised = jax.jit(functools.partial(step_lib.noised, objective))
+    start, z, _ = noised(batch | {"action": action}, keys, noise_key)
+    admissible = losses.batch_counts(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
+    np.testing.assert_array_equal(keep, admissible & has.any(1))
+    assert 3 <= keep.sum() < B
+    kernels = {"denoising": losses.batch_denoising_loss, "ambient": losses.batch_ambient_loss}
+    for i, dims in enumerate(has):
+        counted = np.asarray(batch["mask"][i])[:, None] & dims & bool(keep[i])
+        np.testing.assert_array_equal(np.asarray(grads["h"][i]) != 0, counted)
+        if keep[i]:
+            narrow = (a[i : i + 1][..., dims] for a in (params["h"], start, z))
+            level = (batch[n][i : i + 1] for n in ("sigma", "sigma_min", "sigma_max", "mask"))
+            alone = kernels[loss](*narrow, *level, prediction=prediction)
+            np.testing.assert_allclose(rows[i], alone[0], rtol=1e-5)
+    np.testing.assert_allclose(total, np.sum(np.where(keep, rows, 0)), rtol=1e-6)
+
+
+def _camera_batch():
+    images = jax.random.randint(jax.random.key(8), (B, 2, 6, 6, 3), 0, 256, jnp.uint8)
+    batch = _batch()
+    batch["observation"] |= {"image_front": images, "image_front_mask": jnp.ones((B, 2), bool)}
+    batch |= {"sigma_min": jnp.zeros(B), "sigma_max": jnp.ones(B)}
+    return batch
+
+
+def _see(params, x_t, sigma, observation):
+    seen = observation["image_front"].astype(jnp.float32)[:, :, :4, :4].mean((1, 2, 3)) / 255
+    return _apply(params, x_t, sigma, observation) + seen[:, None, :D]
+
+
+def _see_step(**options):
+    optimizer = state_lib.make_optimizer(config_lib.default().train)
+    step = step_lib.make_train_step(step_lib.Objective(), _see, optimizer, **options)
+    return step, state_lib.create(_params(), optimizer, 2)
+
+
+STRONG = augment.Augmentation(crop=(4, 4), brightness=0.3)
+
+
+def test_no_augmentation_is_no_operation():
+    programs = []
+    for options in ({}, {"augmentation": augment.Augmentation()}, {"augmentation": STRONG}):
+        step, state = _see_step(**options)
+        programs.append(str(jax.make_jaxpr(step)(state, _camera_batch(), jax.random.key(0))))
+    strip = [re.sub(r" at 0x[0-9a-f]+", "", program) for program in programs]
+    assert strip[0] == strip[1] != strip[2]
+
+
+def test_augmentation_is_that_of_the_rows_by_their_global_number():
+    rng, batch = jax.random.key(0), _camera_batch()
+    (plain, state), (some, _) = _see_step(), _see_step(augmentation=STRONG)
+    plain, some = jax.jit(plain), jax.jit(some)
+    for step in (0, 3):
+        state = state.replace(step=jnp.asarray(step))
+        key = jax.random.fold_in(step_lib.noise_first.stream_key(rng, "augmentation"), step)
+        camera = jax.random.fold_in(key, augment.zlib.crc32(b"image_front"))
+        images = jnp.stack(
+            [
+                STRONG(jax.random.fold_in(camera, row), batch["observation"]["image_front"][row])
+                for row in range(B)
+            ]
+        )
+        by_hand = {**batch, "observation": {**batch["observation"], "image_front": images}}
+        chex.assert_trees_all_close(
+            some(state, batch, rng), plain(state, by_hand, rng), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_augmentation_on_8_devices_is_that_on_1():
+    """Eight devices, one row each, in a process of their own."""
+    script = f"""
+        import importlib.util
+        import jax, numpy as np
+        from ambient_jax.train import parallel
+        spec = importlib.util.spec_from_file_location("tests_step", {__file__!r})
+        tests = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tests)
+        assert jax.local_device_count() == 8
+        key = jax.random.key(4)
+        alone, state = tests._see_step(augmentation=tests.STRONG)
+        alone = jax.jit(alone)
+        step, first = tests._see_step(augmentation=tests.STRONG, axis_name=parallel.AXIS)
+        step, many = parallel.lift_streamed(step, key), parallel.replicate(first)
+        batch = tests._camera_batch()
+        for n in range(2):
+            state = alone(state, batch, key)
+            many = step(many, parallel.shard(jax.tree.map(np.asarray, batch)))
+        many = parallel.unreplicate(many)
+        assert int(many.step) == 2
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(many), strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+    """
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, **flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -176,22 +176,29 @@ class OpenXDataset:
         Raises:
           ValueError: a problem whose policy is "raise".
         """
+        for index, found in self._attempts(shard_index):
+            if isinstance(found, str):
+                self._apply("shard", index, found)
+                yield index, None, [("shard", found)]
+            else:
+                yield index, *self._examined(index, found)
+
+    def _attempts(self, shard_index) -> Iterator[tuple[int, rlds.Episode | str]]:
+        """Episodes of one shard as stored; in place of one that cannot be read, the reason."""
         count, position, previous = self._raw.shard_lengths[shard_index], 0, ""
         first = int(np.sum(self._raw.shard_lengths[:shard_index], dtype=np.int64))
         while position < count:
             try:
                 for index, episode in self._raw.stream(shard_index, position):
                     position += 1
-                    yield index, *self._examined(index, episode)
+                    yield index, episode
             except (ValueError, OSError) as error:
-                index = int(self._raw.episode_ids[first + position])
                 told = str(error)
-                self._apply("shard", index, told)
                 # A truncated file says the same of every record behind the cut.
                 rest = count - position if told == previous else 1
                 previous = told
                 for _ in range(rest):
-                    yield int(self._raw.episode_ids[first + position]), None, [("shard", told)]
+                    yield int(self._raw.episode_ids[first + position]), told
                     position += 1
 
     def _examined(self, index, episode):
@@ -224,7 +231,7 @@ class OpenXDataset:
                 try:
                     self.form.table.look_up([text])
                 except ValueError as error:
-                    raise ValueError(f"source {self.name!r}, episode {index}: {error}") from error
+                    raise ValueError(f"{self.name}, episode {index}: {error}") from error
             elif len(text) > self.form.instruction_bytes:
                 length = self.form.instruction_bytes
                 yield "instruction", f"{text!r} has {len(text)} bytes, over {length}: it is cut"
@@ -283,6 +290,7 @@ class OpenXDataset:
         """Hash of all else that statistics hang on: the rest of the form, and the code."""
         form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": 0}
         parts = [json.dumps(form, sort_keys=True, default=str)]
+        parts += sorted(self.form.table.text) if self.form.table else []
         package = __name__.rpartition(".")[0]
         parts += [inspect.getsource(sys.modules[f"{package}.{name}"]) for name in _CODE]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
@@ -315,7 +323,11 @@ def open_source(
     else:
         spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
     options = dict(decode_images=False, allow_missing=form.policy("shard") == "skip")
-    raw = rlds.open_dataset(path, split, **options)
+    try:
+        raw = rlds.open_dataset(path, split, **options)
+    except rlds.MissingShardError as error:
+        told = f"{error}, or set config.data.open_x.on_problem.shard to 'skip'"
+        raise rlds.MissingShardError(told) from error
     keys = standardize.check(spec, raw.features, cameras=form.cameras)
     raw = rlds.open_dataset(path, split, keys=keys, **options)
     dataset = OpenXDataset(raw, spec, form)
@@ -359,8 +371,11 @@ def _png(image):
 def tell(name: str, problems: Mapping[str, Mapping[str, Any]]) -> None:
     """Logs the problems of a source (``SourceStatistics.problems``), a line for each kind."""
     for kind, found in problems.items():
-        examples = "; ".join(f"episode {i}: {told}" for i, told in found["examples"][:3])
-        done = "left out" if found["skipped"] else "kept"
+        examples = "; ".join(
+            told if index is None else f"episode {index}: {told}"
+            for index, told in found["examples"][:3]
+        )
         logging.warning(
-            "%s: %s: %d episodes, %s (%s)", name, kind, found["episodes"], done, examples
+            "source %r has problems of the kind %r in %d episodes, %d of them left out (%s)",
+            *(name, kind, found["episodes"], found["skipped"], examples),
         )
