@@ -61,5 +61,6 @@ setup(
         "wandb": WANDB,
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "gcs": ["etils[epath-gcs]>=1.10"],  # data at gs://
     },
 )

@@ -46,6 +46,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
         task.evaluate(config, workdir)
 
 
+def check_workdir(workdir: str) -> None:
+    """Raises ValueError for a bucket, which pathlib would take for a folder here named gs:."""
+    if "://" in workdir:
+        raise ValueError(
+            f"--workdir is {workdir!r}, expected a folder that all hosts see (NFS, or a bucket "
+            "mounted by gcsfuse): metrics are appended to; data may lie in a bucket"
+        )
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
@@ -68,5 +77,6 @@ def _main(experiment: str, job: Callable, argv: list[str]) -> None:
         config = _CONFIG.value
         config_lib.check(config)
         workdir = _WORKDIR.value or os.path.join("runs", experiment, config.name)
+        check_workdir(workdir)
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         job(config, workdir)

@@ -7,12 +7,14 @@ import json
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ambient_jax.train import checkpoint
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plain(value: Any) -> Any:
@@ -57,6 +59,9 @@ def write(
 
 def loss_figure(history: Sequence[dict[str, Any]]) -> Figure:
     """Loss against the step, one curve per noise-level bin, from rows of ``metrics.jsonl``."""
+    # Here, as tables are made where nothing is drawn.
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     bins = sorted({k for row in history for k in row if k.startswith("loss_sigma/")})

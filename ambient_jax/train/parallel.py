@@ -6,7 +6,7 @@ Every array that a pmapped function takes has a leading axis of local devices. W
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -82,10 +82,15 @@ def _sharding():
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
 
 
-def lift_streamed(train_step: Callable, key: jax.Array) -> Callable:
-    """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated."""
+def lift_streamed(
+    train_step: Callable, key: jax.Array, devices: Sequence[jax.Device] | None = None
+) -> Callable:
+    """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated.
+
+    ``devices`` (default: all) may be absent ones, to compile for.
+    """
     step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
-    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
 
 def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.Array) -> Callable:

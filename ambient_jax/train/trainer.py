@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -163,9 +163,39 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     """Checks the config, opens its data and builds its parts; raises ValueError, see ``train``."""
     config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
-    objective = step_lib.Objective(**config.objective, schedule=schedule)
-    augmentation = augment.Augmentation(**config.augmentation)
+    augment.Augmentation(**config.augmentation)  # what is wrong with it is told before data is read
     prepared = sources.prepare(config.data, law)
+    shapes = prepared.observation_shapes, prepared.action_dim, len(prepared.names)
+    learner = make_learner(config, *shapes, axis_name)
+    return Parts(prepared, law, schedule, *learner)
+
+
+class Learner(NamedTuple):
+    """What is trained and how, without data: see ``Parts``."""
+
+    create: Callable[[jax.Array], state_lib.TrainState]
+    shapes: state_lib.TrainState
+    train_step: Callable
+
+
+def make_learner(
+    config: ml_collections.ConfigDict,
+    observation: Mapping[str, jax.ShapeDtypeStruct],
+    action_dim: int,
+    count: int,
+    axis_name: str | None,
+) -> Learner:
+    """Builds model, optimizer and step; computes nothing.
+
+    Args:
+      config: of the run.
+      observation: shapes of one row by name, see ``sources.observation_shapes``.
+      action_dim: D.
+      count: number of sources.
+      axis_name: see ``step.make_train_step``.
+    """
+    objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
+    augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model)
     optimizer = state_lib.make_optimizer(config.train)
     train_step = step_lib.make_train_step(
@@ -179,15 +209,12 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     )
 
     def create(key):
-        shapes = prepared.observation_shapes
-        observation = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in shapes.items()}
-        observation = augmentation.evaluation(observation)
-        chunk = jnp.zeros((1, config.data.horizon, prepared.action_dim))
-        variables = model.init(key, chunk, jnp.zeros(1), observation)
-        return state_lib.create(variables["params"], optimizer, len(prepared.names))
+        rows = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in observation.items()}
+        chunk = jnp.zeros((1, config.data.horizon, action_dim))
+        variables = model.init(key, chunk, jnp.zeros(1), augmentation.evaluation(rows))
+        return state_lib.create(variables["params"], optimizer, count)
 
-    shapes = jax.eval_shape(create, jax.random.key(0))
-    return Parts(prepared, law, schedule, create, shapes, train_step)
+    return Learner(create, jax.eval_shape(create, jax.random.key(0)), train_step)
 
 
 def initial(

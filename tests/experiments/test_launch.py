@@ -1,7 +1,7 @@
 import pytest
 from absl import logging
 
-from experiments import console, tasks
+from experiments import console, launch, tasks
 
 
 def test_unknown_task_is_named_with_the_nearest():
@@ -30,3 +30,9 @@ def test_verbosity_shows_the_traceback():
             raise ValueError("a b")
     finally:
         logging.set_verbosity(before)
+
+
+def test_a_bucket_is_no_workdir():
+    with pytest.raises(ValueError, match="--workdir is 'gs://b/run', expected a folder that all"):
+        launch.check_workdir("gs://b/run")
+    launch.check_workdir("runs/open_x/mine")

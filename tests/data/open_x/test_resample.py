@@ -148,9 +148,7 @@ def test_its_own_rate_changes_nothing():
 def test_what_cannot_be_resampled():
     episode = make_episode()
     spec = parse({"action": "joint action"}, "mine")
-    with pytest.raises(
-        ValueError, match="mine: its control rate is unknown: keep"
-    ):
+    with pytest.raises(ValueError, match="mine: its control rate is unknown: keep"):
         standardize.standardise(spec, episode, hz=5)
     spec = parse({"hz": 10, "action": "base action[0:2]", "frame": "tool"}, "mine")
     standardize.standardise(spec, episode)
