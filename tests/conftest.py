@@ -96,9 +96,10 @@ def worker(tmp_path_factory):
                 output.seek(0)
                 text = output.read()
                 output.close()
-            assert process.returncode == returncode, text
+            assert returncode is None or process.returncode == returncode, text
             return text
 
+        finish.process = process
         return finish
 
     return start

@@ -102,8 +102,8 @@ def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
     assert sum(found["parameters"].values()) == count(params)
     assert found["state_bytes"] == sum(x.nbytes for x in jax.tree.leaves(state))
     # Three float32 more of each parameter, counters of 4 bytes (the step, the optimizer's two, the
-    # sums' two numbers), and sums of 10 noise levels and 2 sources with their counts.
-    assert found["state_bytes"] == 4 * (4 * count(params) + 3 + 2 + 2 * 10 + 2 * 2)
+    # sums' three numbers), and sums of 10 noise levels and 2 sources with their counts.
+    assert found["state_bytes"] == 4 * (4 * count(params) + 3 + 3 + 2 * 10 + 2 * 2)
 
     # Of each row: one image and its mask, 9 numbers of the state and their mask, 16 bytes of text,
     # 2 actions of 7 and their masks, 3 noise levels, a label, the source and 3 of the id.

@@ -5,6 +5,8 @@
 ``kill`` is a moment to die at with SIGKILL: ["write", step] half-way through writing a row of
 metrics.jsonl, ["save", step] with a checkpoint under way, ["step", n] after the n-th step of this
 process, between checkpoints. ``policies`` {name: changes} are trained together, as a sweep.
+``ids`` is a file that gets a line for each step: its number and the ids of this host's rows of a
+streamed batch.
 """
 
 import json
@@ -57,6 +59,26 @@ def _arm(kind, moment):
         loop.run = run
 
 
+def _record(path):
+    import numpy as np
+
+    from ambient_jax.train import loop
+
+    original = loop.run
+
+    def run(state, step_fn, batches, *, start, **options):
+        file, steps = open(path, "a"), iter(range(start + 1, 10**9))  # noqa: SIM115
+
+        def recorded(state, batch):
+            ids = np.asarray(batch["id"]).reshape(-1, 3).tolist()
+            print(json.dumps([next(steps), ids]), file=file, flush=True)
+            return step_fn(state, batch)
+
+        return original(state, recorded, batches, start=start, **options)
+
+    loop.run = run
+
+
 def config_for(job):
     import ml_collections
 
@@ -98,6 +120,8 @@ def main(job):
     )
     if "kill" in job:
         _arm(*job["kill"])
+    if "ids" in job:
+        _record(job["ids"])
     if "policies" in job:
         result = sweep.train(configs_for(job), job["workdir"])
     else:
