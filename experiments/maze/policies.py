@@ -1,25 +1,11 @@
-"""The policies of the table: one base config, and what each changes of it."""
+"""The policies of the table, and what each changes of the base config."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, NamedTuple
-
 import ml_collections
 
-from ambient_jax import _checks
-from ambient_jax.train import config as train_config
-from ambient_jax.train import sweep
 from experiments.maze import chosen
-
-
-class Entry(NamedTuple):
-    """One policy of the table: its label, its group, and the config fields that it changes."""
-
-    label: str
-    group: str
-    changes: dict[str, Any]
-
+from experiments.table.entries import Entry, of_groups
 
 GROUPS = ("main", "sweep", "chosen", "alpha", "variants", "few", "shortcut")
 _WEIGHT = "data.sources.gcs.weight"
@@ -32,8 +18,6 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
     Raises:
       ValueError: for an unknown group.
     """
-    for group in task.groups:
-        _checks.one_of("config.task.groups", group, GROUPS)
     best = task.best
     few = {"data.sources.gcs.split": f"train[:{task.few}]"}
     shortcut = {"data.sources.rrt.path": "maze_shortcut"}
@@ -74,61 +58,4 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
         entry = found[name]
         label = f"{entry.label}, shortcut RRT"
         found[f"{name}_shortcut"] = Entry(label, "shortcut", entry.changes | shortcut)
-    return {name: entry for name, entry in found.items() if entry.group in task.groups}
-
-
-def config_of(
-    base: ml_collections.ConfigDict, name: str, entry: Entry, seed: int
-) -> ml_collections.ConfigDict:
-    """The training config of a policy: the base with the entry's changes and the seed."""
-    config = copy.deepcopy(base)
-    config.name, config.seed = name, seed
-    law = {n.removeprefix("law."): v for n, v in entry.changes.items() if n.startswith("law.")}
-    config.law = ml_collections.ConfigDict(law)
-    for field, value in entry.changes.items():
-        if not field.startswith("law."):
-            *parents, last = field.split(".")
-            section = config
-            for parent in parents:
-                section = section[parent]
-            section[last] = value
-    train_config.check(config)
-    return config
-
-
-def key(name: str, seed: int) -> str:
-    """Where a policy lies below the workdir: one folder for each policy and seed."""
-    return f"{name}/seed_{seed}"
-
-
-def is_alone(config: ml_collections.ConfigDict) -> bool:
-    """Whether a policy is trained by itself: bounds of each step are no array of a sweep."""
-    return any(source.get("bounds") for source in config.data.sources.values())
-
-
-def programs(
-    base: ml_collections.ConfigDict, together: int
-) -> list[dict[str, ml_collections.ConfigDict]]:
-    """All policies of all seeds, as lists of those that one program trains (at most ``together``).
-
-    In the order of ``task.groups`` and then of the seeds, so that a table that was interrupted has
-    what matters most.
-    """
-    named = entries(base.task)
-    found: list[tuple[dict, dict]] = []
-    for index, seed in enumerate(base.task.seeds):
-        for name, entry in named.items():
-            if index and {name, entry.group} & set(base.task.one_seed):
-                continue
-            config = config_of(base, name, entry, seed)
-            program = sweep.program(config)
-            for other, configs in found:
-                if other == program and len(configs) < together and not is_alone(config):
-                    configs[key(name, seed)] = config
-                    break
-            else:
-                found.append((program, {key(name, seed): config}))
-    first = lambda configs: min(  # noqa: E731
-        base.task.groups.index(named[name.split("/")[0]].group) for name in configs
-    )
-    return sorted((configs for _, configs in found), key=first)
+    return of_groups(found, task, GROUPS)

@@ -11,10 +11,10 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ambient_jax.train import metrics as train_metrics
 from experiments import report
-from experiments.maze import data, levels, metrics, policies, workers
+from experiments.maze import data, judge, levels, metrics, policies
 from experiments.maze.rollout import Rollouts
+from experiments.table import entries as table_entries
 
 COLUMNS = (
     *("policy", "seeds", "success", "95% interval", "of each seed", "jerk^2", "95% interval"),
@@ -48,12 +48,12 @@ def collect(
     found: dict[str, dict[str, dict[int, Rollouts]]] = {}
     for name in policies.entries(config.task):
         for seed in config.task.seeds:
-            key = policies.key(name, seed)
-            for solver, steps in workers.solvers(key, config):
-                path = workers.rollouts_path(workdir, key, solver, steps)
+            key = table_entries.key(name, seed)
+            for solver, steps in judge.solvers(key, config):
+                path = judge.rollouts_path(workdir, key, solver, steps)
                 if path.exists():
                     by_solver = found.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
-                    by_solver[seed] = workers.load(path)
+                    by_solver[seed] = judge.load(path)
     return found
 
 
@@ -172,7 +172,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         blank = [""] * (len(COLUMNS) - 8)
         value = [f"{jerk[name].value:.4g}", f"{jerk[name].low:.4g} to {jerk[name].high:.4g}"]
         lines.append([f"data: {name}", "", "", "", "", *value, f"{accel:.1f}", *blank])
-    seconds = {name: _core_seconds(workdir, config, name) for name in rows}
+    seconds = {name: table_entries.core_seconds(config, workdir, name) for name in rows}
     caption = (
         f"{config.task.goals} rollouts for each policy and training seed (goals of seed "
         f"{config.task.eval_seed}), {config.train.steps} steps of {config.train.batch_size}, "
@@ -223,24 +223,11 @@ def _cells(row: Row, name: str, is_best: bool) -> list[str]:
     ]
 
 
-def _core_seconds(workdir: pathlib.Path, config: ml_collections.ConfigDict, name: str) -> float:
-    """Core seconds that a policy's training took, its share of the program it was part of."""
-    total = 0.0
-    for seed in config.task.seeds:
-        folder = workdir / policies.key(name, seed)
-        rows, last = train_metrics.read(folder / "timing.jsonl"), 0
-        for row in rows:
-            share = row.get("policies", 1)
-            total += (row["step"] - last) / row["steps_per_second"] / share
-            last = row["step"]
-    return total
-
-
 def _levels(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """Loss per noise level of the main policies and of the best linear denoiser, by source."""
     found: dict[str, Any] = {}
     for name in policies.entries(config.task):
-        path = workdir / policies.key(name, config.task.seeds[0]) / "levels.json"
+        path = workdir / table_entries.key(name, config.task.seeds[0]) / "levels.json"
         if path.exists():
             found[name] = json.loads(path.read_text())
     if not found:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 
 from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
-from experiments.maze import env, figures, metrics, policies
+from experiments.maze import env, figures, metrics
 from experiments.maze.rollout import Rollouts
+from experiments.table import entries
 
 _INK, _GREY = "#22262b", "#8a8f98"
 # One colour for each role in all figures; told apart with any colour vision.
@@ -46,7 +47,7 @@ def write(
         figures.save(levels_figure(floor), folder / "levels.png")
     drawn = {
         rows[name].label: Policy.from_checkpoint(
-            workdir / policies.key(name, config.task.seeds[0]),
+            workdir / entries.key(name, config.task.seeds[0]),
             solver=config.policy.solver,
             steps=config.policy.steps,
         )

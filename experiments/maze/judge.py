@@ -1,0 +1,105 @@
+"""Rolls out the table's trained policies and measures their loss at each noise level."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ambient_jax.policy import evaluation
+from ambient_jax.policy.policy import Policy
+from experiments.maze import env, levels, policies, task
+from experiments.maze.rollout import Rollouts
+from experiments.table import saved
+from experiments.table.entries import Program, Table
+
+
+def evaluate(program: Program, base: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Leaves rollouts of each policy with each solver, and ``levels.json`` of the main ones."""
+    goals = env.free_goals(np.random.default_rng(base.task.eval_seed), base.task.goals)
+    simulators: dict[str, Any] = {}
+    for name, config in program.items():
+        for solver, steps in solvers(name, base):
+            path = rollouts_path(workdir, name, solver, steps)
+            about = _about(config, base, solver, steps)
+            if saved.is_current(path, about):
+                continue
+            policy = Policy.from_checkpoint(workdir / name, solver=solver, steps=steps)
+            # Policies of one program differ in parameters only, so they share a compiled rollout.
+            simulate = simulators.setdefault(
+                path.name, task.simulator(policy, config.policy.execute)
+            )
+            rollouts = simulate(policy.params, goals, seed=base.task.eval_seed)
+            arrays = {n: getattr(rollouts, n) for n in Rollouts.__dataclass_fields__}
+            arrays["positions"] = arrays["positions"].astype(np.float32)
+            saved.save(path, about, arrays)
+        if is_main(name, base) and not (workdir / name / "levels.json").exists():
+            _measure_levels(workdir / name, config)
+
+
+def is_done(
+    name: str,
+    config: ml_collections.ConfigDict,
+    base: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+) -> bool:
+    """Whether a policy is trained to the end and rolled out as asked."""
+    return saved.step(workdir / name) == config.train.steps and all(
+        saved.is_current(
+            rollouts_path(workdir, name, solver, steps), _about(config, base, solver, steps)
+        )
+        for solver, steps in solvers(name, base)
+    )
+
+
+TABLE = Table(policies.entries, is_done, evaluate)
+
+
+def is_main(name: str, base: ml_collections.ConfigDict) -> bool:
+    """Whether a policy (``entries.key``) is of the group main and of the first seed."""
+    entry = policies.entries(base.task)[name.split("/")[0]]
+    return entry.group == "main" and name.endswith(f"_{base.task.seeds[0]}")
+
+
+def solvers(name: str, base: ml_collections.ConfigDict) -> list[tuple[str, int]]:
+    """The solvers, as (name, steps), that a policy is rolled out with: the config's first."""
+    more = [tuple(s) for s in base.task.solvers] if is_main(name, base) else []
+    return [(base.policy.solver, base.policy.steps), *more]
+
+
+def rollouts_path(workdir: pathlib.Path, name: str, solver: str, steps: int) -> pathlib.Path:
+    """Where the rollouts of a policy with a solver lie."""
+    return workdir / name / f"rollouts_{solver}_{steps}.npz"
+
+
+def load(path: pathlib.Path) -> Rollouts:
+    """Rollouts as saved."""
+    arrays = saved.load(path)
+    return Rollouts(**arrays | {"positions": arrays["positions"].astype(float)})
+
+
+def _about(config, base, solver, steps):
+    """What rollouts hang on, beside the policy's parameters."""
+    return {
+        "steps": config.train.steps,
+        "solver": [solver, steps, config.policy.clip],
+        "execute": config.policy.execute,
+        "goals": [base.task.goals, base.task.eval_seed],
+    }
+
+
+def _measure_levels(directory, config):
+    policy = Policy.from_checkpoint(directory)
+    found = {"sigma": evaluation.LEVELS}
+    for source in ("gcs", "rrt"):
+        held_out = pathlib.Path(config.data.root) / f"maze_{source}_held_out"
+        chunks = levels.chunks(held_out, history=policy.history, horizon=policy.horizon)
+        found[source] = evaluation.denoising_loss(policy, *chunks).tolist()
+    text = json.dumps(found | {"metres": float(policy.normalizer.scale["action"].mean())})
+    temporary = directory / "levels.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, directory / "levels.json")

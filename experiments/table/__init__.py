@@ -1,0 +1,1 @@
+"""Tables of policies: one base config, what each policy changes of it, and who trains which."""

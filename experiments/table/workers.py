@@ -1,0 +1,136 @@
+"""Trains and evaluates the table's policies: one process for each CPU core, or one for all.
+
+A core each is twice as fast as all cores for one: small steps leave a second core idle.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import pathlib
+import signal
+import threading
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import jax
+import ml_collections
+import tqdm
+from absl import flags, logging
+
+from ambient_jax.train import host_memory, sweep, trainer
+from experiments import console
+from experiments.table import entries, saved
+from experiments.table.entries import Program, Table
+
+# When the parent has ended, so must this process, once the job in hand has saved its state.
+_orphaned, _busy = threading.Event(), threading.Lock()
+
+
+def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+    """Trains and evaluates what is missing; False if a signal ended it early.
+
+    ``base.task`` has ``seeds``, ``one_seed``, ``groups``, ``together`` (policies in one program; 0:
+    4 on CPU, all on an accelerator) and ``workers`` (processes; 0: one for each CPU core, or one
+    for an accelerator).
+
+    Raises:
+      RuntimeError: a process died.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    together = base.task.together or (4 if on_cpu else 10**6)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+    workers = base.task.workers or (len(cores) if on_cpu else 1)
+    programs = [
+        program
+        for program in entries.programs(base, table.entries(base.task), together)
+        if not all(table.is_done(name, c, base, workdir) for name, c in program.items())
+    ]
+    count = sum(map(len, programs))
+    logging.info(
+        "%d policies to train or evaluate, as %d programs on %d processes",
+        *(count, len(programs), workers),
+    )
+    bar = tqdm.tqdm(total=count, desc="policies", unit="policy", disable=not count)
+    with bar:
+        if workers == 1:
+            for program in programs:
+                if train_and_evaluate(table, program, base, workdir):
+                    return False
+                bar.update(len(program))
+            return True
+        context = multiprocessing.get_context("spawn")
+        slots = context.Queue()
+        for index in range(workers):
+            slots.put((index, cores[index % len(cores)]))
+        with concurrent.futures.ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start, initargs=(slots,)
+        ) as pool:
+            jobs = {pool.submit(train_and_evaluate, table, p, base, workdir): p for p in programs}
+            try:
+                for job in concurrent.futures.as_completed(jobs):
+                    if job.result():
+                        return False
+                    bar.update(len(jobs[job]))
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    "a training process died (out of memory?): the same command carries on; "
+                    "--config.task.workers=1 needs the least memory"
+                ) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+    return True
+
+
+def _start(slots: Any) -> None:
+    """Sets up a process: its core, its line on the screen, and an end when its parent ends."""
+    index, core = slots.get()
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    os.environ["TQDM_POSITION"] = str(index + 1)
+    os.environ["TQDM_LEAVE"] = "0"
+    host_memory.keep_freed_memory()
+    flags.FLAGS.mark_as_parsed()  # absl's handler complains otherwise
+    logging.use_absl_handler()
+    console.setup()
+    parent = multiprocessing.parent_process()
+
+    def follow():
+        parent.join()
+        _orphaned.set()
+        os.kill(os.getpid(), signal.SIGTERM)  # training saves and returns
+        with _busy:
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def train_and_evaluate(
+    table: Table, program: Program, base: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> str:
+    """Trains the policies of one program and evaluates them; returns the signal that ended it."""
+    with _busy:
+        if _orphaned.is_set():
+            return "SIGTERM"
+        if stopped := _train(program, workdir):
+            return stopped
+        table.evaluate(program, base, workdir)
+        return ""
+
+
+def _train(program: Program, workdir: pathlib.Path) -> str:
+    # A sweep keeps its policies in step: one that is further must not go back with the others.
+    # (Complete ones are only checked to be of these configs.)
+    parts: dict[int, Program] = {}
+    for name, config in program.items():
+        parts.setdefault(saved.step(workdir / name), {})[name] = config
+    for part in parts.values():
+        (name, config), *others = part.items()
+        if entries.is_alone(config) and not others:
+            result = trainer.train(config, workdir / name)
+        else:
+            result = sweep.train(part, workdir)
+        if result.signal:
+            return result.signal
+    return ""

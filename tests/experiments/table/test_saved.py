@@ -1,0 +1,24 @@
+"""Rollouts on disk: kept until what they hang on changes."""
+
+import numpy as np
+
+from experiments.table import saved
+
+
+def test_arrays_are_current_until_what_they_hang_on_changes(tmp_path):
+    path, about = tmp_path / "rollouts.npz", {"steps": 10, "solver": ["ddpm", 5, None]}
+    assert not saved.is_current(path, about)
+    arrays = {"positions": np.arange(6.0).reshape(2, 3), "success": np.array([True, False])}
+    saved.save(path, about, arrays)
+    assert saved.is_current(path, about)
+    assert not saved.is_current(path, about | {"solver": ["ddim", 5, None]})
+    assert not saved.is_current(path, about | {"steps": 20})
+    found = saved.load(path)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert [p.name for p in tmp_path.iterdir()] == ["rollouts.npz"]
+
+
+def test_an_untrained_policy_is_at_step_0(tmp_path):
+    assert saved.step(tmp_path / "nothing") == 0
