@@ -1,11 +1,11 @@
 """Times batches of camera images beside tf.data doing the same work: decoding alone, and all.
 
 Both have the same two cores: our decoder two worker processes, tf.data its own choice of threads
-(AUTOTUNE wherever there is a choice) in a process of its own. The images, smoothed noise with
-shapes at quality 95, are the same; each side hands out numpy batches, images [64, h, w, 3] uint8.
-They take turns, and each turn's ratio is one row of the spread. The processor's time an image (user
-and system, all processes of a side) is printed too: other work on the machine changes it less, but
-not nothing.
+(AUTOTUNE wherever there is a choice). The images, smoothed noise with shapes at quality 95, are the
+same; each side hands out numpy batches, images [64, h, w, 3] uint8. They take turns, stopped while
+the other has its own, so that neither runs ahead; each turn's ratio is one row of the spread. The
+processor's time an image (user and system, all processes of a side) is printed too: other work on
+the machine changes it less, but not nothing.
 
 decode  from bytes in memory. At 480x640 ours shrinks by two while decoding and resizes the rest;
         tf.data decodes in full and resizes, as is usual there.
@@ -22,10 +22,12 @@ import io
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -36,15 +38,16 @@ from absl import app, flags
 from ambient_jax import mixing, schedules
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
+from ambient_jax.train import host_memory
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Our processes, and the cores of both sides.")
 _ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
-_SERVE = flags.DEFINE_string("serve", "", "Be the other side, for the row of this name.")
+_SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
 _ROOT = flags.DEFINE_string("root", "", "Its data.")
 
-BATCH, DISTINCT = 64, 128
+BATCH, DISTINCT = 256, 256
 ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
     "decode 256x256": ("", (256, 256), (256, 256)),
     "decode 480x640 to 224x224": ("", (480, 640), (224, 224)),
@@ -53,6 +56,7 @@ ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
 }
 EPISODES = {"clean": 20, "corrupt": 60}
 SHARDS, WINDOW, HORIZON, WIDTH = 4, 500, 16, 7
+AHEAD = 4  # batches
 
 
 def scene(height: int, width: int, seed: int) -> bytes:
@@ -146,7 +150,7 @@ class OurLoader:
         config.root, config.placement = os.path.join(root, ROWS[name][0]), "stream"
         config.history, config.horizon = 1, HORIZON
         config.normalization, config.normalize_per = "gaussian", "source"
-        config.shuffle_window = WINDOW
+        config.shuffle_window, config.prefetch = WINDOW, AHEAD
         form = config.open_x
         form.cameras, form.image_size = ("primary",), ROWS[name][2]
         form.action_width = form.state_width = WIDTH
@@ -198,8 +202,7 @@ class TensorFlow:
         options = tf.data.Options()
         options.threading.private_threadpool_size = workers
         options.deterministic = False
-        data = data.prefetch(tf.data.AUTOTUNE).with_options(options)
-        self.batches = data.as_numpy_iterator()
+        self.batches = data.prefetch(AHEAD).with_options(options).as_numpy_iterator()
 
     def _chunks(self, tf, root):
         """Chunks [H, D] of both data sets with their encoded images, shuffled and mixed."""
@@ -246,6 +249,9 @@ class TensorFlow:
             batch = next(self.batches)
         return batch["image"]
 
+    def close(self) -> None:
+        """Nothing to end."""
+
 
 Side = OurDecoder | OurLoader | TensorFlow
 
@@ -262,7 +268,6 @@ def workers_of(pid: int) -> list[int]:
 
 def turn(side: Side, count: int) -> dict[str, float]:
     """Images/s and the processor's microseconds an image."""
-    side.take(8)  # what ran ahead while the other had its turn
     mine = [os.getpid(), *workers_of(os.getpid())]
     cpu, begin = cpu_seconds(mine), time.perf_counter()
     side.take(count)
@@ -270,17 +275,50 @@ def turn(side: Side, count: int) -> dict[str, float]:
     return {"rate": number / seconds, "cpu": (cpu_seconds(mine) - cpu) / number * 1e6}
 
 
-def serve(name: str) -> None:
-    """Answers each line, a number of batches, with a turn of TensorFlow's; first images' mean."""
-    other = TensorFlow(name, _ROOT.value, _WORKERS.value)
-    print(json.dumps(mean(other)), flush=True)
+def serve(name: str, kind: str) -> None:
+    """Answers each line, a number of batches, with a turn; first the mean of some images."""
+    kinds = {"ours": OurLoader if ROWS[name][0] else OurDecoder, "theirs": TensorFlow}
+    host_memory.keep_freed_memory()  # as training does
+    side = kinds[kind](name, _ROOT.value, _WORKERS.value)
+    print(json.dumps(np.mean([side.take(1).mean() for _ in range(16)])), flush=True)
     for line in sys.stdin:
-        print(json.dumps(turn(other, int(line))), flush=True)
+        print(json.dumps(turn(side, int(line))), flush=True)
+    side.close()
 
 
-def mean(side: Side) -> float:
-    """Of the images of some batches; both sides must agree."""
-    return float(np.mean([side.take(1).mean() for _ in range(16)]))
+class Stopped:
+    """A side in a process group of its own, which runs only while it is asked."""
+
+    def __init__(self, name: str, kind: str, root: str):
+        command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={kind}"]
+        command += [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            start_new_session=True,
+        )
+        self.mean = self._answer()
+
+    def _answer(self) -> Any:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"it ended with status {self.process.wait()}: {self.process.args}")
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        return json.loads(line)
+
+    def turn(self, count: int) -> dict[str, float]:
+        os.killpg(self.process.pid, signal.SIGCONT)
+        print(count, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+        self.process.stdin.close()
+        self.process.wait()
 
 
 def compare(name: str, root: str) -> None:
@@ -289,30 +327,15 @@ def compare(name: str, root: str) -> None:
         for file_format in {ROWS[name][0], "tfrecord"}:
             if not os.path.exists(os.path.join(root, file_format)):
                 build(root, file_format)
-    command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={name}"]
-    command += [f"--workers={_WORKERS.value}", f"--root={root}"]
-    other = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-
-    def theirs(count):
-        print(count, file=other.stdin, flush=True)
-        return json.loads(other.stdout.readline())
-
-    with other:
-        expected = json.loads(other.stdout.readline())
-        side = (OurLoader if ROWS[name][0] else OurDecoder)(name, root, _WORKERS.value)
-        assert abs(mean(side) - expected) < 2  # the same images
-        count = max(4, int(_SECONDS.value * turn(side, 8)["rate"] / BATCH))
-        theirs(count)  # AUTOTUNE finds its number of threads
-        found = [(turn(side, count), theirs(count)) for _ in range(_REPEATS.value)]
+    sides = [Stopped(name, kind, root) for kind in ("ours", "theirs")]
+    assert abs(sides[0].mean - sides[1].mean) < 2  # the same images
+    counts = [64, 64]  # AUTOTUNE finds its number of threads
+    for _ in range(2):
+        rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
+        counts = [max(8, int(_SECONDS.value * rate / BATCH)) for rate in rates]
+    found = [[s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)]
+    for side in sides:
         side.close()
-        other.stdin.close()
     spread = lambda values, form: (  # noqa: E731
         f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
     )
@@ -329,7 +352,7 @@ def main(argv):
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]
     os.sched_setaffinity(0, cores)  # and so of all processes from here on
     if _SERVE.value:
-        serve(_SERVE.value)
+        serve(_ROWS.value[0], _SERVE.value)
         return
     print(
         f"{len(cores)} cores; images/s and microseconds of processor time an image: median (least "
