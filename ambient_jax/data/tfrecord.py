@@ -19,6 +19,7 @@ _FRAMING_BYTES = _HEADER.size + _FOOTER.size
 # x^(32 * 563) is the sum of x^(32 * these) modulo the polynomial: found by search, among all sums
 # of five such powers below 600 the one whose powers are lowest.
 _DEGREE, _POWERS = 563, (109, 58, 53, 31, 0)
+_PIECE = 1 << 20  # bytes that are copied to be worked on
 
 
 @functools.cache
@@ -79,24 +80,32 @@ def crc32c(data: bytes) -> int:
     of x that are sums of a few others, which needs XORs alone; folding the rest until one word is
     left costs about one table look-up a byte, all of it vectorised.
     """
+    register, data = 0xFFFFFFFF, memoryview(data)
+    for begin in range(0, len(data), _PIECE):
+        register = _fed(register, data[begin : begin + _PIECE])
+    return register ^ 0xFFFFFFFF
+
+
+def _fed(register: int, data: memoryview) -> int:
+    """The register after some more data."""
     if len(data) < 256:
-        register, table = 0xFFFFFFFF, _byte_table()
+        table = _byte_table()
         for byte in data:
             register = (register >> 8) ^ table[(register ^ byte) & 0xFF]
-        return register ^ 0xFFFFFFFF
+        return register
     # Zeros in front of a message leave a zero register as it is, so padding there is free
-    # once the initial register has been XORed onto the first four bytes.
+    # once the register has been XORed onto the first four bytes.
     padding = -len(data) % 4
     octets = np.zeros(len(data) + padding, np.uint8)
     octets[padding:] = np.frombuffer(data, np.uint8)
-    octets[padding : padding + 4] ^= 0xFF
+    octets[padding : padding + 4] ^= np.array([register], "<u4").view(np.uint8)
     words = _shortened(octets.view("<u4"))
     while len(words) > 1:
         log2_tail = (len(words) - 1).bit_length() - 1
         front, tail = np.split(words, [len(words) - (1 << log2_tail)])
         tail[len(tail) - len(front) :] ^= _apply(_advance_tables(log2_tail), front)
         words = tail
-    return int(_apply(_advance_tables(0), words)[0]) ^ 0xFFFFFFFF
+    return int(_apply(_advance_tables(0), words)[0])
 
 
 def masked_crc32c(data: bytes) -> int:
