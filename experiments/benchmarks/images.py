@@ -21,7 +21,6 @@ import functools
 import io
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from ambient_jax import mixing, schedules
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
 from ambient_jax.train import host_memory
+from experiments.benchmarks.processes import cpu_seconds, workers_of
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
@@ -78,15 +78,6 @@ def scene(height: int, width: int, seed: int) -> bytes:
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=95)
     return out.getvalue()
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of some processes."""
-    ticks = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat") as file:
-            ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def build(root: str, file_format: str) -> None:
@@ -256,16 +247,6 @@ class TensorFlow:
 Side = OurDecoder | OurLoader | TensorFlow
 
 
-def workers_of(pid: int) -> list[int]:
-    """Processes that decode images for this one."""
-    found = []
-    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in path.read_text().split():
-            if b"image_worker" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(int(child))
-    return found
-
-
 def turn(side: Side, count: int) -> dict[str, float]:
     """Images/s and the processor's microseconds an image."""
     mine = [os.getpid(), *workers_of(os.getpid())]
@@ -280,7 +261,7 @@ def serve(name: str, kind: str) -> None:
     kinds = {"ours": OurLoader if ROWS[name][0] else OurDecoder, "theirs": TensorFlow}
     host_memory.keep_freed_memory()  # as training does
     side = kinds[kind](name, _ROOT.value, _WORKERS.value)
-    print(json.dumps(np.mean([side.take(1).mean() for _ in range(16)])), flush=True)
+    print(json.dumps(np.mean([side.take(1).mean() for _ in range(8)])), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(side, int(line))), flush=True)
     side.close()
@@ -329,7 +310,7 @@ def compare(name: str, root: str) -> None:
                 build(root, file_format)
     sides = [Stopped(name, kind, root) for kind in ("ours", "theirs")]
     assert abs(sides[0].mean - sides[1].mean) < 2  # the same images
-    counts = [64, 64]  # AUTOTUNE finds its number of threads
+    counts = [16, 16]  # AUTOTUNE finds its number of threads
     for _ in range(2):
         rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
         counts = [max(8, int(_SECONDS.value * rate / BATCH)) for rate in rates]

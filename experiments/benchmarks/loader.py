@@ -26,7 +26,6 @@ import io
 import math
 import multiprocessing
 import os
-import pathlib
 import resource
 import tempfile
 import time
@@ -38,14 +37,13 @@ import ml_collections
 import numpy as np
 import PIL.Image
 from absl import app, flags
-from scipy import special
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, pipeline, write
 from ambient_jax.data.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
 from ambient_jax.train import host_memory
-from experiments.benchmarks.images import workers_of
+from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
 _ELEMENTS = flags.DEFINE_integer("elements", 200_000, "Elements to draw; memory is compared there.")
@@ -238,25 +236,6 @@ def build_wide(root: str, names: list[str], size: float) -> None:
         )
 
 
-def footprint() -> dict[str, float]:
-    """MiB of this process ("loader"), its "workers" and the file they "share"; descriptors."""
-    files, shared = os.listdir("/proc/self/fd"), 0
-    for number in files:
-        try:
-            if os.readlink(f"/proc/self/fd/{number}").startswith("/memfd:images"):
-                shared += os.stat(f"/proc/self/fd/{number}").st_blocks * 512
-        except FileNotFoundError:  # the descriptor of the listing itself
-            pass
-    found = {"share": shared / 2**20, "descriptors": len(files)}
-    for name, pids in (("loader", [os.getpid()]), ("workers", workers_of(os.getpid()))):
-        found[name] = 0.0
-        for pid in pids:
-            for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith(("Pss_Anon:", "Pss_File:")):
-                    found[name] += int(line.split()[1]) / 1024
-    return found | {"all": found["share"] + found["loader"] + found["workers"]}
-
-
 def watch(
     root: str, names: list[str], memory: float, batch: int, elements: int, samples: int
 ) -> dict[str, Any]:
@@ -290,18 +269,6 @@ def watch(
         **{"rate": rate, "before": before, "found": found, "drawn": drawn, "epochs": epochs},
         **{"data": sum(sizes) / 2**20, "maximum": limit},
     }
-
-
-def slope(values: list[float], width: float) -> tuple[float, float]:
-    """Of a line by least squares through values at distances of ``width``, and its half interval.
-
-    95% by Student's t, as if what is left over were independent.
-    """
-    x = np.arange(len(values)) * width
-    x, y = x - x.mean(), np.asarray(values) - np.mean(values)
-    rise = float(x @ y / (x @ x))
-    error = math.sqrt(((y - rise * x) ** 2).sum() / (len(x) - 2) / (x @ x))
-    return rise, float(special.stdtrit(len(x) - 2, 0.975)) * error
 
 
 def memory_table(root: str) -> None:
