@@ -13,12 +13,12 @@ by noise level).
 steps), array_record and TFRecord in turn, as fixtures with their true features. Their images have
 few pixels, so that a million elements take minutes, and ``IMAGE_BYTES`` bytes, as those of cameras
 have. No episode is larger than ``--largest``: while one is read there are some copies of it, and
-freed memory stays in the process, which hides a leak of a few MiB behind those of 60 MiB. In all the data are several times ``config.data.shuffle_memory``, which each row gives; the
-windows of most data sets turn over many times. Batches come finished, images decoded in a worker
-process. Memory is what all of it occupies, in MiB: private pages of the process and its share of
-common ones (PSS), the same of the worker, and the file in memory between them (encoded and decoded
-images), counted once. The slope is that of a line by least squares through the last 80% of the
-samples, with its 95% interval.
+what was freed stays in the process, which would hide a leak. In all the data are several times
+``config.data.shuffle_memory``, which each row gives; the windows turn over many times. Batches come
+finished, images decoded in a worker process. Memory is what all of it occupies, in MiB: private
+pages of the process and its share of common ones (PSS), the same of the worker, and the file in
+memory between them (encoded and decoded images), counted once. The slope is that of a line by least
+squares through the last 80% of the samples, with its 95% interval.
 
     python -m experiments.benchmarks.loader --open_x=48 --elements=1000000 --memory=0.25 --memory=1
 """
