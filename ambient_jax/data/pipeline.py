@@ -385,10 +385,7 @@ def _windows(prepared, cut):
     """Steps of each unit's window, in one lane.
 
     The memory goes to units by their size in the mixture, half of a unit's share to the window in
-    use and half to the next. No law and no number of hosts changes it. Beyond it a window has a
-    part of one more episode, since it has whole ones; a reader has some copies of the episode that
-    it reads, with what is stored and not asked for; and then there are the batches themselves:
-    ``prefetch`` of them, and of their images ``_Decoded._AHEAD`` more in the decoder's memory.
+    use and half to the next. No law and no number of hosts changes it.
     """
     config = prepared.config
     limit = np.full(len(cut.owner), config.shuffle_window)
