@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from ambient_jax import _checks
+from ambient_jax.data import example_wire
 from ambient_jax.data.features import Leaf, flatten, is_dict, is_sequence, leaves, nest, select
 
 Episode = dict[str, Any]
@@ -46,6 +47,7 @@ class EpisodeDecoder:
         self._others = [found[p] for p in chosen if found[p].kind == "other"]
         self._decode_images = decode_images
         self._other_features = _subtree(features, self._others) if self._others else None
+        self._wanted = None if keys is None else tuple(chosen)
 
     def __call__(self, record: bytes) -> Episode:
         """Decodes one episode.
@@ -58,10 +60,9 @@ class EpisodeDecoder:
           ValueError: the bytes do not parse, or do not agree with the features.
         """
         try:
-            example = tf_example_pb2.Example.FromString(record)
+            fields = example_wire.parse(record, self._wanted).feature
         except Exception as error:
             raise ValueError(f"not a tf.train.Example ({error})") from error
-        fields = example.features.feature
         flat: dict[str, Any] = {}
         for leaf in self._leaves:
             stored = leaf.path + _stored_suffix(leaf)

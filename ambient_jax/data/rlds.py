@@ -6,6 +6,7 @@ import bisect
 import dataclasses
 import functools
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -195,15 +196,18 @@ class RldsDataset:
         first = shard.base + shard.skip
         if self._source is not None:
             for i in range(start, shard.take):
-                record = self._array_record(shard_index, i)
-                yield first + i, self._decoded(shard_index, i, record)
+                yield first + i, self._decoded(shard_index, i, self._array_record(shard_index, i))
             return
         with epath.Path(shard.filename).open("rb") as file:
             records = tfrecord.read_records(
                 file, shard.filename, shard.skip + start, shard.take - start
             )
-            for i, record in enumerate(records, start):
-                yield first + i, self._decoded(shard_index, i, record)
+
+            def numbered(i, record):
+                return first + i, self._decoded(shard_index, i, record)
+
+            # No loop: its variable would hold the record as long as the file is open.
+            yield from map(numbered, itertools.count(start), records)
 
     def _array_record(self, shard: int, start: int) -> bytes:
         index = start + (self._ends[shard - 1] if shard else 0)

@@ -8,7 +8,8 @@ chunk n lies is arithmetic: the number of chunks taken is the whole state, and n
 needs to be saved.
 
 Memory is bounded by two windows (the next one is read while the present one is used), a window by
-``window`` steps and one episode. What fits in one window is read once.
+``window`` steps and one episode. What fits in one window is read once. While an episode is read,
+there are some copies of it as it is stored, with what nobody asks for.
 """
 
 from __future__ import annotations

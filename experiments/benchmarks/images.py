@@ -1,39 +1,62 @@
-"""Times the decoding of camera images into batches, beside tf.data doing the same work.
+"""Times batches of camera images beside tf.data doing the same work: decoding alone, and all.
 
 Both have the same two cores: our decoder two worker processes, tf.data its own choice of threads
-(``map`` with AUTOTUNE, ``batch``, ``prefetch``) in a process of its own. The images, smoothed noise
-with shapes at quality 95, are the same; each side hands out numpy batches [64, h, w, 3] uint8. They
-take turns, and each turn's ratio is one row of the spread. The processor's time an image is printed
-too: other work on the machine changes it less, but not nothing. In the second row ours shrinks by
-two while decoding and resizes the rest; tf.data decodes in full and resizes, as is usual there.
+(AUTOTUNE wherever there is a choice). The images, smoothed noise with shapes at quality 95, are the
+same; each side hands out numpy batches, images [64, h, w, 3] uint8. They take turns, stopped while
+the other has its own, so that neither runs ahead; each turn's ratio is one row of the spread. The
+processor's time an image (user and system, all processes of a side) is printed too: other work on
+the machine changes it less, but not nothing.
+
+decode  from bytes in memory. At 480x640 ours shrinks by two while decoding and resizes the rest;
+        tf.data decodes in full and resizes, as is usual there.
+loader  from the shards of two data sets: parse the episodes, normalise, cut a chunk of 16 actions
+        at each step, shuffle the chunks of each among ``WINDOW``, mix, decode, batch. tf.data mixes
+        by fixed shares; ours draws noise levels, sources from the ambient law at them, and ids too.
+        It cannot read array_record: in that row it reads the same episodes as TFRecord.
 
     python -m experiments.benchmarks.images --repeats=9
 """
 
+import functools
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import tensorflow_datasets as tfds
 from absl import app, flags
 
-from ambient_jax.data import images
+from ambient_jax import mixing, schedules
+from ambient_jax.data import images, pipeline, write
+from ambient_jax.train import config as train_config
+from ambient_jax.train import host_memory
+from experiments.benchmarks.processes import cpu_seconds, workers_of
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Our processes, and the cores of both sides.")
-_SERVE = flags.DEFINE_string("serve", "", "Be the other side, for the row of this name.")
+_ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
+_SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
+_ROOT = flags.DEFINE_string("root", "", "Its data.")
 
-BATCH, DISTINCT = 64, 128
-ROWS = {  # name: (source, result), (h, w) each
-    "256x256": ((256, 256), (256, 256)),
-    "480x640 to 224x224": ((480, 640), (224, 224)),
+BATCH, DISTINCT = 256, 256
+ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
+    "decode 256x256": ("", (256, 256), (256, 256)),
+    "decode 480x640 to 224x224": ("", (480, 640), (224, 224)),
+    "loader, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
+    "loader, array_record, 256x256": ("array_record", (256, 256), (256, 256)),
 }
+EPISODES = {"clean": 20, "corrupt": 60}
+SHARDS, WINDOW, HORIZON, WIDTH = 4, 500, 16, 7
+AHEAD = 4  # batches
 
 
 def scene(height: int, width: int, seed: int) -> bytes:
@@ -57,24 +80,51 @@ def scene(height: int, width: int, seed: int) -> bytes:
     return out.getvalue()
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """User and system time of some processes."""
-    ticks = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat") as file:
-            ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+def build(root: str, file_format: str) -> None:
+    """Writes the two data sets of the loaders: episodes of 40 to 80 steps, each image once."""
+    scenes = [scene(256, 256, seed) for seed in range(DISTINCT)]
+    rng = np.random.default_rng(0)
+    vector = np.zeros(WIDTH, np.float32)
+    image = tfds.features.Image(shape=(256, 256, 3), encoding_format="jpeg")
+    features = write.rlds_features({"state": vector, "image": image}, vector)
+    for name, count in EPISODES.items():
+        episodes = []
+        for _ in range(count):
+            length = int(rng.integers(40, 80))
+            action = rng.uniform(0, 0.1, (length, WIDTH)).astype(np.float32)
+            action[:, -1] = rng.random(length) < 0.5
+            state = rng.normal(size=(length, WIDTH)).astype(np.float32)
+            frames = [scenes[i] for i in rng.integers(0, DISTINCT, length)]
+            steps = {"observation": {"state": state, "image": frames}, "action": action}
+            for flag in ("is_first", "is_last", "is_terminal"):
+                steps[flag] = np.zeros(length, bool)
+            for number in ("reward", "discount"):
+                steps[number] = np.zeros(length, np.float32)
+            episodes.append({"steps": steps})
+        write.write_dataset(
+            os.path.join(root, file_format),
+            name=name,
+            version="1.0.0",
+            features=features,
+            episodes=episodes,
+            file_format=file_format,
+            shards=SHARDS,
+        )
 
 
-class Ours:
-    def __init__(self, blobs: list[bytes], size: tuple[int, int], workers: int):
+class OurDecoder:
+    """Decodes some blobs over and over."""
+
+    def __init__(self, name: str, root: str, workers: int):
+        source, size = ROWS[name][1:]
+        blobs = [scene(*source, seed) for seed in range(DISTINCT)]
         self.decoder = images.ImageDecoder(size, workers=workers, capacity=BATCH, in_flight=3)
         self.batches = [blobs[i : i + BATCH] for i in range(0, len(blobs), BATCH)]
         self.waiting = []
-        self.pids = [os.getpid(), *(process.pid for process in self.decoder._processes)]
+        self.close = self.decoder.close
 
     def take(self, count: int) -> np.ndarray:
-        """The last of so many batches."""
+        """The images of the last of so many batches."""
         for i in range(count):
             while len(self.waiting) < 3:
                 self.waiting.append(self.decoder.submit(self.batches[i % len(self.batches)]))
@@ -83,86 +133,199 @@ class Ours:
         return batch
 
 
-class TensorFlow:
-    def __init__(self, blobs: list[bytes], size: tuple[int, int], workers: int):
-        import tensorflow as tf
+class OurLoader:
+    """Batches of ``pipeline.stream_batches``."""
 
-        def decode(blob):
-            image = tf.io.decode_jpeg(blob, channels=3)
-            if ROWS[_SERVE.value][0] != size:
-                image = tf.image.resize(image, size, antialias=True)
-                image = tf.cast(tf.round(image), tf.uint8)
-            return tf.ensure_shape(image, (*size, 3))
-
-        data = tf.data.Dataset.from_tensor_slices(blobs).repeat()
-        data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH).prefetch(2)
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = workers
-        self.batches = data.with_options(options).as_numpy_iterator()
-        self.pids = [os.getpid()]
+    def __init__(self, name: str, root: str, workers: int):
+        config = train_config.default().data
+        config.root, config.placement = os.path.join(root, ROWS[name][0]), "stream"
+        config.history, config.horizon = 1, HORIZON
+        config.normalization, config.normalize_per = "gaussian", "source"
+        config.shuffle_window, config.prefetch = WINDOW, AHEAD
+        form = config.open_x
+        form.cameras, form.image_size = ("primary",), ROWS[name][2]
+        form.action_width = form.state_width = WIDTH
+        form.workers = workers
+        spec = {
+            "hz": 5,
+            "action": "xyz action[0:3]; rpy action[3:6]; grip action[6]",
+            "state": "observation/state",
+            "primary": "observation/image",
+        }
+        for source in EPISODES:
+            options = {} if source == "clean" else {"sigma_min": 0.2}
+            config.sources[source] = train_config.source(source, source, open_x=spec, **options)
+        law = mixing.Ambient()
+        prepared = pipeline.prepare(config, law, cache=os.path.join(root, "cache"))
+        batches = pipeline.stream_batches(prepared, law, schedules.vp(), seed=0, batch_size=BATCH)
+        self.batches, self.close = batches, batches.close
 
     def take(self, count: int) -> np.ndarray:
         for _ in range(count):
             batch = next(self.batches)
-        return batch
+        assert batch["action"].shape == (BATCH, HORIZON, WIDTH)
+        return batch["observation"]["image_primary"][:, 0]
 
 
-def turn(side: "Ours | TensorFlow", count: int) -> dict[str, float]:
+class TensorFlow:
+    """tf.data: the blobs decoded, or all that ``OurLoader`` does but the law."""
+
+    def __init__(self, name: str, root: str, workers: int):
+        import tensorflow as tf
+
+        file_format, source, size = ROWS[name]
+
+        def decode(blob):
+            image = tf.io.decode_jpeg(blob, channels=3)
+            if source != size:
+                image = tf.image.resize(image, size, antialias=True)
+                image = tf.cast(tf.round(image), tf.uint8)
+            return tf.ensure_shape(image, (*size, 3))
+
+        if file_format:
+            data = self._chunks(tf, os.path.join(root, "tfrecord"))
+            full = lambda chunk: {**chunk, "image": decode(chunk["image"])}  # noqa: E731
+        else:
+            blobs = [scene(*source, seed) for seed in range(DISTINCT)]
+            data = tf.data.Dataset.from_tensor_slices({"image": blobs}).repeat()
+            full = lambda chunk: {"image": decode(chunk["image"])}  # noqa: E731
+        data = data.map(full, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH)
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = workers
+        options.deterministic = False
+        self.batches = data.prefetch(AHEAD).with_options(options).as_numpy_iterator()
+
+    def _chunks(self, tf, root):
+        """Chunks [H, D] of both data sets with their encoded images, shuffled and mixed."""
+        auto = tf.data.AUTOTUNE
+        strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+        floats = tf.io.FixedLenSequenceFeature([WIDTH], tf.float32, allow_missing=True)
+        names = {"steps/action": floats, "steps/observation/state": floats}
+        names["steps/observation/image"] = strings
+
+        def cut(moments, record):
+            read = tf.io.parse_single_example(record, names)
+            action, state = (read[n] for n in ("steps/action", "steps/observation/state"))
+            (mean, deviation), (middle, spread) = moments
+            action, state = (action - mean) / deviation, (state - middle) / spread
+            length = tf.shape(action)[0]
+            ahead = tf.range(length)[:, None] + tf.range(HORIZON)[None]
+            return {
+                "action": tf.gather(action, tf.minimum(ahead, length - 1)),
+                "mask": ahead < length,
+                "state": state,
+                "image": read["steps/observation/image"],
+            }
+
+        def moments(files):
+            read = [tf.io.parse_single_example(r, names) for r in tf.data.TFRecordDataset(files)]
+            values = [np.concatenate([r[n] for r in read]) for n in list(names)[:2]]
+            return [(v.mean(0), v.std(0)) for v in values]
+
+        sources = []
+        for name in EPISODES:
+            files = sorted(tf.io.gfile.glob(os.path.join(root, name, "*", "*.tfrecord*")))
+            data = tf.data.Dataset.from_tensor_slices(files).shuffle(SHARDS).repeat()
+            data = data.interleave(
+                tf.data.TFRecordDataset, cycle_length=SHARDS, num_parallel_calls=auto
+            )
+            data = data.map(functools.partial(cut, moments(files)), num_parallel_calls=auto)
+            data = data.flat_map(tf.data.Dataset.from_tensor_slices)
+            sources.append(data.shuffle(WINDOW))
+        shares = np.array(list(EPISODES.values())) / sum(EPISODES.values())
+        return tf.data.Dataset.sample_from_datasets(sources, shares.tolist())
+
+    def take(self, count: int) -> np.ndarray:
+        for _ in range(count):
+            batch = next(self.batches)
+        return batch["image"]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+Side = OurDecoder | OurLoader | TensorFlow
+
+
+def turn(side: Side, count: int) -> dict[str, float]:
     """Images/s and the processor's microseconds an image."""
-    side.take(6)  # what ran ahead while the other had its turn
-    cpu, begin = cpu_seconds(side.pids), time.perf_counter()
+    mine = [os.getpid(), *workers_of(os.getpid())]
+    cpu, begin = cpu_seconds(mine), time.perf_counter()
     side.take(count)
     seconds, number = time.perf_counter() - begin, count * BATCH
-    return {"rate": number / seconds, "cpu": (cpu_seconds(side.pids) - cpu) / number * 1e6}
+    return {"rate": number / seconds, "cpu": (cpu_seconds(mine) - cpu) / number * 1e6}
 
 
-def make(name: str, side: type, workers: int) -> "Ours | TensorFlow":
-    source, size = ROWS[name]
-    return side([scene(*source, seed) for seed in range(DISTINCT)], size, workers)
-
-
-def serve(name: str) -> None:
-    """Answers each line, a number of batches, with a turn of TensorFlow's; first a batch's mean."""
-    other = make(name, TensorFlow, _WORKERS.value)
-    print(json.dumps(float(other.take(1).mean())), flush=True)
+def serve(name: str, kind: str) -> None:
+    """Answers each line, a number of batches, with a turn; first the mean of some images."""
+    kinds = {"ours": OurLoader if ROWS[name][0] else OurDecoder, "theirs": TensorFlow}
+    host_memory.keep_freed_memory()  # as training does
+    side = kinds[kind](name, _ROOT.value, _WORKERS.value)
+    print(json.dumps(np.mean([side.take(1).mean() for _ in range(8)])), flush=True)
     for line in sys.stdin:
-        print(json.dumps(turn(other, int(line))), flush=True)
+        print(json.dumps(turn(side, int(line))), flush=True)
+    side.close()
 
 
-def compare(name: str) -> None:
-    command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={name}"]
-    command += [f"--workers={_WORKERS.value}"]
-    other = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
+class Stopped:
+    """A side in a process group of its own, which runs only while it is asked."""
 
-    def theirs(count):
-        print(count, file=other.stdin, flush=True)
-        return json.loads(other.stdout.readline())
+    def __init__(self, name: str, kind: str, root: str):
+        command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={kind}"]
+        command += [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            start_new_session=True,
+        )
+        self.mean = self._answer()
 
-    with other:
-        mean = json.loads(other.stdout.readline())
-        ours = make(name, Ours, _WORKERS.value)
-        assert abs(ours.take(1).mean() - mean) < 2  # the same images
-        count = max(4, int(_SECONDS.value * turn(ours, 8)["rate"] / BATCH))
-        theirs(count)  # AUTOTUNE finds its number of threads
-        found = [(turn(ours, count), theirs(count)) for _ in range(_REPEATS.value)]
-        ours.decoder.close()
-        other.stdin.close()
-    kilobytes = np.mean([len(blob) for batch in ours.batches for blob in batch]) / 1000
+    def _answer(self) -> Any:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"it ended with status {self.process.wait()}: {self.process.args}")
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        return json.loads(line)
+
+    def turn(self, count: int) -> dict[str, float]:
+        os.killpg(self.process.pid, signal.SIGCONT)
+        print(count, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(name: str, root: str) -> None:
+    """Prints the row of this name."""
+    if ROWS[name][0]:
+        for file_format in {ROWS[name][0], "tfrecord"}:
+            if not os.path.exists(os.path.join(root, file_format)):
+                build(root, file_format)
+    sides = [Stopped(name, kind, root) for kind in ("ours", "theirs")]
+    assert abs(sides[0].mean - sides[1].mean) < 2  # the same images
+    counts = [16, 16]  # AUTOTUNE finds its number of threads
+    for _ in range(2):
+        rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
+        counts = [max(8, int(_SECONDS.value * rate / BATCH)) for rate in rates]
+    found = [[s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)]
+    for side in sides:
+        side.close()
     spread = lambda values, form: (  # noqa: E731
         f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
     )
-    rates = [[side["rate"] for side in pair] for pair in found]
-    cells = [spread([pair[i] for pair in rates], ",.0f") for i in range(2)]
-    cells += [spread([a / b for a, b in rates], ".2f")]
-    cells += [spread([b["cpu"] / a["cpu"] for a, b in found], ".2f")]
-    print(f"| {name}, {kilobytes:.0f} kB | {' | '.join(cells)} |", flush=True)
+    cells = []
+    for measure, ahead in (("rate", 0), ("cpu", 1)):
+        pairs = [[side[measure] for side in pair] for pair in found]
+        cells += [spread([pair[i] for pair in pairs], ",.0f") for i in range(2)]
+        cells += [spread([pair[ahead] / pair[1 - ahead] for pair in pairs], ".2f")]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main(argv):
@@ -170,13 +333,18 @@ def main(argv):
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]
     os.sched_setaffinity(0, cores)  # and so of all processes from here on
     if _SERVE.value:
-        serve(_SERVE.value)
+        serve(_ROWS.value[0], _SERVE.value)
         return
-    print(f"{len(cores)} cores, images/s: median (least to most) of {_REPEATS.value} turns\n")
-    print("| images | ours | tf.data | ours / tf.data | tf.data's processor time / ours |")
-    print("|---|---|---|---|---|")
-    for name in ROWS:
-        compare(name)
+    print(
+        f"{len(cores)} cores; images/s and microseconds of processor time an image: median (least "
+        f"to most) of {_REPEATS.value} turns\n"
+    )
+    print("| | ours/s | tf.data/s | ours / tf.data | ours, us | tf.data, us | tf.data / ours |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as root:
+        for name in ROWS:
+            if name.startswith(tuple(_ROWS.value or [""])):
+                compare(name, root)
 
 
 if __name__ == "__main__":

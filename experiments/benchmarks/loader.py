@@ -1,16 +1,33 @@
-"""Times the stream of training batches and watches its memory, beside Grain's own transformations.
+"""Times the stream of training batches and watches its memory.
 
-Two sources of low-dimensional episodes, noise first, batches of 256, a window of 10,000 chunks a
-source. Each row runs in a process of its own: elements/s of the steady stream in one process, and
-its resident memory after 20k and 200k elements, which must not grow. The last row chains Grain's
-shuffle, flat_map, window shuffle, mix and batch over the same episodes, chunk by chunk (with fixed
-shares of the sources: it cannot draw the source by noise level).
+**Beside Grain's own transformations.** Two sources of low-dimensional episodes, noise first,
+batches of 256, a window of 10,000 chunks a source. Each row runs in a process of its own:
+elements/s of the steady stream in one process, and its resident memory after 20k and 200k elements,
+which must not grow. The last row chains Grain's shuffle, flat_map, window shuffle, mix and batch
+over the same episodes, chunk by chunk (with fixed shares of the sources: it cannot draw the source
+by noise level).
 
     python -m experiments.benchmarks.loader --elements=200000
+
+**Memory over a long run.** That many data sets of Open-X's wide mixture (those of the smallest
+steps), array_record and TFRecord in turn, as fixtures with their true features. Their images have
+few pixels, so that a million elements take minutes, and ``IMAGE_BYTES`` bytes, as those of cameras
+have. No episode is larger than ``--largest``: while one is read there are some copies of it, and
+what was freed stays in the process, which would hide a leak. In all the data are several times
+``config.data.shuffle_memory``, which each row gives; the windows turn over many times. Batches come
+finished, images decoded in a worker process. Memory is what all of it occupies, in MiB: private
+pages of the process and its share of common ones (PSS), the same of the worker, and the file in
+memory between them (encoded and decoded images), counted once. The slope is that of a line by least
+squares through the last 80% of the samples, with its 95% interval.
+
+    python -m experiments.benchmarks.loader --open_x=48 --elements=1000000 --memory=0.25 --memory=1
 """
 
+import io
+import math
 import multiprocessing
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,19 +36,30 @@ from typing import Any
 import grain
 import ml_collections
 import numpy as np
+import PIL.Image
 from absl import app, flags
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, pipeline, write
+from ambient_jax.data.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
+from ambient_jax.train import host_memory
+from experiments.benchmarks.processes import footprint, slope
+from experiments.open_x import config as open_x_config
 
 _ELEMENTS = flags.DEFINE_integer("elements", 200_000, "Elements to draw; memory is compared there.")
 _BATCH = flags.DEFINE_integer("batch", 256, "Batch size.")
 _WINDOW = flags.DEFINE_integer("window", 10_000, "Shuffle window in chunks, for each source.")
 _PROFILE = flags.DEFINE_boolean("profile", False, "Profile the first row instead.")
+_OPEN_X = flags.DEFINE_integer("open_x", 0, "Data sets of Open-X's wide mixture: their memory.")
+_MEMORY = flags.DEFINE_multi_float("memory", [0.25, 1.0], "Values of shuffle_memory in GiB.")
+_DATA = flags.DEFINE_float("data", 1.5, "Size of all these data sets in GiB.")
+_LARGEST = flags.DEFINE_float("largest", 4, "Largest of their episodes in MiB on disk.")
+_SAMPLES = flags.DEFINE_integer("samples", 20, "How often memory is looked at.")
 
 WARM_UP = 20_000  # elements
 EPISODES = {"clean": 100, "corrupt": 3000}
+IMAGE_BYTES, SIDE = 8192, 16
 ROWS = {
     "ours, array_record": ("array_record", "ours"),
     "ours, tfrecord": ("tfrecord", "ours"),
@@ -166,10 +194,124 @@ def _profiled(batches, count):
     pstats.Stats(profiler).sort_stats("tottime").print_stats(20)
 
 
+def step_bytes(name: str) -> int:
+    """Of a step of a data set as ``build_wide`` writes it, about."""
+    fields = fixtures.schema(name).values()
+    return sum(IMAGE_BYTES if kind == "jpeg" else 4 * math.prod(shape) for kind, shape in fields)
+
+
+def wide(count: int) -> list[str]:
+    """So many data sets of the wide mixture: those of the smallest steps."""
+    return sorted(sorted(registry.mixture("wide"), key=step_bytes)[:count])
+
+
+def build_wide(root: str, names: list[str], size: float, largest: float) -> None:
+    """Writes them, ``size`` bytes in all: of the largest thirty times the smallest.
+
+    Episodes have 30 to 69 steps, fewer where they would be larger than ``largest``.
+    """
+    rng = np.random.default_rng(0)
+    shares = np.geomspace(1, 30, len(names))
+    shares = rng.permutation(shares / shares.sum()) * size
+    images = []
+    for pixels in rng.integers(0, 256, (64, SIDE, SIDE, 3), np.uint8):
+        out = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(out, "JPEG")
+        images.append(out.getvalue().ljust(IMAGE_BYTES, b"\0"))  # zeros are padding
+    for i, (name, share) in enumerate(zip(names, shares, strict=True)):
+        cameras = [path for path, (kind, _) in fixtures.schema(name).items() if kind == "jpeg"]
+        made = []
+        while share > 0:
+            length = max(3, min(int(rng.integers(30, 70)), int(largest / step_bytes(name))))
+            episode = fixtures.episode(name, length, len(made))
+            observation = episode["steps"]["observation"]
+            for path in cameras:
+                chosen = [images[j] for j in rng.integers(0, len(images), length)]
+                observation[path.removeprefix("steps/observation/")] = chosen
+            made.append(episode)
+            share -= length * step_bytes(name)
+        write.write_dataset(
+            root,
+            name=fixtures.folder(name),
+            version=registry.get(name).version or "0.1.0",
+            features=fixtures.features(name),
+            episodes=made,
+            file_format=("array_record", "tfrecord")[i % 2],
+            shards=6,
+        )
+
+
+def watch(
+    root: str, names: list[str], memory: float, batch: int, elements: int, samples: int
+) -> dict[str, Any]:
+    """Elements/s and the ``footprint`` before the stream and at equal distances in it."""
+    host_memory.keep_freed_memory()  # as training does
+    clean = "+".join(names[::6])
+    config = open_x_config.get_config(f"wide,size=debug,clean={clean}").data
+    for name in set(config.sources) - set(names):
+        del config.sources[name]
+    for name in names:
+        config.sources[name].path = fixtures.folder(name)
+    config.root, config.history, config.shuffle_memory = root, 1, memory
+    config.open_x.hz, config.open_x.image_size = None, (SIDE, SIDE)
+    config.open_x.state_width, config.shuffle_window = 14, 10**6
+    law, schedule = mixing.Ambient(), schedules.vp()
+    prepared = pipeline.prepare(config, law, cache=os.path.join(root, "cache"))
+    sizes = [s.num_steps * s.step_bytes for s in prepared.statistics.values()]
+    before, found = footprint(), []
+    batches = pipeline.stream_batches(prepared, law, schedule, seed=0, batch_size=batch)
+    drawn, begin = 0, time.perf_counter()
+    for i in range(1, samples + 1):
+        while drawn < elements * i // samples:
+            drawn += len(next(batches)["source"])
+        found.append(footprint())
+    rate = drawn / (time.perf_counter() - begin)
+    state = batches.get_state()["taken"]["0"]
+    batches.close()
+    epochs = np.array(state) / prepared.chunks
+    limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        **{"rate": rate, "before": before, "found": found, "drawn": drawn, "epochs": epochs},
+        **{"data": sum(sizes) / 2**20, "maximum": limit},
+    }
+
+
+def memory_table(root: str) -> None:
+    """Prints a row for each value of shuffle_memory, and what was seen on the way."""
+    names, elements, samples = wide(_OPEN_X.value), _ELEMENTS.value, _SAMPLES.value
+    _in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
+    print(
+        "| shuffle_memory | before | first | peak | last | slope in 10^6 elements | worker, shared "
+        "file at the end | descriptors | elements/s |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    notes = []
+    for memory in _MEMORY.value:
+        seen = _in_process(watch, root, names, memory, _BATCH.value, elements, samples)
+        mebibytes, last = [f["all"] for f in seen["found"]], seen["found"][-1]
+        rise, error = slope(mebibytes[samples // 5 :], seen["drawn"] / samples / 1e6)
+        print(
+            f"| {memory * 1024:.0f} | {seen['before']['all']:.0f} | {mebibytes[0]:.0f} | "
+            f"{max(mebibytes):.0f} | {mebibytes[-1]:.0f} | {rise:+.0f} +- {error:.0f} | "
+            f"{last['workers']:.0f}, {last['share']:.0f} | {seen['found'][0]['descriptors']} to "
+            f"{last['descriptors']} | {seen['rate']:,.0f} |",
+            flush=True,
+        )
+        notes.append(
+            f"{memory * 1024:.0f} MiB, {seen['data']:.0f} MiB of data in {len(names)} data sets, "
+            f"{seen['drawn']:,} elements, {seen['epochs'].min():.1f} to {seen['epochs'].max():.1f} "
+            f"epochs, most that the process ever had resident {seen['maximum']:.0f} MiB, samples: "
+            + " ".join(f"{m:.0f}" for m in mebibytes)
+        )
+    print("\n" + "\n\n".join(notes))
+
+
 def main(argv):
     del argv
     arguments = _BATCH.value, _WINDOW.value, _ELEMENTS.value
     with tempfile.TemporaryDirectory() as root:
+        if _OPEN_X.value:
+            memory_table(root)
+            return
         if _PROFILE.value:
             row = next(iter(ROWS.values()))
             build(root, row[0])

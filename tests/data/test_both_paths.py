@@ -90,7 +90,8 @@ def test_padding_is_the_same_on_both_paths(make_config, padding, masked):
 
 
 def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
-    """48 sources of 4 data sets, of all weights and bounds: images decoded, batches finished.
+    """48 sources of 4 data sets, of all weights and bounds, on two hosts of two lanes each: images
+    decoded in worker processes, batches finished.
 
     The end of the test tries it on wrong couplings, which must fail.
     """
@@ -106,12 +107,16 @@ def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
             options["sigma_max"] = float(rng.uniform(0.05, options["sigma_min"]))
         given[f"s{k:02d}"] = (paths[k % 4], rows[k % 4], options)
     form = {"cameras": ("primary", "wrist"), "state_width": 9, "image_size": (8, 8)}
+    form["workers"] = 1
     config = make_common(given, form, history=1, horizon=1, prefetch=2)
     law = mixing.Ambient()
     prepared = sources.prepare(config, law)
-    batches = pipeline.stream_batches(prepared, law, VP, seed=3, batch_size=2000)
-    drawn = [next(batches) for _ in range(30)]
-    batches.close()
+    options = {"seed": 3, "batch_size": 4000, "lanes": 4, "process_count": 2}
+    drawn = []
+    for host in range(2):
+        batches = pipeline.stream_batches(prepared, law, VP, process_index=host, **options)
+        drawn += [next(batches) for _ in range(15)]
+        batches.close()
     sigma, source = (np.concatenate([b[n] for b in drawn]) for n in ("sigma", "source"))
     low, high = (np.concatenate([b[n] for b in drawn]) for n in ("sigma_min", "sigma_max"))
     np.testing.assert_array_equal(low, np.asarray(prepared.sources.sigma_min)[source])

@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 import json
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, pipeline, rlds
+from ambient_jax.data import bounds, pipeline, rlds, statistics, units
+from ambient_jax.data.stream import ChunkStream
 
 VP, LAW = schedules.vp(), mixing.Ambient()
 CAMERAS = ("primary", "wrist")
@@ -344,3 +346,26 @@ def test_little_memory_makes_small_windows_and_whole_epochs(stream, formats):
     for batch in itertools.islice(make_small(lanes=2), 10):
         parts = [next(host) for host in hosts]
         assert_same(batch, jax.tree.map(lambda *p: np.concatenate(p), *parts))
+
+
+@pytest.mark.parametrize("part", [0.5, 0.2])
+def test_one_number_bounds_the_bytes_of_all_windows(write_row, make_common, part):
+    """Two windows of each source, the one in use and the next, and of each one episode more."""
+    rows = {"roboturk": ([3] * 60, {}), "viola": ([3] * 30, {"weight": 3.0, "sigma_min": 0.3})}
+    given = {n: (write_row(n, lengths), n, options) for n, (lengths, options) in rows.items()}
+    form = {"cameras": CAMERAS, "instruction_bytes": TEXT}
+    config = make_common(given, form, history=1, horizon=1, shuffle_window=10**6)
+    prepared = pipeline.prepare(config, LAW)
+    measured = prepared.statistics.values()
+    total = sum(s.num_steps * s.step_bytes for s in measured)
+    config.shuffle_memory = part * total / 2**30
+    windows = pipeline._windows(prepared, units.cut(prepared))
+    largest = 0
+    with futures.ThreadPoolExecutor(1) as executor:
+        for k, found in enumerate(measured):
+            opened = ChunkStream(prepared, k, window=windows[k], seed=0, executor=executor)
+            sizes = [statistics._size(w.steps) for w, _ in opened.take(2 * found.num_steps)]
+            assert len(sizes) > 2, "it turns over"
+            largest += 2 * (max(sizes) - 3.5 * found.step_bytes)  # texts and images differ a bit
+    assert largest <= part * total
+    assert largest > 0.5 * part * total, "what may be used is used"

@@ -32,7 +32,10 @@ def test_crc32c_published(data, crc):
     assert tfrecord.crc32c(data) == crc
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 258, 259, 1023, 1024, 1025, 4096, 4100, 9999])
+@pytest.mark.parametrize(
+    "size",
+    [1, 255, 256, 257, 258, 259, 1023, 1024, 1025, 2252, 2256, 4096, 4100, 9999, 50_001, 2**20 + 5],
+)
 def test_crc32c_is_the_definition(size):
     data = np.random.default_rng(size).bytes(size)
     assert tfrecord.crc32c(data) == crc32c_bit_by_bit(data)

@@ -167,8 +167,11 @@ class OpenXDataset:
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, rlds.Episode]]:
         """See ``RldsDataset.stream``; of episodes that ``examine`` did not refuse."""
-        for index, episode in self._raw.stream(shard_index, start):
-            yield index, self._common(episode)
+        return map(self._numbered_common, self._raw.stream(shard_index, start))
+
+    def _numbered_common(self, numbered):
+        index, episode = numbered
+        return index, self._common(episode)
 
     def examine(self, shard_index: int) -> Iterator[tuple[int, rlds.Episode | None, list[Problem]]]:
         """Episodes of one shard with their problems; None for those that policies leave out.

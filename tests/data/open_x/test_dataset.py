@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import re
+import tracemalloc
 
 import numpy as np
 import PIL.Image
@@ -481,3 +482,22 @@ def test_nothing_left(broken):
     everything = number("steps/action", np.nan, 3, *range(6))
     with pytest.raises(ValueError, match=r"source 'mine' .* no step in its episodes, after 6 left"):
         pipeline.prepare(broken(everything, episode="skip"), LAW)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_shard_left_open_holds_none_of_its_episodes(write_row, file_format):
+    """A loader leaves many of them open, between one window and the next."""
+
+    def padded(_, episode):
+        observation = episode["steps"]["observation"]
+        observation["image"] = [image + bytes(2**20) for image in observation["image"]]
+
+    path = write_row(ROW, (5, 5, 5), change=padded, shards=1, file_format=file_format)
+    form = open_x.CommonForm(cameras=CAMERAS)
+    episodes = open_x.open_source(path, "train", ROW, form).stream(0)
+    next(episodes)
+    tracemalloc.start()
+    next(episodes)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2**20 and peak > 5 * 2**20

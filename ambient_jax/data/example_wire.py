@@ -1,0 +1,63 @@
+"""The wanted features of a ``tf.train.Example``, without parsing the others.
+
+Data sets have depth images and embeddings that nobody asks for, which may be most of their bytes.
+An Example has one field, Features, and that one too, a map; each entry is a field with the name
+first, which tells its length, so it can be stepped over
+(https://protobuf.dev/programming-guides/encoding).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+_FIRST = 0x0A  # tag of field 1 where its length follows
+
+
+def parse(record: bytes, paths: tuple[str, ...] | None = None) -> tf_feature_pb2.Features:
+    """The features stored under some paths and below them; all if ``paths`` is None.
+
+    What is laid out in another way is parsed as a whole.
+
+    Raises:
+      google.protobuf.message.DecodeError: the bytes do not parse.
+    """
+    if paths is not None:
+        try:
+            kept = b"".join(_entries(memoryview(record), paths))
+        except (IndexError, ValueError):
+            return parse(record)
+        return tf_feature_pb2.Features.FromString(kept)
+    return tf_example_pb2.Example.FromString(record).features
+
+
+def _entries(record: memoryview, paths: tuple[str, ...]) -> Iterator[memoryview]:
+    """The wanted entries of the map, as they are stored."""
+    for _, begin, end in _fields(record, 0, len(record)):
+        for entry, inner, last in _fields(record, begin, end):
+            _, first, past = next(_fields(record, inner, last), (0, 0, 0))
+            if _wanted(bytes(record[first:past]), paths):
+                yield record[entry:last]
+
+
+@functools.lru_cache(maxsize=4096)
+def _wanted(name: bytes, paths: tuple[str, ...]) -> bool:
+    return any(f"{name.decode()}/".startswith(f"{path}/") for path in paths)
+
+
+def _fields(record: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(start, start of the value, end) of each field; all of them have number 1."""
+    while at < end:
+        start, size, shift, more = at, 0, 0, True
+        if record[at] != _FIRST:
+            raise ValueError(f"tag {record[at]} at byte {at}, expected {_FIRST}")
+        while more:  # seven bits a byte, the lowest first
+            at += 1
+            size |= (record[at] & 0x7F) << shift
+            more, shift = record[at] >= 0x80, shift + 7
+        begin, at = at + 1, at + 1 + size
+        if at > end:
+            raise ValueError(f"a field of {size} bytes at byte {start}, {end - begin} are left")
+        yield start, begin, at
