@@ -1,0 +1,1 @@
+"""Bin sorting: the wrong rule, the right motions (sigma_max and locality)."""
