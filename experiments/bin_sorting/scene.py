@@ -131,7 +131,7 @@ def xml(scene: Scene) -> str:
   <visual><headlight ambient="0.5 0.5 0.5" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
     <global offwidth="640" offheight="480"/></visual>
   <worldbody>
-    <camera name="front" pos="0 -0.62 0.62" xyaxes="1 0 0 0 0.72 0.69" fovy="45"/>
+    <camera name="front" pos="0 -0.68 0.68" xyaxes="1 0 0 0 1 1" fovy="45"/>
     <camera name="top" pos="0 0 0.95" xyaxes="1 0 0 0 1 0" fovy="45"/>
     <geom name="table" type="plane" size="0.6 0.45 0.02" rgba="0.85 0.83 0.8 1"
           friction="0.8 0.01 0.001" condim="3"/>
