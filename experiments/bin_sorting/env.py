@@ -6,23 +6,16 @@ alone. Task: bin sorting experiment of the talks, section 5.3 of the method.
 
 from __future__ import annotations
 
-import ctypes.util
+import logging
 import os
-import sys
 from typing import Any
 
 import gymnasium
+import mujoco
 import numpy as np
 
-# MuJoCo chooses its renderer when it is imported, and by default one that needs a display. A
-# library that is missing would make the import fail, hence the look at what is there.
-if sys.platform == "linux" and "DISPLAY" not in os.environ and "MUJOCO_GL" not in os.environ:
-    _found = [gl for gl, lib in (("egl", "EGL"), ("osmesa", "OSMesa")) if ctypes.util.find_library(lib)]
-    os.environ["MUJOCO_GL"] = _found[0] if _found else "disabled"
-import mujoco  # noqa: E402
-
-from experiments.bin_sorting import scene as scenes  # noqa: E402
-from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT, Scene  # noqa: E402
+from experiments.bin_sorting import scene as scenes
+from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT, Scene
 
 REST = 0.05  # m/s, below which a block is at rest
 IMAGE = 96  # pixels
@@ -205,6 +198,7 @@ def _renderer(model, size):
             "no OpenGL library to render with (MUJOCO_GL is "
             f"{os.environ.get('MUJOCO_GL')}): install EGL or OSMesa, or do without camera"
         )
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells what it found not to need
     try:
         return mujoco.Renderer(model, size, size)
     except Exception as error:

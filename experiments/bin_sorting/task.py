@@ -90,5 +90,6 @@ def row(label: str, summary: metrics.Summary) -> list[str]:
     cells = [label]
     for estimate in (summary.score, summary.logic, summary.completion):
         low, high = 100 * estimate.low, 100 * estimate.high
-        cells += [f"{100 * estimate.value:.1f}%", f"{low:.1f} to {high:.1f}"]
+        found = [f"{100 * estimate.value:.1f}%", f"{low:.1f} to {high:.1f}"]
+        cells += found if estimate.count else ["", ""]  # no block placed: no logic
     return [*cells, str(summary.all_placed.count)]
