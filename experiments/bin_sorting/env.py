@@ -45,7 +45,11 @@ class BinSortingEnv(gymnasium.Env):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
-        self, scene: Scene = Scene(), *, camera: str = "", render_mode: str | None = None  # noqa: B008
+        self,
+        scene: Scene = Scene(),
+        *,
+        camera: str = "",
+        render_mode: str | None = None,  # noqa: B008
     ):
         if camera not in ("", "front", "top"):
             raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
@@ -57,9 +61,12 @@ class BinSortingEnv(gymnasium.Env):
         self.blocks = scene.red + scene.blue
         x, y, low, high = scene.reach
         self.action_space = gymnasium.spaces.Box(
-            np.array([-x, -y, low, 0], np.float32), np.array([x, y, high, scene.opening], np.float32)
+            np.array([-x, -y, low, 0], np.float32),
+            np.array([x, y, high, scene.opening], np.float32),
         )
-        spaces = {"state": gymnasium.spaces.Box(-np.inf, np.inf, (4 + 6 * self.blocks,), np.float32)}
+        spaces = {
+            "state": gymnasium.spaces.Box(-np.inf, np.inf, (4 + 6 * self.blocks,), np.float32)
+        }
         if camera:
             spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
         self.observation_space = gymnasium.spaces.Dict(spaces)
@@ -120,7 +127,13 @@ class BinSortingEnv(gymnasium.Env):
         placements = self.placements()
         terminated = bool((placements != NOWHERE).all())
         truncated = self._steps >= self.scene.max_steps and not terminated
-        return self._observation(), float(terminated), terminated, truncated, {"placements": placements}
+        return (
+            self._observation(),
+            float(terminated),
+            terminated,
+            truncated,
+            {"placements": placements},
+        )
 
     def placements(self) -> np.ndarray:
         """[K] where each block rests: its centre within a bin's walls and no higher than two

@@ -63,9 +63,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     policy = Policy.from_checkpoint(workdir, **options)
     begin = time.perf_counter()
     simulate = simulator(policy, config.policy.execute, scene)
-    rollouts = simulate(
-        policy.params, scenes(task), constant=constant(policy), seed=task.eval_seed
-    )
+    rollouts = simulate(policy.params, scenes(task), constant=constant(policy), seed=task.eval_seed)
     seconds = time.perf_counter() - begin
     steps = int(rollouts.lengths.sum())
     logging.info("%d rollouts, %d steps in %.1f s", task.episodes, steps, seconds)
