@@ -46,7 +46,7 @@ class BinSortingEnv(gymnasium.Env):
 
     def __init__(
         self,
-        scene: Scene = Scene(),
+        scene: Scene = Scene(),  # noqa: B008
         *,
         camera: str = "",
         render_mode: str | None = None,  # noqa: B008
