@@ -23,7 +23,7 @@ from absl import app, flags, logging
 
 from ambient_jax.data.write import rlds_features, write_dataset
 from experiments.bin_sorting import expert
-from experiments.bin_sorting.env import IMAGE, BinSortingEnv
+from experiments.bin_sorting.env import IMAGE, BinSortingEnv, state_size
 from experiments.bin_sorting.scene import Scene
 
 VERSION = "1.0.0"
@@ -200,7 +200,10 @@ def _build_one(
     if directory.exists():
         logging.info("%s was built from other arguments: it is built anew", directory)
     blocks = options["scene"].red + options["scene"].blue
-    observation = {"state": np.zeros(4 + 6 * blocks, np.float32), "task": np.zeros(2, np.float32)}
+    observation = {
+        "state": np.zeros(state_size(options["scene"]), np.float32),
+        "task": np.zeros(2, np.float32),
+    }
     if options["camera"]:
         observation["image"] = np.zeros((IMAGE, IMAGE, 3), np.uint8)
     features = rlds_features(

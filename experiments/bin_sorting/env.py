@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from experiments.bin_sorting import scene as scenes
-from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT, Scene
+from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT, Scene
 
 REST = 0.05  # m/s, below which a block is at rest
 IMAGE = 96  # pixels
@@ -24,10 +24,11 @@ IMAGE = 96  # pixels
 class BinSortingEnv(gymnasium.Env):
     """One scene of K blocks.
 
-    Observation: ``{"state": [4 + 6 K]}``, float32, metres: the gripper's x, y, z and the distance
-    between its fingers, then for each block, red ones first, its centre's x, y, z and the same
-    relative to the gripper. With ``camera="front"`` or ``"top"`` also ``"image"``, uint8
-    [96, 96, 3]. A block's small turn about z is not observed.
+    Observation: ``{"state": [4 + 7 K]}``, float32, metres: the gripper's x, y, z and the distance
+    between its fingers, then for each block its centre's x, y, z, the same relative to the gripper
+    and 1 for red or 0 for blue. Blocks come in ``order``: the next one to take first. With
+    ``camera="front"`` or ``"top"`` also ``"image"``, uint8 [96, 96, 3]. A block's small turn about
+    z is not observed.
 
     Action: [4] float32, the gripper's target x, y, z and the distance between the fingers in
     metres, held for 0.1 s; outside of the action space it is clipped. The arm follows with a lag
@@ -65,7 +66,7 @@ class BinSortingEnv(gymnasium.Env):
             np.array([x, y, high, scene.opening], np.float32),
         )
         spaces = {
-            "state": gymnasium.spaces.Box(-np.inf, np.inf, (4 + 6 * self.blocks,), np.float32)
+            "state": gymnasium.spaces.Box(-np.inf, np.inf, (state_size(self.scene),), np.float32)
         }
         if camera:
             spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
@@ -74,6 +75,7 @@ class BinSortingEnv(gymnasium.Env):
             self.action_space.low.astype(float),
             self.action_space.high.astype(float),
         )
+        self._red = (np.array(scene.colours) == RED)[:, None].astype(float)
         self._fingers = [self.model.geom(name).id for name in scenes.JOINTS[3:]]
         self._first_block = self.model.geom("block_0").id
         self._renderers: dict[int, Any] = {}
@@ -139,18 +141,22 @@ class BinSortingEnv(gymnasium.Env):
         """[K] where each block rests: its centre within a bin's walls and no higher than two
         blocks' stack, slower than 5 cm/s, and touched by no finger."""
         scene = self.scene
-        free = self.data.qpos[5:].reshape(self.blocks, 7)
+        blocks = self.positions()
         speed = np.linalg.norm(self.data.qvel[5:].reshape(self.blocks, 6)[:, :3], axis=-1)
-        x, y, z = free[:, 0], free[:, 1], free[:, 2]
-        inside = (np.abs(np.abs(x) - scene.bin_x) < scene.bin_half[0]) & (
-            np.abs(y) < scene.bin_half[1]
-        )
-        resting = inside & (z < 4 * scene.block) & (speed < REST)
+        resting = in_bin(scene, blocks) & (speed < REST)
         if resting.any():
             pairs = self.data.contact.geom[: self.data.ncon]
             touched = pairs[np.isin(pairs, self._fingers).any(1)].ravel() - self._first_block
             resting[touched[(touched >= 0) & (touched < self.blocks)]] = False
-        return np.where(resting, np.where(x < 0, LEFT, RIGHT), NOWHERE)
+        return np.where(resting, np.where(blocks[:, 0] < 0, LEFT, RIGHT), NOWHERE)
+
+    def gripper(self) -> np.ndarray:
+        """[4] the gripper's x, y, z and the distance between its fingers."""
+        return np.append(self.data.qpos[:3], self.data.qpos[3] + self.data.qpos[4])
+
+    def positions(self) -> np.ndarray:
+        """[K, 3] the blocks' centres, red ones first."""
+        return self.data.qpos[5:].reshape(self.blocks, 7)[:, :3].copy()
 
     def render(self) -> np.ndarray | None:
         """An image [96, 96, 3] of the camera (default: front) in render mode rgb_array."""
@@ -175,16 +181,37 @@ class BinSortingEnv(gymnasium.Env):
         self._renderers.clear()
 
     def _observation(self):
-        qpos = self.data.qpos
-        state = np.empty(4 + 6 * self.blocks, np.float32)
-        state[:3], state[3] = qpos[:3], qpos[3] + qpos[4]
-        each = state[4:].reshape(self.blocks, 6)
-        each[:, :3] = qpos[5:].reshape(self.blocks, 7)[:, :3]
-        each[:, 3:] = each[:, :3] - state[:3]
+        gripper, blocks = self.gripper(), self.positions()
+        near = order(self.scene, gripper, blocks)
+        each = np.concatenate([blocks, blocks - gripper[:3], self._red], axis=1)[near]
+        state = np.concatenate([gripper, each.ravel()], dtype=np.float32)
         found = {"state": state}
         if self.camera:
             found["image"] = self.image(self.camera)
         return found
+
+
+def state_size(scene: Scene) -> int:
+    """Numbers in a state."""
+    return 4 + 7 * (scene.red + scene.blue)
+
+
+def in_bin(scene: Scene, blocks: np.ndarray) -> np.ndarray:
+    """[K] whether a block's centre (of [K, 3]) lies within a bin's walls, low enough to be in it
+    or on a block in it."""
+    off = np.abs(np.abs(blocks[:, :2]) - (scene.bin_x, 0.0))
+    return (off < scene.bin_half).all(1) & (blocks[:, 2] < 4 * scene.block)
+
+
+def order(scene: Scene, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """[K] indices of blocks [K, 3]: those outside of the bins first, and near ones (in x and y)
+    before far ones.
+
+    The nearest block stays the nearest while the gripper goes straight to it, so for an expert that
+    takes the nearest, the first block of a state is the one it is about.
+    """
+    distance = np.linalg.norm(blocks[:, :2] - gripper[:2], axis=1)
+    return np.lexsort((distance, in_bin(scene, blocks)))
 
 
 def start_poses(scene: Scene, rng: np.random.Generator) -> np.ndarray:

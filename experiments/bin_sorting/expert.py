@@ -1,7 +1,8 @@
 """A scripted expert that sorts like a person: it varies, misses now and then, and tries again.
 
-It sees what a policy sees. What differs from one demonstration to the next is its ``Style``; what
-differs within one (where it grasps, when it pauses, where it lets go) is drawn on the way.
+It always takes the block nearest to the gripper. What differs from one demonstration to the next
+is its ``Style``; what differs within one (where it grasps, when it pauses or misses, where it lets
+go) is drawn on the way.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Generator
 import numpy as np
 
 from ambient_jax import _checks
-from experiments.bin_sorting.env import BinSortingEnv
+from experiments.bin_sorting.env import BinSortingEnv, in_bin, order
 from experiments.bin_sorting.scene import DT, LEFT, RED, RIGHT, Scene
 
 RULES = ("correct", "opposite", "arbitrary")
-# One command for each observation that is sent in.
-Motion = Generator[np.ndarray, np.ndarray, np.ndarray]
+# Yields a position [3] for each step; the expert looks at the world in between.
+Motion = Generator[np.ndarray, None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +30,20 @@ class Style:
       height: of the gripper's tips above the table on the way to a block.
       carry: the same on the way to a bin.
       grasp: standard deviation of where a block is grasped, along x; half of that along y.
+      miss: chance that a grasp is off by 3 to 4 cm.
       curve: how far long moves bend sideways.
       tremor: standard deviation of a slow disturbance of all commands.
       pause: chance to pause at the end of a move, for 1 to 3 steps.
-      greed: chance to take the block nearest to the gripper and not just any.
     """
 
     speed: float
     height: float
     carry: float
     grasp: float
+    miss: float
     curve: float
     tremor: float
     pause: float
-    greed: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Style:
@@ -51,11 +52,11 @@ class Style:
             speed=rng.uniform(0.22, 0.34),
             height=rng.uniform(0.06, 0.10),
             carry=rng.uniform(0.09, 0.13),
-            grasp=rng.uniform(0.002, 0.005),
+            grasp=rng.uniform(0.002, 0.006),
+            miss=rng.uniform(0.0, 0.15),
             curve=rng.uniform(-0.03, 0.03),
             tremor=rng.uniform(0.0, 0.0015),
             pause=rng.uniform(0.0, 0.12),
-            greed=rng.uniform(0.8, 1.0),
         )
 
 
@@ -74,7 +75,7 @@ def targets(rule: str, scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 class Expert:
-    """Commands for one episode: ``command = expert(state)`` at each step.
+    """Commands for one episode: ``command = expert(gripper, blocks)`` at each step.
 
     Args:
       scene: what it stands before.
@@ -93,86 +94,71 @@ class Expert:
         self._scene, self._bins, self._rng = scene, bins, rng
         self.style = style or Style.draw(rng)
         self._tremor = np.zeros(3)
-        self._open = scene.opening
-        self._grip = scene.opening
+        self._opening = scene.opening
         self._motion: Motion | None = None
 
-    def __call__(self, state: np.ndarray) -> np.ndarray:
-        """The action [4] for a state [4 + 6 K] of ``BinSortingEnv``."""
-        state = np.asarray(state, float)
+    def __call__(self, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """The action [4] where the gripper is at [4] and the blocks at [K, 3], see
+        ``BinSortingEnv.gripper`` and ``positions``."""
+        self._gripper, self._blocks = gripper, blocks
         if self._motion is None:
-            self._at = state[:3].copy()
-            self._motion = self._sort(state)
-            command = next(self._motion)
-        else:
-            command = self._motion.send(state)
+            self._at = gripper[:3].copy()
+            self._motion = self._sort()
+        command = next(self._motion)
         # A slow random walk back to zero: the hand is never quite where it is meant to be.
         self._tremor = 0.8 * self._tremor + 0.6 * self._rng.normal(0, self.style.tremor, 3)
-        return np.append(command + self._tremor, self._grip).astype(np.float32)
+        return np.append(command + self._tremor, self._opening).astype(np.float32)
 
-    def _sort(self, state: np.ndarray) -> Motion:
+    def _sort(self) -> Motion:
         while True:
-            left = self._outside(state)
-            if not len(left):
-                state = yield self._at
-                continue
-            state = yield from self._carry(state, self._choose(state, left))
+            if in_bin(self._scene, self._blocks).all():
+                yield self._at
+            else:
+                yield from self._carry(order(self._scene, self._gripper, self._blocks)[0])
 
-    def _outside(self, state):
-        """The blocks that lie in no bin."""
-        scene, position = self._scene, _blocks(state)
-        inside = np.abs(np.abs(position[:, 0]) - scene.bin_x) < scene.bin_half[0]
-        inside &= (np.abs(position[:, 1]) < scene.bin_half[1]) & (position[:, 2] < 4 * scene.block)
-        return np.flatnonzero(~inside)
-
-    def _choose(self, state, left):
-        if self._rng.random() > self.style.greed:
-            return self._rng.choice(left)
-        distance = np.linalg.norm(_blocks(state)[left, :2] - self._at[:2], axis=-1)
-        return left[np.argmin(distance)]
-
-    def _carry(self, state: np.ndarray, block: int) -> Motion:
+    def _carry(self, block: int) -> Motion:
         """One try to bring a block to its bin."""
         style, rng, scene = self.style, self._rng, self._scene
-        self._grip = self._open
+        self._opening = scene.opening
         offset = rng.normal(0, style.grasp, 2) * (1.0, 0.5)
-        above = np.append(_blocks(state)[block, :2] + offset, style.height + rng.normal(0, 0.005))
-        state = yield from self._move(state, above, curve=style.curve)
-        # It has seen by now where the block is: it may have been pushed on the way.
+        if rng.random() < style.miss:
+            offset = np.array([rng.choice([-1, 1]) * rng.uniform(0.03, 0.04), 0.0])
+        height = style.height + rng.normal(0, 0.005)
+        yield from self._move(np.append(self._blocks[block, :2] + offset, height), style.curve)
+        # It has come near and sees where the block is now.
         low = scene.reach[2] + rng.uniform(0.002, 0.01)
-        there = _blocks(state)[block, :2] + offset
-        state = yield from self._move(state, np.append(there, low), speed=0.6 * style.speed)
-        self._grip = 0.0
-        state = yield from self._hold(state, 4)
-        up = np.append(self._at[:2], style.carry + rng.normal(0, 0.005))
-        state = yield from self._move(state, up)
-        if _blocks(state)[block, 2] < 2.5 * scene.block:  # missed
-            return state
-        goal = np.append(self._release(state, block), up[2])
-        state = yield from self._move(state, goal, curve=style.curve)
-        lower = goal - (0, 0, rng.uniform(0.0, 0.02))
-        state = yield from self._move(state, lower)
-        self._grip = self._open
-        return (yield from self._hold(state, 3))
+        yield from self._move(np.append(self._blocks[block, :2] + offset, low), speed=0.6)
+        self._opening = 0.0
+        yield from self._hold(4)
+        if self._gripper[3] < 1.4 * scene.block:  # nothing between the fingers
+            self._opening = scene.opening
+            yield from self._move(np.append(self._at[:2], height))
+            return
+        yield from self._move(np.append(self._at[:2], style.carry + rng.normal(0, 0.005)))
+        if self._blocks[block, 2] < 2.5 * scene.block:  # lost
+            return
+        goal = np.append(self._release(block), self._at[2])
+        yield from self._move(goal, style.curve)
+        yield from self._move(goal - (0, 0, rng.uniform(0.0, 0.02)))
+        self._opening = scene.opening
+        yield from self._hold(3)
 
-    def _release(self, state, block):
+    def _release(self, block: int) -> np.ndarray:
         """A free point [2] over the block's bin: the best of four."""
         scene = self._scene
         half = np.array(scene.bin_half) - 1.6 * scene.block
         centre = np.array([scene.bin_x * (-1 if self._bins[block] == LEFT else 1), 0.0])
         points = centre + self._rng.uniform(-1, 1, (4, 2)) * half
-        others = np.delete(_blocks(state)[:, :2], block, axis=0)
+        others = np.delete(self._blocks[:, :2], block, axis=0)
         room = np.linalg.norm(points[:, None] - others[None], axis=-1).min(1, initial=np.inf)
         return points[np.argmax(room)]
 
-    def _move(
-        self, state: np.ndarray, goal: np.ndarray, *, speed: float = 0.0, curve: float = 0.0
-    ) -> Motion:
-        """Along a minimum-jerk profile, bent sideways by ``curve`` at its middle."""
+    def _move(self, goal: np.ndarray, curve: float = 0.0, *, speed: float = 1.0) -> Motion:
+        """Along a minimum-jerk profile, bent sideways by ``curve`` [m] at its middle, at a multiple
+        ``speed`` of the style's."""
         start, rng = self._at, self._rng
         way = goal - start
-        length = np.linalg.norm(way)
-        seconds = length / (speed or self.style.speed) * rng.uniform(0.85, 1.15)
+        seconds = np.linalg.norm(way) / (speed * self.style.speed) * rng.uniform(0.85, 1.15)
         count = max(2, round(seconds / DT))
         flat = np.linalg.norm(way[:2])
         sideways = np.array([-way[1], way[0], 0.0]) / max(flat, 1e-9)
@@ -180,15 +166,13 @@ class Expert:
         for s in np.arange(1, count + 1) / count:
             share = s**3 * (10 - 15 * s + 6 * s**2)
             self._at = start + share * way + bend * np.sin(np.pi * share) * sideways
-            state = yield self._at
+            yield self._at
         if rng.random() < self.style.pause:
-            state = yield from self._hold(state, rng.integers(1, 4))
-        return state
+            yield from self._hold(rng.integers(1, 4))
 
-    def _hold(self, state: np.ndarray, steps: int) -> Motion:
+    def _hold(self, steps: int) -> Motion:
         for _ in range(steps):
-            state = yield self._at
-        return state
+            yield self._at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +180,7 @@ class Demonstration:
     """One episode of T steps.
 
     Attributes:
-      states: [T, 4 + 6 K] before each action.
+      states: [T, 4 + 7 K] before each action.
       actions: [T, 4].
       placements, bins: [K] where each block lies at the end, and where it should.
       images: [T, h, w, 3] or None.
@@ -219,7 +203,7 @@ def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
     expert = Expert(env.scene, bins, rng)
     states, actions, images, done = [], [], [], False
     while not done:
-        action = expert(observation["state"])
+        action = expert(env.gripper(), env.positions())
         states.append(observation["state"])
         actions.append(action)
         if "image" in observation:
@@ -238,7 +222,3 @@ def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
 def _checked(rule):
     _checks.one_of("rule", rule, RULES)
     return rule
-
-
-def _blocks(state):
-    return state[4:].reshape(-1, 6)[:, :3]

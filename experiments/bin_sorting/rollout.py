@@ -15,7 +15,7 @@ from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.scene import Scene
 
 Array = jax.Array
-# plan(params, {"state": [N, T, 4 + 6 K], ...}, keys [N]) -> actions [N, E, 4], all E are executed
+# plan(params, {"state": [N, T, 4 + 7 K], ...}, keys [N]) -> actions [N, E, 4], all E are executed
 Plan = Callable[[Any, dict[str, Array], Array], Array]
 
 

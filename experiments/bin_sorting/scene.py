@@ -44,8 +44,8 @@ class Scene:
     blue: int = 2
     spread: tuple[float, float] = (0.14, 0.16)
     yaw: float = 0.3
-    gap: float = 0.085
-    opening: float = 0.07
+    gap: float = 0.09
+    opening: float = 0.08
     max_steps: int = 250
     block: float = 0.02
     bin_x: float = 0.27
