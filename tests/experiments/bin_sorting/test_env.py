@@ -20,8 +20,8 @@ def go(env, *waypoints):
     return result
 
 
-def block(observation, index=0):
-    return observation["state"][4 + 6 * index : 7 + 6 * index]
+def height(env):
+    return env.positions()[0, 2]
 
 
 @pytest.fixture()
@@ -61,13 +61,13 @@ def test_a_block_is_lifted_by_contact_alone(env):
     env.reset(seed=0, options={"blocks": APART})
     down, shut = (0, 0, 0.1, OPEN, 8), (0, 0, 0.015, OPEN, 8)
     observation, *_ = go(env, down, shut, (0, 0, 0.015, SHUT, 4), (0, 0, 0.12, SHUT, 10))
-    assert block(observation)[2] > 0.1
+    assert height(env) > 0.1
     assert observation["state"][3] > 0.9 * 2 * SCENE.block  # the block keeps the fingers apart
     # It stays there while it is carried fast and held for three seconds, and falls if let go.
-    observation, *_ = go(env, (0.25, 0, 0.12, SHUT, 20), (0.25, 0, 0.12, SHUT, 30))
-    assert block(observation)[2] > 0.1
-    observation, _, _, _, info = go(env, (0.25, 0, 0.12, OPEN, 8))
-    assert block(observation)[2] < 0.025
+    go(env, (0.25, 0, 0.12, SHUT, 20), (0.25, 0, 0.12, SHUT, 30))
+    assert height(env) > 0.1
+    _, _, _, _, info = go(env, (0.25, 0, 0.12, OPEN, 8))
+    assert height(env) < 0.025
     assert info["placements"].tolist() == [RIGHT, NOWHERE, NOWHERE, NOWHERE]
 
 
@@ -79,15 +79,15 @@ def test_without_friction_the_block_stays_on_the_table():
     env.model, env.data = frictionless, env_lib.mujoco.MjData(frictionless)
     env.reset(seed=0, options={"blocks": APART})
     down, shut = (0, 0, 0.1, OPEN, 8), (0, 0, 0.015, OPEN, 8)
-    observation, *_ = go(env, down, shut, (0, 0, 0.015, SHUT, 4), (0, 0, 0.12, SHUT, 10))
-    assert block(observation)[2] < 0.05
+    go(env, down, shut, (0, 0, 0.015, SHUT, 4), (0, 0, 0.12, SHUT, 10))
+    assert height(env) < 0.05
 
 
 def test_a_grasp_beside_the_block_misses(env):
     env.reset(seed=0, options={"blocks": APART})
     way = (0.05, 0, 0.1, OPEN, 8), (0.05, 0, 0.015, OPEN, 8), (0.05, 0, 0.015, SHUT, 4)
     observation, *_ = go(env, *way, (0.05, 0, 0.12, SHUT, 10))
-    assert block(observation)[2] < 0.025 and observation["state"][3] < 0.01
+    assert height(env) < 0.025 and observation["state"][3] < 0.01
 
 
 def test_a_held_block_is_not_placed_and_an_episode_ends_when_all_are(env):
@@ -100,6 +100,20 @@ def test_a_held_block_is_not_placed_and_an_episode_ends_when_all_are(env):
     _, reward, terminated, truncated, info = go(env, down, (0.24, 0.05, 0.015, SHUT, 4))
     assert info["placements"].tolist() == [LEFT, LEFT, RIGHT, NOWHERE]
     assert not terminated and not truncated and reward == 0.0
+
+
+def test_state_has_the_nearest_block_outside_of_the_bins_first(env):
+    poses = [[0.1, 0.1, 0], [-0.27, 0.0, 0], [0.05, -0.1, 0], [-0.1, 0.12, 0]]
+    observation, _ = env.reset(seed=3, options={"blocks": poses})
+    near = (-0.1, 0.1, 0.15, OPEN, 15)
+    observation, *_ = go(env, near)
+    gripper, each = observation["state"][:4], observation["state"][4:].reshape(-1, 7)
+    np.testing.assert_allclose(gripper, env.gripper(), rtol=1e-6)
+    # By hand, distances in x and y: block 3 0.02, 0 0.2, 2 0.25; block 1 lies in a bin.
+    order = [3, 0, 2, 1]
+    np.testing.assert_allclose(each[:, :3], env.positions()[order], atol=1e-6)
+    np.testing.assert_allclose(each[:, 3:6], each[:, :3] - gripper[:3], atol=1e-6)
+    assert each[:, 6].tolist() == [0, 1, 0, 1]  # blue, red, blue, red
 
 
 def test_out_of_time():

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -45,18 +47,18 @@ def test_demonstrations_differ_in_motion_in_the_same_scene():
 
 
 def test_a_missed_grasp_is_tried_again():
-    """A hand that is off by 2 cm along x misses often, and yet brings all blocks home."""
-    env = BinSortingEnv(Scene(max_steps=600))
-    observation, info = env.reset(seed=1)
+    """A hand that is off at three of four grasps needs more of them, and brings all blocks home."""
+    env = BinSortingEnv(Scene(max_steps=1000))
+    _, info = env.reset(seed=1)
     rng = np.random.default_rng(1)
-    style = expert.Style(0.3, 0.08, 0.1, 0.025, 0.0, 0.0, 0.0, 1.0)
+    style = dataclasses.replace(expert.Style.draw(rng), miss=0.75)
     clumsy = expert.Expert(env.scene, expert.targets("correct", env.scene, rng), rng, style)
     closings, was, done = 0, SCENE.opening, False
     while not done:
-        action = clumsy(observation["state"])
+        action = clumsy(env.gripper(), env.positions())
         closings += bool(action[3] < 0.01 <= was)
         was = action[3]
-        observation, _, terminated, truncated, info = env.step(action)
+        _, _, terminated, truncated, info = env.step(action)
         done = terminated or truncated
-    assert closings > 4
+    assert closings > 6
     assert info["placements"].tolist() == [LEFT, LEFT, RIGHT, RIGHT]
