@@ -13,7 +13,7 @@ and, an episode counting once, ``all_placed`` and ``all_right`` are the shares o
 every block is.
 
 The intervals of the first three are percentile bootstraps over episodes (blocks of one episode
-are not independent), those of the last two are Wilson's.
+are not independent; see ``ratio``), those of the last two are Wilson's.
 """
 
 from __future__ import annotations
@@ -73,13 +73,18 @@ def ratio(
 ) -> Estimate:
     """Sum of numerators [N] / sum of denominators [N], with a bootstrap interval over the N.
 
-    NaN throughout if the denominators are all 0; draws in which they are do not count.
+    NaN throughout if the denominators are all 0; draws in which they are do not count. A ratio of
+    exactly 0 or 1 has no spread to draw from: its interval is Wilson's, as if an episode were one
+    trial, which is wide enough however much its blocks hang together.
     """
     numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
     total = denominators.sum()
     if total == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
+    value, used = float(numerators.sum() / total), int((denominators > 0).sum())
+    if value in (0.0, 1.0):
+        return dataclasses.replace(wilson(int(value) * used, used), count=int(total))
     rows = np.random.default_rng(seed).integers(0, len(numerators), (resamples, len(numerators)))
     above, below = numerators[rows].sum(1), denominators[rows].sum(1)
     low, high = np.quantile(above[below > 0] / below[below > 0], [0.025, 0.975])
-    return Estimate(float(numerators.sum() / total), float(low), float(high), int(total))
+    return Estimate(value, float(low), float(high), int(total))

@@ -36,6 +36,16 @@ def test_no_block_placed_is_no_logic():
     assert math.isnan(found.logic.value) and found.logic.count == 0
 
 
+def test_a_ratio_of_exactly_one_has_an_interval_too():
+    """50 episodes without a mistake: Wilson's lower bound is n / (n + z^2) = 50 / 53.841."""
+    found = metrics.ratio(np.full(50, 4), np.full(50, 4))
+    assert (found.value, found.high, found.count) == (1.0, 1.0, 200)
+    assert math.isclose(found.low, 50 / (50 + 1.959963984540054**2))
+    # An episode in which no block was placed says nothing about logic.
+    fewer = metrics.ratio([4, 0, 3], [4, 0, 3])
+    assert math.isclose(fewer.low, 2 / (2 + 1.959963984540054**2))
+
+
 def test_the_interval_covers_as_often_as_it_says():
     """Episodes that succeed or fail as a whole: 300 tables of 60 such episodes with p = 0.6; 95% of
     the intervals should hold 0.6, four standard deviations of 300 draws are 5 points."""
