@@ -50,7 +50,7 @@ class BinSortingEnv(gymnasium.Env):
         scene: Scene = Scene(),  # noqa: B008
         *,
         camera: str = "",
-        render_mode: str | None = None,  # noqa: B008
+        render_mode: str | None = None,
     ):
         if camera not in ("", "front", "top"):
             raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
