@@ -10,6 +10,7 @@ from types import ModuleType
 from ambient_jax import _checks
 
 _MODULES = {
+    "bin_sorting": "experiments.bin_sorting.task",
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",
 }

@@ -1,0 +1,252 @@
+"""Bin sorting as a Gymnasium environment over MuJoCo: blocks of two colours, a bin on either side.
+
+The gripper follows absolute position targets at 10 Hz. Blocks are grasped by contact and friction
+alone. Task: bin sorting experiment of the talks, section 5.3 of the method.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from experiments.bin_sorting import scene as scenes
+from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT, Scene
+
+REST = 0.05  # m/s, below which a block is at rest
+IMAGE = 96  # pixels
+
+
+class BinSortingEnv(gymnasium.Env):
+    """One scene of K blocks.
+
+    Observation: ``{"state": [4 + 7 K]}``, float32, metres: the gripper's x, y, z and the distance
+    between its fingers, then for each block its centre's x, y, z, the same relative to the gripper
+    and 1 for red or 0 for blue. Blocks come in ``order``: the next one to take first. With
+    ``camera="front"`` or ``"top"`` also ``"image"``, uint8 [96, 96, 3]. A block's small turn about
+    z is not observed.
+
+    Action: [4] float32, the gripper's target x, y, z and the distance between the fingers in
+    metres, held for 0.1 s; outside of the action space it is clipped. The arm follows with a lag
+    of some 0.1 s and limited force.
+
+    An episode ends (terminated, reward 1) when every block rests in a bin, whichever, and is
+    truncated after ``scene.max_steps``. Sorting by a rule is no part of the environment: info
+    ``placements`` [K] says where each block rests (``LEFT``, ``RIGHT`` or ``NOWHERE``).
+
+    The same seed gives the same scene, and with the same actions the same episode, bit for bit on
+    one machine. Different environments may be stepped in different threads: the physics run
+    without Python's lock.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        scene: Scene = Scene(),  # noqa: B008
+        *,
+        camera: str = "",
+        render_mode: str | None = None,
+    ):
+        if camera not in ("", "front", "top"):
+            raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
+        self.scene, self.camera, self.render_mode = scene, camera, render_mode
+        self.model = scenes.model(scene)
+        self.data = mujoco.MjData(self.model)
+        self.blocks = scene.red + scene.blue
+        x, y, low, high = scene.reach
+        self.action_space = gymnasium.spaces.Box(
+            np.array([-x, -y, low, 0], np.float32),
+            np.array([x, y, high, scene.opening], np.float32),
+        )
+        spaces = {
+            "state": gymnasium.spaces.Box(-np.inf, np.inf, (state_size(self.scene),), np.float32)
+        }
+        if camera:
+            spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self._low, self._high = (
+            self.action_space.low.astype(float),
+            self.action_space.high.astype(float),
+        )
+        self._red = (np.array(scene.colours) == RED)[:, None].astype(float)
+        self._fingers = [self.model.geom(name).id for name in scenes.JOINTS[3:]]
+        self._first_block = self.model.geom("block_0").id
+        self._renderers: dict[int, Any] = {}
+        self._steps: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new scene. ``options={"blocks": [K, 3]}`` sets x, y [m] and yaw [rad] of the blocks."""
+        super().reset(seed=seed)
+        options = dict(options or {})
+        poses = options.pop("blocks", None)
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}, expected blocks")
+        if poses is None:
+            poses = start_poses(self.scene, self.np_random)
+        poses = np.asarray(poses, float)
+        if poses.shape != (self.blocks, 3):
+            raise ValueError(f"blocks have shape {poses.shape}, expected ({self.blocks}, 3)")
+        jitter = self.np_random.uniform(-1, 1, 3) * self.scene.home_jitter
+        mujoco.mj_resetData(self.model, self.data)
+        qpos = self.data.qpos
+        qpos[:3] = np.asarray(self.scene.home) + jitter
+        qpos[3:5] = self.scene.opening / 2
+        free = qpos[5:].reshape(self.blocks, 7)
+        free[:, :2], free[:, 2] = poses[:, :2], self.scene.block
+        free[:, 3], free[:, 4:6], free[:, 6] = np.cos(poses[:, 2] / 2), 0, np.sin(poses[:, 2] / 2)
+        self.data.act[:] = qpos[:3]
+        self.data.ctrl[:] = qpos[:5]
+        mujoco.mj_forward(self.model, self.data)
+        self._steps = 0
+        return self._observation(), {"placements": self.placements()}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Moves towards ``action`` [4] for 0.1 s; raises ValueError if it is non-finite."""
+        action = np.asarray(action, float)
+        if action.shape != (4,) or not np.isfinite(action).all():
+            raise ValueError(
+                f"action is {action.tolist()}, expected 4 finite numbers (x, y, z, opening in "
+                "metres): look at the policy's output"
+            )
+        if self._steps is None:
+            raise gymnasium.error.ResetNeeded("step before the first reset: call reset first")
+        action = np.clip(action, self._low, self._high)
+        self.data.ctrl[:3] = action[:3]
+        self.data.ctrl[3:] = action[3] / 2
+        mujoco.mj_step(self.model, self.data, self.scene.substeps)
+        self._steps += 1
+        placements = self.placements()
+        terminated = bool((placements != NOWHERE).all())
+        truncated = self._steps >= self.scene.max_steps and not terminated
+        return (
+            self._observation(),
+            float(terminated),
+            terminated,
+            truncated,
+            {"placements": placements},
+        )
+
+    def placements(self) -> np.ndarray:
+        """[K] where each block rests: its centre within a bin's walls and no higher than two
+        blocks' stack, slower than 5 cm/s, and touched by no finger."""
+        scene = self.scene
+        blocks = self.positions()
+        speed = np.linalg.norm(self.data.qvel[5:].reshape(self.blocks, 6)[:, :3], axis=-1)
+        resting = in_bin(scene, blocks) & (speed < REST)
+        if resting.any():
+            pairs = self.data.contact.geom[: self.data.ncon]
+            touched = pairs[np.isin(pairs, self._fingers).any(1)].ravel() - self._first_block
+            resting[touched[(touched >= 0) & (touched < self.blocks)]] = False
+        return np.where(resting, np.where(blocks[:, 0] < 0, LEFT, RIGHT), NOWHERE)
+
+    def gripper(self) -> np.ndarray:
+        """[4] the gripper's x, y, z and the distance between its fingers."""
+        return np.append(self.data.qpos[:3], self.data.qpos[3] + self.data.qpos[4])
+
+    def positions(self) -> np.ndarray:
+        """[K, 3] the blocks' centres, red ones first."""
+        return self.data.qpos[5:].reshape(self.blocks, 7)[:, :3].copy()
+
+    def render(self) -> np.ndarray | None:
+        """An image [96, 96, 3] of the camera (default: front) in render mode rgb_array."""
+        if self.render_mode is None:
+            return None
+        return self.image(self.camera or "front")
+
+    def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
+        """An image [size, size, 3] uint8 of the scene as it is.
+
+        Raises:
+          RuntimeError: there is no OpenGL to render with.
+        """
+        if size not in self._renderers:
+            self._renderers[size] = _renderer(self.model, size)
+        self._renderers[size].update_scene(self.data, camera)
+        return self._renderers[size].render()
+
+    def close(self) -> None:
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _observation(self):
+        gripper, blocks = self.gripper(), self.positions()
+        near = order(self.scene, gripper, blocks)
+        each = np.concatenate([blocks, blocks - gripper[:3], self._red], axis=1)[near]
+        state = np.concatenate([gripper, each.ravel()], dtype=np.float32)
+        found = {"state": state}
+        if self.camera:
+            found["image"] = self.image(self.camera)
+        return found
+
+
+def state_size(scene: Scene) -> int:
+    """Numbers in a state."""
+    return 4 + 7 * (scene.red + scene.blue)
+
+
+def in_bin(scene: Scene, blocks: np.ndarray) -> np.ndarray:
+    """[K] whether a block's centre (of [K, 3]) lies within a bin's walls, low enough to be in it
+    or on a block in it."""
+    off = np.abs(np.abs(blocks[:, :2]) - (scene.bin_x, 0.0))
+    return (off < scene.bin_half).all(1) & (blocks[:, 2] < 4 * scene.block)
+
+
+def order(scene: Scene, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """[K] indices of blocks [K, 3]: those outside of the bins first, and near ones (in x and y)
+    before far ones.
+
+    The nearest block stays the nearest while the gripper goes straight to it, so for an expert that
+    takes the nearest, the first block of a state is the one it is about.
+    """
+    distance = np.linalg.norm(blocks[:, :2] - gripper[:2], axis=1)
+    return np.lexsort((distance, in_bin(scene, blocks)))
+
+
+def start_poses(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """[K, 3] x, y and yaw of the blocks, uniform where they keep their distance.
+
+    Raises:
+      ValueError: the blocks do not fit.
+    """
+    count = scene.red + scene.blue
+    for _ in range(10_000):
+        poses = rng.uniform(-1, 1, (count, 3)) * (*scene.spread, scene.yaw)
+        apart = np.linalg.norm(poses[:, None, :2] - poses[None, :, :2], axis=-1)
+        if apart[np.triu_indices(count, 1)].min(initial=np.inf) >= scene.gap:
+            return poses
+    raise ValueError(
+        f"{count} blocks at least {scene.gap} m apart do not fit within {scene.spread}: "
+        "fewer blocks, a smaller gap or a wider spread"
+    )
+
+
+def _renderer(model, size):
+    if not hasattr(mujoco, "Renderer"):
+        raise RuntimeError(
+            "no OpenGL library to render with (MUJOCO_GL is "
+            f"{os.environ.get('MUJOCO_GL')}): install EGL or OSMesa, or do without camera"
+        )
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells what it found not to need
+    try:
+        return mujoco.Renderer(model, size, size)
+    except Exception as error:
+        raise RuntimeError(
+            f"MuJoCo cannot render here (MUJOCO_GL is {os.environ.get('MUJOCO_GL')}): {error}"
+        ) from error
+
+
+ENV_ID = "ambient_jax/BinSorting-v0"
+if ENV_ID not in gymnasium.registry:
+    gymnasium.register(ENV_ID, entry_point=BinSortingEnv)

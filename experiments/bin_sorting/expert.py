@@ -1,0 +1,224 @@
+"""A scripted expert that sorts like a person: it varies, misses now and then, and tries again.
+
+It always takes the block nearest to the gripper. What differs from one demonstration to the next
+is its ``Style``; what differs within one (where it grasps, when it pauses or misses, where it lets
+go) is drawn on the way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+
+import numpy as np
+
+from ambient_jax import _checks
+from experiments.bin_sorting.env import BinSortingEnv, in_bin, order
+from experiments.bin_sorting.scene import DT, LEFT, RED, RIGHT, Scene
+
+RULES = ("correct", "opposite", "arbitrary")
+# Yields a position [3] for each step; the expert looks at the world in between.
+Motion = Generator[np.ndarray, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How one demonstration is given; lengths in metres.
+
+    Attributes:
+      speed: mean speed [m/s] of long moves.
+      height: of the gripper's tips above the table on the way to a block.
+      carry: the same on the way to a bin.
+      grasp: standard deviation of where a block is grasped, along x; half of that along y.
+      miss: chance that a grasp is off by 3 to 4 cm.
+      curve: how far long moves bend sideways.
+      tremor: standard deviation of a slow disturbance of all commands.
+      pause: chance to pause at the end of a move, for 1 to 3 steps.
+    """
+
+    speed: float
+    height: float
+    carry: float
+    grasp: float
+    miss: float
+    curve: float
+    tremor: float
+    pause: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Style:
+        """The style of a demonstration."""
+        return cls(
+            speed=rng.uniform(0.22, 0.34),
+            height=rng.uniform(0.06, 0.10),
+            carry=rng.uniform(0.09, 0.13),
+            grasp=rng.uniform(0.002, 0.006),
+            miss=rng.uniform(0.0, 0.15),
+            curve=rng.uniform(-0.03, 0.03),
+            tremor=rng.uniform(0.0, 0.0015),
+            pause=rng.uniform(0.0, 0.12),
+        )
+
+
+def targets(rule: str, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """[K] the bin of each block: ``correct`` has red left and blue right, ``opposite`` the other
+    way round, and ``arbitrary`` throws a coin for each block.
+
+    Raises:
+      ValueError: an unknown rule.
+    """
+    _checks.one_of("rule", rule, RULES)
+    correct = np.where(np.array(scene.colours) == RED, LEFT, RIGHT)
+    if rule == "arbitrary":
+        return rng.integers(0, 2, len(correct))
+    return correct if rule == "correct" else LEFT + RIGHT - correct
+
+
+class Expert:
+    """Commands for one episode: ``command = expert(gripper, blocks)`` at each step.
+
+    Args:
+      scene: what it stands before.
+      bins: [K] the bin each block goes to, see ``targets``.
+      rng: of all its choices.
+      style: default: drawn.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        bins: np.ndarray,
+        rng: np.random.Generator,
+        style: Style | None = None,
+    ):
+        self._scene, self._bins, self._rng = scene, bins, rng
+        self.style = style or Style.draw(rng)
+        self._tremor = np.zeros(3)
+        self._opening = scene.opening
+        self._motion: Motion | None = None
+
+    def __call__(self, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+        """The action [4] where the gripper is at [4] and the blocks at [K, 3], see
+        ``BinSortingEnv.gripper`` and ``positions``."""
+        self._gripper, self._blocks = gripper, blocks
+        if self._motion is None:
+            self._at = gripper[:3].copy()
+            self._motion = self._sort()
+        command = next(self._motion)
+        # A slow random walk back to zero: the hand is never quite where it is meant to be.
+        self._tremor = 0.8 * self._tremor + 0.6 * self._rng.normal(0, self.style.tremor, 3)
+        return np.append(command + self._tremor, self._opening).astype(np.float32)
+
+    def _sort(self) -> Motion:
+        while True:
+            if in_bin(self._scene, self._blocks).all():
+                yield self._at
+            else:
+                yield from self._carry(order(self._scene, self._gripper, self._blocks)[0])
+
+    def _carry(self, block: int) -> Motion:
+        """One try to bring a block to its bin."""
+        style, rng, scene = self.style, self._rng, self._scene
+        self._opening = scene.opening
+        offset = rng.normal(0, style.grasp, 2) * (1.0, 0.5)
+        if rng.random() < style.miss:
+            offset = np.array([rng.choice([-1, 1]) * rng.uniform(0.03, 0.04), 0.0])
+        height = style.height + rng.normal(0, 0.005)
+        yield from self._move(np.append(self._blocks[block, :2] + offset, height), style.curve)
+        # It has come near and sees where the block is now.
+        low = scene.reach[2] + rng.uniform(0.002, 0.01)
+        yield from self._move(np.append(self._blocks[block, :2] + offset, low), speed=0.6)
+        self._opening = 0.0
+        yield from self._hold(4)
+        if self._gripper[3] < 1.4 * scene.block:  # nothing between the fingers
+            self._opening = scene.opening
+            yield from self._move(np.append(self._at[:2], height))
+            return
+        yield from self._move(np.append(self._at[:2], style.carry + rng.normal(0, 0.005)))
+        if self._blocks[block, 2] < 2.5 * scene.block:  # lost
+            return
+        goal = np.append(self._release(block), self._at[2])
+        yield from self._move(goal, style.curve)
+        yield from self._move(goal - (0, 0, rng.uniform(0.0, 0.02)))
+        self._opening = scene.opening
+        yield from self._hold(3)
+
+    def _release(self, block: int) -> np.ndarray:
+        """A free point [2] over the block's bin: the best of four."""
+        scene = self._scene
+        half = np.array(scene.bin_half) - 1.6 * scene.block
+        centre = np.array([scene.bin_x * (-1 if self._bins[block] == LEFT else 1), 0.0])
+        points = centre + self._rng.uniform(-1, 1, (4, 2)) * half
+        others = np.delete(self._blocks[:, :2], block, axis=0)
+        room = np.linalg.norm(points[:, None] - others[None], axis=-1).min(1, initial=np.inf)
+        return points[np.argmax(room)]
+
+    def _move(self, goal: np.ndarray, curve: float = 0.0, *, speed: float = 1.0) -> Motion:
+        """Along a minimum-jerk profile, bent sideways by ``curve`` [m] at its middle, at a multiple
+        ``speed`` of the style's."""
+        start, rng = self._at, self._rng
+        way = goal - start
+        seconds = np.linalg.norm(way) / (speed * self.style.speed) * rng.uniform(0.85, 1.15)
+        count = max(2, round(seconds / DT))
+        flat = np.linalg.norm(way[:2])
+        sideways = np.array([-way[1], way[0], 0.0]) / max(flat, 1e-9)
+        bend = curve * min(1.0, flat / 0.2) * rng.uniform(0.3, 1.0)
+        for s in np.arange(1, count + 1) / count:
+            share = s**3 * (10 - 15 * s + 6 * s**2)
+            self._at = start + share * way + bend * np.sin(np.pi * share) * sideways
+            yield self._at
+        if rng.random() < self.style.pause:
+            yield from self._hold(rng.integers(1, 4))
+
+    def _hold(self, steps: int) -> Motion:
+        for _ in range(steps):
+            yield self._at
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration:
+    """One episode of T steps.
+
+    Attributes:
+      states: [T, 4 + 7 K] before each action.
+      actions: [T, 4].
+      placements, bins: [K] where each block lies at the end, and where it should.
+      images: [T, h, w, 3] or None.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    placements: np.ndarray
+    bins: np.ndarray
+    images: np.ndarray | None = None
+
+
+def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
+    """The expert's episode of a seed, a function of (scene, rule, seed). It may fail: look at the
+    placements."""
+    observation, info = env.reset(seed=seed)
+    # Not the generator of the scene: the same scene may be sorted by another rule.
+    rng = np.random.default_rng((seed, RULES.index(_checked(rule)), 1))
+    bins = targets(rule, env.scene, rng)
+    expert = Expert(env.scene, bins, rng)
+    states, actions, images, done = [], [], [], False
+    while not done:
+        action = expert(env.gripper(), env.positions())
+        states.append(observation["state"])
+        actions.append(action)
+        if "image" in observation:
+            images.append(observation["image"])
+        observation, _, terminated, truncated, info = env.step(action)
+        done = terminated or truncated
+    return Demonstration(
+        np.array(states),
+        np.array(actions),
+        info["placements"],
+        bins,
+        np.array(images) if images else None,
+    )
+
+
+def _checked(rule):
+    _checks.one_of("rule", rule, RULES)
+    return rule

@@ -1,0 +1,90 @@
+"""What is reported of bin sorting, as in the talk (section 5.3 of the method).
+
+A block is *placed* when it rests inside a bin at the end of the episode, whichever
+(``BinSortingEnv.placements``): its centre lies within the walls, it moves slower than 5 cm/s and
+no finger touches it. It is *placed right* when that bin is the one of the correct rule, red left
+and blue right. Over all episodes of a policy,
+
+    completion     placed blocks / all blocks            motion level
+    correct logic  blocks placed right / placed blocks   task level
+    score          blocks placed right / all blocks      both; the product of the other two
+
+and, an episode counting once, ``all_placed`` and ``all_right`` are the shares of episodes in which
+every block is.
+
+The intervals of the first three are percentile bootstraps over episodes (blocks of one episode
+are not independent; see ``ratio``), those of the last two are Wilson's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT
+from experiments.maze.metrics import Estimate, wilson
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The metrics of one policy, see the module. All in [0, 1]; ``count`` of the first three is
+    the number of blocks in the denominator."""
+
+    completion: Estimate
+    logic: Estimate
+    score: Estimate
+    all_placed: Estimate
+    all_right: Estimate
+
+
+def placed_right(placements: np.ndarray, colours: tuple[int, ...]) -> np.ndarray:
+    """[N, K] booleans: the block rests in the bin of the correct rule."""
+    return np.asarray(placements) == np.where(np.asarray(colours) == RED, LEFT, RIGHT)
+
+
+def summarise(placements: np.ndarray, colours: tuple[int, ...]) -> Summary:
+    """The metrics of placements [N, K] of blocks of these colours.
+
+    Raises:
+      ValueError: no episode, or another number of blocks than of colours.
+    """
+    placements = np.asarray(placements)
+    if placements.ndim != 2 or not len(placements) or placements.shape[1] != len(colours):
+        raise ValueError(
+            f"placements have shape {placements.shape}, expected [N, {len(colours)}], at least "
+            "one episode"
+        )
+    placed, right = placements != NOWHERE, placed_right(placements, colours)
+    every = np.full(len(placements), placements.shape[1])
+    episodes = len(placements)
+    return Summary(
+        completion=ratio(placed.sum(1), every),
+        logic=ratio(right.sum(1), placed.sum(1)),
+        score=ratio(right.sum(1), every),
+        all_placed=wilson(int(placed.all(1).sum()), episodes),
+        all_right=wilson(int(right.all(1).sum()), episodes),
+    )
+
+
+def ratio(
+    numerators: np.ndarray, denominators: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Sum of numerators [N] / sum of denominators [N], with a bootstrap interval over the N.
+
+    NaN throughout if the denominators are all 0; draws in which they are do not count. A ratio of
+    exactly 0 or 1 has no spread to draw from: its interval is Wilson's, as if an episode were one
+    trial, which is wide enough however much its blocks hang together.
+    """
+    numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
+    total = denominators.sum()
+    if total == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value, used = float(numerators.sum() / total), int((denominators > 0).sum())
+    if value in (0.0, 1.0):
+        return dataclasses.replace(wilson(int(value) * used, used), count=int(total))
+    rows = np.random.default_rng(seed).integers(0, len(numerators), (resamples, len(numerators)))
+    above, below = numerators[rows].sum(1), denominators[rows].sum(1)
+    low, high = np.quantile(above[below > 0] / below[below > 0], [0.025, 0.975])
+    return Estimate(value, float(low), float(high), int(total))

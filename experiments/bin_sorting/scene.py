@@ -1,0 +1,166 @@
+"""The scene of bin sorting as a MuJoCo model: table, two bins, blocks, a gripper on three slides.
+
+Everything is in metres, kilograms, newtons and seconds. x points to the right, y away from the
+front, z up; the table's top is z = 0 and the gripper's position is the point between its finger
+tips. The fingers close along y. Nothing is welded: a block is held by friction alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import mujoco
+
+LEFT, RIGHT, NOWHERE = 0, 1, -1  # where a block lies
+RED, BLUE = 0, 1  # colours; the correct rule puts red blocks left and blue ones right
+BINS = ("left", "right")
+COLOURS = ("red", "blue")
+JOINTS = ("x", "y", "z", "front_finger", "back_finger")
+DT = 0.1  # seconds per control step
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Sizes of the scene; the knobs of its difficulty are the first six.
+
+    Attributes:
+      red, blue: number of blocks of each colour; red ones come first everywhere.
+      spread: blocks start with |x| and |y| of their centres below these.
+      yaw: largest angle [rad] by which a block starts turned. The gripper cannot turn.
+      gap: least distance between the centres of two blocks at the start.
+      opening: largest distance between the fingers.
+      max_steps: control steps until an episode is out of time.
+      block: half a block's side.
+      bin_x: |x| of the bins' centres.
+      bin_half: half sizes of the bins' inside along x and y.
+      wall: height of their walls.
+      reach: the gripper's position stays in |x|, |y| below the first two and z in the others.
+      home: where the gripper starts, up to a jitter of ``home_jitter`` along each axis.
+      timestep: of the physics.
+    """
+
+    red: int = 2
+    blue: int = 2
+    spread: tuple[float, float] = (0.15, 0.18)
+    yaw: float = 0.3
+    gap: float = 0.09
+    opening: float = 0.07
+    max_steps: int = 250
+    block: float = 0.02
+    bin_x: float = 0.27
+    bin_half: tuple[float, float] = (0.075, 0.10)
+    wall: float = 0.04
+    reach: tuple[float, float, float, float] = (0.36, 0.24, 0.008, 0.25)
+    home: tuple[float, float, float] = (0.0, 0.0, 0.16)
+    home_jitter: float = 0.03
+    timestep: float = 0.01
+
+    @property
+    def colours(self) -> tuple[int, ...]:
+        """The colour of each block."""
+        return (RED,) * self.red + (BLUE,) * self.blue
+
+    @property
+    def substeps(self) -> int:
+        """Physics steps per control step."""
+        return round(DT / self.timestep)
+
+
+@functools.cache
+def model(scene: Scene) -> mujoco.MjModel:
+    """The compiled model. It is not written to, so all environments of a scene share it."""
+    return mujoco.MjModel.from_xml_string(xml(scene))
+
+
+def xml(scene: Scene) -> str:
+    """The scene in MuJoCo's XML."""
+    x, y, low, high = scene.reach
+    side, half = scene.block, scene.opening / 2
+    walls = "\n".join(_walls(scene, name, sign) for name, sign in zip(BINS, (-1, 1), strict=True))
+    blocks = "\n".join(
+        f"""<body name="block_{i}" pos="0 {0.1 * i} {side}"><freejoint name="block_{i}"/>
+          <geom name="block_{i}" class="block" size="{side} {side} {side}"
+                material="{COLOURS[colour]}"/></body>"""
+        for i, colour in enumerate(scene.colours)
+    )
+    fingers = "\n".join(
+        f"""<body name="{name}" pos="0 {sign * 0.006} 0" gravcomp="1">
+          <joint name="{name}" type="slide" axis="0 {sign} 0" range="0 {half}" damping="2"/>
+          <geom name="{name}" class="finger" pos="0 0 0.024"/></body>"""
+        for name, sign in (("front_finger", -1), ("back_finger", 1))
+    )
+    slides = "\n".join(
+        f'<joint name="{name}" type="slide" axis="{axis}"/>'
+        for name, axis in (("x", "1 0 0"), ("y", "0 1 0"), ("z", "0 0 1"))
+    )
+    servos = "\n".join(
+        f'<position name="{name}" joint="{name}" class="{kind}" ctrlrange="{a} {b}"/>'
+        for name, kind, a, b in (
+            ("x", "arm", -x, x),
+            ("y", "arm", -y, y),
+            ("z", "arm", low, high),
+            ("front_finger", "hand", 0, half),
+            ("back_finger", "hand", 0, half),
+        )
+    )
+    return f"""
+<mujoco model="bin_sorting">
+  <compiler angle="radian" autolimits="true"/>
+  <option timestep="{scene.timestep}" integrator="implicitfast" cone="elliptic" impratio="3"/>
+  <size memory="4M"/>
+  <default>
+    <default class="block">
+      <geom type="box" mass="0.05" friction="0.8 0.01 0.001" condim="4" solref="0.02 1"/>
+    </default>
+    <default class="finger">
+      <geom type="box" size="0.012 0.006 0.025" mass="0.05" friction="1.5 0.02 0.001" condim="4"
+            material="steel" priority="1" solref="0.02 1"/>
+    </default>
+    <default class="wall">
+      <geom type="box" friction="0.5 0.01 0.001" condim="3" rgba="0.55 0.45 0.35 1"/>
+    </default>
+    <default class="arm"><position kp="400" kv="36" forcerange="-25 25" timeconst="0.04"/></default>
+    <default class="hand"><position kp="250" kv="8" forcerange="-6 6"/></default>
+  </default>
+  <asset>
+    <material name="red" rgba="0.85 0.2 0.2 1"/>
+    <material name="blue" rgba="0.2 0.35 0.85 1"/>
+    <material name="steel" rgba="0.35 0.35 0.38 1"/>
+  </asset>
+  <visual><headlight ambient="0.5 0.5 0.5" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
+    <global offwidth="640" offheight="480"/></visual>
+  <worldbody>
+    <camera name="front" pos="0 -0.68 0.68" xyaxes="1 0 0 0 1 1" fovy="45"/>
+    <camera name="top" pos="0 0 0.95" xyaxes="1 0 0 0 1 0" fovy="45"/>
+    <geom name="table" type="plane" size="0.6 0.45 0.02" rgba="0.85 0.83 0.8 1"
+          friction="0.8 0.01 0.001" condim="3"/>
+    {walls}
+    <body name="gripper" gravcomp="1">
+      {slides}
+      <geom name="palm" type="box" pos="0 0 0.062" size="0.014 {half + 0.014} 0.012" mass="0.4"
+            material="steel" contype="0" conaffinity="0"/>
+      {fingers}
+    </body>
+    {blocks}
+  </worldbody>
+  <contact><exclude body1="front_finger" body2="back_finger"/></contact>
+  <actuator>{servos}</actuator>
+</mujoco>
+"""
+
+
+def _walls(scene, name, sign):
+    a, b = scene.bin_half
+    thick, height = 0.004, scene.wall / 2
+    sides = (
+        (a + thick, 0.0, thick, b + 2 * thick),
+        (-a - thick, 0.0, thick, b + 2 * thick),
+        (0.0, b + thick, a, thick),
+        (0.0, -b - thick, a, thick),
+    )
+    return "\n".join(
+        f'<geom name="{name}_wall_{i}" class="wall" pos="{sign * scene.bin_x + x} {y} {height}" '
+        f'size="{half_x} {half_y} {height}"/>'
+        for i, (x, y, half_x, half_y) in enumerate(sides)
+    )
