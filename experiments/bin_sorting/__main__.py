@@ -1,9 +1,10 @@
-"""Trains a policy for bin sorting and rolls it out.
+"""The table of bin sorting: trains its policies, rolls them out and writes the report.
 
-python -m experiments.bin_sorting --config=experiments/bin_sorting/config.py:correct
+python -m experiments.bin_sorting --config=experiments/bin_sorting/config.py:quick
 """
 
 from experiments import launch
+from experiments.bin_sorting import table
 
 if __name__ == "__main__":
-    launch.run("bin_sorting")
+    launch.run("bin_sorting", table.run)

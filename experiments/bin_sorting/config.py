@@ -1,10 +1,10 @@
-"""Variants of bin sorting; each trains one policy and rolls it out.
+"""Variants of bin sorting.
 
-    python -m experiments.bin_sorting --config=experiments/bin_sorting/config.py:correct
+    python -m experiments.bin_sorting --config=experiments/bin_sorting/config.py:quick
 
-correct    50 correct demonstrations alone
-expert     250 correct demonstrations: what the motions of five times the data are worth
-debug      the same code on a few demonstrations and steps
+quick   the policies of the talk and a short sweep of sigma_max, one training seed
+table   every policy of the table, three training seeds; hours on a CPU
+debug   the same code on a few demonstrations and steps
 """
 
 import ml_collections
@@ -13,22 +13,24 @@ from ambient_jax import _checks
 from ambient_jax.train import config as train_config
 
 
-def get_config(variant: str = "correct") -> ml_collections.ConfigDict:
+def get_config(variant: str = "table") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
     _checks.one_of("config variant", variant, VARIANTS)
     config = train_config.default()
     config.name = variant
-    _base(config)
+    _table(config)
     VARIANTS[variant](config)
     return config
 
 
-def _base(config):
+def _table(config):
     config.data.root = "runs/data/bins"
-    config.data.sources.correct = train_config.source("bins_correct", "clean")
+    for name in ("correct", "arbitrary", "opposite"):
+        role = "clean" if name == "correct" else "corrupt"
+        config.data.sources[name] = train_config.source(f"bins_{name}", role)
+    config.data.sources.correct.split = "train[:50]"
     config.data.observation = ("state",)
     config.data.padding = "hold"  # actions are positions: at the end the gripper stays
-    config.law.name = "filtering"
     config.model = ml_collections.ConfigDict(
         {
             "name": "unet",
@@ -42,11 +44,14 @@ def _base(config):
     config.objective.prediction = "v"
     config.train.steps = 4000
     config.train.learning_rate = 2e-3
+    config.train.checkpoint_every = 500
     config.policy.solver, config.policy.steps = "ddim", 16
     config.task = ml_collections.ConfigDict(
         {
             "name": "bin_sorting",
-            "correct": 50,  # demonstrations of each rule
+            # Demonstrations of each rule. Correct ones beyond the split that the sources name are
+            # for one row of the table, that of what more of them are worth.
+            "correct": 250,
             "arbitrary": 200,
             "opposite": 200,
             "held_out": 50,  # of each rule
@@ -54,23 +59,39 @@ def _base(config):
             "scene": {},  # fields of scene.Scene to change
             "episodes": 100,  # rollouts of a policy
             "eval_seed": 0,
+            "seeds": (0, 1, 2),
+            "sigma_max": (0.1, 0.24, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95),
+            "sigma_max_opposite": (0.24, 0.6, 0.8, 0.9),
+            "sigma_min": (0.95, 0.99),  # with the sigma_max "best", for the group variants
+            "alpha": (0.5, 0.8),
+            "best": 0.8,  # sigma_max of every policy that is not part of a sweep
+            "groups": ("main", "sweep", "variants", "alpha", "opposite"),
+            # Groups and policies that are trained with the first seed only.
+            "one_seed": ("variants", "alpha", "more"),
+            "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
+            "report_only": False,  # train nothing: write the report of what is there
+            "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator
         }
     )
 
 
-def _expert(config):
-    config.data.root = "runs/data/bins_expert"
-    config.task.update(dict(correct=250, arbitrary=0, opposite=0))
+def _quick(config):
+    config.task.seeds = (0,)
+    config.task.sigma_max = (0.4, 0.6, 0.9)
+    config.task.groups = ("main", "sweep")
 
 
 def _debug(config):
     config.data.root = "runs/data/bins_debug"
+    config.data.sources.correct.split = "train[:3]"
     config.model.update({"features": (8, 16), "groups": 2})
     config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20))
     config.train.batch_size = 32
     config.policy.steps = 4
-    config.task.update(dict(correct=3, arbitrary=3, opposite=3, held_out=0, episodes=4))
+    config.task.update(dict(correct=4, arbitrary=3, opposite=3, held_out=0, episodes=4))
+    config.task.update(dict(seeds=(0, 1), sigma_max=(0.4,), sigma_max_opposite=(0.4,)))
+    config.task.update(dict(sigma_min=(0.9,), alpha=(0.5,)))
     config.task.scene = ml_collections.ConfigDict({"red": 1, "blue": 1, "max_steps": 120})
 
 
-VARIANTS = {"correct": lambda config: None, "expert": _expert, "debug": _debug}
+VARIANTS = {"quick": _quick, "table": lambda config: None, "debug": _debug}

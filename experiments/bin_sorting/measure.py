@@ -15,7 +15,7 @@ from experiments import console, report
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.metrics import ratio
-from experiments.maze.metrics import wilson
+from experiments.estimates import wilson
 
 COLUMNS = (
     *("rule", "blocks placed as told", "95%", "episodes with all", "95%", "correct logic"),

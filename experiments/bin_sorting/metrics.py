@@ -24,7 +24,7 @@ import math
 import numpy as np
 
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT
-from experiments.maze.metrics import Estimate, wilson
+from experiments.estimates import Estimate, wilson
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
-from experiments.maze import env, figures, metrics
+from experiments.estimates import Estimate
+from experiments.maze import env, figures
 from experiments.maze.rollout import Rollouts
 from experiments.table import entries
 
@@ -31,7 +32,7 @@ def write(
     rows: Mapping[str, Any],
     best: str,
     sources: Mapping[str, Sequence[np.ndarray]],
-    jerk: Mapping[str, metrics.Estimate],
+    jerk: Mapping[str, Estimate],
     rollouts: Mapping[str, Rollouts],
     floor: Mapping[str, Any],
 ) -> None:
@@ -61,7 +62,7 @@ def colour(name: str) -> str:
     return next((c for start, c in _COLOURS.items() if name.startswith(start)), _OTHER)
 
 
-def pareto_figure(rows: Mapping[str, Any], best: str, data: metrics.Estimate) -> Figure:
+def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
     """Success against mean squared jerk, one point a policy with both intervals.
 
     Args:

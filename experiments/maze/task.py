@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
 from experiments import report
+from experiments.estimates import Estimate
 from experiments.maze import data, env, figures, metrics
 from experiments.maze.rollout import Rollouts, Simulator
 
@@ -100,5 +101,5 @@ def data_row(label: str, paths: list[np.ndarray]) -> list[str]:
     ]
 
 
-def _numbers(estimate: metrics.Estimate) -> list[str]:
+def _numbers(estimate: Estimate) -> list[str]:
     return [f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}"]

@@ -33,31 +33,6 @@ def test_mean_is_over_paths_not_steps_and_leaves_out_short_ones():
     assert metrics.mean_squared_acceleration([np.zeros((3, 2))]).count == 1
 
 
-def test_bootstrap_interval_covers():
-    # 95% intervals of the mean of 50 exponentials: the percentile bootstrap covers about 92%.
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        estimate = metrics.mean(rng.exponential(size=50), resamples=300)
-        covered += estimate.low <= 1.0 <= estimate.high
-    assert 0.86 <= covered / 200 <= 0.98
-
-
-def test_mean_of_nothing_and_of_one():
-    assert math.isnan(metrics.mean([]).value) and metrics.mean([math.nan]).count == 0
-    assert metrics.mean([2.0]) == metrics.Estimate(2.0, 2.0, 2.0, 1)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 20), (13, 20), (199, 200), (20, 20)])
-def test_wilson_ends_solve_the_score_equation(successes, trials):
-    # Definition: the ends are the rates p at which |rate - p| = z sqrt(p (1 - p) / n).
-    estimate = metrics.wilson(successes, trials)
-    for end in (estimate.low, estimate.high):
-        deviation = 1.959963984540054 * math.sqrt(end * (1 - end) / trials)
-        assert abs(estimate.value - end) == pytest.approx(deviation, abs=1e-12)
-    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-
-
 def test_summary_judges_smoothness_on_successes_only():
     positions = np.stack([cubic(10), np.random.default_rng(0).normal(size=(11, 2)), cubic(10)])
     rollouts = Rollouts(
@@ -82,7 +57,5 @@ def test_padding_does_not_count():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="got 3 successes of 2 trials"):
-        metrics.wilson(3, 2)
     with pytest.raises(ValueError, match=r"positions of shape \(1, 5, 2\)"):
         metrics.squared_derivative(np.zeros((1, 5, 2)), 3)

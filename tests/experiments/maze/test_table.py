@@ -13,6 +13,7 @@ import pytest
 from ambient_jax import mixing
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
+from experiments.estimates import wilson
 from experiments.maze import config as maze_config
 from experiments.maze import judge, metrics, policies, summary
 from experiments.maze.rollout import Rollouts
@@ -101,7 +102,7 @@ def row(successes, jerk):
 def test_seeds_are_pooled():
     both = {0: rollouts(150, 100.0), 1: rollouts(50, 400.0, count=100, steps=30)}
     found = summary.summarise("policy", both)
-    assert found.summary.success == metrics.wilson(200, 300)
+    assert found.summary.success == wilson(200, 300)
     assert found.summary.jerk.value == pytest.approx((150 * 100 + 50 * 400) / 200)
     assert [found.seeds[s].success.value for s in (0, 1)] == [0.75, 0.5]
     pooled = summary.pool(list(both.values()))

@@ -1,0 +1,36 @@
+import math
+
+import numpy as np
+import pytest
+
+from experiments import estimates
+
+
+def test_bootstrap_interval_covers():
+    # 95% intervals of the mean of 50 exponentials: the percentile bootstrap covers about 92%.
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        estimate = estimates.mean(rng.exponential(size=50), resamples=300)
+        covered += estimate.low <= 1.0 <= estimate.high
+    assert 0.86 <= covered / 200 <= 0.98
+
+
+def test_mean_of_nothing_and_of_one():
+    assert math.isnan(estimates.mean([]).value) and estimates.mean([math.nan]).count == 0
+    assert estimates.mean([2.0]) == estimates.Estimate(2.0, 2.0, 2.0, 1)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 20), (13, 20), (199, 200), (20, 20)])
+def test_wilson_ends_solve_the_score_equation(successes, trials):
+    # Definition: the ends are the rates p at which |rate - p| = z sqrt(p (1 - p) / n).
+    estimate = estimates.wilson(successes, trials)
+    for end in (estimate.low, estimate.high):
+        deviation = 1.959963984540054 * math.sqrt(end * (1 - end) / trials)
+        assert abs(estimate.value - end) == pytest.approx(deviation, abs=1e-12)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_more_successes_than_trials():
+    with pytest.raises(ValueError, match="got 3 successes of 2 trials"):
+        estimates.wilson(3, 2)
