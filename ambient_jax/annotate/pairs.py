@@ -124,7 +124,7 @@ def _split(data, out):
         sizes.append([len(own[~held]), len(own[held])])
     sizes = np.array(sizes, np.int32).reshape(-1, 2)
     order = np.concatenate(order)
-    first = np.asarray(data.offset, np.int32)
+    first = (np.cumsum(data.size) - data.size).astype(np.int32)
     clean = np.asarray(data.sources.clean)
     per_step = np.asarray(data.sources.weight) / np.maximum(data.size, 1)
     parts = []

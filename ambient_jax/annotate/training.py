@@ -15,13 +15,13 @@ import tqdm
 from ambient_jax import corruption, schedules
 from ambient_jax.annotate import calibration
 from ambient_jax.annotate import pairs as pairs_lib
-from ambient_jax.data import device
+from ambient_jax.data import chunk, device
 from ambient_jax.models.classifier import ChunkClassifier
 from ambient_jax.models.observation import ObservationEncoder
 
 Array = jax.Array
 _ROWS = 8192  # held-out rows of one evaluation, at least, and of one block of rows
-_ROWS_OF_PAIR = 512, 4096  # of it in an evaluation while training, and in the last calibration
+_ROWS_OF_PAIR = 512, 8192  # of it in an evaluation while training, and in the last calibration
 _BANDS = 8  # of the noise level, each with a temperature
 
 
@@ -82,15 +82,13 @@ class Network:
     classifier: ChunkClassifier
     encoder: ObservationEncoder | None
 
-    def init(self, key, batch, pairs, length):
+    def init(self, key, x, moments, observation):
         keys = jax.random.split(key)
         params = {}
         condition = None
         if self.encoder is not None:
-            params["encoder"] = self.encoder.init(keys[1], batch["observation"])["params"]
-            condition = self.encoder.apply({"params": params["encoder"]}, batch["observation"])
-        x = batch["action"][:, :length]
-        moments = pairs.moments[batch["pair"]]
+            params["encoder"] = self.encoder.init(keys[1], observation)["params"]
+            condition = self.encoder.apply({"params": params["encoder"]}, observation)
         params["classifier"] = self.classifier.init(
             keys[0], x, jnp.ones(len(x)) / 2, moments, condition
         )["params"]
@@ -164,7 +162,7 @@ def train(
     static = dict(network=network, options=options, schedule=schedule)
     keys = jax.random.split(jax.random.key(seed), count)
     tests = jax.random.split(jax.random.key(seed + 1), count)
-    carry = _start(data, parts[0], pairs, keys, **static)
+    carry = _start(data, pairs, keys, network=network, options=options)
     judge = functools.partial(_judge, data, parts[1], pairs, tests, **static)
     rows = [max(1, -(-n * heads // _ROWS)) for n in _ROWS_OF_PAIR]
     best, least, since, history = carry[1], np.full(count, np.inf), 0, []
@@ -219,14 +217,20 @@ def _optimizer(options):
     )
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC)
-def _start(data, parts, pairs, keys, *, network, options, schedule):
-    def one(part, pairs, key):
-        batch = draw(data, part, pairs, key, 0, jnp.arange(1), options=options, schedule=schedule)
-        params = network.init(key, batch, pairs, options.length)
+@functools.partial(jax.jit, static_argnames=("network", "options"))
+def _start(data, pairs, keys, *, network, options):
+    first = jnp.zeros(1, jnp.int32)  # any chunk has the shapes
+    observation, action, _ = chunk.gather(
+        *(data.steps, first, data.start[first], data.end[first]),
+        *(options.history, options.horizon),
+    )
+
+    def one(pairs, key):
+        x, moments = action[:, : options.length], pairs.moments[:1]
+        params = network.init(key, x, moments, observation)
         return params, params, _optimizer(options).init(params)
 
-    return jax.vmap(one)(parts, pairs, keys)
+    return jax.vmap(one)(pairs, keys)
 
 
 def _logits(network, options, params, batch, pairs, key, dropout=None):
@@ -235,7 +239,7 @@ def _logits(network, options, params, batch, pairs, key, dropout=None):
     return network.apply(params, x_t, sigma, batch["pair"], pairs, batch["observation"], dropout)
 
 
-@functools.partial(jax.jit, static_argnames=_STATIC, donate_argnums=())
+@functools.partial(jax.jit, static_argnames=_STATIC)
 def _advance(carry, data, parts, pairs, keys, first, *, network, options, schedule):
     optimizer, rows = _optimizer(options), jnp.arange(options.batch_size)
 

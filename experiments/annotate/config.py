@@ -134,7 +134,7 @@ def _known(config):
     _mixture(config)
     config.task.update(dict(name="known", sources=48, episode_steps=40))
     config.task.update(dict(clean_episodes=1000, episodes=200))
-    config.task.update(dict(judged=4000, compared=300, levels=24))
+    config.task.update(dict(judged=2000, compared=300, levels=24))
     config.task.update(dict(batch_size=1024, steps=2000, features=(16, 32)))
     known.add_sources(config)
 
