@@ -193,7 +193,7 @@ def _asked(fitted, data, positions, pair):
     return np.asarray(fitted.pairs.of)[source]
 
 
-@functools.partial(jax.jit, static_argnames=("network", "draws", "decisions", "options"))
+@functools.partial(jax.jit, static_argnames=("network", "options"))
 def _ask(
     data,
     levels,
@@ -226,7 +226,7 @@ def _ask(
         x = jnp.full(len(action), calibration.log_ratio(sigma))
         scale = calibration.temperature(x, middles, log_temperature[pair])
 
-        def one(total, draw):
+        def one(draw, total):
             eps = jax.vmap(
                 lambda k: jax.random.normal(jax.random.fold_in(k, draw), action.shape[1:])
             )(keys)
@@ -234,9 +234,10 @@ def _ask(
             sigmas = jnp.full(len(x_t), sigma)
             logits = network.apply(params, x_t, sigmas, pair, pairs, observation)
             clean = jax.nn.sigmoid(logits / scale)
-            return total + (clean > 0.5 if decisions else clean), None
+            return total + jnp.where(decisions, clean > 0.5, clean)
 
-        return jax.lax.scan(one, jnp.zeros(len(action)), jnp.arange(draws))[0] / draws
+        # A loop whose length is no part of the program: reports ask with several numbers of draws.
+        return jax.lax.fori_loop(0, draws, one, jnp.zeros(len(action))) / draws
 
     return jax.lax.map(at, levels).T
 
