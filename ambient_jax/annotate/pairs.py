@@ -107,15 +107,13 @@ def split(data: device.DeviceData, fold: np.ndarray, folds: int) -> list[dict[st
       have one weight each, clean ones theirs.
     """
     parts = [_split(data, fold == k) for k in range(folds)]
-    order = np.stack([p[0]["order"] for p in parts])  # once, though both have it
-    return [
-        jax.tree.map(lambda *x: np.stack(x), *(p[i] for p in parts)) | {"order": order}
-        for i in (0, 1)
-    ]
+    order = np.stack([p[0].pop("order") for p in parts])  # the same array: it is the large one
+    stacked = [jax.tree.map(lambda *x: np.stack(x), *(p[i] for p in parts)) for i in (0, 1)]
+    return [part | {"order": order} for part in stacked]
 
 
 def _split(data, out):
-    """Two parts, the steps where ``out`` is False and where it is True."""
+    """Two parts, the steps where ``out`` is False and where it is True; the first has the order."""
     order, sizes = [], []
     for offset, size in zip(data.offset, data.size, strict=True):
         own = np.arange(offset, offset + size, dtype=np.int32)
@@ -133,7 +131,8 @@ def _split(data, out):
         sources = jax.tree.map(np.asarray, data.sources._replace(weight=weight))
         # Sources without a step in this part have weight 0; index() still needs a size.
         size = np.maximum(sizes[:, i], 1)
-        parts.append({"order": order, "offset": offset, "size": size, "sources": sources})
+        parts.append({"offset": offset, "size": size, "sources": sources})
+    parts[0]["order"] = order
     return parts
 
 

@@ -146,7 +146,7 @@ def train(
 
     Args:
       data: all sources, without what ``parts`` give.
-      parts: [training, held out] of the members, see ``pairs.split``.
+      parts: [training, held out] of the members, of one order, see ``pairs.split``.
       pairs: K pairs, of each member: fields with a leading axis of M.
       options: see ``Options``.
       schedule: whose training law draws the noise levels.
@@ -159,6 +159,7 @@ def train(
         ObservationEncoder() if options.observed else None,
     )
     data, parts, pairs = jax.tree.map(jnp.asarray, (data, parts, pairs))
+    parts[1]["order"] = parts[0]["order"]  # not twice in memory
     static = dict(network=network, options=options, schedule=schedule)
     keys = jax.random.split(jax.random.key(seed), count)
     tests = jax.random.split(jax.random.key(seed + 1), count)

@@ -13,9 +13,10 @@ known         48 sources whose sigma_min are known: found against exact
 known_debug   the same with 6 sources and few steps
 three_points  the thought experiment on {-1, 0, 1}: what units of one bound do to what is learned
 
-open_x reads actions alone, into host memory and the device's: with 16 numbers or fewer an action
-some 28 bytes a step, and per fold 4 more, beside 4 for each number. 30M steps of 8 numbers and 2
-folds are 2 GB on each.
+open_x reads actions alone, into host memory and the device's. A step takes 4 bytes for each number
+of the action, 16 for its episode and fold, and 4 for each fold: 30M steps of 8 numbers in 2 folds
+are 1.7 GB on either. While the bounds file is written the host holds some 72 bytes a step more, 2.2
+GB. Chunks that hold the last action past an episode's end are judged like all others.
 """
 
 import ml_collections

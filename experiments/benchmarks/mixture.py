@@ -135,7 +135,7 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
 
 def _config(steps, count):
     config = annotate_config.get_config("known" if count == 48 else "known_debug")
-    config.task.steps, config.task.judged = steps, 1000
+    config.task.update(dict(steps=steps, judged=500, levels=16))
     return config
 
 
@@ -147,6 +147,7 @@ def main(steps: int, count: int) -> None:
         command += [f"--steps={steps}", f"--sources={count}"]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(name, {k: v for k, v in found[name].items() if k != "found"}, flush=True)
     config = _config(steps, count)
     prepared = sources.prepare(config.data, mixing.CoTraining())
     exact = {n: low for n, (_, _, low) in known.exact_sigma_min(config, prepared).items()}
@@ -162,7 +163,7 @@ def main(steps: int, count: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--row", choices=ROWS)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--sources", type=int, default=48, choices=(6, 48))
     given = parser.parse_args()
     if given.row:
