@@ -87,11 +87,8 @@ def fit(
     pairs = pairs_lib.make(data, names)
     parts = pairs_lib.split(data, fold, options.folds)
     data = jax.tree.map(jnp.asarray, _steps_of(data, options))
-    kind = dict(options=options, schedule=schedule)
     first = jax.tree.map(lambda x: x[0], parts[0])
-    rows = jnp.arange(training.rows_to_measure(len(pairs.mask)))
-    seen = _draw(data, first, pairs, jax.random.key(seed), rows, **kind)
-    pairs = pairs_lib.measured(pairs, seen, options.length)
+    pairs = training.measured(data, first, pairs, options, schedule=schedule, seed=seed)
     each = jax.tree.map(lambda x: np.repeat(x[None], options.folds, 0), pairs)
     found = training.train(
         data, parts, each, options, schedule=schedule, seed=seed, progress=progress
@@ -105,14 +102,6 @@ def fit(
         *(options, schedule, pairs, found.network, found.params, found.temperature, fold),
         *(found.history, found.judged),
     )
-
-
-_draw = jax.jit(
-    lambda data, part, pairs, key, rows, *, options, schedule: training.draw(
-        data, part, pairs, key, 0, rows, options=options, schedule=schedule
-    ),
-    static_argnames=("options", "schedule"),
-)
 
 
 def _steps_of(data, options):

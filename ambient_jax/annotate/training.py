@@ -193,15 +193,28 @@ def train(
 _STATIC = ("network", "options", "schedule")
 
 
-def draw(data, part, pairs, key, step, rows, *, options, schedule):
-    """See ``pairs.draw``; chunks as the options have them."""
+def measured(
+    data: device.DeviceData,
+    part: dict[str, Any],
+    pairs: pairs_lib.Pairs,
+    options: Options,
+    *,
+    schedule: schedules.Schedule,
+    seed: int = 0,
+) -> pairs_lib.Pairs:
+    """The pairs with the moments of a batch of one member's part, see ``pairs.measured``."""
+    rows = jnp.arange(max(_ROWS, _ROWS_OF_PAIR[0] * len(pairs.mask)))
+    kind = dict(options=options, schedule=schedule)
+    seen = _one_batch(data, part, pairs, jax.random.key(seed), 0, rows, **kind)
+    return pairs_lib.measured(pairs, seen, options.length)
+
+
+def _draw(data, part, pairs, key, step, rows, *, options, schedule):
     kind = dict(schedule=schedule, history=options.history, horizon=options.horizon)
     return pairs_lib.draw(data, part, pairs, key, step, rows, **kind)
 
 
-def rows_to_measure(heads: int) -> int:
-    """How many rows moments of ``heads`` pairs are measured on."""
-    return max(_ROWS, _ROWS_OF_PAIR[0] * heads)
+_one_batch = jax.jit(_draw, static_argnames=("options", "schedule"))
 
 
 def _middles(schedule):
@@ -245,7 +258,7 @@ def _advance(carry, data, parts, pairs, keys, first, *, network, options, schedu
     optimizer, rows = _optimizer(options), jnp.arange(options.batch_size)
 
     def loss(params, part, pairs, key, step):
-        batch = draw(data, part, pairs, key, step, rows, options=options, schedule=schedule)
+        batch = _draw(data, part, pairs, key, step, rows, options=options, schedule=schedule)
         noise, dropout = jax.random.split(jax.random.fold_in(key, step))
         dropout = dropout if options.dropout else None
         logits = _logits(network, options, params, batch, pairs, noise, dropout)
@@ -275,7 +288,7 @@ def _judge(data, parts, pairs, keys, params, *, network, options, schedule, bloc
     def one(params, part, pairs, key):
         def block(number):
             rows = number * _ROWS + jnp.arange(_ROWS)
-            batch = draw(data, part, pairs, key, 0, rows, options=options, schedule=schedule)
+            batch = _draw(data, part, pairs, key, 0, rows, options=options, schedule=schedule)
             noise = jax.random.fold_in(key, 1 + number)
             logits = _logits(network, options, params, batch, pairs, noise)
             return logits, batch["clean"], calibration.log_ratio(batch["sigma"]), batch["pair"]

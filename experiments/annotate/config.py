@@ -114,6 +114,7 @@ def _open_x(config, mixture="wide", clean=""):
             "compared with, as in open_x,mixture=wide,clean=bridge_orig+bc_z"
         )
     config.data = open_x.get_config(f"{mixture},clean={clean},sigma_min=0").data
+    config.policy.execute = min(config.policy.execute, config.data.horizon)  # not used here
     config.data.placement = "device"
     form = config.data.open_x
     form.cameras, form.quality, form.instruction_bytes, form.state_width = (), (), 0, 0

@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import mixing, schedules
@@ -35,10 +36,9 @@ COLUMNS = (
     *("judging, CPU s", "peak memory"),
 )
 ROWS = {
-    # kind, batch over the rows of the variant's batch
+    # kind, rows over those of the variant's batch
     "one trunk": ("shared", 1.0),
-    "48 small, as many rows": ("separate", 1.0),
-    "48 small, 4 times the rows": ("separate", 4.0),
+    "one for each pair": ("separate", 1.0),
 }
 
 
@@ -51,11 +51,10 @@ def separate(
     """A classifier of its own for each pair, all pairs and folds trained as one vmapped program."""
     fold = pairs_lib.deal(data, options.folds, seed)
     pairs = pairs_lib.make(data)
-    rows = np.arange(training.rows_to_measure(len(pairs.mask)))
     whole = jax.tree.map(lambda x: x[0], pairs_lib.split(data, fold, options.folds)[0])
-    kind = dict(options=options, schedule=schedule)
-    seen = training.draw(data, whole, pairs, jax.random.key(seed), 0, rows, **kind)
-    pairs = pairs_lib.measured(pairs, seen, options.length)
+    data = jax.tree.map(jnp.asarray, data)
+    pairs = training.measured(data, whole, pairs, options, schedule=schedule, seed=seed)
+    data = jax.tree.map(np.asarray, data)
     clean = np.asarray(data.sources.clean)
     parts, each = [], []
     for k, source in enumerate(np.flatnonzero(~clean)):

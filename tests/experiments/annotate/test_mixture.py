@@ -10,6 +10,7 @@ import pytest
 from ambient_jax import mixing, schedules
 from ambient_jax.annotate import thresholds
 from ambient_jax.data import bounds, device, pipeline, sources
+from ambient_jax.train import config as config_lib
 from experiments.annotate import __main__ as command
 from experiments.annotate import annotate, known
 from experiments.annotate import config as annotate_config
@@ -104,6 +105,12 @@ def test_bad_configs_are_named(config, tmp_path):
     }.items():
         with pytest.raises(ValueError, match=message):
             annotate_config.get_config(variant)
+
+
+def test_every_variant_is_a_valid_config():
+    for name in annotate_config.VARIANTS:
+        option = ",clean=kuka" if name == "open_x" else ""
+        config_lib.check(annotate_config.get_config(f"{name}{option}"))
 
 
 def test_options_choose_the_mixture_and_what_is_clean():
