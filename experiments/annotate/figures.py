@@ -108,6 +108,8 @@ def page(
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.ravel()[len(each) :]:
         axes.set_visible(False)
+    for axes in panels.ravel()[max(0, len(each) - columns) : len(each)]:
+        axes.xaxis.set_tick_params(labelbottom=True)
     for axes, name in zip(panels.ravel(), sorted(low, key=low.get), strict=False):
         c = each[name].mean(0)
         if exact:
