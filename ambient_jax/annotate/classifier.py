@@ -5,7 +5,10 @@ its own, stops where the calibrated loss there is least, and answers for its own
 judged by a network that has seen its episode. All folds train as one vmapped program.
 
 Each corrupt source is a question of its own, "clean, or of source k?" (``pairs``). The network of a
-fold has one trunk for all of them and a logit for each.
+fold has one trunk for all of them and a logit for each. Measured against a small network of its own
+for each of 48 pairs, all vmapped, at as many rows (``experiments.benchmarks.mixture``, one run of
+400 steps, so that neither is trained to its end): mean error of sigma_min 0.090 against 0.095, 51 s
+of CPU time against 71 in training and 7 against 22 in judging, 1.2 GiB of memory against 6.7.
 
 Calibration divides logits by a temperature of the pair and of the noise level. With few clean
 episodes a network learns by heart where these go, which shows at middle noise levels and is wrong
