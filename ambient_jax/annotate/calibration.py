@@ -5,6 +5,7 @@ noise classifier knows hangs on the level, so the temperature does: linear in lo
 between the middles of bands, each of which has the temperature of least held-out cross entropy.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,7 @@ class Calibrated(NamedTuple):
 
     Attributes:
       loss: mean cross entropy in nats.
-      log_temperature: [bands].
+      log_temperature: [pairs, bands].
       probability: [M] P(clean).
       clean: [M].
     """
@@ -31,32 +32,41 @@ class Calibrated(NamedTuple):
     clean: Array
 
 
-def fit(logits: Array, clean: Array, x: Array, middles: Array) -> Calibrated:
-    """Calibrates logits [M] at x = log(sigma / alpha) [M] on their labels; middles as below."""
-    log_temperature = jnp.log(temperatures(logits, clean, x, middles))
-    scaled = logits / temperature(x, middles, log_temperature)
+def fit(
+    logits: Array, clean: Array, x: Array, middles: Array, pair: Array = 0, pairs: int = 1
+) -> Calibrated:
+    """Calibrates logits [M] at x = log(sigma / alpha) [M] on their labels; the rest as below."""
+    log_temperature = jnp.log(temperatures(logits, clean, x, middles, pair, pairs))
+    scaled = logits / temperature(x, middles, log_temperature[jnp.broadcast_to(pair, x.shape)])
     loss = cross_entropy(scaled, clean).mean()
     return Calibrated(loss, log_temperature, jax.nn.sigmoid(scaled), clean)
 
 
-def temperatures(logits: Array, clean: Array, x: Array, middles: Array) -> Array:
-    """The temperature in [1/8, 64] of each band that has the least cross entropy, [bands].
+def temperatures(
+    logits: Array, clean: Array, x: Array, middles: Array, pair: Array = 0, pairs: int = 1
+) -> Array:
+    """The temperature in [1/8, 64] of each band that has the least cross entropy, [pairs, bands].
 
     Args:
       logits, clean: [M], of held-out rows.
       x: [M] log(sigma / alpha) of each row, which belongs to the band of the nearest middle.
       middles: [bands] increasing.
+      pair: [M] or scalar in 0..pairs-1: which of ``pairs`` classifiers each row is of.
+      pairs: number of classifiers.
     """
     grid = jnp.geomspace(*_GRID)
-    band = jnp.argmin(jnp.abs(x[:, None] - middles), axis=1)
-    own = jax.nn.one_hot(band, len(middles))
-    losses = jax.lax.map(lambda t: cross_entropy(logits / t, clean) @ own, grid)
-    return grid[jnp.argmin(losses, axis=0)]
+    cell = jnp.argmin(jnp.abs(x[:, None] - middles), axis=1) + len(middles) * pair
+    total = functools.partial(
+        jax.ops.segment_sum, segment_ids=cell, num_segments=pairs * len(middles)
+    )
+    losses = jax.lax.map(lambda t: total(cross_entropy(logits / t, clean)), grid)
+    return grid[jnp.argmin(losses, axis=0)].reshape(pairs, len(middles))
 
 
 def temperature(x: Array, middles: Array, log_temperature: Array) -> Array:
-    """The temperature at x, of x's shape."""
-    return jnp.exp(jnp.interp(x, middles, log_temperature))
+    """The temperature at x [...], from log temperatures [bands], or [..., bands] of each x."""
+    interpolate = jnp.vectorize(jnp.interp, signature="(),(b),(b)->()")
+    return jnp.exp(interpolate(x, middles, log_temperature))
 
 
 def log_ratio(sigma: Array) -> Array:

@@ -149,6 +149,7 @@ def prepare(
     *,
     transforms: Mapping[str, statistics.Transform] | None = None,
     cache: str | os.PathLike[str] | None = None,
+    observed: bool = True,
 ) -> Prepared:
     """Opens the sources, computes their statistics (or reads them back) and checks all together.
 
@@ -159,6 +160,7 @@ def prepare(
       law: P(source | sigma), which must train every noise level.
       transforms: by source, RLDS episode to RLDS episode (standardisation).
       cache: of statistics, see ``statistics.compute``.
+      observed: False where actions alone will do; a common form may then have nothing to observe.
 
     Raises:
       FileNotFoundError: no data set at a path.
@@ -169,7 +171,7 @@ def prepare(
     form = common_form(config)
     for name in transforms:
         _checks.one_of("source of a transform", name, specs)
-    _check_options(config, form)
+    _check_options(config, form, observed)
     observation = observation_fields(config, form)
     datasets, found = {}, {}
     for name, spec in specs.items():
@@ -346,13 +348,14 @@ def _sigma_max(name, spec):
     return high
 
 
-def _check_options(config, form):
+def _check_options(config, form, observed):
     if form and config.placement == "device" and (form.cameras or form.instruction_width):
         raise ValueError(
             "config.data.placement is 'device' and config.data.open_x has cameras or instructions: "
             "set placement to 'stream', or cameras to () and instruction_bytes to 0"
         )
-    if form and not (form.state_width or form.cameras or form.instruction_width):
+    seen = form and (form.state_width or form.cameras or form.instruction_width)
+    if form and observed and not seen:
         raise ValueError(
             "config.data.open_x has no state, cameras or instructions, expected something to "
             "observe"

@@ -1,4 +1,4 @@
-"""Noise classifier: is a noised chunk of the clean data or of the corrupt?"""
+"""Noise classifiers: is a noised chunk of the clean data or of the corrupt?"""
 
 import math
 
@@ -10,37 +10,42 @@ from ambient_jax.models.layers import Conv1D, Dense, NoiseEmbedding, check_posit
 
 
 class ChunkClassifier(nn.Module):
-    """Logit of "clean" for noised chunks; residual convolutions, averaged over the chunk.
+    """Logits of "clean" for noised chunks; residual convolutions, averaged over the chunk.
 
     A chunk enters as its differences of order 0, 1, ... along time, each divided by the root mean
     square that it has at that noise level (``moments``). So detail of a hundredth of the range,
     which jagged and smooth motions differ in, is as large an input as the route.
 
+    There is one logit for each of ``heads`` questions ("clean, or of source k?"): all but the last
+    layer is shared by them.
+
     Attributes:
         features: widths of the residual blocks.
         kernel_size: odd, in steps.
         embed_dim: of the noise-level embedding.
-        moments: mean squares of the differences of x0 of order 0, 1, ... (``difference_moments``);
-            orders of the chunk's length and above are left out.
         dropout: share of the pooled features dropped in training.
+        heads: number of logits.
     """
 
     features: tuple[int, ...] = (32, 64)
     kernel_size: int = 3
     embed_dim: int = 32
-    moments: tuple[float, ...] = (1.0,)
     dropout: float = 0.0
+    heads: int = 1
 
     @nn.compact
     def __call__(
         self,
         x_t: jax.Array,
         sigma: jax.Array,
+        moments: jax.Array,
         condition: jax.Array | None = None,
         *,
         train: bool = False,
     ) -> jax.Array:
-        """Logits [B] from x_t [B, H, D], sigma [B] and, optionally, a condition [B, C].
+        """Logits [B, heads] from x_t [B, H, D], sigma [B], moments [B, orders] (mean squares of the
+        differences of x0 of order 0, 1, ...; orders of the chunk's length and above are left out)
+        and, optionally, a condition [B, C].
 
         With dropout, ``train=True`` needs a PRNG key named "dropout".
 
@@ -57,7 +62,7 @@ class ChunkClassifier(nn.Module):
             embedding = jnp.concatenate([embedding, condition], -1)
         embedding = mish(embedding)
         h = Conv1D(self.features[0], self.kernel_size)(
-            standardised_differences(x_t, sigma, self.moments)
+            standardised_differences(x_t, sigma, moments)
         )
         for i, width in enumerate(self.features):
             r = Conv1D(width, self.kernel_size, name=f"conv_{i}_0")(mish(h))
@@ -69,20 +74,25 @@ class ChunkClassifier(nn.Module):
         if self.dropout:
             pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
         pooled = jnp.concatenate([pooled, embedding], -1)
-        return Dense(1, name="logit")(mish(Dense(self.features[-1], name="hidden")(pooled)))[:, 0]
+        hidden = mish(Dense(self.features[-1], name="hidden")(pooled))
+        return Dense(self.heads, name="logit")(hidden)
 
 
-def standardised_differences(
-    x_t: jax.Array, sigma: jax.Array, moments: tuple[float, ...]
-) -> jax.Array:
+def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
     """Differences of x_t [B, H, D] of each order, of unit mean square: [B, H, D * orders].
 
     White noise has k-th differences of variance binomial(2k, k).
+
+    Args:
+        x_t, sigma: [B, H, D] and [B].
+        moments: mean squares of the differences of x0 of order 0, 1, ..., [orders] or [B, orders].
     """
     s2 = jnp.square(sigma)[:, None, None]
+    moments = jnp.asarray(moments, x_t.dtype)
+    moments = jnp.broadcast_to(moments, (len(x_t), moments.shape[-1]))
     channels, d = [], x_t
-    for k, moment in enumerate(moments[: x_t.shape[1]]):
-        size = jnp.sqrt((1 - s2) * moment + s2 * math.comb(2 * k, k))
+    for k in range(min(moments.shape[1], x_t.shape[1])):
+        size = jnp.sqrt((1 - s2) * moments[:, k, None, None] + s2 * math.comb(2 * k, k))
         channels.append(jnp.pad(d / size, ((0, 0), (k, 0), (0, 0))))
         d = jnp.diff(d, axis=1)
     return jnp.concatenate(channels, -1)

@@ -22,34 +22,38 @@ _DRAWS_OF_ONE = 16  # where chunks are judged one by one
 def contraction(job: Job) -> dict[str, dict[str, np.ndarray]]:
     """Total variation of each corrupt source from the clean ones at each level, with intervals.
 
-    From held-out decisions on chunks that do not overlap (at most ``task.compared`` of a role).
+    From held-out decisions on chunks that do not overlap (at most ``task.compared`` of a side).
     """
     rng = np.random.default_rng(job.config.seed)
 
-    def decisions(names):
+    def some(names):
         positions = np.concatenate([_apart(job, name, rng) for name in names])
-        some = rng.permutation(positions)[: job.config.task.compared]
-        # [N, draws, L]: every draw is a decision of its own.
-        return np.stack(
-            [
-                classifier.probabilities(
-                    job.fitted, job.data, some, job.levels, draws=1, decisions=True, seed=seed
-                )
-                for seed in range(1, 1 + _DRAWS)
-            ],
-            1,
-        )
+        return rng.permutation(positions)[: job.config.task.compared]
 
-    first = decisions(job.role("clean"))
-
-    def estimate(second):
-        found = [
+    clean, names = some(job.role("clean")), job.role("corrupt")
+    sides = [side for name in names for side in (clean, some([name]))]
+    sizes = [len(side) for side in sides]
+    pair = np.repeat(np.arange(len(sides)) // 2, sizes)
+    # [N, draws, L]: every draw is a decision of its own. All pairs in one go, as batches are full.
+    decisions = np.stack(
+        [
+            classifier.probabilities(
+                *(job.fitted, job.data, np.concatenate(sides), job.levels),
+                **dict(pair=pair, draws=1, decisions=True, seed=seed),
+            )
+            for seed in range(1, 1 + _DRAWS)
+        ],
+        1,
+    )
+    parts = np.split(decisions, np.cumsum(sizes)[:-1])
+    found = {}
+    for name, first, second in zip(names, parts[::2], parts[1::2], strict=True):
+        each = [
             divergence.from_probabilities(first[..., i], second[..., i])
             for i in range(len(job.levels))
         ]
-        return dict(zip(("value", "low", "high"), np.transpose(found), strict=True))
-
-    return {name: estimate(decisions([name])) for name in job.role("corrupt")}
+        found[name] = dict(zip(("value", "low", "high"), np.transpose(each), strict=True))
+    return found
 
 
 def spectra(job: Job) -> dict[str, Any]:
@@ -104,7 +108,9 @@ def locality(job: Job) -> dict[str, Any]:
         fitted = (
             job.fitted
             if known
-            else classifier.fit(job.data, options, schedule=job.schedule, seed=seed)
+            else classifier.fit(
+                job.data, options, schedule=job.schedule, seed=seed, names=job.prepared.names
+            )
         )
         for name, positions in some.items():
             c = classifier.probabilities(fitted, job.data, positions, job.levels, draws=_DRAWS)

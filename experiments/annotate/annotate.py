@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import mixing, schedules
+from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import classifier, thresholds, units
 from ambient_jax.data import bounds, device, sources
 from ambient_jax.train import trainer
@@ -20,6 +20,9 @@ from experiments import report, tasks
 from experiments.annotate import analyse
 
 COLUMNS = ("source", "granularity", "units", "sigma_min", "10% to 90%", "always", "never")
+OF_DATASETS = ("source", "chunks", "judged", "dims", "sigma_min", "TV at sigma 0.05", "95%")
+_LOW = 0.05  # noise level of the total variation in the table
+_MAY_DIFFER = 0.3  # of the end of its interval: a source that looks clean may not be
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,7 +35,9 @@ class Job:
       prepared, data: the sources, and all their steps on the device.
       fitted: classifiers of whole chunks.
       levels: [L] of the grid.
-      curves: P(clean) [N, L] of every step of each corrupt source, by name.
+      judged: [M] positions of the steps of each corrupt source that are judged, by name: all, or
+        ``task.judged`` of them.
+      curves: P(clean) [M, L] of these, by name.
     """
 
     config: ml_collections.ConfigDict
@@ -41,6 +46,7 @@ class Job:
     data: device.DeviceData
     fitted: classifier.Fitted
     levels: np.ndarray
+    judged: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
 
     def steps(self, name: str) -> np.ndarray:
@@ -67,22 +73,21 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if build := task.get("build", ""):
         tasks.get(build).build(config)
     schedule = trainer.build(schedules, config.schedule)
-    prepared = sources.prepare(config.data, mixing.CoTraining())
+    _check(config)
+    prepared = sources.prepare(config.data, mixing.CoTraining(), observed=task.observed)
     about = {"config": _settings(config), "data": prepared.fingerprints}
     if _is_done(folder / "report", about):
         logging.info("%s has the bounds of this data and config", folder)
         return
     data = device.load_device_data(prepared)
     levels = grid(task.levels)
-    fitted = classifier.fit(data, options_of(config), schedule=schedule, seed=config.seed)
-    job = Job(config, schedule, prepared, data, fitted, levels, {})
+    fitted = classifier.fit(
+        data, options_of(config), schedule=schedule, seed=config.seed, names=prepared.names
+    )
+    job = Job(config, schedule, prepared, data, fitted, levels, {}, {})
     begin = time.perf_counter()
-    for name in job.role("corrupt"):
-        job.curves[name] = classifier.probabilities(
-            fitted, data, job.steps(name), levels, draws=task.draws, progress=True
-        )
+    chunks = _judge(job)
     seconds = time.perf_counter() - begin
-    chunks = sum(map(len, job.curves.values()))
     logging.info("%d chunks, %d levels, %d draws: %.0f s", chunks, task.levels, task.draws, seconds)
 
     locality = analyse.locality(job) if task.crops else None
@@ -96,17 +101,16 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             low[f"{name}, {granularity}"] = _quantiles(found)
             each.setdefault(name, {})[granularity] = np.asarray(made.sigma_min)
             rows.append([name, granularity, *_cells(found)])
+            logging.info("%s, %s: sigma_min %.3f", name, granularity, found.mean())
         path = bounds.write(folder / "bounds" / f"{granularity}.parquet", bounds.concatenate(parts))
-        logging.info("%s: join it as config.data.sources.<name>.bounds", path)
+        logging.info("%s: join it as config.data.bounds", path)
     results = {
         "sigma_min": low,
         "levels": levels,
         "curves": {name: c.mean(0) for name, c in job.curves.items()},
         "total_variation": analyse.contraction(job),
-        "spectrum": analyse.spectra(job),
         "locality": locality,
-        "jerk": analyse.jerk_correlation(job),
-        "bucket_noise": analyse.bucket_noise(job),
+        **{name: ANALYSES[name](job) if name in task.analyses else {} for name in ANALYSES},
         "classifier": {
             "history": fitted.history,
             "temperature": fitted.temperature,
@@ -117,8 +121,53 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         **about,
     }
     figures.write(folder / "report", job, results, each)
-    table = report.write(folder / "report", COLUMNS, rows, _caption(job, results), results)
+    columns = COLUMNS
+    if tuple(task.granularity) == ("dataset",):
+        columns, rows = OF_DATASETS, _of_datasets(job, results)
+    table = report.write(folder / "report", columns, rows, _caption(job, results), results)
     print(table)
+
+
+ANALYSES = {
+    "spectrum": analyse.spectra,
+    "jerk": analyse.jerk_correlation,
+    "bucket_noise": analyse.bucket_noise,
+}
+
+
+def _check(config):
+    task = config.task
+    for name in task.analyses:
+        _checks.one_of("config.task.analyses", name, ANALYSES)
+    if task.judged and set(task.granularity) != {"dataset"}:
+        raise ValueError(
+            f"config.task.judged is {task.judged} and granularity {tuple(task.granularity)}: some "
+            "chunks alone are judged only for bounds by data set; set judged to 0 (all), or "
+            "granularity to ('dataset',)"
+        )
+    for name, source in config.data.sources.items():
+        if config.data.bounds or source.bounds:
+            raise ValueError(
+                f"source {name!r} has a bounds file, expected none: bounds are what is made here"
+            )
+
+
+def _judge(job: Job) -> int:
+    """Fills in ``job.judged`` and ``job.curves``; returns the number of chunks."""
+    task, names = job.config.task, job.role("corrupt")
+    rng = np.random.default_rng(job.config.seed)
+    for name in names:
+        own = job.steps(name)
+        some = task.judged and len(own) > task.judged
+        job.judged[name] = np.sort(rng.permutation(own)[: task.judged]) if some else own
+    # All in one go, as batches are then full.
+    positions = np.concatenate([job.judged[name] for name in names])
+    c = classifier.probabilities(
+        job.fitted, job.data, positions, job.levels, draws=task.draws, progress=True
+    )
+    ends = np.cumsum([len(job.judged[name]) for name in names])
+    job.curves.update(zip(names, np.split(c, ends[:-1]), strict=True))
+    return len(positions)
 
 
 def grid(count: int) -> np.ndarray:
@@ -139,6 +188,7 @@ def options_of(config: ml_collections.ConfigDict, crop: int = 0) -> classifier.O
         steps=task.crop_steps if crop else task.steps,
         batch_size=task.batch_size,
         evaluate_every=task.evaluate_every,
+        features=tuple(task.features),
     )
 
 
@@ -151,7 +201,7 @@ def decide(
     rule = dict(tau=task.tau, rule=task.rule)
     scores = thresholds.sigma_min(job.levels, c, **rule) if granularity == "ordered" else None
     unit = units.assign(granularity, episode, size=task.bucket, seed=job.config.seed, scores=scores)
-    mean = np.clip(units.average(c, unit), 0, 1)
+    mean = np.clip(units.average(c, unit[job.judged[name] - own[0]]), 0, 1)
     low = thresholds.sigma_min(job.levels, mean, **rule)
     low = thresholds.round_up(low, grid(task.distinct))
     each = units.spread(low, unit)
@@ -188,6 +238,26 @@ def _is_done(folder, about):
     return {name: found.get(name) for name in about} == report.plain(about)
 
 
+def _of_datasets(job, results):
+    """A row of each corrupt source, by sigma_min."""
+    at, rows = int(np.argmin(np.abs(job.levels - _LOW))), []
+    unknown = []
+    for k, (name, positions) in enumerate(job.judged.items()):
+        low = results["sigma_min"][f"{name}, dataset"]["mean"]
+        tv = {end: value[at] for end, value in results["total_variation"][name].items()}
+        cells = [name, len(job.steps(name)), len(positions), int(job.fitted.pairs.mask[k].sum())]
+        told = f"{tv['low']:.2f} to {tv['high']:.2f}"
+        unknown += [name] if low <= 0 and tv["high"] > _MAY_DIFFER else []
+        rows.append((low, [*cells, f"{low:.3f}", f"{tv['value']:.2f}", told]))
+    if unknown:
+        logging.warning(
+            "%d sources look clean at every noise level, but their total variation from the clean "
+            "ones may be above %g: they have few chunks, bound them by hand (%s)",
+            *(len(unknown), _MAY_DIFFER, ", ".join(unknown)),
+        )
+    return [cells for _, cells in sorted(rows, key=lambda row: row[0])]
+
+
 def _quantiles(low: np.ndarray) -> dict[str, Any]:
     return {
         "units": len(low),
@@ -220,6 +290,12 @@ def _caption(job, results):
         f"{results['chunks_per_second']:.0f} chunks a second at {task.levels} levels and "
         f"{task.draws} draws.",
     ]
+    if tuple(task.granularity) == ("dataset",):
+        lines.append(
+            "dims: dimensions of the action that a source has in common with the clean ones, on "
+            "which they are compared. TV: total variation from the clean ones that held-out "
+            f"decisions reach at the level nearest to {_LOW:g}, with its interval."
+        )
     for name, found in results["jerk"].items():
         lines.append(
             f"{name}: rank correlation of a chunk's own mean squared jerk with its sigma_min "

@@ -5,7 +5,18 @@
 maze          GCS (clean) against RRT (corrupt), the data of the maze table
 debug         the same on a few plans and steps
 rlds          your own: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
+open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
+              in open_x,mixture=wide,clean=bridge_orig+bc_z: the data of the variant of that name in
+              experiments/open_x/config.py, which joins the file as --config.data.bounds=...
+open_x_debug  all 75 data sets of the registry, as small fixtures that the run makes
+known         48 sources whose sigma_min are known: found against exact
+known_debug   the same with 6 sources and few steps
 three_points  the thought experiment on {-1, 0, 1}: what units of one bound do to what is learned
+
+open_x reads actions alone, into host memory and the device's. A step takes 4 bytes for each number
+of the action, 16 for its episode and fold, and 4 for each fold: 30M steps of 8 numbers in 2 folds
+are 1.7 GB on either. While the bounds file is written the host holds some 72 bytes a step more, 2.2
+GB. Chunks that hold the last action past an episode's end are judged like all others.
 """
 
 import ml_collections
@@ -16,9 +27,19 @@ from ambient_jax.train import config as train_config
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    _checks.one_of("config variant", variant, VARIANTS)
+    name, *given = variant.split(",")
+    _checks.one_of("config variant", name, VARIANTS)
+    options = dict(text.partition("=")[::2] for text in given)
+    known = _OPTIONS if name == "open_x" else ()
+    for option, value in options.items():
+        if option not in known or not value:
+            raise ValueError(
+                f"config variant {variant!r}: option {option!r}, expected one of "
+                f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
+                f"{_checks.nearest(option, known)}"
+            )
     config = train_config.default()
-    config.name = variant
+    config.name = variant.replace(",", "_").replace("=", "-")
     # Of the classifier's noise levels: wide, so that it also learns what only low noise shows.
     config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -1.5, "p_std": 2.2})
     config.task = ml_collections.ConfigDict(
@@ -31,19 +52,22 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
             "levels": 16,  # noise levels that P(clean) is measured at
             "distinct": 64,  # levels that bounds are rounded up to
             "draws": 2,  # noise draws of each chunk at each level
+            "judged": 0,  # chunks of each source that are judged; 0: all, as finer units need
             "observed": False,  # whether the classifier also sees the observation
             "folds": 4,
             "steps": 2000,
             "batch_size": 256,
+            "features": (32, 64),  # of the classifier
             "evaluate_every": 100,
-            "compared": 4000,  # chunks of each role that the total variation is measured on
+            "analyses": ("spectrum", "jerk", "bucket_noise"),  # of the report
+            "compared": 4000,  # chunks of either side that the total variation is measured on
             "crops": (1, 2, 4, 8),  # widths in actions for sigma_max by locality; () leaves it 0
             "crop_steps": 1000,  # training steps of their classifiers
             "field_chunks": 20_000,  # chunks that the receptive field is measured on
             "field_steps": 3000,  # training steps of its denoiser
         }
     )
-    VARIANTS[variant](config)
+    VARIANTS[name](config, **options)
     return config
 
 
@@ -71,6 +95,63 @@ def _rlds(config):
     config.task.granularity = ("dataset", "random")
 
 
+def _mixture(config):
+    """What mixtures have in common: bounds by data set from some chunks, in one pass."""
+    task = config.task
+    task.granularity = ("dataset",)
+    task.update(dict(judged=10_000, compared=1000, crops=(), analyses=(), folds=2))
+    # For 48 sources some 20 corrupt rows of each in a batch.
+    task.update(dict(batch_size=2048, steps=4000, features=(64, 128)))
+
+
+def _open_x(config, mixture="wide", clean=""):
+    # Data as training has them, so that noise levels mean the same.
+    from experiments.open_x import config as open_x
+
+    if not clean:
+        raise ValueError(
+            "clean= is missing, expected names of the mixture's data sets that all others are "
+            "compared with, as in open_x,mixture=wide,clean=bridge_orig+bc_z"
+        )
+    config.data = open_x.get_config(f"{mixture},clean={clean},sigma_min=0").data
+    config.policy.execute = min(config.policy.execute, config.data.horizon)  # not used here
+    config.data.placement = "device"
+    form = config.data.open_x
+    form.cameras, form.quality, form.instruction_bytes, form.state_width = (), (), 0, 0
+    _mixture(config)
+
+
+def _open_x_debug(config):
+    _open_x(config, "debug", "bridge_orig")
+    config.task.update(dict(build="open_x_fixtures", steps=40, levels=5, batch_size=512))
+    config.task.update(dict(features=(16, 32), evaluate_every=20))
+
+
+def _known(config):
+    from experiments.annotate import known
+
+    config.data.root = "runs/data/known"
+    config.data.horizon = 8
+    config.data.normalization = "gaussian"
+    _mixture(config)
+    config.task.update(dict(name="known", sources=48, episode_steps=40))
+    config.task.update(dict(clean_episodes=1000, episodes=200))
+    config.task.update(dict(judged=2000, compared=300, levels=24))
+    config.task.update(dict(batch_size=1024, steps=2000, features=(16, 32)))
+    known.add_sources(config)
+
+
+def _known_debug(config):
+    _known(config)
+    config.data.root = "runs/data/known_debug"
+    config.data.sources = ml_collections.ConfigDict()
+    config.task.update(dict(sources=6, clean_episodes=200, episodes=50, judged=1000, compared=100))
+    config.task.update(dict(batch_size=256, steps=300, levels=12))
+    from experiments.annotate import known
+
+    known.add_sources(config)
+
+
 def _three_points(config):
     config.task = ml_collections.ConfigDict(
         {
@@ -87,4 +168,14 @@ def _three_points(config):
     )
 
 
-VARIANTS = {"maze": _maze, "debug": _debug, "rlds": _rlds, "three_points": _three_points}
+_OPTIONS = ("mixture", "clean")
+VARIANTS = {
+    "maze": _maze,
+    "debug": _debug,
+    "rlds": _rlds,
+    "open_x": _open_x,
+    "open_x_debug": _open_x_debug,
+    "known": _known,
+    "known_debug": _known_debug,
+    "three_points": _three_points,
+}

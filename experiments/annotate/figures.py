@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from experiments.annotate.annotate import Job
 
 _INK, _GREY = "#22262b", "#8a8f98"
+_FEW = 4  # sources that one panel can hold
 _TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
 
 
@@ -26,16 +27,20 @@ def write(
 ) -> None:
     """Writes all of them; ``bounds`` has sigma_min of every step by source and granularity."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save(curves(job, results), folder / "curves.png")
-    _save(distribution(bounds, job.levels), folder / "sigma_min.png")
+    if len(job.curves) > _FEW:
+        _save(page(job.levels, job.curves, job.config.task), folder / "curves.png")
+    else:
+        _save(curves(job, results), folder / "curves.png")
+        _save(distribution(bounds, job.levels), folder / "sigma_min.png")
+        for name in job.curves:
+            _save(chunks(job, name), folder / f"chunks_{name}.png")
     _save(quality(job, results), folder / "quality.png")
-    _save(spectra(results["spectrum"]), folder / "spectra.png")
+    if results["spectrum"]:
+        _save(spectra(results["spectrum"]), folder / "spectra.png")
     if results["locality"]:
         _save(
             locality(job.levels, results["locality"], job.config.task.tau), folder / "locality.png"
         )
-    for name in job.curves:
-        _save(chunks(job, name), folder / f"chunks_{name}.png")
 
 
 def _save(figure, path):
@@ -66,9 +71,10 @@ def curves(job: Job, results: Mapping[str, Any]) -> Figure:
         tv = results["total_variation"][name]
         right.fill_between(levels, tv["low"], tv["high"], color=f"C{i}", alpha=0.2, lw=0)
         right.plot(levels, tv["value"], ".-", color=f"C{i}", label=f"{name}, by the classifier")
-        bound = results["spectrum"]["sources"][name]["bound"]
-        label = f"{name}, bound from the spectra"
-        right.plot(levels, bound, "--", color=f"C{i}", lw=0.9, label=label)
+        if results["spectrum"]:
+            bound = results["spectrum"]["sources"][name]["bound"]
+            label = f"{name}, bound from the spectra"
+            right.plot(levels, bound, "--", color=f"C{i}", lw=0.9, label=label)
     left.axhline(0.5 - task.tau, color=_GREY, lw=0.8, ls="--")
     left.set_ylabel("P(clean), 10% to 90% of datapoints")
     right.set_ylabel("total variation (held out, 95%)")
@@ -76,6 +82,84 @@ def curves(job: Job, results: Mapping[str, Any]) -> Figure:
         _noise_axis(axes)
         axes.legend(fontsize=7)
     return figure
+
+
+def page(
+    levels: np.ndarray,
+    each: Mapping[str, np.ndarray],
+    task: Mapping[str, Any],
+    exact: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
+    """P(clean) of every source as small multiples in order of sigma_min, which is marked.
+
+    Args:
+      levels: [L].
+      each: P(clean) [N, L] of the chunks of a source, by name.
+      task: has tau and rule.
+      exact: curves [L] that are known, by name.
+    """
+    low = {
+        name: float(thresholds.sigma_min(levels, c.mean(0), tau=task["tau"], rule=task["rule"]))
+        for name, c in each.items()
+    }
+    columns = 8
+    lines = -(-len(each) // columns)
+    figure = Figure(figsize=(1.45 * columns, 1.25 * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.ravel()[len(each) :]:
+        axes.set_visible(False)
+    for axes in panels.ravel()[max(0, len(each) - columns) : len(each)]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+    for axes, name in zip(panels.ravel(), sorted(low, key=low.get), strict=False):
+        c = each[name].mean(0)
+        if exact:
+            axes.plot(levels, exact[name], color=_GREY, lw=2.5, alpha=0.6)
+        axes.plot(levels, c, ".", ms=3, color="C0")
+        axes.plot(levels, thresholds.isotonic(c), color="C0", lw=0.8)
+        axes.axhline(0.5 - task["tau"], color=_GREY, lw=0.6, ls="--")
+        if 0 < low[name] < 1:
+            axes.axvline(low[name], color="C3", lw=0.9)
+        told = {0.0: "all", 1.0: "none"}.get(low[name], f"{low[name]:.3f}")
+        axes.set(xscale="logit", ylim=(-0.02, 0.56))
+        axes.set_xticks([0.02, 0.5, 0.98], ["0.02", "0.5", "0.98"], fontsize=6)
+        axes.set_yticks([0, 0.25, 0.5], ["0", "", "0.5"], fontsize=6)
+        axes.minorticks_off()
+        axes.grid(alpha=0.2)
+        axes.set_title(f"{name if len(name) < 24 else name[:22] + '..'}\n{told}", fontsize=5.5)
+    figure.supxlabel(r"noise level $\sigma$", fontsize=8)
+    figure.supylabel("P(clean)", fontsize=8)
+    return figure
+
+
+def known(folder: pathlib.Path, results: Mapping[str, Any], task: Mapping[str, Any]) -> None:
+    """``found.png`` (sigma_min against the exact one) and ``curves.png`` with the exact curves."""
+    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    ends = (2e-3, 0.998)
+    axes.plot(ends, ends, color=_GREY, lw=0.8, ls="--")
+    kinds = sorted({name.rpartition("_")[0] for name in results["exact"]})
+    for kind, marker in zip(kinds, "os^", strict=True):
+        own = [name for name in results["exact"] if name.startswith(kind)]
+        x, y = (np.clip([results[k][n] for n in own], *ends) for k in ("exact", "found"))
+        axes.plot(x, y, marker, ms=4.5, alpha=0.8, label=kind)
+    for scale, name in ((axes.set_xscale, "exact"), (axes.set_yscale, "found")):
+        scale("logit")
+        getattr(axes, f"set_{'x' if name == 'exact' else 'y'}label")(
+            rf"$\sigma_{{min}}$, {name} (0 and 1 at the ends)"
+        )
+    axes.set_xticks(*_TICKS)
+    axes.set_yticks(*_TICKS)
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    _save(figure, folder / "found.png")
+    levels = np.asarray(results["levels"])
+    exact = {
+        name: np.interp(levels, results["exact_levels"], curve)
+        for name, curve in results["exact_curves"].items()
+    }
+    each = {name: np.asarray(c)[None] for name, c in results["curves"].items()}
+    _save(page(levels, each, task, exact), folder / "curves.png")
 
 
 def distribution(bounds: Mapping[str, Mapping[str, np.ndarray]], levels: np.ndarray) -> Figure:
@@ -117,7 +201,10 @@ def quality(job: Job, results: Mapping[str, Any]) -> Figure:
         right.plot(noise["size"], noise["std"], "o-", ms=3, lw=1, label=name)
     right.set(xscale="log", xlabel="datapoints in a bucket (random)")
     right.set_ylabel(r"standard deviation of $\sigma_{min}$")
-    right.legend(fontsize=7)
+    if results["bucket_noise"]:
+        right.legend(fontsize=7)
+    else:
+        right.set_visible(False)
     for axes in (left, middle, right):
         axes.grid(alpha=0.25)
     return figure
@@ -184,7 +271,7 @@ def chunks(job: Job, name: str, *, shown: int = 8) -> Figure:
     order = np.argsort(low - 1e-3 * c.mean(1))
     figure = Figure(figsize=(1.25 * shown, 3.0), layout="constrained")
     panels = figure.subplots(2, shown)
-    actions, own = np.asarray(job.data.steps["action"]), job.steps(name)
+    actions, own = np.asarray(job.data.steps["action"]), job.judged[name]
     for line, rows, told in zip(
         panels, (order[:shown], order[-shown:]), ("lowest", "highest"), strict=True
     ):

@@ -1,14 +1,14 @@
 """All benchmarks, one table each: ratios measured in one run.
 
 python -m experiments.benchmarks             # all; .[bench] for PyTorch and TensorFlow
-python -m experiments.benchmarks library     # or some of: images library loader sweep train_step
+python -m experiments.benchmarks library     # or some: images library loader mixture sweep ...
 """
 
 import importlib.util
 import subprocess
 import sys
 
-_ALL = ("images", "library", "loader", "sweep", "train_step")
+_ALL = ("images", "library", "loader", "mixture", "sweep", "train_step")
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 
 

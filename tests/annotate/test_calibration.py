@@ -13,7 +13,7 @@ def test_calibration_finds_the_scale_of_the_logits_in_each_band():
     scale = np.where(low, 0.5, 3.0)
     x = np.where(low, -1.9, 2.3) + rng.normal(size=40_000) * 0.1
     found = calibration.temperatures(scale * logits, labels, x, np.array([-2.0, 2.0]))
-    np.testing.assert_allclose(found, [0.5, 3.0], rtol=0.08)
+    np.testing.assert_allclose(found, [[0.5, 3.0]], rtol=0.08)
 
 
 def test_what_was_learnt_by_heart_is_calibrated_away():
@@ -21,7 +21,7 @@ def test_what_was_learnt_by_heart_is_calibrated_away():
     rng = np.random.default_rng(0)
     logits, labels = 8 * rng.normal(size=20_000), rng.random(20_000) < 0.5
     found = calibration.temperatures(logits, labels, np.zeros(20_000), np.zeros(1))
-    assert found[0] > 32
+    assert found[0, 0] > 32
 
 
 def test_between_bands_the_temperature_is_interpolated():
@@ -35,7 +35,7 @@ def test_calibrated_rows_are_scored_at_their_temperature():
     logits = 3 * rng.normal(size=5000)
     clean = rng.random(5000) < 1 / (1 + np.exp(-logits / 3))
     found = calibration.fit(logits, clean, np.zeros(5000), np.zeros(1))
-    p = 1 / (1 + np.exp(-logits / np.exp(float(found.log_temperature[0]))))
+    p = 1 / (1 + np.exp(-logits / np.exp(float(found.log_temperature[0, 0]))))
     np.testing.assert_allclose(found.probability, p, atol=1e-5)
     expected = -np.mean(np.log(np.where(clean, p, 1 - p)))
     np.testing.assert_allclose(found.loss, expected, rtol=1e-5)

@@ -13,9 +13,11 @@ from ambient_jax.data import device
 from ambient_jax.models.classifier import difference_moments, standardised_differences
 
 LEVELS = np.array([0.05, 0.3, 0.6, 0.8, 0.95])
+# Tests that share these, and the number of samples and levels, share a compiled program.
 POINT = classifier.Options(
-    history=1, horizon=1, steps=300, batch_size=512, features=(32,), dropout=0.0, learning_rate=5e-3
+    history=1, horizon=1, steps=1000, batch_size=512, features=(32,), dropout=0, learning_rate=5e-3
 )
+MANY = 20_000
 
 
 JITTER = 0.02
@@ -60,12 +62,12 @@ PAIRS = {
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_total_variation_within_two_hundredths_at_every_level(name):
-    rng, n = np.random.default_rng(0), 20_000
+    rng, n = np.random.default_rng(0), MANY
     p, q, truth = PAIRS[name]
     data = make_data(p(rng, n), q(rng, n))
     fitted = classifier.fit(data, POINT, progress=False)
     ask = lambda positions: classifier.probabilities(  # noqa: E731
-        fitted, data, positions, LEVELS, draws=1, decisions=True, batch_size=20_000
+        fitted, data, positions, LEVELS, draws=1, decisions=True, batch_size=MANY
     )
     first, second = ask(np.arange(n)), ask(n + np.arange(n))
     for i, sigma in enumerate(LEVELS):
@@ -75,13 +77,14 @@ def test_total_variation_within_two_hundredths_at_every_level(name):
 
 def test_sigma_min_of_a_gaussian_pair_is_the_exact_crossing():
     """The Bayes classifier's mean over q, by quadrature, crosses 0.5 - tau where ours does."""
-    rng, n, tau = np.random.default_rng(1), 20_000, 0.05
+    rng, n, tau = np.random.default_rng(1), MANY, 0.05
     data = make_data(rng.normal(size=(n, 1)), 1.0 + rng.normal(size=(n, 1)))
-    fitted = classifier.fit(data, dataclasses.replace(POINT, steps=1000), progress=False)
+    fitted = classifier.fit(data, POINT, progress=False)
     levels = np.linspace(0.05, 0.99, 20)
-    c = classifier.probabilities(
-        fitted, data, n + np.arange(n), levels, draws=1, batch_size=20_000
-    ).mean(0)
+    ask = lambda some: classifier.probabilities(  # noqa: E731
+        fitted, data, n + np.arange(n), some, draws=1, batch_size=MANY
+    )
+    c = np.concatenate([ask(some).mean(0) for some in levels.reshape(4, 5)])
     # x_t is N(0, 1) or N(d, 1) with d = alpha: P(clean) = sigmoid(d^2 / 2 - d x).
     x = np.linspace(-8, 9, 4001)
     d = np.sqrt(1 - levels**2)[:, None]
@@ -94,7 +97,7 @@ def test_sigma_min_of_a_gaussian_pair_is_the_exact_crossing():
 
 def test_only_with_the_observation_is_a_reversed_reaction_seen():
     """p(A) = q(A), but where clean actions follow the observation, corrupt ones oppose it."""
-    rng, n = np.random.default_rng(0), 4000
+    rng, n = np.random.default_rng(0), MANY
     seen = rng.choice([-1.0, 1.0], (2 * n, 1))
     reaction = np.where(np.arange(2 * n) < n, 1.0, -1.0)[:, None] * seen
     action = reaction + 0.1 * rng.normal(size=(2 * n, 1))
@@ -102,7 +105,7 @@ def test_only_with_the_observation_is_a_reversed_reaction_seen():
     data.steps["observation/state"] = seen.astype(np.float32)
     clean = {}
     for observed in (False, True):
-        options = dataclasses.replace(POINT, observed=observed, steps=200)
+        options = dataclasses.replace(POINT, observed=observed)
         fitted = classifier.fit(data, options, progress=False)
         c = classifier.probabilities(fitted, data, n + np.arange(n), LEVELS, batch_size=n)
         clean[observed] = c.mean(0)
@@ -144,9 +147,11 @@ def test_identical_sources_are_told_apart_nowhere():
 
 def test_disjoint_sources_are_unusable():
     rng = np.random.default_rng(0)
-    data = make_data(rng.normal(size=(500, 1)) - 50, rng.normal(size=(500, 1)) + 50)
+    data = make_data(*(rng.normal(size=(MANY, 1)) + shift for shift in (-50, 50)))
     fitted = classifier.fit(data, POINT, progress=False)
-    c = classifier.probabilities(fitted, data, 500 + np.arange(200), LEVELS)
+    c = classifier.probabilities(
+        fitted, data, MANY + np.arange(MANY), LEVELS, draws=1, batch_size=MANY
+    )
     assert thresholds.sigma_min(LEVELS, c.mean(0)) == 1
 
 

@@ -1,0 +1,185 @@
+"""A mixture as pairs: each corrupt source against all clean ones, on what both have.
+
+sigma_min of a source is a matter of that source and the clean ones alone. One classifier between
+the clean sources and all corrupt ones pooled would answer another question: its P(clean) at a chunk
+hangs on how the other corrupt sources look there. So K corrupt sources make K pairs, each with as
+many clean rows as corrupt ones; two data sets are the case K = 1.
+
+A pair is compared on the dimensions of the action that its source and every clean source have, see
+``mask``. All others are set to 0 for both sides, after the noise, and so tell nothing: neither
+padding nor an absent dimension sets sources apart. What a dimension means is not known here: where
+one source has joints in the places of another's positions, they are compared as training sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import mixing, schedules
+from ambient_jax.data import device
+from ambient_jax.models.classifier import difference_moments
+
+Array = jax.Array
+_BALANCED = mixing.Reweighted(0.5)
+_STREAM = 0x7061  # of the draw of the pair, apart from those of data and noise
+
+
+class Pairs(NamedTuple):
+    """K pairs of S sources.
+
+    Attributes:
+      of: [S] int32, the pair of each corrupt source; 0 for clean ones.
+      mask: [K, D] float32, 1 where the source of the pair and all clean ones have the dimension.
+      moments: [K, orders] mean squares of the differences of the pair's chunks, see
+        ``ChunkClassifier``; ones until they are ``measured``.
+    """
+
+    of: Array
+    mask: Array
+    moments: Array
+
+
+def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
+    """The pairs of all corrupt sources, in order.
+
+    Args:
+      data: all sources; their ``dims``, if any, are the dimensions that each has.
+      names: of the sources, for messages.
+
+    Raises:
+      ValueError: a corrupt source that has no dimension in common with the clean ones.
+    """
+    clean = np.asarray(data.sources.clean)
+    width = data.steps["action"].shape[1]
+    dims = np.asarray(data.constants.get("dims", np.ones((len(clean), width), bool)), bool)
+    shared = dims[~clean] & dims[clean].all(0)
+    if not shared.any(1).all():
+        alone = [names[k] if names else str(k) for k in np.flatnonzero(~clean)[~shared.any(1)]]
+        raise ValueError(
+            f"source {', '.join(alone)} shares no dimension of the action with all the clean "
+            "sources, expected at least one: leave it out, or bound it by hand (sigma_min)"
+        )
+    of = np.where(clean, 0, np.cumsum(~clean) - 1).astype(np.int32)
+    return Pairs(of, shared.astype(np.float32), np.ones((len(shared), 1), np.float32))
+
+
+def deal(
+    data: device.DeviceData, folds: int, seed: int = 0, names: Sequence[str] = ()
+) -> np.ndarray:
+    """The fold of every step: episodes of each source in turn, in random order; [N] int32.
+
+    Raises:
+      ValueError: the clean sources, or any corrupt one, have fewer episodes than folds.
+    """
+    rng = np.random.default_rng(seed)
+    fold = np.empty(len(data.start), np.int32)
+    clean = np.asarray(data.sources.clean)
+    counts = np.zeros(len(clean), int)
+    for k, (offset, size) in enumerate(zip(data.offset, data.size, strict=True)):
+        starts, index = np.unique(data.start[offset : offset + size], return_inverse=True)
+        fold[offset : offset + size] = rng.permutation(len(starts))[index] % folds
+        counts[k] = len(starts)
+    # Clean sources are pooled; each corrupt one is a question of its own.
+    groups = {"clean sources have": counts[clean].sum()}
+    groups |= {} if not clean.all() else {"corrupt sources have": 0}
+    for k in np.flatnonzero(~clean):
+        told = "s have" if np.sum(~clean) == 1 else f" {names[k] if names else k} has"
+        groups[f"corrupt source{told}"] = counts[k]
+    for group, count in groups.items():
+        if count < folds:
+            raise ValueError(
+                f"the {group} {count} episodes, expected at least {folds}, one for each fold: a "
+                "classifier needs both roles in training and held out"
+            )
+    return fold
+
+
+def split(data: device.DeviceData, fold: np.ndarray, folds: int) -> list[dict[str, Any]]:
+    """What is trained on and what is held out by each fold, as places of one order.
+
+    Returns:
+      [training, held out], fields of ``DeviceData`` with a leading axis of folds. Corrupt sources
+      have one weight each, clean ones theirs.
+    """
+    parts = [_split(data, fold == k) for k in range(folds)]
+    order = np.stack([p[0].pop("order") for p in parts])  # the same array: it is the large one
+    stacked = [jax.tree.map(lambda *x: np.stack(x), *(p[i] for p in parts)) for i in (0, 1)]
+    return [part | {"order": order} for part in stacked]
+
+
+def _split(data, out):
+    """Two parts, the steps where ``out`` is False and where it is True; the first has the order."""
+    order, sizes = [], []
+    for offset, size in zip(data.offset, data.size, strict=True):
+        own = np.arange(offset, offset + size, dtype=np.int32)
+        held = out[offset : offset + size]
+        order += [own[~held], own[held]]
+        sizes.append([len(own[~held]), len(own[held])])
+    sizes = np.array(sizes, np.int32).reshape(-1, 2)
+    order = np.concatenate(order)
+    first = (np.cumsum(data.size) - data.size).astype(np.int32)
+    clean = np.asarray(data.sources.clean)
+    per_step = np.asarray(data.sources.weight) / np.maximum(data.size, 1)
+    parts = []
+    for i, offset in enumerate((first, first + sizes[:, 0])):
+        weight = np.where(clean, per_step * sizes[:, i], 1.0).astype(np.float32)
+        sources = jax.tree.map(np.asarray, data.sources._replace(weight=weight))
+        # Sources without a step in this part have weight 0; index() still needs a size.
+        size = np.maximum(sizes[:, i], 1)
+        parts.append({"offset": offset, "size": size, "sources": sources})
+    parts[0]["order"] = order
+    return parts
+
+
+def draw(
+    data: device.DeviceData,
+    part: dict[str, Any],
+    pairs: Pairs,
+    key: Array,
+    step: Array,
+    rows: Array,
+    *,
+    schedule: schedules.Schedule,
+    history: int,
+    horizon: int,
+) -> dict[str, Any]:
+    """A batch of one fold's part, balanced: half of the rows are clean in expectation.
+
+    Returns:
+      that of ``device.sample_batch`` with ``clean`` [B], a label, and ``pair`` [B]: that of a
+      corrupt row's source, and any one for a clean row, so that each pair is balanced, too.
+    """
+    batch = device.sample_batch(
+        data._replace(**part),
+        key,
+        step,
+        rows,
+        law=_BALANCED,
+        schedule=schedule,
+        history=history,
+        horizon=horizon,
+        padding="hold",
+    )
+    clean = part["sources"].clean[batch["source"]]
+    keys = jax.random.fold_in(jax.random.fold_in(key, _STREAM), step)
+    any_pair = jax.vmap(
+        lambda row: jax.random.randint(jax.random.fold_in(keys, row), (), 0, len(pairs.mask))
+    )(rows)
+    return batch | {"clean": clean, "pair": jnp.where(clean, any_pair, pairs.of[batch["source"]])}
+
+
+def measured(pairs: Pairs, batch: dict[str, Any], length: int) -> Pairs:
+    """The pairs with the moments of the first ``length`` actions of a batch's chunks."""
+    action, pair = np.asarray(batch["action"])[:, :length], np.asarray(batch["pair"])
+    mask = np.asarray(pairs.mask) > 0
+    found = []
+    for k, own in enumerate(mask):
+        chunks = action[pair == k][..., own]
+        # A pair without a row in the batch is as all are.
+        found.append(difference_moments(chunks if len(chunks) else action[..., own]))
+    return pairs._replace(moments=np.maximum(np.asarray(found), 1e-8).astype(np.float32))

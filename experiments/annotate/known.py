@@ -1,0 +1,242 @@
+"""48 corrupt sources whose sigma_min is known, annotated in one run: found against exact.
+
+All motions are Gaussian processes, independent in each of two dimensions: squared-exponential
+covariance of some length in time, white jitter on top, around a constant. The clean source is
+smooth and slow around 0. Each corrupt one differs in one thing, more and more: ``offset`` moves the
+centre, ``jitter`` has more of it, ``short`` moves in shorter swings. A pooled label would say
+nothing of any of them. Chunks of a Gaussian process are Gaussian; those that hold an episode's last
+action are Gaussian of lower rank; so that p_sigma and q_sigma are mixtures in closed form. With the
+best classifier c = p / (p + q), its mean over q is that of 2 c (1 - c) over (p + q) / 2, which is
+averaged over draws: where c is near 1/2 these scatter far less than c does.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+import scipy.special
+import tqdm
+
+from ambient_jax import mixing
+from ambient_jax.annotate import thresholds
+from ambient_jax.data import chunk, sources, write
+from ambient_jax.train import config as train_config
+from experiments import report
+
+COLUMNS = ("source", "exact", "found", "bounds file", "found - exact")
+KINDS = ("offset", "jitter", "short")
+DIMS = 2
+_LEVELS = 40  # of the exact curve
+_DRAWS = 4000  # of its average
+
+
+class Law(NamedTuple):
+    """A stationary Gaussian process: mean, std of the white jitter, length in steps."""
+
+    offset: float = 0.0
+    jitter: float = 0.02
+    length: float = 6.0
+
+    def covariance(self, count: int) -> np.ndarray:
+        """Of ``count`` steps in a row, [count, count]."""
+        lag = np.subtract.outer(np.arange(count), np.arange(count))
+        return np.exp(-0.5 * (lag / self.length) ** 2) + self.jitter**2 * np.eye(count)
+
+
+def laws(count: int) -> dict[str, Law]:
+    """By name: "clean", and ``count`` corrupt ones, a multiple of the three kinds."""
+    each = count // len(KINDS)
+    found = {"clean": Law()}
+    for i, (offset, jitter, shorter) in enumerate(
+        zip(
+            np.geomspace(0.3, 1.3, each),
+            np.geomspace(0.021, 1, each),
+            np.geomspace(1.02, 6, each),
+            strict=True,
+        )
+    ):
+        found[f"offset_{i:02d}"] = Law(offset=offset)
+        found[f"jitter_{i:02d}"] = Law(jitter=jitter)
+        found[f"short_{i:02d}"] = Law(length=6.0 / shorter)
+    return found
+
+
+def add_sources(config: ml_collections.ConfigDict) -> None:
+    """The sources of ``config.task.sources`` laws, below data.root."""
+    for name in laws(config.task.sources):
+        role = "clean" if name == "clean" else "corrupt"
+        config.data.sources[name] = train_config.source(name, role)
+
+
+def build(config: ml_collections.ConfigDict) -> None:
+    """Writes the data sets that are not there yet."""
+    task, root = config.task, pathlib.Path(config.data.root)
+    vector = np.zeros(DIMS, np.float32)
+    for k, (name, law) in enumerate(tqdm.tqdm(laws(task.sources).items(), desc="data sets")):
+        if (root / name).exists():
+            continue
+        rng = np.random.default_rng([config.seed, k])
+        count = task.clean_episodes if name == "clean" else task.episodes
+        write.write_dataset(
+            root,
+            name=name,
+            version="1.0.0",
+            features=write.rlds_features({"state": vector}, vector),
+            episodes=_episodes(rng, law, count, task.episode_steps),
+            description=f"A Gaussian process, {law}.",
+        )
+
+
+def _episodes(rng, law, count, length):
+    root = np.linalg.cholesky(law.covariance(length) + 1e-9 * np.eye(length))
+    last = np.arange(length) == length - 1
+    for _ in range(count):
+        action = (law.offset + root @ rng.normal(size=(length, DIMS))).astype(np.float32)
+        yield {
+            "steps": {
+                "observation": {"state": action},
+                "action": action,
+                "is_first": np.arange(length) == 0,
+                "is_last": last,
+                "is_terminal": last,
+                "reward": last.astype(np.float32),
+                "discount": np.ones(length, np.float32),
+            }
+        }
+
+
+class Chunks:
+    """The law of a source's normalised chunks of ``horizon`` steps at a random step of an episode.
+
+    The last action is held past the end: m = 0, 1, ... steps of a chunk repeat the one before.
+    """
+
+    def __init__(self, law: Law, horizon: int, steps: int, shift: np.ndarray, scale: np.ndarray):
+        self.mean, self.scale = (law.offset - shift) / scale, scale
+        held = np.arange(min(horizon, steps))
+        weight = np.full(len(held), 1.0 / steps)
+        weight[0] = (steps - len(held) + 1) / steps
+        self.log_weight = np.log(weight)
+        covariance = law.covariance(horizon)
+        self.index = np.minimum(np.arange(horizon), horizon - 1 - held[:, None])
+        each = covariance[self.index[:, :, None], self.index[:, None, :]]
+        values, self.vectors = np.linalg.eigh(each)
+        self.values = np.maximum(values, 0)
+        self.root = np.linalg.cholesky(covariance + 1e-12 * np.eye(horizon))
+
+    def draw(self, rng, count: int) -> np.ndarray:
+        """x0 [count, H, D]."""
+        whole = self.root @ rng.normal(size=(count, len(self.root), len(self.mean)))
+        kind = rng.choice(len(self.index), count, p=np.exp(self.log_weight))
+        held = np.take_along_axis(whole, self.index[kind][:, :, None], axis=1)
+        return self.mean + held / self.scale
+
+    def log_density(self, x_t: np.ndarray, sigma: float) -> np.ndarray:
+        """Of noised chunks x_t [N, H, D] at level sigma, [N]."""
+        alpha2 = 1 - sigma**2
+        centred = np.moveaxis(x_t - np.sqrt(alpha2) * self.mean, 1, 2)  # [N, D, H]
+        # Of each dimension, kind of chunk and eigenvector: [D, M H].
+        variance = alpha2 * self.values.ravel() / self.scale[:, None] ** 2 + sigma**2
+        z = centred @ np.moveaxis(self.vectors, 0, 1).reshape(centred.shape[2], -1)
+        shape = (len(x_t), len(variance), *self.values.shape)
+        square = np.sum((z**2 / variance).reshape(shape), (1, 3))
+        size = np.log(variance).reshape(shape[1:]).sum((0, 2))
+        return scipy.special.logsumexp(self.log_weight - 0.5 * (square + size), axis=1)
+
+
+def exact_curve(
+    clean: Chunks, corrupt: Chunks, levels: np.ndarray, *, draws: int = _DRAWS, seed: int = 0
+) -> np.ndarray:
+    """The best classifier's P(clean) at each level, averaged over the corrupt source, [L]."""
+    rng = np.random.default_rng(seed)
+    x0 = np.concatenate([law.draw(rng, draws // 2) for law in (clean, corrupt)])
+    eps = rng.normal(size=x0.shape)
+    found = []
+    for sigma in levels:
+        x_t = np.sqrt(1 - sigma**2) * x0 + sigma * eps
+        logit = clean.log_density(x_t, sigma) - corrupt.log_density(x_t, sigma)
+        found.append(2 * np.mean(scipy.special.expit(logit) * scipy.special.expit(-logit)))
+    return np.array(found)
+
+
+def exact_sigma_min(
+    config: ml_collections.ConfigDict, prepared: sources.Prepared
+) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
+    """(levels, curve, sigma_min) of each corrupt source as its normalised chunks have it."""
+    from experiments.annotate import annotate
+
+    task, levels = config.task, annotate.grid(_LEVELS)
+    scaling = prepared.normalizer
+    affine = scaling.shift[chunk.ACTION], scaling.scale[chunk.ACTION]
+    law = {
+        name: Chunks(law, config.data.horizon, task.episode_steps, *affine)
+        for name, law in laws(task.sources).items()
+    }
+    found = {}
+    for name in tqdm.tqdm([n for n in law if n != "clean"], desc="exact"):
+        curve = exact_curve(law["clean"], law[name], levels)
+        low = float(thresholds.sigma_min(levels, curve, tau=task.tau, rule=task.rule))
+        found[name] = levels, curve, low
+    return found
+
+
+def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
+    """Mean, largest and signed mean error of sigma_min, and Spearman's rank correlation."""
+    import scipy.stats
+
+    gap = np.array([found[name] - exact[name] for name in exact])
+    both = [[each[name] for name in exact] for each in (found, exact)]
+    return {
+        "mean": np.abs(gap).mean(),
+        "largest": np.abs(gap).max(),
+        "signed": gap.mean(),
+        "rank": float(scipy.stats.spearmanr(*both)[0]),
+    }
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Annotates as any mixture, then writes ``known/`` into the workdir: table, numbers, figure."""
+    from experiments.annotate import annotate, figures
+
+    build(config)
+    annotate.run(config, workdir)
+    folder, task = pathlib.Path(workdir), config.task
+    stored = json.loads((folder / "report" / "results.json").read_text(encoding="utf-8"))
+    prepared = sources.prepare(config.data, mixing.CoTraining(), observed=False)
+    truth = exact_sigma_min(config, prepared)
+    rule = dict(tau=task.tau, rule=task.rule)
+    curves = {name: np.asarray(c) for name, c in stored["curves"].items()}
+    found = {n: float(thresholds.sigma_min(stored["levels"], c, **rule)) for n, c in curves.items()}
+    exact = {name: low for name, (_, _, low) in truth.items()}
+    in_file = {n: stored["sigma_min"][f"{n}, dataset"]["mean"] for n in exact}
+    rows = [
+        [n, *(f"{v:.3f}" for v in (exact[n], found[n], in_file[n])), f"{found[n] - exact[n]:+.3f}"]
+        for n in sorted(exact, key=exact.get)
+    ]
+    error = errors(found, exact)
+    caption = (
+        f"{len(exact)} sources in one run; mean error of sigma_min {error['mean']:.3f}, largest "
+        f"{error['largest']:.3f}, signed mean {error['signed']:+.3f}, rank correlation "
+        f"{error['rank']:.3f}. Exact: where the best classifier's P(clean), averaged over "
+        f"the source (from {_DRAWS} draws), passes {0.5 - task.tau:g}, at {_LEVELS} levels. "
+        f"Found: at {task.levels} levels, from {task.episodes} episodes of each source and "
+        f"{task.clean_episodes} clean ones; the bounds file rounds up to one of {task.distinct}."
+    )
+    results = {
+        "exact": exact,
+        "found": found,
+        "in_bounds_file": in_file,
+        "errors": error,
+        "exact_levels": truth[rows[0][0]][0],
+        "exact_curves": {name: curve for name, (_, curve, _) in truth.items()},
+        "levels": stored["levels"],
+        "curves": curves,
+        "config": config.to_dict(),
+    }
+    print(report.write(folder / "known", COLUMNS, rows, caption, results))
+    figures.known(folder / "known", results, rule)

@@ -1,0 +1,171 @@
+"""Bounds of 48 sources in one run: one trunk with 48 logits, or 48 small classifiers.
+
+python -m experiments.benchmarks.mixture
+
+On the data of ``experiments.annotate``'s variant ``known``, whose sigma_min are known. Each row is
+a process of its own, so that its memory is its own. CPU time is that of all threads, compilation
+included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import mixing, schedules
+from ambient_jax.annotate import classifier, thresholds, training
+from ambient_jax.annotate import pairs as pairs_lib
+from ambient_jax.data import device, sources
+from ambient_jax.train import trainer
+from experiments import report
+from experiments.annotate import annotate, known
+from experiments.annotate import config as annotate_config
+
+COLUMNS = (
+    *("classifiers", "rows of a pair", "mean error", "largest", "rank", "training, CPU s"),
+    *("judging, CPU s", "peak memory"),
+)
+ROWS = {
+    # kind, rows over those of the variant's batch
+    "one trunk": ("shared", 1.0),
+    "one for each pair": ("separate", 1.0),
+}
+
+
+def separate(
+    data: device.DeviceData,
+    options: classifier.Options,
+    schedule: schedules.Schedule,
+    seed: int = 0,
+) -> list[classifier.Fitted]:
+    """A classifier of its own for each pair, all pairs and folds trained as one vmapped program."""
+    fold = pairs_lib.deal(data, options.folds, seed)
+    pairs = pairs_lib.make(data)
+    whole = jax.tree.map(lambda x: x[0], pairs_lib.split(data, fold, options.folds)[0])
+    data = jax.tree.map(jnp.asarray, data)
+    pairs = training.measured(data, whole, pairs, options, schedule=schedule, seed=seed)
+    data = jax.tree.map(np.asarray, data)
+    clean = np.asarray(data.sources.clean)
+    parts, each = [], []
+    for k, source in enumerate(np.flatnonzero(~clean)):
+        keep = np.sort(np.append(np.flatnonzero(clean), source))
+        two = data._replace(
+            offset=data.offset[keep],
+            size=data.size[keep],
+            sources=jax.tree.map(lambda x: np.asarray(x)[keep], data.sources),  # noqa: B023
+        )
+        parts.append(pairs_lib.split(two, fold, options.folds))
+        each.append(
+            pairs_lib.Pairs(
+                np.zeros(len(keep), np.int32), pairs.mask[k : k + 1], pairs.moments[k : k + 1]
+            )
+        )
+    members = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+    repeated = jax.tree.map(
+        lambda *x: np.repeat(np.stack(x), options.folds, 0),
+        *each,
+    )
+    found = training.train(data, members, repeated, options, schedule=schedule, seed=seed)
+    own = [slice(k * options.folds, (k + 1) * options.folds) for k in range(len(each))]
+    return [
+        classifier.Fitted(
+            *(options, schedule, pair, found.network),
+            jax.tree.map(lambda x: x[rows], found.params),  # noqa: B023
+            (found.temperature[0], found.temperature[1][rows]),
+            *(fold, found.history, found.judged),
+        )
+        for pair, rows in zip(each, own, strict=True)
+    ]
+
+
+def measure(name: str, steps: int, count: int) -> dict[str, Any]:
+    """Trains and judges one row of the table in this process."""
+    kind, more = ROWS[name]
+    config = _config(steps, count)
+    known.build(config)
+    prepared = sources.prepare(config.data, mixing.CoTraining())
+    data = device.load_device_data(prepared)
+    schedule = trainer.build(schedules, config.schedule)
+    options, task = annotate.options_of(config), config.task
+    levels, rng = annotate.grid(task.levels), np.random.default_rng(0)
+    positions = [
+        rng.permutation(np.arange(offset, offset + size))[: task.judged]
+        for offset, size, clean in zip(data.offset, data.size, data.sources.clean, strict=True)
+        if not clean
+    ]
+    ask = dict(draws=task.draws)
+    clocks = [time.process_time()]
+    if kind == "shared":
+        fitted = classifier.fit(data, options, schedule=schedule)
+        clocks.append(time.process_time())
+        c = classifier.probabilities(fitted, data, np.concatenate(positions), levels, **ask)
+        curves = np.split(c, np.cumsum([len(p) for p in positions])[:-1])
+    else:
+        batch = max(2, round(more * options.batch_size / len(positions)))
+        options = dataclasses.replace(options, batch_size=batch)
+        each = separate(data, options, schedule)
+        clocks.append(time.process_time())
+        curves = [
+            classifier.probabilities(f, data, p, levels, pair=0, **ask)
+            for f, p in zip(each, positions, strict=True)
+        ]
+    clocks.append(time.process_time())
+    names = [n for n in prepared.names if n != "clean"]
+    rule = dict(tau=task.tau, rule=task.rule)
+    low = [float(thresholds.sigma_min(levels, c.mean(0), **rule)) for c in curves]
+    per_pair = more * task.batch_size / len(positions)
+    return {
+        "found": dict(zip(names, low, strict=True)),
+        "rows": f"{per_pair:.0f} x {steps}",
+        "seconds": np.diff(clocks).tolist(),
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def _config(steps, count):
+    config = annotate_config.get_config("known" if count == 48 else "known_debug")
+    config.task.update(dict(steps=steps, judged=500, levels=16))
+    return config
+
+
+def main(steps: int, count: int) -> None:
+    """Prints the table."""
+    found = {}
+    for name in ROWS:
+        command = [sys.executable, "-m", "experiments.benchmarks.mixture", f"--row={name}"]
+        command += [f"--steps={steps}", f"--sources={count}"]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(name, {k: v for k, v in found[name].items() if k != "found"}, flush=True)
+    config = _config(steps, count)
+    prepared = sources.prepare(config.data, mixing.CoTraining())
+    exact = {n: low for n, (_, _, low) in known.exact_sigma_min(config, prepared).items()}
+    rows = []
+    for name, row in found.items():
+        error = known.errors(row["found"], exact)
+        cells = [f"{error[k]:.3f}" for k in ("mean", "largest", "rank")]
+        cells += [*(f"{s:.0f}" for s in row["seconds"]), f"{row['memory']:.1f} GiB"]
+        rows.append([name, row["rows"], *cells])
+    print(report.markdown(COLUMNS, rows))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--row", choices=ROWS)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--sources", type=int, default=48, choices=(6, 48))
+    given = parser.parse_args()
+    if given.row:
+        print(json.dumps(measure(given.row, given.steps, given.sources)))
+    else:
+        main(given.steps, given.sources)
