@@ -12,6 +12,7 @@ from ambient_jax import _checks
 _MODULES = {
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",
+    "open_x_inputs": "experiments.open_x.inputs",
 }
 
 
