@@ -18,7 +18,8 @@ import numpy as np
 import tqdm
 from absl import app, flags
 
-from ambient_jax.data import rlds
+from ambient_jax.data import rlds, sources
+from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint
@@ -55,14 +56,13 @@ def evaluate(
     """
     directory, step = checkpoint.find(path)
     config = checkpoint.load_policy_assets(path)["config"]
-    per_source = config.data.normalize_per == "source"
     rows, results = [], {}
     for name, source in tqdm.tqdm(config.data.sources.items(), desc="evaluate", unit="source"):
-        policy = Policy.from_checkpoint(path, **({"source": name} if per_source else {}))
+        policy = Policy.from_checkpoint(path, source=name)
         chunks = _recorded(config, name, policy, split, root, samples)
-        loss = evaluation.denoising_loss(policy, *chunks, samples=samples)
+        loss = evaluation.denoising_loss(policy, *chunks[:3], samples=samples)
         error, ahead = evaluation.action_error(policy, chunks, samples=sampled)
-        total = float(np.sqrt(np.mean(error**2)))
+        total = float(np.sqrt(np.nanmean(error**2)))
         dimensions = ", ".join(f"{e:.3g}" for e in error)
         count = str(len(chunks.action))
         rows.append([name, source.role, count, f"{loss.mean():.4g}", f"{total:.4g}", dimensions])
@@ -107,14 +107,12 @@ def best(
     config = checkpoint.load_policy_assets(directory / str(step))["config"]
     sources = config.data.sources
     names = [n for n in sources if sources[n].role == "clean"] or list(sources)
-    per_source = config.data.normalize_per == "source"
     losses = {step: {} for step in checkpoint.steps_in(directory)}
     with tqdm.tqdm(total=len(names) * len(losses), desc="compare", unit="loss") as bar:
         for name in names:
             if not losses:
                 break
-            own = {"source": name} if per_source else {}
-            policy = Policy.from_checkpoint(directory / str(max(losses)), **own)
+            policy = Policy.from_checkpoint(directory / str(max(losses)), source=name)
             chunks = _recorded(config, name, policy, split, root, samples)
             for step in list(losses):
                 try:
@@ -124,7 +122,9 @@ def best(
                         raise
                     del losses[step]  # by the training
                     continue
-                loss = evaluation.denoising_loss(policy, *chunks, samples=samples, params=params)
+                loss = evaluation.denoising_loss(
+                    policy, *chunks[:3], samples=samples, params=params
+                )
                 losses[step][name] = loss
                 bar.update()
     total = {s: float(np.mean([*each.values()])) for s, each in losses.items()}
@@ -153,7 +153,11 @@ def best(
 def _recorded(config, name, policy, split, root, samples):
     source = config.data.sources[name]
     folder = os.path.join(root or config.data.root, source.path)
-    dataset = rlds.open_dataset(folder, split or source.split)
+    split = split or source.split
+    if common := sources.common_form(config.data):
+        dataset = open_x.open_source(folder, split, source.open_x, common)
+    else:
+        dataset = rlds.open_dataset(folder, split)
     form = dict(action=config.data.action, padding=config.data.padding)
     return evaluation.recorded(dataset, policy, samples=samples, **form)
 

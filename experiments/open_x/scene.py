@@ -23,12 +23,12 @@ from ambient_jax.data import write
 HALF_SIDE = 0.14  # R, of the square that objects and starts lie on, m
 RATE = 0.2  # share of the way to the object that one step goes
 STEPS = 6  # of an episode
-OBJECTS = 4  # of a scene
+OBJECTS = 6  # of a scene, each of another colour
 HZ = 5.0
 PIXELS = 64
-_HALF_VIEW = 0.16  # of the image, m
+HALF_VIEW = 0.16  # of the image, m
 _RADIUS = 0.018  # of objects, m
-_APART = 0.05  # least distance of two objects, m, on the torus
+_APART = 0.04  # least distance of two objects, m, on the torus
 COLOURS = {
     "red": (215, 45, 45),
     "green": (40, 165, 65),
@@ -96,9 +96,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
     return Scene(objects, colours, shapes, named, text, start)
 
 
-def move(
-    scene: Scene, jitter: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def move(scene: Scene, jitter: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Positions e [STEPS, 2] and displacements a [STEPS, 2] of an episode, m.
 
     Args:
@@ -117,9 +115,9 @@ def move(
 
 def render(scene: Scene, effector: np.ndarray) -> np.ndarray:
     """The camera's image [PIXELS, PIXELS, 3] uint8: objects, and the effector as a cross."""
-    centres = (np.arange(PIXELS) + 0.5) / PIXELS * 2 * _HALF_VIEW - _HALF_VIEW
+    centres = (np.arange(PIXELS) + 0.5) / PIXELS * 2 * HALF_VIEW - HALF_VIEW
     x, y = centres[None, :], -centres[:, None]
-    soft = 2 * _HALF_VIEW / PIXELS  # edges fade over a pixel, which shows places between pixels
+    soft = 2 * HALF_VIEW / PIXELS  # edges fade over a pixel, which shows places between pixels
     image = np.broadcast_to(np.array(_TABLE, float), (PIXELS, PIXELS, 3))
 
     def over(image, distance, colour):
@@ -158,6 +156,8 @@ def episode(seed: int, jitter: float) -> dict:
         },
         "episode_metadata": {
             "objects": scene.objects.astype(np.float32),
+            "colours": np.array([list(COLOURS).index(c) for c in scene.colours]),
+            "shapes": np.array([SHAPES.index(s) for s in scene.shapes]),
             "named": np.int64(scene.named),
         },
     }
@@ -182,7 +182,12 @@ def write_dataset(
         },
         np.zeros(2, np.float32),
         {"language_instruction": str},
-        {"objects": np.zeros((OBJECTS, 2), np.float32), "named": np.int64},
+        {
+            "objects": np.zeros((OBJECTS, 2), np.float32),
+            "colours": np.zeros(OBJECTS, np.int64),
+            "shapes": np.zeros(OBJECTS, np.int64),
+            "named": np.int64,
+        },
     )
 
     def episodes(first: int, count: int) -> Iterator[dict]:
