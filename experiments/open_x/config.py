@@ -202,7 +202,7 @@ def _inputs(config):
     form.hz = scene.HZ
     form.cameras = ("primary",)
     form.image_size = (scene.PIXELS, scene.PIXELS)
-    form.instruction_bytes = 40
+    form.instruction_bytes = 32
     form.state_width = 2
     # The corrupt arm shakes; at sigma_min that is a fifth of the noise.
     data.sources.steady = train_config.source("inputs_steady/1.0.0", "clean", open_x=scene.SPEC)
@@ -212,14 +212,15 @@ def _inputs(config):
     # Colours are what the instruction speaks of, and a crop would move what the actions go to.
     config.augmentation.resized_crop = None
     config.augmentation.saturation = config.augmentation.hue = 0.0
+    config.schedule.name = "cosine"  # near sigma = 1 the object is chosen
     config.model.features = (32, 64)
     config.model.blocks = 1
     config.model.encoder.width = 256
-    config.model.encoder.vision = {"widths": (16, 32), "group_size": 8, "keypoints": 32}
+    config.model.encoder.vision = {"widths": (16,), "group_size": 8, "keypoints": 16}
     config.model.encoder.language = {"width": 32, "depth": 1}
-    config.train.steps = 10_000
+    config.train.steps = 12_000
     config.train.batch_size = 64
-    config.train.learning_rate = 1e-3
+    config.train.learning_rate = 2e-3
     config.train.warmup = 200
     config.train.ema = 0.999
     config.train.checkpoint_every = config.train.keep_every = 1000

@@ -23,29 +23,25 @@ from ambient_jax.data import write
 HALF_SIDE = 0.14  # R, of the square that objects and starts lie on, m
 RATE = 0.2  # share of the way to the object that one step goes
 STEPS = 6  # of an episode
-OBJECTS = 6  # of a scene, each of another colour
+OBJECTS = 4  # of a scene, each of another colour
 HZ = 5.0
-PIXELS = 64
+PIXELS = 48
 HALF_VIEW = 0.16  # of the image, m
-_RADIUS = 0.018  # of objects, m
-_APART = 0.04  # least distance of two objects, m, on the torus
+_RADIUS = 0.02  # of objects, m
+_APART = 0.045  # least distance of two objects, m, on the torus
 COLOURS = {
     "red": (215, 45, 45),
     "green": (40, 165, 65),
     "blue": (45, 95, 225),
     "yellow": (240, 205, 45),
-    "purple": (155, 60, 195),
-    "white": (240, 240, 240),
 }
 SHAPES = ("block", "ball")
 WORDINGS = (
     "push the {}",
     "go to the {}",
     "move to the {}",
-    "touch the {}",
     "reach for the {}",
     "the {}, please",
-    "where is the {}? go there",
 )
 _TABLE, _EFFECTOR = (95, 90, 85), (15, 15, 15)
 # How a user's own data set of this kind comes in, see ``ambient_jax.data.open_x.spec``.
