@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from ambient_jax import schedules
 from ambient_jax.data import rlds, sources
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.policy import evaluation
@@ -24,9 +25,8 @@ from experiments import report
 from experiments.maze.metrics import wilson
 from experiments.open_x import floors, inputs_figures, scene
 
-_EACH = 4  # noise levels of a bin of the training's metrics
-# Middles of equal parts: their mean is that over sigma uniform, the training's law.
-LEVELS = tuple((np.arange(_EACH * state.BINS) + 0.5) / (_EACH * state.BINS))
+_CELLS = 4 * state.BINS  # noise levels, four of each bin of the training's metrics
+LEVELS = tuple((np.arange(_CELLS) + 0.5) / _CELLS)
 COLUMNS = ("noise level", "policy", "image alone", "instruction alone", "below both by")
 COLUMNS += ("95% interval", "images swapped", "instructions swapped")
 _Z95 = 1.96
@@ -83,19 +83,19 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     found = {"policy": loss(held.chunks), **least(policy, held, seed)}
     swaps = {n: swapped(held.chunks, n) for n in ("image_primary", "instruction")}
     found |= {f"{name} swapped": loss(chunks) for name, chunks in swaps.items()}
-    by_step = {}
+    by_step, bins_of = {}, bin_weights(policy.schedule)
     for at in tqdm.tqdm(checkpoint.steps_in(directory), desc="evaluate", unit="checkpoint"):
         params = checkpoint.load_policy_assets(directory / str(at))["params"]
-        by_step[at] = estimate(loss(held.chunks, params).mean(0))
+        by_step[at] = estimate(bins_of["all"] @ loss(held.chunks, params))
     heads = heading(policy, held, swaps, key)
 
     workdir = pathlib.Path(workdir)
     rows, bins = [], {}
-    for name, chosen in _bins():
-        means = {n: estimate(v[chosen].mean(0)) for n, v in found.items()}
-        image, text = (found[n][chosen].mean(0) for n in ("image", "instruction"))
-        lower = image if image.mean() <= text.mean() else text
-        gain = estimate(lower - found["policy"][chosen].mean(0))
+    for name, weight in bins_of.items():
+        losses = {n: weight @ v for n, v in found.items()}
+        means = {n: estimate(v) for n, v in losses.items()}
+        lower = min((losses["image"], losses["instruction"]), key=np.mean)
+        gain = estimate(lower - losses["policy"])
         bins[name] = {**means, "below both by": gain}
         cells = [f"{means[n][0]:.4f}" for n in ("policy", "image", "instruction")]
         cells += [f"{gain[0]:.4f}", f"{gain[0] - gain[1]:.4f} to {gain[0] + gain[1]:.4f}"]
@@ -220,18 +220,22 @@ def heading(
     return {**found, "distance": float(np.median(np.hypot(*(own - there).T)))}
 
 
+def bin_weights(schedule: schedules.Schedule) -> dict[str, np.ndarray]:
+    """Of ``LEVELS`` in the mean over all noise levels, and over each bin of the training's metrics,
+    when sigma has the training's law: the probability of the cell around each level."""
+    edges = np.asarray(schedule.cdf(np.linspace(0, 1, _CELLS + 1)), float)
+    mass = np.diff(edges)
+    found = {"all": mass / mass.sum()}
+    for i, cells in enumerate(np.split(np.arange(_CELLS), state.BINS)):
+        part = np.isin(np.arange(_CELLS), cells) * mass
+        found[f"{i / state.BINS:.1f} to {(i + 1) / state.BINS:.1f}"] = part / part.sum()
+    return found
+
+
 def estimate(rows: np.ndarray) -> tuple[float, float]:
     """Mean over chunks [E L], and half of its 95% interval, episodes being independent."""
     episodes = rows.reshape(-1, scene.STEPS).mean(1)
     return float(rows.mean()), float(_Z95 * episodes.std(ddof=1) / np.sqrt(len(episodes)))
-
-
-def _bins():
-    """Name and levels (indices) of "all" and of each bin of the training's metrics."""
-    yield "all", np.arange(len(LEVELS))
-    for i in range(state.BINS):
-        name = f"{i / state.BINS:.1f} to {(i + 1) / state.BINS:.1f}"
-        yield name, np.arange(i * _EACH, (i + 1) * _EACH)
 
 
 def _minutes(timing):

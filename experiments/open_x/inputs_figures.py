@@ -70,7 +70,7 @@ def losses(
 def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) -> None:
     """Held-out images with three sampled chunks each, for their own instruction (above) and for
     one that names another object (below). The circle is what is named."""
-    count, draws = 6, 3
+    count, draws = min(6, len(held.named) // scene.STEPS), 3
     first = np.arange(count) * scene.STEPS
     observation = {
         n: np.repeat(v[first], draws, axis=0) for n, v in held.chunks.observation.items()
@@ -82,7 +82,7 @@ def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) ->
         f"go to the {names[held.colours[i, k]]} one" for i, k in zip(first, other, strict=True)
     ]
     figure = Figure(figsize=(1.75 * count, 3.9), layout="constrained")
-    grid = figure.subplots(2, count)
+    grid = figure.subplots(2, count, squeeze=False)
     for row, (told, target) in enumerate(((texts, held.named[first]), (changed, other))):
         given = {**observation, "instruction": list(np.repeat(told, draws))}
         moved = np.asarray(policy(given, key))[..., :2].reshape(count, draws, -1, 2)
