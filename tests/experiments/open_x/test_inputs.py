@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from ambient_jax import schedules
+from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
+from ambient_jax.train import step as step_lib
 from ambient_jax.train import trainer
+from experiments import evaluate
 from experiments.open_x import config as open_x_config
 from experiments.open_x import floors, inputs, scene
 
@@ -92,6 +95,40 @@ def test_the_task_reports_the_loss_of_the_training_on_held_out_scenes(run):
         assert (workdir / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     table = (workdir / "report" / "table.md").read_text().splitlines()
     assert table[0].startswith("| noise level") and len([r for r in table if r[:3] == "| 0"]) == 10
+
+
+def test_a_row_has_the_loss_of_the_training(run):
+    config, workdir = run
+    policy = Policy.from_checkpoint(workdir, source="steady")
+    held = inputs.held_out(config, policy)
+    found = evaluation.row_losses(policy, held.chunks, levels=(0.3, 0.8), seed=3, batch=7)
+    x0 = policy.normalizer.normalize("action", held.chunks.action)
+    eps = evaluation.noise(x0.shape, 3)
+    observation = policy.check(held.chunks.observation, (policy.history,))
+    batch = dict(action=x0, mask=held.chunks.mask, dims=np.tile(policy.form.dims, (len(x0), 1)))
+    assert policy.form.dims.tolist() == [True, True, *[False] * 5]
+    for sigma, loss in zip((0.3, 0.8), found, strict=True):
+        x_t = np.sqrt(1 - sigma**2) * x0 + sigma * eps
+        v = np.sqrt(1 - sigma**2) * eps - sigma * x0
+        h = policy.denoiser(policy.params, observation)(x_t, sigma)
+        valid = np.asarray(step_lib.entries(batch))
+        expected = (valid * (h - v) ** 2).sum((1, 2)) / valid.sum((1, 2))
+        np.testing.assert_allclose(loss, expected, rtol=1e-4)
+    total = evaluation.denoising_loss(policy, *held.chunks[:3], levels=(0.8,), seed=3)
+    x0_loss = evaluation.row_losses(policy, held.chunks, target="x0", levels=(0.8,), seed=3)
+    np.testing.assert_allclose(x0_loss, 0.64 * found[1:], rtol=1e-4)  # x0_hat = a x_t - sigma v
+    assert x0_loss.min() * 0.5 < total[0] < x0_loss.max()
+
+
+def test_the_evaluation_command_reads_the_common_form(run):
+    _, workdir = run
+    table = evaluate.evaluate(workdir, split="val", source="steady", samples=8, sampled=4)
+    assert "| steady | clean | 8 " in table
+    results = json.loads((workdir / "evaluation" / "val" / "results.json").read_text())
+    found = results["sources"]["steady"]
+    # Of dimensions that this arm has not, nothing is told.
+    assert [e is None for e in found["action_error"]] == [False, False, *[True] * 5]
+    assert np.all(np.array(found["loss"]) > 0) and len(found["action_error_by_step_ahead"]) == 4
 
 
 def test_held_out_chunks_are_of_new_scenes_and_follow_the_law_that_the_floors_take(run):
