@@ -108,8 +108,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"{config.objective.prediction} as the training reports it, {len(held.named)} chunks of "
         f"{len(held.named) // scene.STEPS} new scenes; image alone and instruction alone: the "
         "least loss that any predictor of these and the state can reach, on the same chunks and "
-        "noise. With both the least is 0. Intervals of paired differences, by scenes. Swapped: the "
-        "same policy with images or instructions of another scene.\n\n"
+        "noise. With both the least is 0. At low noise x_t itself shows which of the places in the "
+        "image is meant, so that image alone allows 0 and no predictor is below it. Intervals of "
+        "paired differences, by scenes. Swapped: the same policy with images or instructions of "
+        "another scene.\n\n"
         f"Sampled chunks at the first step of an episode, where they lead: {_told(heads)}"
     )
     results = {
