@@ -83,13 +83,14 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     found = {"policy": loss(held.chunks), **least(policy, held, seed)}
     swaps = {n: swapped(held.chunks, n) for n in ("image_primary", "instruction")}
     found |= {f"{name} swapped": loss(chunks) for name, chunks in swaps.items()}
+    workdir = pathlib.Path(workdir)
     by_step, bins_of = {}, bin_weights(policy.schedule)
+    minutes_at = _minutes(metrics.read(workdir / "timing.jsonl"))
     for at in tqdm.tqdm(checkpoint.steps_in(directory), desc="evaluate", unit="checkpoint"):
         params = checkpoint.load_policy_assets(directory / str(at))["params"]
-        by_step[at] = estimate(bins_of["all"] @ loss(held.chunks, params))
+        by_step[at] = *estimate(bins_of["all"] @ loss(held.chunks, params)), minutes_at(at)
     heads = heading(policy, held, swaps, key)
 
-    workdir = pathlib.Path(workdir)
     rows, bins = [], {}
     for name, weight in bins_of.items():
         losses = {n: weight @ v for n, v in found.items()}
@@ -102,9 +103,9 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
         cells += [f"{means[f'{n} swapped'][0]:.4f}" for n in swaps]
         rows.append([name, *cells])
     history = metrics.read(workdir / "metrics.jsonl")
-    minutes = _minutes(metrics.read(workdir / "timing.jsonl"))
+    first = _first_below(by_step, bins["all"])
     caption = (
-        f"Step {step}, {minutes:.1f} minutes of training. Held-out loss of "
+        f"Step {step}, {minutes_at(step):.1f} minutes of training{first}. Held-out loss of "
         f"{config.objective.prediction} as the training reports it, {len(held.named)} chunks of "
         f"{len(held.named) // scene.STEPS} new scenes; image alone and instruction alone: the "
         "least loss that any predictor of these and the state can reach, on the same chunks and "
@@ -116,11 +117,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     )
     results = {
         "step": step,
-        "minutes": minutes,
+        "minutes": minutes_at(step),
         "levels": LEVELS,
         "bins": {n: {k: dict(zip(("mean", "plus_minus"), v, strict=True)) for k, v in b.items()}
                  for n, b in bins.items()},
-        "loss_by_step": by_step,
+        "loss_by_step": {k: dict(zip(("mean", "plus_minus", "minutes"), v, strict=True))
+                         for k, v in by_step.items()},
         "heading": heads,
         "config": config.to_dict(),
     }  # fmt: skip
@@ -241,10 +243,19 @@ def estimate(rows: np.ndarray) -> tuple[float, float]:
 
 
 def _minutes(timing):
-    steps = np.diff([0, *(row["step"] for row in timing)])
-    return float(
-        sum(n / row["steps_per_second"] for n, row in zip(steps, timing, strict=True)) / 60
-    )
+    """Minutes of training up to a step, by ``timing.jsonl``: a function of the step."""
+    steps = np.array([0, *(row["step"] for row in timing)])
+    rates = [row["steps_per_second"] for row in timing]
+    minutes = np.concatenate([[0], np.cumsum(np.diff(steps) / rates) / 60])
+    return lambda step: float(np.interp(step, steps, minutes))
+
+
+def _first_below(by_step, floor):
+    lowest = min(floor[n][0] - floor[n][1] for n in ("image", "instruction"))
+    below = [(step, m) for step, (mean, error, m) in by_step.items() if mean + error < lowest]
+    if not below:
+        return ", its loss nowhere below both floors"
+    return f", below both floors at step {below[0][0]} ({below[0][1]:.1f} minutes) already"
 
 
 def _told(heads):

@@ -27,7 +27,7 @@ _LABELS = {
 def losses(
     path: pathlib.Path,
     bins: Mapping[str, Mapping[str, tuple[float, float]]],
-    by_step: Mapping[int, tuple[float, float]],
+    by_step: Mapping[int, tuple[float, float, float]],
     history: Sequence[Mapping[str, Any]],
 ) -> None:
     """Loss against the step with the floors as lines, and by noise level.
@@ -35,14 +35,14 @@ def losses(
     Args:
       path: of the png.
       bins: by noise level ("all" first), mean and half of the 95% interval of each loss.
-      by_step: held-out loss of each checkpoint, likewise.
+      by_step: held-out loss of each checkpoint, likewise, and after how many minutes it was.
       history: rows of ``metrics.jsonl``.
     """
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps, values = [r["step"] for r in history], [r["loss"] for r in history]
     left.plot(steps, values, color="C0", lw=0.6, alpha=0.4, label="policy, training batches")
-    means, errors = np.array(list(by_step.values())).T
+    means, errors, minutes = np.array(list(by_step.values())).T
     left.errorbar(
         list(by_step), means, errors, color="C0", fmt=".-", lw=1, label="policy, held out"
     )
@@ -50,7 +50,11 @@ def losses(
         mean, error = bins["all"][name]
         left.axhline(mean, color=_COLOURS[name], lw=1, label=_LABELS[name])
         left.axhspan(mean - error, mean + error, color=_COLOURS[name], alpha=0.2, lw=0)
-    left.set(xlabel="step", ylabel="loss of v, all noise levels", ylim=(0, 0.7))
+    left.set(xlabel="step", ylabel="loss of v, all noise levels", yscale="log")
+    ticks = slice(len(minutes) % 2 if len(minutes) > 2 else 0, None, 2)
+    above = left.secondary_xaxis("top")
+    above.set_xticks(list(by_step)[ticks], [f"{m:.0f}" for m in minutes[ticks]])
+    above.set_xlabel("minutes")
     by_level = [(n, b) for n, b in bins.items() if n != "all"]
     middle = (np.arange(len(by_level)) + 0.5) / len(by_level)
     for name, colour in _COLOURS.items():
@@ -60,7 +64,8 @@ def losses(
         means = [b[f"{name} swapped"][0] for _, b in by_level]
         label = f"policy, {name.removesuffix('_primary')}s swapped"
         right.plot(middle, means, color="C0", ls=style, lw=1, label=label)
-    right.set(xlabel=r"noise level $\sigma$ (bins of 0.1)", yscale="log", ylim=(1e-3, 3))
+    right.set(xlabel=r"noise level $\sigma$ (bins of 0.1)", yscale="log", ylim=(3e-4, 30))
+    right.set_ylabel("loss of v, held out")
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.legend(fontsize=7)
@@ -76,11 +81,10 @@ def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) ->
         n: np.repeat(v[first], draws, axis=0) for n, v in held.chunks.observation.items()
     }
     other = (held.named[first] + 1) % scene.OBJECTS
-    names = list(scene.COLOURS)
     texts = [bytes(t).rstrip(b"\0").decode() for t in held.chunks.observation["instruction"][first]]
-    changed = [
-        f"go to the {names[held.colours[i, k]]} one" for i, k in zip(first, other, strict=True)
-    ]
+    colours = np.array(list(scene.COLOURS))[held.colours[first, other]]
+    shapes = np.array(scene.SHAPES)[held.shapes[first, other]]
+    changed = [f"go to the {c} {s}" for c, s in zip(colours, shapes, strict=True)]
     figure = Figure(figsize=(1.75 * count, 3.9), layout="constrained")
     grid = figure.subplots(2, count, squeeze=False)
     for row, (told, target) in enumerate(((texts, held.named[first]), (changed, other))):
