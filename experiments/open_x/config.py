@@ -218,7 +218,7 @@ def _inputs(config):
     config.model.encoder.width = 256
     config.model.encoder.vision = {"widths": (16,), "group_size": 8, "keypoints": 16}
     config.model.encoder.language = {"width": 32, "depth": 1}
-    config.train.steps = 12_000
+    config.train.steps = 8000
     config.train.batch_size = 64
     config.train.learning_rate = 2e-3
     config.train.warmup = 200
