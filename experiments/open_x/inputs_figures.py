@@ -64,11 +64,12 @@ def losses(
         means = [b[f"{name} swapped"][0] for _, b in by_level]
         label = f"policy, {name.removesuffix('_primary')}s swapped"
         right.plot(middle, means, color="C0", ls=style, lw=1, label=label)
-    right.set(xlabel=r"noise level $\sigma$ (bins of 0.1)", yscale="log", ylim=(3e-4, 30))
+    right.set(xlabel=r"noise level $\sigma$ (bins of 0.1)", yscale="log", ylim=(1e-6, 20))
     right.set_ylabel("loss of v, held out")
     for axes in (left, right):
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=7)
+    left.legend(fontsize=7)
+    right.legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=150)
 
 
