@@ -10,7 +10,7 @@ rtx, magic_soup, magic_soup_plus, wide
                  --config.data.root, where each lies in a folder of its TFDS name
 debug            all 75 data sets of the registry, as small fixtures that the run makes
 inputs           rendered tabletops whose actions need the image and the instruction: is each used?
-                 Loss against the least that either alone allows; half an hour on one core
+                 Loss against the least that either alone allows; ten minutes on one core
 rlds             a template for your own RLDS folders: set data.root and data.sources
 
 Options follow the name, as in magic_soup,size=large,clean=bridge_orig+bc_z:
@@ -204,7 +204,7 @@ def _inputs(config):
     form.image_size = (scene.PIXELS, scene.PIXELS)
     form.instruction_bytes = 32
     form.state_width = 2
-    # The corrupt arm shakes; at sigma_min that is a fifth of the noise.
+    # The corrupt arm shakes; at sigma_min that is a quarter of the noise.
     data.sources.steady = train_config.source("inputs_steady/1.0.0", "clean", open_x=scene.SPEC)
     data.sources.shaky = train_config.source(
         "inputs_shaky/1.0.0", "corrupt", sigma_min=0.5, open_x=scene.SPEC
