@@ -18,7 +18,9 @@ import numpy as np
 import tqdm
 from absl import app, flags
 
-from ambient_jax.data import rlds
+from ambient_jax import _checks
+from ambient_jax.data import rlds, sources
+from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint
@@ -27,6 +29,7 @@ from experiments import console, report
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir or checkpoint of the policy")
 _SPLIT = flags.DEFINE_string("split", "", "such as val or train[90%:]; default: the training's own")
 _ROOT = flags.DEFINE_string("root", "", "folder of the sources; default: the training's data.root")
+_SOURCE = flags.DEFINE_string("source", "", "this one alone, where others lack the split")
 _SAMPLES = flags.DEFINE_integer("samples", 4096, "chunks of each source", lower_bound=1)
 _SAMPLED = flags.DEFINE_integer("sampled", 512, "of which so many are sampled", lower_bound=1)
 _BEST = flags.DEFINE_bool("best", False, "compare the workdir's checkpoints, record the best one")
@@ -38,6 +41,7 @@ def evaluate(
     *,
     split: str = "",
     root: str = "",
+    source: str = "",
     samples: int = 4096,
     sampled: int = 512,
 ) -> str:
@@ -47,27 +51,31 @@ def evaluate(
       path: see ``checkpoint.find``.
       split: of every source; "" takes each source's training split.
       root: where the sources lie; "" takes the training's.
+      source: name of the one to evaluate; "" takes all.
       samples, sampled: chunks of each source for the loss, and for the action error.
 
     Raises:
       FileNotFoundError: no checkpoint, or no data.
-      ValueError: an unknown split.
+      ValueError: an unknown source or split.
     """
     directory, step = checkpoint.find(path)
     config = checkpoint.load_policy_assets(path)["config"]
-    per_source = config.data.normalize_per == "source"
+    if source:
+        _checks.one_of("source", source, config.data.sources)
     rows, results = [], {}
-    for name, source in tqdm.tqdm(config.data.sources.items(), desc="evaluate", unit="source"):
-        policy = Policy.from_checkpoint(path, **({"source": name} if per_source else {}))
+    names = [source] if source else list(config.data.sources)
+    for name in tqdm.tqdm(names, desc="evaluate", unit="source"):
+        policy = Policy.from_checkpoint(path, source=name)
         chunks = _recorded(config, name, policy, split, root, samples)
-        loss = evaluation.denoising_loss(policy, *chunks, samples=samples)
+        loss = evaluation.denoising_loss(policy, *chunks[:3], samples=samples)
         error, ahead = evaluation.action_error(policy, chunks, samples=sampled)
-        total = float(np.sqrt(np.mean(error**2)))
+        total = float(np.sqrt(np.nanmean(error**2)))
         dimensions = ", ".join(f"{e:.3g}" for e in error)
         count = str(len(chunks.action))
-        rows.append([name, source.role, count, f"{loss.mean():.4g}", f"{total:.4g}", dimensions])
+        role = config.data.sources[name].role
+        rows.append([name, role, count, f"{loss.mean():.4g}", f"{total:.4g}", dimensions])
         results[name] = {
-            "split": split or source.split,
+            "split": split or config.data.sources[name].split,
             "loss": loss,
             "action_error": error,
             "action_error_by_step_ahead": ahead,
@@ -107,14 +115,12 @@ def best(
     config = checkpoint.load_policy_assets(directory / str(step))["config"]
     sources = config.data.sources
     names = [n for n in sources if sources[n].role == "clean"] or list(sources)
-    per_source = config.data.normalize_per == "source"
     losses = {step: {} for step in checkpoint.steps_in(directory)}
     with tqdm.tqdm(total=len(names) * len(losses), desc="compare", unit="loss") as bar:
         for name in names:
             if not losses:
                 break
-            own = {"source": name} if per_source else {}
-            policy = Policy.from_checkpoint(directory / str(max(losses)), **own)
+            policy = Policy.from_checkpoint(directory / str(max(losses)), source=name)
             chunks = _recorded(config, name, policy, split, root, samples)
             for step in list(losses):
                 try:
@@ -124,7 +130,9 @@ def best(
                         raise
                     del losses[step]  # by the training
                     continue
-                loss = evaluation.denoising_loss(policy, *chunks, samples=samples, params=params)
+                loss = evaluation.denoising_loss(
+                    policy, *chunks[:3], samples=samples, params=params
+                )
                 losses[step][name] = loss
                 bar.update()
     total = {s: float(np.mean([*each.values()])) for s, each in losses.items()}
@@ -153,7 +161,11 @@ def best(
 def _recorded(config, name, policy, split, root, samples):
     source = config.data.sources[name]
     folder = os.path.join(root or config.data.root, source.path)
-    dataset = rlds.open_dataset(folder, split or source.split)
+    split = split or source.split
+    if common := sources.common_form(config.data):
+        dataset = open_x.open_source(folder, split, source.open_x, common)
+    else:
+        dataset = rlds.open_dataset(folder, split)
     form = dict(action=config.data.action, padding=config.data.padding)
     return evaluation.recorded(dataset, policy, samples=samples, **form)
 
@@ -187,7 +199,8 @@ def main(argv: list[str]) -> None:
         if _BEST.value:
             print(best(_CHECKPOINT.value, **options))
         else:
-            print(evaluate(_CHECKPOINT.value, sampled=_SAMPLED.value, **options))
+            options |= dict(source=_SOURCE.value, sampled=_SAMPLED.value)
+            print(evaluate(_CHECKPOINT.value, **options))
 
 
 if __name__ == "__main__":

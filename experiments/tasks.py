@@ -13,6 +13,7 @@ _MODULES = {
     "bin_sorting": "experiments.bin_sorting.task",
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",
+    "open_x_inputs": "experiments.open_x.inputs",
 }
 
 

@@ -9,24 +9,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import corruption, schedules, targets
-from ambient_jax.data import chunk, rlds, statistics
+from ambient_jax import corruption, losses, schedules, targets
+from ambient_jax.data import chunk, images, rlds, statistics
+from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.policy.policy import Policy
 
 # Noise levels sigma, equidistant in log(sigma / alpha) from 0.004 to 16.
 LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 16, 19))
+_INSTRUCTION = "instruction"
 
 
 class Chunks(NamedTuple):
-    """N recorded chunks in data units: {name: [N, T, d]}, [N, H, D] and its mask [N, H]."""
+    """N recorded chunks in data units.
+
+    Attributes:
+      observation: {name: [N, T, d]}; of the common form also images uint8 [N, T, h, w, 3] with
+        their masks [N, T], and instructions as the encoder takes them.
+      action: [N, H, D].
+      mask: [N, H], False past an episode's end.
+      origin: [N, 2], episode and step of each.
+    """
 
     observation: dict[str, np.ndarray]
     action: np.ndarray
     mask: np.ndarray
+    origin: np.ndarray | None = None
 
 
 def recorded(
-    dataset: rlds.RldsDataset,
+    dataset: rlds.RldsDataset | open_x.OpenXDataset,
     policy: Policy,
     *,
     action: str = "action",
@@ -38,7 +49,8 @@ def recorded(
     """Chunks of a data set as a policy sees them.
 
     Args:
-      dataset: from ``rlds.open_dataset``.
+      dataset: from ``rlds.open_dataset``, or ``open_x.dataset.open_source`` for a policy of the
+        common form.
       policy: whose observations, history and horizon are taken.
       action, padding: as in the training's data section.
       episodes: at most so many are read, drawn without replacement.
@@ -46,26 +58,55 @@ def recorded(
       seed: of both draws.
 
     Raises:
-      ValueError: fields that are missing or not finite, naming the episode.
+      ValueError: fields that are missing or not finite, naming the episode, or an image that cannot
+        be decoded.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(dataset))[:episodes])
-    names = tuple(policy.dims)
-    read = functools.partial(
-        statistics.read, observation=names, action=action, transform=None, source=dataset.name
-    )
-    found = [read(dataset[int(i)], index=int(i)) for i in chosen]
+    form = dataset.form if isinstance(dataset, open_x.OpenXDataset) else None
+    action = "action" if form else action
+    found = []
+    for index in chosen.tolist():
+        episode, kind = dataset[index], dict(transform=None, source=dataset.name, index=index)
+        found.append(statistics.read(episode, tuple(policy.dims), action, **kind))
+        if form:
+            found[-1] |= _encoded(form, episode["steps"])
     sizes = np.array([len(each[chunk.ACTION]) for each in found])
     steps = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     end = np.cumsum(sizes)
     at = rng.permutation(end[-1])[:samples]
     own = np.searchsorted(end, at, side="right")
     start = (end - sizes)[own]
-    return Chunks(
-        *chunk.gather(
-            steps, at, start, end[own], policy.history, policy.horizon, xp=np, padding=padding
-        )
+    texts = steps.pop(_INSTRUCTION, None)
+    observation, actions, mask = chunk.gather(
+        steps, at, start, end[own], policy.history, policy.horizon, xp=np, padding=padding
     )
+    if form:
+        for camera in form.cameras:
+            observation |= _decoded(dataset, camera, observation[f"image_{camera}"])
+    if texts is not None:
+        observation[_INSTRUCTION] = form.encode(list(texts[at]))
+    return Chunks(observation, actions, mask, np.stack([chosen[own], at - start], axis=1))
+
+
+def _encoded(form, steps):
+    """What an episode of the common form has besides vectors, [L] of bytes each."""
+    names = {f"{chunk.OBSERVATION}image_{c}": f"image_{c}" for c in form.cameras}
+    names |= {_INSTRUCTION: _INSTRUCTION} if form.instruction_width else {}
+    return {name: steps[key] for name, key in names.items()}
+
+
+def _decoded(dataset, camera, blobs):
+    """Images and their mask, of encoded ones [N, T]."""
+    options = dict(workers=0, capacity=blobs.size)
+    with images.ImageDecoder(tuple(dataset.form.image_size), **options) as decoder:
+        bgr = np.full(blobs.size, dataset.bgr[camera])
+        found, failures = decoder.submit(list(blobs.flat), bgr).result()
+    for reason in failures.values():
+        raise ValueError(f"{dataset.name}: an image of {camera} cannot be decoded ({reason})")
+    there = np.array([bool(blob) for blob in blobs.flat]).reshape(blobs.shape)
+    name = f"image_{camera}"
+    return {name: found.reshape(*blobs.shape, *found.shape[1:]), f"{name}_mask": there}
 
 
 def denoising_loss(
@@ -91,25 +132,75 @@ def denoising_loss(
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(action))[:samples]
-    observation = {name: np.asarray(v[rows], np.float32) for name, v in observation.items()}
-    x0 = policy.normalizer.normalize("action", np.asarray(action[rows], np.float32))
-    mask = np.ones(x0.shape[:2], bool) if mask is None else mask[rows]
-    levels = jnp.asarray(levels)
+    mask = np.ones(np.shape(action)[:2], bool) if mask is None else np.asarray(mask)
+    chunks = Chunks({n: np.asarray(v)[rows] for n, v in observation.items()}, action[rows], mask)
+    chunks = chunks._replace(mask=mask[rows])
+    found = row_losses(policy, chunks, target="x0", levels=levels, seed=seed, params=params)
+    # A row's loss is a mean over its valid numbers; here every number counts alike.
+    weight = chunks.mask.sum(1)
+    return found @ weight / max(weight.sum(), 1)
+
+
+def row_losses(
+    policy: Policy,
+    chunks: Chunks,
+    *,
+    target: str = "",
+    levels: tuple[float, ...] = LEVELS,
+    seed: int = 0,
+    params: Any = None,
+    batch: int = 512,
+) -> np.ndarray:
+    """The training's denoising loss of each chunk at each level [L, N]: `losses.denoising_loss`.
+
+    That is the mean of (h - T)^2 over the numbers of a row that are neither past the end of its
+    episode nor of a dimension that its robot lacks; 0 where there is none.
+
+    Args:
+      policy: whose network is measured.
+      chunks: in data units.
+      target: T, "x0", "eps" or "v"; "" for what the policy predicts.
+      levels: noise levels sigma in (0, 1).
+      seed: of the noise, see ``noise``.
+      params: see ``denoising_loss``.
+      batch: rows at a time, which bounds the memory.
+    """
     params = policy.params if params is None else params
-    return np.asarray(_losses(policy, params, observation, x0, mask, levels, seed))
+    observation = policy.check(chunks.observation, (policy.history,))
+    x0 = policy.normalizer.normalize("action", np.asarray(chunks.action, np.float32))
+    valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], x0.shape)
+    if policy.form:
+        valid = valid & policy.form.dims
+    whole = dict(observation=observation, x0=x0, eps=noise(x0.shape, seed), valid=valid)
+    found = []
+    for first in range(0, len(x0), batch):
+        part = jax.tree.map(lambda a, i=first: a[i : i + batch], whole)
+        found.append(_losses(policy, target, params, part, jnp.asarray(levels)))
+    return np.concatenate(found, axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _losses(policy: Policy, params: Any, observation, x0, mask, levels, seed):
-    denoise = policy.denoiser(params, observation)
-    eps = jax.random.normal(jax.random.key(seed), x0.shape)
-    weight = mask[..., None] / jnp.maximum(jnp.sum(mask) * x0.shape[-1], 1)
+def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """The noise eps [N, H, D] that ``row_losses`` adds, at every level the same."""
+    return np.asarray(jax.random.normal(jax.random.key(seed), shape))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _losses(policy: Policy, target: str, params: Any, part, levels):
+    denoise = policy.denoiser(params, part["observation"])
+    x0, eps, valid = part["x0"], part["eps"], part["valid"]
+    target = target or policy.prediction
+    vp = schedules.vp()
 
     def at(sigma):
         x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
-        kind = dict(source=policy.prediction, target="x0", schedule=schedules.vp())
-        x0_hat = targets.convert(denoise(x_t, sigma), x_t, sigma, **kind)
-        return jnp.sum(weight * (x0_hat - x0) ** 2)
+        h = denoise(x_t, sigma)
+        if target != policy.prediction:
+            kind = dict(source=policy.prediction, target=target, schedule=vp)
+            h = targets.convert(h, x_t, sigma, **kind)
+        one = lambda h, x, e, m: losses.denoising_loss(  # noqa: E731
+            h, x, e, sigma, mask=m, prediction=target, schedule=vp
+        )
+        return jax.vmap(one)(h, x0, eps, valid)
 
     return jax.lax.map(at, levels)
 
@@ -128,14 +219,16 @@ def action_error(
       seed: of the policy's draws.
 
     Returns:
-      Of each action dimension [D], over all unmasked steps; and of each step ahead [H], over all
-      dimensions (NaN where every chunk is masked).
+      Of each action dimension [D], over all unmasked steps (NaN for one that the robot lacks); and
+      of each step ahead [H], over all dimensions (NaN where every chunk is masked).
     """
     rows = slice(0, samples)
     observation = {name: value[rows] for name, value in chunks.observation.items()}
     found = np.asarray(policy(observation, jax.random.key(seed)))
-    mask = chunks.mask[rows][..., None]
+    mask = np.broadcast_to(chunks.mask[rows][..., None], found.shape)
+    if policy.form:
+        mask = mask & policy.form.dims
     square = np.where(mask, (found - chunks.action[rows]) ** 2, 0)
-    count = mask.sum((0, 1)), mask.sum((0, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sqrt(square.sum((0, 1)) / count[0]), np.sqrt(square.mean(2).sum(0) / count[1])
+        of_dimension = np.sqrt(square.sum((0, 1)) / mask.sum((0, 1)))
+        return of_dimension, np.sqrt(square.sum((0, 2)) / mask.sum((0, 2)))

@@ -62,7 +62,7 @@ def test_the_best_checkpoint_is_recorded_and_found(trained, toy_data, tmp_path):
         policy = Policy.from_checkpoint(workdir / "checkpoints" / str(step), source="good")
         dataset = rlds.open_dataset(toy_data["good"], "train[:50%]")
         chunks = evaluation.recorded(dataset, policy, samples=64)
-        loss = evaluation.denoising_loss(policy, *chunks, samples=64)
+        loss = evaluation.denoising_loss(policy, *chunks[:3], samples=64)
         np.testing.assert_allclose(results["losses"][str(step)]["good"], loss, rtol=1e-5)
         expected[step] = loss.mean()
     assert min(expected, key=expected.get) == results["best"] == 4

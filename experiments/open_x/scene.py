@@ -1,0 +1,204 @@
+"""Rendered tabletops with an instruction: data whose actions need both the image and the text.
+
+Objects of different colours lie on a square of half side R seen from above. The instruction names
+one of them; the end effector starts anywhere and closes in on it, a share of the rest of the way
+each step: ``a_t = RATE (p - e_t)``. So e_{t + j} is known from p - e_t alone, whatever t.
+
+What makes the laws exact (``floors``): the start is uniform on the square; which object is named is
+uniform; and every object is uniform on the square whatever the others' distance must be, because
+that distance is measured as on a torus, where no place is special.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ambient_jax.data import write
+
+HALF_SIDE = 0.14  # R, of the square that objects and starts lie on, m
+RATE = 0.2  # share of the way to the object that one step goes
+STEPS = 6  # of an episode
+OBJECTS = 4  # of a scene, each of another colour
+HZ = 5.0
+PIXELS = 48
+HALF_VIEW = 0.16  # of the image, m
+_RADIUS = 0.02  # of objects, m
+_APART = 0.045  # least distance of two objects, m, on the torus
+COLOURS = {
+    "red": (215, 45, 45),
+    "green": (40, 165, 65),
+    "blue": (45, 95, 225),
+    "yellow": (240, 205, 45),
+}
+SHAPES = ("block", "ball")
+WORDINGS = (
+    "push the {}",
+    "go to the {}",
+    "move to the {}",
+    "reach for the {}",
+    "the {}, please",
+)
+_TABLE, _EFFECTOR = (95, 90, 85), (15, 15, 15)
+# How a user's own data set of this kind comes in, see ``ambient_jax.data.open_x.spec``.
+SPEC = {
+    "hz": HZ,
+    "action": "xyz action | pad; rpy zeros; grip open",
+    "state": "observation/effector",
+    "language": "language_instruction",
+    "primary": "observation/image",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What lies where, and what is asked.
+
+    Attributes:
+      objects: [n, 2] centres, x to the right and y up, m.
+      colours: [n] names, all different.
+      shapes: [n] names.
+      named: index of the object that the instruction names.
+      instruction: text.
+      start: [2] of the end effector, m.
+    """
+
+    objects: np.ndarray
+    colours: tuple[str, ...]
+    shapes: tuple[str, ...]
+    named: int
+    instruction: str
+    start: np.ndarray
+
+
+def draw_scene(rng: np.random.Generator) -> Scene:
+    """One scene of the law above."""
+    side = 2 * HALF_SIDE
+    while True:
+        objects = rng.uniform(-HALF_SIDE, HALF_SIDE, (OBJECTS, 2))
+        apart = (objects[:, None] - objects + HALF_SIDE) % side - HALF_SIDE
+        distance = np.hypot(*apart.T)[~np.eye(OBJECTS, dtype=bool)]
+        if distance.min() > _APART:
+            break
+    colours = tuple(rng.permutation(list(COLOURS))[:OBJECTS].tolist())
+    shapes = tuple(rng.choice(SHAPES, OBJECTS).tolist())
+    named = int(rng.integers(OBJECTS))
+    text = WORDINGS[rng.integers(len(WORDINGS))].format(f"{colours[named]} {shapes[named]}")
+    start = rng.uniform(-HALF_SIDE, HALF_SIDE, 2)
+    return Scene(objects, colours, shapes, named, text, start)
+
+
+def move(scene: Scene, jitter: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions e [STEPS, 2] and displacements a [STEPS, 2] of an episode, m.
+
+    Args:
+      scene: whose named object is the goal.
+      jitter: standard deviation of what is added to each displacement (and moves the arm), m.
+      rng: draws it.
+    """
+    e, positions, actions = scene.start, [], []
+    for _ in range(STEPS):
+        a = RATE * (scene.objects[scene.named] - e) + jitter * rng.normal(size=2)
+        positions.append(e)
+        actions.append(a)
+        e = e + a
+    return np.stack(positions), np.stack(actions)
+
+
+def render(scene: Scene, effector: np.ndarray) -> np.ndarray:
+    """The camera's image [PIXELS, PIXELS, 3] uint8: objects, and the effector as a cross."""
+    centres = (np.arange(PIXELS) + 0.5) / PIXELS * 2 * HALF_VIEW - HALF_VIEW
+    x, y = centres[None, :], -centres[:, None]
+    soft = 2 * HALF_VIEW / PIXELS  # edges fade over a pixel, which shows places between pixels
+    image = np.broadcast_to(np.array(_TABLE, float), (PIXELS, PIXELS, 3))
+
+    def over(image, distance, colour):
+        cover = np.clip(0.5 - distance / soft, 0, 1)[..., None]
+        return image * (1 - cover) + cover * np.array(colour, float)
+
+    for place, colour, shape in zip(scene.objects, scene.colours, scene.shapes, strict=True):
+        dx, dy = np.abs(x - place[0]), np.abs(y - place[1])
+        size = np.hypot(dx, dy) if shape == "ball" else np.maximum(dx, dy) * 1.13  # equal areas
+        image = over(image, size - _RADIUS, COLOURS[colour])
+    dx, dy = np.abs(x - effector[0]), np.abs(y - effector[1])
+    arms = np.maximum(np.minimum(dx, dy) - 0.003, np.maximum(dx, dy) - 0.014)
+    return np.round(over(image, arms, _EFFECTOR)).astype(np.uint8)
+
+
+def episode(seed: int, jitter: float) -> dict:
+    """One RLDS episode; the objects and the named one are in its metadata, which no policy sees."""
+    rng = np.random.default_rng(seed)
+    scene = draw_scene(rng)
+    positions, actions = move(scene, jitter, rng)
+    steps = np.arange(STEPS)
+    last = steps == STEPS - 1
+    return {
+        "steps": {
+            "observation": {
+                "image": np.stack([render(scene, e) for e in positions]),
+                "effector": positions.astype(np.float32),
+            },
+            "action": actions.astype(np.float32),
+            "language_instruction": [scene.instruction] * STEPS,
+            "is_first": steps == 0,
+            "is_last": last,
+            "is_terminal": last,
+            "reward": last.astype(np.float32),
+            "discount": np.ones(STEPS, np.float32),
+        },
+        "episode_metadata": {
+            "objects": scene.objects.astype(np.float32),
+            "colours": np.array([list(COLOURS).index(c) for c in scene.colours]),
+            "shapes": np.array([SHAPES.index(s) for s in scene.shapes]),
+            "named": np.int64(scene.named),
+        },
+    }
+
+
+def write_dataset(
+    root: pathlib.Path, name: str, counts: dict[str, int], *, jitter: float, seed: int
+) -> None:
+    """Writes ``<root>/<name>/1.0.0``.
+
+    Args:
+      root: folder of data sets.
+      name: of this one.
+      counts: episodes by split; no two share a seed.
+      jitter: see ``move``.
+      seed: of all; data sets of different seeds have different scenes.
+    """
+    features = write.rlds_features(
+        {
+            "image": tfds.features.Image(shape=(PIXELS, PIXELS, 3), encoding_format="jpeg"),
+            "effector": np.zeros(2, np.float32),
+        },
+        np.zeros(2, np.float32),
+        {"language_instruction": str},
+        {
+            "objects": np.zeros((OBJECTS, 2), np.float32),
+            "colours": np.zeros(OBJECTS, np.int64),
+            "shapes": np.zeros(OBJECTS, np.int64),
+            "named": np.int64,
+        },
+    )
+
+    def episodes(first: int, count: int) -> Iterator[dict]:
+        for i in range(first, first + count):
+            yield episode([seed, i], jitter)
+
+    first, splits = 0, {}
+    for split, count in counts.items():
+        splits[split] = episodes(first, count)
+        first += count
+    write.write_dataset(
+        root,
+        name=name,
+        version="1.0.0",
+        features=features,
+        episodes=splits,
+        description="Rendered tabletops; the instruction names the object that the arm goes to.",
+    )
