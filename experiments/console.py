@@ -17,7 +17,8 @@ def setup() -> None:
     handler = logging.get_absl_handler()
     handler.addFilter(_ours_or_warning)
     handler.setFormatter(python_logging.Formatter("%(message)s"))
-    jax.config.update("jax_compilation_cache_dir", os.path.join("runs", ".compiled"))
+    if jax.config.jax_compilation_cache_dir is None:  # else JAX_COMPILATION_CACHE_DIR says where
+        jax.config.update("jax_compilation_cache_dir", os.path.join("runs", ".compiled"))
 
 
 def _ours_or_warning(record: python_logging.LogRecord) -> bool:

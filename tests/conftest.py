@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,18 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+# All processes of one test run share what they compile, which is most of their time. The name is
+# that of the controller's run, whose workers inherit the variable.
+_COMPILED = pathlib.Path(tempfile.gettempdir()) / f"ambient-jax-tests-{os.getpid()}"
+_OWNER = "PYTEST_XDIST_WORKER" not in os.environ
+if _OWNER:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+
+def pytest_unconfigure():
+    if _OWNER:
+        shutil.rmtree(_COMPILED, ignore_errors=True)
 
 
 def _episodes(seed, count, noise):
@@ -60,13 +73,9 @@ def toy_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def worker(tmp_path_factory):
+def worker():
     """Starts ``tests/train/worker.py`` on a job, on some CPU devices; returns a function that waits
-    for its end, checks the return code and returns what it printed.
-
-    The processes share compiled programs, which are most of their time.
-    """
-    cache = str(tmp_path_factory.mktemp("compiled"))
+    for its end, checks the return code and returns what it printed."""
 
     def start(job, devices=1):
         env = {
@@ -74,8 +83,6 @@ def worker(tmp_path_factory):
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": cache,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
         # A file, not a pipe: a process whose pipe nobody reads stops when it is full.
