@@ -36,9 +36,14 @@ MAZE = [
     "matplotlib>=3.9",
     "scipy>=1.13",  # rank correlations
 ]
+BINS = [
+    "mujoco>=3.3",
+    "gymnasium>=1.1",
+    "matplotlib>=3.9",
+]
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "psutil>=6", "tensorflow-cpu>=2.18", *WANDB]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "psutil>=6", "tensorflow-cpu>=2.18", *BINS, *WANDB]
 
 setup(
     name="ambient_jax",
@@ -54,7 +59,8 @@ setup(
     extras_require={
         "data": DATA,
         "maze": MAZE,
-        "all": DATA + MAZE,
+        "bins": DATA + BINS,
+        "all": DATA + MAZE + BINS,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],

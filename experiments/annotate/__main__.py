@@ -4,13 +4,13 @@ python -m experiments.annotate --config=experiments/annotate/config.py:maze
 """
 
 from experiments import launch
-from experiments.annotate import annotate, known, three_points
+from experiments.annotate import annotate, known, labels, three_points
 
 
 def run(config, workdir):
     """The job that the config's task names."""
-    jobs = {"annotate": annotate.run, "known": known.run, "three_points": three_points.run}
-    jobs[config.task.name](config, workdir)
+    jobs = {"annotate": annotate, "known": known, "labels": labels, "three_points": three_points}
+    jobs[config.task.name].run(config, workdir)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ rlds          your own: --config.data.sources.clean.path=... --config.data.sourc
 open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
               in open_x,mixture=wide,clean=bridge_orig+bc_z: the data of the variant of that name in
               experiments/open_x/config.py, which joins the file as --config.data.bounds=...
+labels        bounds from a quality label of the data sets instead of a classifier; options as in
+              labels,mixture=wide,clean=bc_z,label=success: labels below 0.5 get task.below
 open_x_debug  all 75 data sets of the registry, as small fixtures that the run makes
 known         48 sources whose sigma_min are known: found against exact
 known_debug   the same with 6 sources and few steps
@@ -30,7 +32,7 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
     name, *given = variant.split(",")
     _checks.one_of("config variant", name, VARIANTS)
     options = dict(text.partition("=")[::2] for text in given)
-    known = _OPTIONS if name == "open_x" else ()
+    known = _OPTIONS.get(name, ())
     for option, value in options.items():
         if option not in known or not value:
             raise ValueError(
@@ -121,6 +123,23 @@ def _open_x(config, mixture="wide", clean=""):
     _mixture(config)
 
 
+def _labels(config, mixture="wide", clean="", label="success"):
+    _open_x(config, mixture, clean)
+    config.data.open_x.quality = (label,)
+    config.task = ml_collections.ConfigDict(
+        {
+            "name": "labels",
+            "label": label,
+            "threshold": 0.5,
+            "at_least": 0.0,  # sigma_min where the label is the threshold or more
+            "below": 0.5,
+            "unlabelled": 0.2,
+        }
+    )
+    if mixture == "debug":
+        config.task.build = "open_x_fixtures"
+
+
 def _open_x_debug(config):
     _open_x(config, "debug", "bridge_orig")
     config.task.update(dict(build="open_x_fixtures", steps=40, levels=5, batch_size=512))
@@ -168,12 +187,13 @@ def _three_points(config):
     )
 
 
-_OPTIONS = ("mixture", "clean")
+_OPTIONS = {"open_x": ("mixture", "clean"), "labels": ("mixture", "clean", "label")}
 VARIANTS = {
     "maze": _maze,
     "debug": _debug,
     "rlds": _rlds,
     "open_x": _open_x,
+    "labels": _labels,
     "open_x_debug": _open_x_debug,
     "known": _known,
     "known_debug": _known_debug,

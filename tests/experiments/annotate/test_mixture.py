@@ -109,7 +109,7 @@ def test_bad_configs_are_named(config, tmp_path):
 
 def test_every_variant_is_a_valid_config():
     for name in annotate_config.VARIANTS:
-        option = ",clean=kuka" if name == "open_x" else ""
+        option = ",clean=kuka" if name in ("open_x", "labels") else ""
         config_lib.check(annotate_config.get_config(f"{name}{option}"))
 
 
