@@ -60,8 +60,8 @@ def _table(config):
             "episodes": 100,  # rollouts of a policy
             "eval_seed": 0,
             "seeds": (0, 1, 2),
-            "sigma_max": (0.1, 0.24, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95),
-            "sigma_max_opposite": (0.24, 0.6, 0.8, 0.9),
+            "sigma_max": (0.24, 0.5, 0.7, 0.9, 0.95),
+            "sigma_max_opposite": (0.5, 0.9),
             "sigma_min": (0.95, 0.99),  # with the sigma_max "best", for the group variants
             "alpha": (0.5, 0.8),
             "best": 0.8,  # sigma_max of every policy that is not part of a sweep
@@ -77,7 +77,7 @@ def _table(config):
 
 def _quick(config):
     config.task.seeds = (0,)
-    config.task.sigma_max = (0.4, 0.6, 0.9)
+    config.task.sigma_max = (0.24, 0.5, 0.9)
     config.task.groups = ("main", "sweep")
 
 

@@ -42,10 +42,10 @@ class Scene:
 
     red: int = 2
     blue: int = 2
-    spread: tuple[float, float] = (0.15, 0.18)
-    yaw: float = 0.3
+    spread: tuple[float, float] = (0.12, 0.15)
+    yaw: float = 0.1
     gap: float = 0.09
-    opening: float = 0.07
+    opening: float = 0.06
     max_steps: int = 250
     block: float = 0.02
     bin_x: float = 0.27
