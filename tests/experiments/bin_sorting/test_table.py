@@ -1,0 +1,165 @@
+"""The table: which policies there are, who trains them, and what is said of them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ambient_jax import mixing
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import runs, sweep, trainer
+from experiments.bin_sorting import config as bins_config
+from experiments.bin_sorting import policies, summary
+from experiments.bin_sorting.rollout import Rollouts
+from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT
+from experiments.table import entries
+
+ROOT = pathlib.Path(__file__).parents[3]
+COLOURS = (0, 0, 1, 1)
+
+
+@pytest.fixture
+def config():
+    config = bins_config.get_config("table")
+    config.task.groups = policies.GROUPS
+    return config
+
+
+def test_policies_differ_from_the_base_in_what_they_say(config):
+    base = config.to_dict()
+    for name, entry in policies.entries(config.task).items():
+        made = entries.config_of(config, name, entry, 7)
+        config_lib.check(made)
+        changed = runs.differences(base, made.to_dict())
+        told = {field for field in entry.changes if not field.startswith("law.")}
+        law = {field for field in changed if field.startswith("law.")}
+        assert changed.keys() - law - {"seed"} <= told, name
+
+
+def test_every_policy_is_trained_once_and_only_with_its_like(config):
+    named = policies.entries(config.task)
+    programs = entries.programs(config, named, together=4)
+    keys = [key for program in programs for key in program]
+    once = set(config.task.one_seed)
+    expected = [
+        entries.key(name, seed)
+        for name, entry in named.items()
+        for seed in ([0] if {name, entry.group} & once else config.task.seeds)
+    ]
+    assert sorted(keys) == sorted(expected)
+    for program in programs:
+        sweep.check(program)
+
+
+def shares(config, name, sigma):
+    """P(source | sigma) of a policy, as {name: share}, for sets of 1000, 4000 and 4000 chunks."""
+    made = entries.config_of(config, name, policies.entries(config.task)[name], 0)
+    sources = made.data.sources
+    names = ("correct", "arbitrary", "opposite")
+    weight = [sources[n].weight * size for n, size in zip(names, (1, 4, 4), strict=True)]
+    low = [sources[n].sigma_min for n in names]
+    high = [1.0 if b is None else b for b in (sources[n].sigma_max for n in names)]
+    mixture = mixing.make_sources(weight, [True, False, False], low, high)
+    law = trainer.build(mixing, made.law)
+    found = np.asarray(mixing.source_probabilities(law, sigma, mixture), np.float64)
+    return dict(zip(names, found.round(6).tolist(), strict=True))
+
+
+def test_each_policy_draws_what_its_name_says(config):
+    """Shares by hand, from the sizes: 0.2 = 1 / (1 + 4)."""
+    clean, mixed = dict(correct=1, arbitrary=0, opposite=0), dict(correct=0.2, arbitrary=0.8)
+    mixed["opposite"] = 0
+    for sigma in (0.1, 0.5, 0.99):
+        assert shares(config, "correct", sigma) == clean
+        assert shares(config, "cotrain_arbitrary", sigma) == mixed
+        assert shares(config, "only_arbitrary", sigma) == dict(correct=0, arbitrary=1, opposite=0)
+        assert shares(config, "alpha_0.5", sigma)["correct"] == 0.5
+    assert shares(config, "omni_arbitrary_0.8", 0.79) == mixed
+    assert shares(config, "omni_arbitrary_0.8", 0.81) == clean
+    above = shares(config, "omni_arbitrary_0.8_0.95", 0.96)
+    assert above == mixed and shares(config, "omni_arbitrary_0.8_0.95", 0.9) == clean
+    assert shares(config, "omni_opposite_0.5", 0.4) == dict(correct=0.2, arbitrary=0, opposite=0.8)
+    assert shares(config, "exclusive", 0.79) == dict(correct=0, arbitrary=1, opposite=0)
+    assert shares(config, "exclusive", 0.81) == clean
+
+
+def row(right, wrong, episodes=100):
+    """A policy of two seeds that places so many of 4 blocks, right and wrong ones first."""
+    correct = np.array([LEFT, LEFT, RIGHT, RIGHT])
+    placements = np.where(np.arange(4) < right, correct, LEFT + RIGHT - correct)
+    placements = np.where(np.arange(4) < right + wrong, placements, NOWHERE)
+    count = np.full(episodes, 9)
+    made = Rollouts(count, count, np.tile(placements, (episodes, 1)), np.zeros((episodes, 2, 33)))
+    return summary.summarise("", {0: made, 1: made}, COLOURS)
+
+
+def test_claims_hold_when_the_numbers_do(config):
+    good = {
+        "correct": row(2, 0),
+        "cotrain_arbitrary": row(2, 2),
+        "task_arbitrary": row(3, 1),
+        "omni_arbitrary_0.24": row(2, 0),
+        "omni_arbitrary_0.5": row(3, 0),
+        "omni_arbitrary_0.8": row(4, 0),
+        "omni_arbitrary_0.95": row(2, 1),
+        "omni_opposite_0.8": row(3, 0),
+        "cotrain_opposite": row(1, 3),
+    }
+    assert good["correct"].summary.score.value == 0.5 and good["correct"].seeds.keys() == {0, 1}
+    assert summary.best_of(config, good) == "omni_arbitrary_0.8"
+    told = summary.claims(config, good)
+    assert [c for c in told if not c[2]] == [] and len(told) == 9
+    for worse, change in {
+        "correct": row(4, 0),
+        "cotrain_arbitrary": row(4, 0),
+        "omni_arbitrary_0.8": row(2, 1),
+        "omni_arbitrary_0.95": row(2, 0),
+        "omni_opposite_0.8": row(2, 0),
+    }.items():
+        failed = [c for c in summary.claims(config, good | {worse: change}) if not c[2]]
+        assert failed, worse
+    assert summary.claims(config, {"correct": row(2, 0)}) == []
+
+
+def test_from_demonstrations_to_the_report(tmp_path):
+    arguments = [
+        f"--config={ROOT}/experiments/bin_sorting/config.py:debug",
+        "--config.task.groups=('main',)",
+        "--config.task.seeds=(0,)",
+        "--config.task.workers=1",
+        "--config.train.steps=4",
+        "--config.train.warmup=1",
+        "--config.train.log_every=2",
+        "--config.train.checkpoint_every=4",
+        "--config.model.features=(8,)",
+        "--config.policy.steps=2",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+
+    def run(*more):
+        command = [sys.executable, "-m", "experiments.bin_sorting", *arguments, *more]
+        options = dict(cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
+        return subprocess.run(command, **options, check=False)
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "bin_sorting" / "debug"
+    table = (folder / "report" / "table.md").read_text()
+    for told in ("correct only", "arbitrary only", "told the task", "sigma_max 0.8 (best)"):
+        assert told in table
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert results["policies"]["correct"]["summary"]["score"]["count"] == 4 * 2
+    for figure in ("film_correct", "film_best", "film_cotrain_arbitrary"):
+        assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("rollouts.npz")}
+    assert len(before) == 5
+    again = run()
+    assert again.returncode == 0, again.stderr
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("rollouts.npz")}
+    assert (folder / "report" / "table.md").read_text() == table
+    wrong = run("--config.task.groups=('mian',)")
+    assert wrong.returncode and "did you mean 'main'" in wrong.stderr
