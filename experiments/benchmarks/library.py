@@ -19,6 +19,7 @@ from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
 
 HISTORY, HORIZON, DIM = 2, 16, 2
+FEATURES = (32, 64, 128)  # of the U-Net
 
 
 def interleaved(functions: list[Callable[[], None]], repeats: int) -> np.ndarray:
@@ -42,8 +43,8 @@ def ratio(seconds: np.ndarray) -> tuple[float, float, float]:
     return float(np.median(each)), float(low), float(high)
 
 
-def _network(batch):
-    model = build_denoiser({"name": "unet", "features": (32, 64, 128)})
+def _network(batch, features):
+    model = build_denoiser({"name": "unet", "features": features})
     keys = jax.random.split(jax.random.key(0), 4)
     observation = {"state": jax.random.normal(keys[0], (batch, HISTORY, 4))}
     x = jax.random.normal(keys[1], (batch, HORIZON, DIM))
@@ -51,9 +52,16 @@ def _network(batch):
     return lambda p, *a: model.apply({"params": p}, *a), params, observation, x
 
 
-def loss_row(batch: int = 128, repeats: int = 60) -> list[str]:
+def name_of(features: tuple[int, ...]) -> str:
+    """Widths as they stand in the tables, such as 32-64-128."""
+    return "-".join(map(str, features))
+
+
+def loss_row(
+    batch: int = 128, repeats: int = 60, features: tuple[int, ...] = FEATURES
+) -> list[str]:
     """Time of a train step with the ambient loss over one with the denoising loss."""
-    apply, params, observation, x = _network(batch)
+    apply, params, observation, x = _network(batch, features)
     config = config_lib.default().train
     data = {
         "observation": observation,
@@ -82,13 +90,15 @@ def loss_row(batch: int = 128, repeats: int = 60) -> list[str]:
     return [
         "ambient step / denoising step",
         f"{middle:.3f} ({low:.3f} to {high:.3f})",
-        f"{np.median(seconds[0]) * 1e3:.1f} ms denoising, U-Net 32-64-128, batch {batch}",
+        f"{np.median(seconds[0]) * 1e3:.1f} ms denoising, U-Net {name_of(features)}, batch {batch}",
     ]
 
 
-def latency_row(batch: int, steps: int = 20, repeats: int = 20) -> list[str]:
+def latency_row(
+    batch: int, steps: int = 20, repeats: int = 20, features: tuple[int, ...] = FEATURES
+) -> list[str]:
     """Time of one action chunk by DDIM."""
-    apply, params, observation, x = _network(batch)
+    apply, params, observation, x = _network(batch, features)
 
     @jax.jit
     def act(keys):

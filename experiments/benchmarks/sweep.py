@@ -42,10 +42,15 @@ def make_data(seed: int = 0) -> device.DeviceData:
     )
 
 
-def sweep_row(policies: int, batch: int = 128, repeats: int = 12) -> list[str]:
-    """Seconds of a step of K policies together over K times that of one, U-Net 32-64-128."""
+def sweep_row(
+    policies: int,
+    batch: int = 128,
+    repeats: int = 12,
+    features: tuple[int, ...] = library.FEATURES,
+) -> list[str]:
+    """Seconds of a step of K policies together over K times that of one."""
     config = config_lib.default().train
-    model = build_denoiser({"name": "unet", "features": (32, 64, 128), "blocks": 1})
+    model = build_denoiser({"name": "unet", "features": features, "blocks": 1})
     optimizer = state_lib.make_optimizer(config)
     train_step = step_lib.make_train_step(
         step_lib.Objective(), lambda p, *inputs: model.apply({"params": p}, *inputs), optimizer
@@ -92,7 +97,8 @@ def sweep_row(policies: int, batch: int = 128, repeats: int = 12) -> list[str]:
         f"{policies} policies together / one by one",
         f"{middle:.2f} ({low:.2f} to {high:.2f})",
         f"{milliseconds[1]:.1f} ms a policy and step, {milliseconds[0]:.1f} ms alone; batch "
-        f"{batch}, {jax.device_count()} {jax.default_backend()} device(s)",
+        f"{batch}, U-Net {library.name_of(features)}, {jax.device_count()} "
+        f"{jax.default_backend()} device(s)",
     ]
 
 

@@ -471,11 +471,15 @@ def test_a_worker_holds_little_and_leaves_nothing():
         for _ in range(20):
             decoder.submit(blobs).result()
         loaded = {pathlib.Path(region.path).name for region in process.memory_maps()}
-        first, file = process.memory_info().rss, os.fstat(decoder._file).st_blocks
-        for _ in range(300):
-            decoder.submit(blobs).result()
-        # A leak of one decoded image in ten would be 3 MiB by now.
-        assert process.memory_info().rss - first < 2**20
+        file, grown = os.fstat(decoder._file).st_blocks, []
+        # A leak of one decoded image in ten would be 3 MiB a round. On a busy machine this worker
+        # may get its first images, and what it loads for them, only in a later round.
+        while not grown or (grown[-1] >= 2**20 and len(grown) < 4):
+            first = process.memory_info().rss
+            for _ in range(300):
+                decoder.submit(blobs).result()
+            grown.append(process.memory_info().rss - first)
+        assert grown[-1] < 2**20, grown
         assert os.fstat(decoder._file).st_blocks == file
         # Two rings of 16 images and as many encoded ones, in 512-byte blocks, and 16 pages.
         most = 2 * (capacity * 64 * 64 * 3 + sum(map(len, blobs))) + 16 * 4096

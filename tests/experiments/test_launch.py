@@ -6,7 +6,7 @@ from experiments import console, launch, tasks
 
 def test_unknown_task_is_named_with_the_nearest():
     with pytest.raises(
-        ValueError, match="task.name is 'maez', expected one of maze, .*; did you mean"
+        ValueError, match="task.name is 'maez', expected one of .*maze, .*; did you mean 'maze'"
     ):
         tasks.get("maez")
     assert tasks.get("") is None

@@ -92,7 +92,7 @@ def config_for(job):
     config.data.horizon, config.policy.execute = 8, 4
     config.data.shuffle_window = 50
     # Groups of several channels: with one, a bias before the norm has no gradient but rounding.
-    config.model.update({"features": (8,), "groups": 2, "embed_dim": 16})
+    config.model.update({"features": (8,), "blocks": 1, "groups": 2, "embed_dim": 16})
     config.train.update(dict(steps=40, batch_size=16, warmup=4, log_every=7, checkpoint_every=10))
     for path, value in job.get("changes", {}).items():
         if path == "law":

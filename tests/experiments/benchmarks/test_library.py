@@ -18,11 +18,11 @@ def test_functions_are_called_in_turn_after_one_warm_up():
 
 
 def test_rows_are_made_by_running_what_they_name():
-    row = library.loss_row(batch=4, repeats=2)
+    row = library.loss_row(batch=4, repeats=2, features=(8,))
     assert row[0].startswith("ambient step") and float(row[1].split()[0]) > 0
-    assert "chunks/s" in library.latency_row(2, steps=2, repeats=1)[2]
+    assert "chunks/s" in library.latency_row(2, steps=2, repeats=1, features=(8,))[2]
 
 
 def test_the_sweep_row_is_made_by_training():
-    row = sweep.sweep_row(2, batch=4, repeats=2)
+    row = sweep.sweep_row(2, batch=4, repeats=2, features=(8,))
     assert row[0].startswith("2 policies together") and 0 < float(row[1].split()[0]) < 10
