@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
+from ambient_jax.policy import evaluation
 from experiments import report
-from experiments.bin_sorting import judge, metrics, policies, task
+from experiments.bin_sorting import judge, levels, metrics, policies, task
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.table import entries as table_entries
 
@@ -83,11 +84,16 @@ def best_of(
 
 
 def claims(
-    config: ml_collections.ConfigDict, rows: Mapping[str, Row]
+    config: ml_collections.ConfigDict, rows: Mapping[str, Row], crossing: float | None = None
 ) -> list[tuple[str, str, bool]]:
     """What the experiment is expected to show: (claim, measured, whether it holds).
 
     Claims about policies that are not there yet are left out.
+
+    Args:
+      config: of the table.
+      rows: by policy.
+      crossing: sigma_max by ``levels.crossing``, if it was measured.
     """
     best = best_of(config, rows)
     if not best or not {"correct", "cotrain_arbitrary"} <= rows.keys():
@@ -130,6 +136,13 @@ def claims(
             told.append(
                 (f"{field} {word} along the sweep, ends compared", measured, sign * change > 0)
             )
+    if crossing is not None and len(names) >= 3:
+        swept = sweep(config, rows, "arbitrary")
+        near = min(swept, key=lambda level: abs(level - crossing))
+        gap = percent(swept[near]) - percent(best)
+        claim = "sigma_max by losses on held-out demonstrations: within 5 points of the best score"
+        measured = f"{crossing:.2f}, next to it {near:g}: {gap:+.1f} points"
+        told.append((claim, measured, gap >= -5))
     opposite = best_of(config, rows, "opposite")
     if opposite and "cotrain_opposite" in rows:
         gap = percent(opposite) - max(percent("correct"), percent("cotrain_opposite"))
@@ -146,7 +159,10 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     entries, scene = policies.entries(config.task), task.scene_of(config)
     rows = {n: summarise(entries[n].label, r, scene.colours) for n, r in found.items()}
     best = {corrupt: best_of(config, rows, corrupt) for corrupt in policies.CORRUPT}
-    checked = claims(config, rows)
+    losses = levels.measure(config, workdir)
+    pair = ("correct", "only_arbitrary")
+    crossing = levels.crossing(losses, *pair) if losses.keys() >= set(pair) else None
+    checked = claims(config, rows, crossing)
     lines = [_cells(row, name, best) for name, row in rows.items()]
     seconds = {name: table_entries.core_seconds(config, workdir, name) for name in rows}
     caption = (
@@ -170,12 +186,14 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         "policies": rows,
         "claims": [dict(zip(("claim", "measured", "holds"), c, strict=True)) for c in checked],
         "best": best,
+        "loss per noise level": {"sigma": evaluation.LEVELS, **losses},
+        "crossing": crossing,
         "training core seconds": seconds,
         "config": config.to_dict(),
     }
     table = report.write(workdir / "report", COLUMNS, lines, caption, results)
     first = {name: rollouts[min(rollouts)] for name, rollouts in found.items()}
-    table_figures.write(config, workdir, rows, best, first)
+    table_figures.write(config, workdir, rows, best, first, losses)
     return table
 
 

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
+from ambient_jax.policy import evaluation
 from experiments.bin_sorting import figures, policies, summary, task
 from experiments.bin_sorting.rollout import Rollouts
 
@@ -23,6 +24,7 @@ def write(
     rows: Mapping[str, summary.Row],
     best: Mapping[str, str],
     rollouts: Mapping[str, Rollouts],
+    losses: Mapping[str, list[float]],
 ) -> None:
     """Writes the figures of the report for what is there.
 
@@ -32,11 +34,15 @@ def write(
       rows: by policy.
       best: the best policy of the sweep, by corrupt set; "" for none.
       rollouts: of the first seed, by policy.
+      losses: ``levels.measure``.
     """
     folder = workdir / "report"
     shown = [c for c in policies.CORRUPT if len(summary.sweep(config, rows, c)) > 1]
     if shown:
         sweep_figure(config, rows, shown).savefig(folder / "sigma_max.png", dpi=160)
+    if losses:
+        labels = {name: rows[name].label for name in losses}
+        levels_figure(losses, labels).savefig(folder / "levels.png", dpi=160)
     for name in ("correct", "cotrain_arbitrary", best["arbitrary"]):
         if name in rollouts:
             film = figures.filmstrip(rollouts[name], task.scene_of(config), episodes=(0, 1, 2))
@@ -72,6 +78,20 @@ def sweep_figure(
         axes.set_xticks(levels, [_tick(level) for level in levels], fontsize=7, rotation=60)
     panels[0].set_ylabel("[%]")
     panels[0].legend(fontsize=8, loc="lower left")
+    return figure
+
+
+def levels_figure(losses: Mapping[str, list[float]], labels: Mapping[str, str]) -> Figure:
+    """Loss on held-out correct demonstrations over that of correct only, at each noise level."""
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for name, loss in losses.items():
+        ratio = np.asarray(loss) / np.asarray(losses.get("correct", loss))
+        axes.plot(evaluation.LEVELS, ratio, "o-", ms=3, lw=1.2, label=labels[name])
+    axes.set(xscale="logit", yscale="log", xlabel=r"noise level $\sigma$")
+    axes.set_ylabel("loss on held-out correct\ndemonstrations, of that of correct only")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7)
     return figure
 
 
