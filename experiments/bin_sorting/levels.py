@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -23,18 +23,21 @@ from experiments.bin_sorting import policies
 from experiments.table import entries
 
 
-def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
-    """Loss of x0_hat [L] of the main policies' first seeds at ``evaluation.LEVELS``, by name.
+def measure(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, names: Iterable[str]
+) -> dict[str, Any]:
+    """Loss of x0_hat [L] at ``evaluation.LEVELS`` by name, of the main ones of trained policies.
 
-    What has been measured lies beside the policy; {} without held-out demonstrations.
+    Of the first seed. What has been measured lies beside the policy; {} without held-out demonstrations.
     """
     data = pathlib.Path(config.data.root) / "bins_correct_held_out"
     found: dict[str, Any] = {}
     if not data.exists():
         return found
-    for name, entry in policies.entries(config.task).items():
+    known = policies.entries(config.task)
+    for name in names:
         folder = workdir / entries.key(name, config.task.seeds[0])
-        if entry.group != "main" or not (folder / "rollouts.npz").exists():
+        if known[name].group != "main" or not folder.exists():
             continue
         file = folder / "levels.json"
         if not file.exists():

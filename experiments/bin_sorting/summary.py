@@ -159,7 +159,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     entries, scene = policies.entries(config.task), task.scene_of(config)
     rows = {n: summarise(entries[n].label, r, scene.colours) for n, r in found.items()}
     best = {corrupt: best_of(config, rows, corrupt) for corrupt in policies.CORRUPT}
-    losses = levels.measure(config, workdir)
+    losses = levels.measure(config, workdir, rows)
     pair = ("correct", "only_arbitrary")
     crossing = levels.crossing(losses, *pair) if losses.keys() >= set(pair) else None
     checked = claims(config, rows, crossing)
