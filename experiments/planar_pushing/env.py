@@ -27,13 +27,14 @@ KEYPOINTS = np.array([(-BAR_HALF[0], BAR), (BAR_HALF[0], BAR), (0.0, TAIL)])
 class PlanarPushingEnv(gymnasium.Env):
     """One T-shaped slider, one pusher.
 
-    Observation: ``{"state": [12]}``, float32, metres: the pusher's x and y, the slider's x, y, cosine
-    and sine of its yaw, and x and y of three points of the slider (the ends of its bar and of its
-    stem) relative to the pusher. With ``camera="top"`` or ``"front"`` also ``"image"``, uint8
-    [96, 96, 3]. The goal is the same in all episodes and not observed.
+    Observation: ``{"state": [12]}``, float32, metres: the pusher's x and y, the slider's x, y,
+    cosine and sine of its yaw, and x and y of three points of the slider (the ends of its bar and
+    of its stem) relative to the pusher. With ``camera="top"`` or ``"front"`` also ``"image"``,
+    uint8 [96, 96, 3]. The goal is the same in all episodes and not observed.
 
-    Action: [2] float32, the pusher's target x and y in metres, held for 0.1 s; outside of the action
-    space it is clipped. The pusher follows by the physics' lag and delay, with limited force.
+    Action: [2] float32, the pusher's target x and y in metres, held for 0.1 s; outside of the
+    action space it is clipped. The pusher follows with the physics' lag and delay and limited
+    force.
 
     An episode ends (terminated, reward 1) when the slider rests (slower than 3 cm/s and 0.3 rad/s)
     within ``scene.position`` and ``scene.angle`` of its goal, and is truncated after
@@ -88,9 +89,7 @@ class PlanarPushingEnv(gymnasium.Env):
             if name in options:
                 start[name] = np.asarray(options.pop(name), float)
                 if start[name].shape != (size,):
-                    raise ValueError(
-                        f"{name} has shape {start[name].shape}, expected ({size},)"
-                    )
+                    raise ValueError(f"{name} has shape {start[name].shape}, expected ({size},)")
         if options:
             raise ValueError(f"unknown reset options {sorted(options)}, expected slider, pusher")
         mujoco.mj_resetData(self.model, self.data)

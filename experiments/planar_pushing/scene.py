@@ -177,9 +177,7 @@ def xml(scene: Scene, physics: Physics) -> str:
         f'<geom type="box" pos="0 {y} 0" size="{a} {b} {half - gap}" {rest}/>'
         for y, (a, b) in ((BAR, BAR_HALF), (STEM, STEM_HALF))
     )
-    feet = "\n".join(
-        f'<geom class="foot" pos="{x} {y} {_FOOT - half}"/>' for x, y in FEET
-    )
+    feet = "\n".join(f'<geom class="foot" pos="{x} {y} {_FOOT - half}"/>' for x, y in FEET)
     x, y, yaw = scene.goal
     return f"""
 <mujoco model="planar_pushing">
