@@ -16,7 +16,7 @@ import numpy as np
 
 from ambient_jax import _checks
 from experiments.planar_pushing import pushes
-from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation, to_world
+from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation, to_world, wrap
 from experiments.planar_pushing.scene import DT, Physics, Scene
 
 STYLES = ("human", "planner")
@@ -121,20 +121,25 @@ class Expert:
             self._normal = normal
 
     def _choose(self) -> int:
-        """The push with the least cost: what is left after it and perhaps one more, the pushes
-        and the way to the first. One push is better than none, as the episode goes on."""
+        """The push with the least cost: what is left after it and perhaps one more, these pushes
+        and the ways to where they begin. (Were the second way free, a first push that does nothing
+        would do best, time and again.)"""
         found, scene = self._library, self._scene
         poses = found.after(self._slider)
         left = distance(poses, scene)
         here = (self._pusher - self._slider[:2]) @ rotation(self._slider[2])
-        turn = np.arctan2(*found.starts.T[::-1]) - math.atan2(here[1], here[0])
-        around = np.abs((turn + np.pi) % (2 * np.pi) - np.pi) * self.style.radius
-        cost = _WAY_COST * around
+        angles = np.arctan2(found.starts[:, 1], found.starts[:, 0])
+        cost = self._way_cost(angles - math.atan2(here[1], here[0]))
         best = np.argsort(left + cost)[:_BEAM]
-        second = distance(found.after(poses[best]), scene).min(1) + _PUSH_COST
+        second = distance(found.after(poses[best]), scene) + _PUSH_COST
+        second = (second + self._way_cost(angles - angles[best, None])).min(1)
         total = np.minimum(left[best], second) + cost[best]
         total = total + self._rng.gumbel(0, 1, len(best)) * self.style.choice
         return int(best[np.argmin(total)])
+
+    def _way_cost(self, turn: np.ndarray) -> np.ndarray:
+        """[...] of ways around the slider by these angles [rad]."""
+        return _WAY_COST * self.style.radius * np.abs(wrap(turn))
 
     def _way(self, start: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """Points [M, 2] from the pusher to ``start``, in the slider's frame: away from the face
@@ -150,7 +155,7 @@ class Expert:
             points.append(_leave(here, out, radius))
         entry = _leave(start, normal, radius)
         first = math.atan2(points[-1][1], points[-1][0])
-        turn = (math.atan2(entry[1], entry[0]) - first + math.pi) % (2 * math.pi) - math.pi
+        turn = wrap(math.atan2(entry[1], entry[0]) - first)
         angles = first + turn * np.linspace(0, 1, 2 + int(abs(turn) / 0.1))
         points += [radius * np.array([math.cos(a), math.sin(a)]) for a in angles]
         return np.array([*points, start])

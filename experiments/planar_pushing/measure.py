@@ -96,8 +96,8 @@ def main(_: list[str]) -> None:
                 rows.append(expert_row(label, style, own, other, given.episodes))
         print(report.markdown(COLUMNS, rows))
         print(
-            f"\n{given.episodes} episodes each, one process; rates per minute and second of its CPU "
-            f"time. Success: at rest within {task.asked(Scene())}. Wilson's intervals."
+            f"\n{given.episodes} episodes each, one process; rates per minute and second of its "
+            f"CPU time.\nSuccess: at rest within {task.asked(Scene())}. Wilson's intervals."
         )
 
 

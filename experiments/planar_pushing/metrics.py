@@ -1,8 +1,8 @@
 """What is reported of planar pushing (section 5.2 of the method).
 
 An episode is a success when the slider came to rest within ``Scene.position`` and ``Scene.angle``
-of its goal before ``Scene.max_steps`` (``PlanarPushingEnv``). The rate's interval is Wilson's; those
-of errors and times are percentile bootstraps over episodes.
+of its goal before ``Scene.max_steps`` (``PlanarPushingEnv``). The rate's interval is Wilson's;
+those of errors and times are percentile bootstraps over episodes.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def simulator(policy: Policy, execute: int, scene: Scene, physics: Physics = TAR
 
 
 def constant(policy: Policy) -> dict[str, np.ndarray]:
-    """What a policy is told beside the state: a conditioned one that it is in the target's world."""
+    """What a policy is told beside the state: a conditioned one that this is the target."""
     return {"domain": data.DOMAIN["target"]} if "domain" in policy.dims else {}
 
 
