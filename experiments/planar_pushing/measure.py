@@ -37,6 +37,9 @@ def expert_row(
 
     Its successful demonstrations are replayed open loop in both physics; "expert in the other" is
     closed loop with its belief as it is.
+
+    Raises:
+      ValueError: no demonstration succeeds.
     """
     here, there = PlanarPushingEnv(scene, own), PlanarPushingEnv(scene, other)
     pushes.library(own)  # made once, not a part of any demonstration
@@ -48,6 +51,8 @@ def expert_row(
     ]
     seconds = time.process_time() - begin
     good = [(seed, demo) for seed, demo in zip(seeds, found, strict=True) if demo.success]
+    if not good:
+        raise ValueError(f"no demonstration of {label} succeeds, expected most: see scene.Scene")
     again = [expert.replay(here, seed, demo.actions).success for seed, demo in good]
     blind = [expert.replay(there, seed, demo.actions).success for seed, demo in good]
     moved = [expert.demonstrate(there, style, seed, own).success for seed in seeds]

@@ -55,7 +55,7 @@ class Scene:
     spread: tuple[float, float] = (0.1, 0.1)
     yaw: float = math.radians(60)
     least: float = 0.05
-    max_steps: int = 300
+    max_steps: int = 200
     home: tuple[float, float] = (0.0, -0.26)
     home_jitter: float = 0.02
     reach: float = 0.32
