@@ -100,6 +100,13 @@ class Physics:
             raise ValueError(
                 f"damping is {self.damping} and delay {self.delay}, expected none below 0"
             )
+        low = FEET[2][1]
+        room = FEET[1][0] * (self.com_y - low) / (BAR - low)
+        if not (low < self.com_y < BAR and abs(self.com_x) < room):
+            raise ValueError(
+                f"the centre of mass is ({self.com_x}, {self.com_y}), expected it between the feet "
+                f"{FEET}: the slider would tip over"
+            )
 
 
 # Between physics, these go by ratios and the others by differences.
@@ -108,15 +115,15 @@ KNOBS = tuple(field.name for field in dataclasses.fields(Physics))
 
 # The stand-in for the real world: a slick, heavy slider that is not balanced, and a slow pusher.
 TARGET = Physics(
-    pusher_friction=0.2,
-    table_friction=0.4,
-    mass=0.6,
-    com_x=0.012,
-    com_y=-0.006,
-    softness=0.04,
+    pusher_friction=0.15,
+    table_friction=0.45,
+    mass=0.7,
+    com_x=0.018,
+    com_y=-0.009,
+    softness=0.06,
     damping=2.0,
-    lag=0.1,
-    delay=0.05,
+    lag=0.12,
+    delay=0.1,
 )
 # A simulator as one would set it up: all guesses are off, and what is hard to measure left out.
 SOURCE = Physics(

@@ -154,6 +154,10 @@ def test_between_dials_the_gap():
         dataclasses.replace(TARGET, mass=0)
     with pytest.raises(ValueError, match="delay -1, expected none below 0"):
         dataclasses.replace(TARGET, delay=-1)
+    with pytest.raises(
+        ValueError, match=r"centre of mass is \(0.06, -0.009\), expected it between"
+    ):
+        dataclasses.replace(TARGET, com_x=0.06)
 
 
 def test_an_episode_ends_at_rest_within_both_tolerances():
