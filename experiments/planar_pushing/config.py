@@ -26,7 +26,7 @@ def get_config(variant: str = "ambient") -> ml_collections.ConfigDict:
 def _base(config):
     config.data.root = "runs/data/push"
     config.data.sources.target = train_config.source("push_target", "clean", split="train[:50]")
-    config.data.sources.source = train_config.source("push_source", "corrupt", sigma_min=0.3)
+    config.data.sources.source = train_config.source("push_source", "corrupt", sigma_min=0.8)
     config.data.observation = ("state",)
     config.data.padding = "hold"  # actions are positions: at the end the pusher stays
     config.law.name = "ambient"
