@@ -14,6 +14,7 @@ _MODULES = {
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",
     "open_x_inputs": "experiments.open_x.inputs",
+    "planar_pushing": "experiments.planar_pushing.task",
 }
 
 

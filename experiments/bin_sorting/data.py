@@ -6,22 +6,18 @@ Build them with ``python -m experiments.bin_sorting.data --root=DIR`` (under a m
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
-import json
-import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
 from absl import app, flags, logging
 
-from ambient_jax.data.write import rlds_features, write_dataset
+from ambient_jax.data.write import rlds_features
+from experiments import demos
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import IMAGE, BinSortingEnv, state_size
 from experiments.bin_sorting.scene import Scene
@@ -70,58 +66,23 @@ def demonstrations(
     Raises:
       RuntimeError: more than half of the attempts fail.
     """
-    if workers is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        workers = min(len(affinity(0)) if affinity else os.cpu_count() or 1, count // 20)
     job = functools.partial(attempt, scene, rule, camera, seed)
-    found, tried = 0, 0
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(
-            tqdm.tqdm(total=count, desc=f"{rule} demos", unit="demo", disable=not progress)
-        )
-        run: Any = map
-        if workers > 1:
-            spawn = multiprocessing.get_context("spawn")
-            pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
-            run = functools.partial(stack.enter_context(pool).map, chunksize=5)
-        while found < count:
-            batch = range(first + tried, first + tried + count - found)
-            for index, demonstration in zip(batch, run(job, batch), strict=True):
-                if demonstration is not None:
-                    yield index, demonstration
-                    found += 1
-                    bar.update()
-            tried += len(batch)
-            if tried > 2 * found + 10:
-                raise RuntimeError(
-                    f"{tried - found} of {tried} demonstrations failed: the scene is too hard for "
-                    "the expert, see experiments.bin_sorting.scene.Scene"
-                )
-    if tried > found:
-        logging.info("%s: %d attempts failed and were replaced", rule, tried - found)
+    yield from demos.successes(
+        job, count, label=rule, first=first, workers=workers, progress=progress
+    )
 
 
 def episode(index: int, demonstration: expert.Demonstration, rule: str) -> dict[str, Any]:
     """One RLDS episode. Its last step, after which all blocks rest in bins, is terminal with
     reward 1; observation "task" says whether the rule is the correct one, see ``TASK``."""
-    steps = len(demonstration.actions)
-    last = np.arange(steps) == steps - 1
     observation = {
         "state": demonstration.states,
-        "task": np.tile(TASK[rule == "correct"], (steps, 1)),
+        "task": np.tile(TASK[rule == "correct"], (len(demonstration.actions), 1)),
     }
     if demonstration.images is not None:
         observation["image"] = demonstration.images
     return {
-        "steps": {
-            "observation": observation,
-            "action": demonstration.actions,
-            "is_first": np.arange(steps) == 0,
-            "is_last": last,
-            "is_terminal": last,
-            "reward": last.astype(np.float32),
-            "discount": 1.0 - last.astype(np.float32),
-        },
+        "steps": demos.steps(observation, demonstration.actions),
         "episode_metadata": {
             "rule": rule,
             "index": np.int64(index),
@@ -194,11 +155,6 @@ def _build_one(
     scene = dataclasses.asdict(options["scene"])
     key = {"rule": rule, "demonstrations": count, "first": first, "recipe": RECIPE}
     key |= {"camera": options["camera"], "seed": options["seed"], "scene": scene}
-    directory = root / name / VERSION
-    if _built_from(directory) == json.loads(json.dumps(key)):
-        return directory
-    if directory.exists():
-        logging.info("%s was built from other arguments: it is built anew", directory)
     blocks = options["scene"].red + options["scene"].blue
     observation = {
         "state": np.zeros(state_size(options["scene"]), np.float32),
@@ -212,22 +168,8 @@ def _build_one(
         episode_metadata={"rule": str, "index": np.int64, "bins": np.zeros(blocks, np.int64)},
     )
     found = demonstrations(rule, count, first=first, **options, **run)
-    return write_dataset(
-        root,
-        name=name,
-        version=VERSION,
-        features=features,
-        episodes=(episode(index, demonstration, rule) for index, demonstration in found),
-        description=json.dumps(key),
-        overwrite=True,
-    )
-
-
-def _built_from(directory: Path) -> Mapping[str, Any] | None:
-    try:
-        return json.loads(json.loads((directory / "dataset_info.json").read_text())["description"])
-    except (FileNotFoundError, KeyError, json.JSONDecodeError):
-        return None
+    episodes = (episode(index, demonstration, rule) for index, demonstration in found)
+    return demos.write(root, name, VERSION, key, features, episodes)
 
 
 def _main(_: list[str]) -> None:

@@ -6,14 +6,13 @@ alone. Task: bin sorting experiment of the talks, section 5.3 of the method.
 
 from __future__ import annotations
 
-import logging
-import os
 from typing import Any
 
 import gymnasium
 import mujoco
 import numpy as np
 
+from experiments import opengl
 from experiments.bin_sorting import scene as scenes
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT, Scene
 
@@ -171,7 +170,7 @@ class BinSortingEnv(gymnasium.Env):
           RuntimeError: there is no OpenGL to render with.
         """
         if size not in self._renderers:
-            self._renderers[size] = _renderer(self.model, size)
+            self._renderers[size] = opengl.renderer(self.model, size)
         self._renderers[size].update_scene(self.data, camera)
         return self._renderers[size].render()
 
@@ -230,21 +229,6 @@ def start_poses(scene: Scene, rng: np.random.Generator) -> np.ndarray:
         f"{count} blocks at least {scene.gap} m apart do not fit within {scene.spread}: "
         "fewer blocks, a smaller gap or a wider spread"
     )
-
-
-def _renderer(model, size):
-    if not hasattr(mujoco, "Renderer"):
-        raise RuntimeError(
-            "no OpenGL library to render with (MUJOCO_GL is "
-            f"{os.environ.get('MUJOCO_GL')}): install EGL or OSMesa, or do without camera"
-        )
-    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells what it found not to need
-    try:
-        return mujoco.Renderer(model, size, size)
-    except Exception as error:
-        raise RuntimeError(
-            f"MuJoCo cannot render here (MUJOCO_GL is {os.environ.get('MUJOCO_GL')}): {error}"
-        ) from error
 
 
 ENV_ID = "ambient_jax/BinSorting-v0"

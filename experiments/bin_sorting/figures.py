@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import mujoco
 import numpy as np
-from absl import logging
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
+from experiments import filmstrip as filmstrips
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.bin_sorting.scene import BINS, COLOURS, DT, Scene
@@ -26,36 +25,23 @@ def filmstrip(
     frames: int = 8,
     camera: str = "front",
 ) -> Figure:
-    """``frames`` moments, evenly spaced from start to end, of each of these episodes.
-
-    Rendered where there is OpenGL (EGL or OSMesa); elsewhere drawn from above, and said so in the
-    log.
-    """
-    episodes = [episode for episode in episodes if episode < len(rollouts.lengths)]
-    figure = Figure(figsize=(1.6 * frames, 1.7 * len(episodes)), layout="constrained")
-    axes = figure.subplots(len(episodes), frames, squeeze=False)
+    """Moments of these episodes, see ``filmstrip.draw``; labelled with where the blocks lay."""
+    rows = [episode for episode in episodes if episode < len(rollouts.lengths)]
+    labels = []
+    for row in rows:
+        names = [BINS[p][0] if p >= 0 else "-" for p in rollouts.placements[row]]
+        labels.append(f"{rollouts.seeds[row]}: {' '.join(names)}")
     env = BinSortingEnv(scene)
-    rendered = True
-    try:
-        env.image(camera)
-    except RuntimeError as error:
-        logging.warning("filmstrip drawn from above: %s", error)
-        rendered = False
-    for row, episode in zip(axes, episodes, strict=True):
-        moments = np.linspace(0, rollouts.lengths[episode], frames).round().astype(int)
-        for axis, moment in zip(row, moments, strict=True):
-            qpos = rollouts.qpos[episode, moment]
-            if rendered:
-                env.data.qpos[:] = qpos
-                mujoco.mj_forward(env.model, env.data)
-                axis.imshow(env.image(camera, 240))
-            else:
-                draw_from_above(axis, qpos, scene)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.set_title(f"{moment * DT:.1f} s", fontsize=6, pad=2)
-        names = [BINS[p][0] if p >= 0 else "-" for p in rollouts.placements[episode]]
-        row[0].set_ylabel(f"{rollouts.seeds[episode]}: {' '.join(names)}", fontsize=6)
+    figure = filmstrips.draw(
+        env,
+        rollouts.qpos[rows],
+        rollouts.lengths[rows],
+        labels,
+        from_above=lambda axes, qpos: draw_from_above(axes, qpos, scene),
+        seconds=DT,
+        frames=frames,
+        camera=camera,
+    )
     env.close()
     return figure
 

@@ -6,9 +6,8 @@ Build them with ``python -m experiments.maze.data --root=DIR`` (30 s on 2 cores)
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from ambient_jax.data.rlds import open_dataset
-from ambient_jax.data.write import rlds_features, write_dataset
+from ambient_jax.data.write import rlds_features
+from experiments import demos
 from experiments.maze import planners
 from experiments.maze.env import DT, PADDING, WORLD
 
@@ -126,36 +126,20 @@ def _build_one(
         "dt": DT,
         "world": dataclasses.asdict(WORLD),
     }
-    directory = root / name / VERSION
-    if _built_from(directory) == json.loads(json.dumps(key)):
-        return directory
-    if directory.exists():
-        logging.info("%s was built from other arguments: it is built anew", directory)
-    plans = planners.generate(planner, count, seed=seed, workers=workers, progress=progress)
-    if plans.failures:
-        logging.info("%s: %d attempts failed and were replaced", name, plans.failures)
     vector = np.zeros(2, np.float32)
     features = rlds_features(
         {"state": vector, "goal": vector},
         vector,
         episode_metadata={"planner": str, "seed": np.int64, "index": np.int64, "goal": vector},
     )
-    return write_dataset(
-        root,
-        name=name,
-        version=VERSION,
-        features=features,
-        episodes=episodes(plans, planner, seed),
-        description=json.dumps(key),
-        overwrite=True,
-    )
 
+    def found():
+        plans = planners.generate(planner, count, seed=seed, workers=workers, progress=progress)
+        if plans.failures:
+            logging.info("%s: %d attempts failed and were replaced", name, plans.failures)
+        yield from episodes(plans, planner, seed)
 
-def _built_from(directory: Path) -> Mapping[str, Any] | None:
-    try:
-        return json.loads(json.loads((directory / "dataset_info.json").read_text())["description"])
-    except (FileNotFoundError, KeyError, json.JSONDecodeError):
-        return None
+    return demos.write(root, name, VERSION, key, features, found())
 
 
 def load_positions(directory: str | os.PathLike[str]) -> list[np.ndarray]:

@@ -1,0 +1,119 @@
+"""Demonstrations of scripted experts: given in parallel, kept on disk with what made them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import tqdm
+from absl import logging
+
+from ambient_jax.data.write import write_dataset
+
+T = TypeVar("T")
+
+
+def successes(
+    attempt: Callable[[int], T | None],
+    count: int,
+    *,
+    label: str,
+    first: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Iterator[tuple[int, T]]:
+    """The first ``count`` results of ``attempt(index)`` that are not None, from index ``first`` on,
+    each with its index.
+
+    They do not depend on ``workers``. With more than one, processes are spawned: ``attempt`` must
+    pickle, and the main module be importable (``if __name__ == "__main__":``).
+
+    Raises:
+      RuntimeError: more than half of the attempts fail.
+    """
+    if workers is None:
+        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+        workers = min(len(affinity(0)) if affinity else os.cpu_count() or 1, count // 20)
+    found, tried = 0, 0
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm.tqdm(total=count, desc=f"{label} demos", unit="demo", disable=not progress)
+        )
+        run: Any = map
+        if workers > 1:
+            spawn = multiprocessing.get_context("spawn")
+            pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
+            run = functools.partial(stack.enter_context(pool).map, chunksize=5)
+        while found < count:
+            batch = range(first + tried, first + tried + count - found)
+            for index, demonstration in zip(batch, run(attempt, batch), strict=True):
+                if demonstration is not None:
+                    yield index, demonstration
+                    found += 1
+                    bar.update()
+            tried += len(batch)
+            if tried > 2 * found + 10:
+                raise RuntimeError(
+                    f"{tried - found} of {tried} demonstrations failed: the scene is too hard for "
+                    "the expert, see the experiment's scene.Scene"
+                )
+    if tried > found:
+        logging.info("%s: %d attempts failed and were replaced", label, tried - found)
+
+
+def steps(observation: Mapping[str, np.ndarray], actions: np.ndarray) -> dict[str, Any]:
+    """RLDS steps of T actions [T, a]; the last one is terminal with reward 1."""
+    last = np.arange(len(actions)) == len(actions) - 1
+    return {
+        "observation": dict(observation),
+        "action": actions,
+        "is_first": np.arange(len(actions)) == 0,
+        "is_last": last,
+        "is_terminal": last,
+        "reward": last.astype(np.float32),
+        "discount": 1.0 - last.astype(np.float32),
+    }
+
+
+def write(
+    root: Path,
+    name: str,
+    version: str,
+    key: Mapping[str, Any],
+    features: Any,
+    episodes: Iterable[dict[str, Any]],
+) -> Path:
+    """Writes a data set, unless the one that is there was built from the same ``key``.
+
+    It appears under its name only when complete. ``episodes`` are not asked for if it is there.
+    """
+    directory = root / name / version
+    if built_from(directory) == json.loads(json.dumps(key)):
+        return directory
+    if directory.exists():
+        logging.info("%s was built from other arguments: it is built anew", directory)
+    return write_dataset(
+        root,
+        name=name,
+        version=version,
+        features=features,
+        episodes=episodes,
+        description=json.dumps(key),
+        overwrite=True,
+    )
+
+
+def built_from(directory: Path) -> Mapping[str, Any] | None:
+    """The key of a data set; None if there is none, or one of another kind."""
+    try:
+        return json.loads(json.loads((directory / "dataset_info.json").read_text())["description"])
+    except (FileNotFoundError, KeyError, json.JSONDecodeError):
+        return None

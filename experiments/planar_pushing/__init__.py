@@ -1,0 +1,5 @@
+"""Planar pushing: demonstrations from a simulator whose physics are not quite right."""
+
+from experiments import opengl
+
+opengl.choose()

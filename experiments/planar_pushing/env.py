@@ -1,0 +1,234 @@
+"""Planar pushing as a Gymnasium environment over MuJoCo: a T is pushed to a goal pose.
+
+The pusher follows absolute position targets at 10 Hz. Task: sim-and-real planar pushing experiment
+of the talks, section 5.2 of the method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from experiments import opengl
+from experiments.planar_pushing import scene as scenes
+from experiments.planar_pushing.scene import BAR, BAR_HALF, HEIGHT, TAIL, TARGET, Physics, Scene
+
+REST = 0.03, 0.3  # m/s and rad/s, below which the slider is at rest
+IMAGE = 96  # pixels
+STATE = 12
+TURN = 0.07  # m, what a radian counts for in ``distance``: about how far it moves the T's ends
+# Points of the T, in its frame: the ends of its bar and of its stem.
+KEYPOINTS = np.array([(-BAR_HALF[0], BAR), (BAR_HALF[0], BAR), (0.0, TAIL)])
+
+
+class PlanarPushingEnv(gymnasium.Env):
+    """One T-shaped slider, one pusher.
+
+    Observation: ``{"state": [12]}``, float32, metres: the pusher's x and y, the slider's x, y,
+    cosine and sine of its yaw, and x and y of three points of the slider (the ends of its bar and
+    of its stem) relative to the pusher. With ``camera="top"`` or ``"front"`` also ``"image"``,
+    uint8 [96, 96, 3]. The goal is the same in all episodes and not observed.
+
+    Action: [2] float32, the pusher's target x and y in metres, held for 0.1 s; outside of the
+    action space it is clipped. The pusher follows with the physics' lag and delay and limited
+    force.
+
+    An episode ends (terminated, reward 1) when the slider rests (slower than 3 cm/s and 0.3 rad/s)
+    within ``scene.position`` and ``scene.angle`` of its goal, and is truncated after
+    ``scene.max_steps``. info has the ``error`` [2]: distance [m] and angle [rad] to the goal.
+
+    The same seed gives the same start, whatever the physics, and with the same actions and physics
+    the same episode, bit for bit on one machine. Different environments may be stepped in different
+    threads: the physics run without Python's lock.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(
+        self,
+        scene: Scene = Scene(),  # noqa: B008
+        physics: Physics = TARGET,
+        *,
+        camera: str = "",
+        render_mode: str | None = None,
+    ):
+        if camera not in ("", "front", "top"):
+            raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
+        self.scene, self.physics = scene, physics
+        self.camera, self.render_mode = camera, render_mode
+        self.model = scenes.model(scene, physics)
+        self.data = mujoco.MjData(self.model)
+        self.action_space = gymnasium.spaces.Box(-scene.reach, scene.reach, (2,), np.float32)
+        spaces = {"state": gymnasium.spaces.Box(-np.inf, np.inf, (STATE,), np.float32)}
+        if camera:
+            spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        # A command arrives after so many whole control steps, and so many physics steps more.
+        late = round(physics.delay / scene.timestep)
+        self._late, self._part = divmod(late, scene.substeps)
+        self._commands: list[np.ndarray] = []
+        self._renderers: dict[int, Any] = {}
+        self._steps: int | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """A new start. ``options={"slider": [3], "pusher": [2]}``, either or both, set the
+        slider's x, y [m] and yaw [rad], and the pusher's x and y."""
+        super().reset(seed=seed)
+        options = dict(options or {})
+        start = {"slider": start_pose(self.scene, self.np_random)}
+        jitter = self.np_random.uniform(-1, 1, 2) * self.scene.home_jitter
+        start["pusher"] = np.asarray(self.scene.home) + jitter
+        for name, size in (("slider", 3), ("pusher", 2)):
+            if name in options:
+                start[name] = np.asarray(options.pop(name), float)
+                if start[name].shape != (size,):
+                    raise ValueError(f"{name} has shape {start[name].shape}, expected ({size},)")
+        if options:
+            raise ValueError(f"unknown reset options {sorted(options)}, expected slider, pusher")
+        mujoco.mj_resetData(self.model, self.data)
+        place(self.data, start["slider"], start["pusher"])
+        mujoco.mj_forward(self.model, self.data)
+        self._commands = [start["pusher"]] * (self._late + 2)
+        self._steps = 0
+        return self._observation(), {"error": self.error()}
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+        """Moves towards ``action`` [2] for 0.1 s; raises ValueError if it is non-finite."""
+        action = np.asarray(action, float)
+        if action.shape != (2,) or not np.isfinite(action).all():
+            raise ValueError(
+                f"action is {action.tolist()}, expected 2 finite numbers (x, y in metres): look at "
+                "the policy's output"
+            )
+        if self._steps is None:
+            raise gymnasium.error.ResetNeeded("step before the first reset: call reset first")
+        action = np.clip(action, -self.scene.reach, self.scene.reach)
+        self._commands = [*self._commands[1:], action]
+        if self._part:
+            self.data.ctrl[:] = self._commands[0]
+            mujoco.mj_step(self.model, self.data, self._part)
+        self.data.ctrl[:] = self._commands[1]
+        mujoco.mj_step(self.model, self.data, self.scene.substeps - self._part)
+        self._steps += 1
+        error = self.error()
+        speed, turning = np.linalg.norm(self.data.qvel[2:4]), abs(self.data.qvel[7])
+        near = error[0] < self.scene.position and error[1] < self.scene.angle
+        terminated = bool(near and speed < REST[0] and turning < REST[1])
+        truncated = self._steps >= self.scene.max_steps and not terminated
+        return self._observation(), float(terminated), terminated, truncated, {"error": error}
+
+    def pusher(self) -> np.ndarray:
+        """[2] the pusher's x and y."""
+        return self.data.qpos[:2].copy()
+
+    def slider(self) -> np.ndarray:
+        """[3] the slider's x, y and yaw in (-pi, pi]."""
+        return pose(self.data.qpos)
+
+    def error(self) -> np.ndarray:
+        """[2] distance [m] and angle [rad], both >= 0, from the slider to its goal."""
+        return error(self.slider(), self.scene)
+
+    def render(self) -> np.ndarray | None:
+        """An image [96, 96, 3] of the camera (default: top) in render mode rgb_array."""
+        if self.render_mode is None:
+            return None
+        return self.image(self.camera or "top")
+
+    def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
+        """An image [size, size, 3] uint8 of the scene as it is.
+
+        Raises:
+          RuntimeError: there is no OpenGL to render with.
+        """
+        if size not in self._renderers:
+            self._renderers[size] = opengl.renderer(self.model, size)
+        self._renderers[size].update_scene(self.data, camera)
+        return self._renderers[size].render()
+
+    def close(self) -> None:
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _observation(self):
+        pusher, slider = self.pusher(), self.slider()
+        c, s = np.cos(slider[2]), np.sin(slider[2])
+        points = to_world(slider, KEYPOINTS) - pusher
+        state = np.concatenate([pusher, slider[:2], (c, s), points.ravel()], dtype=np.float32)
+        found = {"state": state}
+        if self.camera:
+            found["image"] = self.image(self.camera)
+        return found
+
+
+def place(data: mujoco.MjData, slider: np.ndarray, pusher: np.ndarray) -> None:
+    """Puts slider [3] and pusher [2] at rest there; the pusher's command is to stay."""
+    data.qpos[:2], data.qpos[2:4], data.qpos[4] = pusher, slider[:2], HEIGHT / 2
+    data.qpos[5:] = np.cos(slider[2] / 2), 0, 0, np.sin(slider[2] / 2)
+    data.qvel[:] = 0
+    data.act[:] = data.ctrl[:] = pusher
+
+
+def pose(qpos: np.ndarray) -> np.ndarray:
+    """[..., 3] the slider's x, y and yaw of joint positions [..., 9], whose tilt is tiny."""
+    yaw = 2 * np.arctan2(qpos[..., 8], qpos[..., 5])
+    return np.stack([qpos[..., 2], qpos[..., 3], wrap(yaw)], -1)
+
+
+def wrap(angle: np.ndarray) -> np.ndarray:
+    """The same angle in [-pi, pi)."""
+    return (angle + np.pi) % (2 * np.pi) - np.pi
+
+
+def to_world(slider: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """[K, 2] of points [K, 2] of the slider's frame, where it is at [3]."""
+    return slider[:2] + points @ rotation(slider[2]).T
+
+
+def rotation(angle: float) -> np.ndarray:
+    """[2, 2] by an angle [rad], counter-clockwise."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([(c, -s), (s, c)])
+
+
+def error(slider: np.ndarray, scene: Scene) -> np.ndarray:
+    """[..., 2] distance [m] and angle [rad] of poses [..., 3] from the goal."""
+    off = slider - np.asarray(scene.goal)
+    return np.stack([np.hypot(off[..., 0], off[..., 1]), np.abs(wrap(off[..., 2]))], -1)
+
+
+def distance(slider: np.ndarray, scene: Scene) -> np.ndarray:
+    """[...] one number [m] for position and angle of poses [..., 3]: 0 at the goal."""
+    found = error(slider, scene)
+    return np.hypot(found[..., 0], TURN * found[..., 1])
+
+
+def start_pose(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """[3] the slider's x, y and yaw, uniform where it is not too near to the goal.
+
+    Raises:
+      ValueError: all starts are too near.
+    """
+    for _ in range(1000):
+        found = rng.uniform(-1, 1, 3) * (*scene.spread, scene.yaw) + (0, 0, scene.goal[2])
+        if distance(found, scene) >= scene.least:
+            return found
+    raise ValueError(
+        f"no start within {scene.spread} m and {scene.yaw} rad is {scene.least} m from the goal: "
+        "a wider spread or a smaller least"
+    )
+
+
+ENV_ID = "ambient_jax/PlanarPushing-v0"
+if ENV_ID not in gymnasium.registry:
+    gymnasium.register(ENV_ID, entry_point=PlanarPushingEnv)

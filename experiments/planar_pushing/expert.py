@@ -1,0 +1,254 @@
+"""An expert that plans pushes in the physics it believes in, and looks again after each of them.
+
+It searches two pushes ahead through the library of what each push does (``pushes``), carries out
+the first, and plans anew from where the slider has come to lie. A ``Style`` says how: ``planner``
+moves along lines and arcs at constant speed and does exactly what was planned; ``human`` draws for
+each demonstration how fast, how far around, how precise and how hesitant it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Generator
+
+import numpy as np
+
+from ambient_jax import _checks
+from experiments.planar_pushing import pushes
+from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation, to_world, wrap
+from experiments.planar_pushing.scene import DT, Physics, Scene
+
+STYLES = ("human", "planner")
+_BEAM = 40  # first pushes that are looked at in earnest
+_PUSH_COST = 0.006  # m of ``distance`` that one more push must gain
+_WAY_COST = 0.02  # the same for a metre of way to where the push begins
+# Yields a position [2] for each step; the expert looks at the world in between.
+Motion = Generator[np.ndarray, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How one demonstration is given; lengths in metres.
+
+    Attributes:
+      speed: mean speed [m/s] on the way to a push.
+      push: the same of pushes.
+      radius: of the circle about the slider on which the pusher goes around it.
+      round: length over which corners of the way are rounded.
+      smooth: minimum-jerk in time rather than constant speed.
+      offset: standard deviation of where the slider is touched.
+      choice: how much worse a chosen push may be: the scale of Gumbel noise on its cost.
+      tremor: standard deviation of a slow disturbance of all commands.
+      pause: chance to pause before a push, for 1 to 4 steps.
+    """
+
+    speed: float = 0.25
+    push: float = pushes.SPEED
+    radius: float = 0.115
+    round: float = 0.0
+    smooth: bool = False
+    offset: float = 0.0
+    choice: float = 0.0
+    tremor: float = 0.0
+    pause: float = 0.0
+
+    @classmethod
+    def draw(cls, style: str, rng: np.random.Generator) -> Style:
+        """The style of a demonstration; raises ValueError for an unknown one."""
+        _checks.one_of("style", style, STYLES)
+        if style == "planner":
+            return cls()
+        return cls(
+            speed=rng.uniform(0.18, 0.28),
+            push=rng.uniform(0.07, 0.11),
+            radius=rng.uniform(0.115, 0.14),
+            round=rng.uniform(0.02, 0.05),
+            smooth=True,
+            offset=rng.uniform(0.001, 0.003),
+            choice=rng.uniform(0.0, 0.002),
+            tremor=rng.uniform(0.0, 0.001),
+            pause=rng.uniform(0.0, 0.3),
+        )
+
+
+class Expert:
+    """Commands for one episode: ``command = expert(pusher, slider)`` at each step.
+
+    Args:
+      scene: what it stands before.
+      believes: the physics it plans in.
+      style: of its motions.
+      rng: of all its choices.
+    """
+
+    def __init__(self, scene: Scene, believes: Physics, style: Style, rng: np.random.Generator):
+        self._scene, self.style, self._rng = scene, style, rng
+        self._library = pushes.library(believes)
+        self._tremor = np.zeros(2)
+        self._normal: np.ndarray | None = None  # of the face last pushed, in the slider's frame
+        self._motion: Motion | None = None
+
+    def __call__(self, pusher: np.ndarray, slider: np.ndarray) -> np.ndarray:
+        """The action [2] where the pusher is at [2] and the slider at [3]."""
+        self._pusher, self._slider = pusher, slider
+        if self._motion is None:
+            self._at, self._motion = pusher.copy(), self._work()
+        command = next(self._motion)
+        # A slow random walk back to zero: the hand is never quite where it is meant to be.
+        self._tremor = 0.8 * self._tremor + 0.6 * self._rng.normal(0, 1, 2) * self.style.tremor
+        return (command + self._tremor).astype(np.float32)
+
+    def _work(self) -> Motion:
+        while True:
+            chosen, style, found = self._choose(), self.style, self._library
+            slider = self._slider.copy()
+            normal = found.normals[chosen]
+            slip = self._rng.normal(0, style.offset) * normal[::-1]
+            start = found.starts[chosen] + slip
+            way = to_world(slider, self._way(start, normal))
+            yield from self._follow(way, style.speed)
+            for _ in range(8):  # until it has come there
+                if np.linalg.norm(self._pusher - self._at) < 0.004:
+                    break
+                yield self._at
+            if self._rng.random() < style.pause:
+                yield from self._hold(self._rng.integers(1, 5))
+            direction = rotation(slider[2]) @ found.directions[chosen]
+            end = self._at + found.lengths[chosen] * direction
+            yield from self._follow(np.stack([self._at, end]), style.push)
+            yield from self._hold(pushes.SETTLE)
+            self._normal = normal
+
+    def _choose(self) -> int:
+        """The push with the least cost: what is left after it and perhaps one more, these pushes
+        and the ways to where they begin. (Were the second way free, a first push that does nothing
+        would do best, time and again.)"""
+        found, scene = self._library, self._scene
+        poses = found.after(self._slider)
+        left = distance(poses, scene)
+        here = (self._pusher - self._slider[:2]) @ rotation(self._slider[2])
+        angles = np.arctan2(found.starts[:, 1], found.starts[:, 0])
+        cost = self._way_cost(angles - math.atan2(here[1], here[0]))
+        best = np.argsort(left + cost)[:_BEAM]
+        second = distance(found.after(poses[best]), scene) + _PUSH_COST
+        second = (second + self._way_cost(angles - angles[best, None])).min(1)
+        total = np.minimum(left[best], second) + cost[best]
+        total = total + self._rng.gumbel(0, 1, len(best)) * self.style.choice
+        return int(best[np.argmin(total)])
+
+    def _way_cost(self, turn: np.ndarray) -> np.ndarray:
+        """[...] of ways around the slider by these angles [rad]."""
+        return _WAY_COST * self.style.radius * np.abs(wrap(turn))
+
+    def _way(self, start: np.ndarray, normal: np.ndarray) -> np.ndarray:
+        """Points [M, 2] from the pusher to ``start``, in the slider's frame: away from the face
+        last pushed, around the slider on a circle, and in along the normal."""
+        radius = self.style.radius
+        here = (self._at - self._slider[:2]) @ rotation(self._slider[2])
+        if np.linalg.norm(here - start) < 0.03 and normal @ (here - start) > -0.012:
+            if abs(normal[::-1] @ (here - start)) < 0.005:
+                return np.stack([here, start])
+        points = [here]
+        if np.linalg.norm(here) < radius:
+            out = here / np.linalg.norm(here) if self._normal is None else self._normal
+            points.append(_leave(here, out, radius))
+        entry = _leave(start, normal, radius)
+        first = math.atan2(points[-1][1], points[-1][0])
+        turn = wrap(math.atan2(entry[1], entry[0]) - first)
+        angles = first + turn * np.linspace(0, 1, 2 + int(abs(turn) / 0.1))
+        points += [radius * np.array([math.cos(a), math.sin(a)]) for a in angles]
+        return np.array([*points, start])
+
+    def _follow(self, way: np.ndarray, speed: float) -> Motion:
+        """Along points [M, 2] of the world, in time as the style has it."""
+        style = self.style
+        steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        length = along[-1]
+        if style.smooth:
+            speed *= self._rng.uniform(0.85, 1.15)
+        at = pushes.travel(length, speed)
+        if style.smooth:
+            # Ramps of a third of the time on both sides: a hand speeds up and slows down.
+            s = at / max(length, 1e-9)
+            at = length * (0.5 * s + 0.5 * s * s * (3 - 2 * s))
+        # Corners: the mean of the way over a window that shrinks towards its ends.
+        window = np.minimum(style.round / 2, np.minimum(at, length - at))
+        nodes = at[:, None] + window[:, None] * np.linspace(-1, 1, 5)
+        x, y = (np.interp(nodes, along, way[:, i]).mean(1) for i in (0, 1))
+        for self._at in np.stack([x, y], 1):
+            yield self._at
+
+    def _hold(self, steps: int) -> Motion:
+        for _ in range(steps):
+            yield self._at
+
+
+def _leave(point: np.ndarray, direction: np.ndarray, radius: float) -> np.ndarray:
+    """Where a ray from a point within the circle leaves it; the point itself if it is outside."""
+    b = point @ direction
+    inside = b * b - point @ point + radius**2
+    return point + max(0.0, -b + math.sqrt(max(inside, 0.0))) * direction
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration:
+    """One episode of T steps.
+
+    Attributes:
+      states: [T, 12] before each action.
+      actions: [T, 2].
+      success: the slider came to rest at its goal in time.
+      error: [2] distance [m] and angle [rad] to the goal at the end.
+      images: [T, h, w, 3] or None.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    success: bool
+    error: np.ndarray
+    images: np.ndarray | None = None
+
+
+def demonstrate(
+    env: PlanarPushingEnv, style: str, seed: int, believes: Physics | None = None
+) -> Demonstration:
+    """The expert's episode of a seed, a function of (scene, physics, style, seed, believes).
+
+    It believes in the physics of ``env`` unless told otherwise. It may fail: look at ``success``.
+    """
+    observation, info = env.reset(seed=seed)
+    rng = np.random.default_rng((seed, 1))  # not the generator of the scene
+    chosen = Style.draw(style, rng)
+    expert = Expert(env.scene, believes or env.physics, chosen, rng)
+    states, actions, images, done = [], [], [], False
+    while not done:
+        action = expert(env.pusher(), env.slider())
+        states.append(observation["state"])
+        actions.append(action)
+        if "image" in observation:
+            images.append(observation["image"])
+        observation, _, terminated, truncated, info = env.step(action)
+        done = terminated or truncated
+    return Demonstration(
+        np.array(states),
+        np.array(actions),
+        terminated,
+        info["error"],
+        np.array(images) if images else None,
+    )
+
+
+def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstration:
+    """The episode of a seed in which these actions [T, 2] are carried out blindly; once they are
+    over, the last one is held for two seconds."""
+    observation, info = env.reset(seed=seed)
+    states, done, terminated = [], [], False
+    for action in (*actions, *[actions[-1]] * round(2 / DT)):
+        states.append(observation["state"])
+        done.append(action)
+        observation, _, terminated, truncated, info = env.step(action)
+        if terminated or truncated:
+            break
+    return Demonstration(np.array(states), np.array(done), terminated, info["error"])

@@ -1,0 +1,112 @@
+"""Measures environment and experts: how fast they are, how often they succeed, how real the gap is.
+
+python -m experiments.planar_pushing.measure --episodes=300
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import tqdm
+from absl import app, flags
+
+from experiments import console, report
+from experiments.estimates import Estimate, wilson
+from experiments.planar_pushing import data, expert, pushes, task
+from experiments.planar_pushing.env import PlanarPushingEnv
+from experiments.planar_pushing.scene import DT, TARGET, Physics, Scene, between
+
+COLUMNS = (
+    *("expert", "success in its physics", "95%", "replayed open loop in them", "and in the other"),
+    *("95%", "expert in the other", "95%", "seconds, mean (range)", "demos/min", "steps/s"),
+)
+
+
+def expert_row(
+    label: str,
+    style: str,
+    own: Physics,
+    other: Physics,
+    episodes: int,
+    *,
+    scene: Scene = Scene(),  # noqa: B008
+) -> list[str]:
+    """A row of the table: the expert of a style that believes in ``own`` physics, from the starts
+    of seeds 0 and on, one process.
+
+    Its successful demonstrations are replayed open loop in both physics; "expert in the other" is
+    closed loop with its belief as it is.
+
+    Raises:
+      ValueError: no demonstration succeeds.
+    """
+    here, there = PlanarPushingEnv(scene, own), PlanarPushingEnv(scene, other)
+    pushes.library(own)  # made once, not a part of any demonstration
+    seeds = range(episodes)
+    begin = time.process_time()
+    found = [
+        expert.demonstrate(here, style, seed)
+        for seed in tqdm.tqdm(seeds, desc=label, unit="episode", leave=False)
+    ]
+    seconds = time.process_time() - begin
+    good = [(seed, demo) for seed, demo in zip(seeds, found, strict=True) if demo.success]
+    if not good:
+        raise ValueError(f"no demonstration of {label} succeeds, expected most: see scene.Scene")
+    again = [expert.replay(here, seed, demo.actions).success for seed, demo in good]
+    blind = [expert.replay(there, seed, demo.actions).success for seed, demo in good]
+    moved = [expert.demonstrate(there, style, seed, own).success for seed in seeds]
+    times = DT * np.array([len(demo.actions) for demo in found])
+    return [
+        label,
+        *_percent(wilson(len(good), episodes)),
+        f"{100 * np.mean(again):.1f}%",
+        *_percent(wilson(sum(blind), len(blind))),
+        *_percent(wilson(sum(moved), episodes)),
+        f"{times.mean():.1f} ({times.min():.1f} to {times.max():.1f})",
+        f"{60 * len(good) / seconds:.0f}",
+        f"{steps_per_second(here):.0f}",
+    ]
+
+
+def steps_per_second(env: PlanarPushingEnv, steps: int = 2000) -> float:
+    """Control steps a second of CPU time, under targets drawn about the slider."""
+    rng = np.random.default_rng(0)
+    targets = rng.uniform(-0.1, 0.1, (steps, 2))
+    env.reset(seed=0)
+    begin = time.process_time()
+    for target in targets:
+        env.step(target)
+    return steps / (time.process_time() - begin)
+
+
+def _percent(estimate: Estimate):
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return [f"{100 * estimate.value:.1f}%", f"{low:.1f} to {high:.1f}"]
+
+
+def main(_: list[str]) -> None:
+    console.setup()
+    with console.one_line_errors():
+        given = flags.FLAGS
+        if given.episodes < 1:
+            raise ValueError(f"--episodes={given.episodes}, expected at least 1")
+        rows = []
+        levels = [float(level) for level in given.gaps]
+        for level in levels:
+            source = between(level)
+            for world, own, other in (("target", TARGET, source), ("source", source, TARGET)):
+                style = data.STYLE[world]
+                label = f"{world}, {style}, gap {level:g}"
+                rows.append(expert_row(label, style, own, other, given.episodes))
+        print(report.markdown(COLUMNS, rows))
+        print(
+            f"\n{given.episodes} episodes each, one process; rates per minute and second of its "
+            f"CPU time.\nSuccess: at rest within {task.asked(Scene())}. Wilson's intervals."
+        )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("episodes", 300, "Episodes of each expert.")
+    flags.DEFINE_list("gaps", ["1"], "Levels of the gap, see scene.between.")
+    app.run(main)

@@ -1,0 +1,100 @@
+"""What each push does to the slider in given physics, found by doing it once.
+
+The table is the same everywhere, so a push moves the slider by the same amount in its own frame
+wherever it stands: a library of (contact, tilt, length) -> motion answers all questions of a
+planner, and search over pushes needs no simulator any more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import numpy as np
+
+from experiments.planar_pushing import env as env_lib
+from experiments.planar_pushing.scene import (
+    BAR,
+    BAR_HALF,
+    RADIUS,
+    STEM_HALF,
+    TAIL,
+    TOP,
+    UNIT,
+    WAIST,
+    Physics,
+    Scene,
+)
+
+GAP = 0.006  # m, between pusher and slider before a push
+SPEED = 0.1  # m/s of pushes
+SETTLE = 4  # control steps that a pusher waits at the end of a push
+LENGTHS = (0.004, 0.008, 0.012, 0.018, 0.025, 0.035, 0.05, 0.065, 0.085, 0.11, 0.14)
+TILTS = (-math.radians(15), 0.0, math.radians(15))
+
+
+def contacts() -> tuple[np.ndarray, np.ndarray]:
+    """Points [C, 2] on the T's outline where it is pushed, and their outward normals [C, 2], in the
+    slider's frame. None is so near to the inner corners that the pusher would touch both sides."""
+    u, found = UNIT, []
+    for x in (-1.7, -0.85, 0.0, 0.85, 1.7):
+        found.append(((x * u, TOP), (0, 1)))
+    for side in (-1, 1):
+        found.append(((side * BAR_HALF[0], BAR), (side, 0)))
+        found += [((side * x * u, WAIST), (0, -1)) for x in (1.25, 1.75)]
+        found += [((side * STEM_HALF[0], y * u), (side, 0)) for y in (-0.65, -1.5, -2.3)]
+    found += [((x * u, TAIL), (0, -1)) for x in (-0.25, 0.25)]
+    points, normals = zip(*found, strict=True)
+    return np.array(points), np.array(normals, float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """P pushes, in the slider's frame before the push.
+
+    Attributes:
+      starts: [P, 2] where the pusher's centre begins.
+      normals: [P, 2] outward, of the face that is touched.
+      directions: [P, 2] of the push.
+      lengths: [P] that the pusher's target moves, the gap to the slider included.
+      motions: [P, 3] x, y and yaw of the slider after it.
+    """
+
+    starts: np.ndarray
+    normals: np.ndarray
+    directions: np.ndarray
+    lengths: np.ndarray
+    motions: np.ndarray
+
+    def after(self, slider: np.ndarray) -> np.ndarray:
+        """[..., P, 3] poses after each push of sliders at [..., 3]."""
+        c, s = np.cos(slider[..., 2, None]), np.sin(slider[..., 2, None])
+        x, y, yaw = self.motions.T
+        moved = (c * x - s * y, s * x + c * y, np.broadcast_to(yaw, np.shape(c * yaw)))
+        return slider[..., None, :] + np.stack(moved, -1)
+
+
+@functools.lru_cache(maxsize=4)
+def library(physics: Physics) -> Library:
+    """All pushes in these physics, simulated one by one (half a second)."""
+    env = env_lib.PlanarPushingEnv(Scene(reach=10.0), physics)
+    rows = []
+    options = itertools.product(zip(*contacts(), strict=True), TILTS, LENGTHS)
+    for (point, normal), tilt, length in options:
+        start = point + (RADIUS + GAP) * normal
+        direction = -env_lib.rotation(tilt) @ normal
+        env.reset(seed=0, options={"slider": np.zeros(3), "pusher": start})
+        for at in travel(length + GAP, SPEED):
+            env.step(start + at * direction)
+        for _ in range(SETTLE):
+            env.step(start + (length + GAP) * direction)
+        rows.append((start, normal, direction, length + GAP, env.slider()))
+    return Library(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def travel(length: float, speed: float) -> np.ndarray:
+    """[T] distances along a way of this length at constant speed, one per control step."""
+    steps = max(1, math.ceil(length / (speed * env_lib.scenes.DT) - 1e-9))
+    return length * np.arange(1, steps + 1) / steps

@@ -1,0 +1,238 @@
+"""The scene of planar pushing as a MuJoCo model, and the physics that it follows.
+
+Metres, kilograms, newtons, seconds; seen from above, x to the right and y up; the table is z = 0.
+
+The slider is a T of two boxes that stands on three small feet, one near each of its ends, and is
+free in space. With three feet the weight on each is determined by where the centre of mass lies, so
+``Physics.com`` changes the pressure on the table and with it how the slider turns. Friction is that
+of contacts throughout, with elliptic cones: friction losses of planar joints would be cheaper, but
+push harder along the diagonals than along the axes, and know of no pressure. The pusher is on two
+slides with a compliant position servo, so it lags behind more where the slider resists more. It
+is drawn as a cylinder and touches as a sphere of the same radius at half the slider's height: on
+upright faces that is the same contact, and the cheapest one to find.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+import mujoco
+
+DT = 0.1  # seconds per control step
+UNIT = 0.03  # the T's bar is 4 x 1 units, its stem 1 x 3
+HEIGHT = 0.03  # of the slider
+RADIUS = 0.012  # of the pusher
+# Centres of bar and stem along y, and half sizes, of a T whose centroid is the body's origin.
+BAR, STEM = 6 / 7 * UNIT, -8 / 7 * UNIT
+BAR_HALF, STEM_HALF = (2 * UNIT, 0.5 * UNIT), (0.5 * UNIT, 1.5 * UNIT)
+TOP, WAIST, TAIL = BAR + 0.5 * UNIT, BAR - 0.5 * UNIT, STEM - 1.5 * UNIT
+FEET = ((-1.7 * UNIT, BAR), (1.7 * UNIT, BAR), (0.0, TAIL + 0.3 * UNIT))
+_FOOT = 0.004  # radius of a foot
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What is asked; no part of the physics.
+
+    Attributes:
+      position, angle: the slider is at its goal within this distance [m] and angle [rad].
+      goal: x, y and yaw of the slider.
+      spread: start positions have |x| and |y| below these.
+      yaw: start yaws are below this [rad] on either side of the goal's.
+      least: starts are at least this far from the goal, yaw counted as ``distance`` does.
+      max_steps: control steps until an episode is out of time.
+      home: where the pusher starts, up to ``home_jitter`` along each axis.
+      reach: the pusher's targets have |x| and |y| below this.
+      timestep: of the physics.
+    """
+
+    position: float = 0.015
+    angle: float = math.radians(8)
+    goal: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    spread: tuple[float, float] = (0.1, 0.1)
+    yaw: float = math.radians(60)
+    least: float = 0.05
+    max_steps: int = 200
+    home: tuple[float, float] = (0.0, -0.26)
+    home_jitter: float = 0.02
+    reach: float = 0.32
+    timestep: float = 0.01
+
+    @property
+    def substeps(self) -> int:
+        """Physics steps per control step."""
+        return round(DT / self.timestep)
+
+
+@dataclasses.dataclass(frozen=True)
+class Physics:
+    """The knobs of the gap between two worlds.
+
+    Attributes:
+      pusher_friction: between pusher and slider.
+      table_friction: between slider and table.
+      mass: of the slider [kg].
+      com_x, com_y: its centre of mass against the T's centroid [m].
+      softness: time constant [s] of the contact between pusher and slider; larger is softer.
+      damping: viscous resistance to the slider's motion [N s / m].
+      lag: time constant [s] of the pusher's target.
+      delay: [s] after which a command arrives.
+    """
+
+    pusher_friction: float
+    table_friction: float
+    mass: float
+    com_x: float
+    com_y: float
+    softness: float
+    damping: float
+    lag: float
+    delay: float
+
+    def __post_init__(self):
+        for name in _SCALES:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
+        if self.damping < 0 or self.delay < 0:
+            raise ValueError(
+                f"damping is {self.damping} and delay {self.delay}, expected none below 0"
+            )
+        low = FEET[2][1]
+        room = FEET[1][0] * (self.com_y - low) / (BAR - low)
+        if not (low < self.com_y < BAR and abs(self.com_x) < room):
+            raise ValueError(
+                f"the centre of mass is ({self.com_x}, {self.com_y}), expected it between the feet "
+                f"{FEET}: the slider would tip over"
+            )
+
+
+# Between physics, these go by ratios and the others by differences.
+_SCALES = ("pusher_friction", "table_friction", "mass", "softness", "lag")
+KNOBS = tuple(field.name for field in dataclasses.fields(Physics))
+
+# The stand-in for the real world: a slick, heavy slider that is not balanced, and a slow pusher.
+TARGET = Physics(
+    pusher_friction=0.15,
+    table_friction=0.45,
+    mass=0.7,
+    com_x=0.018,
+    com_y=-0.009,
+    softness=0.06,
+    damping=2.0,
+    lag=0.12,
+    delay=0.1,
+)
+# A simulator as one would set it up: all guesses are off, and what is hard to measure left out.
+SOURCE = Physics(
+    pusher_friction=0.7,
+    table_friction=0.25,
+    mass=0.35,
+    com_x=0.0,
+    com_y=0.0,
+    softness=0.02,
+    damping=0.0,
+    lag=0.03,
+    delay=0.0,
+)
+
+
+def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
+    """The physics of a simulator whose gap is ``level``: 0 is ``TARGET``, 1 ``SOURCE``, and more is
+    further off along the same line.
+
+    Friction, mass, softness and lag go by ratios, so they stay positive; damping and delay stop
+    at 0, and the softness at the stiffest contact that a physics step of 10 ms resolves.
+
+    Args:
+      level: of the gap.
+      knobs: those that are turned; the others stay as in ``TARGET``.
+
+    Raises:
+      ValueError: an unknown knob.
+    """
+    unknown = set(knobs) - set(KNOBS)
+    if unknown:
+        raise ValueError(f"unknown knobs {sorted(unknown)}, expected some of {KNOBS}")
+    turned = {}
+    for name in knobs:
+        a, b = getattr(TARGET, name), getattr(SOURCE, name)
+        turned[name] = a * (b / a) ** level if name in _SCALES else a + level * (b - a)
+    for name, least in (("damping", 0.0), ("delay", 0.0), ("softness", 0.02)):
+        if name in turned:
+            turned[name] = max(least, turned[name])
+    return dataclasses.replace(TARGET, **turned)
+
+
+@functools.cache
+def model(scene: Scene, physics: Physics) -> mujoco.MjModel:
+    """The compiled model. It is not written to, so all environments of a kind share it."""
+    found = mujoco.MjModel.from_xml_string(xml(scene, physics))
+    # One number for both: as if the resistance were spread over a disc of about the T's size.
+    found.dof_damping[2:5] = physics.damping
+    found.dof_damping[5:8] = physics.damping * _gyration2()
+    return found
+
+
+def xml(scene: Scene, physics: Physics) -> str:
+    """The scene in MuJoCo's XML."""
+    half, reach, r2 = HEIGHT / 2, scene.reach, _gyration2()
+    flat = physics.mass * (r2 / 2 + HEIGHT**2 / 12)
+    boxes = lambda rest, gap=0.0: "\n".join(  # noqa: E731
+        f'<geom type="box" pos="0 {y} 0" size="{a} {b} {half - gap}" {rest}/>'
+        for y, (a, b) in ((BAR, BAR_HALF), (STEM, STEM_HALF))
+    )
+    feet = "\n".join(f'<geom class="foot" pos="{x} {y} {_FOOT - half}"/>' for x, y in FEET)
+    x, y, yaw = scene.goal
+    return f"""
+<mujoco model="planar_pushing">
+  <compiler angle="radian" autolimits="true"/>
+  <option timestep="{scene.timestep}" integrator="implicitfast" cone="elliptic" impratio="5"
+          iterations="20"/>
+  <size memory="1M"/>
+  <default>
+    <geom contype="0" conaffinity="0"/>
+    <default class="foot">
+      <geom type="sphere" size="{_FOOT}" contype="2" conaffinity="2" condim="3" priority="1"
+            friction="{physics.table_friction} 0.005 0.0001" solref="0.02 1"/>
+    </default>
+    <position kp="200" kv="20" forcerange="-12 12" timeconst="{physics.lag}"
+              ctrlrange="{-reach} {reach}"/>
+  </default>
+  <visual><headlight ambient="0.5 0.5 0.5" diffuse="0.5 0.5 0.5" specular="0 0 0"/>
+    <global offwidth="640" offheight="480"/></visual>
+  <worldbody>
+    <camera name="top" pos="0 0 0.8" xyaxes="1 0 0 0 1 0" fovy="45"/>
+    <camera name="front" pos="0 -0.6 0.6" xyaxes="1 0 0 0 1 1" fovy="45"/>
+    <geom name="table" type="plane" size="0.5 0.5 0.02" rgba="0.85 0.83 0.8 1" contype="2"
+          conaffinity="2" condim="3"/>
+    <body name="goal" pos="{x} {y} 0.0005" euler="0 0 {yaw}">
+      {boxes('rgba="0.45 0.75 0.45 1"', half - 0.0005)}
+    </body>
+    <body name="pusher" pos="0 0 {half}">
+      <joint name="x" type="slide" axis="1 0 0"/><joint name="y" type="slide" axis="0 1 0"/>
+      <geom name="pusher" type="sphere" size="{RADIUS}" mass="0.3" contype="1" conaffinity="1"
+            condim="3" priority="2" friction="{physics.pusher_friction} 0.005 0.0001"
+            solref="{physics.softness} 1" rgba="0 0 0 0"/>
+      <geom type="cylinder" size="{RADIUS} {half}" mass="0" rgba="0.85 0.3 0.2 1"/>
+    </body>
+    <body name="slider" pos="0 0 {half}"><freejoint name="slider"/>
+      <inertial pos="{physics.com_x} {physics.com_y} 0" mass="{physics.mass}"
+                diaginertia="{flat} {flat} {physics.mass * r2}"/>
+      {boxes('contype="1" conaffinity="1" rgba="0.3 0.4 0.7 1"')}
+      {feet}
+    </body>
+  </worldbody>
+  <actuator><position name="x" joint="x"/><position name="y" joint="y"/></actuator>
+</mujoco>
+"""
+
+
+def _gyration2():
+    """Squared radius of gyration of the uniform T about its centroid."""
+    parts = [
+        (a * b, (a**2 + b**2) / 3 + y**2) for y, (a, b) in ((BAR, BAR_HALF), (STEM, STEM_HALF))
+    ]
+    return sum(area * r2 for area, r2 in parts) / sum(area for area, _ in parts)
