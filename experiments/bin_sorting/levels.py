@@ -26,7 +26,7 @@ from experiments.table import entries
 def measure(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, names: Iterable[str]
 ) -> dict[str, Any]:
-    """Loss of x0_hat [L] at ``evaluation.LEVELS`` by name, of the main ones of trained policies.
+    """Loss of x0_hat [L] at ``evaluation.LEVELS`` of those of the names that are main policies.
 
     Of the first seed. What has been measured lies beside the policy; {} without held-out demonstrations.
     """
