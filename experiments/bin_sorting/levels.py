@@ -28,7 +28,8 @@ def measure(
 ) -> dict[str, Any]:
     """Loss of x0_hat [L] at ``evaluation.LEVELS`` of those of the names that are main policies.
 
-    Of the first seed. What has been measured lies beside the policy; {} without held-out demonstrations.
+    Of the first seed. What has been measured lies beside the policy; {} without held-out
+    demonstrations.
     """
     data = pathlib.Path(config.data.root) / "bins_correct_held_out"
     found: dict[str, Any] = {}
