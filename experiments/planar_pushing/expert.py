@@ -1,6 +1,6 @@
 """An expert that plans pushes in the physics it believes in, and looks again after each of them.
 
-It searches two pushes ahead through the library of what each push does (``pushes``), carries out
+It searches two pushes ahead through the catalogue of what each push does (``pushes``), carries out
 the first, and plans anew from where the slider has come to lie. A ``Style`` says how: ``planner``
 moves along lines and arcs at constant speed and does exactly what was planned; ``human`` draws for
 each demonstration how fast, how far around, how precise and how hesitant it is.
@@ -84,7 +84,7 @@ class Expert:
 
     def __init__(self, scene: Scene, believes: Physics, style: Style, rng: np.random.Generator):
         self._scene, self.style, self._rng = scene, style, rng
-        self._library = pushes.library(believes)
+        self._catalogue = pushes.catalogue(believes)
         self._tremor = np.zeros(2)
         self._normal: np.ndarray | None = None  # of the face last pushed, in the slider's frame
         self._motion: Motion | None = None
@@ -101,7 +101,7 @@ class Expert:
 
     def _work(self) -> Motion:
         while True:
-            chosen, style, found = self._choose(), self.style, self._library
+            chosen, style, found = self._choose(), self.style, self._catalogue
             slider = self._slider.copy()
             normal = found.normals[chosen]
             slip = self._rng.normal(0, style.offset) * normal[::-1]
@@ -124,7 +124,7 @@ class Expert:
         """The push with the least cost: what is left after it and perhaps one more, these pushes
         and the ways to where they begin. (Were the second way free, a first push that does nothing
         would do best, time and again.)"""
-        found, scene = self._library, self._scene
+        found, scene = self._catalogue, self._scene
         poses = found.after(self._slider)
         left = distance(poses, scene)
         here = (self._pusher - self._slider[:2]) @ rotation(self._slider[2])

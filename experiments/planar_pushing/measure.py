@@ -42,7 +42,7 @@ def expert_row(
       ValueError: no demonstration succeeds.
     """
     here, there = PlanarPushingEnv(scene, own), PlanarPushingEnv(scene, other)
-    pushes.library(own)  # made once, not a part of any demonstration
+    pushes.catalogue(own)  # made once, not a part of any demonstration
     seeds = range(episodes)
     begin = time.process_time()
     found = [

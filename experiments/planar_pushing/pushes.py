@@ -1,7 +1,7 @@
 """What each push does to the slider in given physics, found by doing it once.
 
 The table is the same everywhere, so a push moves the slider by the same amount in its own frame
-wherever it stands: a library of (contact, tilt, length) -> motion answers all questions of a
+wherever it stands: a catalogue of (contact, tilt, length) -> motion answers all questions of a
 planner, and search over pushes needs no simulator any more.
 """
 
@@ -51,7 +51,7 @@ def contacts() -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Library:
+class Catalogue:
     """P pushes, in the slider's frame before the push.
 
     Attributes:
@@ -77,7 +77,7 @@ class Library:
 
 
 @functools.lru_cache(maxsize=4)
-def library(physics: Physics) -> Library:
+def catalogue(physics: Physics) -> Catalogue:
     """All pushes in these physics, simulated one by one (half a second)."""
     env = env_lib.PlanarPushingEnv(Scene(reach=10.0), physics)
     rows = []
@@ -91,7 +91,7 @@ def library(physics: Physics) -> Library:
         for _ in range(SETTLE):
             env.step(start + (length + GAP) * direction)
         rows.append((start, normal, direction, length + GAP, env.slider()))
-    return Library(*(np.array(column) for column in zip(*rows, strict=True)))
+    return Catalogue(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 def travel(length: float, speed: float) -> np.ndarray:

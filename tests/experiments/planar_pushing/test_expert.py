@@ -32,29 +32,29 @@ def test_blindly_in_the_other_physics_most_episodes_fail(world):
     assert sum(found.success for found in replays) < 12
 
 
-def test_the_library_foresees_a_push_wherever_the_slider_stands():
-    library = pushes.library(TARGET)
+def test_the_catalogue_foresees_a_push_wherever_the_slider_stands():
+    catalogue = pushes.catalogue(TARGET)
     env = PlanarPushingEnv(Scene(goal=(9.0, 9.0, 0.0)), TARGET)
     slider = np.array([0.05, -0.03, 0.8])
     turn = rotation(slider[2])
     for row in (10, 207, 437):
-        start = to_world(slider, library.starts[row])
+        start = to_world(slider, catalogue.starts[row])
         env.reset(seed=0, options={"slider": slider, "pusher": start})
-        way = library.lengths[row] * turn @ library.directions[row]
-        for share in pushes.travel(1.0, pushes.SPEED / library.lengths[row]):
+        way = catalogue.lengths[row] * turn @ catalogue.directions[row]
+        for share in pushes.travel(1.0, pushes.SPEED / catalogue.lengths[row]):
             env.step(start + share * way)
         for _ in range(pushes.SETTLE):
             env.step(start + way)
-        moved = library.after(slider)[row]
-        assert np.linalg.norm(library.motions[row][:2]) > 0.001
+        moved = catalogue.after(slider)[row]
+        assert np.linalg.norm(catalogue.motions[row][:2]) > 0.001
         np.testing.assert_allclose(env.slider(), moved, atol=5e-4)
 
 
 def test_contacts_lie_on_the_outline_and_the_pusher_has_room():
-    library = pushes.library(TARGET)
-    assert len(library.lengths) == 19 * len(pushes.TILTS) * len(pushes.LENGTHS)
+    catalogue = pushes.catalogue(TARGET)
+    assert len(catalogue.lengths) == 19 * len(pushes.TILTS) * len(pushes.LENGTHS)
     env = PlanarPushingEnv(physics=TARGET)
-    for start, normal in zip(library.starts, library.normals, strict=True):
+    for start, normal in zip(catalogue.starts, catalogue.normals, strict=True):
         at = start - pushes.GAP * normal  # the pusher's edge on the outline
         for inward, touches in ((0.001, True), (-0.001, False)):
             slider = {"slider": np.zeros(3), "pusher": at - inward * normal}
@@ -62,9 +62,9 @@ def test_contacts_lie_on_the_outline_and_the_pusher_has_room():
             pairs = env.data.contact.geom[: env.data.ncon]
             assert (pairs == env.model.geom("pusher").id).any() == touches
     # It moves the slider away, and never by more than it moves itself (soft contacts: 2 mm).
-    ahead = (library.motions[:, :2] * library.directions).sum(1)
-    assert (np.linalg.norm(library.motions[:, :2], axis=1) < library.lengths + 0.002).all()
-    assert (ahead[library.lengths > 0.05] > 0).all()
+    ahead = (catalogue.motions[:, :2] * catalogue.directions).sum(1)
+    assert (np.linalg.norm(catalogue.motions[:, :2], axis=1) < catalogue.lengths + 0.002).all()
+    assert (ahead[catalogue.lengths > 0.05] > 0).all()
 
 
 def test_styles():
