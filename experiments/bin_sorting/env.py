@@ -77,7 +77,7 @@ class BinSortingEnv(gymnasium.Env):
         self._red = (np.array(scene.colours) == RED)[:, None].astype(float)
         self._fingers = [self.model.geom(name).id for name in scenes.JOINTS[3:]]
         self._first_block = self.model.geom("block_0").id
-        self._renderers: dict[int, Any] = {}
+        self._cameras = opengl.Cameras(self.model)
         self._steps: int | None = None
 
     def reset(
@@ -169,15 +169,10 @@ class BinSortingEnv(gymnasium.Env):
         Raises:
           RuntimeError: there is no OpenGL to render with.
         """
-        if size not in self._renderers:
-            self._renderers[size] = opengl.renderer(self.model, size)
-        self._renderers[size].update_scene(self.data, camera)
-        return self._renderers[size].render()
+        return self._cameras.image(self.data, camera, size)
 
     def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        self._cameras.close()
 
     def _observation(self):
         gripper, blocks = self.gripper(), self.positions()

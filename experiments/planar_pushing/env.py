@@ -72,7 +72,7 @@ class PlanarPushingEnv(gymnasium.Env):
         late = round(physics.delay / scene.timestep)
         self._late, self._part = divmod(late, scene.substeps)
         self._commands: list[np.ndarray] = []
-        self._renderers: dict[int, Any] = {}
+        self._cameras = opengl.Cameras(self.model)
         self._steps: int | None = None
 
     def reset(
@@ -150,15 +150,10 @@ class PlanarPushingEnv(gymnasium.Env):
         Raises:
           RuntimeError: there is no OpenGL to render with.
         """
-        if size not in self._renderers:
-            self._renderers[size] = opengl.renderer(self.model, size)
-        self._renderers[size].update_scene(self.data, camera)
-        return self._renderers[size].render()
+        return self._cameras.image(self.data, camera, size)
 
     def close(self) -> None:
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        self._cameras.close()
 
     def _observation(self):
         pusher, slider = self.pusher(), self.slider()
