@@ -104,7 +104,9 @@ def _debug(config):
     config.train.batch_size = 32
     config.policy.steps = 4
     config.task.update(dict(target=4, source=6, held_out=0, episodes=4, few=2))
-    config.task.scene = ml_collections.ConfigDict({"max_steps": 60})
+    config.task.scene = ml_collections.ConfigDict(
+        {"position": 0.04, "angle": 0.5, "yaw": 0.3, "max_steps": 80}  # easy, for short episodes
+    )
     config.task.update(dict(seeds=(0, 1), sigma_min=(0.6,), alpha=(0.5,), sigma_max=(0.2,)))
     config.task.update(dict(buckets=(20,), more_buckets=(40,), bucket=20))
     config.task.update(dict(sources=(3, 6), targets=(2, 4)))

@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 
 from ambient_jax.policy.policy import Policy
+from experiments import report
 from experiments.planar_pushing import policies, task
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import saved
@@ -59,7 +60,7 @@ def _about(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -
         "steps": config.train.steps,
         "solver": [policy.solver, policy.steps, policy.clip, policy.execute],
         "starts": [base.task.episodes, base.task.eval_seed],
-        "scene": base.task.scene.to_dict(),
+        "scene": report.plain(base.task.scene.to_dict()),
     }
 
 
