@@ -19,7 +19,12 @@ from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
 TABLE, OBSERVED = "table", "observed"
-WAYS = ("random", "random_episode", "ordered")  # of filling buckets
+# Ways of filling buckets, and what is in one of so many chunks.
+WAYS = {
+    "random": "{} random chunks",
+    "random_episode": "{} chunks of random episodes",
+    "ordered": "{} chunks in order of sigma_min",
+}
 # What is known of an annotation that has not been made: nothing is admitted.
 _NONE = {
     "bounds": "",
@@ -55,6 +60,12 @@ def of(task: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
 def buckets(task: ml_collections.ConfigDict) -> list[str]:
     """The granularities of the table's buckets, as ``annotate`` names them."""
     return [f"{way}:{size}" for size in (*task.buckets, *task.more_buckets) for way in WAYS]
+
+
+def words(granularity: str) -> str:
+    """What shares a bound: of "random_100" or "random:100", "100 random chunks"."""
+    way, _, size = granularity.replace(":", "_").rpartition("_")
+    return WAYS[way].format(size) if way else granularity.replace("dataset", "data set")
 
 
 def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:

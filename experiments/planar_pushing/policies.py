@@ -26,11 +26,6 @@ METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
 _HARD = {"law.name": "ambient"}
-_WAY = {
-    "random": "random bucket",
-    "random_episode": "bucket of random episodes",
-    "ordered": "bucket in order of sigma_min",
-}
 
 
 def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
@@ -43,10 +38,10 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
     for size in (*task.buckets, *task.more_buckets):
         group = "chosen" if size in task.buckets else "buckets"
         for way in chosen.WAYS:
-            label = f"ambient, by classifier per {_WAY[way]} of {size}"
-            changes = _file(task, chosen.TABLE, f"{way}_{size}")
-            found[f"{way}_{size}"] = Entry(label, group, changes)
-    found |= _by_classifier(task, chosen.OBSERVED, "observed_", ", seeing the observation")
+            name = f"{way}_{size}"
+            label = f"ambient by classifier, {chosen.words(name)}"
+            found[name] = Entry(label, group, _file(task, chosen.TABLE, name))
+    found |= _by_classifier(task, chosen.OBSERVED, "observed_", "observing ")
     found |= {
         "soft": Entry("soft ambient, linear alpha", "soft", {"law.name": "soft"}),
         "soft_ben_david": Entry(
@@ -83,9 +78,9 @@ def method_label(task: ml_collections.ConfigDict, method: str) -> str:
     _checks.one_of("config.task.methods", method, METHODS)
     return {
         "hard": f"ambient, sigma_min {task.best:g}",
-        "dataset": "ambient, by classifier per data set",
-        "datapoint": "ambient, by classifier per datapoint",
-        "random": f"ambient, by classifier per random bucket of {task.bucket}",
+        "dataset": "ambient by classifier, data set",
+        "datapoint": "ambient by classifier, datapoint",
+        "random": f"ambient by classifier, {task.bucket} random chunks",
         "soft": "soft ambient, linear alpha",
         "ben_david": "soft ambient, Ben-David's alpha",
         "alpha": f"co-training, alpha {task.best_alpha:g}",
@@ -113,9 +108,9 @@ def _by_classifier(task, annotation, prefix, more):
     together.)"""
     group = "observed" if prefix else "chosen"
     level = chosen.of(task, annotation)["sigma_min"]
-    label = f"ambient, by classifier{more}, per data set (sigma_min {level:.3f})"
+    label = f"ambient by {more}classifier, data set (sigma_min {level:.3f})"
     whole = _HARD | {f"{_SOURCE}.sigma_min": level}
-    label_each = f"ambient, by classifier{more}, per datapoint"
+    label_each = f"ambient by {more}classifier, datapoint"
     return {
         f"{prefix}dataset": Entry(label, group, whole),
         f"{prefix}datapoint": Entry(label_each, group, _file(task, annotation, "datapoint")),

@@ -163,7 +163,7 @@ def _units(annotations):
     """(annotation, granularity, what it found) of all, one after the other."""
     for name, told in annotations.items():
         for key, found in told["sigma_min"].items():
-            yield name, key.removeprefix("source, "), found
+            yield name, chosen.words(key.removeprefix("source, ")), found
 
 
 def _bounds_cells(name, units, found):
@@ -176,12 +176,12 @@ def _bounds_cells(name, units, found):
 def _bias_cells(name, told):
     value, index = modes.largest(told)
     if index < 0:
-        return [name, "", "", "", ""]
+        return [chosen.words(name), "", "", "", ""]
     share, data = told["shares"][index], told["data"]
     most = int(np.argmax(np.abs(share - data)))
     level, admitted = evaluation.LEVELS[index], told["admitted"][index]
     changed = f"{modes.MODES[most]}: {share[most]:.1%}, {data[most]:.1%}"
-    return [name, f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]
+    return [chosen.words(name), f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]
 
 
 def _shares(shares):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ambient_jax.annotate import thresholds
 from ambient_jax.policy import evaluation
-from experiments.planar_pushing import claims, figures, modes, policies, summary, task
+from experiments.planar_pushing import chosen, claims, figures, modes, policies, summary, task
 from experiments.planar_pushing.rollout import Rollouts
 
 _INK, _GREY = "#22262b", "#8a8f98"
@@ -143,7 +143,9 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
     for i, (name, told) in enumerate(bias.items()):
         some = told["admitted"] >= modes.LEAST
         style = dict(color=_COLOURS[i % len(_COLOURS)], marker=_MARKS[i % len(_MARKS)])
-        first.plot(levels[some], told["bias"][some], ms=3.5, lw=1.1, label=_words(name), **style)
+        first.plot(
+            levels[some], told["bias"][some], ms=3.5, lw=1.1, label=chosen.words(name), **style
+        )
     first.set_ylabel("bias (total variation)")
     first.set_ylim(bottom=0)
     first.legend(fontsize=6)
@@ -155,20 +157,16 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
             axes.stackplot(levels[some], shares, labels=modes.MODES, colors=_COLOURS)
         for edge in np.cumsum(told["data"])[:-1]:
             axes.axhline(edge, color=_INK, lw=0.7, ls=":")
-        axes.set(ylim=(0, 1), title=_words(name))
+        axes.set(ylim=(0, 1), title=chosen.words(name))
         axes.title.set_fontsize(8)
         axes.set_ylabel("share of admitted chunks", fontsize=7)
-    panels[0].legend(fontsize=6, loc="upper left")
+    panels[0].legend(fontsize=6, loc="upper left", ncols=2)
     for axes in panels[len(bias) :]:
         axes.set_axis_off()
     for axes in (first, *panels[: len(bias)]):
         _noise_axis(axes)
         axes.set_xlim(levels[0] * 0.9, levels[-1])
     return figure
-
-
-def _words(name):
-    return f"per {name.replace('_', ' ').replace('dataset', 'data set')}"
 
 
 def scaled(
