@@ -25,6 +25,8 @@ WAYS = {
     "random_episode": "{} chunks of random episodes",
     "ordered": "{} chunks in order of sigma_min",
 }
+# Methods of the group scaling that hang on an annotation.
+_ANNOTATED = {"dataset", "datapoint", "random", "ben_david"}
 # What is known of an annotation that has not been made: nothing is admitted.
 _NONE = {
     "bounds": "",
@@ -77,7 +79,7 @@ def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
         found[TABLE] = dict(changes={}, granularity=units, observed=False)
     if "observed" in task.groups:
         found[OBSERVED] = dict(changes={}, granularity=("dataset", "datapoint"), observed=True)
-    if "scaling" in task.groups:
+    if "scaling" in task.groups and set(task.methods) & _ANNOTATED:
         units = ("dataset", "datapoint", f"random:{task.bucket}")
         for target in task.targets:
             for source in task.sources:
