@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import pathlib
-import subprocess
-import sys
 
 import ml_collections
 import numpy as np
@@ -15,12 +12,11 @@ from ambient_jax import mixing
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
 from experiments.estimates import Estimate, wilson
-from experiments.planar_pushing import chosen, claims, metrics, policies, summary
+from experiments.planar_pushing import chosen, claims, metrics, policies, summary, table
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import entries
 
-ROOT = pathlib.Path(__file__).parents[3]
 FOUND = {
     "bounds": "folder",
     "sigma_min": 0.7,
@@ -186,45 +182,41 @@ def test_claims_hold_when_the_numbers_do(config):
 
 
 def test_from_demonstrations_to_the_report(tmp_path):
-    arguments = [
-        f"--config={ROOT}/experiments/planar_pushing/config.py:debug",
-        "--config.task.groups=('main', 'chosen')",
-        "--config.task.seeds=(0,)",
-        "--config.task.buckets=()",
-        "--config.task.workers=1",
-        "--config.task.together=8",
-        "--config.task.episodes=2",
-        "--config.train.steps=4",
-        "--config.train.warmup=1",
-        "--config.train.log_every=2",
-        "--config.train.checkpoint_every=4",
-        "--config.model.features=(8,)",
-        "--config.policy.steps=2",
-    ]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-
-    def run(*more):
-        command = [sys.executable, "-m", "experiments.planar_pushing", *arguments, *more]
-        options = dict(cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500)
-        return subprocess.run(command, **options, check=False)
-
-    done = run()
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "runs" / "planar_pushing" / "debug"
-    table = (folder / "report" / "table.md").read_text()
-    for told in ("target only", "alpha 0.5 (best)", "classifier, datapoint"):
-        assert told in table
+    config = push_config.get_config("debug")
+    config.data.root = str(tmp_path / "data")
+    config.model.features, config.policy.steps = (8,), 2
+    config.train.update(dict(steps=4, warmup=1, log_every=2, checkpoint_every=4))
+    # One program of seven policies, and one of a bounds file.
+    config.task.update(dict(groups=("main", "chosen"), seeds=(0,), workers=1, together=8))
+    config.task.update(dict(buckets=(), episodes=2, source=4))
+    config.task.annotate.update(dict(steps=4, evaluate_every=4))
+    folder = tmp_path / "run"
+    table.run(config, str(folder))
+    told = (folder / "report" / "table.md").read_text()
+    for part in (
+        "target only",
+        "alpha 0.5 (best)",
+        "classifier, data set",
+        "classifier, datapoint",
+    ):
+        assert part in told
     results = json.loads((folder / "report" / "results.json").read_text())
     assert results["policies"]["target"]["summary"]["success"]["count"] == 2
     assert len(results["annotations"]["table"]["curves"]["source"]) == 4
     assert set(results["modes"]["bias"]) == {"dataset", "datapoint"}
     for figure in ("success", "sigma_min", "curves", "modes", "film_best", "traces_target"):
         assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
-    assert len(list(folder.rglob("rollouts.npz"))) == 6 + 2
-    gone = folder / "datapoint" / "seed_0" / "rollouts.npz"
-    gone.unlink()
-    partial = run("--config.task.report_only=True")
-    assert partial.returncode == 0 and not gone.exists(), partial.stderr
-    short = (folder / "report" / "table.md").read_text()
-    assert "classifier, datapoint" not in short and "classifier, data set" in short
-    assert json.loads((folder / "report" / "results.json").read_text())["annotations"]
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert len([path for path in made if path.name == "rollouts.npz"]) == 6 + 2
+    again = push_config.get_config("debug")
+    again.update(config)
+    again.task.annotations = ml_collections.ConfigDict()
+    table.run(again, str(folder))  # nothing is left to do but the report
+    redone = [p for p, t in made.items() if p.parent.name != "report" and p.stat().st_mtime_ns != t]
+    assert not redone and (folder / "report" / "table.md").read_text() == told
+    (folder / "datapoint" / "seed_0" / "rollouts.npz").unlink()
+    again.task.report_only = True
+    table.run(again, str(folder))
+    partial = (folder / "report" / "table.md").read_text()
+    assert "classifier, datapoint" not in partial and "classifier, data set" in partial
+    assert not (folder / "datapoint" / "seed_0" / "rollouts.npz").exists()
