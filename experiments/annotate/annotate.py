@@ -102,7 +102,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             each.setdefault(name, {})[granularity] = np.asarray(made.sigma_min)
             rows.append([name, granularity, *_cells(found)])
             logging.info("%s, %s: sigma_min %.3f", name, granularity, found.mean())
-        path = bounds.write(folder / "bounds" / f"{granularity}.parquet", bounds.concatenate(parts))
+        path = folder / "bounds" / f"{granularity.replace(':', '_')}.parquet"
+        bounds.write(path, bounds.concatenate(parts))
         logging.info("%s: join it as config.data.bounds", path)
     results = {
         "sigma_min": low,
@@ -195,12 +196,15 @@ def options_of(config: ml_collections.ConfigDict, crop: int = 0) -> classifier.O
 def decide(
     job: Job, name: str, granularity: str, sigma_max: float
 ) -> tuple[np.ndarray, bounds.Bounds]:
-    """sigma_min of each unit [U] of a corrupt source, and the bounds of its steps."""
+    """sigma_min of each unit [U] of a corrupt source, and the bounds of its steps. A granularity
+    with a size, as in "random:1000", is of buckets of this size rather than ``task.bucket``."""
     task, own, c = job.config.task, job.steps(name), job.curves[name]
+    kind, _, size = granularity.partition(":")
     episode = job.data.episode[own]
     rule = dict(tau=task.tau, rule=task.rule)
-    scores = thresholds.sigma_min(job.levels, c, **rule) if granularity == "ordered" else None
-    unit = units.assign(granularity, episode, size=task.bucket, seed=job.config.seed, scores=scores)
+    scores = thresholds.sigma_min(job.levels, c, **rule) if kind == "ordered" else None
+    size = int(size) if size else task.bucket
+    unit = units.assign(kind, episode, size=size, seed=job.config.seed, scores=scores)
     mean = np.clip(units.average(c, unit[job.judged[name] - own[0]]), 0, 1)
     low = thresholds.sigma_min(job.levels, mean, **rule)
     low = thresholds.round_up(low, grid(task.distinct))

@@ -48,7 +48,7 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
         {
             "name": "annotate",
             "granularity": ("dataset", "random", "datapoint"),  # a bounds file for each
-            "bucket": 100,  # datapoints in a bucket
+            "bucket": 100,  # datapoints in a bucket; ("random:10", "random:1000") for several sizes
             "tau": 0.05,  # sigma_min is where P(clean) passes 0.5 - tau
             "rule": "isotonic",  # or last
             "levels": 16,  # noise levels that P(clean) is measured at

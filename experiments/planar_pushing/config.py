@@ -1,9 +1,11 @@
-"""Variants of planar pushing: one policy, trained and rolled out.
+"""Variants of planar pushing.
 
-    python -m experiments.planar_pushing --config=experiments/planar_pushing/config.py:ambient
+    python -m experiments.planar_pushing --config=experiments/planar_pushing/config.py:quick
 
-ambient   50 target demonstrations and 2000 of the source, these at high noise levels alone
-debug     the same code on a few demonstrations and steps
+quick     target only, source only, co-training and a short sweep of sigma_min, one training seed
+table     every policy of the table, three training seeds; hours on a CPU
+scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations
+debug     the table's code on a few demonstrations and steps
 """
 
 import ml_collections
@@ -13,23 +15,22 @@ from ambient_jax.train import config as train_config
 from experiments.planar_pushing.scene import KNOBS
 
 
-def get_config(variant: str = "ambient") -> ml_collections.ConfigDict:
+def get_config(variant: str = "table") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
     _checks.one_of("config variant", variant, VARIANTS)
     config = train_config.default()
     config.name = variant
-    _base(config)
+    _table(config)
     VARIANTS[variant](config)
     return config
 
 
-def _base(config):
+def _table(config):
     config.data.root = "runs/data/push"
     config.data.sources.target = train_config.source("push_target", "clean", split="train[:50]")
-    config.data.sources.source = train_config.source("push_source", "corrupt", sigma_min=0.8)
+    config.data.sources.source = train_config.source("push_source", "corrupt")
     config.data.observation = ("state",)
     config.data.padding = "hold"  # actions are positions: at the end the pusher stays
-    config.law.name = "ambient"
     config.model = ml_collections.ConfigDict(
         {
             "name": "unet",
@@ -57,8 +58,42 @@ def _base(config):
             "scene": {},  # fields of scene.Scene to change
             "episodes": 200,  # rollouts of a policy
             "eval_seed": 0,
+            "seeds": (0, 1, 2),
+            "sigma_min": (0.3, 0.6, 0.8, 0.9, 0.95),
+            "alpha": (0.2, 0.5, 0.8),
+            "best": 0.8,  # sigma_min of every policy that is not part of the sweep
+            "best_alpha": 0.5,  # the same of re-weighted co-training
+            "sigma_max": (0.1, 0.3),  # with the sigma_min "best", for the group omni
+            "buckets": (100,),  # datapoints in a bucket, of the group chosen
+            "more_buckets": (10, 1000),  # the same of the group buckets
+            "few": 10,  # target demonstrations of the group few
+            # Of the group scaling: source and target demonstrations, and what is trained on them.
+            "sources": (500, 1000, 2000, 4000),
+            "targets": (10, 50),
+            "methods": ("hard", "datapoint", "random", "soft", "ben_david", "alpha"),
+            "bucket": 100,  # datapoints of the method random
+            "groups": ("main", "chosen", "soft", "observed", "buckets", "omni", "few"),
+            "one_seed": (),  # groups and policies that are trained with the first seed only
+            # Fields of experiments/annotate/config.py to change where sigma_min is chosen.
+            "annotate": {},
+            "annotations": {},  # what comes of it, filled in by the run
+            "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
+            "report_only": False,  # train nothing: write the report of what is there
+            "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator
         }
     )
+
+
+def _quick(config):
+    config.task.seeds = (0,)
+    config.task.update(dict(sigma_min=(0.6, 0.9), alpha=(0.5,)))
+    config.task.groups = ("main",)
+
+
+def _scaling(config):
+    config.data.root = "runs/data/push_scaling"  # more demonstrations, of which most use a split
+    config.task.source = 4000
+    config.task.groups = ("scaling",)
 
 
 def _debug(config):
@@ -68,8 +103,21 @@ def _debug(config):
     config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20))
     config.train.batch_size = 32
     config.policy.steps = 4
-    config.task.update(dict(target=4, source=6, held_out=0, episodes=4))
-    config.task.scene = ml_collections.ConfigDict({"max_steps": 60})
+    config.task.update(dict(target=4, source=6, held_out=0, episodes=4, few=2))
+    config.task.scene = ml_collections.ConfigDict(
+        {"position": 0.04, "angle": 0.5, "yaw": 0.3, "max_steps": 80}  # easy, for short episodes
+    )
+    config.task.update(dict(seeds=(0, 1), sigma_min=(0.6,), alpha=(0.5,), sigma_max=(0.2,)))
+    config.task.update(dict(buckets=(20,), more_buckets=(40,), bucket=20))
+    config.task.update(dict(sources=(3, 6), targets=(2, 4)))
+    config.task.annotate = dict(
+        folds=2, steps=20, levels=4, compared=60, evaluate_every=20, features=(8,), batch_size=64
+    )
 
 
-VARIANTS = {"ambient": lambda config: None, "debug": _debug}
+VARIANTS = {
+    "quick": _quick,
+    "table": lambda config: None,
+    "scaling": _scaling,
+    "debug": _debug,
+}

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.planar_pushing import metrics, task
+from experiments.planar_pushing import metrics
 
 
 def test_by_hand():
@@ -18,14 +18,11 @@ def test_by_hand():
     assert found.position.value == pytest.approx(0.04)
     assert found.angle.value == pytest.approx(0.2)
     assert (found.seconds.value, found.seconds.count) == (pytest.approx(5.0), 2)
-    row = task.row("policy", found)
-    assert row == ["policy", "50.0%", "15.0 to 85.0", "40.0", "11.5", "5.0", "4"]
-    assert len(row) == len(task.COLUMNS)
 
 
 def test_no_success_has_no_time():
     found = metrics.summarise([False], [[0.1, 0.2]], [200])
-    assert np.isnan(found.seconds.value) and task.row("none", found)[5] == ""
+    assert np.isnan(found.seconds.value) and found.seconds.count == 0
 
 
 @pytest.mark.parametrize("wrong", [((), (), ()), ([True], [[0.1]], [3]), ([True], [[0.1, 0]], [])])

@@ -1,0 +1,138 @@
+"""Bounds that a classifier chose: no rollout, no sweep.
+
+An annotation is of so many source and target demonstrations, with a classifier of actions alone or
+one that also sees the observation. Each runs once, in ``<workdir>/annotation/<name>``; the bounds
+files and the total variation that it leaves are what the table's policies train with.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from ambient_jax.data import rlds
+from experiments.annotate import annotate
+from experiments.annotate import config as annotate_config
+
+TABLE, OBSERVED = "table", "observed"
+# Ways of filling buckets, and what is in one of so many chunks.
+WAYS = {
+    "random": "{} random chunks",
+    "random_episode": "{} chunks of random episodes",
+    "ordered": "{} chunks in order of sigma_min",
+}
+# Methods of the group scaling that hang on an annotation.
+_ANNOTATED = {"dataset", "datapoint", "random", "ben_david"}
+# What is known of an annotation that has not been made: nothing is admitted.
+_NONE = {
+    "bounds": "",
+    "sigma_min": 1.0,
+    "sigmas": (0.0, 1.0),
+    "divergences": (1.0, 1.0),
+    "n_clean": 1,
+    "n_corrupt": 1,
+}
+
+
+def scaled(source: int, target: int) -> str:
+    """Name of the annotation of so many source and target demonstrations."""
+    return f"source_{source}_target_{target}"
+
+
+def splits(source: int, target: int) -> dict[str, str]:
+    """Config fields of a policy of so many source and target demonstrations."""
+    return {
+        "data.sources.source.split": f"train[:{source}]",
+        "data.sources.target.split": f"train[:{target}]",
+    }
+
+
+def of(task: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
+    """What an annotation found: its folder of bounds files, sigma_min of the data set, the total
+    variation ``divergences`` at the levels ``sigmas``, and numbers of demonstrations (and not of
+    chunks, as those of one hang together)."""
+    found = task.annotations.get(name)
+    return found.to_dict() if found else dict(_NONE)
+
+
+def buckets(task: ml_collections.ConfigDict) -> list[str]:
+    """The granularities of the table's buckets, as ``annotate`` names them."""
+    return [f"{way}:{size}" for size in (*task.buckets, *task.more_buckets) for way in WAYS]
+
+
+def words(granularity: str) -> str:
+    """What shares a bound: of "random_100" or "random:100", "100 random chunks"."""
+    way, _, size = granularity.replace(":", "_").rpartition("_")
+    return WAYS[way].format(size) if way else granularity.replace("dataset", "data set")
+
+
+def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+    """What the configured groups hang on: for each annotation the config fields that it changes
+    ("changes"), granularities, and whether the observation is seen."""
+    found: dict[str, dict[str, Any]] = {}
+    if {"chosen", "buckets", "soft"} & set(task.groups):
+        units = ("dataset", "datapoint", *buckets(task))
+        found[TABLE] = dict(changes={}, granularity=units, observed=False)
+    if "observed" in task.groups:
+        found[OBSERVED] = dict(changes={}, granularity=("dataset", "datapoint"), observed=True)
+    if "scaling" in task.groups and set(task.methods) & _ANNOTATED:
+        units = ("dataset", "datapoint", f"random:{task.bucket}")
+        for target in task.targets:
+            for source in task.sources:
+                changes = splits(source, target)
+                one = dict(changes=changes, granularity=units, observed=False)
+                found[scaled(source, target)] = one
+    return found
+
+
+def annotate_data(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Runs the annotations that are missing, and tells ``base.task`` what came out. With
+    ``report_only`` nothing runs, and what is not there stays unknown."""
+    found = {}
+    for name, options in needed(base.task).items():
+        config, folder = _config(base, name, **options), workdir / "annotation" / name
+        if not base.task.report_only:
+            annotate.run(config, str(folder))
+        file = folder / "report" / "results.json"
+        if file.exists():
+            found[name] = _told(config, folder, json.loads(file.read_text(encoding="utf-8")))
+    base.task.annotations = ml_collections.ConfigDict(found)
+
+
+def results(workdir: pathlib.Path, name: str) -> dict[str, Any]:
+    """All that an annotation reports, see ``experiments.annotate``; {} if it was not made."""
+    file = workdir / "annotation" / name / "report" / "results.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _config(base, name, changes, granularity, observed):
+    config = annotate_config.get_config("rlds")
+    config.name = name
+    config.data = copy.deepcopy(base.data)
+    for field, value in changes.items():
+        *_, source, last = field.split(".")
+        config.data.sources[source][last] = value
+    # The table has built the data, and no policy of it takes sigma_max from here.
+    config.task.update(dict(crops=(), analyses=(), granularity=granularity, observed=observed))
+    config.task.update(base.task.annotate)
+    return config
+
+
+def _told(config, folder, results):
+    sources = config.data.sources
+    sizes = {
+        name: len(rlds.open_dataset(pathlib.Path(config.data.root) / s.path, s.split))
+        for name, s in sources.items()
+    }
+    return {
+        "bounds": str(folder / "bounds"),
+        "sigma_min": results["sigma_min"]["source, dataset"]["mean"],
+        "sigmas": tuple(results["levels"]),
+        "divergences": tuple(results["total_variation"]["source"]["value"]),
+        "n_clean": sizes["target"],
+        "n_corrupt": sizes["source"],
+    }

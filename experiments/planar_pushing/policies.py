@@ -1,0 +1,166 @@
+"""The policies of the table, and what each changes of the base config.
+
+The source's demonstrations are of another simulator: what they show is right at high noise levels,
+above ``sigma_min``, where it can't be told from the target's. Groups:
+
+main      target only, source only, co-training, and the sweep of sigma_min
+chosen    sigma_min by a classifier of actions: per data set, datapoint and bucket
+buckets   the same with buckets of other sizes
+observed  sigma_min by a classifier that also sees the observation
+soft      soft ambient: alpha(sigma) linear, and by Ben-David's bound
+omni      with sigma_max on top of the best sigma_min
+few       with few target demonstrations
+scaling   methods against the numbers of source and target demonstrations
+"""
+
+from __future__ import annotations
+
+import ml_collections
+
+from ambient_jax import _checks
+from experiments.planar_pushing import chosen
+from experiments.table.entries import Entry, of_groups
+
+GROUPS = ("main", "chosen", "buckets", "observed", "soft", "omni", "few", "scaling")
+METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha")
+_SOURCE = "data.sources.source"
+_WEIGHT = "data.sources.target.weight"
+_HARD = {"law.name": "ambient"}
+
+
+def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
+    """The policies of the configured groups by name, in the order of the table.
+
+    Raises:
+      ValueError: for an unknown group or method.
+    """
+    found = _main(task)
+    for size in (*task.buckets, *task.more_buckets):
+        group = "chosen" if size in task.buckets else "buckets"
+        for way in chosen.WAYS:
+            name = f"{way}_{size}"
+            label = f"ambient by classifier, {chosen.words(name)}"
+            found[name] = Entry(label, group, _file(task, chosen.TABLE, name))
+    found |= _by_classifier(task, chosen.OBSERVED, "observed_", "observing ")
+    found |= {
+        "soft": Entry("soft ambient, linear alpha", "soft", {"law.name": "soft"}),
+        "soft_ben_david": Entry(
+            "soft ambient, Ben-David's alpha", "soft", _ben_david(task, chosen.TABLE)
+        ),
+    }
+    best = _HARD | {f"{_SOURCE}.sigma_min": task.best}
+    for level in task.sigma_max:
+        label = f"ambient omni, sigma_min {task.best:g}, sigma_max {level:g}"
+        found[f"omni_{level:g}"] = Entry(label, "omni", best | {f"{_SOURCE}.sigma_max": level})
+    few = {"data.sources.target.split": f"train[:{task.few}]"}
+    for name, changes in {
+        "target": {"law.name": "filtering"},
+        f"alpha_{task.best_alpha:g}": _reweighted(task.best_alpha),
+        hard(task.best): best,
+    }.items():
+        label = f"{_label(name)}, {task.few} target demonstrations"
+        found[f"{name}_few"] = Entry(label, "few", changes | few)
+    return of_groups(found | _scaling(task), task, GROUPS)
+
+
+def hard(sigma_min: float) -> str:
+    """Name of the policy of a level of the sweep."""
+    return f"ambient_{sigma_min:g}"
+
+
+def scaling(method: str, source: int, target: int) -> str:
+    """Name of a policy of the group scaling."""
+    return f"{method}_source_{source}_target_{target}"
+
+
+def method_label(task: ml_collections.ConfigDict, method: str) -> str:
+    """A method of the group scaling in words; raises ValueError for an unknown one."""
+    _checks.one_of("config.task.methods", method, METHODS)
+    return {
+        "hard": f"ambient, sigma_min {task.best:g}",
+        "dataset": "ambient by classifier, data set",
+        "datapoint": "ambient by classifier, datapoint",
+        "random": f"ambient by classifier, {task.bucket} random chunks",
+        "soft": "soft ambient, linear alpha",
+        "ben_david": "soft ambient, Ben-David's alpha",
+        "alpha": f"co-training, alpha {task.best_alpha:g}",
+    }[method]
+
+
+def _main(task):
+    natural = {"law.name": "cotraining"}
+    found = {
+        "target": Entry("target only", "main", {"law.name": "filtering"}),
+        "source": Entry("source only", "main", natural | {_WEIGHT: 0.0}),
+        "cotrain": Entry("co-training, natural", "main", natural),
+    }
+    for alpha in task.alpha:
+        name = f"alpha_{alpha:g}"
+        found[name] = Entry(_label(name), "main", _reweighted(alpha))
+    for level in sorted({*task.sigma_min, task.best}):
+        changes = _HARD | {f"{_SOURCE}.sigma_min": level}
+        found[hard(level)] = Entry(_label(hard(level)), "main", changes)
+    return found | _by_classifier(task, chosen.TABLE, "", "")
+
+
+def _by_classifier(task, annotation, prefix, more):
+    """Per data set and per datapoint. (One bound for all is no file: such policies train
+    together.)"""
+    group = "observed" if prefix else "chosen"
+    level = chosen.of(task, annotation)["sigma_min"]
+    label = f"ambient by {more}classifier, data set (sigma_min {level:.3f})"
+    whole = _HARD | {f"{_SOURCE}.sigma_min": level}
+    label_each = f"ambient by {more}classifier, datapoint"
+    return {
+        f"{prefix}dataset": Entry(label, group, whole),
+        f"{prefix}datapoint": Entry(label_each, group, _file(task, annotation, "datapoint")),
+    }
+
+
+def _scaling(task):
+    found = {}
+    most = max(task.sources)
+    alone = {"law.name": "cotraining", _WEIGHT: 0.0} | chosen.splits(most, max(task.targets))
+    found[f"source_{most}"] = Entry(f"source only, {most} demonstrations", "scaling", alone)
+    for target in task.targets:
+        only = {"law.name": "filtering"} | chosen.splits(min(task.sources), target)
+        found[f"target_{target}"] = Entry(f"target only, {target}", "scaling", only)
+        for method in task.methods:
+            for source in task.sources:
+                annotation = chosen.scaled(source, target)
+                changes = {
+                    "hard": lambda a: _HARD | {f"{_SOURCE}.sigma_min": task.best},
+                    "dataset": lambda a: (
+                        _HARD | {f"{_SOURCE}.sigma_min": chosen.of(task, a)["sigma_min"]}
+                    ),
+                    "datapoint": lambda a: _file(task, a, "datapoint"),
+                    "random": lambda a: _file(task, a, f"random_{task.bucket}"),
+                    "soft": lambda a: {"law.name": "soft"},
+                    "ben_david": lambda a: _ben_david(task, a),
+                    "alpha": lambda a: _reweighted(task.best_alpha),
+                }
+                label = f"{method_label(task, method)}, {source} source, {target} target"
+                given = changes[method](annotation) | chosen.splits(source, target)
+                found[scaling(method, source, target)] = Entry(label, "scaling", given)
+    return found
+
+
+def _label(name):
+    kind, _, level = name.partition("_")
+    what = {"alpha": "co-training, alpha", "ambient": "ambient, sigma_min"}
+    return f"{what[kind]} {level}" if level else f"{kind} only"
+
+
+def _reweighted(alpha):
+    return {"law.name": "reweighted", "law.alpha": alpha}
+
+
+def _file(task, annotation, granularity):
+    folder = chosen.of(task, annotation)["bounds"]
+    return _HARD | {f"{_SOURCE}.bounds": f"{folder}/{granularity}.parquet"}
+
+
+def _ben_david(task, annotation):
+    told = chosen.of(task, annotation)
+    fields = ("n_clean", "n_corrupt", "sigmas", "divergences")
+    return {"law.name": "ben_david"} | {f"law.{field}": told[field] for field in fields}

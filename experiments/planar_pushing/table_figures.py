@@ -1,0 +1,224 @@
+"""Figures of the table: success, sweep, bounds, bias of modes, scaling, and films of policies."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+from matplotlib.figure import Figure
+
+from ambient_jax.annotate import thresholds
+from ambient_jax.policy import evaluation
+from experiments.planar_pushing import chosen, claims, figures, modes, policies, summary, task
+from experiments.planar_pushing.rollout import Rollouts
+
+_INK, _GREY = "#22262b", "#8a8f98"
+# Told apart with any colour vision.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22262b")
+_MARKS = "osD^vPX"
+_TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
+
+
+def write(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    rows: Mapping[str, summary.Row],
+    best: Mapping[str, str],
+    rollouts: Mapping[str, Rollouts],
+    annotations: Mapping[str, Any],
+    bias: Mapping[str, Any],
+) -> None:
+    """Writes the figures of the report for what is there.
+
+    Args:
+      config: of the table.
+      workdir: whose ``report`` they go to.
+      rows: by policy.
+      best: ``summary.roles``.
+      rollouts: of the first seed, by policy.
+      annotations: ``chosen.results``, by name.
+      bias: ``modes.study``.
+    """
+    folder, scene = workdir / "report", task.scene_of(config)
+    save = lambda figure, name, dpi=160: figure.savefig(folder / f"{name}.png", dpi=dpi)  # noqa: E731
+    save(success_figure(rows), "success")
+    if len(claims.sweep(config.task, rows)) > 1:
+        save(sweep_figure(config, rows), "sigma_min")
+    if annotations:
+        save(curves_figure(annotations), "curves")
+    if bias:
+        save(modes_figure(bias), "modes")
+    if any(scaled(config.task, rows, target) for target in config.task.targets):
+        save(scaling_figure(config, rows), "scaling")
+    for role, name in (("target", "target"), ("best", best["best"])):
+        if name in rollouts:
+            for kind, draw in (("film", figures.filmstrip), ("traces", figures.traces)):
+                figure = draw(rollouts[name], scene)
+                figure.suptitle(rows[name].label, fontsize=8)
+                save(figure, f"{kind}_{role}", 110)
+
+
+def success_figure(rows: Mapping[str, summary.Row]) -> Figure:
+    """Success of every policy with its interval, and that of each seed as a tick."""
+    figure = Figure(figsize=(7.6, 1.2 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for y, row in enumerate(rows.values()):
+        axes.plot(*_bar(row.summary.success, y), color=_COLOURS[0], lw=1.6)
+        each = [100 * s.success.value for s in row.seeds.values()]
+        axes.plot(each, [y] * len(each), "|", color=_GREY, ms=9)
+        axes.plot(100 * row.summary.success.value, y, "o", color=_COLOURS[0], ms=5)
+    axes.set_yticks(range(len(rows)), [row.label for row in rows.values()], fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 100), xlabel="success [%], 95% intervals; ticks: each seed")
+    axes.grid(alpha=0.25, axis="x")
+    return figure
+
+
+def _bar(estimate, y):
+    return [100 * estimate.low, 100 * estimate.high], [y, y]
+
+
+def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row]) -> Figure:
+    """Success against sigma_min; at the left end stands natural co-training (sigma_min 0), at the
+    right end target only (1), and re-weighted co-training at its best as a dashed line."""
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    named = claims.sweep(config.task, rows)
+    ends = {0.0: "cotrain", 1.0: "target"}
+    named |= {level: name for level, name in ends.items() if name in rows}
+    levels = sorted(named)
+    found = [rows[named[level]].summary.success for level in levels]
+    value, low, high = (
+        100 * np.array([getattr(e, end) for e in found]) for end in ("value", "low", "high")
+    )
+    axes.fill_between(levels, low, high, color=_COLOURS[0], alpha=0.18, lw=0)
+    axes.plot(levels, value, "o-", color=_COLOURS[0], ms=4, lw=1.4, label="ambient")
+    mixed = claims.best_of(claims.reweighted(config.task, rows).values(), rows)
+    if mixed:
+        row = rows[mixed]
+        axes.axhline(100 * row.summary.success.value, color=_COLOURS[1], ls="--", label=row.label)
+    ticks = {0.0: "co-training", 1.0: "target only"}
+    axes.set_xticks(levels, [ticks.get(v, f"{v:g}") for v in levels], fontsize=7, rotation=60)
+    axes.set(xlabel=r"$\sigma_{min}$ of the source", ylabel="success [%]", ylim=(0, 103))
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def curves_figure(annotations: Mapping[str, Any]) -> Figure:
+    """Mean P(clean) of the source's chunks and the total variation, a colour an annotation."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, (name, told) in enumerate(annotations.items()):
+        colour = _COLOURS[i % len(_COLOURS)]
+        levels, curve = np.array(told["levels"]), np.array(told["curves"]["source"])
+        crossing, task_ = told["sigma_min"]["source, dataset"]["mean"], told["config"]["task"]
+        label = f"{name.replace('_', ' ')}: {crossing:.3f}"
+        left.plot(levels, curve, ".", color=colour)
+        left.plot(levels, thresholds.isotonic(curve), color=colour, lw=1, label=label)
+        left.axhline(0.5 - task_["tau"], color=_GREY, lw=0.8, ls="--")
+        if 0 < crossing < 1:
+            left.axvline(crossing, color=colour, lw=1, ls=":")
+        tv = told["total_variation"]["source"]
+        right.fill_between(levels, tv["low"], tv["high"], color=colour, alpha=0.2, lw=0)
+        right.plot(levels, tv["value"], ".-", color=colour, lw=1)
+    left.set_ylabel("P(clean), mean over the source")
+    right.set_ylabel("total variation (held out, 95%)")
+    left.legend(fontsize=6, title=r"$\sigma_{min}$ per data set", title_fontsize=7)
+    for axes in (left, right):
+        _noise_axis(axes)
+    return figure
+
+
+def modes_figure(bias: Mapping[str, Any]) -> Figure:
+    """Bias of modes against the noise level by granularity, and the modes' shares for each."""
+    columns = 1 + len(bias)
+    lines = -(-columns // 3)
+    figure = Figure(figsize=(10.5, 3.0 * lines + 0.5), layout="constrained")
+    first, *panels = figure.subplots(lines, 3, squeeze=False).ravel()
+    levels = np.array(evaluation.LEVELS)
+    for i, (name, told) in enumerate(bias.items()):
+        some = told["admitted"] >= modes.LEAST
+        style = dict(color=_COLOURS[i % len(_COLOURS)], marker=_MARKS[i % len(_MARKS)])
+        first.plot(
+            levels[some], told["bias"][some], ms=3.5, lw=1.1, label=chosen.words(name), **style
+        )
+    first.set_ylabel("bias (total variation)")
+    first.set_ylim(bottom=0)
+    first.legend(fontsize=6)
+    for axes, (name, told) in zip(panels, bias.items(), strict=False):
+        some = told["admitted"] >= modes.LEAST
+        # The data's own shares at the left edge, for the eye to compare with.
+        if some.any():
+            shares = told["shares"][some].T
+            axes.stackplot(levels[some], shares, labels=modes.MODES, colors=_COLOURS)
+        for edge in np.cumsum(told["data"])[:-1]:
+            axes.axhline(edge, color=_INK, lw=0.7, ls=":")
+        axes.set(ylim=(0, 1), title=chosen.words(name))
+        axes.title.set_fontsize(8)
+        axes.set_ylabel("share of admitted chunks", fontsize=7)
+    panels[0].legend(fontsize=6, loc="upper left", ncols=2)
+    for axes in panels[len(bias) :]:
+        axes.set_axis_off()
+    for axes in (first, *panels[: len(bias)]):
+        _noise_axis(axes)
+        axes.set_xlim(levels[0] * 0.9, levels[-1])
+    return figure
+
+
+def scaled(
+    config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row], target: int
+) -> dict[str, dict[int, Any]]:
+    """Success by method and number of source demonstrations, of what is there."""
+    found: dict[str, dict[int, Any]] = {}
+    for method in config.methods:
+        for size in sorted(config.sources):
+            name = policies.scaling(method, size, target)
+            if name in rows:
+                found.setdefault(method, {})[size] = rows[name].summary.success
+    return found
+
+
+def scaling_figure(config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row]) -> Figure:
+    """Success against the number of source demonstrations, a panel for each number of target ones.
+
+    Lines of methods with intervals; source only (of the largest source) dashed, target only dotted.
+    """
+    given = config.task
+    figure = Figure(figsize=(1.0 + 4.4 * len(given.targets), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(given.targets), sharey=True, squeeze=False)[0]
+    for axes, target in zip(panels, given.targets, strict=True):
+        for method, found in scaled(given, rows, target).items():
+            i = policies.METHODS.index(method)
+            value, low, high = (
+                100 * np.array([getattr(e, end) for e in found.values()])
+                for end in ("value", "low", "high")
+            )
+            # Side by side, or intervals cover each other.
+            at = np.array(list(found)) * 1.02 ** (i - len(policies.METHODS) // 2)
+            label = policies.method_label(given, method)
+            style = dict(color=_COLOURS[i], fmt=f"{_MARKS[i]}-", ms=4, lw=1.2, elinewidth=0.7)
+            axes.errorbar(at, value, (value - low, high - value), label=label, **style)
+        for name, ls in ((f"source_{max(given.sources)}", "--"), (f"target_{target}", ":")):
+            if name in rows:
+                level = 100 * rows[name].summary.success.value
+                label = name.split("_")[0] + " only"
+                axes.axhline(level, color=_GREY, ls=ls, lw=1.2, label=label)
+        axes.set(xscale="log", xlabel="source demonstrations")
+        axes.set_title(f"{target} target demonstrations", fontsize=9)
+        axes.set_xticks(sorted(given.sources), [str(size) for size in sorted(given.sources)])
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+    panels[0].set(ylabel="success [%]", ylim=(0, 103))
+    panels[-1].legend(fontsize=6)
+    return figure
+
+
+def _noise_axis(axes):
+    axes.set(xscale="logit", xlabel=r"noise level $\sigma$")
+    axes.set_xticks(*_TICKS)
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)

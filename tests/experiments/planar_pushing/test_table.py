@@ -1,0 +1,220 @@
+"""The table: which policies there are, who trains them, and what is said of them."""
+
+import copy
+import json
+import math
+import pathlib
+
+import ml_collections
+import numpy as np
+import pytest
+
+from ambient_jax import mixing
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import runs, sweep, trainer
+from experiments.estimates import Estimate, wilson
+from experiments.planar_pushing import chosen, claims, metrics, policies, summary, table
+from experiments.planar_pushing import config as push_config
+from experiments.planar_pushing.rollout import Rollouts
+from experiments.table import entries
+
+FOUND = {
+    "bounds": "folder",
+    "sigma_min": 0.7,
+    "sigmas": (0.1, 0.9),
+    "divergences": (1.0, 0.0),
+    "n_clean": 50,
+    "n_corrupt": 2000,
+}
+
+
+@pytest.fixture
+def config():
+    config = push_config.get_config("table")
+    config.task.groups = policies.GROUPS
+    names = chosen.needed(config.task)
+    config.task.annotations = ml_collections.ConfigDict({name: FOUND for name in names})
+    return config
+
+
+def test_policies_differ_from_the_base_in_what_they_say(config):
+    base = config.to_dict()
+    for name, entry in policies.entries(config.task).items():
+        made = entries.config_of(config, name, entry, 7)
+        config_lib.check(made)
+        changed = runs.differences(base, made.to_dict())
+        told = {field for field in entry.changes if not field.startswith("law.")}
+        law = {field for field in changed if field.startswith("law.")}
+        assert changed.keys() - law - {"seed"} <= told, name
+
+
+def test_every_policy_is_trained_once_and_only_with_its_like(config):
+    config.task.one_seed = ("scaling", "soft")
+    named = policies.entries(config.task)
+    programs = entries.programs(config, named, together=4)
+    once = set(config.task.one_seed)
+    expected = [
+        entries.key(name, seed)
+        for name, entry in named.items()
+        for seed in ([0] if {name, entry.group} & once else config.task.seeds)
+    ]
+    assert sorted(key for program in programs for key in program) == sorted(expected)
+    for program in programs:
+        if len(program) > 1:
+            sweep.check(program)
+
+
+def share(config, name, sigma, sizes=(1, 9)):
+    """P(target | sigma) of a policy, for sets of so many chunks."""
+    made = entries.config_of(config, name, policies.entries(config.task)[name], 0)
+    sources = [made.data.sources[n] for n in ("target", "source")]
+    weight = [s.weight * size for s, size in zip(sources, sizes, strict=True)]
+    low = [s.sigma_min for s in sources]
+    high = [1.0 if s.role == "clean" or not s.sigma_min else s.sigma_max or 0.0 for s in sources]
+    mixture = mixing.make_sources(weight, [True, False], low, high)
+    law = trainer.build(mixing, made.law)
+    return float(mixing.source_probabilities(law, sigma, mixture)[0])
+
+
+def test_each_policy_draws_what_its_name_says(config):
+    """Shares by hand, from the sizes: 0.1 = 1 / (1 + 9)."""
+    for sigma in (0.05, 0.5, 0.97):
+        assert share(config, "target", sigma) == 1 and share(config, "source", sigma) == 0
+        assert share(config, "cotrain", sigma) == pytest.approx(0.1)
+        assert share(config, "alpha_0.2", sigma) == pytest.approx(0.2)
+        assert share(config, "alpha_0.5_few", sigma) == pytest.approx(0.5)
+        assert share(config, "soft", sigma) == pytest.approx(1 - sigma)
+    for name, low in (("ambient_0.6", 0.6), ("ambient_0.8_few", 0.8), ("dataset", 0.7)):
+        assert share(config, name, low - 0.01) == 1
+        assert share(config, name, low + 0.01) == pytest.approx(0.1)
+    shares = [share(config, "omni_0.3", sigma) for sigma in (0.29, 0.5, 0.81)]
+    assert shares == pytest.approx([0.1, 1, 0.1])
+    # Ben-David's: target only where the divergence is 1, the natural share of the numbers of
+    # demonstrations that the annotation tells where it is 0.
+    assert share(config, "soft_ben_david", 0.1) == 1
+    assert share(config, "soft_ben_david", 0.9) == pytest.approx(50 / 2050)
+
+
+def test_files_and_splits_are_those_of_the_annotation(config):
+    named = policies.entries(config.task)
+    bounds, split = "data.sources.source.bounds", "data.sources.{}.split"
+    for name in ("datapoint", "random_100", "random_episode_10", "ordered_1000"):
+        assert named[name].changes[bounds] == f"folder/{name}.parquet"
+    assert named["observed_datapoint"].changes[bounds] == "folder/datapoint.parquet"
+    made = named[policies.scaling("random", 500, 10)].changes
+    assert made[bounds] == "folder/random_100.parquet"
+    assert made[split.format("source")] == "train[:500]"
+    assert made[split.format("target")] == "train[:10]"
+    units = {name.replace(":", "_") for name in chosen.needed(config.task)["table"]["granularity"]}
+    files = [e.changes[bounds] for e in named.values() if bounds in e.changes]
+    assert {pathlib.Path(f).stem for f in files} <= units
+    config.task.groups = ("main", "few")
+    assert chosen.needed(config.task) == {}
+    config.task.groups = ("mian",)
+    with pytest.raises(ValueError, match="did you mean 'main'"):
+        policies.entries(config.task)
+    config.task.groups, config.task.methods = ("scaling",), ("rondom",)
+    with pytest.raises(ValueError, match="did you mean 'random'"):
+        policies.entries(config.task)
+
+
+def row(percent, episodes=100):
+    """A policy that succeeds so often."""
+    unknown = Estimate(math.nan, math.nan, math.nan, 0)
+    success = wilson(percent * episodes // 100, episodes)
+    return summary.Row("", metrics.Summary(success, unknown, unknown, unknown), {})
+
+
+def test_seeds_are_pooled():
+    lengths, error, qpos = np.full(4, 50), np.zeros((4, 2)), np.zeros((4, 51, 9))
+    made = {
+        seed: Rollouts(lengths, lengths, np.arange(4) < count, error, qpos)
+        for seed, count in ((0, 1), (1, 2))
+    }
+    found = summary.summarise("", made)
+    assert found.summary.success == wilson(3, 8)
+    assert [found.seeds[seed].success for seed in (0, 1)] == [wilson(1, 4), wilson(2, 4)]
+
+
+def test_claims_hold_when_the_numbers_do(config):
+    config.task.targets, config.task.methods = (10,), ("hard", "random")
+    good = {
+        "target": row(45),
+        "alpha_0.2": row(60),
+        "alpha_0.5": row(70),
+        "ambient_0.8": row(90),
+        "ambient_0.6": row(80),
+        "dataset": row(88),
+        "datapoint": row(91),
+        "random_100": row(86),
+        "observed_dataset": row(70),
+        "observed_datapoint": row(72),
+        "target_few": row(20),
+        "alpha_0.5_few": row(40),
+        "ambient_0.8_few": row(50),
+    }
+    for size, hard, soft in ((500, 60, 60), (1000, 80, 62), (2000, 70, 64), (4000, 50, 63)):
+        good[policies.scaling("hard", size, 10)] = row(hard)
+        good[policies.scaling("random", size, 10)] = row(soft)
+    assert summary.roles(config.task, good) == {
+        **{"best": "ambient_0.8", "best alpha": "alpha_0.5", "best omni": ""}
+    }
+    bias = {
+        name: {"admitted": np.array([0.5]), "bias": np.array([value])}
+        for name, value in (("datapoint", 0.3), ("random_100", 0.01))
+    }
+    told = claims.check(config, good, bias)
+    assert [c for c in told if not c[2]] == [] and len(told) == 10
+    for worse, change in {
+        "target": row(71),
+        "alpha_0.2": row(95),
+        "dataset": row(70),
+        "datapoint": row(70),
+        "random_100": row(60),
+        "observed_datapoint": row(50),
+        "ambient_0.8_few": row(30),
+        policies.scaling("hard", 4000, 10): row(79),
+        policies.scaling("random", 4000, 10): row(40),
+    }.items():
+        assert [c for c in claims.check(config, good | {worse: change}) if not c[2]], worse
+    bias["random_100"]["bias"][:] = 0.2
+    assert [c[0][:4] for c in claims.check(config, good, bias) if not c[2]] == ["bias"]
+    assert claims.check(config, {"target": row(50)}) == []
+
+
+def test_from_demonstrations_to_the_report(tmp_path):
+    config = push_config.get_config("debug")
+    config.data.root = str(tmp_path / "data")
+    config.model.features, config.policy.steps = (8,), 2
+    config.train.update(dict(steps=4, warmup=1, log_every=2, checkpoint_every=4))
+    # One program of seven policies, and one of a bounds file.
+    config.task.update(dict(groups=("main", "chosen"), seeds=(0,), workers=1, together=8))
+    config.task.update(dict(buckets=(), episodes=2, source=4))
+    config.task.annotate.update(dict(steps=4, evaluate_every=4))
+    folder, again = tmp_path / "run", copy.deepcopy(config)
+    table.run(config, str(folder))
+    told = (folder / "report" / "table.md").read_text()
+    for part in (
+        "target only",
+        "alpha 0.5 (best)",
+        "classifier, data set",
+        "classifier, datapoint",
+    ):
+        assert part in told
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert results["policies"]["target"]["summary"]["success"]["count"] == 2
+    assert len(results["annotations"]["table"]["curves"]["source"]) == 4
+    assert set(results["modes"]["bias"]) == {"dataset", "datapoint"}
+    for figure in ("success", "sigma_min", "curves", "modes", "film_best", "traces_target"):
+        assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert len([path for path in made if path.name == "rollouts.npz"]) == 6 + 2
+    table.run(again, str(folder))  # nothing is left to do but the report
+    redone = [p for p, t in made.items() if p.parent.name != "report" and p.stat().st_mtime_ns != t]
+    assert not redone and (folder / "report" / "table.md").read_text() == told
+    (folder / "datapoint" / "seed_0" / "rollouts.npz").unlink()
+    again.task.report_only = True
+    table.run(again, str(folder))
+    partial = (folder / "report" / "table.md").read_text()
+    assert "classifier, datapoint" not in partial and "classifier, data set" in partial
+    assert not (folder / "datapoint" / "seed_0" / "rollouts.npz").exists()
