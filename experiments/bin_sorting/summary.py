@@ -168,7 +168,8 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     caption = (
         f"{config.task.episodes} episodes for each policy and training seed (the same scenes), of "
         f"{len(scene.colours)} blocks each; {config.train.steps} steps of "
-        f"{config.train.batch_size}, solver {config.policy.solver} {config.policy.steps}. "
+        f"{config.train.batch_size}, solver {config.policy.solver} {config.policy.steps}, planned "
+        f"anew every {config.policy.execute} steps. "
         f"Correct demonstrations: {config.data.sources.correct.split} of {config.task.correct}; "
         f"{config.task.arbitrary} arbitrary, "
         f"{config.task.opposite} opposite. Completion: placed blocks of all; correct logic: placed "

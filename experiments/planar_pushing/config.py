@@ -59,11 +59,11 @@ def _table(config):
             "episodes": 200,  # rollouts of a policy
             "eval_seed": 0,
             "seeds": (0, 1, 2),
-            "sigma_min": (0.3, 0.6, 0.8, 0.9, 0.95),
-            "alpha": (0.2, 0.5, 0.8),
-            "best": 0.8,  # sigma_min of every policy that is not part of the sweep
+            "sigma_min": (0.15, 0.3, 0.5, 0.7),
+            "alpha": (0.2, 0.5),
+            "best": 0.3,  # sigma_min of every policy that is not part of the sweep
             "best_alpha": 0.5,  # the same of re-weighted co-training
-            "sigma_max": (0.1, 0.3),  # with the sigma_min "best", for the group omni
+            "sigma_max": (0.05, 0.15),  # with the sigma_min "best", for the group omni
             "buckets": (100,),  # datapoints in a bucket, of the group chosen
             "more_buckets": (10, 1000),  # the same of the group buckets
             "few": 10,  # target demonstrations of the group few
@@ -73,7 +73,8 @@ def _table(config):
             "methods": ("hard", "datapoint", "random", "soft", "ben_david", "alpha"),
             "bucket": 100,  # datapoints of the method random
             "groups": ("main", "chosen", "soft", "observed", "buckets", "omni", "few"),
-            "one_seed": (),  # groups and policies that are trained with the first seed only
+            # Groups and policies that are trained with the first seed only.
+            "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
             # Fields of experiments/annotate/config.py to change where sigma_min is chosen.
             "annotate": {},
             "annotations": {},  # what comes of it, filled in by the run
@@ -86,7 +87,7 @@ def _table(config):
 
 def _quick(config):
     config.task.seeds = (0,)
-    config.task.update(dict(sigma_min=(0.6, 0.9), alpha=(0.5,)))
+    config.task.update(dict(sigma_min=(0.3, 0.5), alpha=(0.5,)))
     config.task.groups = ("main",)
 
 

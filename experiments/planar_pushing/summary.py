@@ -125,7 +125,8 @@ def _caption(config, seconds, checked, annotations, bias):
     parts = [
         f"{given.episodes} episodes in the target's physics for each policy and training seed (the "
         f"same starts); {config.train.steps} steps of {config.train.batch_size}, solver "
-        f"{config.policy.solver} {config.policy.steps}. Target demonstrations: "
+        f"{config.policy.solver} {config.policy.steps}, planned anew every {config.policy.execute} "
+        "steps. Target demonstrations: "
         f"{data.target.split} of {given.target}; source: {data.source.split} of {given.source}, "
         f"gap {given.gap:g}, unless a row says otherwise. Success: at rest within "
         f"{task.asked(task.scene_of(config))}; Wilson's interval over the episodes of all seeds, "

@@ -32,6 +32,7 @@ FOUND = {
 def config():
     config = push_config.get_config("table")
     config.task.groups = policies.GROUPS
+    config.task.update(dict(sigma_min=(0.6,), best=0.8, sigma_max=(0.3,), one_seed=()))
     names = chosen.needed(config.task)
     config.task.annotations = ml_collections.ConfigDict({name: FOUND for name in names})
     return config
