@@ -24,16 +24,32 @@ share, since decisions are rare among chunks: their mean is small at every level
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import schedules
-from ambient_jax.annotate import thresholds
+from ambient_jax import corruption, schedules
+from ambient_jax.annotate import calibration, classifier, thresholds
+from ambient_jax.data import chunk, device, noise_first
 
 Array = jax.Array
+
+
+class Judged(NamedTuple):
+    """What a classifier knows of N chunks at L levels.
+
+    Attributes:
+      excess: [N, L] mean square of the Tweedie difference per number, in normalised units: e / (H D)
+        where the logit is exact.
+      logit: [N, L] L(O, x_t, sigma) - L(O), whose mean over clean chunks is KL(sigma).
+    """
+
+    excess: np.ndarray
+    logit: np.ndarray
 
 
 def tweedie_difference(logit: Callable[[Array], Array], x_t: Array, sigma: Array) -> Array:
@@ -110,3 +126,83 @@ def sigma_max(levels, disagreement, *, tau: float = 0.05) -> float:
         return float(levels[0])
     part = (tau - share[first - 1]) / (share[first] - share[first - 1])
     return float(levels[first - 1] + part * (levels[first] - levels[first - 1]))
+
+
+def by_classifier(
+    fitted: classifier.Fitted,
+    data: device.DeviceData,
+    positions,
+    levels,
+    *,
+    pair: int = 0,
+    draws: int = 2,
+    batch_size: int = 512,
+    seed: int = 0,
+) -> Judged:
+    """Judges chunks, each by the fold that has not seen its episode, mean over noise draws.
+
+    Args:
+      fitted: with ``observed``, or it compares p(A) with q(A).
+      data: what it was fitted on.
+      positions: [N] of clean chunks.
+      levels: [L] in (0, 1).
+      pair: against which corrupt source.
+      draws, seed: of the noise, the same at every level.
+      batch_size: chunks at a time.
+    """
+    positions = np.asarray(positions)
+    found = np.empty((2, len(positions), len(levels)))
+    data = jax.tree.map(jnp.asarray, data._replace(order=None, offset=None, size=None))
+    pairs = jax.tree.map(jnp.asarray, fitted.pairs)
+    ask = functools.partial(_ask, data, jnp.asarray(levels, jnp.float32), pairs, pair)
+    for k in range(fitted.options.folds):
+        params = jax.tree.map(lambda x: x[k], fitted.params)  # noqa: B023
+        temperature = fitted.temperature[0], fitted.temperature[1][k, pair]
+        mine = np.flatnonzero(fitted.fold[positions] == k)
+        for begin in range(0, len(mine), batch_size):
+            rows = mine[begin : begin + batch_size]
+            # One shape for all batches: the last one is filled up with its first chunks.
+            padded = jnp.asarray(np.resize(positions[rows], batch_size))
+            of = dict(network=fitted.network, options=fitted.options, draws=draws)
+            each = ask(params, temperature, padded, jax.random.key(seed), **of)
+            found[:, rows] = np.asarray(each)[:, : len(rows)]
+    return Judged(*found)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "options", "draws"))
+def _ask(
+    data, levels, pairs, pair, params, temperature, positions, key, *, network, options, draws
+):
+    observation, action, _ = chunk.gather(
+        data.steps,
+        positions,
+        data.start[positions],
+        data.end[positions],
+        options.history,
+        options.horizon,
+        padding="hold",
+    )
+    x0 = action[:, : options.length]
+    keys = noise_first.row_keys(key, 0, positions)
+    pair = jnp.full(len(x0), pair)
+
+    def logits(x_t, sigma, scale):
+        level = jnp.full(len(x0), sigma)
+        return network.apply(params, x_t, level, pair, pairs, observation) / scale
+
+    def at(sigma):
+        scale = calibration.temperature(calibration.log_ratio(sigma), *temperature)
+
+        def one(draw):
+            eps = jax.vmap(
+                lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:])
+            )(keys)
+            x_t = corruption.add_noise(x0, eps, sigma)
+            # Rows do not see one another: the gradient of the sum is that of each.
+            told = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
+            gained = logits(x_t, sigma, scale) - logits(x_t, 1.0, scale)
+            return jnp.stack([jnp.mean(told**2, axis=(1, 2)), gained])
+
+        return jax.lax.map(one, jnp.arange(draws)).mean(0)
+
+    return jnp.moveaxis(jax.lax.map(at, levels), 0, -1)

@@ -19,6 +19,10 @@ class ChunkClassifier(nn.Module):
     There is one logit for each of ``heads`` questions ("clean, or of source k?"): all but the last
     layer is shared by them.
 
+    With a condition a logit is ``g(condition) + alpha h(x_t, condition, sigma)``: at sigma = 1 the
+    condition is all that tells, and near it the logit's slope in x_t falls like alpha, as the
+    exact one's does (``analysis.mismatch`` divides by it).
+
     Attributes:
         features: widths of the residual blocks.
         kernel_size: odd, in steps.
@@ -75,7 +79,12 @@ class ChunkClassifier(nn.Module):
             pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
         pooled = jnp.concatenate([pooled, embedding], -1)
         hidden = mish(Dense(self.features[-1], name="hidden")(pooled))
-        return Dense(self.heads, name="logit")(hidden)
+        logits = Dense(self.heads, name="logit")(hidden)
+        if condition is None:
+            return logits
+        seen = mish(Dense(self.features[-1], name="seen")(mish(condition)))
+        alpha = jnp.sqrt((1 - sigma) * (1 + sigma))[:, None]
+        return Dense(self.heads, name="of_condition")(seen) + alpha * logits
 
 
 def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
