@@ -43,8 +43,8 @@ class Judged(NamedTuple):
     """What a classifier knows of N chunks at L levels.
 
     Attributes:
-      excess: [N, L] mean square of the Tweedie difference per number, in normalised units: e / (H D)
-        where the logit is exact.
+      excess: [N, L] mean square of the Tweedie difference per number, e / (H D) where the logit is
+        exact; in normalised units.
       logit: [N, L] L(O, x_t, sigma) - L(O), whose mean over clean chunks is KL(sigma).
     """
 
@@ -194,9 +194,9 @@ def _ask(
         scale = calibration.temperature(calibration.log_ratio(sigma), *temperature)
 
         def one(draw):
-            eps = jax.vmap(
-                lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:])
-            )(keys)
+            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:]))(
+                keys
+            )
             x_t = corruption.add_noise(x0, eps, sigma)
             # Rows do not see one another: the gradient of the sum is that of each.
             told = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
