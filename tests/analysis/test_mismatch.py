@@ -90,11 +90,10 @@ def test_gradient_of_the_logit_is_the_difference_of_two_mixtures_denoisers(x64):
     for sigma in (0.2, 0.6, 0.95):
         alpha, inverse = noised(sigma)
         x_t = rng.normal(size=(20, H))
-        logit = lambda x, a=alpha, c=inverse: (
-            -jnp.log(  # noqa: E731
-                0.5 + 0.5 * jnp.exp(-2 * a * m @ c @ x)
-            )
-        )
+
+        def logit(x, alpha=alpha, inverse=inverse):
+            return -jnp.log(0.5 + 0.5 * jnp.exp(-2 * alpha * m @ inverse @ x))
+
         found = jax.vmap(lambda x, s=sigma, f=logit: mismatch.tweedie_difference(f, x, s))(x_t)
         # q's denoiser, mode by mode: weights by the densities, means by Gaussian conditioning.
         modes = np.stack([m, -m])
