@@ -73,13 +73,13 @@ def snr(levels) -> np.ndarray:
 def relative_entropy(levels, excess) -> np.ndarray:
     """KL [L] of the noised laws from e [L] at increasing levels, up to that at the last one.
 
-    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module), by trapezoids from the
-    last level on; what lies beyond it is e there times half its snr.
+    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module), by trapezoids in log snr
+    from the last level on; what lies beyond it is e there times half its snr. Levels below 1.
     """
     gamma, excess = snr(levels), np.asarray(excess, np.float64)
-    steps = (gamma[:-1] - gamma[1:]) * (excess[:-1] + excess[1:]) / 4
-    beyond = gamma[-1] * excess[-1] / 2
-    return np.append(np.cumsum(steps[::-1])[::-1], 0.0) + beyond
+    weighted = gamma * excess
+    steps = np.log(gamma[:-1] / gamma[1:]) * (weighted[:-1] + weighted[1:]) / 4
+    return np.append(np.cumsum(steps[::-1])[::-1], 0.0) + weighted[-1] / 2
 
 
 def lost(divergence) -> np.ndarray:

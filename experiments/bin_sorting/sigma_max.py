@@ -3,8 +3,8 @@
 python -m experiments.bin_sorting.sigma_max --config=experiments/bin_sorting/config.py:table
 
 Where x0_hat does not change when the policy is told the other rule, arbitrary demonstrations
-denoise as correct ones do (``ambient_jax.analysis.mismatch``). Policies that the table has trained are
-taken from its workdir, others are trained; no policy is rolled out.
+denoise as correct ones do (``ambient_jax.analysis.mismatch``). Policies that the table has trained
+are taken from its workdir, others are trained; none is rolled out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from experiments import launch, report
 from experiments.bin_sorting import data, policies, task
 from experiments.table import entries, saved
 
-LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 32, 25))
+LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 32, 19))
 TAUS = (0.02, 0.05, 0.1, 0.2)
 _TOLD = "task_arbitrary"
 COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS), "of each seed")
@@ -41,7 +41,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows, found = [], {}
     for name, (dataset, split) in judged.items():
         episodes = rlds.open_dataset(pathlib.Path(config.data.root) / dataset, split)
-        chunks = evaluation.recorded(episodes, told[0], padding=config.data.padding, samples=2048)
+        chunks = evaluation.recorded(episodes, told[0], padding=config.data.padding, samples=1024)
         each = np.stack([_differences(policy, chunks) for policy in told])
         found[name] = measured(each) | {"chunks": len(chunks.action)}
         cells = [f"{v:.3f}" for v in found[name]["by_tau"].values()]
@@ -55,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"each seed at tau {TAUS[1]:g}. "
     )
     caption += "".join(
-        f"By products of the changes of two seeds, in which their errors cancel, {one['cross']:.3f} "
+        f"By products of the changes of two seeds, in which errors cancel, {one['cross']:.3f} "
         f"({name}). "
         for name, one in found.items()
         if one["cross"]
