@@ -212,6 +212,7 @@ def differences(
     *,
     levels: tuple[float, ...] = LEVELS,
     seed: int = 0,
+    params: Any = None,
     batch: int = 512,
 ) -> np.ndarray:
     """x0_hat given the chunks' observations less x0_hat given others, [L, N, H, D] normalised.
@@ -225,14 +226,15 @@ def differences(
       policy: whose network is measured.
       chunks: in data units.
       other: observations of the same shapes, in data units.
-      levels, seed, batch: as of ``row_losses``.
+      levels, seed, params, batch: as of ``row_losses``.
     """
+    params = policy.params if params is None else params
     given, told = (policy.check(o, (policy.history,)) for o in (chunks.observation, other))
     x0 = policy.normalizer.normalize("action", np.asarray(chunks.action, np.float32))
     whole, found = (given, told, x0, noise(x0.shape, seed)), []
     for first in range(0, len(x0), batch):
         part = jax.tree.map(lambda a, i=first: a[i : i + batch], whole)
-        found.append(_differences(policy, policy.params, *part, jnp.asarray(levels)))
+        found.append(_differences(policy, params, *part, jnp.asarray(levels)))
     return np.concatenate(found, axis=1)
 
 

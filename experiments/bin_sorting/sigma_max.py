@@ -42,7 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for name, (dataset, split) in judged.items():
         episodes = rlds.open_dataset(pathlib.Path(config.data.root) / dataset, split)
         chunks = evaluation.recorded(episodes, told[0], padding=config.data.padding, samples=1024)
-        each = np.stack([_differences(policy, chunks) for policy in told])
+        each = np.stack([_differences(told[0], policy.params, chunks) for policy in told])
         found[name] = measured(each) | {"chunks": len(chunks.action)}
         cells = [f"{v:.3f}" for v in found[name]["by_tau"].values()]
         of_seed = ", ".join(f"{v:.3f}" for v in found[name]["of_seed"])
@@ -114,10 +114,11 @@ def _policy(config, folder, seed):
     return Policy.from_checkpoint(path)
 
 
-def _differences(policy, chunks):
+def _differences(policy, params, chunks):
     told = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
     other = chunks.observation | {"task": told}
-    return evaluation.differences(policy, chunks, other, levels=LEVELS)
+    # Policies of seeds differ in their parameters only, so they share what is compiled.
+    return evaluation.differences(policy, chunks, other, levels=LEVELS, params=params)
 
 
 if __name__ == "__main__":
