@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.special
 import scipy.stats
 
-from ambient_jax import mixing
+from ambient_jax import mixing, schedules
 from ambient_jax.analysis import mismatch
 from ambient_jax.annotate import classifier
 from ambient_jax.data import device
@@ -173,7 +173,8 @@ def test_observed_classifier_finds_the_excess_loss_and_sigma_max():
         **dict(observed=True, encoder=(0, 32, 1), blur=0.1, features=(32,), dropout=0),
         **dict(steps=400, batch_size=512, learning_rate=5e-3, patience=3),
     )
-    fitted = classifier.fit(data, options, progress=False)
+    schedule = schedules.edm(p_mean=-1.5, p_std=2.2)  # the annotation's, which visits high levels
+    fitted = classifier.fit(data, options, schedule=schedule, progress=False)
     levels = 1 / np.hypot(1, np.geomspace(10, 0.05, 14))
     judged = mismatch.by_classifier(fitted, data, np.arange(0, n, 3), levels, draws=4)
 
