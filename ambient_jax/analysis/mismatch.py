@@ -11,7 +11,7 @@ not depend on x. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, all that 
 
 Three ways to measure e, all of which leave out p(O) / q(O):
 
-* two denoisers, or one that is told whose data it denoises (``policy.evaluation.disagreement``);
+* two denoisers, or one that is told whose data it denoises (``policy.evaluation.differences``);
 * the logit L(O, x_t, sigma) = log p/q of a classifier of (O, x_t). By Tweedie's formula (Robbins
   1956, Efron 2011) ``D_p - D_q = sigma^2 / alpha grad_x L``, see ``tweedie_difference``;
 * the conditional relative entropy KL(sigma) = E_p[L(O, x_t, sigma)] - E_p[L(O)]. With
