@@ -43,6 +43,10 @@ class Options:
       learning_rate, weight_decay: of AdamW; the rate falls to 0 along a cosine.
       ema: largest decay of the parameters' moving average, which is what is kept.
       features, dropout: of ``ChunkClassifier``.
+      encoder: frequencies, width and depth of the ``ObservationEncoder``.
+      blur: standard deviation of the noise on normalised observations in training, the same for
+        the whole history. With few episodes a network knows each by where things lie in it; what
+        is left of an observation behind some noise is what episodes have in common.
     """
 
     history: int = 2
@@ -59,6 +63,8 @@ class Options:
     ema: float = 0.99
     features: tuple[int, ...] = (32, 64)
     dropout: float = 0.2
+    encoder: tuple[int, int, int] = (4, 256, 2)
+    blur: float = 0.0
 
     def __post_init__(self):
         if self.folds < 2:
@@ -156,7 +162,7 @@ def train(
     count, heads = pairs.mask.shape[:2]
     network = Network(
         ChunkClassifier(features=options.features, dropout=options.dropout, heads=heads),
-        ObservationEncoder() if options.observed else None,
+        ObservationEncoder(*options.encoder) if options.observed else None,
     )
     data, parts, pairs = jax.tree.map(jnp.asarray, (data, parts, pairs))
     parts[1]["order"] = parts[0]["order"]  # not twice in memory
@@ -253,6 +259,13 @@ def _logits(network, options, params, batch, pairs, key, dropout=None):
     return network.apply(params, x_t, sigma, batch["pair"], pairs, batch["observation"], dropout)
 
 
+def _blurred(observation, size, key):
+    """Observations {name: [B, T, d]} with noise that stays over the history."""
+    keys = dict(zip(sorted(observation), jax.random.split(key, len(observation)), strict=True))
+    shift = lambda name, x: size * jax.random.normal(keys[name], (len(x), 1, x.shape[-1]))  # noqa: E731
+    return {name: x + shift(name, x) for name, x in observation.items()}
+
+
 @functools.partial(jax.jit, static_argnames=_STATIC)
 def _advance(carry, data, parts, pairs, keys, first, *, network, options, schedule):
     optimizer, rows = _optimizer(options), jnp.arange(options.batch_size)
@@ -260,6 +273,9 @@ def _advance(carry, data, parts, pairs, keys, first, *, network, options, schedu
     def loss(params, part, pairs, key, step):
         batch = _draw(data, part, pairs, key, step, rows, options=options, schedule=schedule)
         noise, dropout = jax.random.split(jax.random.fold_in(key, step))
+        if options.blur:
+            blur = jax.random.fold_in(dropout, 0)
+            batch["observation"] = _blurred(batch["observation"], options.blur, blur)
         dropout = dropout if options.dropout else None
         logits = _logits(network, options, params, batch, pairs, noise, dropout)
         return calibration.cross_entropy(logits, batch["clean"]).mean()

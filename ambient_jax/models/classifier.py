@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from ambient_jax.models.layers import Conv1D, Dense, NoiseEmbedding, check_positive, mish
 
+_HIGH = 0.95
+
 
 class ChunkClassifier(nn.Module):
     """Logits of "clean" for noised chunks; residual convolutions, averaged over the chunk.
@@ -18,6 +20,12 @@ class ChunkClassifier(nn.Module):
 
     There is one logit for each of ``heads`` questions ("clean, or of source k?"): all but the last
     layer is shared by them.
+
+    With a condition a logit is ``g(condition) + alpha h(x_t, condition, sigma)``: at sigma = 1 the
+    condition is all that tells, and near it the logit's slope in x_t falls like alpha, as the
+    exact one's does (``analysis.mismatch`` divides by it). What h is there can hardly be learned
+    there, alpha being small, and the exact one hardly changes: above ``_HIGH`` h is told that
+    level.
 
     Attributes:
         features: widths of the residual blocks.
@@ -57,7 +65,8 @@ class ChunkClassifier(nn.Module):
                 f"x_t has shape {x_t.shape} and sigma {sigma.shape}; expected [B, H, D] and [B]."
             )
         check_positive("ChunkClassifier", kernel_size=self.kernel_size, embed_dim=self.embed_dim)
-        embedding = NoiseEmbedding(self.embed_dim)(sigma)
+        told = sigma if condition is None else jnp.minimum(sigma, _HIGH)
+        embedding = NoiseEmbedding(self.embed_dim)(told)
         if condition is not None:
             embedding = jnp.concatenate([embedding, condition], -1)
         embedding = mish(embedding)
@@ -75,7 +84,12 @@ class ChunkClassifier(nn.Module):
             pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
         pooled = jnp.concatenate([pooled, embedding], -1)
         hidden = mish(Dense(self.features[-1], name="hidden")(pooled))
-        return Dense(self.heads, name="logit")(hidden)
+        logits = Dense(self.heads, name="logit")(hidden)
+        if condition is None:
+            return logits
+        seen = mish(Dense(self.features[-1], name="seen")(mish(condition)))
+        alpha = jnp.sqrt((1 - sigma) * (1 + sigma))[:, None]
+        return Dense(self.heads, name="of_condition")(seen) + alpha * logits
 
 
 def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:

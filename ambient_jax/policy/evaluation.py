@@ -205,6 +205,52 @@ def _losses(policy: Policy, target: str, params: Any, part, levels):
     return jax.lax.map(at, levels)
 
 
+def differences(
+    policy: Policy,
+    chunks: Chunks,
+    other: dict[str, np.ndarray],
+    *,
+    levels: tuple[float, ...] = LEVELS,
+    seed: int = 0,
+    params: Any = None,
+    batch: int = 512,
+) -> np.ndarray:
+    """x0_hat given the chunks' observations less x0_hat given others, [L, N, H, D] normalised.
+
+    Of a policy that is told whose data it denoises, with ``other`` telling of another source: the
+    difference of the two laws' denoisers on the first one's chunks, whose mean square is the excess
+    loss of the other (``analysis.mismatch``). One network makes both, so that most of its errors
+    cancel.
+
+    Args:
+      policy: whose network is measured.
+      chunks: in data units.
+      other: observations of the same shapes, in data units.
+      levels, seed, params, batch: as of ``row_losses``.
+    """
+    params = policy.params if params is None else params
+    given, told = (policy.check(o, (policy.history,)) for o in (chunks.observation, other))
+    x0 = policy.normalizer.normalize("action", np.asarray(chunks.action, np.float32))
+    whole, found = (given, told, x0, noise(x0.shape, seed)), []
+    for first in range(0, len(x0), batch):
+        part = jax.tree.map(lambda a, i=first: a[i : i + batch], whole)
+        found.append(_differences(policy, params, *part, jnp.asarray(levels)))
+    return np.concatenate(found, axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _differences(policy: Policy, params: Any, given, told, x0, eps, levels):
+    denoisers = [policy.denoiser(params, observation) for observation in (given, told)]
+    kind = dict(source=policy.prediction, target="x0", schedule=schedules.vp())
+
+    def at(sigma):
+        x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
+        first, second = (targets.convert(d(x_t, sigma), x_t, sigma, **kind) for d in denoisers)
+        return first - second
+
+    return jax.lax.map(at, levels)
+
+
 def action_error(
     policy: Policy, chunks: Chunks, *, samples: int = 512, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:

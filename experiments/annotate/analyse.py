@@ -9,6 +9,7 @@ import scipy.stats
 
 from ambient_jax.analysis import divergence, spectrum
 from ambient_jax.analysis import locality as receptive
+from ambient_jax.analysis import mismatch as mismatches
 from ambient_jax.annotate import classifier, thresholds, units
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 BUCKETS = (1, 10, 100, 1000, 10_000)
 _DRAWS = 4
 _DRAWS_OF_ONE = 16  # where chunks are judged one by one
+TAUS = (0.02, 0.05, 0.1, 0.2)
+_RESAMPLED = 1000  # times that episodes are drawn for an interval
 
 
 def contraction(job: Job) -> dict[str, dict[str, np.ndarray]]:
@@ -128,6 +131,51 @@ def locality(job: Job) -> dict[str, Any]:
             for name, c in curves.items()
         },
     }
+
+
+def mismatch(job: Job) -> dict[str, Any]:
+    """sigma_max by how wrongly each corrupt source denoises clean chunks: ``analysis.mismatch``.
+
+    Of ``task.mismatch`` classifiers with folds of their own, on at most ``task.compared`` clean
+    chunks. The intervals are of the mean over classifiers, episodes drawn anew.
+    """
+    task, seed = job.config.task, job.config.seed
+    rng = np.random.default_rng(seed)
+    clean = np.concatenate([job.steps(name) for name in job.role("clean")])
+    positions = np.sort(rng.permutation(clean)[: task.compared])
+    names = dict(names=job.prepared.names)
+    fitted = [job.fitted] + [
+        classifier.fit(job.data, job.options(), schedule=job.schedule, seed=seed + i, **names)
+        for i in range(1, task.mismatch)
+    ]
+    # Counts of each episode in a draw of as many, as weights of its chunks.
+    episode = np.unique(np.asarray(job.data.start)[positions], return_inverse=True)[1]
+    count = episode.max() + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), _RESAMPLED)[:, episode]
+    each = {}
+    for k, name in enumerate(job.role("corrupt")):
+        judged = [
+            mismatches.by_classifier(one, job.data, positions, job.levels, pair=k) for one in fitted
+        ]
+        excess = np.stack([one.excess for one in judged])  # [S, N, L]
+        entropy = np.stack([one.logit.mean(0) for one in judged])
+        bound = lambda e, tau=task.tau: mismatches.sigma_max(job.levels, e, tau=tau)  # noqa: E731
+        mean = excess.mean((0, 1))
+        resampled = [bound(weights @ excess.mean(0)) for weights in drawn]
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        each[name] = {
+            "excess": excess.mean(1),
+            "relative_entropy": entropy,
+            "sigma_max": bound(mean),
+            "low": low,
+            "high": high,
+            "of_seed": [bound(one) for one in excess.mean(1)],
+            "by_tau": {f"{tau:g}": bound(mean, tau) for tau in TAUS},
+            "by_entropy": bound(mismatches.lost(entropy.mean(0))),
+            "chunks": len(positions),
+            "held_out": [np.min([row["held_out"] for row in one.history], 0) for one in fitted],
+        }
+    return {"each": each, "sigma_max": {name: found["sigma_max"] for name, found in each.items()}}
 
 
 def jerk_correlation(job: Job) -> dict[str, dict[str, float]]:

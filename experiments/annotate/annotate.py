@@ -91,7 +91,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     logging.info("%d chunks, %d levels, %d draws: %.0f s", chunks, task.levels, task.draws, seconds)
 
     locality = analyse.locality(job) if task.crops else None
-    sigma_max = locality["sigma_max"] if locality else {}
+    mismatch = analyse.mismatch(job) if task.mismatch else None
+    sigma_max = (mismatch or locality or {}).get("sigma_max", {})
     rows, low, each = [], {}, {}
     for granularity in task.granularity:
         parts = []
@@ -111,6 +112,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         "curves": {name: c.mean(0) for name, c in job.curves.items()},
         "total_variation": analyse.contraction(job),
         "locality": locality,
+        "mismatch": mismatch,
         **{name: ANALYSES[name](job) if name in task.analyses else {} for name in ANALYSES},
         "classifier": {
             "history": fitted.history,
@@ -190,6 +192,10 @@ def options_of(config: ml_collections.ConfigDict, crop: int = 0) -> classifier.O
         batch_size=task.batch_size,
         evaluate_every=task.evaluate_every,
         features=tuple(task.features),
+        patience=task.patience,
+        learning_rate=task.learning_rate,
+        encoder=tuple(task.encoder),
+        blur=task.blur,
     )
 
 
@@ -309,4 +315,12 @@ def _caption(job, results):
     if results["locality"]:
         for name, value in results["locality"]["sigma_max"].items():
             lines.append(f"{name}: sigma_max by locality {value:.3g}.")
+    for name, found in (results["mismatch"] or {"each": {}})["each"].items():
+        each = [f"tau {tau}: {value:.3f}" for tau, value in found["by_tau"].items()]
+        lines.append(
+            f"{name}: sigma_max by the denoising of clean chunks {found['sigma_max']:.3f} "
+            f"[{found['low']:.3f}, {found['high']:.3f}] (95% over episodes), of each classifier "
+            f"{', '.join(f'{v:.3f}' for v in found['of_seed'])}; {', '.join(each)}; by the share "
+            f"of relative entropy that is lost {found['by_entropy']:.3f}."
+        )
     return "\n".join(lines)

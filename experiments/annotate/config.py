@@ -3,6 +3,7 @@
     python -m experiments.annotate --config=experiments/annotate/config.py:maze
 
 maze          GCS (clean) against RRT (corrupt), the data of the maze table
+bins          bin sorting, correct against arbitrary: sigma_max where only p(A | O) differs
 debug         the same on a few plans and steps
 rlds          your own: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
 open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
@@ -56,6 +57,10 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
             "draws": 2,  # noise draws of each chunk at each level
             "judged": 0,  # chunks of each source that are judged; 0: all, as finer units need
             "observed": False,  # whether the classifier also sees the observation
+            "encoder": (4, 256, 2),  # frequencies, width and depth of its encoder
+            "blur": 0.0,  # noise on normalised observations in training, see training.Options
+            "patience": 8,  # evaluations without a better held-out loss until it stops
+            "learning_rate": 2e-3,
             "folds": 4,
             "steps": 2000,
             "batch_size": 256,
@@ -64,6 +69,9 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
             "analyses": ("spectrum", "jerk", "bucket_noise"),  # of the report
             "compared": 4000,  # chunks of either side that the total variation is measured on
             "crops": (1, 2, 4, 8),  # widths in actions for sigma_max by locality; () leaves it 0
+            # Classifiers, of seeds of their own, for sigma_max by the denoising of clean chunks
+            # (analysis.mismatch); 0: none, and sigma_max is that of locality.
+            "mismatch": 0,
             "crop_steps": 1000,  # training steps of their classifiers
             "field_chunks": 20_000,  # chunks that the receptive field is measured on
             "field_steps": 3000,  # training steps of its denoiser
@@ -89,6 +97,22 @@ def _debug(config):
     config.task.update(dict(clean=4, corrupt=40, shortcut=0, held_out=0))
     config.task.update(dict(folds=2, steps=40, levels=5, bucket=20, compared=60, evaluate_every=20))
     config.task.update(dict(crops=(2,), crop_steps=20, field_chunks=200, field_steps=100))
+
+
+def _bins(config):
+    from experiments.bin_sorting import config as bin_sorting
+
+    base = bin_sorting.get_config("table")
+    config.data = base.data
+    del config.data.sources["opposite"]
+    built = ("correct", "arbitrary", "opposite", "held_out", "data_seed", "scene")
+    config.task.update({name: base.task[name] for name in built})
+    config.task.update(dict(build="bin_sorting", granularity=("dataset",)))
+    config.task.update(dict(observed=True, mismatch=3, folds=4, judged=500, compared=1024))
+    # 50 demonstrations are known by heart within 100 steps, waves or not, unless blurred.
+    config.task.update(dict(encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3))
+    config.task.update(dict(steps=350, evaluate_every=50, patience=3))
+    config.task.update(dict(crops=(2, 8), crop_steps=200, field_steps=600, analyses=()))
 
 
 def _rlds(config):
@@ -191,6 +215,7 @@ _OPTIONS = {"open_x": ("mixture", "clean"), "labels": ("mixture", "clean", "labe
 VARIANTS = {
     "maze": _maze,
     "debug": _debug,
+    "bins": _bins,
     "rlds": _rlds,
     "open_x": _open_x,
     "labels": _labels,

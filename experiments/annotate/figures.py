@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ambient_jax.analysis.mismatch import lost as lost_entropy
 from ambient_jax.annotate import thresholds
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def write(
         _save(
             locality(job.levels, results["locality"], job.config.task.tau), folder / "locality.png"
         )
+
+    if results["mismatch"]:
+        _save(mismatch(job, results), folder / "sigma_max.png")
 
 
 def _save(figure, path):
@@ -260,6 +264,42 @@ def locality(levels: np.ndarray, found: Mapping[str, Any], tau: float) -> Figure
     for axes in (left, middle, right):
         axes.grid(alpha=0.25)
         axes.legend(fontsize=6)
+    return figure
+
+
+def mismatch(job: Job, results: Mapping[str, Any]) -> Figure:
+    """Share of the disagreement of denoisers against the level; P(clean) of crops without O."""
+    tau, levels = job.config.task.tau, job.levels
+    figure = Figure(figsize=(8.8, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, (name, found) in enumerate(results["mismatch"]["each"].items()):
+        excess = np.asarray(found["excess"])
+        for each in excess:
+            left.plot(levels, each / each.max(), color=f"C{i}", lw=0.6, alpha=0.6)
+        mean = excess.mean(0)
+        left.plot(levels, mean / mean.max(), ".-", color=f"C{i}", label=f"{name}, excess loss")
+        lost = lost_entropy(np.asarray(found["relative_entropy"]).mean(0))
+        label = f"{name}, relative entropy lost"
+        left.plot(levels, lost, ":", color=f"C{i}", lw=1, label=label)
+        left.axvspan(found["low"], found["high"], color=f"C{i}", alpha=0.15, lw=0)
+        left.text(found["high"], 0.6, f" {found['sigma_max']:.3f}", color=f"C{i}", fontsize=8)
+    left.axhline(tau, color=_GREY, lw=0.8, ls="--")
+    left.set_ylabel("share of its largest value")
+    if results["locality"]:
+        for name, lines in results["locality"]["curves"].items():
+            for k, (width, line) in enumerate(
+                zip(results["locality"]["crops"], lines, strict=True)
+            ):
+                shade = 0.25 + 0.75 * k / len(lines)
+                label = f"{name}, {width} actions"
+                right.plot(levels, line, ".-", color="C3", alpha=shade, lw=1, label=label)
+        right.axhline(0.5 - tau, color=_GREY, lw=0.8, ls="--")
+        right.set(ylabel="P(clean) of corrupt crops, actions alone", ylim=(0, 0.6))
+    else:
+        right.set_visible(False)
+    for axes in (left, right):
+        _noise_axis(axes)
+        axes.legend(fontsize=7)
     return figure
 
 

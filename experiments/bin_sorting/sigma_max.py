@@ -1,0 +1,125 @@
+"""sigma_max without rollouts, by a policy that is told whose demonstrations it is to follow.
+
+python -m experiments.bin_sorting.sigma_max --config=experiments/bin_sorting/config.py:table
+
+Where x0_hat does not change when the policy is told the other rule, arbitrary demonstrations
+denoise as correct ones do (``ambient_jax.analysis.mismatch``). Policies that the table has trained
+are taken from its workdir, others are trained; none is rolled out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+
+import ml_collections
+import numpy as np
+from matplotlib.figure import Figure
+
+from ambient_jax.analysis import mismatch
+from ambient_jax.data import rlds
+from ambient_jax.policy import evaluation
+from ambient_jax.policy.policy import Policy
+from ambient_jax.train import trainer
+from experiments import launch, report
+from experiments.bin_sorting import data, policies, task
+from experiments.table import entries, saved
+
+LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 32, 19))
+TAUS = (0.02, 0.05, 0.1, 0.2)
+_TOLD = "task_arbitrary"
+COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS), "of each seed")
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Leaves ``sigma_max/`` in the workdir: table, figure and JSON."""
+    task.build(config)
+    folder, seeds = pathlib.Path(workdir), config.task.seeds
+    told = [_policy(config, folder, seed) for seed in seeds]
+    judged = {"held out": ("bins_correct_held_out", "train")} if config.task.held_out else {}
+    judged["trained on"] = ("bins_correct", config.data.sources.correct.split)
+    rows, found = [], {}
+    for name, (dataset, split) in judged.items():
+        episodes = rlds.open_dataset(pathlib.Path(config.data.root) / dataset, split)
+        chunks = evaluation.recorded(episodes, told[0], padding=config.data.padding, samples=1024)
+        each = np.stack([_differences(told[0], policy.params, chunks) for policy in told])
+        found[name] = measured(each) | {"chunks": len(chunks.action)}
+        cells = [f"{v:.3f}" for v in found[name]["by_tau"].values()]
+        of_seed = ", ".join(f"{v:.3f}" for v in found[name]["of_seed"])
+        rows.append([name, len(chunks.action), *cells, of_seed])
+    results = {"levels": LEVELS, "found": found, "config": config.to_dict()}
+    caption = (
+        "sigma_max: the level up to which the mean square of the change of x0_hat, when the policy "
+        "is told the arbitrary rule instead of the correct one, stays below a share tau of its "
+        f"largest value; of correct demonstrations, mean over {len(told)} training seeds, and of "
+        f"each seed at tau {TAUS[1]:g}. "
+    )
+    caption += "".join(
+        f"By products of the changes of two seeds, in which errors cancel, {one['cross']:.3f} "
+        f"({name}). "
+        for name, one in found.items()
+        if one["cross"]
+    )
+    table = report.write(folder / "sigma_max", COLUMNS, rows, caption.strip(), results)
+    figure(found).savefig(folder / "sigma_max" / "told.png", dpi=160)
+    print(table)
+
+
+def measured(differences: np.ndarray) -> dict:
+    """sigma_max of the changes of x0_hat [S, L, N, H, D] of S policies.
+
+    "excess" [S, L] is their mean square, "product" [L] the mean product of two policies' changes,
+    in which errors of training that are independent drop out.
+    """
+    excess = np.mean(differences**2, (2, 3, 4))
+    pairs = list(itertools.combinations(differences, 2))
+    product = np.mean([np.mean(a * b, (1, 2, 3)) for a, b in pairs], 0) if pairs else None
+    bound = lambda e, tau=TAUS[1]: mismatch.sigma_max(LEVELS, e, tau=tau)  # noqa: E731
+    return {
+        "excess": excess,
+        "product": product,
+        "by_tau": {f"{tau:g}": bound(excess.mean(0), tau) for tau in TAUS},
+        "of_seed": [bound(one) for one in excess],
+        "cross": bound(product) if pairs else None,
+    }
+
+
+def figure(found: dict) -> Figure:
+    """Share of the largest change against the noise level."""
+    plot = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = plot.subplots()
+    for i, (name, one) in enumerate(found.items()):
+        for each in one["excess"]:
+            axes.plot(LEVELS, each / each.max(), color=f"C{i}", lw=0.6, alpha=0.6)
+        mean = one["excess"].mean(0)
+        axes.plot(LEVELS, mean / mean.max(), ".-", color=f"C{i}", label=name)
+        axes.axvline(one["by_tau"]["0.05"], color=f"C{i}", ls=":", lw=1)
+    axes.axhline(TAUS[1], color="0.5", lw=0.8, ls="--")
+    axes.set(xscale="logit", xlabel=r"noise level $\sigma$", ylabel="share of its largest value")
+    axes.set_xticks([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=7, title="correct demonstrations", title_fontsize=7)
+    return plot
+
+
+def _policy(config, folder, seed):
+    """The policy told the task, trained if it is not there."""
+    path = folder / entries.key(_TOLD, seed)
+    if saved.step(path) != config.train.steps:
+        groups = config.copy_and_resolve_references()
+        groups.task.groups = ("main",)
+        entry = policies.entries(groups.task)[_TOLD]
+        trainer.train(entries.config_of(config, _TOLD, entry, seed), str(path))
+    return Policy.from_checkpoint(path)
+
+
+def _differences(policy, params, chunks):
+    told = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
+    other = chunks.observation | {"task": told}
+    # Policies of seeds differ in their parameters only, so they share what is compiled.
+    return evaluation.differences(policy, chunks, other, levels=LEVELS, params=params)
+
+
+if __name__ == "__main__":
+    launch.run("bin_sorting", run)
