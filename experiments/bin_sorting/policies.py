@@ -12,7 +12,7 @@ import ml_collections
 
 from experiments.table.entries import Entry, of_groups
 
-GROUPS = ("main", "sweep", "variants", "alpha", "opposite", "more")
+GROUPS = ("main", "sweep", "chosen", "variants", "alpha", "opposite", "more")
 CORRUPT = ("arbitrary", "opposite")
 
 
@@ -33,6 +33,9 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
     found |= _against("arbitrary", "main", best)
     for level in task.sigma_max:
         _add_omni(found, "sweep", level)
+    label = f"omni with arbitrary, sigma_max {task.chosen:g} by classifier"
+    bounds = {"law.name": "ambient"} | _bounds("arbitrary", 1.0, task.chosen)
+    found["chosen"] = Entry(label, "chosen", bounds)
     for level in task.sigma_min:
         _add_omni(found, "variants", best, sigma_min=level)
     exclusive = {"law.name": "exclusive"} | _bounds("arbitrary", 1.0, best)
