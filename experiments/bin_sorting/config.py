@@ -66,7 +66,7 @@ def _table(config):
             "sigma_min": (0.95, 0.99),  # with the sigma_max "best", for the group variants
             "alpha": (0.5, 0.8),
             # What the classifier of ``experiments.annotate ...:bins`` found, without a rollout.
-            "chosen": 0.63,
+            "chosen": 0.67,
             "best": 0.8,  # sigma_max of every policy that is not part of a sweep
             "groups": ("main", "chosen", "variants", "sweep", "alpha", "more", "opposite"),
             # Groups and policies that are trained with the first seed only.
