@@ -12,7 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import host_memory, parallel, trainer
+from ambient_jax.train import parallel, trainer
 from experiments import console, tasks
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="file.py:variant")
@@ -31,7 +31,6 @@ def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] |
       experiment: its package's name.
       job: ``job(config, workdir)``; by default ``train_and_evaluate``.
     """
-    host_memory.keep_freed_memory()
     job = job or train_and_evaluate
     app.run(lambda argv: _main(experiment, job, argv), flags_parser=_parse)
 

@@ -13,8 +13,9 @@ def keep_freed_memory() -> bool:
     XLA's CPU client allocates the scratch of a step anew each time, some 200 MB, which glibc maps
     and unmaps: 50,000 page faults a step. Kept, the blocks cost nothing; what it takes is the
     process's peak staying resident, and one arena shared by all threads, since only the main arena
-    can hold large blocks. Call it before the first computation. Elsewhere than on glibc it does
-    nothing.
+    can hold large blocks. Call it before any thread is started (importing pyarrow starts one): an
+    arena that is there already would be handed on to threads of XLA's, whose large blocks it maps
+    anew as before. Elsewhere than on glibc it does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -37,7 +37,6 @@ from absl import app, flags
 from ambient_jax import mixing, schedules
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
-from ambient_jax.train import host_memory
 from experiments.benchmarks.processes import cpu_seconds, workers_of
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
@@ -259,7 +258,6 @@ def turn(side: Side, count: int) -> dict[str, float]:
 def serve(name: str, kind: str) -> None:
     """Answers each line, a number of batches, with a turn; first the mean of some images."""
     kinds = {"ours": OurLoader if ROWS[name][0] else OurDecoder, "theirs": TensorFlow}
-    host_memory.keep_freed_memory()  # as training does
     side = kinds[kind](name, _ROOT.value, _WORKERS.value)
     print(json.dumps(np.mean([side.take(1).mean() for _ in range(8)])), flush=True)
     for line in sys.stdin:

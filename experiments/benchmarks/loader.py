@@ -43,7 +43,6 @@ from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, pipeline, write
 from ambient_jax.data.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
-from ambient_jax.train import host_memory
 from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
@@ -245,7 +244,6 @@ def watch(
     root: str, names: list[str], memory: float, batch: int, elements: int, samples: int
 ) -> dict[str, Any]:
     """Elements/s and the ``footprint`` before the stream and at equal distances in it."""
-    host_memory.keep_freed_memory()  # as training does
     clean = "+".join(names[::6])
     config = open_x_config.get_config(f"wide,size=debug,clean={clean}").data
     for name in set(config.sources) - set(names):

@@ -25,15 +25,11 @@ import torch
 from absl import app, flags, logging
 
 from ambient_jax.models.denoiser import build_denoiser
-from ambient_jax.train.host_memory import keep_freed_memory
 from experiments.benchmarks import networks_torch
 
 _NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
 _BATCH = flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Timed steps of each side, interleaved.")
-_KEEP_MEMORY = flags.DEFINE_boolean(
-    "keep_memory", True, "Keep freed memory in the process, for JAX and PyTorch alike."
-)
 _CORES = flags.DEFINE_integer(
     "cores", 0, "Cores to use, 0 for all. With 1, CPU time is measured: it hardly feels other load."
 )
@@ -256,8 +252,6 @@ def main(argv) -> None:
         # Before the first computation: both sides size their pools of threads by it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
         torch.set_num_threads(_CORES.value)
-    if _KEEP_MEMORY.value and not keep_freed_memory():
-        logging.warning("The C library does not keep freed memory; JAX's steps are slower.")
     floor = matmul_floor()
     rows = [
         "| network | params | batch | GFLOP/step | JAX ms | torch ms | compiled ms | torch / JAX"

@@ -19,7 +19,7 @@ import ml_collections
 import tqdm
 from absl import flags, logging
 
-from ambient_jax.train import host_memory, sweep, trainer
+from ambient_jax.train import sweep, trainer
 from experiments import console
 from experiments.table import entries, saved
 from experiments.table.entries import Program, Table
@@ -90,7 +90,6 @@ def _start(slots: Any) -> None:
         os.sched_setaffinity(0, {core})
     os.environ["TQDM_POSITION"] = str(index + 1)
     os.environ["TQDM_LEAVE"] = "0"
-    host_memory.keep_freed_memory()
     flags.FLAGS.mark_as_parsed()  # absl's handler complains otherwise
     logging.use_absl_handler()
     console.setup()
