@@ -91,7 +91,7 @@ def levels_figure(losses: Mapping[str, list[float]], labels: Mapping[str, str]) 
     axes.set(xscale="logit", yscale="log", xlabel=r"noise level $\sigma$")
     axes.set_ylabel("loss on held-out correct\ndemonstrations, of that of correct only")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="lower left")
     return figure
 
 
