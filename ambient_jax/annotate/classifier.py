@@ -129,6 +129,10 @@ def probabilities(
 ) -> np.ndarray:
     """c [N, L]: P(clean) of the chunks at ``positions`` [N] at each level, mean over noise draws.
 
+    Of a classifier that sees the observation it is that of even odds given the observation: its
+    logit less that at sigma = 1, where the observation is all that tells. It compares p(A | O)
+    with q(A | O); observations that only one side has would keep it from ever reaching 1/2.
+
     With ``decisions`` it is the share of draws with P(clean) > 1/2 instead, which accuracy and
     total variation are made of (``analysis.divergence``).
 
@@ -213,6 +217,10 @@ def _ask(
     action = action[:, : options.length]
     keys = noise_first.row_keys(key, 0, positions)
     middles, log_temperature = temperature
+    ask = lambda x_t, sigma: network.apply(  # noqa: E731
+        params, x_t, jnp.full(len(x_t), sigma), pair, pairs, observation
+    )
+    given = ask(action, 1.0) if options.observed else 0.0
 
     def at(sigma):
         x = jnp.full(len(action), calibration.log_ratio(sigma))
@@ -223,9 +231,7 @@ def _ask(
                 lambda k: jax.random.normal(jax.random.fold_in(k, draw), action.shape[1:])
             )(keys)
             x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(action, eps)
-            sigmas = jnp.full(len(x_t), sigma)
-            logits = network.apply(params, x_t, sigmas, pair, pairs, observation)
-            clean = jax.nn.sigmoid(logits / scale)
+            clean = jax.nn.sigmoid((ask(x_t, sigma) - given) / scale)
             return total + jnp.where(decisions, clean > 0.5, clean)
 
         # A loop whose length is no part of the program: reports ask with several numbers of draws.

@@ -118,6 +118,8 @@ def _config(base, name, changes, granularity, observed):
         config.data.sources[source][last] = value
     # The table has built the data, and no policy of it takes sigma_max from here.
     config.task.update(dict(crops=(), analyses=(), granularity=granularity, observed=observed))
+    if observed:  # few target demonstrations are known by heart unless blurred
+        config.task.update(dict(encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3, patience=4))
     config.task.update(base.task.annotate)
     return config
 

@@ -96,13 +96,16 @@ def test_sigma_min_of_a_gaussian_pair_is_the_exact_crossing():
 
 
 def test_only_with_the_observation_is_a_reversed_reaction_seen():
-    """p(A) = q(A), but where clean actions follow the observation, corrupt ones oppose it."""
+    """p(A) = q(A), but where clean actions follow the observation, corrupt ones oppose it.
+
+    That corrupt observations lie elsewhere must not count: with noise alone left, c is 1/2."""
     rng, n = np.random.default_rng(0), MANY
     seen = rng.choice([-1.0, 1.0], (2 * n, 1))
     reaction = np.where(np.arange(2 * n) < n, 1.0, -1.0)[:, None] * seen
     action = reaction + 0.1 * rng.normal(size=(2 * n, 1))
     data = make_data(action[:n], action[n:])
-    data.steps["observation/state"] = seen.astype(np.float32)
+    elsewhere = rng.normal(size=(2 * n, 1)) + 1.5 * (np.arange(2 * n) >= n)[:, None]
+    data.steps["observation/state"] = np.hstack([seen, elsewhere]).astype(np.float32)
     clean = {}
     for observed in (False, True):
         options = dataclasses.replace(POINT, observed=observed)
