@@ -9,7 +9,7 @@ Filtering        all on clean sources, by weight ("clean only")
 CoTraining       by weight, whatever the bounds
 Reweighted       alpha on clean, 1 - alpha on corrupt, whatever the bounds
 Ambient          by weight among the sources admissible at sigma (Omni: the same, with
-                 sigma_max > 0)
+                 sigma_max > 0); with alpha, by weights of which clean sources hold that share
 Exclusive        the admissible corrupt sources by weight; clean ones where there is none
 Soft             alpha(sigma) on clean, 1 - alpha(sigma) on admissible corrupt sources
 BenDavid         Soft with the alpha that minimises the bound of Ben-David et al. (2010)
@@ -97,7 +97,17 @@ class Reweighted:
 
 @dataclasses.dataclass(frozen=True)
 class Ambient:
-    """Hard bounds: every source by its weight at the levels it is admissible at (Omni included)."""
+    """Hard bounds: every source by its weight at the levels it is admissible at (Omni included).
+
+    ``alpha`` in [0, 1] re-weights: weights are scaled first so that clean sources hold that share
+    of them, which is theirs where everything is admissible; they have more where less is.
+    """
+
+    alpha: float | None = None
+
+    def __post_init__(self):
+        if self.alpha is not None:
+            _share("alpha", self.alpha)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,17 +232,20 @@ def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
     """The same P(source | sigma) in its simplest form.
 
     Filtering, CoTraining and Reweighted are Ambient over sources of other weights without bounds,
-    so all four are one program that differs in arrays. Other laws come back as they are. Whoever
-    restricts sigma must use these bounds, or it could not reach all that the law does.
+    and Ambient with a share over other weights, so all are one program that differs in arrays.
+    Other laws come back as they are. Whoever restricts sigma must use these bounds, or it could
+    not reach all that the law does.
     """
-    if not isinstance(law, Filtering | CoTraining | Reweighted):
+    if not isinstance(law, Filtering | CoTraining | Reweighted | Ambient) or law == Ambient():
         return law, sources
     weight = sources.weight
     clean, corrupt = jnp.where(sources.clean, weight, 0), jnp.where(sources.clean, 0, weight)
     if isinstance(law, Filtering):
         weight = clean
-    elif isinstance(law, Reweighted):
+    elif isinstance(law, Reweighted | Ambient):
         weight = _shares(law.alpha, clean, corrupt)
+    if isinstance(law, Ambient):
+        return Ambient(), sources._replace(weight=weight)
     everywhere = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
     return Ambient(), Sources(weight, *everywhere, sources.clean)
 

@@ -25,6 +25,13 @@ def reweighted(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict
     return {alpha: name for alpha, name in named.items() if name in rows}
 
 
+def hard(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> list[str]:
+    """The policies that there are with one bound from the sweep, by weight and re-weighted."""
+    levels = sorted({*task.sigma_min, task.best})
+    weighted = [policies.weighted(level, alpha) for alpha in task.alpha for level in levels]
+    return [*sweep(task, rows).values(), *(name for name in weighted if name in rows)]
+
+
 def best_of(names: Iterable[str], rows: Mapping[str, Any]) -> str:
     """The name that succeeds most often, of those that are there; "" if none is."""
     there = [name for name in names if name in rows]
@@ -56,7 +63,8 @@ def check(
 
 def _order(task, rows):
     told = []
-    mixed, best = (best_of(of(task, rows).values(), rows) for of in (reweighted, sweep))
+    mixed = best_of(reweighted(task, rows).values(), rows)
+    best = best_of(hard(task, rows), rows)
     for low, high, claim in (
         ("target", mixed, "target only < the best re-weighted co-training"),
         (mixed, best, "the best re-weighted co-training < the best ambient"),

@@ -72,7 +72,7 @@ def _table(config):
             "targets": (10, 50),
             "methods": ("hard", "datapoint", "random", "soft", "ben_david", "alpha"),
             "bucket": 100,  # datapoints of the method random
-            "groups": ("main", "chosen", "soft", "observed", "buckets", "omni", "few"),
+            "groups": ("main", "weighted", "chosen", "soft", "observed", "buckets", "omni", "few"),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
             # Fields of experiments/annotate/config.py to change where sigma_min is chosen.

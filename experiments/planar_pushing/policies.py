@@ -4,6 +4,7 @@ The source's demonstrations are of another simulator: what they show is right at
 above ``sigma_min``, where it can't be told from the target's. Groups:
 
 main      target only, source only, co-training, and the sweep of sigma_min
+weighted  the sweep of sigma_min at the shares of target data of re-weighted co-training
 chosen    sigma_min by a classifier of actions: per data set, datapoint and bucket
 buckets   the same with buckets of other sizes
 observed  sigma_min by a classifier that also sees the observation
@@ -21,7 +22,7 @@ from ambient_jax import _checks
 from experiments.planar_pushing import chosen
 from experiments.table.entries import Entry, of_groups
 
-GROUPS = ("main", "chosen", "buckets", "observed", "soft", "omni", "few", "scaling")
+GROUPS = ("main", "weighted", "chosen", "buckets", "observed", "soft", "omni", "few", "scaling")
 METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha")
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
@@ -68,6 +69,11 @@ def hard(sigma_min: float) -> str:
     return f"ambient_{sigma_min:g}"
 
 
+def weighted(sigma_min: float, alpha: float) -> str:
+    """Name of the policy of a level and of a share of target data above it."""
+    return f"{hard(sigma_min)}_alpha_{alpha:g}"
+
+
 def scaling(method: str, source: int, target: int) -> str:
     """Name of a policy of the group scaling."""
     return f"{method}_source_{source}_target_{target}"
@@ -100,6 +106,11 @@ def _main(task):
     for level in sorted({*task.sigma_min, task.best}):
         changes = _HARD | {f"{_SOURCE}.sigma_min": level}
         found[hard(level)] = Entry(_label(hard(level)), "main", changes)
+    for alpha in task.alpha:
+        for level in sorted({*task.sigma_min, task.best}):
+            changes = _HARD | {"law.alpha": alpha, f"{_SOURCE}.sigma_min": level}
+            label = f"{_label(hard(level))}, alpha {alpha:g}"
+            found[weighted(level, alpha)] = Entry(label, "weighted", changes)
     return found | _by_classifier(task, chosen.TABLE, "", "")
 
 

@@ -96,7 +96,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
 def roles(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> dict[str, str]:
     """The policies that stand for the published ones: {"best alpha": name, ...}, "" for none."""
     return {
-        "best": claims.best_of(claims.sweep(config, rows).values(), rows),
+        "best": claims.best_of(claims.hard(config, rows), rows),
         "best alpha": claims.best_of(claims.reweighted(config, rows).values(), rows),
         "best omni": claims.best_of([f"omni_{level:g}" for level in config.sigma_max], rows),
     }

@@ -82,29 +82,34 @@ def _bar(estimate, y):
 
 
 def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row]) -> Figure:
-    """Success against sigma_min; at the left end stands natural co-training (sigma_min 0), at the
-    right end target only (1), and re-weighted co-training at its best as a dashed line."""
+    """Success against sigma_min, a line for each share of target data above it.
+
+    At the left end (sigma_min 0) stands co-training with that share, at the right end target only.
+    """
     figure = Figure(figsize=(5.6, 3.8), layout="constrained")
     axes = figure.subplots()
-    named = claims.sweep(config.task, rows)
-    ends = {0.0: "cotrain", 1.0: "target"}
-    named |= {level: name for level, name in ends.items() if name in rows}
-    levels = sorted(named)
-    found = [rows[named[level]].summary.success for level in levels]
-    value, low, high = (
-        100 * np.array([getattr(e, end) for e in found]) for end in ("value", "low", "high")
-    )
-    axes.fill_between(levels, low, high, color=_COLOURS[0], alpha=0.18, lw=0)
-    axes.plot(levels, value, "o-", color=_COLOURS[0], ms=4, lw=1.4, label="ambient")
-    mixed = claims.best_of(claims.reweighted(config.task, rows).values(), rows)
-    if mixed:
-        row = rows[mixed]
-        axes.axhline(100 * row.summary.success.value, color=_COLOURS[1], ls="--", label=row.label)
-    ticks = {0.0: "co-training", 1.0: "target only"}
-    axes.set_xticks(levels, [ticks.get(v, f"{v:g}") for v in levels], fontsize=7, rotation=60)
+    task, ticks = config.task, {0.0: "co-training", 1.0: "target only"}
+    swept = sorted({*task.sigma_min, task.best})
+    lines = {"natural share": {0.0: "cotrain", **{v: policies.hard(v) for v in swept}}}
+    for alpha in sorted(task.alpha):
+        named = {v: policies.weighted(v, alpha) for v in swept}
+        lines[f"alpha {alpha:g}"] = {0.0: f"alpha_{alpha:g}", **named}
+    for i, (label, named) in enumerate(lines.items()):
+        named = {v: name for v, name in (named | {1.0: "target"}).items() if name in rows}
+        if not set(named) - set(ticks):
+            continue
+        levels = sorted(named)
+        found = [rows[named[v]].summary.success for v in levels]
+        value, low, high = (
+            100 * np.array([getattr(e, end) for e in found]) for end in ("value", "low", "high")
+        )
+        axes.fill_between(levels, low, high, color=_COLOURS[i], alpha=0.12, lw=0)
+        axes.plot(levels, value, f"{_MARKS[i]}-", color=_COLOURS[i], ms=4, lw=1.4, label=label)
+    shown = [0.0, *swept, 1.0]
+    axes.set_xticks(shown, [ticks.get(v, f"{v:g}") for v in shown], fontsize=7, rotation=60)
     axes.set(xlabel=r"$\sigma_{min}$ of the source", ylabel="success [%]", ylim=(0, 103))
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, title="target data above it", title_fontsize=8)
     return figure
 
 
