@@ -25,7 +25,8 @@ def test_what_is_held_is_counted_once():
     before = processes.footprint()
     with images.ImageDecoder((256, 256), workers=1, capacity=100, in_flight=2) as decoder:
         kept = mmap.mmap(-1, 200 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        kept.write(b"1" * len(kept))
+        for _ in range(200):  # in small pieces, as freed memory stays with the process
+            kept.write(b"1" * (1 << 20))
         decoder._memory.ring[:] = 1  # 37.5 MiB, mapped by both processes
         found = processes.footprint()
         assert processes.workers_of(os.getpid()) == [decoder._processes[0].pid]
