@@ -165,7 +165,8 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
         axes.set(ylim=(0, 1), title=chosen.words(name))
         axes.title.set_fontsize(8)
         axes.set_ylabel("share of admitted chunks", fontsize=7)
-    panels[0].legend(fontsize=6, loc="upper left", ncols=2)
+    shown = panels[0].get_legend_handles_labels()
+    figure.legend(*shown, fontsize=7, loc="outside lower center", ncols=len(modes.MODES))
     for axes in panels[len(bias) :]:
         axes.set_axis_off()
     for axes in (first, *panels[: len(bias)]):
