@@ -1,0 +1,67 @@
+"""Rolls out a table's trained policies, each from the same starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import ml_collections
+
+from ambient_jax.policy.policy import Policy
+from experiments import report
+from experiments.table import saved
+from experiments.table.entries import Program
+
+
+def evaluate(
+    program: Program,
+    base: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    task: ModuleType,
+    starts: Sequence[int],
+) -> None:
+    """Leaves ``rollouts.npz`` of each policy.
+
+    Args:
+      program, base, workdir: see ``entries.Table``.
+      task: the experiment's module, with ``scene_of``, ``simulator`` and ``constant``.
+      starts: [N] seeds of the episodes.
+    """
+    scene, simulate = task.scene_of(base), None
+    for name, config in program.items():
+        path, about = workdir / name / "rollouts.npz", _about(config, base)
+        if saved.is_current(path, about):
+            continue
+        options = {field: base.policy[field] for field in ("solver", "steps", "clip")}
+        policy = Policy.from_checkpoint(workdir / name, **options)
+        # Policies of one program differ in parameters only, so they share a compiled plan.
+        simulate = simulate or task.simulator(policy, base.policy.execute, scene)
+        given = dict(constant=task.constant(policy), seed=base.task.eval_seed)
+        rollouts = simulate(policy.params, starts, **given)
+        saved.save(path, about, dataclasses.asdict(rollouts))
+
+
+def is_done(
+    name: str,
+    config: ml_collections.ConfigDict,
+    base: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+) -> bool:
+    """Whether a policy is trained to the end and rolled out as asked."""
+    path = workdir / name / "rollouts.npz"
+    trained = saved.step(workdir / name) == config.train.steps
+    return trained and saved.is_current(path, _about(config, base))
+
+
+def _about(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What rollouts hang on, beside the policy's parameters."""
+    policy = base.policy
+    return {
+        "steps": config.train.steps,
+        "solver": [policy.solver, policy.steps, policy.clip, policy.execute],
+        "starts": [base.task.episodes, base.task.eval_seed],
+        "scene": report.plain(base.task.scene.to_dict()),
+    }
