@@ -70,7 +70,7 @@ def _table(config):
             # Of the group scaling: source and target demonstrations, and what is trained on them.
             "sources": (500, 1000, 2000, 4000),
             "targets": (10, 50),
-            "methods": ("hard", "datapoint", "random", "soft", "ben_david", "alpha"),
+            "methods": ("hard", "datapoint", "random", "soft", "ben_david", "alpha", "hard_alpha"),
             "bucket": 100,  # datapoints of the method random
             "groups": ("main", "weighted", "chosen", "soft", "observed", "buckets", "omni", "few"),
             # Groups and policies that are trained with the first seed only.

@@ -23,7 +23,7 @@ from experiments.planar_pushing import chosen
 from experiments.table.entries import Entry, of_groups
 
 GROUPS = ("main", "weighted", "chosen", "buckets", "observed", "soft", "omni", "few", "scaling")
-METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha")
+METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha", "hard_alpha")
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
 _HARD = {"law.name": "ambient"}
@@ -90,6 +90,7 @@ def method_label(task: ml_collections.ConfigDict, method: str) -> str:
         "soft": "soft ambient, linear alpha",
         "ben_david": "soft ambient, Ben-David's alpha",
         "alpha": f"co-training, alpha {task.best_alpha:g}",
+        "hard_alpha": f"ambient, sigma_min {task.best:g}, alpha {task.best_alpha:g}",
     }[method]
 
 
@@ -149,6 +150,9 @@ def _scaling(task):
                     "soft": lambda a: {"law.name": "soft"},
                     "ben_david": lambda a: _ben_david(task, a),
                     "alpha": lambda a: _reweighted(task.best_alpha),
+                    "hard_alpha": lambda a: (
+                        _HARD | {"law.alpha": task.best_alpha, f"{_SOURCE}.sigma_min": task.best}
+                    ),
                 }
                 label = f"{method_label(task, method)}, {source} source, {target} target"
                 given = changes[method](annotation) | chosen.splits(source, target)

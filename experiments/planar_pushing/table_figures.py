@@ -17,8 +17,8 @@ from experiments.planar_pushing.rollout import Rollouts
 
 _INK, _GREY = "#22262b", "#8a8f98"
 # Told apart with any colour vision.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22262b")
-_MARKS = "osD^vPX"
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22262b", "#999999")
+_MARKS = "osD^vPX*"
 _TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
 
 
