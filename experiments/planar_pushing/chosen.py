@@ -1,8 +1,9 @@
 """Bounds that a classifier chose: no rollout, no sweep.
 
 An annotation is of so many source and target demonstrations, with a classifier of actions alone or
-one that also sees the observation. Each runs once, in ``<workdir>/annotation/<name>``; the bounds
-files and the total variation that it leaves are what the table's policies train with.
+one that also sees the observation, and by a tau. Each runs once, in
+``<workdir>/annotation/<name>``; the bounds files and the total variation that it leaves are what
+the table's policies train with.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ambient_jax.data import rlds
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
-TABLE, OBSERVED = "table", "observed"
+TABLE, OBSERVED, STRICT = "table", "observed", "strict"
 # Ways of filling buckets, and what is in one of so many chunks.
 WAYS = {
     "random": "{} random chunks",
@@ -27,6 +28,8 @@ WAYS = {
 }
 # Methods of the group scaling that hang on an annotation.
 _ANNOTATED = {"dataset", "datapoint", "random", "ben_david"}
+# Few target demonstrations are known by heart unless blurred.
+_OBSERVED = dict(observed=True, encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3, patience=4)
 # What is known of an annotation that has not been made: nothing is admitted.
 _NONE = {
     "bounds": "",
@@ -41,6 +44,13 @@ _NONE = {
 def scaled(source: int, target: int) -> str:
     """Name of the annotation of so many source and target demonstrations."""
     return f"source_{source}_target_{target}"
+
+
+def about(task: ml_collections.ConfigDict, name: str) -> str:
+    """The classifier of an annotation in words."""
+    if name == TABLE:
+        return "classifier"
+    return "observing classifier" + ("" if name == OBSERVED else f", tau {task.strict:g}")
 
 
 def splits(source: int, target: int) -> dict[str, str]:
@@ -71,21 +81,27 @@ def words(granularity: str) -> str:
 
 
 def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-    """What the configured groups hang on: for each annotation the config fields that it changes
-    ("changes"), granularities, and whether the observation is seen."""
+    """What the configured groups hang on: for each annotation the fields of the data that it
+    changes ("changes"), and those of the annotation ("fields")."""
     found: dict[str, dict[str, Any]] = {}
-    if {"chosen", "buckets", "soft"} & set(task.groups):
-        units = ("dataset", "datapoint", *buckets(task))
-        found[TABLE] = dict(changes={}, granularity=units, observed=False)
+    one = ("dataset", "datapoint")
+    random = tuple(f"random:{size}" for size in task.buckets)
+
+    def add(name, granularity, changes=(), **fields):
+        found[name] = dict(changes=dict(changes), fields=dict(granularity=granularity, **fields))
+
+    if {"chosen", "buckets", "shared", "soft"} & set(task.groups):
+        add(TABLE, (*one, *buckets(task)))
     if "observed" in task.groups:
-        found[OBSERVED] = dict(changes={}, granularity=("dataset", "datapoint"), observed=True)
+        add(OBSERVED, one, **_OBSERVED)
+    strict = _OBSERVED | {"tau": task.strict}
+    if "strict" in task.groups:
+        add(STRICT, (*one, *random), **strict)
     if "scaling" in task.groups and set(task.methods) & _ANNOTATED:
-        units = ("dataset", "datapoint", f"random:{task.bucket}")
         for target in task.targets:
             for source in task.sources:
-                changes = splits(source, target)
-                one = dict(changes=changes, granularity=units, observed=False)
-                found[scaled(source, target)] = one
+                units = (*one, f"random:{task.bucket}")
+                add(scaled(source, target), units, splits(source, target), **strict)
     return found
 
 
@@ -109,7 +125,7 @@ def results(workdir: pathlib.Path, name: str) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def _config(base, name, changes, granularity, observed):
+def _config(base, name, changes, fields):
     config = annotate_config.get_config("rlds")
     config.name = name
     config.data = copy.deepcopy(base.data)
@@ -117,9 +133,7 @@ def _config(base, name, changes, granularity, observed):
         *_, source, last = field.split(".")
         config.data.sources[source][last] = value
     # The table has built the data, and no policy of it takes sigma_max from here.
-    config.task.update(dict(crops=(), analyses=(), granularity=granularity, observed=observed))
-    if observed:  # few target demonstrations are known by heart unless blurred
-        config.task.update(dict(encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3, patience=4))
+    config.task.update(dict(crops=(), analyses=()) | fields)
     config.task.update(base.task.annotate)
     return config
 

@@ -66,13 +66,17 @@ def _table(config):
             "sigma_max": (0.05, 0.15),  # with the sigma_min "best", for the group omni
             "buckets": (100,),  # datapoints in a bucket, of the group chosen
             "more_buckets": (10, 1000),  # the same of the group buckets
+            "strict": 0.02,  # tau of the observing classifier of the groups strict and scaling
             "few": 10,  # target demonstrations of the group few
             # Of the group scaling: source and target demonstrations, and what is trained on them.
             "sources": (500, 1000, 2000, 4000),
             "targets": (10, 50),
-            "methods": ("hard", "datapoint", "random", "soft", "ben_david", "alpha", "hard_alpha"),
+            "methods": ("hard", "random", "soft", "ben_david", "alpha", "hard_alpha"),
             "bucket": 100,  # datapoints of the method random
-            "groups": ("main", "weighted", "chosen", "soft", "observed", "buckets", "omni", "few"),
+            "groups": (
+                *("main", "weighted", "chosen", "soft", "observed", "strict", "shared"),
+                *("buckets", "omni", "few"),
+            ),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
             # Fields of experiments/annotate/config.py to change where sigma_min is chosen.

@@ -8,6 +8,8 @@ weighted  the sweep of sigma_min at the shares of target data of re-weighted co-
 chosen    sigma_min by a classifier of actions: per data set, datapoint and bucket
 buckets   the same with buckets of other sizes
 observed  sigma_min by a classifier that also sees the observation
+strict    the same with the smaller tau ``task.strict``
+shared    bounds of the group chosen at the share of target data of re-weighted co-training
 soft      soft ambient: alpha(sigma) linear, and by Ben-David's bound
 omni      with sigma_max on top of the best sigma_min
 few       with few target demonstrations
@@ -22,7 +24,10 @@ from ambient_jax import _checks
 from experiments.planar_pushing import chosen
 from experiments.table.entries import Entry, of_groups
 
-GROUPS = ("main", "weighted", "chosen", "buckets", "observed", "soft", "omni", "few", "scaling")
+GROUPS = (
+    *("main", "weighted", "chosen", "buckets", "observed", "strict", "shared"),
+    *("soft", "omni", "few", "scaling"),
+)
 METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha", "hard_alpha")
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
@@ -35,14 +40,16 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
     Raises:
       ValueError: for an unknown group or method.
     """
+    sizes = [f"{way}_{size}" for size in task.buckets for way in chosen.WAYS]
+    more = [f"{way}_{size}" for size in task.more_buckets for way in chosen.WAYS]
+    random = [f"random_{size}" for size in task.buckets]
+    one = ("dataset", "datapoint")
     found = _main(task)
-    for size in (*task.buckets, *task.more_buckets):
-        group = "chosen" if size in task.buckets else "buckets"
-        for way in chosen.WAYS:
-            name = f"{way}_{size}"
-            label = f"ambient by classifier, {chosen.words(name)}"
-            found[name] = Entry(label, group, _file(task, chosen.TABLE, name))
-    found |= _by_classifier(task, chosen.OBSERVED, "observed_", "observing ")
+    found |= _by_classifier(task, "chosen", chosen.TABLE, (*one, *sizes))
+    found |= _by_classifier(task, "buckets", chosen.TABLE, more)
+    found |= _by_classifier(task, "observed", chosen.OBSERVED, one)
+    found |= _by_classifier(task, "strict", chosen.STRICT, (*one, *random))
+    found |= _by_classifier(task, "shared", chosen.TABLE, (*one, *random), alpha=task.best_alpha)
     found |= {
         "soft": Entry("soft ambient, linear alpha", "soft", {"law.name": "soft"}),
         "soft_ben_david": Entry(
@@ -112,21 +119,23 @@ def _main(task):
             changes = _HARD | {"law.alpha": alpha, f"{_SOURCE}.sigma_min": level}
             label = f"{_label(hard(level))}, alpha {alpha:g}"
             found[weighted(level, alpha)] = Entry(label, "weighted", changes)
-    return found | _by_classifier(task, chosen.TABLE, "", "")
+    return found
 
 
-def _by_classifier(task, annotation, prefix, more):
-    """Per data set and per datapoint. (One bound for all is no file: such policies train
-    together.)"""
-    group = "observed" if prefix else "chosen"
-    level = chosen.of(task, annotation)["sigma_min"]
-    label = f"ambient by {more}classifier, data set (sigma_min {level:.3f})"
-    whole = _HARD | {f"{_SOURCE}.sigma_min": level}
-    label_each = f"ambient by {more}classifier, datapoint"
-    return {
-        f"{prefix}dataset": Entry(label, group, whole),
-        f"{prefix}datapoint": Entry(label_each, group, _file(task, annotation, "datapoint")),
-    }
+def _by_classifier(task, group, annotation, units, alpha=0.0):
+    """Policies with the bounds of an annotation, one for each granularity."""
+    found = {}
+    prefix = "" if annotation == chosen.TABLE else f"{annotation}_"
+    for unit in units:
+        label = f"ambient by {chosen.about(task, annotation)}, {chosen.words(unit)}"
+        if unit == "dataset":
+            label += f" (sigma_min {chosen.of(task, annotation)['sigma_min']:.3f})"
+        name, changes = f"{prefix}{unit}", _bounded(task, annotation, unit)
+        if alpha:
+            name, label = f"{name}_alpha_{alpha:g}", f"{label}, alpha {alpha:g}"
+            changes["law.alpha"] = alpha
+        found[name] = Entry(label, group, changes)
+    return found
 
 
 def _scaling(task):
@@ -142,11 +151,9 @@ def _scaling(task):
                 annotation = chosen.scaled(source, target)
                 changes = {
                     "hard": lambda a: _HARD | {f"{_SOURCE}.sigma_min": task.best},
-                    "dataset": lambda a: (
-                        _HARD | {f"{_SOURCE}.sigma_min": chosen.of(task, a)["sigma_min"]}
-                    ),
-                    "datapoint": lambda a: _file(task, a, "datapoint"),
-                    "random": lambda a: _file(task, a, f"random_{task.bucket}"),
+                    "dataset": lambda a: _bounded(task, a, "dataset"),
+                    "datapoint": lambda a: _bounded(task, a, "datapoint"),
+                    "random": lambda a: _bounded(task, a, f"random_{task.bucket}"),
                     "soft": lambda a: {"law.name": "soft"},
                     "ben_david": lambda a: _ben_david(task, a),
                     "alpha": lambda a: _reweighted(task.best_alpha),
@@ -170,9 +177,13 @@ def _reweighted(alpha):
     return {"law.name": "reweighted", "law.alpha": alpha}
 
 
-def _file(task, annotation, granularity):
-    folder = chosen.of(task, annotation)["bounds"]
-    return _HARD | {f"{_SOURCE}.bounds": f"{folder}/{granularity}.parquet"}
+def _bounded(task, annotation, granularity):
+    """Changes for the bounds of an annotation. (One bound for all is no file: such policies train
+    together.)"""
+    told = chosen.of(task, annotation)
+    if granularity == "dataset":
+        return _HARD | {f"{_SOURCE}.sigma_min": told["sigma_min"]}
+    return _HARD | {f"{_SOURCE}.bounds": f"{told['bounds']}/{granularity}.parquet"}
 
 
 def _ben_david(task, annotation):
