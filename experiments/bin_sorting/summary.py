@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 
@@ -14,6 +13,8 @@ from experiments import report
 from experiments.bin_sorting import judge, levels, metrics, policies, task
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.table import entries as table_entries
+from experiments.table import rows as table_rows
+from experiments.table.rows import Row
 
 COLUMNS = (
     *("policy", "seeds", "score", "95%", "of each seed", "correct logic", "95%"),
@@ -34,28 +35,6 @@ PAPER = {
     "cotrain_opposite": "26.0 / 87.2 / 22.7",
     "best_opposite": "98.2 / 95.0 / 93.3 (sigma_max 0.46)",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A policy of the table: over all its seeds, and seed by seed."""
-
-    label: str
-    summary: metrics.Summary
-    seeds: dict[int, metrics.Summary]
-
-
-def collect(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> dict[str, dict[int, Rollouts]]:
-    """Every rollout there is: {policy: {seed: rollouts}}."""
-    found: dict[str, dict[int, Rollouts]] = {}
-    for name in policies.entries(config.task):
-        for seed in config.task.seeds:
-            path = workdir / table_entries.key(name, seed) / "rollouts.npz"
-            if path.exists():
-                found.setdefault(name, {})[seed] = judge.load(path)
-    return found
 
 
 def summarise(label: str, rollouts: Mapping[int, Rollouts], colours: tuple[int, ...]) -> Row:
@@ -151,8 +130,8 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
     from experiments.bin_sorting import table_figures  # they need matplotlib, numbers do not
 
-    found = collect(config, workdir)
     entries, scene = policies.entries(config.task), task.scene_of(config)
+    found = table_rows.collect(config, workdir, entries, judge.load)
     rows = {n: summarise(entries[n].label, r, scene.colours) for n, r in found.items()}
     best = {corrupt: best_of(config, rows, corrupt) for corrupt in policies.CORRUPT}
     losses = levels.measure(config, workdir, rows)

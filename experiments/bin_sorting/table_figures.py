@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from ambient_jax.policy import evaluation
 from experiments.bin_sorting import figures, policies, summary, task
 from experiments.bin_sorting.rollout import Rollouts
+from experiments.table.rows import Row
 
 # Told apart with any colour vision.
 _COLOURS = {"score": "#22262b", "logic": "#0072b2", "completion": "#d55e00"}
@@ -21,7 +22,7 @@ _NAMES = {"score": "score", "logic": "correct logic", "completion": "completion"
 def write(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    rows: Mapping[str, summary.Row],
+    rows: Mapping[str, Row],
     best: Mapping[str, str],
     rollouts: Mapping[str, Rollouts],
     losses: Mapping[str, list[float]],
@@ -53,7 +54,7 @@ def write(
 
 
 def sweep_figure(
-    config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row], shown: list[str]
+    config: ml_collections.ConfigDict, rows: Mapping[str, Row], shown: list[str]
 ) -> Figure:
     """Score, logic and completion against sigma_max, a panel for each corrupt set.
 

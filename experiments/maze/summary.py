@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from experiments import report
 from experiments.maze import data, judge, levels, metrics, policies
 from experiments.maze.rollout import Rollouts
 from experiments.table import entries as table_entries
+from experiments.table.rows import Row
 
 COLUMNS = (
     *("policy", "seeds", "success", "95% interval", "of each seed", "jerk^2", "95% interval"),
@@ -30,15 +30,6 @@ PAPER = {
     "best": "99.5% / 31.0 (sigma_min 0.074)",
     "exclusive": "99.0% / 29.9",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A policy of the table with a solver: over all its seeds, and seed by seed."""
-
-    label: str
-    summary: metrics.Summary
-    seeds: dict[int, metrics.Summary]
 
 
 def collect(

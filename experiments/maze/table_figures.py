@@ -66,7 +66,7 @@ def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
     """Success against mean squared jerk, one point a policy with both intervals.
 
     Args:
-      rows: ``summary.Row`` by policy.
+      rows: ``Row`` by policy.
       best: the policy to draw larger.
       data: mean squared jerk of the RRT data.
     """

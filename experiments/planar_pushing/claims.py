@@ -47,18 +47,20 @@ def check(
     config: ml_collections.ConfigDict,
     rows: Mapping[str, Any],
     bias: Mapping[str, Any] | None = None,
+    drifts: Mapping[int, Any] | None = None,
 ) -> list[Claim]:
     """(claim, measured, whether it holds); of policies that are not there yet it says nothing.
 
     Args:
       config: of the table.
-      rows: ``summary.Row`` by policy.
+      rows: ``Row`` by policy.
       bias: ``modes.study``.
+      drifts: ``drift.of_methods``.
     """
     task = config.task
-    return [*_order(task, rows), *_units(task, rows), *_few(task, rows), *_scaling(task, rows)] + (
-        _bias(task, bias) if bias else []
-    )
+    told = [*_order(task, rows), *_units(task, rows), *_few(task, rows), *_scaling(task, rows)]
+    told += _drift(task, drifts) if drifts else []
+    return told + (_bias(task, bias) if bias else [])
 
 
 def _order(task, rows):
@@ -112,7 +114,7 @@ def _scaling(task, rows):
     told = []
     for target in task.targets:
         for method in task.methods:
-            if method in ("alpha", "datapoint"):
+            if method == "datapoint":
                 continue
             named = [policies.scaling(method, size, target) for size in sorted(task.sources)]
             if len(named) < 2 or not rows.keys() >= set(named):
@@ -128,6 +130,26 @@ def _scaling(task, rows):
                 f"than {slack:.1f} points with the largest source"
             )
             told.append((claim, f"{gap:+.1f} points from {top}", (gap < -slack) == falls))
+    return told
+
+
+def _drift(task, drifts):
+    """The same by the loss on held-out target demonstrations: what a method learns of the target
+    above sigma_min is how far its loss is below that of source only."""
+    told = []
+    for target, by_method in drifts.items():
+        for method, ratios in by_method.items():
+            if method == "datapoint" or len(ratios) < 2:
+                continue
+            first, last = (1 - ratios[end(ratios)] for end in (min, max))
+            falls = method in ("hard", "dataset")
+            claim = (
+                f"{policies.method_label(task, method)}, {target} target demonstrations: "
+                f"{'loses more' if falls else 'keeps more'} than half of what the target teaches "
+                "it above sigma_min"
+            )
+            measured = f"loss {100 * first:.1f}% below source only, then {100 * last:.1f}%"
+            told.append((claim, measured, (last < first / 2) == falls))
     return told
 
 

@@ -86,6 +86,11 @@ def scaling(method: str, source: int, target: int) -> str:
     return f"{method}_source_{source}_target_{target}"
 
 
+def source_only(source: int) -> str:
+    """Name of the policy of the group scaling that so many source demonstrations alone train."""
+    return f"source_{source}"
+
+
 def method_label(task: ml_collections.ConfigDict, method: str) -> str:
     """A method of the group scaling in words; raises ValueError for an unknown one."""
     _checks.one_of("config.task.methods", method, METHODS)
@@ -140,9 +145,9 @@ def _by_classifier(task, group, annotation, units, alpha=0.0):
 
 def _scaling(task):
     found = {}
-    most = max(task.sources)
-    alone = {"law.name": "cotraining", _WEIGHT: 0.0} | chosen.splits(most, max(task.targets))
-    found[f"source_{most}"] = Entry(f"source only, {most} demonstrations", "scaling", alone)
+    for source in task.sources:
+        alone = {"law.name": "cotraining", _WEIGHT: 0.0} | chosen.splits(source, max(task.targets))
+        found[source_only(source)] = Entry(f"source only, {source}", "scaling", alone)
     for target in task.targets:
         only = {"law.name": "filtering"} | chosen.splits(min(task.sources), target)
         found[f"target_{target}"] = Entry(f"target only, {target}", "scaling", only)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import pathlib
 from collections.abc import Mapping
@@ -13,9 +12,11 @@ import numpy as np
 
 from ambient_jax.policy import evaluation
 from experiments import report
-from experiments.planar_pushing import chosen, claims, judge, metrics, modes, policies, task
+from experiments.planar_pushing import chosen, claims, drift, judge, metrics, modes, policies, task
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import entries as table_entries
+from experiments.table import rows as table_rows
+from experiments.table.rows import Row
 
 COLUMNS = (
     *("policy", "seeds", "success", "95%", "of each seed", "final distance, mm"),
@@ -33,28 +34,6 @@ PAPER = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A policy of the table: over all its seeds, and seed by seed."""
-
-    label: str
-    summary: metrics.Summary
-    seeds: dict[int, metrics.Summary]
-
-
-def collect(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> dict[str, dict[int, Rollouts]]:
-    """Every rollout there is: {policy: {seed: rollouts}}."""
-    found: dict[str, dict[int, Rollouts]] = {}
-    for name in policies.entries(config.task):
-        for seed in config.task.seeds:
-            path = workdir / table_entries.key(name, seed) / "rollouts.npz"
-            if path.exists():
-                found.setdefault(name, {})[seed] = judge.load(path)
-    return found
-
-
 def summarise(label: str, rollouts: Mapping[int, Rollouts]) -> Row:
     """A row from the rollouts of each seed, pooled."""
     of = lambda some: metrics.summarise(  # noqa: E731
@@ -67,14 +46,17 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
     from experiments.planar_pushing import table_figures  # they need matplotlib, numbers do not
 
-    found = collect(config, workdir)
     entries = policies.entries(config.task)
+    found = table_rows.collect(config, workdir, entries, judge.load)
     rows = {n: summarise(entries[n].label, r) for n, r in found.items()}
     best = roles(config.task, rows)
     made = [name for name in chosen.needed(config.task) if name in config.task.annotations]
     annotations = {name: chosen.results(workdir, name) for name in made}
     bias = modes.study(config)
-    checked = claims.check(config, rows, bias)
+    scaled = [name for name in rows if entries[name].group == "scaling"]
+    held_out = drift.losses(config, workdir, scaled)
+    drifts = drift.of_methods(config.task, held_out)
+    checked = claims.check(config, rows, bias, drifts)
     seconds = {name: table_entries.core_seconds(config, workdir, name) for name in rows}
     results = {
         "policies": rows,
@@ -82,14 +64,15 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         "best": best,
         "annotations": {name: _kept(told) for name, told in annotations.items()},
         "modes": {"names": modes.MODES, "levels": evaluation.LEVELS, "bias": bias},
+        "held out": {"levels": evaluation.LEVELS, "loss": held_out, "of source only": drifts},
         "training core seconds": seconds,
         "config": config.to_dict(),
     }
     lines = [_cells(row, name, best) for name, row in rows.items()]
-    caption = _caption(config, seconds, checked, annotations, bias)
+    caption = _caption(config, seconds, checked, annotations, bias, drifts)
     table = report.write(workdir / "report", COLUMNS, lines, caption, results)
     first = {name: rollouts[min(rollouts)] for name, rollouts in found.items()}
-    table_figures.write(config, workdir, rows, best, first, annotations, bias)
+    table_figures.write(config, workdir, rows, best, first, annotations, bias, drifts)
     return table
 
 
@@ -120,7 +103,7 @@ def _cells(row: Row, name: str, best: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _caption(config, seconds, checked, annotations, bias):
+def _caption(config, seconds, checked, annotations, bias, drifts):
     given, data = config.task, config.data.sources
     parts = [
         f"{given.episodes} episodes in the target's physics for each policy and training seed (the "
@@ -155,6 +138,21 @@ def _caption(config, seconds, checked, annotations, bias):
             report.markdown(
                 ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in the data"),
                 [_bias_cells(name, told) for name, told in bias.items()],
+            ),
+        ]
+    if drifts:
+        parts += [
+            f"Loss on {drift.SAMPLES} chunks of held-out target demonstrations over that of source "
+            f"only with the same source demonstrations, at noise levels from {given.best:g} to "
+            "0.95 (geometric mean): 1 where nothing is left of the target.",
+            report.markdown(
+                ("method", "target", *map(str, sorted(given.sources))),
+                [
+                    [policies.method_label(given, method), str(target)]
+                    + [f"{r[n]:.3f}" if n in r else "" for n in sorted(given.sources)]
+                    for target, by_method in drifts.items()
+                    for method, r in by_method.items()
+                ],
             ),
         ]
     return "\n\n".join(parts)

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 
 from ambient_jax.annotate import thresholds
 from ambient_jax.policy import evaluation
-from experiments.planar_pushing import chosen, claims, figures, modes, policies, summary, task
+from experiments.planar_pushing import chosen, claims, figures, modes, policies, task
 from experiments.planar_pushing.rollout import Rollouts
+from experiments.table.rows import Row
 
 _INK, _GREY = "#22262b", "#8a8f98"
 # Told apart with any colour vision.
@@ -25,11 +26,12 @@ _TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
 def write(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    rows: Mapping[str, summary.Row],
+    rows: Mapping[str, Row],
     best: Mapping[str, str],
     rollouts: Mapping[str, Rollouts],
     annotations: Mapping[str, Any],
     bias: Mapping[str, Any],
+    drifts: Mapping[int, Any],
 ) -> None:
     """Writes the figures of the report for what is there.
 
@@ -41,6 +43,7 @@ def write(
       rollouts: of the first seed, by policy.
       annotations: ``chosen.results``, by name.
       bias: ``modes.study``.
+      drifts: ``drift.of_methods``.
     """
     folder, scene = workdir / "report", task.scene_of(config)
     save = lambda figure, name, dpi=160: figure.savefig(folder / f"{name}.png", dpi=dpi)  # noqa: E731
@@ -52,7 +55,7 @@ def write(
     if bias:
         save(modes_figure(bias), "modes")
     if any(scaled(config.task, rows, target) for target in config.task.targets):
-        save(scaling_figure(config, rows), "scaling")
+        save(scaling_figure(config, rows, drifts), "scaling")
     for role, name in (("target", "target"), ("best", best["best"])):
         if name in rollouts:
             for kind, draw in (("film", figures.filmstrip), ("traces", figures.traces)):
@@ -61,7 +64,7 @@ def write(
                 save(figure, f"{kind}_{role}", 110)
 
 
-def success_figure(rows: Mapping[str, summary.Row]) -> Figure:
+def success_figure(rows: Mapping[str, Row]) -> Figure:
     """Success of every policy with its interval, and that of each seed as a tick."""
     figure = Figure(figsize=(7.6, 1.2 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -81,7 +84,7 @@ def _bar(estimate, y):
     return [100 * estimate.low, 100 * estimate.high], [y, y]
 
 
-def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row]) -> Figure:
+def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
     """Success against sigma_min, a line for each share of target data above it.
 
     At the left end (sigma_min 0) stands co-training with that share, at the right end target only.
@@ -100,10 +103,8 @@ def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, summary.R
             continue
         levels = sorted(named)
         found = [rows[named[v]].summary.success for v in levels]
-        value, low, high = (
-            100 * np.array([getattr(e, end) for e in found]) for end in ("value", "low", "high")
-        )
-        axes.fill_between(levels, low, high, color=_COLOURS[i], alpha=0.12, lw=0)
+        value, (below, above) = _intervals(found)
+        axes.fill_between(levels, value - below, value + above, color=_COLOURS[i], alpha=0.12, lw=0)
         axes.plot(levels, value, f"{_MARKS[i]}-", color=_COLOURS[i], ms=4, lw=1.4, label=label)
     shown = [0.0, *swept, 1.0]
     axes.set_xticks(shown, [ticks.get(v, f"{v:g}") for v in shown], fontsize=7, rotation=60)
@@ -121,7 +122,10 @@ def curves_figure(annotations: Mapping[str, Any]) -> Figure:
         colour = _COLOURS[i % len(_COLOURS)]
         levels, curve = np.array(told["levels"]), np.array(told["curves"]["source"])
         crossing, task_ = told["sigma_min"]["source, dataset"]["mean"], told["config"]["task"]
-        label = f"{name.replace('_', ' ')}: {crossing:.3f}"
+        seen = "actions and observation" if task_["observed"] else "actions alone"
+        if name not in (chosen.TABLE, chosen.OBSERVED, chosen.STRICT):
+            seen = name.replace("_", " ")
+        label = f"{seen}, tau {task_['tau']:g}: {crossing:.3f}"
         left.plot(levels, curve, ".", color=colour)
         left.plot(levels, thresholds.isotonic(curve), color=colour, lw=1, label=label)
         left.axhline(0.5 - task_["tau"], color=_GREY, lw=0.8, ls="--")
@@ -176,7 +180,7 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
 
 
 def scaled(
-    config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row], target: int
+    config: ml_collections.ConfigDict, rows: Mapping[str, Row], target: int
 ) -> dict[str, dict[int, Any]]:
     """Success by method and number of source demonstrations, of what is there."""
     found: dict[str, dict[int, Any]] = {}
@@ -188,39 +192,61 @@ def scaled(
     return found
 
 
-def scaling_figure(config: ml_collections.ConfigDict, rows: Mapping[str, summary.Row]) -> Figure:
-    """Success against the number of source demonstrations, a panel for each number of target ones.
+def scaling_figure(
+    config: ml_collections.ConfigDict, rows: Mapping[str, Row], drifts: Mapping[int, Any]
+) -> Figure:
+    """Success (above) and what a method learns of the target (below) against the number of source
+    demonstrations, a column for each number of target ones.
 
-    Lines of methods with intervals; source only (of the largest source) dashed, target only dotted.
+    Lines of methods with intervals; source only dashed, target only dotted. Below: the loss on
+    held-out target demonstrations over that of source only, see ``drift.of_methods``.
     """
-    given = config.task
-    figure = Figure(figsize=(1.0 + 4.4 * len(given.targets), 3.9), layout="constrained")
-    panels = figure.subplots(1, len(given.targets), sharey=True, squeeze=False)[0]
-    for axes, target in zip(panels, given.targets, strict=True):
-        for method, found in scaled(given, rows, target).items():
-            i = policies.METHODS.index(method)
-            value, low, high = (
-                100 * np.array([getattr(e, end) for e in found.values()])
-                for end in ("value", "low", "high")
-            )
-            # Side by side, or intervals cover each other.
-            at = np.array(list(found)) * 1.02 ** (i - len(policies.METHODS) // 2)
+    given, sizes = config.task, sorted(config.task.sources)
+    figure = Figure(figsize=(2.6 + 3.6 * len(given.targets), 6.2), layout="constrained")
+    panels = figure.subplots(2, len(given.targets), sharex=True, sharey="row", squeeze=False)
+    # Side by side, or intervals cover each other.
+    beside = {method: 1.02 ** (i - 3) for i, method in enumerate(given.methods)}
+    for target, (above, below) in zip(given.targets, panels.T, strict=True):
+        style = {}
+        for i, method in enumerate(given.methods):
             label = policies.method_label(given, method)
-            style = dict(color=_COLOURS[i], fmt=f"{_MARKS[i]}-", ms=4, lw=1.2, elinewidth=0.7)
-            axes.errorbar(at, value, (value - low, high - value), label=label, **style)
-        for name, ls in ((f"source_{max(given.sources)}", "--"), (f"target_{target}", ":")):
-            if name in rows:
-                level = 100 * rows[name].summary.success.value
-                label = name.split("_")[0] + " only"
-                axes.axhline(level, color=_GREY, ls=ls, lw=1.2, label=label)
-        axes.set(xscale="log", xlabel="source demonstrations")
-        axes.set_title(f"{target} target demonstrations", fontsize=9)
-        axes.set_xticks(sorted(given.sources), [str(size) for size in sorted(given.sources)])
-        axes.minorticks_off()
-        axes.grid(alpha=0.25)
-    panels[0].set(ylabel="success [%]", ylim=(0, 103))
-    panels[-1].legend(fontsize=6)
+            style[method] = dict(color=_COLOURS[i], ms=4, lw=1.2, label=label)
+            style[method]["marker"] = _MARKS[i]
+        for method, found in scaled(given, rows, target).items():
+            value, spread = _intervals(found.values())
+            at = np.array(list(found)) * beside[method]
+            above.errorbar(at, value, spread, elinewidth=0.7, **style[method])
+        alone = {n: policies.source_only(n) for n in sizes if policies.source_only(n) in rows}
+        if alone:
+            value, spread = _intervals([rows[name].summary.success for name in alone.values()])
+            above.plot(list(alone), value, color=_GREY, ls="--", lw=1.2, label="source only")
+        if f"target_{target}" in rows:
+            level = 100 * rows[f"target_{target}"].summary.success.value
+            above.axhline(level, color=_GREY, ls=":", lw=1.2, label="target only")
+        for method, ratios in drifts.get(target, {}).items():
+            at = np.array(list(ratios)) * beside[method]
+            below.plot(at, list(ratios.values()), **style[method])
+        below.axhline(1, color=_GREY, ls="--", lw=1.2)
+        above.set_title(f"{target} target demonstrations", fontsize=9)
+        for axes in (above, below):
+            axes.set(xscale="log")
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.minorticks_off()
+            axes.grid(alpha=0.25)
+        below.set(xlabel="source demonstrations")
+    panels[0, 0].set(ylabel="success [%]", ylim=(0, 103))
+    name = rf"loss over source only's, $\sigma$ > {given.best:g}"
+    panels[1, 0].set(ylabel=name)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
     return figure
+
+
+def _intervals(estimates):
+    """Values [N] in percent, and the distances [2, N] to the ends of their intervals."""
+    value, low, high = (
+        100 * np.array([getattr(e, end) for e in estimates]) for end in ("value", "low", "high")
+    )
+    return value, (value - low, high - value)
 
 
 def _noise_axis(axes):

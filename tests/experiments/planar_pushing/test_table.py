@@ -17,6 +17,7 @@ from experiments.planar_pushing import chosen, claims, metrics, policies, summar
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import entries
+from experiments.table.rows import Row
 
 FOUND = {
     "bounds": "folder",
@@ -85,9 +86,17 @@ def test_each_policy_draws_what_its_name_says(config):
         assert share(config, "alpha_0.2", sigma) == pytest.approx(0.2)
         assert share(config, "alpha_0.5_few", sigma) == pytest.approx(0.5)
         assert share(config, "soft", sigma) == pytest.approx(1 - sigma)
-    for name, low in (("ambient_0.6", 0.6), ("ambient_0.8_few", 0.8), ("dataset", 0.7)):
+    for name, low, above in (
+        ("ambient_0.6", 0.6, 0.1),
+        ("ambient_0.8_few", 0.8, 0.1),
+        ("dataset", 0.7, 0.1),
+        ("strict_dataset", 0.7, 0.1),
+        ("dataset_alpha_0.5", 0.7, 0.5),
+        (policies.scaling("hard", 500, 10), 0.8, 0.1),
+        (policies.scaling("hard_alpha", 500, 10), 0.8, 0.5),
+    ):
         assert share(config, name, low - 0.01) == 1
-        assert share(config, name, low + 0.01) == pytest.approx(0.1)
+        assert share(config, name, low + 0.01) == pytest.approx(above), name
     shares = [share(config, "omni_0.3", sigma) for sigma in (0.29, 0.5, 0.81)]
     assert shares == pytest.approx([0.1, 1, 0.1])
     # Ben-David's: target only where the divergence is 1, the natural share of the numbers of
@@ -101,12 +110,19 @@ def test_files_and_splits_are_those_of_the_annotation(config):
     bounds, split = "data.sources.source.bounds", "data.sources.{}.split"
     for name in ("datapoint", "random_100", "random_episode_10", "ordered_1000"):
         assert named[name].changes[bounds] == f"folder/{name}.parquet"
-    assert named["observed_datapoint"].changes[bounds] == "folder/datapoint.parquet"
+    for name in ("observed_datapoint", "strict_datapoint", "datapoint_alpha_0.5"):
+        assert named[name].changes[bounds] == "folder/datapoint.parquet"
     made = named[policies.scaling("random", 500, 10)].changes
     assert made[bounds] == "folder/random_100.parquet"
     assert made[split.format("source")] == "train[:500]"
     assert made[split.format("target")] == "train[:10]"
-    units = {name.replace(":", "_") for name in chosen.needed(config.task)["table"]["granularity"]}
+    needed = chosen.needed(config.task)
+    assert [needed[name]["fields"].get("tau") for name in ("table", "observed", "strict")] == [
+        *(None, None, config.task.strict)
+    ]
+    assert needed[chosen.scaled(500, 10)]["fields"]["observed"]
+    asked = needed["table"]["fields"]["granularity"]
+    units = {name.replace(":", "_") for name in asked}
     files = [e.changes[bounds] for e in named.values() if bounds in e.changes]
     assert {pathlib.Path(f).stem for f in files} <= units
     config.task.groups = ("main", "few")
@@ -123,7 +139,7 @@ def row(percent, episodes=100):
     """A policy that succeeds so often."""
     unknown = Estimate(math.nan, math.nan, math.nan, 0)
     success = wilson(percent * episodes // 100, episodes)
-    return summary.Row("", metrics.Summary(success, unknown, unknown, unknown), {})
+    return Row("", metrics.Summary(success, unknown, unknown, unknown), {})
 
 
 def test_seeds_are_pooled():
