@@ -146,7 +146,7 @@ def _by_classifier(task, group, annotation, units, alpha=0.0):
 def _scaling(task):
     found = {}
     for source in task.sources:
-        alone = {"law.name": "cotraining", _WEIGHT: 0.0} | chosen.splits(source, max(task.targets))
+        alone = {"law.name": "cotraining", _WEIGHT: 0.0, f"{_SOURCE}.split": f"train[:{source}]"}
         found[source_only(source)] = Entry(f"source only, {source}", "scaling", alone)
     for target in task.targets:
         only = {"law.name": "filtering"} | chosen.splits(min(task.sources), target)
