@@ -27,7 +27,7 @@ WAYS = {
     "ordered": "{} chunks in order of sigma_min",
 }
 # Methods of the group scaling that hang on an annotation.
-_ANNOTATED = {"dataset", "datapoint", "random", "ben_david"}
+_ANNOTATED = {"dataset", "datapoint", "random", "random_alpha", "ben_david"}
 # Few target demonstrations are known by heart unless blurred.
 _OBSERVED = dict(observed=True, encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3, patience=4)
 # What is known of an annotation that has not been made: nothing is admitted.
@@ -95,7 +95,7 @@ def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
     if "observed" in task.groups:
         add(OBSERVED, one, **_OBSERVED)
     strict = _OBSERVED | {"tau": task.strict}
-    if "strict" in task.groups:
+    if {"strict", "shared"} & set(task.groups):
         add(STRICT, (*one, *random), **strict)
     if "scaling" in task.groups and set(task.methods) & _ANNOTATED:
         for target in task.targets:

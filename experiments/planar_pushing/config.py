@@ -71,7 +71,10 @@ def _table(config):
             # Of the group scaling: source and target demonstrations, and what is trained on them.
             "sources": (500, 1000, 2000, 4000),
             "targets": (10, 50),
-            "methods": ("hard", "random", "soft", "ben_david", "alpha", "hard_alpha"),
+            "methods": (
+                *("hard", "random", "soft", "ben_david"),
+                *("alpha", "hard_alpha", "random_alpha"),
+            ),
             "bucket": 100,  # datapoints of the method random
             "groups": (
                 *("main", "weighted", "chosen", "soft", "observed", "strict", "shared"),

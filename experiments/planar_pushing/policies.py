@@ -9,7 +9,7 @@ chosen    sigma_min by a classifier of actions: per data set, datapoint and buck
 buckets   the same with buckets of other sizes
 observed  sigma_min by a classifier that also sees the observation
 strict    the same with the smaller tau ``task.strict``
-shared    bounds of the group chosen at the share of target data of re-weighted co-training
+shared    bounds of both at the share of target data of re-weighted co-training
 soft      soft ambient: alpha(sigma) linear, and by Ben-David's bound
 omni      with sigma_max on top of the best sigma_min
 few       with few target demonstrations
@@ -28,7 +28,10 @@ GROUPS = (
     *("main", "weighted", "chosen", "buckets", "observed", "strict", "shared"),
     *("soft", "omni", "few", "scaling"),
 )
-METHODS = ("hard", "dataset", "datapoint", "random", "soft", "ben_david", "alpha", "hard_alpha")
+METHODS = (
+    *("hard", "dataset", "datapoint", "random", "soft", "ben_david"),
+    *("alpha", "hard_alpha", "random_alpha"),  # at the best share of target data
+)
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
 _HARD = {"law.name": "ambient"}
@@ -49,7 +52,9 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
     found |= _by_classifier(task, "buckets", chosen.TABLE, more)
     found |= _by_classifier(task, "observed", chosen.OBSERVED, one)
     found |= _by_classifier(task, "strict", chosen.STRICT, (*one, *random))
-    found |= _by_classifier(task, "shared", chosen.TABLE, (*one, *random), alpha=task.best_alpha)
+    for annotation in (chosen.TABLE, chosen.STRICT):
+        units = (*one, *random)
+        found |= _by_classifier(task, "shared", annotation, units, alpha=task.best_alpha)
     found |= {
         "soft": Entry("soft ambient, linear alpha", "soft", {"law.name": "soft"}),
         "soft_ben_david": Entry(
@@ -94,15 +99,17 @@ def source_only(source: int) -> str:
 def method_label(task: ml_collections.ConfigDict, method: str) -> str:
     """A method of the group scaling in words; raises ValueError for an unknown one."""
     _checks.one_of("config.task.methods", method, METHODS)
+    random = f"ambient by classifier, {task.bucket} random chunks"
     return {
         "hard": f"ambient, sigma_min {task.best:g}",
         "dataset": "ambient by classifier, data set",
         "datapoint": "ambient by classifier, datapoint",
-        "random": f"ambient by classifier, {task.bucket} random chunks",
+        "random": random,
         "soft": "soft ambient, linear alpha",
         "ben_david": "soft ambient, Ben-David's alpha",
         "alpha": f"co-training, alpha {task.best_alpha:g}",
         "hard_alpha": f"ambient, sigma_min {task.best:g}, alpha {task.best_alpha:g}",
+        "random_alpha": f"{random}, alpha {task.best_alpha:g}",
     }[method]
 
 
@@ -163,7 +170,10 @@ def _scaling(task):
                     "ben_david": lambda a: _ben_david(task, a),
                     "alpha": lambda a: _reweighted(task.best_alpha),
                     "hard_alpha": lambda a: (
-                        _HARD | {"law.alpha": task.best_alpha, f"{_SOURCE}.sigma_min": task.best}
+                        _HARD | {f"{_SOURCE}.sigma_min": task.best, "law.alpha": task.best_alpha}
+                    ),
+                    "random_alpha": lambda a: (
+                        _bounded(task, a, f"random_{task.bucket}") | {"law.alpha": task.best_alpha}
                     ),
                 }
                 label = f"{method_label(task, method)}, {source} source, {target} target"
