@@ -10,13 +10,16 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import tqdm
 from absl import logging
 
 from ambient_jax.data.write import write_dataset
+
+if TYPE_CHECKING:  # the maze has no physics
+    from experiments.tabletop import TabletopEnv
 
 T = TypeVar("T")
 
@@ -67,6 +70,38 @@ def successes(
                 )
     if tried > found:
         logging.info("%s: %d attempts failed and were replaced", label, tried - found)
+
+
+class Recorded(NamedTuple):
+    """One episode of T steps.
+
+    Attributes:
+      states: [T, d] before each action.
+      actions: [T, a].
+      images: [T, h, w, 3] or None.
+      terminated: it came to its end in time.
+      info: of the last step.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    images: np.ndarray | None
+    terminated: bool
+    info: dict[str, Any]
+
+
+def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) -> Recorded:
+    """The episode of a seed under ``act()``, which may look at ``env``; None ends it."""
+    observation, info = env.reset(seed=seed)
+    seen, actions, done, terminated = [], [], False, False
+    while not done and (action := act()) is not None:
+        seen.append(observation)
+        actions.append(action)
+        observation, _, terminated, truncated, info = env.step(action)
+        done = terminated or truncated
+    images = np.array([o["image"] for o in seen]) if env.camera else None
+    states = np.array([o["state"] for o in seen])
+    return Recorded(states, np.array(actions), images, terminated, info)
 
 
 def steps(observation: Mapping[str, np.ndarray], actions: np.ndarray) -> dict[str, Any]:

@@ -21,29 +21,6 @@ def choose() -> None:
         os.environ["MUJOCO_GL"] = found[0] if found else "disabled"
 
 
-class Cameras:
-    """Images of a scene by its cameras; renderers are made when first asked for."""
-
-    def __init__(self, model: Any):
-        self._model, self._renderers = model, {}
-
-    def image(self, data: Any, camera: str, size: int) -> Any:
-        """An image [size, size, 3] uint8 of the scene's state ``data``.
-
-        Raises:
-          RuntimeError: there is no OpenGL to render with.
-        """
-        if size not in self._renderers:
-            self._renderers[size] = renderer(self._model, size)
-        self._renderers[size].update_scene(data, camera)
-        return self._renderers[size].render()
-
-    def close(self) -> None:
-        for each in self._renderers.values():
-            each.close()
-        self._renderers.clear()
-
-
 def renderer(model: Any, size: int) -> Any:
     """A ``mujoco.Renderer`` of images [size, size, 3]; RuntimeError without OpenGL."""
     import mujoco  # after ``choose``

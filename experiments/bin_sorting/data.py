@@ -19,8 +19,9 @@ from absl import app, flags, logging
 from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.bin_sorting import expert
-from experiments.bin_sorting.env import IMAGE, BinSortingEnv, state_size
+from experiments.bin_sorting.env import BinSortingEnv, state_size
 from experiments.bin_sorting.scene import Scene
+from experiments.tabletop import IMAGE
 
 VERSION = "1.0.0"
 # Raise it when the same arguments come to give other episodes: it is part of the cache's key.

@@ -12,15 +12,14 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from experiments import opengl
 from experiments.bin_sorting import scene as scenes
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT, Scene
+from experiments.tabletop import TabletopEnv
 
 REST = 0.05  # m/s, below which a block is at rest
-IMAGE = 96  # pixels
 
 
-class BinSortingEnv(gymnasium.Env):
+class BinSortingEnv(TabletopEnv):
     """One scene of K blocks.
 
     Observation: ``{"state": [4 + 7 K]}``, float32, metres: the gripper's x, y, z and the distance
@@ -36,13 +35,7 @@ class BinSortingEnv(gymnasium.Env):
     An episode ends (terminated, reward 1) when every block rests in a bin, whichever, and is
     truncated after ``scene.max_steps``. Sorting by a rule is no part of the environment: info
     ``placements`` [K] says where each block rests (``LEFT``, ``RIGHT`` or ``NOWHERE``).
-
-    The same seed gives the same scene, and with the same actions the same episode, bit for bit on
-    one machine. Different environments may be stepped in different threads: the physics run
-    without Python's lock.
     """
-
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
 
     def __init__(
         self,
@@ -51,34 +44,17 @@ class BinSortingEnv(gymnasium.Env):
         camera: str = "",
         render_mode: str | None = None,
     ):
-        if camera not in ("", "front", "top"):
-            raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
-        self.scene, self.camera, self.render_mode = scene, camera, render_mode
-        self.model = scenes.model(scene)
-        self.data = mujoco.MjData(self.model)
+        self.scene = scene
         self.blocks = scene.red + scene.blue
         x, y, low, high = scene.reach
-        self.action_space = gymnasium.spaces.Box(
+        action_space = gymnasium.spaces.Box(
             np.array([-x, -y, low, 0], np.float32),
             np.array([x, y, high, scene.opening], np.float32),
         )
-        spaces = {
-            "state": gymnasium.spaces.Box(-np.inf, np.inf, (state_size(self.scene),), np.float32)
-        }
-        if camera:
-            spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
-        self._low, self._high = (
-            self.action_space.low.astype(float),
-            self.action_space.high.astype(float),
-        )
+        super().__init__(scenes.model(scene), state_size(scene), action_space, camera, render_mode)
         self._red = (np.array(scene.colours) == RED)[:, None].astype(float)
         self._fingers = [self.model.geom(name).id for name in scenes.JOINTS[3:]]
         self._first_block = self.model.geom("block_0").id
-        self._cameras = opengl.Cameras(self.model)
-        self._steps: int | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
@@ -112,15 +88,7 @@ class BinSortingEnv(gymnasium.Env):
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Moves towards ``action`` [4] for 0.1 s; raises ValueError if it is non-finite."""
-        action = np.asarray(action, float)
-        if action.shape != (4,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"action is {action.tolist()}, expected 4 finite numbers (x, y, z, opening in "
-                "metres): look at the policy's output"
-            )
-        if self._steps is None:
-            raise gymnasium.error.ResetNeeded("step before the first reset: call reset first")
-        action = np.clip(action, self._low, self._high)
+        action = self._accepted(action, "x, y, z, opening")
         self.data.ctrl[:3] = action[:3]
         self.data.ctrl[3:] = action[3] / 2
         mujoco.mj_step(self.model, self.data, self.scene.substeps)
@@ -157,32 +125,12 @@ class BinSortingEnv(gymnasium.Env):
         """[K, 3] the blocks' centres, red ones first."""
         return self.data.qpos[5:].reshape(self.blocks, 7)[:, :3].copy()
 
-    def render(self) -> np.ndarray | None:
-        """An image [96, 96, 3] of the camera (default: front) in render mode rgb_array."""
-        if self.render_mode is None:
-            return None
-        return self.image(self.camera or "front")
-
-    def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
-        """An image [size, size, 3] uint8 of the scene as it is.
-
-        Raises:
-          RuntimeError: there is no OpenGL to render with.
-        """
-        return self._cameras.image(self.data, camera, size)
-
-    def close(self) -> None:
-        self._cameras.close()
-
     def _observation(self):
         gripper, blocks = self.gripper(), self.positions()
         near = order(self.scene, gripper, blocks)
         each = np.concatenate([blocks, blocks - gripper[:3], self._red], axis=1)[near]
         state = np.concatenate([gripper, each.ravel()], dtype=np.float32)
-        found = {"state": state}
-        if self.camera:
-            found["image"] = self.image(self.camera)
-        return found
+        return self._seen(state)
 
 
 def state_size(scene: Scene) -> int:

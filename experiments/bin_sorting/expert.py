@@ -13,6 +13,7 @@ from collections.abc import Generator
 import numpy as np
 
 from ambient_jax import _checks
+from experiments import demos
 from experiments.bin_sorting.env import BinSortingEnv, in_bin, order
 from experiments.bin_sorting.scene import DT, LEFT, RED, RIGHT, Scene
 
@@ -196,27 +197,12 @@ class Demonstration:
 def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
     """The expert's episode of a seed, a function of (scene, rule, seed). It may fail: look at the
     placements."""
-    observation, info = env.reset(seed=seed)
     # Not the generator of the scene: the same scene may be sorted by another rule.
     rng = np.random.default_rng((seed, RULES.index(_checked(rule)), 1))
     bins = targets(rule, env.scene, rng)
     expert = Expert(env.scene, bins, rng)
-    states, actions, images, done = [], [], [], False
-    while not done:
-        action = expert(env.gripper(), env.positions())
-        states.append(observation["state"])
-        actions.append(action)
-        if "image" in observation:
-            images.append(observation["image"])
-        observation, _, terminated, truncated, info = env.step(action)
-        done = terminated or truncated
-    return Demonstration(
-        np.array(states),
-        np.array(actions),
-        info["placements"],
-        bins,
-        np.array(images) if images else None,
-    )
+    told = demos.record(env, lambda: expert(env.gripper(), env.positions()), seed)
+    return Demonstration(told.states, told.actions, told.info["placements"], bins, told.images)
 
 
 def _checked(rule):

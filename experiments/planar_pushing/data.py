@@ -20,8 +20,9 @@ from ambient_jax import _checks
 from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.planar_pushing import expert
-from experiments.planar_pushing.env import IMAGE, STATE, PlanarPushingEnv
+from experiments.planar_pushing.env import STATE, PlanarPushingEnv
 from experiments.planar_pushing.scene import KNOBS, TARGET, Physics, Scene, between
+from experiments.tabletop import IMAGE
 
 VERSION = "1.0.0"
 # Raise it when the same arguments come to give other episodes: it is part of the cache's key.

@@ -12,19 +12,18 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from experiments import opengl
 from experiments.planar_pushing import scene as scenes
 from experiments.planar_pushing.scene import BAR, BAR_HALF, HEIGHT, TAIL, TARGET, Physics, Scene
+from experiments.tabletop import TabletopEnv
 
 REST = 0.03, 0.3  # m/s and rad/s, below which the slider is at rest
-IMAGE = 96  # pixels
 STATE = 12
 TURN = 0.07  # m, what a radian counts for in ``distance``: about how far it moves the T's ends
 # Points of the T, in its frame: the ends of its bar and of its stem.
 KEYPOINTS = np.array([(-BAR_HALF[0], BAR), (BAR_HALF[0], BAR), (0.0, TAIL)])
 
 
-class PlanarPushingEnv(gymnasium.Env):
+class PlanarPushingEnv(TabletopEnv):
     """One T-shaped slider, one pusher.
 
     Observation: ``{"state": [12]}``, float32, metres: the pusher's x and y, the slider's x, y,
@@ -40,12 +39,10 @@ class PlanarPushingEnv(gymnasium.Env):
     within ``scene.position`` and ``scene.angle`` of its goal, and is truncated after
     ``scene.max_steps``. info has the ``error`` [2]: distance [m] and angle [rad] to the goal.
 
-    The same seed gives the same start, whatever the physics, and with the same actions and physics
-    the same episode, bit for bit on one machine. Different environments may be stepped in different
-    threads: the physics run without Python's lock.
+    The same seed gives the same start, whatever the physics.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    view = "top"
 
     def __init__(
         self,
@@ -55,25 +52,13 @@ class PlanarPushingEnv(gymnasium.Env):
         camera: str = "",
         render_mode: str | None = None,
     ):
-        if camera not in ("", "front", "top"):
-            raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
         self.scene, self.physics = scene, physics
-        self.camera, self.render_mode = camera, render_mode
-        self.model = scenes.model(scene, physics)
-        self.data = mujoco.MjData(self.model)
-        self.action_space = gymnasium.spaces.Box(-scene.reach, scene.reach, (2,), np.float32)
-        spaces = {"state": gymnasium.spaces.Box(-np.inf, np.inf, (STATE,), np.float32)}
-        if camera:
-            spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
-        self.observation_space = gymnasium.spaces.Dict(spaces)
+        action_space = gymnasium.spaces.Box(-scene.reach, scene.reach, (2,), np.float32)
+        super().__init__(scenes.model(scene, physics), STATE, action_space, camera, render_mode)
         # A command arrives after so many whole control steps, and so many physics steps more.
         late = round(physics.delay / scene.timestep)
         self._late, self._part = divmod(late, scene.substeps)
         self._commands: list[np.ndarray] = []
-        self._cameras = opengl.Cameras(self.model)
-        self._steps: int | None = None
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
@@ -103,15 +88,7 @@ class PlanarPushingEnv(gymnasium.Env):
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Moves towards ``action`` [2] for 0.1 s; raises ValueError if it is non-finite."""
-        action = np.asarray(action, float)
-        if action.shape != (2,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"action is {action.tolist()}, expected 2 finite numbers (x, y in metres): look at "
-                "the policy's output"
-            )
-        if self._steps is None:
-            raise gymnasium.error.ResetNeeded("step before the first reset: call reset first")
-        action = np.clip(action, -self.scene.reach, self.scene.reach)
+        action = self._accepted(action, "x, y")
         self._commands = [*self._commands[1:], action]
         if self._part:
             self.data.ctrl[:] = self._commands[0]
@@ -138,32 +115,12 @@ class PlanarPushingEnv(gymnasium.Env):
         """[2] distance [m] and angle [rad], both >= 0, from the slider to its goal."""
         return error(self.slider(), self.scene)
 
-    def render(self) -> np.ndarray | None:
-        """An image [96, 96, 3] of the camera (default: top) in render mode rgb_array."""
-        if self.render_mode is None:
-            return None
-        return self.image(self.camera or "top")
-
-    def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
-        """An image [size, size, 3] uint8 of the scene as it is.
-
-        Raises:
-          RuntimeError: there is no OpenGL to render with.
-        """
-        return self._cameras.image(self.data, camera, size)
-
-    def close(self) -> None:
-        self._cameras.close()
-
     def _observation(self):
         pusher, slider = self.pusher(), self.slider()
         c, s = np.cos(slider[2]), np.sin(slider[2])
         points = to_world(slider, KEYPOINTS) - pusher
         state = np.concatenate([pusher, slider[:2], (c, s), points.ravel()], dtype=np.float32)
-        found = {"state": state}
-        if self.camera:
-            found["image"] = self.image(self.camera)
-        return found
+        return self._seen(state)
 
 
 def place(data: mujoco.MjData, slider: np.ndarray, pusher: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Generator
 import numpy as np
 
 from ambient_jax import _checks
+from experiments import demos
 from experiments.planar_pushing import pushes
 from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation, to_world, wrap
 from experiments.planar_pushing.scene import DT, Physics, Scene
@@ -218,37 +219,20 @@ def demonstrate(
 
     It believes in the physics of ``env`` unless told otherwise. It may fail: look at ``success``.
     """
-    observation, info = env.reset(seed=seed)
     rng = np.random.default_rng((seed, 1))  # not the generator of the scene
     chosen = Style.draw(style, rng)
     expert = Expert(env.scene, believes or env.physics, chosen, rng)
-    states, actions, images, done = [], [], [], False
-    while not done:
-        action = expert(env.pusher(), env.slider())
-        states.append(observation["state"])
-        actions.append(action)
-        if "image" in observation:
-            images.append(observation["image"])
-        observation, _, terminated, truncated, info = env.step(action)
-        done = terminated or truncated
-    return Demonstration(
-        np.array(states),
-        np.array(actions),
-        terminated,
-        info["error"],
-        np.array(images) if images else None,
-    )
+    return _demonstration(demos.record(env, lambda: expert(env.pusher(), env.slider()), seed))
 
 
 def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstration:
     """The episode of a seed in which these actions [T, 2] are carried out blindly; once they are
     over, the last one is held for two seconds."""
-    observation, info = env.reset(seed=seed)
-    states, done, terminated = [], [], False
-    for action in (*actions, *[actions[-1]] * round(2 / DT)):
-        states.append(observation["state"])
-        done.append(action)
-        observation, _, terminated, truncated, info = env.step(action)
-        if terminated or truncated:
-            break
-    return Demonstration(np.array(states), np.array(done), terminated, info["error"])
+    commands = iter((*actions, *[actions[-1]] * round(2 / DT)))
+    return _demonstration(demos.record(env, lambda: next(commands, None), seed))
+
+
+def _demonstration(told):
+    return Demonstration(
+        told.states, told.actions, told.terminated, told.info["error"], told.images
+    )

@@ -1,0 +1,93 @@
+"""What the MuJoCo environments share: one scene, a state, cameras from the front and the top."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from experiments import opengl
+
+IMAGE = 96  # pixels
+CAMERAS = ("front", "top")
+
+
+class TabletopEnv(gymnasium.Env):
+    """A scene that is moved by position targets, held for 0.1 s each.
+
+    The same seed gives the same start, and with the same actions the same episode, bit for bit on
+    one machine. Different environments may be stepped in different threads: the physics run without
+    Python's lock.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    view = CAMERAS[0]  # what ``render`` shows where no camera is asked for
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        state: int,
+        action_space: gymnasium.spaces.Box,
+        camera: str,
+        render_mode: str | None,
+    ):
+        """An environment whose observation has a state [``state``] and, with a camera, an image.
+
+        Raises:
+          ValueError: an unknown camera or render mode.
+        """
+        if camera not in ("", *CAMERAS):
+            raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}, expected 'rgb_array' or None")
+        self.model, self.data = model, mujoco.MjData(model)
+        self.camera, self.render_mode = camera, render_mode
+        self.action_space = action_space
+        spaces = {"state": gymnasium.spaces.Box(-np.inf, np.inf, (state,), np.float32)}
+        if camera:
+            spaces["image"] = gymnasium.spaces.Box(0, 255, (IMAGE, IMAGE, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+        self._low, self._high = action_space.low.astype(float), action_space.high.astype(float)
+        self._renderers: dict[int, mujoco.Renderer] = {}
+        self._steps: int | None = None
+
+    def render(self) -> np.ndarray | None:
+        """An image [96, 96, 3] of the camera in render mode rgb_array."""
+        return None if self.render_mode is None else self.image(self.camera or self.view)
+
+    def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
+        """An image [size, size, 3] uint8 of the scene as it is.
+
+        Raises:
+          RuntimeError: there is no OpenGL to render with.
+        """
+        if size not in self._renderers:
+            self._renderers[size] = opengl.renderer(self.model, size)
+        self._renderers[size].update_scene(self.data, camera)
+        return self._renderers[size].render()
+
+    def close(self) -> None:
+        for each in self._renderers.values():
+            each.close()
+        self._renderers.clear()
+
+    def _accepted(self, action: np.ndarray, numbers: str) -> np.ndarray:
+        """The action within its space; an error for one of another shape or that is not finite."""
+        action, size = np.asarray(action, float), len(self._low)
+        if action.shape != (size,) or not np.isfinite(action).all():
+            raise ValueError(
+                f"action is {action.tolist()}, expected {size} finite numbers ({numbers} in "
+                "metres): look at the policy's output"
+            )
+        if self._steps is None:
+            raise gymnasium.error.ResetNeeded("step before the first reset: call reset first")
+        return np.clip(action, self._low, self._high)
+
+    def _seen(self, state: np.ndarray) -> dict[str, np.ndarray]:
+        """The observation of a state."""
+        found = {"state": state}
+        if self.camera:
+            found["image"] = self.image(self.camera)
+        return found
