@@ -11,6 +11,8 @@ from experiments.estimates import Estimate
 from experiments.planar_pushing import chosen, modes, policies
 
 Claim = tuple[str, str, bool]
+# Methods whose share of target data falls as the source grows, and with it what they learn of it.
+_HARD = ("hard", "low", "dataset")
 
 
 def sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict[float, str]:
@@ -123,7 +125,7 @@ def _scaling(task, rows):
             top = best_of(smaller, rows)
             slack = half_widths(_success(rows, top), _success(rows, last))
             gap = _gap(rows, last, top)
-            falls = method in ("hard", "dataset")
+            falls = method in _HARD
             word = "falls by more" if falls else "does not fall by more"
             claim = (
                 f"{policies.method_label(task, method)}, {target} target demonstrations: {word} "
@@ -142,7 +144,7 @@ def _drift(task, drifts):
             if method == "datapoint" or len(ratios) < 2:
                 continue
             first, last = (1 - ratios[end(ratios)] for end in (min, max))
-            falls = method in ("hard", "dataset")
+            falls = method in _HARD
             claim = (
                 f"{policies.method_label(task, method)}, {target} target demonstrations: "
                 f"{'loses more' if falls else 'keeps more'} than half of what the target teaches "

@@ -72,10 +72,11 @@ def _table(config):
             "sources": (500, 1000, 2000, 4000),
             "targets": (10, 50),
             "methods": (
-                *("hard", "random", "soft", "ben_david"),
-                *("alpha", "hard_alpha", "random_alpha"),
+                *("hard", "low", "random", "soft", "ben_david"),
+                *("alpha", "hard_alpha", "low_alpha", "random_alpha"),
             ),
             "bucket": 100,  # datapoints of the method random
+            "low": 0.15,  # sigma_min of the method low, which is too low by natural weights
             "groups": (
                 *("main", "weighted", "chosen", "soft", "observed", "strict", "shared"),
                 *("buckets", "omni", "few"),

@@ -29,8 +29,8 @@ GROUPS = (
     *("soft", "omni", "few", "scaling"),
 )
 METHODS = (
-    *("hard", "dataset", "datapoint", "random", "soft", "ben_david"),
-    *("alpha", "hard_alpha", "random_alpha"),  # at the best share of target data
+    *("hard", "low", "dataset", "datapoint", "random", "soft", "ben_david"),
+    *("alpha", "hard_alpha", "low_alpha", "random_alpha"),  # at the best share of target data
 )
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
@@ -99,18 +99,18 @@ def source_only(source: int) -> str:
 def method_label(task: ml_collections.ConfigDict, method: str) -> str:
     """A method of the group scaling in words; raises ValueError for an unknown one."""
     _checks.one_of("config.task.methods", method, METHODS)
-    random = f"ambient by classifier, {task.bucket} random chunks"
-    return {
+    share = f", alpha {task.best_alpha:g}"
+    what = {
         "hard": f"ambient, sigma_min {task.best:g}",
+        "low": f"ambient, sigma_min {task.low:g}",
         "dataset": "ambient by classifier, data set",
         "datapoint": "ambient by classifier, datapoint",
-        "random": random,
+        "random": f"ambient by classifier, {task.bucket} random chunks",
         "soft": "soft ambient, linear alpha",
         "ben_david": "soft ambient, Ben-David's alpha",
-        "alpha": f"co-training, alpha {task.best_alpha:g}",
-        "hard_alpha": f"ambient, sigma_min {task.best:g}, alpha {task.best_alpha:g}",
-        "random_alpha": f"{random}, alpha {task.best_alpha:g}",
-    }[method]
+        "alpha": f"co-training{share}",
+    }
+    return what.get(method) or what[method.removesuffix("_alpha")] + share
 
 
 def _main(task):
@@ -160,26 +160,28 @@ def _scaling(task):
         found[f"target_{target}"] = Entry(f"target only, {target}", "scaling", only)
         for method in task.methods:
             for source in task.sources:
-                annotation = chosen.scaled(source, target)
-                changes = {
-                    "hard": lambda a: _HARD | {f"{_SOURCE}.sigma_min": task.best},
-                    "dataset": lambda a: _bounded(task, a, "dataset"),
-                    "datapoint": lambda a: _bounded(task, a, "datapoint"),
-                    "random": lambda a: _bounded(task, a, f"random_{task.bucket}"),
-                    "soft": lambda a: {"law.name": "soft"},
-                    "ben_david": lambda a: _ben_david(task, a),
-                    "alpha": lambda a: _reweighted(task.best_alpha),
-                    "hard_alpha": lambda a: (
-                        _HARD | {f"{_SOURCE}.sigma_min": task.best, "law.alpha": task.best_alpha}
-                    ),
-                    "random_alpha": lambda a: (
-                        _bounded(task, a, f"random_{task.bucket}") | {"law.alpha": task.best_alpha}
-                    ),
-                }
+                changes = _method(task, method, chosen.scaled(source, target))
                 label = f"{method_label(task, method)}, {source} source, {target} target"
-                given = changes[method](annotation) | chosen.splits(source, target)
+                given = changes | chosen.splits(source, target)
                 found[scaling(method, source, target)] = Entry(label, "scaling", given)
     return found
+
+
+def _method(task, method, annotation):
+    """What a method of the group scaling changes, with the bounds of an annotation."""
+    if method in ("alpha", "soft", "ben_david"):
+        return {
+            "alpha": lambda: _reweighted(task.best_alpha),
+            "soft": lambda: {"law.name": "soft"},
+            "ben_david": lambda: _ben_david(task, annotation),
+        }[method]()
+    kind = method.removesuffix("_alpha")
+    if kind in ("hard", "low"):
+        changes = _HARD | {f"{_SOURCE}.sigma_min": task.best if kind == "hard" else task.low}
+    else:
+        unit = f"random_{task.bucket}" if kind == "random" else kind
+        changes = _bounded(task, annotation, unit)
+    return changes | ({"law.alpha": task.best_alpha} if kind != method else {})
 
 
 def _label(name):

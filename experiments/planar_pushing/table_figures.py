@@ -18,7 +18,7 @@ from experiments.table.rows import Row
 
 _INK, _GREY = "#22262b", "#8a8f98"
 # Told apart with any colour vision.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22262b", "#999999")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#22262b", "#7f4f24")
 _MARKS = "osD^vPX*"
 _TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
 
@@ -198,20 +198,16 @@ def scaling_figure(
     """Success (above) and what a method learns of the target (below) against the number of source
     demonstrations, a column for each number of target ones.
 
-    Lines of methods with intervals; source only dashed, target only dotted. Below: the loss on
+    Lines of methods with intervals; source only grey, target only dotted. Below: the loss on
     held-out target demonstrations over that of source only, see ``drift.of_methods``.
     """
     given, sizes = config.task, sorted(config.task.sources)
     figure = Figure(figsize=(2.6 + 3.6 * len(given.targets), 6.2), layout="constrained")
     panels = figure.subplots(2, len(given.targets), sharex=True, sharey="row", squeeze=False)
     # Side by side, or intervals cover each other.
-    beside = {method: 1.02 ** (i - 3) for i, method in enumerate(given.methods)}
+    beside = {method: 1.02 ** (i - 4) for i, method in enumerate(given.methods)}
     for target, (above, below) in zip(given.targets, panels.T, strict=True):
-        style = {}
-        for i, method in enumerate(given.methods):
-            label = policies.method_label(given, method)
-            style[method] = dict(color=_COLOURS[i], ms=4, lw=1.2, label=label)
-            style[method]["marker"] = _MARKS[i]
+        style = {method: _style(given, method) for method in given.methods}
         for method, found in scaled(given, rows, target).items():
             value, spread = _intervals(found.values())
             at = np.array(list(found)) * beside[method]
@@ -239,6 +235,15 @@ def scaling_figure(
     panels[1, 0].set(ylabel=name)
     figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
     return figure
+
+
+def _style(task, method):
+    """A colour for each kind of method, dashed at the best share of target data."""
+    kinds = list(dict.fromkeys(m.removesuffix("_alpha") for m in policies.METHODS))
+    i = kinds.index(method.removesuffix("_alpha"))
+    style = dict(color=_COLOURS[i], marker=_MARKS[i], ms=4, lw=1.2)
+    dashes = "--" if method.endswith("alpha") else "-"
+    return style | dict(ls=dashes, label=policies.method_label(task, method))
 
 
 def _intervals(estimates):

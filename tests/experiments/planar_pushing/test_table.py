@@ -94,6 +94,8 @@ def test_each_policy_draws_what_its_name_says(config):
         ("dataset_alpha_0.5", 0.7, 0.5),
         (policies.scaling("hard", 500, 10), 0.8, 0.1),
         (policies.scaling("hard_alpha", 500, 10), 0.8, 0.5),
+        (policies.scaling("low", 500, 10), config.task.low, 0.1),
+        (policies.scaling("low_alpha", 500, 10), config.task.low, 0.5),
     ):
         assert share(config, name, low - 0.01) == 1
         assert share(config, name, low + 0.01) == pytest.approx(above), name
