@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.policy import evaluation
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
 from experiments.estimates import Estimate, wilson
-from experiments.planar_pushing import chosen, claims, metrics, policies, summary, table
+from experiments.planar_pushing import chosen, claims, drift, metrics, policies, summary, table
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import entries
@@ -201,14 +202,40 @@ def test_claims_hold_when_the_numbers_do(config):
     assert claims.check(config, {"target": row(50)}) == []
 
 
+def test_drift_is_measured_against_the_same_source_alone(config):
+    """Losses by hand: policies better than source only at every level, and one worse above
+    sigma_min."""
+    levels = np.array(evaluation.LEVELS)
+    task = config.task
+    task.update(dict(best=0.3, targets=(10,), methods=("hard", "alpha"), sources=(500, 4000)))
+    alone = 1 / (1 + levels)
+    found = {policies.source_only(size): np.stack([alone, 3 * alone]) for size in task.sources}
+    found[policies.scaling("alpha", 500, 10)] = alone[None]
+    found[policies.scaling("hard", 4000, 10)] = np.where(levels > 0.3, 2, 1)[None] * alone
+    found[policies.scaling("hard", 500, 10)] = found[policies.scaling("alpha", 500, 10)] * 0.5
+    told = drift.of_methods(task, found)
+    assert told == {
+        10: {
+            "hard": {500: pytest.approx(0.25), 4000: pytest.approx(1)},
+            "alpha": {500: pytest.approx(0.5)},
+        }
+    }
+    kept = {10: told[10] | {"alpha": {500: 0.5, 4000: 0.6}}}
+    assert [c[2] for c in claims.check(config, {}, drifts=kept)] == [True, True]
+    lost = {10: {"hard": {500: 0.5, 4000: 0.7}, "alpha": {500: 0.5, 4000: 0.8}}}
+    assert [c[2] for c in claims.check(config, {}, drifts=lost)] == [False, False]
+
+
 def test_from_demonstrations_to_the_report(tmp_path):
     config = push_config.get_config("debug")
     config.data.root = str(tmp_path / "data")
     config.model.features, config.policy.steps = (8,), 2
     config.train.update(dict(steps=4, warmup=1, log_every=2, checkpoint_every=4))
-    # One program of seven policies, and one of a bounds file.
-    config.task.update(dict(groups=("main", "chosen"), seeds=(0,), workers=1, together=8))
-    config.task.update(dict(buckets=(), episodes=2, source=4))
+    # Programs of seven policies, of one with a bounds file, and of other splits: one, and two.
+    groups = ("main", "chosen", "scaling")
+    config.task.update(dict(groups=groups, seeds=(0,), workers=1, together=8))
+    config.task.update(dict(buckets=(), episodes=2, source=4, held_out=1))
+    config.task.update(dict(methods=("alpha",), sources=(3,), targets=(2,)))
     config.task.annotate.update(dict(steps=4, evaluate_every=4))
     folder, again = tmp_path / "run", copy.deepcopy(config)
     table.run(config, str(folder))
@@ -224,10 +251,15 @@ def test_from_demonstrations_to_the_report(tmp_path):
     assert results["policies"]["target"]["summary"]["success"]["count"] == 2
     assert len(results["annotations"]["table"]["curves"]["source"]) == 4
     assert set(results["modes"]["bias"]) == {"dataset", "datapoint"}
-    for figure in ("success", "sigma_min", "curves", "modes", "film_best", "traces_target"):
+    drifts = results["held out"]["of source only"]["2"]["alpha"]
+    assert drifts.keys() == {"3"} and f"{drifts['3']:.3f}" in told
+    drawn = ("success", "sigma_min", "curves", "modes", "scaling", "film_best", "traces_target")
+    for figure in drawn:
         assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert len([path for path in made if path.name == "rollouts.npz"]) == 6 + 2
+    for name in ("rollouts.npz", "held_out.npz"):
+        count = len([path for path in made if path.name == name])
+        assert count == (3 if name == "held_out.npz" else 6 + 2 + 3)
     table.run(again, str(folder))  # nothing is left to do but the report
     redone = [p for p, t in made.items() if p.parent.name != "report" and p.stat().st_mtime_ns != t]
     assert not redone and (folder / "report" / "table.md").read_text() == told
