@@ -36,12 +36,12 @@ def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] |
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Builds the task's data, trains one policy and evaluates it."""
+    """Builds the task's data, trains one policy and evaluates it where the task can."""
     task = tasks.get(config.task.name)
     if task:
         task.build(config)
     result = trainer.train(config, workdir)
-    if task and not result.signal:
+    if hasattr(task, "evaluate") and not result.signal:
         task.evaluate(config, workdir)
 
 

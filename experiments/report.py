@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,13 +48,17 @@ def write(
     caption: str,
     results: dict[str, Any],
 ) -> str:
-    """Writes ``table.md`` and ``results.json`` (with the code's revision); returns the table."""
+    """Writes ``table.md`` and ``results.json`` (with the code's revision); returns the table.
+
+    Each file is written whole or not at all, ``results.json`` last.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     table = f"{markdown(columns, rows)}\n\n{caption}\n"
-    (directory / "table.md").write_text(table, encoding="utf-8")
     content = {**plain(results), "git_revision": checkpoint.git_revision()}
-    text = json.dumps(content, indent=2)
-    (directory / "results.json").write_text(text + "\n", encoding="utf-8")
+    for name, text in (("table.md", table), ("results.json", json.dumps(content, indent=2) + "\n")):
+        temporary = directory / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, directory / name)
     return table
 
 

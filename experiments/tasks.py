@@ -1,7 +1,8 @@
 """Tasks by name: what builds an experiment's data and evaluates its policies.
 
-A task is a module with ``build(config)``, which writes the RLDS data where they are absent, and
-``evaluate(config, workdir)``, which leaves ``<workdir>/report/``.
+A task is a module with ``build(config)``, which writes the RLDS data where they are absent. Most
+have ``evaluate(config, workdir)``, too, which leaves ``<workdir>/report/`` of one policy; those of
+``planar_pushing`` are evaluated by its table alone.
 """
 
 import importlib

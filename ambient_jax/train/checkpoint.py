@@ -279,12 +279,15 @@ def _find_best(workdir):
     return directory, step
 
 
-def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``params`` (EMA), ``step``.
+def load_assets(path: str | os.PathLike) -> dict[str, Any]:
+    """The assets of a checkpoint, see ``make_assets``; no array is read.
+
+    Args:
+      path: see ``find``.
 
     Raises:
       FileNotFoundError: no finished checkpoint at the path.
-      ValueError: a checkpoint of another format.
+      ValueError: a checkpoint of another format, or assets that cannot be read.
     """
     directory, step = find(path)
     folder = directory / str(step)
@@ -299,6 +302,18 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
             f"checkpoint {folder} has format {assets.get('format')}, expected {FORMAT}: load it "
             f"with the version that wrote it ({assets.get('version', 'unknown')})"
         )
+    return assets
+
+
+def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
+    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``params`` (EMA), ``step``.
+
+    Raises:
+      FileNotFoundError, ValueError: see ``load_assets``.
+    """
+    directory, step = find(path)
+    folder = directory / str(step)
+    assets = load_assets(folder)
     # Each host reads for itself: a restore by all hosts together would wait for those that do not.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(

@@ -243,7 +243,7 @@ def _settings(config):
 def _is_done(folder, about):
     try:
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # absent, or no JSON: damaged
         return False
     return {name: found.get(name) for name in about} == report.plain(about)
 

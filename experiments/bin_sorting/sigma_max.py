@@ -23,7 +23,7 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
 from experiments import launch, report
 from experiments.bin_sorting import data, policies, task
-from experiments.table import entries, saved
+from experiments.table import entries
 
 LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 32, 19))
 TAUS = (0.02, 0.05, 0.1, 0.2)
@@ -104,13 +104,12 @@ def figure(found: dict) -> Figure:
 
 
 def _policy(config, folder, seed):
-    """The policy told the task, trained if it is not there."""
+    """The policy told the task, trained if it is not there, and checked if it is."""
     path = folder / entries.key(_TOLD, seed)
-    if saved.step(path) != config.train.steps:
-        groups = config.copy_and_resolve_references()
-        groups.task.groups = ("main",)
-        entry = policies.entries(groups.task)[_TOLD]
-        trainer.train(entries.config_of(config, _TOLD, entry, seed), str(path))
+    groups = config.copy_and_resolve_references()
+    groups.task.groups = ("main",)
+    entry = policies.entries(groups.task)[_TOLD]
+    trainer.train(entries.config_of(config, _TOLD, entry, seed), str(path))
     return Policy.from_checkpoint(path)
 
 

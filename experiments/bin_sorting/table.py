@@ -16,7 +16,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     policies.entries(config.task)  # before the data: a misspelt group is told at once
     task.build(config)
     folder = pathlib.Path(workdir)
-    if not config.task.report_only and not workers.run(judge.TABLE, config, folder):
+    if not workers.run(judge.TABLE, config, folder):
         logging.warning("interrupted: the same command carries on")
         return
     print(summary.write(config, folder))

@@ -23,12 +23,11 @@ def evaluate(program: Program, base: ml_collections.ConfigDict, workdir: pathlib
     goals = env.free_goals(np.random.default_rng(base.task.eval_seed), base.task.goals)
     simulators: dict[str, Any] = {}
     for name, config in program.items():
-        for solver, steps in solvers(name, base):
-            path = rollouts_path(workdir, name, solver, steps)
-            about = _about(config, base, solver, steps)
+        for path, about in files(name, config, base, workdir).items():
             if saved.is_current(path, about):
                 continue
-            policy = Policy.from_checkpoint(workdir / name, solver=solver, steps=steps)
+            options = dict(zip(("solver", "steps", "clip"), about["solver"], strict=True))
+            policy = Policy.from_checkpoint(workdir / name, **options)
             # Policies of one program differ in parameters only, so they share a compiled rollout.
             simulate = simulators.setdefault(
                 path.name, task.simulator(policy, config.policy.execute)
@@ -41,22 +40,27 @@ def evaluate(program: Program, base: ml_collections.ConfigDict, workdir: pathlib
             _measure_levels(workdir / name, config)
 
 
-def is_done(
+def files(
     name: str,
     config: ml_collections.ConfigDict,
     base: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-) -> bool:
-    """Whether a policy is trained to the end and rolled out as asked."""
-    return saved.step(workdir / name) == config.train.steps and all(
-        saved.is_current(
-            rollouts_path(workdir, name, solver, steps), _about(config, base, solver, steps)
-        )
-        for solver, steps in solvers(name, base)
-    )
+) -> dict[pathlib.Path, dict[str, Any]]:
+    """The files of a policy's rollouts with the config's solver, which is the first, and with
+    others, and what each hangs on beside the policy's parameters."""
+    more = [tuple(s) for s in base.task.solvers] if is_main(name, base) else []
+    return {
+        workdir / name / f"rollouts_{solver}_{steps}.npz": {
+            "steps": config.train.steps,
+            "solver": [solver, steps, config.policy.clip],
+            "execute": config.policy.execute,
+            "goals": [base.task.goals, base.task.eval_seed],
+        }
+        for solver, steps in [(base.policy.solver, base.policy.steps), *more]
+    }
 
 
-TABLE = Table(policies.entries, is_done, evaluate)
+TABLE = Table(policies.entries, files, evaluate)
 
 
 def is_main(name: str, base: ml_collections.ConfigDict) -> bool:
@@ -65,31 +69,10 @@ def is_main(name: str, base: ml_collections.ConfigDict) -> bool:
     return entry.group == "main" and name.endswith(f"_{base.task.seeds[0]}")
 
 
-def solvers(name: str, base: ml_collections.ConfigDict) -> list[tuple[str, int]]:
-    """The solvers, as (name, steps), that a policy is rolled out with: the config's first."""
-    more = [tuple(s) for s in base.task.solvers] if is_main(name, base) else []
-    return [(base.policy.solver, base.policy.steps), *more]
-
-
-def rollouts_path(workdir: pathlib.Path, name: str, solver: str, steps: int) -> pathlib.Path:
-    """Where the rollouts of a policy with a solver lie."""
-    return workdir / name / f"rollouts_{solver}_{steps}.npz"
-
-
 def load(path: pathlib.Path) -> Rollouts:
     """Rollouts as saved."""
     arrays = saved.load(path)
     return Rollouts(**arrays | {"positions": arrays["positions"].astype(float)})
-
-
-def _about(config, base, solver, steps):
-    """What rollouts hang on, beside the policy's parameters."""
-    return {
-        "steps": config.train.steps,
-        "solver": [solver, steps, config.policy.clip],
-        "execute": config.policy.execute,
-        "goals": [base.task.goals, base.task.eval_seed],
-    }
 
 
 def _measure_levels(directory, config):

@@ -14,6 +14,7 @@ from experiments import report
 from experiments.maze import data, judge, levels, metrics, policies
 from experiments.maze.rollout import Rollouts
 from experiments.table import entries as table_entries
+from experiments.table import rows as table_rows
 from experiments.table.rows import Row
 
 COLUMNS = (
@@ -35,16 +36,12 @@ PAPER = {
 def collect(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, dict[str, dict[int, Rollouts]]]:
-    """Every rollout there is: {policy: {"ddpm 50": {seed: rollouts}}}."""
+    """The current rollouts: {policy: {"ddpm 50": {seed: rollouts}}}."""
     found: dict[str, dict[str, dict[int, Rollouts]]] = {}
-    for name in policies.entries(config.task):
-        for seed in config.task.seeds:
-            key = table_entries.key(name, seed)
-            for solver, steps in judge.solvers(key, config):
-                path = judge.rollouts_path(workdir, key, solver, steps)
-                if path.exists():
-                    by_solver = found.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
-                    by_solver[seed] = judge.load(path)
+    for name, seed, path, about in table_rows.current(judge.TABLE, config, workdir):
+        solver, steps, _ = about["solver"]
+        by_solver = found.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
+        by_solver[seed] = judge.load(path)
     return found
 
 

@@ -44,7 +44,7 @@ def losses(
     for name in tqdm.tqdm(list(names), desc="held out", unit="policy"):
         for seed in config.task.seeds:
             folder = workdir / entries.key(name, seed)
-            if not (folder / "rollouts.npz").exists():
+            if saved.step(folder) != config.train.steps:
                 continue
             path = folder / "held_out.npz"
             if not saved.is_current(path, about):

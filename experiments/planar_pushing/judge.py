@@ -22,4 +22,4 @@ def load(path: pathlib.Path) -> Rollouts:
     return Rollouts(**saved.load(path))
 
 
-TABLE = Table(policies.entries, judge.is_done, evaluate)
+TABLE = Table(policies.entries, judge.files, evaluate)

@@ -47,7 +47,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     from experiments.planar_pushing import table_figures  # they need matplotlib, numbers do not
 
     entries = policies.entries(config.task)
-    found = table_rows.collect(config, workdir, entries, judge.load)
+    found = table_rows.collect(judge.TABLE, config, workdir, judge.load)
     rows = {n: summarise(entries[n].label, r) for n, r in found.items()}
     best = roles(config.task, rows)
     made = [name for name in chosen.needed(config.task) if name in config.task.annotations]

@@ -17,7 +17,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     task.build(config)
     folder = pathlib.Path(workdir)
     chosen.annotate_data(config, folder)
-    if not config.task.report_only and not workers.run(judge.TABLE, config, folder):
+    if not workers.run(judge.TABLE, config, folder):
         logging.warning("interrupted: the same command carries on")
         return
     print(summary.write(config, folder))

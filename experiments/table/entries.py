@@ -32,21 +32,36 @@ class Table(NamedTuple):
 
     Attributes:
       entries: ``entries(config.task)``, the policies by name in the order of the table.
-      is_done: ``is_done(key, config, base, workdir)``, whether a policy is trained and evaluated.
+      files: ``files(key, config, base, workdir)``, the files of a policy's rollouts, with
+        what each hangs on, see ``saved``.
       evaluate: ``evaluate(program, base, workdir)``, of trained policies of one program.
     """
 
     entries: Callable[[ml_collections.ConfigDict], dict[str, Entry]]
-    is_done: Callable[[str, ml_collections.ConfigDict, ml_collections.ConfigDict, Any], bool]
+    files: Callable[
+        [str, ml_collections.ConfigDict, ml_collections.ConfigDict, pathlib.Path],
+        dict[pathlib.Path, dict[str, Any]],
+    ]
     evaluate: Callable[[Program, ml_collections.ConfigDict, pathlib.Path], None]
 
 
 def of_groups(
     found: Mapping[str, Entry], task: ml_collections.ConfigDict, groups: tuple[str, ...]
 ) -> dict[str, Entry]:
-    """The policies of ``task.groups``; raises ValueError for one that is not in ``groups``."""
+    """The policies of ``task.groups``.
+
+    Args:
+      found: the policies of all groups.
+      task: the config's section.
+      groups: names of all groups.
+
+    Raises:
+      ValueError: an unknown group, or an unknown group or policy in ``task.one_seed``.
+    """
     for group in task.groups:
         _checks.one_of("config.task.groups", group, groups)
+    for name in task.one_seed:
+        _checks.one_of("config.task.one_seed", name, (*groups, *found))
     return {name: entry for name, entry in found.items() if entry.group in task.groups}
 
 

@@ -32,7 +32,7 @@ def evaluate(
     """
     scene, simulate = task.scene_of(base), None
     for name, config in program.items():
-        path, about = workdir / name / "rollouts.npz", _about(config, base)
+        [(path, about)] = files(name, config, base, workdir).items()
         if saved.is_current(path, about):
             continue
         options = {field: base.policy[field] for field in ("solver", "steps", "clip")}
@@ -44,24 +44,18 @@ def evaluate(
         saved.save(path, about, dataclasses.asdict(rollouts))
 
 
-def is_done(
+def files(
     name: str,
     config: ml_collections.ConfigDict,
     base: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-) -> bool:
-    """Whether a policy is trained to the end and rolled out as asked."""
-    path = workdir / name / "rollouts.npz"
-    trained = saved.step(workdir / name) == config.train.steps
-    return trained and saved.is_current(path, _about(config, base))
-
-
-def _about(config: ml_collections.ConfigDict, base: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What rollouts hang on, beside the policy's parameters."""
+) -> dict[pathlib.Path, dict[str, Any]]:
+    """The file of a policy's rollouts, and what they hang on beside its parameters."""
     policy = base.policy
-    return {
+    about = {
         "steps": config.train.steps,
         "solver": [policy.solver, policy.steps, policy.clip, policy.execute],
         "starts": [base.task.episodes, base.task.eval_seed],
         "scene": report.plain(base.task.scene.to_dict()),
     }
+    return {workdir / name / "rollouts.npz": about}

@@ -15,10 +15,29 @@ from ambient_jax.train import checkpoint
 
 def is_current(path: pathlib.Path, about: Mapping[str, Any]) -> bool:
     """Whether the file is there and was made of ``about`` (JSON values, as given to ``save``)."""
+    return path.exists() and not _other(path, about)
+
+
+def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
+    """Why a policy's rollouts are not those that are asked for; "" for those that are.
+
+    Args:
+      path: of the file, in the policy's folder.
+      about: what it is to be made of; its "steps" are those of the complete training.
+    """
     if not path.exists():
-        return False
+        return "not made yet"
+    if (at := step(path.parent)) != about["steps"]:
+        return f"of policies at step {at} of {about['steps']}"
+    other = _other(path, about)
+    return f"made with other {' and '.join(other)}" if other else ""
+
+
+def _other(path, about):
+    """The names of what the file was made of otherwise."""
     with np.load(path) as file:
-        return json.loads(str(file["about"])) == about
+        made = json.loads(str(file["about"]))
+    return sorted(n for n in made.keys() | about.keys() if made.get(n) != about.get(n))
 
 
 def save(path: pathlib.Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -6,11 +6,13 @@ A core each is twice as fast as all cores for one: small steps leave a second co
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import multiprocessing
 import os
 import pathlib
 import signal
 import threading
+from collections.abc import Mapping
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -19,10 +21,12 @@ import ml_collections
 import tqdm
 from absl import flags, logging
 
-from ambient_jax.train import sweep, trainer
+from ambient_jax import mixing
+from ambient_jax.data import sources
+from ambient_jax.train import checkpoint, runs, sweep, trainer
 from experiments import console
 from experiments.table import entries, saved
-from experiments.table.entries import Program, Table
+from experiments.table.entries import Entry, Program, Table
 
 # When the parent has ended, so must this process, once the job in hand has saved its state.
 _orphaned, _busy = threading.Event(), threading.Lock()
@@ -31,21 +35,32 @@ _orphaned, _busy = threading.Event(), threading.Lock()
 def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     """Trains and evaluates what is missing; False if a signal ended it early.
 
+    With ``base.task.report_only`` it only checks what is there.
+
     ``base.task`` has ``seeds``, ``one_seed``, ``groups``, ``together`` (policies in one program; 0:
     4 on CPU, all on an accelerator) and ``workers`` (processes; 0: one for each CPU core, or one
     for an accelerator).
 
     Raises:
+      ValueError: see ``check_trained``.
       RuntimeError: a process died.
     """
+    named = table.entries(base.task)
+    check_trained(named, base, workdir)
+    if base.task.report_only:
+        return True
     on_cpu = jax.default_backend() == "cpu"
     together = base.task.together or (4 if on_cpu else 10**6)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
     workers = base.task.workers or (len(cores) if on_cpu else 1)
     programs = [
         program
-        for program in entries.programs(base, table.entries(base.task), together)
-        if not all(table.is_done(name, c, base, workdir) for name, c in program.items())
+        for program in entries.programs(base, named, together)
+        if any(
+            saved.outdated(path, about)
+            for name, c in program.items()
+            for path, about in table.files(name, c, base, workdir).items()
+        )
     ]
     count = sum(map(len, programs))
     logging.info(
@@ -81,6 +96,34 @@ def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) ->
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
     return True
+
+
+def check_trained(
+    named: Mapping[str, Entry], base: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> None:
+    """Checks each policy that has a checkpoint, of every seed, against its config and data.
+
+    Raises:
+      ValueError: one was trained with another config or on other data (``runs.check_same``), or as
+        ``sources.prepare``.
+      FileNotFoundError: its data are gone.
+    """
+    prepared: dict[str, sources.Prepared] = {}
+    for name, entry in named.items():
+        for seed in base.task.seeds:
+            folder = workdir / entries.key(name, seed)
+            try:
+                assets = checkpoint.load_assets(folder)
+            except FileNotFoundError:
+                continue
+            config = entries.config_of(base, name, entry, seed)
+            # Policies of one program differ in nothing that the marks of the data hang on.
+            shared = sweep.program(config).items()
+            section = json.dumps([(n, v) for n, v in shared if n.startswith("data.")])
+            if section not in prepared:
+                law = trainer.build(mixing, config.law)
+                prepared[section] = sources.prepare(config.data, law)
+            runs.check_same(assets, config, prepared[section], folder)
 
 
 def _start(slots: Any) -> None:
