@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import os
 
 import numpy as np
 
@@ -29,6 +30,19 @@ def test_written_reports_can_be_read_again(tmp_path):
     table = report.write(tmp_path / "r", ["x"], [["1"]], "caption", {"value": math.inf})
     assert (tmp_path / "r" / "table.md").read_text() == table and "caption" in table
     assert json.loads((tmp_path / "r" / "results.json").read_text())["value"] is None
+
+
+def test_a_report_is_replaced_whole(tmp_path):
+    """Whoever reads the old files goes on reading them: they are not written over."""
+    names = ("table.md", "results.json")
+    report.write(tmp_path, ["x"], [["1"]], "old", {"caption": "old"})
+    for name in names:
+        os.link(tmp_path / name, tmp_path / f"read_{name}")
+    report.write(tmp_path, ["x"], [["1"]], "new", {"caption": "new"})
+    for name in names:
+        assert "old" in (tmp_path / f"read_{name}").read_text()
+        assert "new" in (tmp_path / name).read_text()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_loss_figure_draws_one_curve_per_noise_bin():

@@ -9,6 +9,7 @@ import pytest
 from ambient_jax import mixing
 from ambient_jax.data import bounds, sources, write
 from ambient_jax.train import config as train_config
+from experiments import report
 from experiments.annotate import __main__ as command
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
@@ -91,6 +92,15 @@ def test_a_second_run_finds_the_first(config, workdir, caplog):
     before = path.stat().st_mtime_ns
     annotate.run(config, str(workdir))
     assert path.stat().st_mtime_ns == before
+
+
+def test_a_damaged_report_is_made_again(tmp_path):
+    about = {"config": {"seed": 0}}
+    report.write(tmp_path, ["x"], [["1"]], "", about)
+    assert annotate._is_done(tmp_path, about)
+    with (tmp_path / "results.json").open("r+") as file:
+        file.truncate(10)
+    assert not annotate._is_done(tmp_path, about)
 
 
 def test_the_template_asks_for_its_paths(tmp_path):

@@ -1,7 +1,9 @@
 """The table: which policies there are, who trains them, and what is said of them."""
 
 import copy
+import dataclasses
 import json
+import logging
 import math
 import pathlib
 
@@ -10,14 +12,16 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.data import bounds
 from ambient_jax.policy import evaluation
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
+from experiments import launch
 from experiments.estimates import Estimate, wilson
 from experiments.planar_pushing import chosen, claims, drift, metrics, policies, summary, table
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
-from experiments.table import entries
+from experiments.table import entries, saved
 from experiments.table.rows import Row
 
 FOUND = {
@@ -110,13 +114,13 @@ def test_each_policy_draws_what_its_name_says(config):
 
 def test_files_and_splits_are_those_of_the_annotation(config):
     named = policies.entries(config.task)
-    bounds, split = "data.sources.source.bounds", "data.sources.{}.split"
+    file, split = "data.sources.source.bounds", "data.sources.{}.split"
     for name in ("datapoint", "random_100", "random_episode_10", "ordered_1000"):
-        assert named[name].changes[bounds] == f"folder/{name}.parquet"
+        assert named[name].changes[file] == f"folder/{name}.parquet"
     for name in ("observed_datapoint", "strict_datapoint", "datapoint_alpha_0.5"):
-        assert named[name].changes[bounds] == "folder/datapoint.parquet"
+        assert named[name].changes[file] == "folder/datapoint.parquet"
     made = named[policies.scaling("random", 500, 10)].changes
-    assert made[bounds] == "folder/random_100.parquet"
+    assert made[file] == "folder/random_100.parquet"
     assert made[split.format("source")] == "train[:500]"
     assert made[split.format("target")] == "train[:10]"
     needed = chosen.needed(config.task)
@@ -126,10 +130,17 @@ def test_files_and_splits_are_those_of_the_annotation(config):
     assert needed[chosen.scaled(500, 10)]["fields"]["observed"]
     asked = needed["table"]["fields"]["granularity"]
     units = {name.replace(":", "_") for name in asked}
-    files = [e.changes[bounds] for e in named.values() if bounds in e.changes]
+    files = [e.changes[file] for e in named.values() if file in e.changes]
     assert {pathlib.Path(f).stem for f in files} <= units
     config.task.groups = ("main", "few")
     assert chosen.needed(config.task) == {}
+    # Policies and groups that are not configured may be named, unknown ones not.
+    for config.task.one_seed in (("omni_0.3",), ("scaling",), ()):
+        assert policies.entries(config.task)
+    for wrong, right in (("scalling", "scaling"), ("omni_0.33", "omni_0.3")):
+        config.task.one_seed = (wrong,)
+        with pytest.raises(ValueError, match=f"one_seed is '{wrong}'.*did you mean '{right}'"):
+            policies.entries(config.task)
     config.task.groups = ("mian",)
     with pytest.raises(ValueError, match="did you mean 'main'"):
         policies.entries(config.task)
@@ -226,7 +237,7 @@ def test_drift_is_measured_against_the_same_source_alone(config):
     assert [c[2] for c in claims.check(config, {}, drifts=lost)] == [False, False]
 
 
-def test_from_demonstrations_to_the_report(tmp_path):
+def test_from_demonstrations_to_the_report(tmp_path, caplog):
     config = push_config.get_config("debug")
     config.data.root = str(tmp_path / "data")
     config.model.features, config.policy.steps = (8,), 2
@@ -269,3 +280,49 @@ def test_from_demonstrations_to_the_report(tmp_path):
     partial = (folder / "report" / "table.md").read_text()
     assert "classifier, datapoint" not in partial and "classifier, data set" in partial
     assert not (folder / "datapoint" / "seed_0" / "rollouts.npz").exists()
+    another_config_is_refused(again, folder)
+    other_data_are_refused(again, folder)
+    what_is_not_current_is_left_out(again, folder, caplog)
+
+
+def another_config_is_refused(config, folder):
+    """Before anything is trained, and by a report of what is there, too."""
+    config = copy.deepcopy(config)
+    named = policies.entries(config.task)
+    alone = entries.config_of(config, "target", named["target"], 0)
+    launch.train_and_evaluate(alone, str(folder / "target" / "seed_0"))  # which finds it complete
+    config.train.learning_rate *= 2
+    config.task.groups = (*config.task.groups, "omni")
+    for config.task.report_only in (True, False):
+        with pytest.raises(ValueError, match="target/seed_0 holds a run with train.learning_rate"):
+            table.run(config, str(folder))
+    assert not (folder / "omni_0.2").exists()
+
+
+def other_data_are_refused(config, folder):
+    file = folder / "annotation" / "table" / "bounds" / "datapoint.parquet"
+    made = bounds.read(file)
+    none = dict(sigma_min=np.ones_like(made.sigma_min), sigma_max=np.zeros_like(made.sigma_max))
+    bounds.write(file, dataclasses.replace(made, **none))
+    with pytest.raises(ValueError, match="datapoint/seed_0 was trained on other data of source"):
+        table.run(config, str(folder))
+    bounds.write(file, made)
+
+
+def what_is_not_current_is_left_out(config, folder, caplog):
+    file = folder / "cotrain" / "seed_0" / "rollouts.npz"
+    about = json.loads(str(np.load(file)["about"])) | {"starts": [1, 0]}
+    saved.save(file, about, saved.load(file))
+    unfinished = folder / "source" / "seed_0"
+    (unfinished / "checkpoints" / "4").rename(unfinished / "4")
+    with caplog.at_level(logging.WARNING):
+        table.run(config, str(folder))
+    told = "left out 2 rollouts (1 of policies at step 0 of 4, 1 made with other starts)"
+    assert told in caplog.text
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert (
+        "target" in results["policies"] and not {"cotrain", "source"} & results["policies"].keys()
+    )
+    config.task.episodes += 1
+    with pytest.raises(ValueError, match="has no rollouts of this config"):
+        table.run(config, str(folder))

@@ -20,5 +20,18 @@ def test_arrays_are_current_until_what_they_hang_on_changes(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["rollouts.npz"]
 
 
+def test_why_rollouts_are_outdated(tmp_path):
+    path, about = tmp_path / "rollouts.npz", {"steps": 10, "solver": ["ddpm", 5], "goals": 3}
+    assert saved.outdated(path, about) == "not made yet"
+    saved.save(path, about, {})
+    assert saved.outdated(path, about) == "of policies at step 0 of 10"
+    (tmp_path / "checkpoints" / "10" / "assets").mkdir(parents=True)
+    assert saved.outdated(path, about) == ""
+    assert saved.outdated(path, about | {"goals": 4}) == "made with other goals"
+    other = about | {"solver": ["ddpm", 6], "execute": 2}
+    assert saved.outdated(path, other) == "made with other execute and solver"
+    assert saved.outdated(path, about | {"steps": 20}) == "of policies at step 10 of 20"
+
+
 def test_an_untrained_policy_is_at_step_0(tmp_path):
     assert saved.step(tmp_path / "nothing") == 0
