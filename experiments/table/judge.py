@@ -22,17 +22,19 @@ def evaluate(
     workdir: pathlib.Path,
     task: ModuleType,
     starts: Sequence[int],
+    file: str = "rollouts.npz",
 ) -> None:
-    """Leaves ``rollouts.npz`` of each policy.
+    """Leaves rollouts of each policy in its folder.
 
     Args:
       program, base, workdir: see ``entries.Table``.
       task: the experiment's module, with ``scene_of``, ``simulator`` and ``constant``.
       starts: [N] seeds of the episodes.
+      file: to leave in the folder.
     """
     scene, simulate = task.scene_of(base), None
     for name, config in program.items():
-        path, about = workdir / name / "rollouts.npz", _about(config, base)
+        path, about = workdir / name / file, _about(config, base)
         if saved.is_current(path, about):
             continue
         options = {field: base.policy[field] for field in ("solver", "steps", "clip")}

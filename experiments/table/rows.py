@@ -26,6 +26,7 @@ def collect(
     workdir: pathlib.Path,
     names: Iterable[str],
     load: Callable[[pathlib.Path], Any],
+    file: str = "rollouts.npz",
 ) -> dict[str, dict[int, Any]]:
     """Every rollout there is of the policies, in the order of their names: {policy: {seed: of}}.
 
@@ -33,12 +34,13 @@ def collect(
       config: of the table, with ``task.seeds``.
       workdir: of the table.
       names: of the policies.
-      load: reads ``rollouts.npz``.
+      load: reads a file of rollouts.
+      file: its name in a policy's folder.
     """
     found: dict[str, dict[int, Any]] = {}
     for name in names:
         for seed in config.task.seeds:
-            path = workdir / entries.key(name, seed) / "rollouts.npz"
+            path = workdir / entries.key(name, seed) / file
             if path.exists():
                 found.setdefault(name, {})[seed] = load(path)
     return found
