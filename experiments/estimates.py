@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,3 +58,13 @@ def wilson(successes: int, trials: int) -> Estimate:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return Estimate(rate, low, high, trials)
+
+
+def paired(values: Sequence[float], others: Sequence[float], **options: Any) -> Estimate:
+    """Mean of the differences ``values - others`` of samples that belong together, see ``mean``."""
+    values, others = np.asarray(values, float), np.asarray(others, float)
+    if values.shape != others.shape or values.ndim != 1:
+        raise ValueError(
+            f"values have shape {values.shape} and others {others.shape}, expected the same [N]"
+        )
+    return mean(values - others, **options)

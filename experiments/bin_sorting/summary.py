@@ -131,7 +131,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     from experiments.bin_sorting import table_figures  # they need matplotlib, numbers do not
 
     entries, scene = policies.entries(config.task), task.scene_of(config)
-    found = table_rows.collect(judge.TABLE, config, workdir, judge.load)
+    found = table_rows.collect(config, workdir, entries, judge.load)
     rows = {n: summarise(entries[n].label, r, scene.colours) for n, r in found.items()}
     best = {corrupt: best_of(config, rows, corrupt) for corrupt in policies.CORRUPT}
     losses = levels.measure(config, workdir, rows)

@@ -37,8 +37,8 @@ def collect(
     config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> dict[str, dict[str, dict[int, Rollouts]]]:
     """The current rollouts: {policy: {"ddpm 50": {seed: rollouts}}}."""
-    found: dict[str, dict[str, dict[int, Rollouts]]] = {}
-    for name, seed, path, about in table_rows.current(judge.TABLE, config, workdir):
+    entries, found = policies.entries(config.task), {}
+    for name, seed, path, about in table_rows.current(config, workdir, entries, judge.files):
         solver, steps, _ = about["solver"]
         by_solver = found.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
         by_solver[seed] = judge.load(path)

@@ -53,11 +53,16 @@ def about(task: ml_collections.ConfigDict, name: str) -> str:
     return "observing classifier" + ("" if name == OBSERVED else f", tau {task.strict:g}")
 
 
+def split(count: int) -> str:
+    """The split of the first demonstrations of a data set."""
+    return f"train[:{count}]"
+
+
 def splits(source: int, target: int) -> dict[str, str]:
     """Config fields of a policy of so many source and target demonstrations."""
     return {
-        "data.sources.source.split": f"train[:{source}]",
-        "data.sources.target.split": f"train[:{target}]",
+        "data.sources.source.split": split(source),
+        "data.sources.target.split": split(target),
     }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -10,9 +11,13 @@ import ml_collections
 from experiments.estimates import Estimate
 from experiments.planar_pushing import chosen, modes, policies
 
-Claim = tuple[str, str, bool]
+# (claim, measured, whether it holds; None where the interval leaves it open).
+Claim = tuple[str, str, bool | None]
+# The gain in success from the first policy to the second over the same starts; None without them.
+Gap = Callable[[str, str], Estimate | None]
 # Methods whose share of target data falls as the source grows, and with it what they learn of it.
 _HARD = ("hard", "low", "dataset")
+_LEAST = 0.02  # of the loss that a method must be below source only for something to be lost
 
 
 def sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict[float, str]:
@@ -35,103 +40,136 @@ def hard(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> list[str]:
 
 
 def best_of(names: Iterable[str], rows: Mapping[str, Any]) -> str:
-    """The name that succeeds most often, of those that are there; "" if none is."""
+    """The name that succeeds most often, of those with the most seeds; "" if none is there."""
     there = [name for name in names if name in rows]
+    most = max((len(rows[name].seeds) for name in there), default=0)
+    there = [name for name in there if len(rows[name].seeds) == most]
     return max(there, key=lambda name: rows[name].summary.success.value, default="")
 
 
-def half_widths(*estimates: Estimate) -> float:
-    """[points] the mean of the intervals' half widths: by less, two policies do not differ."""
-    return 100 * sum(e.high - e.low for e in estimates) / (2 * len(estimates))
+def roles(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict[str, str]:
+    """The policies that stand for the published ones: {"best alpha": name, ...}, "" for none."""
+    return {
+        "best": best_of(hard(task, rows), rows),
+        "best alpha": best_of(reweighted(task, rows).values(), rows),
+        "best natural": best_of(sweep(task, rows).values(), rows),
+        "best omni": best_of([f"omni_{level:g}" for level in task.sigma_max], rows),
+    }
+
+
+def picked(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> list[str]:
+    """The policies whose order is claimed, of those that are there."""
+    role = roles(task, rows)
+    names = ("target", *(role[name] for name in ("best alpha", "best natural", "best")))
+    return [name for name in dict.fromkeys(names) if name in rows]
 
 
 def check(
     config: ml_collections.ConfigDict,
     rows: Mapping[str, Any],
+    gap: Gap,
+    fresh: Gap,
+    *,
     bias: Mapping[str, Any] | None = None,
+    scaled_bias: Mapping[int, Any] | None = None,
     drifts: Mapping[int, Any] | None = None,
 ) -> list[Claim]:
-    """(claim, measured, whether it holds); of policies that are not there yet it says nothing.
+    """What holds and what does not; of policies that are not there yet it says nothing.
 
     Args:
       config: of the table.
       rows: ``Row`` by policy.
-      bias: ``modes.study``.
+      gap: on the starts of the table.
+      fresh: on starts that no policy was picked on.
+      bias, scaled_bias: ``modes.study`` and ``modes.study_scaling``.
       drifts: ``drift.of_methods``.
     """
     task = config.task
-    told = [*_order(task, rows), *_units(task, rows), *_few(task, rows), *_scaling(task, rows)]
-    told += _drift(task, drifts) if drifts else []
-    return told + (_bias(task, bias) if bias else [])
+    return [
+        *_order(task, rows, fresh),
+        *_units(task, rows, gap),
+        *_few(task, rows, gap),
+        *_scaling(task, rows, gap),
+        *_drift(task, drifts or {}),
+        *_bias(task, bias or {}, scaled_bias or {}),
+    ]
 
 
-def _order(task, rows):
-    told = []
-    mixed = best_of(reweighted(task, rows).values(), rows)
-    best = best_of(hard(task, rows), rows)
+def points(gap: Estimate) -> str:
+    """A gain in words."""
+    return f"{100 * gap.value:+.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
+
+
+def _order(task, rows, fresh):
+    told, role = [], roles(task, rows)
     for low, high, claim in (
-        ("target", mixed, "target only < the best re-weighted co-training"),
-        (mixed, best, "the best re-weighted co-training < the best ambient"),
+        ("target", role["best alpha"], "target only < the best re-weighted co-training"),
+        (role["best alpha"], role["best"], "the best re-weighted co-training < the best ambient"),
     ):
-        if {low, high} <= rows.keys():
-            told.append((claim, _measured(rows, low, high), _gap(rows, high, low) > 0))
+        if found := fresh(low, high):
+            told.append((f"{claim}, on fresh starts", _measured(low, high, found), _above(found)))
     return told
 
 
-def _units(task, rows):
+def _units(task, rows, gap):
     """Finer units against one bound for all; the classifier's bound against the sweep's best."""
     told = []
 
     def reaches(name, of, claim):
         if {name, of} <= rows.keys():
-            slack = half_widths(_success(rows, name), _success(rows, of))
-            gap = _gap(rows, name, of)
-            measured = f"{_measured(rows, of, name)}: {gap:+.1f} points"
-            told.append((f"{claim} (less at most {slack:.1f} points)", measured, gap >= -slack))
+            found = gap(of, name)
+            told.append((claim, _measured(of, name, found), not found.high < 0))
 
-    best = best_of(sweep(task, rows).values(), rows)
-    reaches("dataset", best, "sigma_min by classifier is as good as the best of the sweep")
-    names = [f"{way}_{size}" for size in (*task.buckets, *task.more_buckets) for way in chosen.WAYS]
-    reaches("datapoint", "dataset", "per datapoint is at least as good as per data set")
-    reaches(best_of(names, rows), "dataset", "the best bucket is at least as good as per data set")
-    reaches(
-        "observed_datapoint", "observed_dataset", "the same with the observation, per datapoint"
-    )
+    best = roles(task, rows)["best natural"]
+    sizes = (*task.buckets, *task.more_buckets)
+    names = [f"{way}_{size}" for size in sizes for way in chosen.WAYS]
+    random = [f"random_{size}" for size in task.buckets]
+    share = f"_alpha_{task.best_alpha:g}"
+    for kind, prefix, suffix, buckets in (
+        ("classifier", "", "", names),
+        ("observing classifier", f"{chosen.OBSERVED}_", "", []),
+        (chosen.about(task, chosen.STRICT), f"{chosen.STRICT}_", "", random),
+        ("classifier, at the best share", "", share, random),
+        (f"{chosen.about(task, chosen.STRICT)}, at the best share", "strict_", share, random),
+    ):
+        whole = f"{prefix}dataset{suffix}"
+        of = roles(task, rows)["best"] if suffix else best
+        reaches(whole, of, f"{kind}: sigma_min per data set is as good as the best of the sweep")
+        each = f"{prefix}datapoint{suffix}"
+        reaches(each, whole, f"{kind}: per datapoint is at least as good as per data set")
+        bucket = best_of([f"{prefix}{name}{suffix}" for name in buckets], rows)
+        reaches(bucket, whole, f"{kind}: buckets are at least as good as per data set")
     return told
 
 
-def _few(task, rows):
+def _few(task, rows, gap):
     names = ["target", f"alpha_{task.best_alpha:g}", policies.hard(task.best)]
     names = [f"{name}_few" for name in names]
     if not rows.keys() >= set(names):
         return []
-    values = [_success(rows, name).value for name in names]
+    gaps = [gap(low, high) for low, high in itertools.pairwise(names)]
+    verdicts = [_above(found) for found in gaps]
+    holds = False if False in verdicts else None if None in verdicts else True
     claim = f"with {task.few} target demonstrations: target only < re-weighted < ambient"
-    return [(claim, _measured(rows, *names), values[0] < values[1] < values[2])]
+    measured = "; ".join(map(_measured, names, names[1:], gaps))
+    return [(claim, measured, holds)]
 
 
-def _scaling(task, rows):
-    """Along |D_S|, from the best of the smaller numbers to the largest: hard bounds leave ever less
-    of what trains to the target, soft ones and buckets do not."""
+def _scaling(task, rows, gap):
+    """From the smallest |D_S| to the largest: hard bounds leave ever less of what trains to the
+    target, soft ones and buckets do not."""
     told = []
-    for target in task.targets:
-        for method in task.methods:
-            if method == "datapoint":
-                continue
-            named = [policies.scaling(method, size, target) for size in sorted(task.sources)]
-            if len(named) < 2 or not rows.keys() >= set(named):
-                continue
-            *smaller, last = named
-            top = best_of(smaller, rows)
-            slack = half_widths(_success(rows, top), _success(rows, last))
-            gap = _gap(rows, last, top)
-            falls = method in _HARD
-            word = "falls by more" if falls else "does not fall by more"
-            claim = (
-                f"{policies.method_label(task, method)}, {target} target demonstrations: {word} "
-                f"than {slack:.1f} points with the largest source"
-            )
-            told.append((claim, f"{gap:+.1f} points from {top}", (gap < -slack) == falls))
+    for target, method in itertools.product(task.targets, task.methods):
+        small, large = min(task.sources, default=0), max(task.sources, default=0)
+        names = [policies.scaling(method, size, target) for size in (small, large)]
+        if method == "datapoint" or small == large or not rows.keys() >= set(names):
+            continue
+        found, falls = gap(*names), method in _HARD
+        claim = (
+            f"{policies.method_label(task, method)}, {target} target demonstrations: success "
+            f"{'falls' if falls else 'does not fall'} from {small} to {large} source ones"
+        )
+        told.append((claim, points(found), (found.high < 0) == falls))
     return told
 
 
@@ -151,27 +189,36 @@ def _drift(task, drifts):
                 "it above sigma_min"
             )
             measured = f"loss {100 * first:.1f}% below source only, then {100 * last:.1f}%"
-            told.append((claim, measured, (last < first / 2) == falls))
+            holds = (last < first / 2) == falls if first >= _LEAST else None
+            told.append((claim, measured, holds))
     return told
 
 
-def _bias(task, bias):
-    each = modes.largest(bias["datapoint"])[0]
+def _bias(task, bias, scaled):
     told = []
+    largest = lambda found: modes.largest(found)[0]  # noqa: E731
     for size in task.buckets:
-        bucket = modes.largest(bias[f"random_{size}"])[0]
-        claim = f"bias of modes: random buckets of {size} have less than half of per datapoint's"
-        told.append((claim, f"{bucket:.3f} against {each:.3f}", bucket < each / 2))
+        if {"datapoint", f"random_{size}"} <= bias.keys():
+            each, bucket = largest(bias["datapoint"]), largest(bias[f"random_{size}"])
+            claim = f"bias of modes: random buckets of {size} have less than half of a datapoint's"
+            told.append((claim, f"{bucket:.3f} against {each:.3f}", bucket < each / 2))
+    for target, by_source in scaled.items():
+        pairs = {
+            source: (largest(found[f"random_{task.bucket}"]), largest(found["datapoint"]))
+            for source, found in by_source.items()
+        }
+        claim = (
+            f"bias of modes, {target} target demonstrations: the same at every number of source "
+            "demonstrations"
+        )
+        measured = "; ".join(f"{n}: {b:.3f} against {e:.3f}" for n, (b, e) in pairs.items())
+        told.append((claim, measured, all(b < e / 2 for b, e in pairs.values())))
     return told
 
 
-def _success(rows, name) -> Estimate:
-    return rows[name].summary.success
+def _above(gap):
+    return True if gap.low > 0 else False if gap.high < 0 else None
 
 
-def _gap(rows, name, of):
-    return 100 * (_success(rows, name).value - _success(rows, of).value)
-
-
-def _measured(rows, *names):
-    return ", ".join(f"{name} {100 * _success(rows, name).value:.1f}%" for name in names)
+def _measured(low, high, gap):
+    return f"{low} to {high}: {points(gap)}"

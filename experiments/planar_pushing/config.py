@@ -58,6 +58,7 @@ def _table(config):
             "scene": {},  # fields of scene.Scene to change
             "episodes": 200,  # rollouts of a policy
             "eval_seed": 0,
+            "fresh": 600,  # more rollouts of the policies picked as best, from starts of their own
             "seeds": (0, 1, 2),
             "sigma_min": (0.15, 0.3, 0.5, 0.7),
             "alpha": (0.2, 0.5),
@@ -112,7 +113,7 @@ def _debug(config):
     config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20))
     config.train.batch_size = 32
     config.policy.steps = 4
-    config.task.update(dict(target=4, source=6, held_out=0, episodes=4, few=2))
+    config.task.update(dict(target=4, source=6, held_out=1, episodes=4, fresh=4, few=2))
     config.task.scene = ml_collections.ConfigDict(
         {"position": 0.04, "angle": 0.5, "yaw": 0.3, "max_steps": 80}  # easy, for short episodes
     )

@@ -38,9 +38,10 @@ def losses(
     """
     if not config.task.held_out:
         return {}
-    directory = pathlib.Path(config.data.root) / _DATASET
-    about = {"steps": config.train.steps, "data": _DATASET, "samples": SAMPLES}
+    dataset = rlds.open_dataset(pathlib.Path(config.data.root) / _DATASET)
+    about = {"steps": config.train.steps, "data": dataset.fingerprint, "samples": SAMPLES}
     chunks, found = None, {}
+    shared: dict[str, Policy] = {}  # policies that differ in parameters only are compiled once
     for name in tqdm.tqdm(list(names), desc="held out", unit="policy"):
         for seed in config.task.seeds:
             folder = workdir / entries.key(name, seed)
@@ -51,8 +52,9 @@ def losses(
                 policy = Policy.from_checkpoint(folder)
                 if chunks is None:
                     kept = dict(padding=config.data.padding, samples=SAMPLES)
-                    chunks = evaluation.recorded(rlds.open_dataset(directory), policy, **kept)
-                loss = evaluation.denoising_loss(policy, *chunks[:3])
+                    chunks = evaluation.recorded(dataset, policy, **kept)
+                one = shared.setdefault(policy.normalizer.to_json(), policy)
+                loss = evaluation.denoising_loss(one, *chunks[:3], params=policy.params)
                 saved.save(path, about, {"loss": loss})
             found.setdefault(name, []).append(saved.load(path)["loss"])
     return {name: np.stack(each) for name, each in found.items()}

@@ -107,18 +107,41 @@ def study(config: ml_collections.ConfigDict) -> dict[str, dict[str, np.ndarray]]
     Of bounds per data set, per datapoint and per bucket of ``task.buckets``, by the classifier of
     actions, at ``evaluation.LEVELS``.
     """
-    folder = chosen.of(config.task, chosen.TABLE)["bounds"]
-    if not folder:
+    sizes = [f"{w}_{n}" for n in config.task.buckets for w in chosen.WAYS]
+    names = ("dataset", *sizes, "datapoint")
+    return _of_bounds(config, config.data.sources.source.split, [chosen.TABLE], names).get(
+        chosen.TABLE, {}
+    )
+
+
+def study_scaling(
+    config: ml_collections.ConfigDict,
+) -> dict[int, dict[int, dict[str, dict[str, np.ndarray]]]]:
+    """``bias`` of the bounds of the scaling study that have been made: {target demonstrations:
+    {source demonstrations: {granularity: bias}}}, per datapoint and random bucket."""
+    task, found = config.task, {}
+    names = ("datapoint", f"random_{task.bucket}")
+    for source in sorted(task.sources):
+        made = {chosen.scaled(source, target): target for target in task.targets}
+        for name, told in _of_bounds(config, chosen.split(source), made, names).items():
+            found.setdefault(made[name], {})[source] = told
+    return found
+
+
+def _of_bounds(config, split, annotations, names):
+    """{annotation: {granularity: bias}} of a split of the source, of annotations that are there."""
+    folders = {name: chosen.of(config.task, name)["bounds"] for name in annotations}
+    folders = {name: folder for name, folder in folders.items() if folder}
+    if not folders:
         return {}
-    source = config.data.sources.source
-    directory = pathlib.Path(config.data.root) / source.path
-    episode, step, mode = of_data(directory, source.split, config.data.horizon)
-    names = ["dataset", *(f"{w}_{n}" for n in config.task.buckets for w in chosen.WAYS)]
+    directory = pathlib.Path(config.data.root) / config.data.sources.source.path
+    episode, step, mode = of_data(directory, split, config.data.horizon)
     found = {}
-    for name in (*names, "datapoint"):
-        read = bounds.read(pathlib.Path(folder) / f"{name}.parquet")
-        low, high = bounds.lookup(read, "source", episode, step)
-        found[name] = bias(mode, low, high, evaluation.LEVELS)
+    for annotation, folder in folders.items():
+        for name in names:
+            read = bounds.read(pathlib.Path(folder) / f"{name}.parquet")
+            low, high = bounds.lookup(read, "source", episode, step)
+            found.setdefault(annotation, {})[name] = bias(mode, low, high, evaluation.LEVELS)
     return found
 
 

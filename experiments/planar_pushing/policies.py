@@ -65,7 +65,7 @@ def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
     for level in task.sigma_max:
         label = f"ambient omni, sigma_min {task.best:g}, sigma_max {level:g}"
         found[f"omni_{level:g}"] = Entry(label, "omni", best | {f"{_SOURCE}.sigma_max": level})
-    few = {"data.sources.target.split": f"train[:{task.few}]"}
+    few = {"data.sources.target.split": chosen.split(task.few)}
     for name, changes in {
         "target": {"law.name": "filtering"},
         f"alpha_{task.best_alpha:g}": _reweighted(task.best_alpha),
@@ -153,7 +153,7 @@ def _by_classifier(task, group, annotation, units, alpha=0.0):
 def _scaling(task):
     found = {}
     for source in task.sources:
-        alone = {"law.name": "cotraining", _WEIGHT: 0.0, f"{_SOURCE}.split": f"train[:{source}]"}
+        alone = {"law.name": "cotraining", _WEIGHT: 0.0, f"{_SOURCE}.split": chosen.split(source)}
         found[source_only(source)] = Entry(f"source only, {source}", "scaling", alone)
     for target in task.targets:
         only = {"law.name": "filtering"} | chosen.splits(min(task.sources), target)

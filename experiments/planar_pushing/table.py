@@ -7,7 +7,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
-from experiments.planar_pushing import chosen, judge, policies, summary, task
+from experiments.planar_pushing import chosen, claims, judge, policies, summary, task
 from experiments.table import workers
 
 
@@ -20,4 +20,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if not workers.run(judge.TABLE, config, folder):
         logging.warning("interrupted: the same command carries on")
         return
+    if not config.task.report_only:
+        rows = summary.rows_of(config, summary.collect(config, folder))
+        judge.confirm(config, folder, claims.picked(config.task, rows))
     print(summary.write(config, folder))

@@ -14,6 +14,11 @@ from ambient_jax.train import config as train_config
 from ambient_jax.train import metrics, sweep
 
 Program = dict[str, ml_collections.ConfigDict]
+# ``files(key, config, base, workdir)``, the files of a policy's rollouts and what each hangs on.
+Files = Callable[
+    [str, ml_collections.ConfigDict, ml_collections.ConfigDict, pathlib.Path],
+    dict[pathlib.Path, dict[str, Any]],
+]
 
 
 class Entry(NamedTuple):
@@ -32,16 +37,12 @@ class Table(NamedTuple):
 
     Attributes:
       entries: ``entries(config.task)``, the policies by name in the order of the table.
-      files: ``files(key, config, base, workdir)``, the files of a policy's rollouts, with
-        what each hangs on, see ``saved``.
+      files: of each policy's rollouts, see ``saved``.
       evaluate: ``evaluate(program, base, workdir)``, of trained policies of one program.
     """
 
     entries: Callable[[ml_collections.ConfigDict], dict[str, Entry]]
-    files: Callable[
-        [str, ml_collections.ConfigDict, ml_collections.ConfigDict, pathlib.Path],
-        dict[pathlib.Path, dict[str, Any]],
-    ]
+    files: Files
     evaluate: Callable[[Program, ml_collections.ConfigDict, pathlib.Path], None]
 
 

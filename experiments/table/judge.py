@@ -22,17 +22,19 @@ def evaluate(
     workdir: pathlib.Path,
     task: ModuleType,
     starts: Sequence[int],
+    file: str = "rollouts.npz",
 ) -> None:
-    """Leaves ``rollouts.npz`` of each policy.
+    """Leaves rollouts of each policy in its folder.
 
     Args:
       program, base, workdir: see ``entries.Table``.
       task: the experiment's module, with ``scene_of``, ``simulator`` and ``constant``.
       starts: [N] seeds of the episodes.
+      file: to leave in the folder.
     """
     scene, simulate = task.scene_of(base), None
     for name, config in program.items():
-        [(path, about)] = files(name, config, base, workdir).items()
+        [(path, about)] = files(name, config, base, workdir, file).items()
         if saved.is_current(path, about):
             continue
         options = {field: base.policy[field] for field in ("solver", "steps", "clip")}
@@ -49,6 +51,7 @@ def files(
     config: ml_collections.ConfigDict,
     base: ml_collections.ConfigDict,
     workdir: pathlib.Path,
+    file: str = "rollouts.npz",
 ) -> dict[pathlib.Path, dict[str, Any]]:
     """The file of a policy's rollouts, and what they hang on beside its parameters."""
     policy = base.policy
@@ -58,4 +61,4 @@ def files(
         "starts": [base.task.episodes, base.task.eval_seed],
         "scene": report.plain(base.task.scene.to_dict()),
     }
-    return {workdir / name / "rollouts.npz": about}
+    return {workdir / name / file: about}

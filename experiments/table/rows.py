@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 from absl import logging
 
-from experiments.table import entries, saved
-from experiments.table.entries import Table
+from experiments.table import entries, judge, saved
+from experiments.table.entries import Entry, Files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,53 +25,52 @@ class Row:
 
 
 def collect(
-    table: Table,
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
+    named: Mapping[str, Entry],
     load: Callable[[pathlib.Path], Any],
+    file: str = "rollouts.npz",
 ) -> dict[str, dict[int, Any]]:
-    """The current rollouts of the policies, in the order of the table: {policy: {seed: of}}.
+    """The current rollouts of the policies, in the order of their names: {policy: {seed: of}}.
 
     Args:
-      table: of policies with one file of rollouts each.
       config, workdir: of the table.
-      load: reads a file.
-
-    Raises:
-      ValueError: there are none.
+      named: the entries by name.
+      load: reads a file of rollouts.
+      file: its name in a policy's folder, see ``judge.files``.
     """
+    files = functools.partial(judge.files, file=file)
     found: dict[str, dict[int, Any]] = {}
-    for name, seed, path, _ in current(table, config, workdir):
+    for name, seed, path, _ in current(config, workdir, named, files):
         found.setdefault(name, {})[seed] = load(path)
     return found
 
 
 def current(
-    table: Table, config: ml_collections.ConfigDict, workdir: pathlib.Path
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    named: Mapping[str, Entry],
+    files: Files,
 ) -> list[tuple[str, int, pathlib.Path, dict[str, Any]]]:
     """(policy, seed, file, what it hangs on) of the rollouts that there are of this config.
 
     Those that lie there and are not current are left out, with a warning.
-
-    Raises:
-      ValueError: there are none.
     """
     found, outdated = [], []
-    for name, entry in table.entries(config.task).items():
+    for name, entry in named.items():
         for seed in config.task.seeds:
             key, made = entries.key(name, seed), entries.config_of(config, name, entry, seed)
-            for path, about in table.files(key, made, config, workdir).items():
+            for path, about in files(key, made, config, workdir).items():
                 if not path.exists():
                     continue
                 if reason := saved.outdated(path, about):
                     outdated.append(reason)
                 else:
                     found.append((name, seed, path, about))
-    again = "the same command without --config.task.report_only makes them"
     if outdated:
-        counted = collections.Counter(outdated).most_common()
-        told = ", ".join(f"{count} {reason}" for reason, count in counted)
-        logging.warning("left out %d rollouts (%s): %s anew", len(outdated), told, again)
-    if not found:
-        raise ValueError(f"{workdir} has no rollouts of this config, expected some: {again}")
+        logging.warning(
+            "left out %d rollouts (%s): the same command without --config.task.report_only makes "
+            "them anew",
+            *(len(outdated), saved.tally(outdated)),
+        )
     return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,12 @@ def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
         return f"of policies at step {at} of {about['steps']}"
     other = _other(path, about)
     return f"made with other {' and '.join(other)}" if other else ""
+
+
+def tally(reasons: Iterable[str]) -> str:
+    """The reasons in words, with how often each is given, such as "3 not made yet"."""
+    counted = collections.Counter(reasons).most_common()
+    return ", ".join(f"{count} {reason}" for reason, count in counted)
 
 
 def _other(path, about):

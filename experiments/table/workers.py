@@ -42,26 +42,30 @@ def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) ->
     for an accelerator).
 
     Raises:
-      ValueError: see ``check_trained``.
+      ValueError: see ``check_trained``; also when there is nothing to report.
       RuntimeError: a process died.
     """
     named = table.entries(base.task)
     check_trained(named, base, workdir)
-    if base.task.report_only:
-        return True
     on_cpu = jax.default_backend() == "cpu"
     together = base.task.together or (4 if on_cpu else 10**6)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
     workers = base.task.workers or (len(cores) if on_cpu else 1)
-    programs = [
-        program
-        for program in entries.programs(base, named, together)
-        if any(
-            saved.outdated(path, about)
-            for name, c in program.items()
-            for path, about in table.files(name, c, base, workdir).items()
-        )
-    ]
+    programs = entries.programs(base, named, together)
+    left = {
+        name: [saved.outdated(*of) for of in table.files(name, config, base, workdir).items()]
+        for program in programs
+        for name, config in program.items()
+    }
+    if base.task.report_only:
+        if all(map(all, left.values())):
+            told = saved.tally(reason for reasons in left.values() for reason in reasons)
+            raise ValueError(
+                f"{workdir} has no rollouts of this config ({told}), expected some: the same "
+                "command without --config.task.report_only makes them"
+            )
+        return True
+    programs = [program for program in programs if any(any(left[name]) for name in program)]
     count = sum(map(len, programs))
     logging.info(
         "%d policies to train or evaluate, as %d programs on %d processes",

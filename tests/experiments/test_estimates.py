@@ -34,3 +34,12 @@ def test_wilson_ends_solve_the_score_equation(successes, trials):
 def test_more_successes_than_trials():
     with pytest.raises(ValueError, match="got 3 successes of 2 trials"):
         estimates.wilson(3, 2)
+
+
+def test_paired_differences():
+    rng = np.random.default_rng(0)
+    common, gain = rng.normal(scale=10, size=300), rng.normal(1, 0.1, size=300)
+    found = estimates.paired(common + gain, common)
+    assert found.value == pytest.approx(gain.mean()) and 0 < found.high - found.low < 0.05
+    with pytest.raises(ValueError, match=r"\(3,\) and others \(2,\)"):
+        estimates.paired([1, 2, 3], [1, 2])

@@ -1,0 +1,156 @@
+"""What the report says below its table: how it was measured, claims, and the tables of studies.
+
+Each function gives one part as markdown, "" where there is nothing to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ambient_jax.policy import evaluation
+from experiments import report
+from experiments.planar_pushing import chosen, claims, drift, modes, policies, task
+from experiments.table.rows import Row
+
+_HOLDS = {True: "yes", False: "**no**", None: "undecided"}
+
+
+def measured(config: ml_collections.ConfigDict, core_seconds: float) -> str:
+    """How the numbers of the table came about."""
+    given, data = config.task, config.data.sources
+    return (
+        f"{given.episodes} episodes in the target's physics for each policy and training seed (the "
+        f"same starts); {config.train.steps} steps of {config.train.batch_size}, solver "
+        f"{config.policy.solver} {config.policy.steps}, planned anew every {config.policy.execute} "
+        f"steps. Target demonstrations: {data.target.split} of {given.target}; source: "
+        f"{data.source.split} of {given.source}, gap {given.gap:g}, unless a row says otherwise. "
+        f"Success: at rest within {task.asked(task.scene_of(config))}; Wilson's interval over the "
+        "episodes of all seeds, which knows nothing of how seeds differ: their own successes stand "
+        "beside it. Errors are means over all episodes. The best of a sweep is picked by the "
+        f"successes shown. Training took {core_seconds / 3600:.1f} core hours, rollouts not "
+        "counted."
+    )
+
+
+def fresh(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> str:
+    """The policies that were picked, where they were not picked."""
+    if not rows:
+        return ""
+    cells = lambda row: [row.label, str(len(row.seeds)), *_percent(row.summary.success)]  # noqa: E731
+    return (
+        f"The policies picked as the best, and target only, from {config.task.fresh} fresh starts "
+        "for each training seed:\n\n"
+        + report.markdown(("policy", "seeds", "success", "95%"), list(map(cells, rows.values())))
+    )
+
+
+def expected(checked: Sequence[claims.Claim]) -> str:
+    """The claims."""
+    if not checked:
+        return ""
+    lines = [(claim, value, _HOLDS[holds]) for claim, value, holds in checked]
+    return (
+        report.markdown(("expected", "measured", "holds"), lines)
+        + "\n\nGains in points of success: means over the same starts, with bootstrap intervals of "
+        "95% over starts. An order holds if the interval is above 0; what is to be as good holds "
+        "unless it is below 0."
+    )
+
+
+def bounds(annotations: Mapping[str, Any]) -> str:
+    """What the classifiers chose."""
+    if not annotations:
+        return ""
+    lines = [_bounds_cells(name, units, told) for name, units, told in _units(annotations)]
+    columns = ("annotation", "per", "units", "sigma_min", "10% to 90%", "always", "never")
+    return (
+        "Bounds that the classifiers chose: mean and quantiles of the units' sigma_min, and the "
+        "share of units that are admitted at every level and at none.\n\n"
+        + report.markdown(columns, lines)
+    )
+
+
+def bias(found: Mapping[str, Any]) -> str:
+    """The study of bias, of the table's bounds."""
+    if not found:
+        return ""
+    data = next(iter(found.values()))["data"]
+    shares = ", ".join(f"{m} {s:.1%}" for m, s in zip(modes.MODES, data, strict=True))
+    columns = ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in the data")
+    lines = [_bias_cells(name, told) for name, told in found.items()]
+    return (
+        "Bias of modes: total variation between what the pusher does in the admitted source "
+        "chunks and in all of them, at the level where it is largest (of those that admit "
+        f"{modes.LEAST:.0%} of the chunks or more), and the mode that changes most there. In the "
+        f"data: {shares}.\n\n" + report.markdown(columns, lines)
+    )
+
+
+def scaled_bias(found: Mapping[int, Any]) -> str:
+    """The same against the number of source demonstrations."""
+    lines = [
+        [str(target), str(source), *_bias_cells(name, told)]
+        for target, by_source in found.items()
+        for source, by_name in by_source.items()
+        for name, told in by_name.items()
+    ]
+    if not lines:
+        return ""
+    columns = ("target", "source", "bounds per", "bias", "at sigma", "admitted there")
+    return (
+        "Bias of modes, as in the table's study, against the numbers of demonstrations:\n\n"
+        + report.markdown((*columns, "mode: share, in the data"), lines)
+    )
+
+
+def drifts(config: ml_collections.ConfigDict, found: Mapping[int, Any]) -> str:
+    """The study of drift."""
+    sizes = sorted(config.task.sources)
+    lines = [
+        [policies.method_label(config.task, method), str(target)]
+        + [f"{ratios[n]:.3f}" if n in ratios else "" for n in sizes]
+        for target, by_method in found.items()
+        for method, ratios in by_method.items()
+    ]
+    if not lines:
+        return ""
+    return (
+        f"Loss on {drift.SAMPLES} chunks of held-out target demonstrations over that of source "
+        "only with the same source demonstrations, at noise levels from "
+        f"{config.task.best:g} to 0.95 (geometric mean): 1 where nothing is left of the target.\n\n"
+        + report.markdown(("method", "target", *map(str, sizes)), lines)
+    )
+
+
+def _percent(estimate):
+    low, high = 100 * estimate.low, 100 * estimate.high
+    return [f"{100 * estimate.value:.1f}%", f"{low:.1f} to {high:.1f}"]
+
+
+def _units(annotations):
+    """(annotation, granularity, what it found) of all, one after the other."""
+    for name, told in annotations.items():
+        for key, found in told["sigma_min"].items():
+            yield name, chosen.words(key.removeprefix("source, ")), found
+
+
+def _bounds_cells(name, units, found):
+    low, high = found["quantiles"][1], found["quantiles"][3]
+    shares = [f"{100 * found[share]:.1f}%" for share in ("always", "never")]
+    sizes = [str(found["units"]), f"{found['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
+    return [name, units, *sizes, *shares]
+
+
+def _bias_cells(name, told):
+    value, index = modes.largest(told)
+    if index < 0:
+        return [chosen.words(name), "", "", "", ""]
+    share, data = told["shares"][index], told["data"]
+    most = int(np.argmax(np.abs(share - data)))
+    level, admitted = evaluation.LEVELS[index], told["admitted"][index]
+    changed = f"{modes.MODES[most]}: {share[most]:.1%}, {data[most]:.1%}"
+    return [chosen.words(name), f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]
