@@ -3,8 +3,9 @@
     python -m experiments.planar_pushing --config=experiments/planar_pushing/config.py:quick
 
 quick     target only, source only, co-training and a short sweep of sigma_min, one training seed
-table     every policy of the table, three training seeds; hours on a CPU
-scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations
+table     every policy of the table, three training seeds (``one_seed`` of task: one); hours on a CPU
+scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations, one
+          training seed; hours on a CPU
 debug     the table's code on a few demonstrations and steps
 """
 
@@ -96,8 +97,8 @@ def _table(config):
 
 def _quick(config):
     config.task.seeds = (0,)
-    config.task.update(dict(sigma_min=(0.3, 0.5), alpha=(0.5,)))
-    config.task.groups = ("main",)
+    config.task.update(dict(sigma_min=(0.15, 0.3), alpha=(0.5,)))
+    config.task.groups = ("main", "weighted")
 
 
 def _scaling(config):
