@@ -3,9 +3,8 @@
     python -m experiments.planar_pushing --config=experiments/planar_pushing/config.py:quick
 
 quick     target only, source only, co-training and a short sweep of sigma_min, one training seed
-table     every policy of the table, three training seeds (``one_seed`` of task: one); hours on a CPU
-scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations, one
-          training seed; hours on a CPU
+table     every policy of the table, three training seeds (one for those of ``task.one_seed``)
+scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations
 debug     the table's code on a few demonstrations and steps
 """
 
