@@ -7,10 +7,13 @@ table   every policy of the table, three training seeds; hours on a CPU
 debug   the same code on a few demonstrations and steps
 """
 
+import dataclasses
+
 import ml_collections
 
 from ambient_jax import _checks
 from ambient_jax.train import config as train_config
+from experiments.bin_sorting.scene import Scene
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
@@ -57,7 +60,7 @@ def _table(config):
             "opposite": 200,
             "held_out": 50,  # of each rule
             "data_seed": 0,
-            "scene": {},  # fields of scene.Scene to change
+            "scene": dataclasses.asdict(Scene()),
             "episodes": 100,  # rollouts of a policy
             "eval_seed": 0,
             "seeds": (0, 1, 2),
@@ -94,7 +97,7 @@ def _debug(config):
     config.task.update(dict(correct=4, arbitrary=3, opposite=3, held_out=0, episodes=4))
     config.task.update(dict(seeds=(0, 1), sigma_max=(0.4,), sigma_max_opposite=(0.4,)))
     config.task.update(dict(sigma_min=(0.9,), alpha=(0.5,)))
-    config.task.scene = ml_collections.ConfigDict({"red": 1, "blue": 1, "max_steps": 120})
+    config.task.scene.update(dict(red=1, blue=1, max_steps=120))
 
 
 VARIANTS = {"quick": _quick, "table": lambda config: None, "debug": _debug}

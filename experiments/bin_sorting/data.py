@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from ambient_jax.data.write import rlds_features
-from experiments import demos
+from experiments import console, demos
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv, state_size
 from experiments.bin_sorting.scene import Scene
@@ -174,11 +174,13 @@ def _build_one(
 
 
 def _main(_: list[str]) -> None:
-    given = flags.FLAGS
-    counts = {name: given[name].value for name in (*expert.RULES, "held_out")}
-    found = build(given.root, **counts, seed=given.seed, camera=given.camera)
-    for name, directory in found.items():
-        logging.info("%s: %s", name, directory)
+    console.setup()
+    with console.one_line_errors():
+        given = flags.FLAGS
+        counts = {name: given[name].value for name in (*expert.RULES, "held_out")}
+        found = build(given.root, **counts, seed=given.seed, camera=given.camera)
+        for name, directory in found.items():
+            logging.info("%s: %s", name, directory)
 
 
 if __name__ == "__main__":

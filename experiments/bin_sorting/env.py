@@ -59,7 +59,11 @@ class BinSortingEnv(TabletopEnv):
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new scene. ``options={"blocks": [K, 3]}`` sets x, y [m] and yaw [rad] of the blocks."""
+        """A new scene. ``options={"blocks": [K, 3]}`` sets x, y [m] and yaw [rad] of the blocks.
+
+        Raises:
+          ValueError: other options, or other numbers than finite ones.
+        """
         super().reset(seed=seed)
         options = dict(options or {})
         poses = options.pop("blocks", None)
@@ -68,8 +72,10 @@ class BinSortingEnv(TabletopEnv):
         if poses is None:
             poses = start_poses(self.scene, self.np_random)
         poses = np.asarray(poses, float)
-        if poses.shape != (self.blocks, 3):
-            raise ValueError(f"blocks have shape {poses.shape}, expected ({self.blocks}, 3)")
+        if poses.shape != (self.blocks, 3) or not np.isfinite(poses).all():
+            raise ValueError(
+                f"blocks are {poses.tolist()}, expected finite numbers [{self.blocks}, 3]"
+            )
         jitter = self.np_random.uniform(-1, 1, 3) * self.scene.home_jitter
         mujoco.mj_resetData(self.model, self.data)
         qpos = self.data.qpos

@@ -12,6 +12,8 @@ import functools
 
 import mujoco
 
+from experiments import checks
+
 LEFT, RIGHT, NOWHERE = 0, 1, -1  # where a block lies
 RED, BLUE = 0, 1  # colours; the correct rule puts red blocks left and blue ones right
 BINS = ("left", "right")
@@ -37,7 +39,10 @@ class Scene:
       wall: height of their walls.
       reach: the gripper's position stays in |x|, |y| below the first two and z in the others.
       home: where the gripper starts, up to a jitter of ``home_jitter`` along each axis.
-      timestep: of the physics.
+      timestep: of the physics [s], at most 0.01; ``DT`` is a whole number of them.
+
+    Raises:
+      ValueError: a field that is not so, or not finite, or no block. Lists become tuples.
     """
 
     red: int = 2
@@ -55,6 +60,12 @@ class Scene:
     home: tuple[float, float, float] = (0.0, 0.0, 0.16)
     home_jitter: float = 0.03
     timestep: float = 0.01
+
+    def __post_init__(self):
+        positive = ("opening", "max_steps", "block", "bin_x", "bin_half", "wall")
+        checks.scene_numbers(self, DT, positive)
+        if min(self.red, self.blue) < 0 or self.red + self.blue < 1:
+            raise ValueError(f"red is {self.red} and blue {self.blue}, expected at least one block")
 
     @property
     def colours(self) -> tuple[int, ...]:

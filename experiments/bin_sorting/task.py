@@ -14,18 +14,31 @@ from jax.experimental import multihost_utils
 
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
-from experiments import report
+from experiments import checks, report
 from experiments.bin_sorting import data, figures, metrics
 from experiments.bin_sorting.rollout import Simulator
 from experiments.bin_sorting.scene import Scene
 
 COLUMNS = ("policy", "score", "95%", "correct logic", "95%", "completion", "95%", "episodes")
-_EVALUATION = 700_000  # scenes to test on; those of demonstrations start at 1 000 000
 
 
 def scene_of(config: ml_collections.ConfigDict) -> Scene:
-    """The scene of ``config.task.scene``, whose fields are changes of the default."""
-    return Scene(**config.task.scene.to_dict())
+    """The scene of ``config.task.scene``; raises ValueError for a field that no scene has."""
+    return checks.scene(Scene, config.task.scene)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for a value of ``config.task`` with which data or policies cannot be made.
+    Groups are checked where they are looked up, see ``policies.entries``."""
+    rules = [
+        ("correct arbitrary opposite", checks.whole(1)),
+        ("held_out seeds", checks.whole(0)),
+        ("data_seed", checks.whole(0, 600)),
+        ("sigma_max sigma_max_opposite sigma_min alpha chosen best", checks.SHARE),
+    ]
+    checks.fields(config.task, rules, filled=["seeds"])
+    scene_of(config)
+    scenes(config.task)
 
 
 def build(config: ml_collections.ConfigDict) -> None:
@@ -39,8 +52,8 @@ def build(config: ml_collections.ConfigDict) -> None:
 
 
 def scenes(task: ml_collections.ConfigDict) -> np.ndarray:
-    """[N] seeds of the scenes that every policy is tested in."""
-    return _EVALUATION + 1000 * task.eval_seed + np.arange(task.episodes)
+    """[N] seeds of the scenes that every policy is tested in, see ``checks.evaluation_seeds``."""
+    return checks.evaluation_seeds(task)
 
 
 def simulator(policy: Policy, execute: int, scene: Scene) -> Simulator:

@@ -3,16 +3,18 @@
     python -m experiments.planar_pushing --config=experiments/planar_pushing/config.py:quick
 
 quick     target only, source only, co-training and a short sweep of sigma_min, one training seed
-table     every policy of the table, three training seeds; hours on a CPU
+table     every policy of the table, three training seeds (one for those of ``task.one_seed``)
 scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations
 debug     the table's code on a few demonstrations and steps
 """
+
+import dataclasses
 
 import ml_collections
 
 from ambient_jax import _checks
 from ambient_jax.train import config as train_config
-from experiments.planar_pushing.scene import KNOBS
+from experiments.planar_pushing.scene import KNOBS, Scene
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
@@ -55,7 +57,7 @@ def _table(config):
             "data_seed": 0,
             "gap": 1.0,  # level of the source's physics, see scene.between
             "knobs": KNOBS,  # what the gap is made of
-            "scene": {},  # fields of scene.Scene to change
+            "scene": dataclasses.asdict(Scene()),
             "episodes": 200,  # rollouts of a policy
             "eval_seed": 0,
             "fresh": 600,  # more rollouts of the policies picked as best, from starts of their own
@@ -96,8 +98,8 @@ def _table(config):
 
 def _quick(config):
     config.task.seeds = (0,)
-    config.task.update(dict(sigma_min=(0.3, 0.5), alpha=(0.5,)))
-    config.task.groups = ("main",)
+    config.task.update(dict(sigma_min=(0.15, 0.3), alpha=(0.5,)))
+    config.task.groups = ("main", "weighted")
 
 
 def _scaling(config):
@@ -114,9 +116,8 @@ def _debug(config):
     config.train.batch_size = 32
     config.policy.steps = 4
     config.task.update(dict(target=4, source=6, held_out=1, episodes=4, fresh=4, few=2))
-    config.task.scene = ml_collections.ConfigDict(
-        {"position": 0.04, "angle": 0.5, "yaw": 0.3, "max_steps": 80}  # easy, for short episodes
-    )
+    # Easy, for short episodes.
+    config.task.scene.update(dict(position=0.04, angle=0.5, yaw=0.3, max_steps=80))
     config.task.update(dict(seeds=(0, 1), sigma_min=(0.6,), alpha=(0.5,), sigma_max=(0.2,)))
     config.task.update(dict(buckets=(20,), more_buckets=(40,), bucket=20))
     config.task.update(dict(sources=(3, 6), targets=(2, 4)))

@@ -2,6 +2,7 @@
 ``..._held_out`` of each.
 
 Build them with ``python -m experiments.planar_pushing.data --root=DIR`` (some ten seconds).
+Images, with ``--camera``, are for data sets and environments: the table's policies see the state.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from absl import app, flags, logging
 
 from ambient_jax import _checks
 from ambient_jax.data.write import rlds_features
-from experiments import demos
+from experiments import console, demos
 from experiments.planar_pushing import expert
 from experiments.planar_pushing.env import STATE, PlanarPushingEnv
 from experiments.planar_pushing.scene import KNOBS, TARGET, Physics, Scene, between
@@ -176,11 +177,13 @@ def _build_one(
 
 
 def _main(_: list[str]) -> None:
-    given = flags.FLAGS
-    counts = {name: given[name].value for name in ("target", "source", "held_out")}
-    found = build(given.root, **counts, gap=given.gap, seed=given.seed, camera=given.camera)
-    for name, directory in found.items():
-        logging.info("%s: %s", name, directory)
+    console.setup()
+    with console.one_line_errors():
+        given = flags.FLAGS
+        counts = {name: given[name].value for name in ("target", "source", "held_out")}
+        made = dict(gap=given.gap, knobs=tuple(given.knobs), seed=given.seed, camera=given.camera)
+        for name, directory in build(given.root, **counts, **made).items():
+            logging.info("%s: %s", name, directory)
 
 
 if __name__ == "__main__":
@@ -189,6 +192,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("source", 2000, "Demonstrations in the source's physics.")
     flags.DEFINE_integer("held_out", 50, "Demonstrations of each to test on.")
     flags.DEFINE_float("gap", 1.0, "Level of the source's physics; 0 is the target's.")
+    flags.DEFINE_list("knobs", list(KNOBS), "What the gap is made of.")
     flags.DEFINE_integer("seed", 0, "Seed of starts and experts.")
     flags.DEFINE_string("camera", "", "front or top: adds images.")
     app.run(_main)

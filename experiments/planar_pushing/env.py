@@ -64,7 +64,11 @@ class PlanarPushingEnv(TabletopEnv):
         self, *, seed: int | None = None, options: dict | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """A new start. ``options={"slider": [3], "pusher": [2]}``, either or both, set the
-        slider's x, y [m] and yaw [rad], and the pusher's x and y."""
+        slider's x, y [m] and yaw [rad], and the pusher's x and y.
+
+        Raises:
+          ValueError: other options, or other numbers than finite ones.
+        """
         super().reset(seed=seed)
         options = dict(options or {})
         start = {"slider": start_pose(self.scene, self.np_random)}
@@ -73,8 +77,9 @@ class PlanarPushingEnv(TabletopEnv):
         for name, size in (("slider", 3), ("pusher", 2)):
             if name in options:
                 start[name] = np.asarray(options.pop(name), float)
-                if start[name].shape != (size,):
-                    raise ValueError(f"{name} has shape {start[name].shape}, expected ({size},)")
+                if start[name].shape != (size,) or not np.isfinite(start[name]).all():
+                    given = start[name].tolist()
+                    raise ValueError(f"{name} is {given}, expected {size} finite numbers")
         if options:
             raise ValueError(f"unknown reset options {sorted(options)}, expected slider, pusher")
         mujoco.mj_resetData(self.model, self.data)
@@ -108,7 +113,7 @@ class PlanarPushingEnv(TabletopEnv):
         return self.data.qpos[:2].copy()
 
     def slider(self) -> np.ndarray:
-        """[3] the slider's x, y and yaw in (-pi, pi]."""
+        """[3] the slider's x, y and yaw in [-pi, pi)."""
         return pose(self.data.qpos)
 
     def error(self) -> np.ndarray:
@@ -132,7 +137,8 @@ def place(data: mujoco.MjData, slider: np.ndarray, pusher: np.ndarray) -> None:
 
 
 def pose(qpos: np.ndarray) -> np.ndarray:
-    """[..., 3] the slider's x, y and yaw of joint positions [..., 9], whose tilt is tiny."""
+    """[..., 3] the slider's x, y and yaw in [-pi, pi) of joint positions [..., 9], whose tilt is
+    tiny."""
     yaw = 2 * np.arctan2(qpos[..., 8], qpos[..., 5])
     return np.stack([qpos[..., 2], qpos[..., 3], wrap(yaw)], -1)
 

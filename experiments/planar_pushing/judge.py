@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import pathlib
 from collections.abc import Sequence
 
@@ -26,7 +25,7 @@ def confirm(config: ml_collections.ConfigDict, workdir: pathlib.Path, names: Seq
     """Leaves ``fresh.npz`` of policies of all seeds, from ``task.fresh`` starts of the next
     ``eval_seed``: those that were picked as the best of several are measured where they were not.
     The policies have the same data, so they share what is compiled."""
-    base, entries = fresh(config), policies.entries(config.task)
+    base, entries = task.fresh(config), policies.entries(config.task)
     found = [(name, seed) for name in names for seed in config.task.seeds]
     program = {
         table_entries.key(name, seed): table_entries.config_of(config, name, entries[name], seed)
@@ -34,13 +33,6 @@ def confirm(config: ml_collections.ConfigDict, workdir: pathlib.Path, names: Seq
         if (workdir / table_entries.key(name, seed) / "rollouts.npz").exists()
     }
     judge.evaluate(program, base, workdir, task, task.starts(base.task), FRESH)
-
-
-def fresh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with the starts of ``confirm``."""
-    config = copy.deepcopy(config)
-    config.task.update(dict(episodes=config.task.fresh, eval_seed=config.task.eval_seed + 1))
-    return config
 
 
 def load(path: pathlib.Path) -> Rollouts:

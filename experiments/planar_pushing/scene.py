@@ -21,6 +21,8 @@ from collections.abc import Sequence
 
 import mujoco
 
+from experiments import checks
+
 DT = 0.1  # seconds per control step
 UNIT = 0.03  # the T's bar is 4 x 1 units, its stem 1 x 3
 HEIGHT = 0.03  # of the slider
@@ -46,7 +48,10 @@ class Scene:
       max_steps: control steps until an episode is out of time.
       home: where the pusher starts, up to ``home_jitter`` along each axis.
       reach: the pusher's targets have |x| and |y| below this.
-      timestep: of the physics.
+      timestep: of the physics [s], at most 0.01; ``DT`` is a whole number of them.
+
+    Raises:
+      ValueError: a field that is not so, or not finite. Lists become tuples.
     """
 
     position: float = 0.015
@@ -60,6 +65,9 @@ class Scene:
     home_jitter: float = 0.02
     reach: float = 0.32
     timestep: float = 0.01
+
+    def __post_init__(self):
+        checks.scene_numbers(self, DT, ("position", "angle", "max_steps", "reach"))
 
     @property
     def substeps(self) -> int:
@@ -76,10 +84,14 @@ class Physics:
       table_friction: between slider and table.
       mass: of the slider [kg].
       com_x, com_y: its centre of mass against the T's centroid [m].
-      softness: time constant [s] of the contact between pusher and slider; larger is softer.
+      softness: time constant [s] of the contact between pusher and slider; larger is softer. At
+        least 0.02: the stiffest contact that a physics step of 10 ms resolves.
       damping: viscous resistance to the slider's motion [N s / m].
       lag: time constant [s] of the pusher's target.
-      delay: [s] after which a command arrives.
+      delay: [s] after which a command arrives, rounded to whole physics steps.
+
+    Raises:
+      ValueError: a number that is not finite or too small, or a slider that would tip over.
     """
 
     pusher_friction: float
@@ -93,13 +105,10 @@ class Physics:
     delay: float
 
     def __post_init__(self):
-        for name in _SCALES:
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a positive number")
-        if self.damping < 0 or self.delay < 0:
-            raise ValueError(
-                f"damping is {self.damping} and delay {self.delay}, expected none below 0"
-            )
+        checks.finite_numbers(self, _SCALES)
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
         low = FEET[2][1]
         room = FEET[1][0] * (self.com_y - low) / (BAR - low)
         if not (low < self.com_y < BAR and abs(self.com_x) < room):
@@ -111,6 +120,8 @@ class Physics:
 
 # Between physics, these go by ratios and the others by differences.
 _SCALES = ("pusher_friction", "table_friction", "mass", "softness", "lag")
+# Least values of physics; ``between`` stops there.
+_LEAST = {"damping": 0.0, "delay": 0.0, "softness": 0.02}
 KNOBS = tuple(field.name for field in dataclasses.fields(Physics))
 
 # The stand-in for the real world: a slick, heavy slider that is not balanced, and a slow pusher.
@@ -147,23 +158,27 @@ def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
     at 0, and the softness at the stiffest contact that a physics step of 10 ms resolves.
 
     Args:
-      level: of the gap.
+      level: of the gap, finite and at least 0.
       knobs: those that are turned; the others stay as in ``TARGET``.
 
     Raises:
-      ValueError: an unknown knob.
+      ValueError: an unknown knob, a level that is not so, or one so far off that the slider would
+        tip over.
     """
     unknown = set(knobs) - set(KNOBS)
     if unknown:
         raise ValueError(f"unknown knobs {sorted(unknown)}, expected some of {KNOBS}")
+    if not 0 <= level < math.inf:
+        raise ValueError(f"level of the gap is {level}, expected a finite number of at least 0")
     turned = {}
-    for name in knobs:
-        a, b = getattr(TARGET, name), getattr(SOURCE, name)
-        turned[name] = a * (b / a) ** level if name in _SCALES else a + level * (b - a)
-    for name, least in (("damping", 0.0), ("delay", 0.0), ("softness", 0.02)):
-        if name in turned:
-            turned[name] = max(least, turned[name])
-    return dataclasses.replace(TARGET, **turned)
+    try:
+        for name in knobs:
+            a, b = getattr(TARGET, name), getattr(SOURCE, name)
+            found = a * (b / a) ** level if name in _SCALES else a + level * (b - a)
+            turned[name] = max(_LEAST[name], found) if name in _LEAST else found
+        return dataclasses.replace(TARGET, **turned)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"level of the gap is {level}, expected a smaller one: {error}") from error
 
 
 @functools.cache

@@ -13,7 +13,8 @@ from experiments.table import workers
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
-    policies.entries(config.task)  # before the data: a misspelt group is told at once
+    task.check(config)  # before the data: what is wrong is told at once
+    policies.entries(config.task)
     task.build(config)
     folder = pathlib.Path(workdir)
     chosen.annotate_data(config, folder)

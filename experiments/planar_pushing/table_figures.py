@@ -233,7 +233,11 @@ def scaling_figure(
     panels[0, 0].set(ylabel="success [%]", ylim=(0, 103))
     name = rf"loss over source only's, $\sigma$ > {given.best:g}"
     panels[1, 0].set(ylabel=name)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), fontsize=7, loc="outside right center")
+    shown = {}
+    for axes in panels[0]:
+        handles, labels = axes.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown, fontsize=7, loc="outside right center")
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import jax
@@ -10,16 +11,45 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ambient_jax.policy.policy import Policy
+from experiments import checks
 from experiments.planar_pushing import data
 from experiments.planar_pushing.rollout import Simulator
-from experiments.planar_pushing.scene import DT, TARGET, Physics, Scene
-
-_EVALUATION = 700_000  # starts to test on; those of demonstrations begin at 1 000 000
+from experiments.planar_pushing.scene import DT, KNOBS, TARGET, Physics, Scene, between
 
 
 def scene_of(config: ml_collections.ConfigDict) -> Scene:
-    """The scene of ``config.task.scene``, whose fields are changes of the default."""
-    return Scene(**config.task.scene.to_dict())
+    """The scene of ``config.task.scene``; raises ValueError for a field that no scene has."""
+    return checks.scene(Scene, config.task.scene)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for a value of ``config.task`` with which data or policies cannot be made.
+    Groups and methods are checked where they are looked up, see ``policies.entries``."""
+    task = config.task
+    rules: list[tuple[str, checks.Rule]] = [
+        ("target source fresh few bucket buckets more_buckets sources targets", checks.whole(1)),
+        ("held_out seeds", checks.whole(0)),
+        ("data_seed", checks.whole(0, 900)),
+        ("sigma_min sigma_max best low alpha best_alpha", checks.SHARE),
+        ("strict", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
+        ("knobs", (KNOBS.__contains__, f"one of {', '.join(KNOBS)}")),
+    ]
+    if "scaling" in task.groups:
+        rules += [("sources", checks.at_most(task, "source"))]
+        rules += [("targets", checks.at_most(task, "target"))]
+    if "few" in task.groups:
+        rules += [("few", checks.at_most(task, "target"))]
+    if "omni" in task.groups:  # a sigma_max above sigma_min admits the source at every level
+        rules += [("sigma_max", checks.at_most(task, "best"))]
+    filled = ("seeds", *(("sources", "targets") if "scaling" in task.groups else ()))
+    checks.fields(task, rules, filled)
+    try:
+        between(task.gap, task.knobs)
+    except ValueError as error:
+        raise ValueError(f"config.task.gap: {error}") from error
+    scene_of(config)
+    for each in (config, fresh(config)):
+        starts(each.task)
 
 
 def build(config: ml_collections.ConfigDict) -> None:
@@ -34,8 +64,16 @@ def build(config: ml_collections.ConfigDict) -> None:
 
 
 def starts(task: ml_collections.ConfigDict) -> np.ndarray:
-    """[N] seeds of the starts that every policy is tested from."""
-    return _EVALUATION + 1000 * task.eval_seed + np.arange(task.episodes)
+    """[N] seeds of the starts that every policy is tested from, see ``checks.evaluation_seeds``."""
+    return checks.evaluation_seeds(task)
+
+
+def fresh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config whose starts are the ``task.fresh`` of the next eval_seed: those that are in the
+    table pick what is best, and these measure it."""
+    config = copy.deepcopy(config)
+    config.task.update(dict(episodes=config.task.fresh, eval_seed=config.task.eval_seed + 1))
+    return config
 
 
 def simulator(policy: Policy, execute: int, scene: Scene, physics: Physics = TARGET) -> Simulator:

@@ -1,3 +1,8 @@
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -6,6 +11,7 @@ from experiments.bin_sorting import data, expert
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.scene import Scene
 
+ROOT = pathlib.Path(__file__).parents[3]
 SCENE = Scene(red=1, blue=1)
 SIZES = {"correct": 2, "arbitrary": 3, "opposite": 2, "held_out": 1}
 SIZES |= {"scene": SCENE, "workers": 1, "progress": False}
@@ -105,3 +111,12 @@ def test_images_are_written(tmp_path):
 def test_bad_input(tmp_path, wrong):
     with pytest.raises(ValueError, match="expected no negative count and a seed in 0 to 600"):
         data.build(tmp_path, **{**SIZES, **wrong})
+
+
+def test_command_line_tells_bad_input_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "experiments.bin_sorting.data", f"--root={tmp_path}"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    options = dict(env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--seed=601"], **options)
+    assert done.returncode == 1 and "error: asked for" in done.stderr
+    assert "Traceback" not in done.stderr

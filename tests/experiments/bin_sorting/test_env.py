@@ -1,3 +1,4 @@
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -32,8 +33,16 @@ def env():
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity")
-def test_gymnasium_accepts_it(env):
-    check_env(env, skip_render_check=True)
+def test_gymnasium_makes_and_accepts_it():
+    env = gymnasium.make(env_lib.ENV_ID, render_mode="rgb_array").unwrapped
+    assert isinstance(env, BinSortingEnv)
+    env.reset(seed=0)
+    try:
+        rendered = env.render() is not None
+    except RuntimeError:  # no OpenGL here
+        rendered = False
+    check_env(env, skip_render_check=not rendered)
+    env.close()
 
 
 def test_same_seed_same_episode_bit_for_bit():
@@ -140,12 +149,31 @@ def test_bad_input(env):
     env.reset(seed=0)
     with pytest.raises(ValueError, match="expected 4 finite numbers"):
         env.step(np.array([0, 0, np.nan, 0]))
-    with pytest.raises(ValueError, match=r"blocks have shape \(1, 3\), expected \(4, 3\)"):
-        env.reset(options={"blocks": APART[:1]})
+    for blocks in (APART[:1], [[np.nan] * 3, *APART[1:]]):
+        with pytest.raises(ValueError, match=r"blocks are .*, expected finite numbers \[4, 3\]"):
+            env.reset(options={"blocks": blocks})
     with pytest.raises(ValueError, match="unknown reset options"):
         env.reset(options={"block": APART})
     with pytest.raises(ValueError, match="camera is 'side'"):
         BinSortingEnv(camera="side")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"red": 0, "blue": 0}, "red is 0 and blue 0, expected at least one block"),
+        ({"red": -1}, "red is -1 and blue 2, expected at least one block"),
+        ({"red": 1.5}, "red is 1.5, expected a whole number"),
+        ({"max_steps": 0}, "max_steps is 0, expected a positive whole number"),
+        ({"bin_half": (0.1, 0.0)}, r"bin_half is \(0.1, 0.0\), expected 2 positive finite numbers"),
+        ({"gap": np.nan}, "gap is nan, expected a finite number"),
+        ({"home": (0.0, 0.0)}, r"home is \(0.0, 0.0\), expected 3 finite numbers"),
+        ({"timestep": 0.003}, "timestep is 0.003, .* a whole number of them in a control step"),
+    ],
+)
+def test_a_scene_that_cannot_be(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        Scene(**wrong)
 
 
 def test_camera_sees_the_blocks():

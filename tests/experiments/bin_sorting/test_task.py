@@ -4,7 +4,7 @@ import pytest
 from ambient_jax.train import config as train_config
 from experiments import tasks
 from experiments.bin_sorting import config as bins_config
-from experiments.bin_sorting import data, expert, metrics, task
+from experiments.bin_sorting import data, expert, metrics, table, task
 from experiments.bin_sorting.scene import Scene
 
 
@@ -13,9 +13,33 @@ def test_variants_are_whole(variant):
     config = bins_config.get_config(variant)
     train_config.check(config)
     assert tasks.get(config.task.name) is task
-    changed = config.task.scene.to_dict()
-    assert task.scene_of(config) == Scene(**changed)
+    task.check(config)
+    easy = dict(red=1, blue=1, max_steps=120) if variant == "debug" else {}
+    assert task.scene_of(config) == Scene(**easy)
     assert len(set(task.scenes(config.task))) == config.task.episodes
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"seeds": ()}, "seeds is empty"),
+        ({"opposite": 0}, "opposite is 0, expected a whole number of at least 1"),
+        ({"held_out": -1}, "held_out is -1, expected a whole number of at least 0"),
+        ({"data_seed": 601}, "data_seed is 601, expected a whole number from 0 to 600"),
+        ({"sigma_max_opposite": (1.5,)}, "sigma_max_opposite is .*, expected each a number from 0"),
+        ({"scene": {"rde": 1}}, "scene is 'rde', .*; did you mean 'red'"),
+        ({"scene": {"block": 0.0}}, "scene.block is 0.0, expected a positive finite number"),
+        ({"episodes": 0}, "episodes is 0, expected a whole number from 1 to 1000"),
+        ({"eval_seed": 300}, "eval_seed is 300, expected a whole number from 0 to 299"),
+    ],
+)
+def test_what_is_wrong_is_told_before_data_are_built(tmp_path, changes, told):
+    config = bins_config.get_config()
+    config.data.root = str(tmp_path / "data")
+    config.task.update(changes)
+    with pytest.raises(ValueError, match=rf"config\.task\.{told}"):
+        table.run(config, str(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_variant_is_named():
@@ -35,7 +59,8 @@ def test_policies_are_tested_in_scenes_of_no_demonstration(monkeypatch):
                 data.attempt(Scene(), rule, "", seed, index)
     assert len(set(seen)) == len(seen) and max(seen) < 2**31
     config = bins_config.get_config().task
-    for config.eval_seed in (0, 1, 200):
+    config.episodes = 1000
+    for config.eval_seed in (0, 1, 299):
         assert task.scenes(config).max() < min(seen)
 
 

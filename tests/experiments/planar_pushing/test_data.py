@@ -1,11 +1,18 @@
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from ambient_jax.data.rlds import open_dataset
+from experiments import demos
 from experiments.planar_pushing import data, expert
 from experiments.planar_pushing.env import PlanarPushingEnv
-from experiments.planar_pushing.scene import SOURCE, TARGET, Scene, between
+from experiments.planar_pushing.scene import SOURCE, TARGET, Physics, Scene, between
 
+ROOT = pathlib.Path(__file__).parents[3]
 SIZES = {"target": 2, "source": 3, "held_out": 1, "workers": 1, "progress": False}
 
 
@@ -76,3 +83,40 @@ def test_bad_input(tmp_path, wrong):
         data.build(tmp_path, **{**SIZES, **wrong})
     with pytest.raises(ValueError, match="world"):
         next(data.demonstrations("moon", 1))
+
+
+def test_images_are_written(tmp_path):
+    try:
+        PlanarPushingEnv(camera="top").reset(seed=0)
+    except RuntimeError as error:
+        pytest.skip(f"no OpenGL here: {error}")
+    sizes = {**SIZES, "target": 1, "source": 0, "held_out": 0}
+    steps = open_dataset(data.build(tmp_path, **sizes, camera="top")["target"])[0]["steps"]
+    images, state = steps["observation"]["image"], steps["observation"]["state"]
+    assert images.shape == (len(state), 96, 96, 3) and images.dtype == np.uint8
+    demo = data.attempt(Scene(), TARGET, "target", "top", 0, 0)
+    np.testing.assert_array_equal(images, demo.images)
+    np.testing.assert_array_equal(state, demo.states)
+    # The pusher comes from the bottom of the image to where the slider is, and both move.
+    assert (images[0] != images[-1]).any(-1).sum() > 50
+
+
+@pytest.mark.parametrize("knobs", ["lag,delay", "drag"])
+def test_command_line(tmp_path, knobs):
+    counts = ("--target=0", "--source=1", "--held_out=0")
+    command = [sys.executable, "-m", "experiments.planar_pushing.data", f"--root={tmp_path}"]
+    done = subprocess.run(
+        [*command, *counts, f"--knobs={knobs}"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if knobs == "drag":
+        assert done.returncode == 1 and "error: unknown knobs ['drag']" in done.stderr
+        assert "Traceback" not in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+        built = demos.built_from(tmp_path / "push_source" / data.VERSION)
+        assert Physics(**built["physics"]) == between(1.0, ("lag", "delay"))

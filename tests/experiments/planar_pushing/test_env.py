@@ -1,13 +1,23 @@
 import dataclasses
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
 from experiments.planar_pushing import env as env_lib
 from experiments.planar_pushing.env import PlanarPushingEnv, distance, start_pose, to_world
-from experiments.planar_pushing.scene import RADIUS, SOURCE, TAIL, TARGET, TOP, Scene, between
+from experiments.planar_pushing.scene import (
+    KNOBS,
+    RADIUS,
+    SOURCE,
+    TAIL,
+    TARGET,
+    TOP,
+    Scene,
+    between,
+)
 
 ORIGIN = (0.0, 0.0, 0.0)
 FAR = Scene(goal=(0.3, 0.3, 0.0))  # no push of these tests ends an episode
@@ -36,8 +46,16 @@ def up(**knobs):
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity")
-def test_gymnasium_accepts_it(env):
-    check_env(env, skip_render_check=True)
+def test_gymnasium_makes_and_accepts_it():
+    env = gymnasium.make(env_lib.ENV_ID, render_mode="rgb_array").unwrapped
+    assert isinstance(env, PlanarPushingEnv)
+    env.reset(seed=0)
+    try:
+        rendered = env.render() is not None
+    except RuntimeError:  # no OpenGL here
+        rendered = False
+    check_env(env, skip_render_check=not rendered)
+    env.close()
 
 
 def test_same_seed_same_episode_bit_for_bit(env):
@@ -148,16 +166,68 @@ def test_between_dials_the_gap():
     lag = between(1.0, ("lag",))
     assert lag == dataclasses.replace(TARGET, lag=lag.lag)
     assert lag.lag == pytest.approx(SOURCE.lag)
-    with pytest.raises(ValueError, match=r"unknown knobs \['drag'\]"):
-        between(1.0, ("drag",))
-    with pytest.raises(ValueError, match="mass is 0, expected a positive number"):
-        dataclasses.replace(TARGET, mass=0)
-    with pytest.raises(ValueError, match="delay -1, expected none below 0"):
-        dataclasses.replace(TARGET, delay=-1)
-    with pytest.raises(
-        ValueError, match=r"centre of mass is \(0.06, -0.009\), expected it between"
-    ):
-        dataclasses.replace(TARGET, com_x=0.06)
+
+
+@pytest.mark.parametrize(
+    ("level", "knobs", "told"),
+    [
+        (1.0, ("drag",), r"unknown knobs \['drag'\]"),
+        (-0.1, KNOBS, "level of the gap is -0.1, expected a finite number of at least 0"),
+        (math.nan, KNOBS, "level of the gap is nan, expected a finite number of at least 0"),
+        (math.inf, KNOBS, "level of the gap is inf, expected a finite number of at least 0"),
+        (5.0, KNOBS, "level of the gap is 5.0, expected a smaller one: the centre of mass is"),
+        (1e6, ("pusher_friction",), "level of the gap is 1000000.0, expected a smaller one"),
+    ],
+)
+def test_a_gap_that_cannot_be(level, knobs, told):
+    with pytest.raises(ValueError, match=told):
+        between(level, knobs)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"mass": 0}, "mass is 0, expected a positive finite number"),
+        ({"lag": math.inf}, "lag is inf, expected a positive finite number"),
+        ({"damping": math.nan}, "damping is nan, expected a finite number"),
+        ({"com_y": "low"}, "com_y is 'low', expected a finite number"),
+        ({"delay": -1}, "delay is -1.0, expected at least 0"),
+        ({"softness": 0.019}, "softness is 0.019, expected at least 0.02"),
+        ({"com_x": 0.06}, r"centre of mass is \(0.06, -0.009\), expected it between"),
+    ],
+)
+def test_physics_that_cannot_be(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        dataclasses.replace(TARGET, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"position": 0.0}, "position is 0.0, expected a positive finite number"),
+        ({"angle": -0.1}, "angle is -0.1, expected a positive finite number"),
+        ({"max_steps": 0}, "max_steps is 0, expected a positive whole number"),
+        ({"max_steps": 1.5}, "max_steps is 1.5, expected a positive whole number"),
+        ({"reach": 0}, "reach is 0, expected a positive finite number"),
+        ({"yaw": math.nan}, "yaw is nan, expected a finite number"),
+        ({"least": True}, "least is True, expected a finite number"),
+        ({"goal": (0.0, 0.0)}, r"goal is \(0.0, 0.0\), expected 3 finite numbers"),
+        ({"home": (0.0, math.inf)}, r"home is \(0.0, inf\), expected 2 finite numbers"),
+        ({"spread": 0.1}, "spread is 0.1, expected 2 finite numbers"),
+        ({"timestep": 0.0}, "timestep is 0.0, expected a positive finite number"),
+        ({"timestep": 0.003}, "timestep is 0.003, .* a whole number of them in a control step"),
+        ({"timestep": 0.02}, "timestep is 0.02, expected at most 0.01 s"),
+    ],
+)
+def test_a_scene_that_cannot_be(wrong, told):
+    with pytest.raises(ValueError, match=told):
+        Scene(**wrong)
+
+
+def test_a_scene_of_lists_is_that_of_tuples():
+    given = Scene(goal=[0, 0, 0], spread=[0.1, 0.1], timestep=0.01)
+    assert given == Scene() and hash(given) == hash(Scene())
+    assert Scene(timestep=0.002).substeps == 50
 
 
 def test_an_episode_ends_at_rest_within_both_tolerances():
@@ -200,8 +270,11 @@ def test_bad_input(env):
     env.reset(seed=0)
     with pytest.raises(ValueError, match="expected 2 finite numbers"):
         env.step(np.array([0, np.nan]))
-    with pytest.raises(ValueError, match=r"slider has shape \(2,\), expected \(3,\)"):
-        env.reset(options={"slider": [0, 0]})
+    for slider in ([0, 0], [0, math.nan, 0]):
+        with pytest.raises(ValueError, match=r"slider is \[0.0, .*\], expected 3 finite numbers"):
+            env.reset(options={"slider": slider})
+    with pytest.raises(ValueError, match="pusher is .*inf.*, expected 2 finite numbers"):
+        env.reset(options={"pusher": [math.inf, 0]})
     with pytest.raises(ValueError, match="unknown reset options"):
         env.reset(options={"block": ORIGIN})
     with pytest.raises(ValueError, match="camera is 'side'"):
@@ -230,6 +303,7 @@ def test_turns_by_hand():
     np.testing.assert_allclose(
         env_lib.wrap(np.array([3.5, -3.5])), [3.5 - 2 * np.pi, 2 * np.pi - 3.5]
     )
+    np.testing.assert_array_equal(env_lib.wrap(np.array([np.pi, -np.pi])), [-np.pi, -np.pi])
     scene = Scene(goal=(0.0, 0.0, 3.0))
     off = env_lib.error(np.array([0.03, 0.04, -3.0]), scene)
     np.testing.assert_allclose(off, [0.05, 2 * np.pi - 6.0])

@@ -1,0 +1,130 @@
+"""Checks of scenes and of ``config.task``, before anything is built from them."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import ml_collections
+import numpy as np
+
+from ambient_jax import _checks
+
+T = TypeVar("T")
+# Whether a value is right, and what is expected of it.
+Rule = tuple[Callable[[Any], bool], str]
+
+_EPISODES, _EVAL_SEEDS = 1000, 300
+_EVALUATION = 700_000  # seeds of episodes to test on; those of demonstrations begin at 1 000 000
+_FINEST = 0.01  # s, physics steps that resolve contacts with a time constant of 20 ms
+
+
+def whole(low: int, high: float = math.inf) -> Rule:
+    """Whole numbers from ``low`` to ``high``."""
+    limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+    return lambda value: _fits(value, int) and low <= value <= high, f"a whole number {limits}"
+
+
+def at_most(task: ml_collections.ConfigDict, name: str) -> Rule:
+    """Numbers up to that of another field."""
+    most = task[name]
+    return lambda value: value <= most, f"at most config.task.{name}, {most}"
+
+
+SHARE: Rule = (lambda value: _fits(value, float) and 0 <= value <= 1, "a number from 0 to 1")
+
+
+def fields(
+    task: ml_collections.ConfigDict,
+    rules: Sequence[tuple[str, Rule]],
+    filled: Sequence[str] = (),
+) -> None:
+    """Checks fields of ``config.task``.
+
+    Args:
+      task: the section.
+      rules: names of fields, separated by spaces, and the rule that the value of each, or each
+        value of a tuple, follows.
+      filled: names of tuples that may not be empty.
+
+    Raises:
+      ValueError: for the first field that breaks a rule.
+    """
+    for name in filled:
+        if not task[name]:
+            raise ValueError(f"config.task.{name} is empty, expected at least one value")
+    for names, (holds, expected) in rules:
+        for name in names.split():
+            value = task[name]
+            if not all(map(holds, value if isinstance(value, tuple) else (value,))):
+                each = "each " if isinstance(value, tuple) else ""
+                raise ValueError(f"config.task.{name} is {value!r}, expected {each}{expected}")
+
+
+def evaluation_seeds(task: ml_collections.ConfigDict) -> np.ndarray:
+    """[N] seeds of the ``task.episodes`` episodes that every policy is tested in: others for each
+    ``task.eval_seed``, and none of a demonstration.
+
+    Raises:
+      ValueError: episodes are not 1 to 1000, or eval_seed is not 0 to 299.
+    """
+    fields(task, [("episodes", whole(1, _EPISODES)), ("eval_seed", whole(0, _EVAL_SEEDS - 1))])
+    return _EVALUATION + _EPISODES * task.eval_seed + np.arange(task.episodes)
+
+
+def scene(kind: type[T], section: Mapping[str, Any]) -> T:
+    """The scene of ``config.task.scene``, whose fields are those of the dataclass ``kind``; what
+    the section lacks has its default.
+
+    Raises:
+      ValueError: an unknown field, or what ``kind`` refuses.
+    """
+    for name in section:
+        _checks.one_of("a field of config.task.scene", name, typing.get_type_hints(kind))
+    try:
+        return kind(**{name: section[name] for name in section})
+    except ValueError as error:
+        raise ValueError(f"config.task.scene.{error}") from error
+
+
+def scene_numbers(made: Any, control_step: float, positive: Sequence[str]) -> None:
+    """``finite_numbers`` of a scene, whose ``timestep`` [s] must also be at most 10 ms and go a
+    whole number of times into the ``control_step`` [s]."""
+    finite_numbers(made, (*positive, "timestep"))
+    substeps = control_step / made.timestep
+    if made.timestep > _FINEST or not math.isclose(substeps, round(substeps)):
+        raise ValueError(
+            f"timestep is {made.timestep}, expected at most {_FINEST} s, and a whole number of "
+            f"them in a control step of {control_step} s"
+        )
+
+
+def finite_numbers(made: Any, positive: Sequence[str]) -> None:
+    """Checks the fields of a frozen dataclass against their annotations (float, int, or tuples of
+    these) and gives them these types: lists become tuples, so it can be hashed.
+
+    Raises:
+      ValueError: a field of another type or length, not finite, or not positive where ``positive``
+        names it. The message starts with the field's name.
+    """
+    for name, hint in typing.get_type_hints(type(made)).items():
+        value, kinds = getattr(made, name), typing.get_args(hint)
+        each = value if kinds else (value,)
+        kinds = kinds or (hint,)
+        fits = isinstance(each, tuple | list) and len(each) == len(kinds)
+        fits = fits and all(map(_fits, each, kinds))
+        if not fits or (name in positive and not all(number > 0 for number in each)):
+            what = "positive " * (name in positive) + ("whole" if kinds[0] is int else "finite")
+            many = f"{len(kinds)} {what} numbers" if len(kinds) > 1 else f"a {what} number"
+            raise ValueError(f"{name} is {value!r}, expected {many}")
+        each = tuple(kind(number) for kind, number in zip(kinds, each, strict=True))
+        object.__setattr__(made, name, each if len(kinds) > 1 else each[0])
+
+
+def _fits(value: Any, kind: type) -> bool:
+    """Whether a value is a finite number of the kind; each int is a float, too, and no bool is."""
+    number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    return number and not isinstance(value, bool) and math.isfinite(value)
