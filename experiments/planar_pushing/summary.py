@@ -22,6 +22,7 @@ from experiments.planar_pushing import (
     metrics,
     modes,
     policies,
+    task,
 )
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import entries as table_entries
@@ -87,7 +88,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
     picked = claims.picked(config.task, rows)
     entries = policies.entries(config.task)
     some = {name: entries[name] for name in picked}
-    fresh = table_rows.collect(judge.fresh(config), workdir, some, judge.load, judge.FRESH)
+    fresh = table_rows.collect(task.fresh(config), workdir, some, judge.load, judge.FRESH)
     confirmed = rows_of(config, fresh)
     made = [name for name in chosen.needed(config.task) if name in config.task.annotations]
     annotations = {name: chosen.results(workdir, name) for name in made}
