@@ -56,8 +56,9 @@ def expected(checked: Sequence[claims.Claim]) -> str:
     return (
         report.markdown(("expected", "measured", "holds"), lines)
         + "\n\nGains in points of success: means over the same starts, with bootstrap intervals of "
-        "95% over starts. An order holds if the interval is above 0; what is to be as good holds "
-        "unless it is below 0."
+        "95% over starts. An order holds if its interval is above 0. What is to be as good, or not "
+        f"to fall, holds if the interval is above {-100 * claims.MARGIN:g} points, and does not if "
+        "it is below 0."
     )
 
 

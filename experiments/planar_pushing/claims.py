@@ -17,6 +17,7 @@ Claim = tuple[str, str, bool | None]
 Gap = Callable[[str, str], Estimate | None]
 # Methods whose share of target data falls as the source grows, and with it what they learn of it.
 _HARD = ("hard", "low", "dataset")
+MARGIN = 0.05  # of success, by which what is as good may be worse
 _LEAST = 0.02  # of the loss that a method must be below source only for something to be lost
 
 
@@ -118,7 +119,7 @@ def _units(task, rows, gap):
     def reaches(name, of, claim):
         if {name, of} <= rows.keys():
             found = gap(of, name)
-            told.append((claim, _measured(of, name, found), not found.high < 0))
+            told.append((claim, _measured(of, name, found), _reaches(found)))
 
     best = roles(task, rows)["best natural"]
     sizes = (*task.buckets, *task.more_buckets)
@@ -169,7 +170,8 @@ def _scaling(task, rows, gap):
             f"{policies.method_label(task, method)}, {target} target demonstrations: success "
             f"{'falls' if falls else 'does not fall'} from {small} to {large} source ones"
         )
-        told.append((claim, points(found), (found.high < 0) == falls))
+        reaches = _reaches(found)
+        told.append((claim, points(found), None if reaches is None else reaches != falls))
     return told
 
 
@@ -218,6 +220,10 @@ def _bias(task, bias, scaled):
 
 def _above(gap):
     return True if gap.low > 0 else False if gap.high < 0 else None
+
+
+def _reaches(gap):
+    return False if gap.high < 0 else True if gap.low >= -MARGIN else None
 
 
 def _measured(low, high, gap):

@@ -155,7 +155,7 @@ def test_files_and_splits_are_those_of_the_annotation(config):
 def row(percent, episodes=100):
     """A policy that succeeds so often."""
     unknown = Estimate(math.nan, math.nan, math.nan, 0)
-    success = wilson(percent * episodes // 100, episodes)
+    success = wilson(int(percent * episodes // 100), episodes)
     return Row("", metrics.Summary(success, unknown, unknown, unknown), {})
 
 
@@ -171,13 +171,13 @@ def test_seeds_are_pooled():
 
 
 def gap_of(rows):
-    """Gains between rows, known to 5 points either way."""
+    """Gains between rows, known to 2.8 points either way."""
 
     def gap(low, high):
         if not {low, high} <= rows.keys():
             return None
         value = rows[high].summary.success.value - rows[low].summary.success.value
-        return Estimate(value, value - 0.05, value + 0.05, 100)
+        return Estimate(value, value - 0.028, value + 0.028, 100)
 
     return gap
 
@@ -220,14 +220,15 @@ def test_claims_hold_when_the_numbers_do(config):
     assert [c for c in told if not c[2]] == [] and len(told) == 12
     for worse, change, verdict in (
         ("target", row(76), False),
-        ("target", row(67), None),  # within the interval
+        ("target", row(69), None),  # within the interval
         ("alpha_0.2", row(97), False),
         ("dataset", row(70), False),
         ("datapoint", row(70), False),
+        ("datapoint", row(85.5, 1000), None),  # neither worse nor as good for certain
         ("random_100", row(60), False),
         ("observed_datapoint", row(50), False),
         ("ambient_0.8_few", row(30), False),
-        ("ambient_0.8_few", row(43), None),
+        ("ambient_0.8_few", row(41), None),
         (policies.scaling("hard", 4000, 10), row(79), False),
         (policies.scaling("random", 4000, 10), row(40), False),
     ):
