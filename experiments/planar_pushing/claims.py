@@ -103,10 +103,11 @@ def points(gap: Estimate) -> str:
 
 def _order(task, rows, fresh):
     told, role = [], roles(task, rows)
-    for low, high, claim in (
-        ("target", role["best alpha"], "target only < the best re-weighted co-training"),
-        (role["best alpha"], role["best"], "the best re-weighted co-training < the best ambient"),
-    ):
+    mixed, natural, best = role["best alpha"], role["best natural"], role["best"]
+    gains = "the best re-weighted co-training < the best ambient"
+    pairs = [("target", mixed, "target only < the best re-weighted co-training")]
+    pairs += [(mixed, natural, f"{gains} by natural weights")] if natural != best else []
+    for low, high, claim in (*pairs, (mixed, best, gains)):
         if found := fresh(low, high):
             told.append((f"{claim}, on fresh starts", _measured(low, high, found), _above(found)))
     return told

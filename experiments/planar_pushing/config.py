@@ -60,7 +60,7 @@ def _table(config):
             "scene": dataclasses.asdict(Scene()),
             "episodes": 200,  # rollouts of a policy
             "eval_seed": 0,
-            "fresh": 600,  # more rollouts of the policies picked as best, from starts of their own
+            "fresh": 1000,  # more rollouts of the policies picked as best, from starts of their own
             "seeds": (0, 1, 2),
             "sigma_min": (0.15, 0.3, 0.5, 0.7),
             "alpha": (0.2, 0.5),

@@ -234,6 +234,8 @@ def test_claims_hold_when_the_numbers_do(config):
     ):
         found = [c[2] for c in checked(config, good | {worse: change}, **studies) if not c[2]]
         assert found == [verdict], worse
+    weighted = {"ambient_0.8_alpha_0.5": row(92)}  # the best is another than by natural weights
+    assert [c[2] for c in checked(config, good | weighted, **studies)] == [True] * 13
     biased = bias | {"random_100": largest(0.2)}
     studies = dict(bias=bias, scaled_bias={10: {500: bias, 4000: biased}})
     assert [c[2] for c in checked(config, good, **studies)].count(False) == 1
