@@ -9,6 +9,7 @@ import numpy as np
 
 from ambient_jax.data import rlds
 
+_LIMIT = 900  # s until hosts that wait for one another count as stuck, many times what they take
 GOOD = 1  # number of the source: they are ordered by name
 
 
@@ -21,7 +22,12 @@ def _hosts(worker, job, folder, phase, dies=False):
     for i in range(2):
         mine = {"num_processes": 2, "process_id": i, "ids": str(folder / f"{phase}_{i}.jsonl")}
         running.append(worker(job | mine | {"coordinator": address}, 2))
+    limit = time.monotonic() + _LIMIT
     while dies and all(finish.process.poll() is None for finish in running):
+        if time.monotonic() > limit:
+            for finish in running:
+                finish.process.kill()
+            raise TimeoutError(f"{phase}: no host has died at its step within {_LIMIT} s")
         time.sleep(0.1)
     for finish in running:
         if dies:
