@@ -13,7 +13,8 @@ from experiments.planar_pushing import chosen, modes, policies
 
 # (claim, measured, whether it holds; None where the interval leaves it open).
 Claim = tuple[str, str, bool | None]
-# The gain in success from the first policy to the second over the same starts; None without them.
+# The gain in success from the first policy to the second over the same starts; None where they have
+# no training seed in common, or are not there.
 Gap = Callable[[str, str], Estimate | None]
 # Methods whose share of target data falls as the source grows, and with it what they learn of it.
 _HARD = ("hard", "low", "dataset")
@@ -89,8 +90,8 @@ def check(
     return [
         *_order(task, rows, fresh),
         *_units(task, rows, gap),
-        *_few(task, rows, gap),
-        *_scaling(task, rows, gap),
+        *_few(task, gap),
+        *_scaling(task, gap),
         *_drift(task, drifts or {}),
         *_bias(task, bias or {}, scaled_bias or {}),
     ]
@@ -118,8 +119,7 @@ def _units(task, rows, gap):
     told = []
 
     def reaches(name, of, claim):
-        if {name, of} <= rows.keys():
-            found = gap(of, name)
+        if found := gap(of, name):
             told.append((claim, _measured(of, name, found), _reaches(found)))
 
     best = roles(task, rows)["best natural"]
@@ -144,12 +144,12 @@ def _units(task, rows, gap):
     return told
 
 
-def _few(task, rows, gap):
+def _few(task, gap):
     names = ["target", f"alpha_{task.best_alpha:g}", policies.hard(task.best)]
     names = [f"{name}_few" for name in names]
-    if not rows.keys() >= set(names):
-        return []
     gaps = [gap(low, high) for low, high in itertools.pairwise(names)]
+    if None in gaps:
+        return []
     verdicts = [_above(found) for found in gaps]
     holds = False if False in verdicts else None if None in verdicts else True
     claim = f"with {task.few} target demonstrations: target only < re-weighted < ambient"
@@ -157,16 +157,16 @@ def _few(task, rows, gap):
     return [(claim, measured, holds)]
 
 
-def _scaling(task, rows, gap):
+def _scaling(task, gap):
     """From the smallest |D_S| to the largest: hard bounds leave ever less of what trains to the
     target, soft ones and buckets do not."""
     told = []
     for target, method in itertools.product(task.targets, task.methods):
         small, large = min(task.sources, default=0), max(task.sources, default=0)
         names = [policies.scaling(method, size, target) for size in (small, large)]
-        if method == "datapoint" or small == large or not rows.keys() >= set(names):
-            continue
         found, falls = gap(*names), method in _HARD
+        if method == "datapoint" or small == large or not found:
+            continue
         claim = (
             f"{policies.method_label(task, method)}, {target} target demonstrations: success "
             f"{'falls' if falls else 'does not fall'} from {small} to {large} source ones"

@@ -69,9 +69,9 @@ def gains(found: Found) -> claims.Gap:
     """``claims.Gap`` of rollouts: differences start by start, means over the seeds of both."""
 
     def gain(low: str, high: str) -> Estimate | None:
-        if not {low, high} <= found.keys():
+        seeds = sorted(found.get(low, {}).keys() & found.get(high, {}).keys())
+        if not seeds:
             return None
-        seeds = sorted(found[low].keys() & found[high].keys())
         of = lambda name: np.mean([found[name][seed].success for seed in seeds], 0)  # noqa: E731
         return paired(of(high), of(low))
 

@@ -262,7 +262,8 @@ def test_gains_are_between_the_same_starts():
     gain = summary.gains(found)("a", "b")
     assert gain.value == pytest.approx(np.mean(second & ~first)) and gain.count == 400
     assert 0 < gain.low < gain.value < gain.high < gain.value + 0.05
-    assert summary.gains(found)("a", "c") is None
+    found["c"] = {2: of(first)}  # no seed in common
+    assert summary.gains(found)("a", "c") is None and summary.gains(found)("a", "d") is None
 
 
 def test_drift_is_measured_against_the_same_source_alone(config):
