@@ -73,6 +73,15 @@ def toy_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def recorded_data():
+    """Folder of robot data that others recorded, which the project does not hold."""
+    folder = os.environ.get("AMBIENT_JAX_RECORDED_DATA") or ROOT.parent / "shared" / "data"
+    if not pathlib.Path(folder).is_dir():
+        pytest.skip(f"no recorded data at {folder} (AMBIENT_JAX_RECORDED_DATA)")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
 def worker():
     """Starts ``tests/train/worker.py`` on a job, on some CPU devices; returns a function that waits
     for its end, checks the return code and returns what it printed."""

@@ -1,7 +1,7 @@
 """The table of bad inputs: each is refused in one line, within seconds; nothing trains.
 
-A module ``test_<area>.py`` here holds ``CASES``, by name: ``(act, told)``. ``act(bench)`` does what a
-user would do wrong, ``told`` is a regular expression that the one line has to match.
+A module ``test_<area>.py`` here holds ``CASES``, by name: ``(act, told)``. ``act(bench)`` does what
+a user would do wrong, ``told`` is a regular expression that the one line has to match.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import pytest
 from ambient_jax.data import statistics
 
 LIMIT = 20  # s: no refusal takes so long, a hang does
-# What a command prints as one line: ``experiments.console.one_line_errors``; SystemExit is a command's.
+# What a command prints as one line, see ``experiments.console``; SystemExit is a command's end.
 REFUSALS = (ValueError, OSError, TypeError, FloatingPointError, SystemExit)
 
 
