@@ -59,11 +59,14 @@ class Denoiser(nn.Module):
         return self.backbone(x_t, sigma, condition)
 
 
-def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
+def build_denoiser(
+    config: Mapping[str, Any], observation: Mapping[str, Any] | None = None
+) -> Denoiser:
     """Builds a denoiser from `{"name": "unet" | "transformer", **fields of the backbone}`.
 
     A field `encoder` holds `{"name": "observation" | "multimodal", **fields of the encoder}`;
-    without a name it is the `ObservationEncoder`, of low-dimensional observations.
+    without a name it is the `MultimodalEncoder` where the `observation`, shapes of one row by name,
+    has more than histories [T, d], else the `ObservationEncoder`.
 
     Accepts an `ml_collections.ConfigDict` or a dict; fields left out keep their defaults, and
     `dtype` is "float32" or "bfloat16".
@@ -76,7 +79,9 @@ def build_denoiser(config: Mapping[str, Any]) -> Denoiser:
         raise ValueError(
             f"The model config has no field 'name'; expected one of {_listed(BACKBONES)}."
         )
-    encoder = {"name": "observation", **_plain(fields.pop("encoder", {}))}
+    vectors = all(len(one.shape) == 2 for one in (observation or {}).values())
+    default = "observation" if vectors else "multimodal"
+    encoder = {"name": default, **_plain(fields.pop("encoder", {}))}
     backbone, name = _chosen("model", fields, BACKBONES, more=("encoder",))
     encoder = _chosen("encoder", encoder, ENCODERS)[0](**encoder)
     if "features" in fields:

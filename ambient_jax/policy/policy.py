@@ -105,7 +105,7 @@ class Policy:
         schedule = config.schedule.to_dict()
         stored = {k: config.policy.get(k) for k in ("solver", "steps", "clip")}
         return cls(
-            model=build_denoiser(config.model),
+            model=build_denoiser(config.model, form.shapes if form else None),
             params=assets["params"],
             normalizer=normalizer,
             horizon=config.data.horizon,
@@ -156,7 +156,7 @@ class Policy:
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
         """The observations as float32 of shape [B, *between, d] each; see ``__call__``."""
         form = self.form
-        known = (*self.dims, *(form.shapes if form else ()))
+        known = (*self.dims, *(form.shapes if form else None))
         for name in observation:
             _checks.one_of("observation", name, known)
         checked, batch = {}, None

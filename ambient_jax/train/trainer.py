@@ -196,7 +196,7 @@ def make_learner(
     """
     objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
     augmentation = augment.Augmentation(**config.augmentation)
-    model = build_denoiser(config.model)
+    model = build_denoiser(config.model, observation)
     optimizer = state_lib.make_optimizer(config.train)
     train_step = step_lib.make_train_step(
         objective,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
 
 UNET = {"name": "unet", "features": [8, 16], "groups": 4, "embed_dim": 8}
@@ -121,3 +122,19 @@ def test_a_config_chooses_the_encoder_of_images_and_instructions():
         lambda key: denoiser.apply(denoiser.init(key, *inputs), *inputs), jax.random.key(0)
     )
     assert shape.shape == (2, 8, 4)
+
+
+def test_an_encoder_without_a_name_is_the_one_that_the_observation_needs():
+    state = jax.ShapeDtypeStruct((2, 7), jnp.float32)
+    image = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
+    text = jax.ShapeDtypeStruct((16,), jnp.uint8)
+    named = {"name": "observation"}
+    for observation, given, encoder in (
+        (None, {}, ObservationEncoder),
+        ({"state": state}, {}, ObservationEncoder),
+        ({"state": state, "image_wrist": image}, {}, MultimodalEncoder),
+        ({"state": state, "instruction": text}, {"width": 8}, MultimodalEncoder),
+        ({"state": state, "image_wrist": image}, named, ObservationEncoder),
+    ):
+        found = build_denoiser({**UNET, "encoder": given}, observation).encoder
+        assert type(found) is encoder and found.width == given.get("width", 256)
