@@ -156,7 +156,7 @@ class Policy:
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
         """The observations as float32 of shape [B, *between, d] each; see ``__call__``."""
         form = self.form
-        known = (*self.dims, *(form.shapes if form else None))
+        known = (*self.dims, *(form.shapes if form else ()))
         for name in observation:
             _checks.one_of("observation", name, known)
         checked, batch = {}, None
