@@ -7,14 +7,14 @@
 * ``data``        position of the input stream, one file a host (absent when data live on device)
 * ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
-A checkpoint appears under its name only when it is complete; a killed save leaves nothing to load.
+and ``digests.json``, which every load compares with the files that it reads. A checkpoint appears
+under its name only when it is complete; a killed save leaves nothing to load.
 The best one is what ``record_best`` was told, from outside of the training: ``<workdir>/best.json``
 names its step, ``<workdir>/best`` is a path to it, and it is not deleted.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import subprocess
@@ -27,13 +27,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from jax.experimental import multihost_utils
 
 from ambient_jax import __version__
+from ambient_jax.train import digests, layout
 from ambient_jax.train import state as state_lib
+from ambient_jax.train.layout import best_step, find, record_best, steps_in  # noqa: F401
 
 FORMAT = 1
-_BEST = "best"
-_HOW_TO = "find the best with python -m experiments.evaluate --best --checkpoint=<workdir>"
+_RUN = ("assets", "state", "ema_params", "data")
+_POLICY = ("assets", "ema_params")
 
 
 def git_revision() -> str:
@@ -64,15 +67,19 @@ class Checkpointer:
     def __init__(
         self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
     ):
-        self._directory = epath.Path(os.path.abspath(directory))
+        self._directory = layout.absolute(directory)
+        self._saving, self._sound = 0, None  # steps
         policies = ocp.checkpoint_managers
-        preserved = [policies.LatestN(keep), _Best(pathlib.Path(self._directory))]
+        preserved = [policies.LatestN(keep), _Best(self._directory)]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
         self._manager = ocp.CheckpointManager(
-            self._directory,
+            epath.Path(self._directory),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(preserved), create=True
+                preservation_policy=policies.AnyPreservationPolicy(preserved),
+                create=True,
+                # On the thread that saves, between the last file and the commit.
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             ),
             item_names=("state", "ema_params", "data", "assets"),
             item_handlers={
@@ -83,8 +90,35 @@ class Checkpointer:
             },
         )
 
+    def _write_digests(self):
+        unfinished = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
+        digests.write(max(unfinished, key=lambda path: path.stat().st_mtime), self._saving)
+
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
+
+    def sound_step(self, at_most: int | None = None) -> int | None:
+        """The newest step, up to ``at_most``, that is as it was saved; None without checkpoints.
+
+        Newer ones that are damaged are set aside, as ``<step>.damaged``, with a warning: a run that
+        goes on from there computes the same again. All hosts must call it.
+
+        Raises:
+          ValueError: all are damaged, so that going on would be to begin anew; they stay.
+        """
+        found, failed = -1, None
+        if jax.process_index() == 0:
+            try:
+                found = digests.set_aside(self._directory, _RUN, at_most)
+            except (ValueError, OSError) as error:
+                found, failed = -2, error
+        if jax.process_count() > 1:
+            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        if found == -2:
+            raise failed or ValueError(f"no checkpoint in {self._directory} is sound, see host 0")
+        self._manager.reload()
+        self._sound = found if jax.process_index() == 0 else None
+        return found if found >= 0 else None
 
     def all_steps(self) -> list[int]:
         return list(self._manager.all_steps())
@@ -113,35 +147,44 @@ class Checkpointer:
         )
         if data is not None:
             items["data"] = ocp.args.JsonSave(data)
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        self._manager.wait_until_finished()  # as save does: the one before is done with its digests
+        self._saving = step
+        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.METADATA)
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
         """The train state and the data position saved at a step; ``like`` may be shapes only.
 
         Raises:
-          ValueError: when the checkpoint's shapes are not those of ``like``, naming the first.
+          ValueError: when the checkpoint's shapes are not those of ``like``, naming the first; when
+            it is damaged, naming the file.
         """
-        item = self._manager.item_metadata(step)
-        check_shapes(item["state"], _without_ema(like), self._directory / str(step))
+        folder = self._directory / str(step)
+        if step != self._sound:
+            digests.check(folder, _RUN)
+        self._sound = None
+        with digests.reading(folder, ("state", "ema_params")):
+            item = self._manager.item_metadata(step)
+            saved = [getattr(item[name], "tree", item[name]) for name in ("state", "ema_params")]
+        check_shapes(saved[0], _without_ema(like), folder)
+        check_shapes({"ema_params": saved[1]}, {"ema_params": like.ema_params}, folder)
         like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
         items = dict(
             state=ocp.args.StandardRestore(_without_ema(like)),
             ema_params=ocp.args.StandardRestore(like.ema_params),
         )
-        if (self._directory / str(step) / "data").exists():
-            items["data"] = ocp.args.JsonRestore()
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        position = digests.read_json(folder, "data") if (folder / "data").exists() else None
+        with digests.reading(folder, ("state", "ema_params")):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         tree = restored["state"]
         sums = state_lib.Sums(**tree["sums"], nonfinite=np.zeros_like(like.sums.nonfinite))
         state = state_lib.TrainState(
             tree["step"], tree["params"], restored["ema_params"], tree["opt_state"], sums
         )
-        return state, restored.get("data")
+        return state, position
 
     def assets(self, step: int) -> dict:
-        return self._manager.restore(step, args=ocp.args.Composite(assets=ocp.args.JsonRestore()))[
-            "assets"
-        ]
+        """See ``load_assets``."""
+        return load_assets(self._directory / str(step))
 
     def close(self) -> None:
         """Waits for pending saves."""
@@ -208,77 +251,6 @@ class _Best:
         return [each.step == best for each in checkpoints]
 
 
-def best_step(workdir: str | os.PathLike) -> int | None:
-    """The step that is recorded as the best; None where there is no record.
-
-    Raises:
-      ValueError: a record that cannot be read.
-    """
-    path = pathlib.Path(workdir) / f"{_BEST}.json"
-    try:
-        return int(json.loads(path.read_text(encoding="utf-8"))["step"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path} does not name a step ({e}): delete it, or {_HOW_TO}") from None
-
-
-def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
-    """Records a step's checkpoint as the best; a training process keeps it from its next save on.
-
-    Args:
-      workdir: of the run, which may go on.
-      step: one of ``steps_in``.
-      **why: JSON values that the record tells beside it, such as its loss.
-    """
-    path = pathlib.Path(workdir) / f"{_BEST}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"step": step, **why}, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def steps_in(directory: pathlib.Path) -> list[int]:
-    """Steps of the finished checkpoints in their folder, ascending."""
-    if not directory.is_dir():
-        return []
-    found = [p for p in directory.iterdir() if p.name.isdigit() and (p / "assets").exists()]
-    return sorted(int(p.name) for p in found)
-
-
-def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
-    """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint.
-
-    ``<workdir>/best`` is the checkpoint that is recorded as the best one.
-
-    Raises:
-      FileNotFoundError: when there is no finished checkpoint, or none recorded.
-    """
-    path = pathlib.Path(os.path.abspath(path))
-    if path.name.isdigit() and (path / "assets").exists():
-        return path.parent, int(path.name)
-    if path.name == _BEST and not path.exists():
-        return _find_best(path.parent)
-    for directory in (path, path / "checkpoints"):
-        if steps := steps_in(directory):
-            return directory, steps[-1]
-    raise FileNotFoundError(
-        f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that "
-        "folder, or one step's folder; train first, or check the path"
-    )
-
-
-def _find_best(workdir):
-    step, directory = best_step(workdir), workdir / "checkpoints"
-    if step is None:
-        raise FileNotFoundError(f"no {workdir / _BEST}.json, expected a recorded step: {_HOW_TO}")
-    if step not in steps_in(directory):
-        raise FileNotFoundError(
-            f"{workdir / _BEST}.json names step {step}, whose checkpoint is gone; there are "
-            f"{', '.join(map(str, steps_in(directory))) or 'none'}: {_HOW_TO}"
-        )
-    return directory, step
-
-
 def load_assets(path: str | os.PathLike) -> dict[str, Any]:
     """The assets of a checkpoint, see ``make_assets``; no array is read.
 
@@ -287,21 +259,30 @@ def load_assets(path: str | os.PathLike) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: no finished checkpoint at the path.
-      ValueError: a checkpoint of another format, or assets that cannot be read.
+      ValueError: a checkpoint of another format, or damaged.
     """
     directory, step = find(path)
-    folder = directory / str(step)
-    try:
-        assets = json.loads(next((folder / "assets").iterdir()).read_text())
-    except (StopIteration, json.JSONDecodeError) as e:
+    return _load_assets(directory / str(step), ("assets",))
+
+
+def _load_assets(folder, items):
+    """The assets, once the files of all ``items`` are found to be what was saved."""
+    if not (folder / "assets").is_dir():
+        digests.check(folder, items)  # says so
+    assets = digests.read_json(folder, "assets")
+    if isinstance(assets, dict) and assets.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"checkpoint {folder} has unreadable assets ({e}); take another step's checkpoint"
-        ) from None
-    if assets.get("format") != FORMAT:
-        raise ValueError(
-            f"checkpoint {folder} has format {assets.get('format')}, expected {FORMAT}: load it "
+            f"checkpoint {folder} has format {assets['format']}, expected {FORMAT}: load it "
             f"with the version that wrote it ({assets.get('version', 'unknown')})"
         )
+    digests.check(folder, items)
+    kinds = {"format": int, "config": dict, "statistics": str, "data": dict}
+    for name, kind in kinds.items():
+        if not isinstance(assets, dict) or not isinstance(assets.get(name), kind):
+            raise ValueError(
+                f"checkpoint {folder} has unreadable assets (their JSON has no "
+                f"{name!r} of type {kind.__name__}); {digests.way_on(folder, items)}"
+            )
     return assets
 
 
@@ -313,13 +294,16 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
     """
     directory, step = find(path)
     folder = directory / str(step)
-    assets = load_assets(folder)
+    assets = _load_assets(folder, _POLICY)
     # Each host reads for itself: a restore by all hosts together would wait for those that do not.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"policy_{me}"
     )
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:
+    with (
+        digests.reading(folder, ("ema_params",)),
+        ocp.StandardCheckpointer(multiprocessing_options=alone) as reader,
+    ):
         params = reader.restore(folder / "ema_params")
     return {
         "config": ml_collections.ConfigDict(assets["config"]),
