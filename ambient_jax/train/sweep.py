@@ -20,6 +20,7 @@ from absl import logging
 
 from ambient_jax import mixing
 from ambient_jax.data import device, sources
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs, trainer
 from ambient_jax.train import state as state_lib
 
@@ -43,7 +44,7 @@ def train(
       FloatingPointError: as ``trainer.train``, of the first policy that stops.
     """
     check(configs)
-    names, workdir = list(configs), pathlib.Path(workdir)
+    names, workdir = list(configs), pathlib.Path(expanded(workdir))
     config = configs[names[0]]
     parts = trainer.assemble(config, axis_name=None)
     prepared, total = parts.prepared, config.train.steps
@@ -58,7 +59,19 @@ def train(
 
     savers = [trainer.open_checkpoints(config, workdir / name) for name in names]
     # A run may have died after only some policies of a step were saved: take the last common one.
-    start = max(set.intersection(*[set(s.all_steps()) for s in savers]), default=0)
+    start = None
+    while len(common := {saver.sound_step(start) or 0 for saver in savers}) > 1:
+        start = min(common)
+    [start] = common
+    for name, saver in zip(names, savers, strict=True):
+        # All of them going back by more than one save is no death between two policies' saves.
+        if not start and (saver.latest_step() or 0) > config.train.checkpoint_every:
+            lost = [n for n, s in zip(names, savers, strict=True) if s.latest_step() is None]
+            raise ValueError(
+                f"{workdir} has policy {name!r} at step {saver.latest_step()} and no checkpoint of "
+                f"{', '.join(lost) or 'a step that all have'}, with which it would begin anew: "
+                "bring it back, or train what is missing in another workdir"
+            )
     for name, saver in zip(names, savers, strict=True):
         if (latest := saver.latest_step()) is not None:
             runs.check_same(saver.assets(latest), configs[name], prepared, workdir / name)

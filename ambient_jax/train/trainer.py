@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import augment, device, pipeline, sources
+from ambient_jax.data.paths import expanded
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs
 from ambient_jax.train import config as config_lib
@@ -43,17 +44,19 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
       FloatingPointError: a loss or gradient that is not finite, see ``guard.stop``.
     """
     parts = assemble(config, parallel.AXIS)
-    workdir, prepared = pathlib.Path(workdir), parts.prepared
+    workdir, prepared = pathlib.Path(expanded(workdir)), parts.prepared
     rows = parallel.rows_per_device(config.train.batch_size)
     key = jax.random.key(config.seed)
     logging.info("%s", describe(config, parts))
 
     saver = open_checkpoints(config, workdir)
     start, position = 0, None
-    if (latest := saver.latest_step()) is not None:
+    if (latest := saver.sound_step()) is not None:
         runs.check_same(saver.assets(latest), config, prepared, workdir)
         state, position = saver.restore(latest, parts.shapes)
         start = int(state.step)
+        if config.data.placement == "stream":
+            position = _merged(position, workdir / "checkpoints" / str(latest))
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
     else:
         state = initial(config, parts, key)
@@ -89,11 +92,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             batch_size=config.train.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            lanes=config.data.lanes or (position and position[0]["of"]["lanes"]),
+            lanes=config.data.lanes or (position and position["of"]["lanes"]),
             put=recent.put,
         )
         if position is not None:  # of each host that trained; there may be another number now
-            stream.set_state(pipeline.merge(position))
+            stream.set_state(position)
         batches, rows_at = recent.follow(stream, start), recent.rows
         where = lambda: _all_hosts(stream.get_state())  # noqa: E731
 
@@ -255,6 +258,21 @@ def describe(config: ml_collections.ConfigDict, parts: Parts) -> str:
         f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "
         f"law {config.law.name}, {config.objective.loss} loss of {config.objective.prediction}, "
         f"batch {config.train.batch_size} on {jax.device_count()} devices; sources: {told}"
+    )
+
+
+def _merged(position: Any, folder: pathlib.Path) -> dict[str, Any]:
+    """The position of the whole stream from those of all hosts, saved in a checkpoint."""
+    try:
+        found = pipeline.merge(position)
+        lanes = int(found["of"]["lanes"])
+        if sorted(map(int, found["taken"])) == list(range(lanes)):
+            return found
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError):
+        pass
+    raise ValueError(
+        f"checkpoint {folder} has no position of the data stream in data (it has "
+        f"{json.dumps(position)[:60]}): move it away to resume from the one before"
     )
 
 
