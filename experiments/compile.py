@@ -10,7 +10,6 @@ and leaves a table with a row of each run in the workdir (default ``runs/compile
 
 from __future__ import annotations
 
-import json
 import logging as python_logging
 import os
 import pathlib
@@ -24,6 +23,7 @@ from absl import flags, logging
 from jax.experimental import topologies
 
 from ambient_jax.data import sources
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import parallel, trainer
 from experiments import launch, report
 
@@ -185,9 +185,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     found = compile_step(config, devices)
     logging.info("compiled in %.0f s", found["seconds"])
     print(told(found))
-    folder = pathlib.Path(workdir)
+    folder = pathlib.Path(expanded(workdir))
     kept = folder / "results.json"
-    before = json.loads(kept.read_text())["steps"] if kept.exists() else {}
+    before = report.read(kept).get("steps", {}) if kept.exists() else {}
     target = _TOPOLOGY.value or f"{len(devices)} x CPU"
     steps = before | {f"{config.name}, {target}": {"target": target, "config": config.name} | found}
     report.write(folder, COLUMNS, [_row(s) for s in steps.values()], CAPTION, {"steps": steps})

@@ -21,9 +21,10 @@ from absl import app, flags
 from ambient_jax import _checks
 from ambient_jax.data import rlds, sources
 from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.data.paths import below
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint
+from ambient_jax.train import checkpoint, layout
 from experiments import console, report
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir or checkpoint of the policy")
@@ -110,7 +111,7 @@ def best(
       ValueError: an unknown split, or the path of one checkpoint.
     """
     directory, step = checkpoint.find(path)
-    if pathlib.Path(os.path.abspath(path)) not in (directory, directory.parent):
+    if layout.absolute(path) not in (directory, directory.parent):
         raise ValueError(f"{path} is one checkpoint, expected a workdir with several to compare")
     config = checkpoint.load_policy_assets(directory / str(step))["config"]
     sources = config.data.sources
@@ -160,7 +161,7 @@ def best(
 
 def _recorded(config, name, policy, split, root, samples):
     source = config.data.sources[name]
-    folder = os.path.join(root or config.data.root, source.path)
+    folder = below(root or config.data.root, source.path)
     split = split or source.split
     if common := sources.common_form(config.data):
         dataset = open_x.open_source(folder, split, source.open_x, common)

@@ -11,6 +11,7 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import parallel, trainer
 from experiments import console, tasks
@@ -75,7 +76,7 @@ def _main(experiment: str, job: Callable, argv: list[str]) -> None:
             )
         config = _CONFIG.value
         config_lib.check(config)
-        workdir = _WORKDIR.value or os.path.join("runs", experiment, config.name)
+        workdir = expanded(_WORKDIR.value) or os.path.join("runs", experiment, config.name)
         check_workdir(workdir)
         parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         job(config, workdir)

@@ -62,6 +62,22 @@ def write(
     return table
 
 
+def read(path: str | os.PathLike) -> dict[str, Any]:
+    """What ``results.json`` of a report holds.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: it is no JSON of named values.
+    """
+    try:
+        return dict(json.loads(pathlib.Path(path).read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is no report, or damaged ({error}): delete it, and the command that made it "
+            "makes it anew"
+        ) from error
+
+
 def loss_figure(history: Sequence[dict[str, Any]]) -> Figure:
     """Loss against the step, one curve per noise-level bin, from rows of ``metrics.jsonl``."""
     # Here, as tables are made where nothing is drawn.

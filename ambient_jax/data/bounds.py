@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ambient_jax import __version__, _checks
+from ambient_jax.data.paths import expanded
 
 FORMAT = 1
 METADATA_KEY = b"ambient_jax.bounds"
@@ -198,7 +199,7 @@ def write(path: str | os.PathLike[str], bounds: Bounds) -> pathlib.Path:
     others = [pa.array(getattr(bounds, f.name), f.type) for f in list(_SCHEMA)[1:]]
     schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
     table = pa.Table.from_arrays([source, *others], schema=schema)
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(expanded(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -216,7 +217,7 @@ def read(path: str | os.PathLike[str]) -> Bounds:
       FileNotFoundError: there is no such file.
       ValueError: it is no parquet file, no bounds file, of a newer format, or was edited.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(expanded(path))
     if not path.is_file():
         raise FileNotFoundError(_missing_file(path))
     try:

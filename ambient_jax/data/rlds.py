@@ -20,6 +20,7 @@ from ambient_jax import _checks
 from ambient_jax.data import tfrecord
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import is_dict, is_sequence, leaves, select
+from ambient_jax.data.paths import expanded
 
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
@@ -70,7 +71,7 @@ def open_dataset(
       ValueError: several versions below ``path``, unreadable metadata, no RLDS, an unknown
         split or feature, or a split without episodes.
     """
-    directory = _find_version(epath.Path(path).expanduser())
+    directory = _find_version(epath.Path(expanded(path)))
     try:
         info = tfds.builder_from_directory(directory).info
     except Exception as error:

@@ -16,6 +16,7 @@ import numpy as np
 from ambient_jax import _checks, admission, mixing, schedules
 from ambient_jax.data import bounds, chunk, device, normalizer, rlds, statistics
 from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.data.paths import below
 
 ROLES = ("clean", "corrupt")
 _DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
@@ -205,7 +206,7 @@ def prepare(
 
 
 def _open(config, name, spec, form, transformed):
-    path = _path(config.root, spec["path"])
+    path = below(config.root, spec["path"])
     if form:
         return open_x.open_source(path, spec["split"], spec["open_x"], form)
     # What a transform reads is its own affair; without one, decode only what is used.
@@ -375,11 +376,6 @@ def _check_options(config, form, observed):
             "config.data.order is 'data_first' and placement 'stream': a stream is noise first; "
             "set order to 'noise_first' or placement to 'device'"
         )
-
-
-def _path(root, path):
-    absolute = "://" in path or path.startswith("~") or os.path.isabs(path)
-    return path if absolute or not root else os.path.join(root, path)
 
 
 def _check_shapes(found):

@@ -19,6 +19,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax.data import chunk
+from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import Episode, RldsDataset
 
 CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
@@ -129,8 +130,8 @@ def compute(
         "settings": getattr(dataset, "settings", ""),
     }
     directory = pathlib.Path(
-        cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax"
-    ).expanduser()
+        expanded(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax")
+    )
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     path = directory / f"{dataset.name}-{digest}.json"
     if code and path.exists():

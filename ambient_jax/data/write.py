@@ -25,6 +25,7 @@ from ambient_jax import _checks
 from ambient_jax.data import tfrecord
 from ambient_jax.data.example_proto import EpisodeEncoder
 from ambient_jax.data.features import rlds_features
+from ambient_jax.data.paths import expanded
 
 __all__ = ["rlds_features", "write_dataset"]
 
@@ -93,7 +94,7 @@ def write_dataset(
             )
     encoder = EpisodeEncoder(features)
 
-    final = Path(directory).expanduser() / name / version
+    final = Path(expanded(directory)) / name / version
     _refuse_existing(final, overwrite)
     # Beside its final place, so that the rename stays in one file system; hidden, so that
     # what an interrupt leaves behind is not taken for a version.

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ambient_jax.data.paths import expanded
+
 _SHOWN = 4
 
 
@@ -131,7 +133,7 @@ def stop(
                 "largest": size if math.isfinite(size) else None,
             }
         )
-    path = pathlib.Path(workdir) / "nonfinite.json"
+    path = pathlib.Path(expanded(workdir)) / "nonfinite.json"
     if jax.process_index() == 0:
         lines = ",\n    ".join(json.dumps(row) for row in listed)
         text = f'{{\n  "step": {step},\n  "rows": [\n    {lines}\n  ]\n}}\n'

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -16,6 +18,7 @@ import numpy as np
 import tensorboardX
 from absl import logging
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import weights_and_biases
 
@@ -54,7 +57,7 @@ class Writer:
         step: int = 0,
         config: ml_collections.ConfigDict | None = None,
     ):
-        self._dir = pathlib.Path(workdir)
+        self._dir = pathlib.Path(expanded(workdir))
         self._dir.mkdir(parents=True, exist_ok=True)
         self._files = {}
         for name in ("metrics", "timing"):
@@ -88,24 +91,53 @@ class Writer:
             self._run.close()
 
 
-def read(path: str | os.PathLike) -> list[dict]:
-    """Rows of a JSON-lines file; a last line cut short by a crash is left out."""
-    path, rows = pathlib.Path(path), []
-    if not path.exists():
-        return rows
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+def read(path: str | os.PathLike, fields: Sequence[str] = ("step",)) -> list[dict]:
+    """Rows of a JSON-lines file.
+
+    Lines that are no rows are left out, each with a warning, such as the last one where a crash cut
+    it short.
+
+    Args:
+      path: of the file; without it there are no rows.
+      fields: numbers that every row has.
+    """
+    path = pathlib.Path(expanded(path))
+    return _rows(path, fields)[0] if path.exists() else []
+
+
+def _rows(path, fields):
+    """The rows, and whether the file has lines beside them that no crash leaves."""
+    rows, foreign = [], False
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            logging.warning("%s line %d is cut short and is dropped", path, number + 1)
-            break
-    return rows
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            logging.warning("%s line %d is cut short and is dropped", path, number)
+            foreign |= number < len(lines)
+            continue
+        told = [n for n in fields if not isinstance(row, dict) or not _is_number(row.get(n))]
+        if told:
+            logging.warning("%s line %d has no %s and is dropped", path, number, ", ".join(told))
+            foreign = True
+            continue
+        rows.append(row)
+    return rows, foreign
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _truncate(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [json.dumps(row) + "\n" for row in read(path) if row["step"] <= step]
+    rows, foreign = _rows(path, ("step",))
+    if foreign:
+        aside = path.with_suffix(".jsonl.damaged")
+        shutil.copyfile(path, aside)
+        logging.warning("%s has lines that are no rows: %s keeps it as it was", path, aside)
+    kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, path)

@@ -265,7 +265,7 @@ def _merged(position: Any, folder: pathlib.Path) -> dict[str, Any]:
     """The position of the whole stream from those of all hosts, saved in a checkpoint."""
     try:
         found = pipeline.merge(position)
-        lanes = int(found["of"]["lanes"])
+        lanes, _ = int(found["of"]["lanes"]), int(found["step"])
         if sorted(map(int, found["taken"])) == list(range(lanes)):
             return found
     except (TypeError, KeyError, IndexError, ValueError, AttributeError):

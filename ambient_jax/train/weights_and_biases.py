@@ -10,6 +10,8 @@ from typing import Any
 
 from absl import logging
 
+from ambient_jax.data.paths import expanded
+
 _FINISH = 60.0  # seconds to wait for uploads at the end; what is late stays on disk
 
 
@@ -26,7 +28,7 @@ def check(project: str) -> None:
 
 def run_id(workdir: str | os.PathLike) -> str:
     """The run's id, made at first and kept in ``<workdir>/wandb_id``: resumed, it is one run."""
-    path = pathlib.Path(workdir) / "wandb_id"
+    path = pathlib.Path(expanded(workdir)) / "wandb_id"
     if not path.exists():
         path.write_text(uuid.uuid4().hex[:12] + "\n", encoding="utf-8")
     return path.read_text(encoding="utf-8").strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from absl import logging
 from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import classifier, thresholds, units
 from ambient_jax.data import bounds, device, sources
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import trainer
 from experiments import report, tasks
 from experiments.annotate import analyse
@@ -69,7 +69,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir, if not there yet."""
     from experiments.annotate import figures  # they need matplotlib, bounds do not
 
-    task, folder = config.task, pathlib.Path(workdir)
+    task, folder = config.task, pathlib.Path(expanded(workdir))
     if build := task.get("build", ""):
         tasks.get(build).build(config)
     schedule = trainer.build(schedules, config.schedule)
@@ -242,7 +242,7 @@ def _settings(config):
 
 def _is_done(folder, about):
     try:
-        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        found = report.read(folder / "results.json")
     except (FileNotFoundError, ValueError):  # absent, or no JSON: damaged
         return False
     return {name: found.get(name) for name in about} == report.plain(about)

@@ -12,7 +12,6 @@ averaged over draws: where c is near 1/2 these scatter far less than c does.
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -25,6 +24,7 @@ import tqdm
 from ambient_jax import mixing
 from ambient_jax.annotate import thresholds
 from ambient_jax.data import chunk, sources, write
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as train_config
 from experiments import report
 
@@ -75,7 +75,7 @@ def add_sources(config: ml_collections.ConfigDict) -> None:
 
 def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets that are not there yet."""
-    task, root = config.task, pathlib.Path(config.data.root)
+    task, root = config.task, pathlib.Path(expanded(config.data.root))
     vector = np.zeros(DIMS, np.float32)
     for k, (name, law) in enumerate(tqdm.tqdm(laws(task.sources).items(), desc="data sets")):
         if (root / name).exists():
@@ -205,8 +205,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
     build(config)
     annotate.run(config, workdir)
-    folder, task = pathlib.Path(workdir), config.task
-    stored = json.loads((folder / "report" / "results.json").read_text(encoding="utf-8"))
+    folder, task = pathlib.Path(expanded(workdir)), config.task
+    stored = report.read(folder / "report" / "results.json")
     prepared = sources.prepare(config.data, mixing.CoTraining(), observed=False)
     truth = exact_sigma_min(config, prepared)
     rule = dict(tau=task.tau, rule=task.rule)

@@ -13,6 +13,7 @@ from absl import logging
 from ambient_jax import mixing
 from ambient_jax.annotate import labels
 from ambient_jax.data import bounds, sources
+from ambient_jax.data.paths import expanded
 from experiments import report, tasks
 
 COLUMNS = ("source", "steps", "labelled", "at least", "mean sigma_min")
@@ -24,7 +25,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     Raises:
       ValueError: no corrupt source, or none that has the label.
     """
-    task, folder = config.task, pathlib.Path(workdir)
+    task, folder = config.task, pathlib.Path(expanded(workdir))
     if build := task.get("build", ""):
         tasks.get(build).build(config)
     prepared = sources.prepare(config.data, mixing.CoTraining(), observed=False)

@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from ambient_jax.analysis import assignment
+from ambient_jax.data.paths import expanded
 from experiments import report
 
 COLUMNS = (
@@ -73,6 +74,6 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"of {task.bucket} datapoints, at random (bucket) or by sigma_min (ordered)."
     )
     results = {"rows": found, "config": config.to_dict()}
-    folder = pathlib.Path(workdir) / "report"
+    folder = pathlib.Path(expanded(workdir)) / "report"
     print(report.write(folder, COLUMNS, rows, caption, results))
     figures.three_points(folder, found)

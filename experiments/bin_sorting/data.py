@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags, logging
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.data.write import rlds_features
 from experiments import console, demos
 from experiments.bin_sorting import expert
@@ -139,7 +140,7 @@ def build(
     options = dict(scene=scene, camera=camera, seed=seed)
     run = dict(workers=workers, progress=progress)
     return {
-        name: _build_one(Path(root), f"bins_{name}", *recipe, options, run)
+        name: _build_one(Path(expanded(root)), f"bins_{name}", *recipe, options, run)
         for name, recipe in recipes.items()
     }
 

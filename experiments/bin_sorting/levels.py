@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.bin_sorting import policies
@@ -29,7 +30,7 @@ def measure(
     Of the first seed. What has been measured lies beside the policy; {} without held-out
     demonstrations.
     """
-    data = pathlib.Path(config.data.root) / "bins_correct_held_out"
+    data = pathlib.Path(expanded(config.data.root)) / "bins_correct_held_out"
     found: dict[str, Any] = {}
     if not data.exists():
         return found

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from ambient_jax.analysis import mismatch
 from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
@@ -34,13 +35,13 @@ COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS),
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves ``sigma_max/`` in the workdir: table, figure and JSON."""
     task.build(config)
-    folder, seeds = pathlib.Path(workdir), config.task.seeds
+    folder, seeds = pathlib.Path(expanded(workdir)), config.task.seeds
     told = [_policy(config, folder, seed) for seed in seeds]
     judged = {"held out": ("bins_correct_held_out", "train")} if config.task.held_out else {}
     judged["trained on"] = ("bins_correct", config.data.sources.correct.split)
     rows, found = [], {}
     for name, (dataset, split) in judged.items():
-        episodes = rlds.open_dataset(pathlib.Path(config.data.root) / dataset, split)
+        episodes = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / dataset, split)
         chunks = evaluation.recorded(episodes, told[0], padding=config.data.padding, samples=1024)
         each = np.stack([_differences(told[0], policy.params, chunks) for policy in told])
         found[name] = measured(each) | {"chunks": len(chunks.action)}

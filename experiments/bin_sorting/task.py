@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
 from experiments import checks, report
@@ -71,7 +72,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``."""
     if jax.process_index() != 0:
         return
-    workdir, task, scene = pathlib.Path(workdir), config.task, scene_of(config)
+    workdir, task, scene = pathlib.Path(expanded(workdir)), config.task, scene_of(config)
     options = {name: config.policy[name] for name in ("solver", "steps", "clip")}
     policy = Policy.from_checkpoint(workdir, **options)
     begin = time.perf_counter()

@@ -6,11 +6,11 @@ total variation that it measured are what these policies train with.
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 import ml_collections
 
+from experiments import report
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
@@ -30,7 +30,7 @@ def annotate_data(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     elif not (folder / "report" / "results.json").exists():
         base.task.groups = tuple(group for group in base.task.groups if group != "chosen")
         return
-    results = json.loads((folder / "report" / "results.json").read_text(encoding="utf-8"))
+    results = report.read(folder / "report" / "results.json")
     base.task.bounds = str(folder / "bounds")
     base.task.ben_david.sigmas = tuple(results["levels"])
     base.task.ben_david.divergences = tuple(results["total_variation"]["rrt"]["value"])

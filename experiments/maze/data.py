@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import app, flags, logging
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features
 from experiments import demos
@@ -102,7 +103,7 @@ def build(
         "rrt_held_out": ("rrt", held_out, seed + 1),
     }
     return {
-        name: _build_one(Path(root), f"maze_{name}", *recipe, workers, progress)
+        name: _build_one(Path(expanded(root)), f"maze_{name}", *recipe, workers, progress)
         for name, recipe in recipes.items()
         if recipe[1]
     }

@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.maze import env, levels, policies, task
@@ -79,7 +80,7 @@ def _measure_levels(directory, config):
     policy = Policy.from_checkpoint(directory)
     found = {"sigma": evaluation.LEVELS}
     for source in ("gcs", "rrt"):
-        held_out = pathlib.Path(config.data.root) / f"maze_{source}_held_out"
+        held_out = pathlib.Path(expanded(config.data.root)) / f"maze_{source}_held_out"
         chunks = levels.chunks(held_out, history=policy.history, horizon=policy.horizon)
         found[source] = evaluation.denoising_loss(policy, *chunks[:3]).tolist()
     text = json.dumps(found | {"metres": float(policy.normalizer.scale["action"].mean())})

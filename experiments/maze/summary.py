@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from ambient_jax.data.paths import expanded
 from experiments import report
 from experiments.maze import data, judge, levels, metrics, policies
 from experiments.maze.rollout import Rollouts
@@ -146,7 +146,7 @@ def write(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> str:
         for solver, seeds in by_solver.items()
         if solver != own
     }
-    root = pathlib.Path(config.data.root)
+    root = pathlib.Path(expanded(config.data.root))
     names = ["gcs", "rrt", *(["shortcut"] if config.task.shortcut else [])]
     sources = {name: data.load_positions(root / f"maze_{name}") for name in names}
     jerk = {name: metrics.mean_squared_jerk(paths) for name, paths in sources.items()}
@@ -217,11 +217,11 @@ def _levels(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[st
     for name in policies.entries(config.task):
         path = workdir / table_entries.key(name, config.task.seeds[0]) / "levels.json"
         if path.exists():
-            found[name] = json.loads(path.read_text())
+            found[name] = report.read(path)
     if not found:
         return {}
     root, shape = (
-        pathlib.Path(config.data.root),
+        pathlib.Path(expanded(config.data.root)),
         dict(history=config.data.history, horizon=config.data.horizon),
     )
     scale = next(iter(found.values()))["metres"]

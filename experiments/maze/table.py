@@ -7,6 +7,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
+from ambient_jax.data.paths import expanded
 from experiments.maze import chosen, judge, policies, summary, task
 from experiments.table import workers
 
@@ -15,7 +16,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
     policies.entries(config.task)  # before the data: a misspelt group is told at once
     task.build(config)
-    folder = pathlib.Path(workdir)
+    folder = pathlib.Path(expanded(workdir))
     if "chosen" in config.task.groups:
         chosen.annotate_data(config, folder)
     if not workers.run(judge.TABLE, config, folder):

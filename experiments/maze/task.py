@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
 from experiments import report
@@ -47,7 +48,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``."""
     if jax.process_index() != 0:
         return
-    workdir, task = pathlib.Path(workdir), config.task
+    workdir, task = pathlib.Path(expanded(workdir)), config.task
     options = {name: config.policy[name] for name in ("solver", "steps", "clip")}
     policy = Policy.from_checkpoint(workdir, **options)
     goals = env.free_goals(np.random.default_rng(task.eval_seed), task.goals)
@@ -58,7 +59,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> N
     label = f"{config.law.name}, {config.policy.solver} {config.policy.steps} steps"
     summary = metrics.summarise(rollouts)
     rows = [policy_row(label, summary)]
-    root = pathlib.Path(config.data.root)
+    root = pathlib.Path(expanded(config.data.root))
     sources = {n: data.load_positions(root / s.path) for n, s in config.data.sources.items()}
     rows += [data_row(f"data: {name}", paths) for name, paths in sources.items()]
     caption = (

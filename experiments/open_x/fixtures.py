@@ -11,6 +11,7 @@ import tqdm
 from ambient_jax import mixing
 from ambient_jax.data import sources
 from ambient_jax.data.open_x import fixtures, registry
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import metrics, trainer
 from experiments import report
 
@@ -21,7 +22,7 @@ def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets that are not there yet, array_record and TFRecord in turn."""
     if jax.process_index():
         return
-    root = pathlib.Path(config.data.root)
+    root = pathlib.Path(expanded(config.data.root))
     formats = ("array_record", "tfrecord")
     named = [(name, s.open_x) for name, s in config.data.sources.items() if s.open_x]
     for i, (name, row) in enumerate(tqdm.tqdm(named, desc="fixtures", unit="data set")):
@@ -34,7 +35,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     if jax.process_index():
         return
     prepared = sources.prepare(config.data, trainer.build(mixing, config.law))
-    history = metrics.read(pathlib.Path(workdir) / "metrics.jsonl")
+    history = metrics.read(pathlib.Path(expanded(workdir)) / "metrics.jsonl")
     rows, results = [], {}
     for name, clean in zip(prepared.names, prepared.sources.clean, strict=True):
         row = registry.get(config.data.sources[name].open_x)
@@ -58,4 +59,4 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"{len(rows)} data sets of random values with real features: nothing is to be learned. "
         "Rows that training drew of each (admitted at their noise level), and their mean loss."
     )
-    print(report.write(pathlib.Path(workdir) / "report", COLUMNS, rows, caption, results))
+    print(report.write(pathlib.Path(expanded(workdir)) / "report", COLUMNS, rows, caption, results))

@@ -6,7 +6,6 @@ instruction and state, allow (``floors``): on the same chunks of new scenes, wit
 
 from __future__ import annotations
 
-import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import tqdm
 from ambient_jax import schedules
 from ambient_jax.data import rlds, sources
 from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.data.paths import below, expanded
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, metrics, state
@@ -55,7 +55,7 @@ def build(config: ml_collections.ConfigDict) -> None:
     """Writes the two data sets that are not there yet."""
     if jax.process_index():
         return
-    root, task = pathlib.Path(config.data.root), config.task
+    root, task = pathlib.Path(expanded(config.data.root)), config.task
     wanted = {
         "steady": ({"train": task.clean, "val": task.val}, 0.0),
         "shaky": ({"train": task.corrupt}, task.jitter),
@@ -83,7 +83,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     found = {"policy": loss(held.chunks), **least(policy, held, seed)}
     swaps = {n: swapped(held.chunks, n) for n in ("image_primary", "instruction")}
     found |= {f"{name} swapped": loss(chunks) for name, chunks in swaps.items()}
-    workdir = pathlib.Path(workdir)
+    workdir = pathlib.Path(expanded(workdir))
     by_step, bins_of = {}, bin_weights(policy.schedule)
     minutes_at = _minutes(metrics.read(workdir / "timing.jsonl"))
     for at in tqdm.tqdm(checkpoint.steps_in(directory), desc="evaluate", unit="checkpoint"):
@@ -135,7 +135,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
 def held_out(config: ml_collections.ConfigDict, policy: Policy) -> HeldOut:
     """All chunks of the clean source's split val, and the truth about their scenes."""
     source = config.data.sources.steady
-    folder = os.path.join(config.data.root, source.path)
+    folder = below(config.data.root, source.path)
     form = sources.common_form(config.data)
     dataset = open_x.open_source(folder, "val", source.open_x, form)
     everything = dict(episodes=len(dataset), samples=len(dataset) * scene.STEPS)

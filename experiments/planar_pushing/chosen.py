@@ -9,13 +9,14 @@ the table's policies train with.
 from __future__ import annotations
 
 import copy
-import json
 import pathlib
 from typing import Any
 
 import ml_collections
 
 from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
+from experiments import report
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
@@ -120,14 +121,14 @@ def annotate_data(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
             annotate.run(config, str(folder))
         file = folder / "report" / "results.json"
         if file.exists():
-            found[name] = _told(config, folder, json.loads(file.read_text(encoding="utf-8")))
+            found[name] = _told(config, folder, report.read(file))
     base.task.annotations = ml_collections.ConfigDict(found)
 
 
 def results(workdir: pathlib.Path, name: str) -> dict[str, Any]:
     """All that an annotation reports, see ``experiments.annotate``; {} if it was not made."""
     file = workdir / "annotation" / name / "report" / "results.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return report.read(file) if file.exists() else {}
 
 
 def _config(base, name, changes, fields):
@@ -146,7 +147,7 @@ def _config(base, name, changes, fields):
 def _told(config, folder, results):
     sources = config.data.sources
     sizes = {
-        name: len(rlds.open_dataset(pathlib.Path(config.data.root) / s.path, s.split))
+        name: len(rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / s.path, s.split))
         for name, s in sources.items()
     }
     return {

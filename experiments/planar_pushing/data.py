@@ -18,6 +18,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from ambient_jax import _checks
+from ambient_jax.data.paths import expanded
 from ambient_jax.data.write import rlds_features
 from experiments import console, demos
 from experiments.planar_pushing import expert
@@ -145,7 +146,9 @@ def build(
     options = dict(scene=scene, camera=camera, seed=seed)
     run = dict(workers=workers, progress=progress)
     return {
-        name: _build_one(Path(root), f"push_{name}", *recipe, physics[recipe[0]], options, run)
+        name: _build_one(
+            Path(expanded(root)), f"push_{name}", *recipe, physics[recipe[0]], options, run
+        )
         for name, recipe in recipes.items()
     }
 

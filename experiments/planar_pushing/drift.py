@@ -17,6 +17,7 @@ import numpy as np
 import tqdm
 
 from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.planar_pushing import policies
@@ -38,7 +39,7 @@ def losses(
     """
     if not config.task.held_out:
         return {}
-    dataset = rlds.open_dataset(pathlib.Path(config.data.root) / _DATASET)
+    dataset = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / _DATASET)
     about = {"steps": config.train.steps, "data": dataset.fingerprint, "samples": SAMPLES}
     chunks, found = None, {}
     shared: dict[str, Policy] = {}  # policies that differ in parameters only are compiled once

@@ -17,6 +17,7 @@ import numpy as np
 
 from ambient_jax import admission
 from ambient_jax.data import bounds, rlds
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy import evaluation
 from experiments.planar_pushing import chosen
 from experiments.planar_pushing.scene import BAR_HALF, RADIUS, STEM_HALF, TAIL, TOP, WAIST
@@ -134,7 +135,7 @@ def _of_bounds(config, split, annotations, names):
     folders = {name: folder for name, folder in folders.items() if folder}
     if not folders:
         return {}
-    directory = pathlib.Path(config.data.root) / config.data.sources.source.path
+    directory = pathlib.Path(expanded(config.data.root)) / config.data.sources.source.path
     episode, step, mode = of_data(directory, split, config.data.horizon)
     found = {}
     for annotation, folder in folders.items():

@@ -7,6 +7,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
+from ambient_jax.data.paths import expanded
 from experiments.planar_pushing import chosen, claims, judge, policies, summary, task
 from experiments.table import workers
 
@@ -16,7 +17,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     task.check(config)  # before the data: what is wrong is told at once
     policies.entries(config.task)
     task.build(config)
-    folder = pathlib.Path(workdir)
+    folder = pathlib.Path(expanded(workdir))
     chosen.annotate_data(config, folder)
     if not workers.run(judge.TABLE, config, folder):
         logging.warning("interrupted: the same command carries on")

@@ -131,7 +131,8 @@ def core_seconds(base: ml_collections.ConfigDict, workdir: pathlib.Path, name: s
     """Core seconds that a policy's training took, its share of the programs it was part of."""
     total = 0.0
     for seed in base.task.seeds:
-        rows, last = metrics.read(workdir / key(name, seed) / "timing.jsonl"), 0
+        path, last = workdir / key(name, seed) / "timing.jsonl", 0
+        rows = metrics.read(path, ("step", "steps_per_second"))
         for row in rows:
             share = row.get("policies", 1)
             total += (row["step"] - last) / row["steps_per_second"] / share

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from ambient_jax.train import checkpoint
+
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, AttributeError)
 
 
 def is_current(path: pathlib.Path, about: Mapping[str, Any]) -> bool:
     """Whether the file is there and was made of ``about`` (JSON values, as given to ``save``)."""
-    return path.exists() and not _other(path, about)
+    try:
+        return path.exists() and not _other(path, about)
+    except ValueError as error:
+        logging.warning("%s: it is made anew", error)
+        return False
 
 
 def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
@@ -30,7 +40,10 @@ def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
         return "not made yet"
     if (at := step(path.parent)) != about["steps"]:
         return f"of policies at step {at} of {about['steps']}"
-    other = _other(path, about)
+    try:
+        other = _other(path, about)
+    except ValueError:
+        return "damaged"
     return f"made with other {' and '.join(other)}" if other else ""
 
 
@@ -42,8 +55,8 @@ def tally(reasons: Iterable[str]) -> str:
 
 def _other(path, about):
     """The names of what the file was made of otherwise."""
-    with np.load(path) as file:
-        made = json.loads(str(file["about"]))
+    with _reading(path), np.load(path) as file:
+        made = dict(json.loads(str(file["about"])))
     return sorted(n for n in made.keys() | about.keys() if made.get(n) != about.get(n))
 
 
@@ -55,9 +68,22 @@ def save(path: pathlib.Path, about: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def load(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays by name."""
-    with np.load(path) as file:
+    """The arrays by name; raises ValueError for a file that is damaged."""
+    with _reading(path), np.load(path) as file:
         return {name: file[name] for name in file.files if name != "about"}
+
+
+@contextlib.contextmanager
+def _reading(path):
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError, OSError, EOFError, *_UNREADABLE) as error:
+        raise ValueError(
+            f"{path} holds no rollouts, or is damaged ({' '.join(str(error).split())[:120]}): "
+            "delete it, and the table's command makes it anew"
+        ) from error
 
 
 def step(directory: pathlib.Path) -> int:

@@ -42,6 +42,7 @@ from ambient_jax import _checks
 from ambient_jax.data import images, instructions, rlds
 from ambient_jax.data.open_x import registry, standardize
 from ambient_jax.data.open_x import spec as spec_lib
+from ambient_jax.data.paths import expanded
 
 POLICIES = {
     "version": ("raise", "keep"),
@@ -321,7 +322,7 @@ def open_source(
     if row:
         spec = row.spec
         registry.warn_doubts([row.name])
-        versioned = epath.Path(path).expanduser() / (row.version or "none")
+        versioned = epath.Path(expanded(path)) / (row.version or "none")
         path = versioned if versioned.exists() else path
     else:
         spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
