@@ -97,6 +97,16 @@ class Normalizer:
             {n: v[k] for n, v in self.scale.items()},
         )
 
+    def _check(self):
+        _checks.one_of("kind", self.kind, KINDS)
+        for name in self.shift.keys() | self.scale.keys():
+            shift, scale = self.shift[name], self.scale[name]
+            rows = (len(self.sources),) if self.sources else ()
+            if shift.shape != scale.shape or shift.ndim != len(rows) + 1:
+                raise ValueError(f"{name} has shift {shift.shape} and scale {scale.shape}")
+            if shift.shape[:-1] != rows or not np.isfinite([shift, scale]).all():
+                raise ValueError(f"{name} is not finite, or not of {len(self.sources)} sources")
+
     def to_json(self) -> str:
         """Exact in float32; inverse of ``from_json``."""
         as_lists = lambda arrays: {n: v.tolist() for n, v in arrays.items()}  # noqa: E731
@@ -115,12 +125,14 @@ class Normalizer:
         try:
             stored = json.loads(text)
             as_arrays = lambda lists: {n: np.asarray(v, np.float32) for n, v in lists.items()}  # noqa: E731
-            return cls(
+            made = cls(
                 stored["kind"],
                 as_arrays(stored["shift"]),
                 as_arrays(stored["scale"]),
                 tuple(stored["sources"]),
             )
+            made._check()
+            return made
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the JSON of a Normalizer ({error}): {text[:80]!r}") from error
 

@@ -81,40 +81,48 @@ class Policy:
 
         Raises:
           FileNotFoundError: no finished checkpoint at the path.
-          ValueError: an unknown source or option, or no default for the source.
+          ValueError: an unknown source or option, no default for the source, or a checkpoint that
+            is damaged or makes no policy.
         """
         from ambient_jax.models.denoiser import build_denoiser  # a policy made by hand needs
-        from ambient_jax.train import checkpoint  # neither Flax nor Orbax
+        from ambient_jax.policy import stored  # neither Flax nor Orbax
+        from ambient_jax.train import checkpoint
 
         for name in options:
             _checks.one_of("policy option", name, ("solver", "steps", "clip", "eta"))
-        assets = checkpoint.load_policy_assets(path)
-        config = assets["config"]
-        normalizer = Normalizer.from_json(assets["statistics"])
-        form = None
+        directory, step = checkpoint.find(path)
+        assets = checkpoint.load_policy_assets(directory / str(step))
+        config, form = assets["config"], None
+        file = directory / str(step) / "assets" / "metadata"
+        with stored.named(file):
+            stored.check(config, file)
+            normalizer = stored.normalizer(assets["statistics"], config)
         if source is not None:
             _checks.one_of("source", source, config.data.sources)
         if normalizer.sources or assets.get("masks"):
             source = source or _clean_source(config, path)
-        if normalizer.sources:
+        with stored.named(file):
             normalizer = normalizer.for_source(source)
-        if assets.get("masks"):
-            from ambient_jax.policy.form import form_of_source
+            if assets.get("masks"):
+                from ambient_jax.policy.form import form_of_source
 
-            form = form_of_source(config, assets["masks"][source])
-        schedule = config.schedule.to_dict()
-        stored = {k: config.policy.get(k) for k in ("solver", "steps", "clip")}
-        return cls(
-            model=build_denoiser(config.model, form.shapes if form else None),
-            params=assets["params"],
-            normalizer=normalizer,
-            horizon=config.data.horizon,
-            history=config.data.history,
-            schedule=schedules.get(schedule.pop("name"), **schedule),
-            prediction=config.objective.prediction,
-            form=form,
-            **{**stored, **options},
-        )
+                form = form_of_source(config, assets["masks"][source])
+            schedule = config.schedule.to_dict()
+            solver = {k: config.policy.get(k) for k in ("solver", "steps", "clip")}
+            policy = cls(
+                model=build_denoiser(config.model, form.shapes if form else None),
+                params=assets["params"],
+                normalizer=normalizer,
+                horizon=config.data.horizon,
+                history=config.data.history,
+                schedule=schedules.get(schedule.pop("name"), **schedule),
+                prediction=config.objective.prediction,
+                form=form,
+                **solver,
+            )
+            expected = policy.parameter_shapes()
+        checkpoint.check_shapes(assets["params"], expected, directory / str(step))
+        return dataclasses.replace(policy, **options)
 
     @functools.cached_property
     def dims(self) -> dict[str, int]:
@@ -124,6 +132,20 @@ class Policy:
             for name, shift in self.normalizer.shift.items()
             if name.startswith(_PREFIX)
         }
+
+    def parameter_shapes(self) -> Any:
+        """Shapes of the parameters that the model has for these observations; nothing is run."""
+
+        def create(key, chunk):
+            rows = {n: jnp.zeros((1, self.history, d)) for n, d in self.dims.items()}
+            if self.form:
+                more = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in self.form.shapes.items()}
+                rows = self.form.augmentation.evaluation(more | rows)
+            return self.model.init(key, chunk, jnp.zeros(1), rows)["params"]
+
+        width = self.normalizer.shift["action"].shape[-1]
+        chunk = jax.ShapeDtypeStruct((1, self.horizon, width), jnp.float32)
+        return jax.eval_shape(create, jax.random.key(0), chunk)
 
     def __call__(self, observation: Observation, key: Array) -> Array:
         """Draws one action chunk for each observation history.

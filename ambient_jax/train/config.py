@@ -200,3 +200,21 @@ def _check_section(path, section, expected):
                 f"{path}.{name} is {given!r} ({type(given).__name__}), expected "
                 f"{type(value).__name__} such as {value!r}"
             )
+
+
+def foreign(config: ml_collections.ConfigDict) -> list[str]:
+    """Dotted names of fields that this version's training does not have, in their order.
+
+    Those of sections that others check (sources, model, law, ...) are left out.
+    """
+    return [name for name in _foreign("", config, default())]
+
+
+def _foreign(prefix, section, expected):
+    for name in section:
+        if name not in expected:
+            yield f"{prefix}{name}"
+        elif name not in (*_OPEN, "sources") and isinstance(
+            section[name], ml_collections.ConfigDict
+        ):
+            yield from _foreign(f"{prefix}{name}.", section[name], expected[name])
