@@ -22,7 +22,7 @@ from ambient_jax import _checks
 from ambient_jax.data import rlds, sources
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.data.paths import below
-from ambient_jax.policy import evaluation
+from ambient_jax.policy import evaluation, stored
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, layout
 from experiments import console, report
@@ -60,7 +60,8 @@ def evaluate(
       ValueError: an unknown source or split.
     """
     directory, step = checkpoint.find(path)
-    config = checkpoint.load_policy_assets(path)["config"]
+    path = directory / str(step)
+    config = _config(path)
     if source:
         _checks.one_of("source", source, config.data.sources)
     rows, results = [], {}
@@ -113,7 +114,7 @@ def best(
     directory, step = checkpoint.find(path)
     if layout.absolute(path) not in (directory, directory.parent):
         raise ValueError(f"{path} is one checkpoint, expected a workdir with several to compare")
-    config = checkpoint.load_policy_assets(directory / str(step))["config"]
+    config = _config(directory / str(step))
     sources = config.data.sources
     names = [n for n in sources if sources[n].role == "clean"] or list(sources)
     losses = {step: {} for step in checkpoint.steps_in(directory)}
@@ -157,6 +158,13 @@ def best(
     content = {"levels": evaluation.LEVELS, "losses": losses, "best": step, "split": split}
     columns = ("step", "loss", *names)
     return report.write(workdir / "checkpoints_by_loss", columns, rows, caption, content)
+
+
+def _config(folder):
+    config = checkpoint.load_policy_assets(folder)["config"]
+    with stored.named(folder / "assets" / "metadata"):
+        stored.check(config, folder)
+    return config
 
 
 def _recorded(config, name, policy, split, root, samples):

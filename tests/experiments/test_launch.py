@@ -1,6 +1,9 @@
+import types
+
 import pytest
 from absl import logging
 
+from ambient_jax.train import config as config_lib
 from experiments import console, launch, tasks
 
 
@@ -38,3 +41,14 @@ def test_a_bucket_is_no_workdir():
     with pytest.raises(ValueError, match="--workdir is 'gs://b/run', expected a folder that all"):
         launch.check_workdir("gs://b/run")
     launch.check_workdir("runs/open_x/mine")
+
+
+def test_a_workdir_may_begin_with_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = dict(_CONFIG=config_lib.default(), _WORKDIR="~/run", _COORDINATOR="")
+    for name, value in (given | dict(_NUM_PROCESSES=0, _PROCESS_ID=-1)).items():
+        monkeypatch.setattr(launch, name, types.SimpleNamespace(value=value))
+    monkeypatch.setattr(console, "setup", lambda: None)
+    seen = []
+    launch._main("open_x", lambda config, workdir: seen.append(workdir), ["command"])
+    assert seen == [f"{tmp_path}/run"]

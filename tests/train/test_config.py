@@ -70,3 +70,11 @@ def test_bad_configs_say_what_is_wrong_in_one_line(change, message):
 def test_source_takes_an_optional_upper_bound():
     assert config_lib.source("a", "clean").sigma_max is None
     assert config_lib.source("a", "corrupt", sigma_max=0.2).sigma_max == 0.2
+
+
+def test_fields_that_training_does_not_have_are_found_in_every_section():
+    config = _valid()
+    assert config_lib.foreign(config) == []
+    config.colour, config.data.open_x.colour, config.train.colour = 1, 1, 1
+    config.law.colour = config.data.sources.colour = 1  # checked by others
+    assert config_lib.foreign(config) == ["colour", "data.open_x.colour", "train.colour"]

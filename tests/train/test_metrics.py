@@ -45,5 +45,12 @@ def test_reopening_drops_rows_after_the_checkpoint_and_a_torn_line(tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_rows_without_a_field_that_is_asked_for_are_left_out(tmp_path):
+    rows = [{"step": 10}, {"step": 20, "loss": 1.0}, {"step": True, "loss": 1.0}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert metrics.read(tmp_path / "rows.jsonl") == rows[:2]
+    assert metrics.read(tmp_path / "rows.jsonl", ("step", "loss")) == rows[1:2]
+
+
 def test_reading_a_missing_file_gives_no_rows(tmp_path):
     assert metrics.read(tmp_path / "none.jsonl") == []

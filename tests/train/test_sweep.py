@@ -131,3 +131,18 @@ def test_configs_of_two_programs_are_refused(toy_data, tmp_path):
     streamed["one"].data.placement = "stream"
     with pytest.raises(ValueError, match="placement is 'stream', expected 'device'"):
         sweep.train(streamed, tmp_path)
+
+
+def test_a_damaged_checkpoint_takes_all_policies_back_to_a_step_that_all_have(together, tmp_path):
+    job, workdir = together
+    shutil.copytree(workdir, tmp_path / "copy")
+    (tmp_path / "copy" / "level" / "checkpoints" / "100" / "assets" / "metadata").unlink()
+    assert sweep.train(worker_module.configs_for(job), tmp_path / "copy") == (100, "")
+    for name in POLICIES:
+        assert _metrics(tmp_path / "copy" / name) == _metrics(workdir / name)
+        assert (_flat(tmp_path / "copy" / name) == _flat(workdir / name)).all()
+    # Without any checkpoint of one policy, the others would lose all of theirs.
+    shutil.rmtree(tmp_path / "copy" / "level" / "checkpoints")
+    with pytest.raises(ValueError, match="at step 100 and no checkpoint of level, .* begin anew"):
+        sweep.train(worker_module.configs_for(job), tmp_path / "copy")
+    assert checkpoint.steps_in(tmp_path / "copy" / "seed" / "checkpoints") == [50, 100]

@@ -9,7 +9,7 @@ import signal
 import chex
 import pytest
 
-from ambient_jax.train import trainer
+from ambient_jax.train import checkpoint, trainer
 
 _SPEC = importlib.util.spec_from_file_location(
     "worker_module", pathlib.Path(__file__).parent / "worker.py"
@@ -62,6 +62,40 @@ def test_sigterm_saves_and_exits_cleanly_and_the_run_carries_on(
     assert _metrics(stopped["workdir"]) == _metrics(whole["workdir"])
 
 
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_is_the_same(
+    toy_data, tmp_path, placement, monkeypatch
+):
+    """What is trained once more is what was trained before: rows and parameters are equal."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    job = {"workdir": "", "data": toy_data, "changes": {"data.placement": placement}}
+    config = worker_module.config_for(job)
+    assert trainer.train(config, "~/run").step == 40
+    saved = tmp_path / "run" / "checkpoints"
+    rows, params = _metrics(tmp_path / "run"), checkpoint.load_policy_assets("~/run")["params"]
+    largest = max((saved / "40" / "state" / "d").iterdir(), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    assert trainer.train(config, "~/run") == (40, "")
+    assert sorted(p.name for p in saved.iterdir()) == ["30", "40", "40.damaged"]
+    assert _metrics(tmp_path / "run") == rows
+    again = checkpoint.load_policy_assets("~/run")["params"]
+    chex.assert_trees_all_equal(again, params)
+    for step in ("30", "40"):
+        (saved / step / "state" / "_METADATA").unlink()
+    with pytest.raises(ValueError, match="no checkpoint in .* step 30: state/_METADATA is missing"):
+        trainer.train(config, "~/run")
+
+
+@pytest.mark.parametrize(
+    "position",
+    [None, [], {}, 3, [{"step": 30}], [{"step": 30, "of": {"lanes": 2}, "taken": {"0": [1]}}]],
+)
+def test_a_stream_does_not_begin_anew_without_its_position(position, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint .*30 has no position of the data stream"):
+        trainer._merged(position, tmp_path / "30")
+
+
 def test_another_config_is_refused_on_the_same_workdir(toy_data, tmp_path):
     job = {"workdir": str(tmp_path), "data": toy_data, "changes": {"train.steps": 10}}
     assert trainer.train(worker_module.config_for(job), tmp_path).step == 10
@@ -97,8 +131,6 @@ def test_other_data_under_the_same_path_are_refused(toy_data, tmp_path):
 
 
 def test_fine_tuning_starts_from_the_moving_average_and_resumes(toy_data, tmp_path):
-    from ambient_jax.train import checkpoint
-
     job = {"workdir": str(tmp_path), "data": toy_data, "changes": {"train.steps": 10}}
     trainer.train(worker_module.config_for(job), tmp_path / "base")
     config = worker_module.config_for(job)

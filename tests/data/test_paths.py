@@ -1,0 +1,66 @@
+import pathlib
+
+import pytest
+
+from ambient_jax.data import bounds, instructions, paths, rlds, statistics, write
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("~", "/home/me"),
+        ("~/run", "/home/me/run"),
+        (pathlib.Path("~/run"), "/home/me/run"),
+        ("run/~", "run/~"),
+        ("run", "run"),
+        ("/run", "/run"),
+        ("~nobodyhere/run", "~nobodyhere/run"),
+        ("gs://bucket/run", "gs://bucket/run"),
+        ("", ""),
+    ],
+)
+def test_the_home_stands_for_a_leading_tilde(given, meant, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert paths.expanded(given) == meant
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "meant"),
+    [
+        ("data", "good", "data/good"),
+        ("~/data", "good", "/home/me/data/good"),
+        ("", "good", "good"),
+        ("", "~/good", "/home/me/good"),
+        ("data", "~/good", "/home/me/good"),
+        ("~/data", "/good", "/good"),
+        ("data", "gs://bucket/good", "gs://bucket/good"),
+        ("gs://bucket", "good", "gs://bucket/good"),
+    ],
+)
+def test_a_path_below_a_root(root, path, meant, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert paths.below(root, path) == meant
+
+
+def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypatch):
+    """All that the data layer opens by a path; nothing named ~ is made where it runs."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    good = rlds.open_dataset(toy_data["good"])
+    options = dict(name="copy", version="1.0.0", features=good.features)
+    made = write.write_dataset("~/data", episodes=list(good), **options)
+    assert pathlib.Path(made) == tmp_path / "home" / "data" / "copy" / "1.0.0"
+    copy = rlds.open_dataset("~/data/copy")
+    assert len(copy) == len(good)
+    statistics.compute(
+        copy, source="copy", observation=("state",), action="action", cache="~/cache"
+    )
+    assert list((tmp_path / "home" / "cache").iterdir())
+    table = instructions.InstructionTable(("go",), [[1.0]])
+    instructions.save_instructions("~/told.npz", table)
+    assert instructions.load_instructions("~/told.npz").text == ("go",)
+    each = bounds.for_source("copy", copy.fingerprint, [0], [0], [0.5], [1.0], method="known")
+    assert bounds.write("~/bounds.parquet", each) == tmp_path / "home" / "bounds.parquet"
+    assert len(bounds.read("~/bounds.parquet").sigma_min) == 1
+    assert not list((tmp_path / "here").iterdir())
