@@ -1,5 +1,6 @@
 import pathlib
 
+import numpy as np
 import pytest
 
 from ambient_jax.data import bounds, instructions, paths, rlds, statistics, write
@@ -57,10 +58,10 @@ def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypa
         copy, source="copy", observation=("state",), action="action", cache="~/cache"
     )
     assert list((tmp_path / "home" / "cache").iterdir())
-    table = instructions.InstructionTable(("go",), [[1.0]])
+    table = instructions.InstructionTable(("go",), np.ones((1, 2), np.float32))
     instructions.save_instructions("~/told.npz", table)
     assert instructions.load_instructions("~/told.npz").text == ("go",)
-    each = bounds.for_source("copy", copy.fingerprint, [0], [0], [0.5], [1.0], method="known")
+    each = bounds.for_source("copy", copy.fingerprint, [0], [0], [0.5], [0.2], method="known")
     assert bounds.write("~/bounds.parquet", each) == tmp_path / "home" / "bounds.parquet"
     assert len(bounds.read("~/bounds.parquet").sigma_min) == 1
     assert not list((tmp_path / "here").iterdir())
