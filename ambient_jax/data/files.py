@@ -117,7 +117,7 @@ def named(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.strerror is None:
+        if error.strerror is None or isinstance(error, FileNotFoundError):
             raise
         raise unavailable(error, path) from error
 
@@ -264,15 +264,15 @@ class ArrayRecords:
           OSError: it cannot be read, which says nothing about the shard.
         """
         path = self._paths[shard]
-        reader = self._reader(shard)
+        reader = self._reader(shard, record)
         if record >= (found := reader.num_records()):
             raise ValueError(too_few(path, found, self._counts[shard]))
         try:
             return reader.read([record])[0]
         except Exception as error:
-            raise _explained(error, path, f"record {record}") from error
+            raise _explained(error, path, record) from error
 
-    def _reader(self, shard: int) -> Any:
+    def _reader(self, shard: int, record: int) -> Any:
         key = (self._mark, shard)
         with _LOCK:
             if (reader := _OPEN.get(key)) is not None:
@@ -280,11 +280,11 @@ class ArrayRecords:
                 return reader
         path = self._paths[shard]
         try:
-            reader = _open_reader(path)
+            reader = _open_reader(path, record)
         except OSError as error:
             if error.errno not in _TOO_MANY or not _close_parked():
                 raise
-            reader = _open_reader(path)
+            reader = _open_reader(path, record)
         found, expected = reader.num_records(), self._counts[shard]
         if found > expected and shard not in self._told:
             self._told.add(shard)
@@ -293,7 +293,7 @@ class ArrayRecords:
         return reader
 
 
-def _open_reader(path: str) -> Any:
+def _open_reader(path: str, record: int) -> Any:
     check_file(path)
     try:
         reader = array_record_module.ArrayRecordReader(
@@ -302,11 +302,11 @@ def _open_reader(path: str) -> Any:
         if not reader.ok():
             reader.read([0])  # says why
     except Exception as error:
-        raise _explained(error, path, "the index") from error
+        raise _explained(error, path, record) from error
     return reader
 
 
-def _explained(error: Exception, path: str, what: str) -> Exception:
+def _explained(error: Exception, path: str, record: int) -> Exception:
     """An error of the array_record library, which are all of one type and differ in their text."""
     if isinstance(error, MemoryError):
         return unavailable(error, path)
@@ -318,6 +318,6 @@ def _explained(error: Exception, path: str, what: str) -> Exception:
             return FileNotFoundError(f"{path} does not exist: fetch it again")
         return unavailable(OSError(code or errno.EIO, why), path)
     return ValueError(
-        f"{path}: {what} cannot be read, the file is truncated or corrupt ({first_line(error)}); "
+        f"{path}: record {record} cannot be read, the file is truncated or corrupt ({first_line(error)}); "
         "fetch the file again"
     )

@@ -19,7 +19,7 @@ _MOST_SHARDS = 100_000  # of a split: as many files in one directory are more th
 _MOST_BYTES = (1 << 31) - 1  # of one value, which a record of as many bytes has to hold
 _UNDOUBTED = 4096  # episodes of a shard: more are compared with the size of its file
 _RECORD_BYTES = {"tfrecord": 16, "array_record": 1}  # that a record takes at least
-_MOST_ABSENT = 10_000_000  # episodes of missing shards
+_MOST_ABSENT = 1_000_000  # episodes of missing shards
 
 
 class MissingShardError(FileNotFoundError):
@@ -35,8 +35,11 @@ def read(directory: epath.Path) -> Any:
         if path.suffix == ".txt":  # names of labels, which TFDS reads too
             files.check_file(os.fspath(path))
     splits = info.get("splits")
-    for split in splits if isinstance(splits, list) else ():
-        split = split if isinstance(split, dict) else {}
+    splits = [s for s in splits if isinstance(s, dict)] if isinstance(splits, list) else []
+    names = [split.get("name") for split in splits]
+    if (twice := next((n for n in names if names.count(n) > 1), None)) is not None:
+        raise ValueError(f"{directory / INFO} has the split {twice!r} twice: fetch it again")
+    for split in splits:
         lengths = split.get("shardLengths", split.get("shard_lengths"))
         if isinstance(lengths, list) and len(lengths) > _MOST_SHARDS:
             raise ValueError(
@@ -111,7 +114,10 @@ def check_lengths(
             f"{told} has {len(lengths)} shards, the directory {len(here)} files: fetch them again"
         )
     absent = 0
-    paths = [os.fspath(p) for p in split.filepaths] if lengths else []
+    try:
+        paths = [os.fspath(p) for p in split.filepaths]
+    except Exception as error:
+        raise ValueError(f"{told} has no names of files ({files.first_line(error)})") from error
     if len(set(paths)) < len(paths):
         raise ValueError(
             f"{told} has {len(paths)} shards under {len(set(paths))} names "

@@ -62,7 +62,8 @@ def open_dataset(
         split or feature, or a split without episodes.
       OSError: the machine does not let it be read, which says nothing about the data.
     """
-    directory = _find_version(epath.Path(path).expanduser())
+    with files.named(os.fspath(path)):
+        directory = _find_version(epath.Path(path).expanduser())
     info = metadata.read(directory)
     what = f"{directory}"
     _check_rlds(info.features, what)
@@ -262,7 +263,12 @@ class RldsDataset:
 
 
 def _is_version(path: epath.Path) -> bool:
-    return (path / INFO).exists()
+    return _is_there(path / INFO)
+
+
+def _is_there(path: epath.Path) -> bool:
+    """A link that leads nowhere too, which is said when it is read."""
+    return path.exists() or os.path.lexists(path)
 
 
 def _children(path: epath.Path) -> list[epath.Path]:
@@ -275,7 +281,7 @@ def _find_version(path: epath.Path) -> epath.Path:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is a file: give the directory that holds {INFO}")
     if _is_version(path):
-        if not (path / FEATURES).exists():
+        if not _is_there(path / FEATURES):
             raise FileNotFoundError(
                 f"{path} has {INFO} but no {FEATURES}: copy it too, or prepare the dataset "
                 "again with tfds >= 4"
@@ -311,6 +317,8 @@ def _check_rlds(features: Any, what: str) -> None:
     steps = features["steps"]
     if not is_sequence(steps) or not is_dict(steps.feature):
         raise ValueError(f"{what} is no RLDS dataset: 'steps' is no nested dataset of named fields")
+    if not any(path.startswith("steps/") for path in leaves(features)):
+        raise ValueError(f"{what} is no RLDS dataset: 'steps' has no fields")
 
 
 def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -> list[_Shard]:
@@ -328,10 +336,14 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
             f"{directory} is stored as {info.file_format.value}, expected array_record or tfrecord"
         )
     whole = info.splits[name]
+    if not sum(whole.shard_lengths):
+        others = [f"{n} ({sum(s.shard_lengths)})" for n, s in info.splits.items() if sum(s.shard_lengths)]
+        told = f"episodes are in {', '.join(others)}" if others else "prepare the data set again"
+        raise ValueError(f"split {name!r} of {directory} holds no episode, {INFO} says; {told}")
     here = metadata.listed(directory)
     metadata.check_lengths(whole, info.file_format.value, directory, here, allow_missing)
     try:
-        instructions = info.splits[split].file_instructions if sum(whole.shard_lengths) else []
+        instructions = info.splits[split].file_instructions
     except Exception as error:
         raise ValueError(
             f"split is {split!r}, expected a slice such as 'train[:90%]' "
@@ -346,11 +358,9 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
         for i in instructions
     ]
     if not sum(s.take for s in shards):
-        others = [f"{n} ({sum(s.shard_lengths)})" for n, s in info.splits.items() if n != name]
-        told = f"; it has {', '.join(others)}" if others else ""
+        count = sum(whole.shard_lengths)
         raise ValueError(
-            f"split {split!r} of {directory} holds no episode by {INFO}, it is empty"
-            f"{told or ': prepare the data set again'}"
+            f"split {split!r} of {directory} holds no episode: {name!r} has {count}, ask for more"
         )
     metadata.check_files([s.filename for s in shards], here, allow_missing)
     return shards
