@@ -318,6 +318,6 @@ def _explained(error: Exception, path: str, record: int) -> Exception:
             return FileNotFoundError(f"{path} does not exist: fetch it again")
         return unavailable(OSError(code or errno.EIO, why), path)
     return ValueError(
-        f"{path}: record {record} cannot be read, the file is truncated or corrupt ({first_line(error)}); "
-        "fetch the file again"
+        f"{path}: record {record} cannot be read, the file is truncated or corrupt "
+        f"({first_line(error)}); fetch the file again"
     )

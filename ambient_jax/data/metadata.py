@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
@@ -61,9 +62,9 @@ def read(directory: epath.Path) -> Any:
 
 
 def _check_config(config: Any, what: str) -> None:
-    """Raises ValueError if the JSON of features asks for classes of unknown modules.
+    """Raises ValueError if the JSON of features asks for unknown classes or dtypes.
 
-    TFDS imports whatever a file names.
+    TFDS imports whatever a file names, and TensorFlow for a dtype that numpy does not know.
     """
     nodes = [config]
     while nodes:
@@ -78,8 +79,25 @@ def _check_config(config: Any, what: str) -> None:
                         f"{what} has features of the class {name[:200]!r}, expected those of "
                         "tensorflow_datasets: import the module of your own ones first"
                     )
+            _check_dtype(node, what)
         inner = node.values() if isinstance(node, dict) else node
         nodes.extend(n for n in inner if isinstance(n, dict | list))
+
+
+def _check_dtype(node: dict[str, Any], what: str) -> None:
+    dtype = node.get("dtype")
+    tensor = node.get("tensor")
+    if "pythonClassName" in node and isinstance(tensor, dict) and "dtype" not in tensor:
+        dtype = ""
+    elif not isinstance(dtype, str) or dtype in ("", "string"):
+        return
+    try:
+        np.dtype(dtype or "missing")
+    except TypeError as error:
+        raise ValueError(
+            f"{what} has a tensor of the dtype {dtype[:200]!r}, expected one of numpy or 'string': "
+            "fetch it again"
+        ) from error
 
 
 def check_sizes(features: tfds.features.FeaturesDict, what: str) -> None:

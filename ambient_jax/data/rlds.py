@@ -337,7 +337,9 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
         )
     whole = info.splits[name]
     if not sum(whole.shard_lengths):
-        others = [f"{n} ({sum(s.shard_lengths)})" for n, s in info.splits.items() if sum(s.shard_lengths)]
+        others = [
+            f"{n} ({sum(s.shard_lengths)})" for n, s in info.splits.items() if sum(s.shard_lengths)
+        ]
         told = f"episodes are in {', '.join(others)}" if others else "prepare the data set again"
         raise ValueError(f"split {name!r} of {directory} holds no episode, {INFO} says; {told}")
     here = metadata.listed(directory)
