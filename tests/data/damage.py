@@ -145,6 +145,7 @@ def main(folder, file_format, count):
     shard = path / f"toy-train.{file_format}-00000-of-00001"
     cases = [(path / "dataset_info.json", damaged), (path / "features.json", damaged)]
     cases += [(shard, damaged)] + [(shard, reframed)] * (file_format == "tfrecord")
+    read(path)  # the array_record library starts its threads, which take room of their own
     with open("/proc/self/statm") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
