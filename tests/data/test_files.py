@@ -116,14 +116,15 @@ def skipping(path):
 def test_no_file_left_is_told_and_nothing_is_skipped(many, limit):
     dataset, common = rlds.open_dataset(many), skipping(many)
     files._close_parked()
-    limit(lowest_free())
+    lowest = lowest_free()
+    limit(lowest)
     told = "Too many open files .this process may have [0-9]+, see 'ulimit -n'"
     acts = [lambda: dataset[0], lambda: next(dataset.stream(3)), lambda: next(common.examine(5))]
     for act in acts:
         with pytest.raises(OSError, match=told) as caught:
             act()
         assert caught.value.errno == errno.EMFILE
-    limit(lowest_free() + 40)
+    limit(lowest + 40)
     assert numbers(dataset) == list(range(2 * SHARDS))
     found = [e for shard in range(SHARDS) for _, e, _ in common.examine(shard)]
     assert [int(e["steps"]["action"][0, 0]) for e in found] == list(range(2 * SHARDS))
