@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ambient_jax import __version__, _checks
+from ambient_jax.data import files
 from ambient_jax.data.paths import expanded
 
 FORMAT = 1
@@ -223,6 +224,8 @@ def read(path: str | os.PathLike[str]) -> Bounds:
     try:
         table = pq.read_table(path, partitioning=None).unify_dictionaries()
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # of the machine, not of the file
+            raise files.unavailable(error, str(path)) from error
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise ValueError(
             f"{path} is no parquet file, or damaged ({reason}); {_ANNOTATE}"

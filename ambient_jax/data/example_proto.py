@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from ambient_jax import _checks
-from ambient_jax.data import example_wire
+from ambient_jax.data import example_wire, files
 from ambient_jax.data.features import Leaf, flatten, is_dict, is_sequence, leaves, nest, select
 
 Episode = dict[str, Any]
@@ -61,8 +62,10 @@ class EpisodeDecoder:
         """
         try:
             fields = example_wire.parse(record, self._wanted).feature
+        except MemoryError:
+            raise
         except Exception as error:
-            raise ValueError(f"not a tf.train.Example ({error})") from error
+            raise ValueError(f"not a tf.train.Example ({files.first_line(error)})") from error
         flat: dict[str, Any] = {}
         for leaf in self._leaves:
             stored = leaf.path + _stored_suffix(leaf)
@@ -70,15 +73,21 @@ class EpisodeDecoder:
                 raise ValueError(f"has no {leaf.path!r}, which features.json promises")
             try:
                 flat[leaf.path] = self._decode(leaf, fields[stored], fields)
+            except MemoryError:
+                raise
             except Exception as error:
-                raise ValueError(f"{leaf.path!r} cannot be decoded ({error})") from error
+                told = files.first_line(error)
+                raise ValueError(f"{leaf.path!r} cannot be decoded ({told})") from error
         if self._other_features is not None:
             try:
                 flat.update(_decode_by_tfds(fields, self._other_features, self._others))
+            except MemoryError:
+                raise
             except Exception as error:
                 told = ", ".join(leaf.path for leaf in self._others)
                 raise ValueError(
-                    f"{told} cannot be decoded without TensorFlow ({error}): leave it out by keys="
+                    f"{told} cannot be decoded without TensorFlow ({files.first_line(error)}): "
+                    "leave it out by keys="
                 ) from error
         lengths = _lengths(flat, self._leaves + self._others)
         for sequence, by_path in lengths.items():
@@ -89,16 +98,18 @@ class EpisodeDecoder:
     def _decode(self, leaf: Leaf, field: tf_feature_pb2.Feature, fields: Any) -> Any:
         kind = field.WhichOneof("kind")
         values = getattr(field, kind).value if kind else []
+        stored = "bytes_list"
         if leaf.kind == "tensor":
-            array = np.array(values)
-            if leaf.dtype == np.uint64:  # a tf.Example has int64 only, TFDS stores the bits
-                array = array.astype(np.int64).view(np.uint64)
-            array = array.astype(leaf.dtype, copy=False)
-            return _reshape(array, leaf, fields)
+            stored = "float_list" if leaf.dtype.kind == "f" else "int64_list"
+        if kind and kind != stored:
+            raise ValueError(f"it is stored as {kind}, expected {stored}")
+        if leaf.kind == "tensor":
+            return _reshape(_numbers(values, leaf), leaf, fields)
         blobs = _objects(values)
         if leaf.kind in ("packed", "ragged"):
             if leaf.feature.to_json_content().encoding == "zlib":
-                blobs = [zlib.decompress(b) for b in blobs]
+                size = None if None in leaf.shape else math.prod(leaf.shape) * leaf.dtype.itemsize
+                blobs = example_wire.inflate(blobs, size)
             if leaf.kind == "ragged":
                 return _ragged(blobs, leaf, fields)
             return _reshape(np.frombuffer(b"".join(blobs), leaf.dtype).copy(), leaf, fields)
@@ -108,6 +119,16 @@ class EpisodeDecoder:
             return blobs if leaf.sequence else blobs[0]
         images = [decode_image(b, leaf.feature) for b in blobs]
         return _stack(images, leaf) if leaf.sequence else images[0]
+
+
+def _numbers(values: Sequence[Any], leaf: Leaf) -> np.ndarray:
+    array = np.array(values)
+    if leaf.dtype == np.uint64:  # a tf.Example has int64 only, TFDS stores the bits
+        return array.astype(np.int64).view(np.uint64)
+    cast = array.astype(leaf.dtype, copy=False)
+    if leaf.dtype.kind in "iu" and leaf.dtype.itemsize < 8 and (cast != array).any():
+        raise ValueError(f"it holds numbers beyond {leaf.dtype}")
+    return cast
 
 
 def _stored_suffix(leaf: Leaf) -> str:
@@ -126,6 +147,8 @@ def _reshape(array: np.ndarray, leaf: Leaf, fields: Any) -> Any:
     if not leaf.rows:
         return array
     lengths = np.array(fields[f"{leaf.path}/ragged_row_lengths_0"].int64_list.value).astype(int)
+    if (lengths < 0).any() or int(lengths.sum()) != len(array):
+        raise ValueError(f"its rows have other lengths than its {len(array)} values")
     if leaf.rows > 0:
         return array.reshape(len(lengths), leaf.rows, *shape)
     return _objects(np.split(array, np.cumsum(lengths))[: len(lengths)])

@@ -9,11 +9,13 @@ first, which tells its length, so it can be stepped over
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 _FIRST = 0x0A  # tag of field 1 where its length follows
+_INFLATED_BYTES, _INFLATED_RATIO = 1 << 30, 200
 
 
 def parse(record: bytes, paths: tuple[str, ...] | None = None) -> tf_feature_pb2.Features:
@@ -54,6 +56,8 @@ def _fields(record: memoryview, at: int, end: int) -> Iterator[tuple[int, int, i
         if record[at] != _FIRST:
             raise ValueError(f"tag {record[at]} at byte {at}, expected {_FIRST}")
         while more:  # seven bits a byte, the lowest first
+            if shift > 63:
+                raise ValueError(f"a length of more than ten bytes at byte {start}")
             at += 1
             size |= (record[at] & 0x7F) << shift
             more, shift = record[at] >= 0x80, shift + 7
@@ -61,3 +65,31 @@ def _fields(record: memoryview, at: int, end: int) -> Iterator[tuple[int, int, i
         if at > end:
             raise ValueError(f"a field of {size} bytes at byte {start}, {end - begin} are left")
         yield start, begin, at
+
+
+def inflate(blobs: Sequence[bytes], size: int | None) -> list[bytes]:
+    """Decompresses the tensors of a field, none to more than ``size`` bytes, which its shape has.
+
+    Where the shape is not known (None) all of them together may become 1 GiB, or 200 times what
+    they are if that is more.
+
+    Raises:
+      ValueError: one would become larger, or is cut short.
+      zlib.error: it is damaged.
+    """
+    left = max(_INFLATED_BYTES, _INFLATED_RATIO * sum(map(len, blobs)))
+    found = []
+    for blob in blobs:
+        most = left if size is None else size
+        stream = zlib.decompressobj()
+        data = stream.decompress(blob, most + 1)
+        if len(data) > most:
+            raise ValueError(
+                f"{len(blob)} compressed bytes become more than {most}, which "
+                f"{'is too much for one field' if size is None else 'its shape has'}"
+            )
+        if not stream.eof:
+            raise ValueError(f"its {len(blob)} compressed bytes are cut short")
+        left -= len(data)
+        found.append(data)
+    return found

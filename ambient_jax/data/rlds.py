@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import itertools
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_data_source
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data import tfrecord
+from ambient_jax.data import files, metadata, tfrecord
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import is_dict, is_sequence, leaves, select
+from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
 from ambient_jax.data.paths import expanded
 
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
-_INFO, _FEATURES = "dataset_info.json", "features.json"
-
-
-class MissingShardError(FileNotFoundError):
-    """The data set is there, a file that its metadata promise is not."""
-
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """A file, the records of it that the split takes, and the id of its record 0.
-
-    Speaks array_record's FileInstruction protocol.
-    """
+    """A file, the records of it that the split takes, and the id of its record 0."""
 
     filename: str
     skip: int
@@ -70,17 +61,14 @@ def open_dataset(
       MissingShardError: a shard is missing (a FileNotFoundError too).
       ValueError: several versions below ``path``, unreadable metadata, no RLDS, an unknown
         split or feature, or a split without episodes.
+      OSError: the machine does not let it be read, which says nothing about the data.
     """
-    directory = _find_version(epath.Path(expanded(path)))
-    try:
-        info = tfds.builder_from_directory(directory).info
-    except Exception as error:
-        line = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ValueError(
-            f"{directory}: {_INFO} or {_FEATURES} cannot be read ({line[0]})"
-        ) from error
+    with files.named(os.fspath(path)):
+        directory = _find_version(epath.Path(expanded(path)))
+    info = metadata.read(directory)
     what = f"{directory}"
     _check_rlds(info.features, what)
+    metadata.check_sizes(info.features, f"{directory / FEATURES}")
     select(leaves(info.features), required, what)
     keys = None if keys is None else tuple(keys)
     if keys is not None:
@@ -133,9 +121,12 @@ class RldsDataset:
         self._ends = np.cumsum(self.shard_lengths).tolist()
         self._decode = EpisodeDecoder(info.features, keys, decode_images)
         self._offsets: dict[int, np.ndarray] = {}
+        self._told: set[int] = set()
         self._source = None
         if self.file_format == "array_record":
-            self._source = array_record_data_source.ArrayRecordDataSource(shards)
+            self._source = files.ArrayRecords(
+                self.shard_files, [s.examples_in_shard for s in shards]
+            )
 
     def __repr__(self) -> str:
         return (
@@ -154,7 +145,9 @@ class RldsDataset:
 
         Raises:
           IndexError: the position is outside the split.
+          FileNotFoundError: the shard is missing.
           ValueError: the shard is truncated or corrupt.
+          OSError: it cannot be read, by a fault of the machine and not of the shard.
         """
         index = int(index)
         if not -self.num_episodes <= index < self.num_episodes:
@@ -162,17 +155,20 @@ class RldsDataset:
         index %= self.num_episodes
         shard = bisect.bisect_right(self._ends, index)
         start = index - (self._ends[shard - 1] if shard else 0)
+        record = start + self._shards[shard].skip
         if self._source is not None:
-            return self._decoded(shard, start, self._array_record(shard, start))
-        path, record = self.shard_files[shard], start + self._shards[shard].skip
-        with epath.Path(path).open("rb") as file:
+            return self._decoded(shard, start, self._source.read(shard, record))
+        path = self.shard_files[shard]
+        with files.named(path), files.open_file(path) as file:
             if shard not in self._offsets:
                 self._offsets[shard] = tfrecord.record_offsets(file, path)
-            offsets = self._offsets[shard]
+                self._warn(shard, len(self._offsets[shard]))
+            offsets, count = self._offsets[shard], self._shards[shard].examples_in_shard
             if record >= len(offsets):
-                raise ValueError(tfrecord.too_few(path, len(offsets), record + 1))
+                raise ValueError(files.too_few(path, len(offsets), count))
             file.seek(int(offsets[record]))
-            return self._decoded(shard, start, tfrecord.read_record(file, path, record))
+            data = tfrecord.read_record(file, path, record)
+        return self._decoded(shard, start, data)
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
         """Episodes of one shard in order, as (stable id, episode).
@@ -183,7 +179,9 @@ class RldsDataset:
 
         Raises:
           IndexError: there is no such shard or start.
+          FileNotFoundError: the shard is missing.
           ValueError: the shard is truncated or corrupt (named by file and record).
+          OSError: it cannot be read, by a fault of the machine and not of the shard.
         """
         if not 0 <= shard_index < len(self._shards):
             raise IndexError(f"shard {shard_index} of {self!r} does not exist")
@@ -195,35 +193,46 @@ class RldsDataset:
     def _stream(self, shard_index: int, start: int) -> Iterator[tuple[int, Episode]]:
         shard = self._shards[shard_index]
         first = shard.base + shard.skip
-        if self._source is not None:
-            for i in range(start, shard.take):
-                yield first + i, self._decoded(shard_index, i, self._array_record(shard_index, i))
-            return
-        with epath.Path(shard.filename).open("rb") as file:
-            records = tfrecord.read_records(
-                file, shard.filename, shard.skip + start, shard.take - start
-            )
+        read = self._one_by_one(shard_index, start) if self._source is None else None
+        for i in range(start, shard.take):
+            # The record is held by no variable while the reader pauses.
+            if read is None:
+                record = functools.partial(self._source.read, shard_index, shard.skip + i)
+            else:
+                record = functools.partial(next, read)
+            yield first + i, self._decoded(shard_index, i, record())
 
-            def numbered(i, record):
-                return first + i, self._decoded(shard_index, i, record)
+    def _one_by_one(self, shard_index: int, start: int) -> Iterator[bytes]:
+        """Records of a TFRecord shard, whose file closes meanwhile if many are open."""
+        shard = self._shards[shard_index]
+        path, end = shard.filename, shard.skip + shard.take
+        parked = files.ParkedFile(path)
+        with files.named(path), contextlib.closing(parked):
+            with parked as file:
+                size = tfrecord.size_of(file)
+                tfrecord.skip_records(file, path, shard.skip + start, size, end)
+            for i in range(shard.skip + start, end):
+                yield self._next(parked, shard_index, i, size)
 
-            # No loop: its variable would hold the record as long as the file is open.
-            yield from map(numbered, itertools.count(start), records)
+    def _next(self, parked: files.ParkedFile, shard_index: int, record: int, size: int) -> bytes:
+        shard = self._shards[shard_index]
+        with parked as file:
+            data = tfrecord.read_record(file, shard.filename, record, size)
+            if record + 1 == shard.examples_in_shard and file.tell() < size:
+                self._warn(shard_index, "more")
+        return tfrecord.expected(data, shard.filename, record, shard.skip + shard.take)
 
-    def _array_record(self, shard: int, start: int) -> bytes:
-        index = start + (self._ends[shard - 1] if shard else 0)
-        try:
-            return self._source[index]
-        except Exception as error:
-            record = start + self._shards[shard].skip
-            raise ValueError(
-                f"{self.shard_files[shard]}: record {record} cannot be read, the file is truncated "
-                f"or corrupt ({_first_line(error)}); fetch the file again"
-            ) from error
+    def _warn(self, shard_index: int, found: int | str) -> None:
+        count = self._shards[shard_index].examples_in_shard
+        if (found == "more" or found > count) and shard_index not in self._told:
+            self._told.add(shard_index)
+            files.warn_too_many(self.shard_files[shard_index], found, count)
 
     def _decoded(self, shard: int, start: int, record: bytes) -> Episode:
         try:
             return self._decode(record)
+        except MemoryError as error:
+            raise files.unavailable(error, self.shard_files[shard]) from error
         except ValueError as error:
             number = start + self._shards[shard].skip
             raise ValueError(f"{self.shard_files[shard]}: record {number}: {error}") from error
@@ -237,11 +246,11 @@ class RldsDataset:
         """
         digest = hashlib.sha256()
         directory = epath.Path(self.directory)
-        for name in (_INFO, _FEATURES):
+        for name in (INFO, FEATURES):
             digest.update((directory / name).read_bytes())
         for shard in self._shards:
             path = epath.Path(shard.filename)
-            if not path.exists():
+            if not path.is_file():
                 digest.update(f"{path.name} is missing".encode())
                 continue
             with path.open("rb") as file:
@@ -254,12 +263,13 @@ class RldsDataset:
         return digest.hexdigest()[:32]
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def _is_version(path: epath.Path) -> bool:
-    return (path / _INFO).exists()
+    return _is_there(path / INFO)
+
+
+def _is_there(path: epath.Path) -> bool:
+    """A link that leads nowhere too, which is said when it is read."""
+    return path.exists() or os.path.lexists(path)
 
 
 def _children(path: epath.Path) -> list[epath.Path]:
@@ -270,11 +280,11 @@ def _find_version(path: epath.Path) -> epath.Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist{_siblings(path)}")
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is a file: give the directory that holds {_INFO}")
+        raise FileNotFoundError(f"{path} is a file: give the directory that holds {INFO}")
     if _is_version(path):
-        if not (path / _FEATURES).exists():
+        if not _is_there(path / FEATURES):
             raise FileNotFoundError(
-                f"{path} has {_INFO} but no {_FEATURES}: copy it too, or prepare the dataset "
+                f"{path} has {INFO} but no {FEATURES}: copy it too, or prepare the dataset "
                 "again with tfds >= 4"
             )
         return path
@@ -288,7 +298,7 @@ def _find_version(path: epath.Path) -> epath.Path:
     below = [str(q) for p in children for q in _children(p) if _is_version(q)]
     near = f"; there are datasets below it: {', '.join(below[:8])}" if below else ""
     raise FileNotFoundError(
-        f"{path} is no TFDS dataset: no {_INFO} in it or its subdirectories{near}"
+        f"{path} is no TFDS dataset: no {INFO} in it or its subdirectories{near}"
     )
 
 
@@ -308,6 +318,8 @@ def _check_rlds(features: Any, what: str) -> None:
     steps = features["steps"]
     if not is_sequence(steps) or not is_dict(steps.feature):
         raise ValueError(f"{what} is no RLDS dataset: 'steps' is no nested dataset of named fields")
+    if not any(path.startswith("steps/") for path in leaves(features)):
+        raise ValueError(f"{what} is no RLDS dataset: 'steps' has no fields")
 
 
 def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -> list[_Shard]:
@@ -325,11 +337,20 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
             f"{directory} is stored as {info.file_format.value}, expected array_record or tfrecord"
         )
     whole = info.splits[name]
+    if not sum(whole.shard_lengths):
+        others = [
+            f"{n} ({sum(s.shard_lengths)})" for n, s in info.splits.items() if sum(s.shard_lengths)
+        ]
+        told = f"episodes are in {', '.join(others)}" if others else "prepare the data set again"
+        raise ValueError(f"split {name!r} of {directory} holds no episode, {INFO} says; {told}")
+    here = metadata.listed(directory)
+    metadata.check_lengths(whole, info.file_format.value, directory, here, allow_missing)
     try:
-        instructions = info.splits[split].file_instructions if sum(whole.shard_lengths) else []
+        instructions = info.splits[split].file_instructions
     except Exception as error:
         raise ValueError(
-            f"split is {split!r}, expected a slice such as 'train[:90%]' ({_first_line(error)})"
+            f"split is {split!r}, expected a slice such as 'train[:90%]' "
+            f"({files.first_line(error)})"
         ) from error
     paths = [os.fspath(p) for p in whole.filepaths]
     bases = dict(zip(paths, np.cumsum([0, *whole.shard_lengths[:-1]]).tolist(), strict=True))
@@ -340,12 +361,9 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
         for i in instructions
     ]
     if not sum(s.take for s in shards):
-        raise ValueError(f"split {split!r} of {directory} holds no episode")
-    present = {p.name for p in directory.iterdir()}
-    missing = [s.filename for s in shards if os.path.basename(s.filename) not in present]
-    if missing and not allow_missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise MissingShardError(
-            f"shard {missing[0]}{more} is missing, which {_INFO} promises: fetch it again"
+        count = sum(whole.shard_lengths)
+        raise ValueError(
+            f"split {split!r} of {directory} holds no episode: {name!r} has {count}, ask for more"
         )
+    metadata.check_files([s.filename for s in shards], here, allow_missing)
     return shards

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ambient_jax.data.files import too_few
+
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, bit-reversed
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -19,6 +21,7 @@ _FRAMING_BYTES = _HEADER.size + _FOOTER.size
 # x^(32 * 563) is the sum of x^(32 * these) modulo the polynomial: found by search, among all sums
 # of five such powers below 600 the one whose powers are lowest.
 _DEGREE, _POWERS = 563, (109, 58, 53, 31, 0)
+_RECORD_BYTES = (1 << 31) - 1  # what a protocol buffer may have
 _PIECE = 1 << 20  # bytes that are copied to be worked on
 
 
@@ -130,6 +133,14 @@ class TFRecordWriter:
         self._file.close()
 
 
+def size_of(file: BinaryIO) -> int:
+    """Bytes of an open file, whose position stays."""
+    position = file.tell()
+    size = file.seek(0, 2)
+    file.seek(position)
+    return size
+
+
 def _read_header(file: BinaryIO, path: str, record: int) -> int | None:
     """The length of the next record, or None at a clean end of the file."""
     header = file.read(_HEADER.size)
@@ -145,6 +156,21 @@ def _read_header(file: BinaryIO, path: str, record: int) -> int | None:
             f"{path}: corrupt length of record {record} (crc32c mismatch); fetch the file again"
         )
     return length
+
+
+def _check_length(file: BinaryIO, path: str, record: int, length: int, size: int) -> None:
+    """What follows the header is there, so that its length may be allocated."""
+    left = size - file.tell()
+    if length + _FOOTER.size > left:
+        raise ValueError(
+            f"{path}: truncated in record {record}, {min(left, length)} of {length} data bytes are "
+            "there; fetch the file again"
+        )
+    if length > _RECORD_BYTES:
+        raise ValueError(
+            f"{path}: record {record} has {length} bytes, expected a tf.train.Example, which has "
+            "less than 2 GiB"
+        )
 
 
 def record_offsets(file: BinaryIO, path: str) -> np.ndarray:
@@ -168,10 +194,11 @@ def record_offsets(file: BinaryIO, path: str) -> np.ndarray:
     return np.array(offsets, np.int64)
 
 
-def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
+def read_record(file: BinaryIO, path: str, record: int, size: int | None = None) -> bytes | None:
     """The record at the file's position, checked; None at the end of the file.
 
-    ``path`` and ``record`` only name the place in an error.
+    ``path`` and ``record`` only name the place in an error; ``size`` is the file's, in bytes,
+    found out if it is None.
 
     Raises:
       ValueError: the record is cut short, or its crc32c does not match.
@@ -179,12 +206,12 @@ def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
     length = _read_header(file, path, record)
     if length is None:
         return None
+    _check_length(file, path, record, length, size_of(file) if size is None else size)
     data = file.read(length)
     footer = file.read(_FOOTER.size)
     if len(data) < length or len(footer) < _FOOTER.size:
         raise ValueError(
-            f"{path}: truncated in record {record}, {len(data)} of {length} data bytes are there; "
-            "fetch the file again"
+            f"{path}: truncated in record {record} while it was read; fetch the file again"
         )
     if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
         raise ValueError(
@@ -193,30 +220,37 @@ def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
     return data
 
 
+def skip_records(file: BinaryIO, path: str, count: int, size: int, promised: int) -> None:
+    """Goes past some records from the start of the file, by their headers alone.
+
+    ``promised`` is how many there should be, for an error.
+
+    Raises:
+      ValueError: a header is cut or corrupt, or the file holds fewer records.
+    """
+    for record in range(count):
+        length = _read_header(file, path, record)
+        if length is None:
+            raise ValueError(too_few(path, record, promised))
+        _check_length(file, path, record, length, size)
+        file.seek(length + _FOOTER.size, 1)
+
+
 def read_records(file: BinaryIO, path: str, start: int, count: int) -> Iterator[bytes]:
     """Records ``start`` to ``start + count - 1``; the data before ``start`` is seeked over.
 
     Raises:
       ValueError: as `read_record`, or the file holds fewer records.
     """
-    for record in range(start):
-        length = _read_header(file, path, record)
-        if length is None:
-            raise ValueError(too_few(path, record, start + count))
-        file.seek(length + _FOOTER.size, 1)
+    size = size_of(file)
+    skip_records(file, path, start, size, start + count)
     for record in range(start, start + count):
         # Not kept in a variable: a reader that pauses must not hold the record.
-        yield _expected(read_record(file, path, record), path, record, start + count)
+        yield expected(read_record(file, path, record, size), path, record, start + count)
 
 
-def _expected(data, path, record, count):
+def expected(data: bytes | None, path: str, record: int, count: int) -> bytes:
+    """The record, which has to be there."""
     if data is None:
         raise ValueError(too_few(path, record, count))
     return data
-
-
-def too_few(path: str, found: int, expected: int) -> str:
-    return (
-        f"{path}: ends after {found} records, at least {expected} expected from dataset_info.json; "
-        "fetch the file again"
-    )

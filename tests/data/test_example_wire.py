@@ -1,5 +1,7 @@
 """What is stepped over changes nothing about what is wanted."""
 
+import zlib
+
 import pytest
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
@@ -54,3 +56,25 @@ def test_every_cut_is_noticed(example):
             example_wire.parse(whole[:cut], ("b",))
     with pytest.raises(message.DecodeError):
         example_wire.parse(b"no example at all", ("b",))
+
+
+def test_a_length_without_end_is_refused_at_once():
+    """Ten bytes of seven bits are more than 64; as many as follow would cost their square."""
+    endless = b"\x0a" + b"\xff" * 2_000_000
+    with pytest.raises(message.DecodeError):
+        example_wire.parse(endless, ("b",))
+
+
+def test_inflate_is_bounded(monkeypatch):
+    blobs = [zlib.compress(bytes([i]) * 1000) for i in range(3)]
+    expected = [bytes([i]) * 1000 for i in range(3)]
+    assert example_wire.inflate(blobs, 1000) == expected
+    assert example_wire.inflate(blobs, None) == expected
+    with pytest.raises(ValueError, match="become more than 999, which its shape has"):
+        example_wire.inflate(blobs, 999)
+    with pytest.raises(ValueError, match="are cut short"):
+        example_wire.inflate([blobs[0][:-5]], 1000)
+    monkeypatch.setattr(example_wire, "_INFLATED_BYTES", 2999)
+    monkeypatch.setattr(example_wire, "_INFLATED_RATIO", 1)
+    with pytest.raises(ValueError, match="become more than 999, which is too much for one field"):
+        example_wire.inflate(blobs, None)  # all of them together have 3000 bytes

@@ -382,7 +382,7 @@ def test_several_versions(copy):
 
 def test_unreadable_metadata(copy):
     (copy / "dataset_info.json").write_text("{")
-    with pytest.raises(ValueError, match="dataset_info.json or features.json cannot be read"):
+    with pytest.raises(ValueError, match=r"(dataset_info|features)\.json cannot be read"):
         open_dataset(copy)
 
 
@@ -493,3 +493,16 @@ def test_record_that_is_no_episode(copy):
     extra.save_config(copy)
     with pytest.raises(ValueError, match="record 0: has no 'steps/speed', which features.json"):
         open_dataset(copy)[0]
+
+
+@pytest.mark.parametrize("lengths", [[], ["0", "0", "0"]])
+def test_an_empty_split_beside_others(copy, lengths):
+    edit_info(copy, lambda info: info["splits"][0].update(shardLengths=lengths))
+    with pytest.raises(ValueError, match=r"'train' of .* holds no episode.* are in val \(1\)"):
+        open_dataset(copy)
+    assert len(open_dataset(copy, "val")) == 1
+
+
+def test_a_recorded_empty_split(recorded_data):
+    with pytest.raises(ValueError, match="'train' of .* holds no episode"):
+        open_dataset(recorded_data / "rlds_empty_split")

@@ -196,7 +196,7 @@ class OpenXDataset:
                 for index, episode in self._raw.stream(shard_index, position):
                     position += 1
                     yield index, episode
-            except (ValueError, OSError) as error:
+            except (ValueError, FileNotFoundError) as error:  # other faults are the machine's
                 told = str(error)
                 # A truncated file says the same of every record behind the cut.
                 rest = count - position if told == previous else 1

@@ -1,0 +1,204 @@
+"""Few files are open at a time, and what the machine lacks is never a fault of a file."""
+
+import errno
+import gc
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ambient_jax.data import files, rlds, tfrecord
+from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.data.write import rlds_features, write_dataset
+
+SHARDS = 100
+MACHINE = [
+    *(errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.ENOSPC, errno.ENOMEM),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN, errno.EBUSY),
+]
+
+# Reads two data sets of more shards than it may open: in order, at random, and all at once.
+FEW_FILES = """
+import resource, sys
+import numpy as np
+from ambient_jax.data import rlds
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+for path in sys.argv[1:]:
+    dataset = rlds.open_dataset(path)
+    expected = list(range(len(dataset)))
+    number = lambda episode: int(episode["steps"]["action"][0, 0])
+    assert [number(dataset[i]) for i in expected] == expected
+    order = np.random.default_rng(0).permutation(len(dataset)).tolist()
+    assert [number(dataset[i]) for i in order] == order
+    streams = [dataset.stream(shard) for shard in range(len(dataset.shard_files))]
+    found = [[number(next(stream)[1]) for stream in streams] for _ in range(2)]
+    assert sorted(sum(found, [])) == expected, found
+print("read")
+"""
+
+
+@pytest.fixture(scope="module", params=["array_record", "tfrecord"])
+def many(request, tmp_path_factory):
+    """A data set of two episodes a shard; the action tells the episode's number."""
+    state = np.zeros((2, 2), np.float32)
+    flag = np.zeros(2, bool)
+
+    def episode(number):
+        action = np.zeros((2, 7), np.float32)
+        action[:, 0] = number
+        steps = {"observation": {"state": state}, "action": action}
+        steps |= {name: flag for name in ("is_first", "is_last", "is_terminal")}
+        return {"steps": steps | {name: state[:, 0] for name in ("reward", "discount")}}
+
+    return write_dataset(
+        tmp_path_factory.mktemp("many"),
+        name="toy",
+        version="1.0.0",
+        features=rlds_features({"state": state[0]}, np.zeros(7, np.float32)),
+        episodes=[episode(i) for i in range(2 * SHARDS)],
+        file_format=request.param,
+        shards=SHARDS,
+    )
+
+
+@pytest.fixture
+def limit():
+    """Sets how many files this process may open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda number: resource.setrlimit(resource.RLIMIT_NOFILE, (number, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def lowest_free():
+    """The number that the next open file has; a limit of as many lets none be opened."""
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)
+    return number
+
+
+def numbers(dataset):
+    found = (e for shard in range(len(dataset.shard_files)) for _, e in dataset.stream(shard))
+    return [int(episode["steps"]["action"][0, 0]) for episode in found]
+
+
+def test_more_shards_than_files_may_be_open(many):
+    done = subprocess.run([sys.executable, "-c", FEW_FILES, many], capture_output=True, text=True)
+    assert done.stdout == "read\n", done.stderr[-2000:]
+
+
+def test_a_data_set_that_is_gone_holds_no_files(many):
+    gc.collect()
+    before = open_files()
+    dataset = rlds.open_dataset(many)
+    streams = [dataset.stream(shard) for shard in range(20)]
+    for stream in streams:
+        next(stream)
+    assert open_files() >= before + 20
+    del dataset, streams, stream
+    gc.collect()
+    assert open_files() <= before
+
+
+def skipping(path):
+    """The data set in a common form that leaves out shards that are damaged."""
+    spec = {"hz": 10, "action": "xyz action[0:3]; rpy action[3:6]; grip action[6]"}
+    form = open_x.CommonForm(state_width=0, on_problem={"shard": "skip"})
+    return open_x.open_source(path, "train", spec, form)
+
+
+def test_no_file_left_is_told_and_nothing_is_skipped(many, limit):
+    dataset, common = rlds.open_dataset(many), skipping(many)
+    files._close_parked()
+    lowest = lowest_free()
+    limit(lowest)
+    told = "Too many open files .this process may have [0-9]+, see 'ulimit -n'"
+    acts = [lambda: dataset[0], lambda: next(dataset.stream(3)), lambda: next(common.examine(5))]
+    for act in acts:
+        with pytest.raises(OSError, match=told) as caught:
+            act()
+        assert caught.value.errno == errno.EMFILE
+    limit(lowest + 40)
+    assert numbers(dataset) == list(range(2 * SHARDS))
+    found = [e for shard in range(SHARDS) for _, e, _ in common.examine(shard)]
+    assert [int(e["steps"]["action"][0, 0]) for e in found] == list(range(2 * SHARDS))
+
+
+@pytest.mark.parametrize("code", MACHINE, ids=errno.errorcode.get)
+def test_what_the_machine_lacks(many, code, monkeypatch):
+    """As Python says it of a TFRecord file, and as the array_record library does."""
+    dataset = rlds.open_dataset(many)
+
+    def fails(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    class Reader:
+        def __init__(self, path, **_):
+            self.path = path
+
+        def ok(self):
+            return False
+
+        def read(self, _):
+            raise RuntimeError(f"pread() failed: {os.strerror(code)}; reading {self.path}")
+
+    monkeypatch.setattr(tfrecord, "read_record", fails)
+    monkeypatch.setattr(files.array_record_module, "ArrayRecordReader", Reader)
+    common = skipping(many)
+    acts = [lambda: dataset[1], lambda: next(dataset.stream(0)), lambda: next(common.examine(0))]
+    for act in acts:
+        with pytest.raises(OSError, match="may be sound") as caught:
+            act()
+        assert caught.value.errno == code
+        assert "-00000-of-00100" in str(caught.value) and os.strerror(code) in str(caught.value)
+        assert type(caught.value) is type(OSError(code, ""))  # PermissionError of EACCES, ...
+
+
+def test_no_memory_is_no_damage(many, monkeypatch):
+    dataset = rlds.open_dataset(many)
+
+    def fails(_):
+        raise MemoryError
+
+    monkeypatch.setattr(dataset, "_decode", fails)
+    with pytest.raises(OSError, match="Cannot allocate memory.*may be sound"):
+        dataset[0]
+
+
+def test_metadata_and_sizes(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b'{"a": [1, {"b": null}]}')
+    assert files.read_json(str(path)) == {"a": [1, {"b": None}]}
+    assert files.check_file(str(path)) == 23
+    assert files.check_file("gs://bucket/of/nobody") is None
+    deep = files.JSON_LEVELS
+    path.write_text('{"a": ' * (deep - 1) + "1" + "}" * (deep - 1))
+    assert files.read_json(str(path))
+    path.write_text('{"a": ' * (deep + 1) + "1" + "}" * (deep + 1))
+    with pytest.raises(ValueError, match="nested more than 100 levels deep"):
+        files.read_json(str(path))
+
+
+def test_a_parked_file_goes_on_where_it_was(tmp_path, monkeypatch):
+    paths = [tmp_path / str(i) for i in range(8)]
+    for i, path in enumerate(paths):
+        path.write_bytes(bytes(range(i, i + 10)))
+    parked = [files.ParkedFile(str(path)) for path in paths]
+    gc.collect()
+    files._close_parked()
+    before = open_files()
+    monkeypatch.setattr(files, "_room", lambda: 2)
+    for step in range(10):
+        for i, each in enumerate(parked):
+            with each as file:
+                assert file.read(1) == bytes([i + step])
+            assert open_files() <= before + 2
+    for each in parked:
+        each.close()
+    assert open_files() == before
