@@ -28,7 +28,6 @@ def write_problems(prepared: sources.Prepared, workdir: pathlib.Path) -> None:
     found = {
         name: sources.problems_of(dataset, prepared.statistics[name])
         for name, dataset in prepared.datasets.items()
-        if prepared.form
     }
     found = {name: problems for name, problems in found.items() if problems}
     if found:
@@ -64,8 +63,9 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
 
 
 def _value(fields, name, defaults):
-    value = fields.get(name, defaults.get(name))
-    return None if value == "" else value
+    before = "keep" if name.endswith(".last_step") else None  # versions that never dropped it
+    value = fields.get(name, defaults.get(name, before))
+    return None if value in ("", []) else value
 
 
 def check_same(
