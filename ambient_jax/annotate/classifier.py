@@ -15,8 +15,8 @@ episodes a network learns by heart where these go, which shows at middle noise l
 elsewhere: there the temperature is large and the answer 1/2, while what it knows at low noise is
 left as it is.
 
-Past the end of their episode the robot stands still in chunks (padding "hold", see ``data.hold``; so
-prepare the data): a mask would tell sources apart by the lengths of their episodes.
+In chunks the robot stands still past the end of its episode (padding "hold", with which the data
+are to be prepared too): a mask would tell sources apart by the lengths of their episodes.
 """
 
 from __future__ import annotations

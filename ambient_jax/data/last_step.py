@@ -27,7 +27,7 @@ class Ends:
         if len(action):
             self.count += 1
             self._first = action[-1] if self._first is None else self._first
-            same = action[-1] == self._first
+            same = self._first.shape == action[-1].shape and action[-1] == self._first
             self._alike = same if self._alike is None else self._alike & same
         elif self._dropped:
             return [("last_step", _EMPTY)]

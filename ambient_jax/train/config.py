@@ -29,7 +29,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.horizon = 16  # H: actions from the present on
     config.data.padding = "mask"  # actions past an episode's end: mask them, or "hold": stand still
     # For "hold": dimensions of the action that are displacements, zero when the robot stands still,
-    # such as (0, 1, 2); () where all are positions or commands, which stay. Specs say it themselves.
+    # such as (0, 1, 2); () where all are positions or commands, which stay. Specs say it already.
     config.data.delta = config_dict.placeholder(tuple)
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps

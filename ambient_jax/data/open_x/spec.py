@@ -33,7 +33,7 @@ Operations of grippers:
 A state is ``field + field + ...``; language ``field, field`` (the first that is not empty; with
 ``| codepoints`` an array of integers); quality ``name = field | op; ...`` with ``max`` (over the
 episode), ``equals v``, ``contains text``; a camera ``field | bgr | if /flag``; depth ``| scale c``.
-``drop first`` leaves out the first step, ``last_step`` "drop" the last one where its is_last is set.
+``drop`` "first" leaves out the first step, ``last_step`` "drop" the last one if its is_last is set.
 
 Policies that others trained on Bridge (Octo, OpenVLA) expect ``subtract``: their loaders replace
 the stored motions by differences of consecutive states, positions and Euler angles alike. Those are
