@@ -56,7 +56,8 @@ def make_config(write_source, tmp_path, monkeypatch):
         config.observation = ("state", "goal")
         config.history, config.horizon, config.normalization = 2, 4, "none"
         for name, (episodes, role, options) in sources.items():
-            write_source(name, episodes, file_format=file_format, shards=shards)
+            stored = dict(file_format=file_format, shards=min(shards, len(episodes)))
+            write_source(name, episodes, overwrite=True, **stored)
             config.sources[name] = train_config.source(name, role, **options)
         for name, value in fields.items():
             config[name] = value
