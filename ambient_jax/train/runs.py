@@ -56,16 +56,21 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
     defaults = flat(config_lib.default().to_dict())
     one, other = flat(one), flat(json.loads(json.dumps(other)))
     return {
-        name: (one.get(name), other.get(name))
+        name: (_given(one, name), _given(other, name))
         for name in sorted(one.keys() | other.keys())
         if not is_free(name) and _value(one, name, defaults) != _value(other, name, defaults)
     }
 
 
 def _value(fields, name, defaults):
-    before = "keep" if name.endswith(".last_step") else None  # versions that never dropped it
-    value = fields.get(name, defaults.get(name, before))
+    value = _given(fields, name)
+    value = defaults.get(name) if value is None else value
     return None if value in ("", []) else value
+
+
+def _given(fields, name):
+    before = "keep" if name.endswith(".last_step") else None  # versions that never dropped it
+    return fields.get(name, before)
 
 
 def check_same(
