@@ -16,10 +16,10 @@ import pathlib
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import app, flags, logging
 
 from ambient_jax import _checks
-from ambient_jax.data import rlds, sources
+from ambient_jax.data import hold, rlds, sources
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.data.paths import below
 from ambient_jax.policy import evaluation, stored
@@ -170,12 +170,15 @@ def _config(folder):
 def _recorded(config, name, policy, split, root, samples):
     source = config.data.sources[name]
     folder = below(root or config.data.root, source.path)
-    split = split or source.split
+    split, last = split or source.split, source.get("last_step", "keep")
     if common := sources.common_form(config.data):
-        dataset = open_x.open_source(folder, split, source.open_x, common)
+        dataset = open_x.open_source(folder, split, source.open_x, common, last_step=last)
     else:
-        dataset = rlds.open_dataset(folder, split)
-    form = dict(action=config.data.action, padding=config.data.padding)
+        dataset = rlds.open_dataset(folder, split, last_step=last or "drop")
+    if told := hold.untold(config.data):  # of a version that did not ask
+        logging.warning("%s; as in the training, the last action is repeated", told)
+    delta = config.data.get("delta") or ()
+    form = dict(action=config.data.action, padding=config.data.padding, delta=delta)
     return evaluation.recorded(dataset, policy, samples=samples, **form)
 
 

@@ -15,8 +15,8 @@ episodes a network learns by heart where these go, which shows at middle noise l
 elsewhere: there the temperature is large and the answer 1/2, while what it knows at low noise is
 left as it is.
 
-Chunks go past the end of their episode by holding the last action (padding "hold"): a mask would
-tell sources apart by the lengths of their episodes.
+In chunks the robot stands still past the end of its episode (padding "hold", with which the data
+are to be prepared too): a mask would tell sources apart by the lengths of their episodes.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def fit(
 
 def _steps_of(data, options):
     """What chunks are cut from; parts have the rest. Observations only where they are seen."""
-    seen = {n: x for n, x in data.steps.items() if n == chunk.ACTION or options.observed}
+    acted = (chunk.ACTION, chunk.STILL)
+    seen = {n: x for n, x in data.steps.items() if n in acted or options.observed}
     nothing = dict(order=None, offset=None, size=None, sources=None, constants={})
     return data._replace(steps=seen, **nothing)
 

@@ -2,9 +2,10 @@
 
 The sample at step t has the observations of steps t-T+1..t (before the start: the first one
 repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated). What lies past
-the end is masked out of the loss (padding "mask"), or is the truth itself (padding "hold"): a robot
-whose actions are positions stays where its episode ended. Masked entries are never trained, yet a
-policy denoises whole chunks and its convolutions look at them; where holding is true, use it.
+the end is masked out of the loss (padding "mask"), or is the truth itself (padding "hold"): the
+robot stands still where its episode ended. Positions and grippers then stay as they are and
+displacements are zero, see ``hold``. Masked entries are never trained, yet a policy
+denoises whole chunks and its convolutions look at them; where holding is true, use it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ import numpy as np
 from ambient_jax import _checks
 
 ACTION, OBSERVATION = "action", "observation/"
+# [N, D]: what the robot does when it stands still after a step. Only where padding is "hold" and an
+# action has displacements; without it, that is the step's own action.
+STILL = "still"
 
 
 PADDINGS = ("mask", "hold")
@@ -57,7 +61,8 @@ def gather(
     """Chunks out of concatenated episodes.
 
     Args:
-      steps: "action" [N, D] and "observation/<name>" [N, d], episodes one after the other.
+      steps: "action" [N, D] and "observation/<name>" [N, d], episodes one after the other; and,
+        where standing still is not repeating an action, ``STILL`` [N, D].
       step, start, end, history, horizon, xp: see ``indices``; positions in [0, N).
       padding: "mask", or "hold" for a mask that is True throughout.
 
@@ -70,8 +75,12 @@ def gather(
         for name, values in steps.items()
         if name.startswith(OBSERVATION)
     }
-    mask = mask if padding == "mask" else xp.ones_like(mask)
-    return observation, _take(steps[ACTION], acted, xp), mask
+    action = _take(steps[ACTION], acted, xp)
+    if padding == "mask":
+        return observation, action, mask
+    if STILL in steps:
+        action = xp.where(mask[..., None], action, _take(steps[STILL], acted[..., -1:], xp))
+    return observation, action, xp.ones_like(mask)
 
 
 def _take(values, positions, xp):

@@ -29,7 +29,8 @@ class DeviceData(NamedTuple):
     """Steps of all sources, one after the other; chunks are cut on the fly, not stored.
 
     Attributes:
-      steps: "action" [N, D] and "observation/<name>" [N, d], normalised float32.
+      steps: "action" [N, D] and "observation/<name>" [N, d], normalised float32, and
+        ``chunk.STILL`` where it is needed.
       start, end: [N] int32, positions of the first step of a step's episode and of one past its
         last.
       episode: [N] int32, the episode's id in its source.
@@ -76,6 +77,8 @@ def load_device_data(prepared: Readable) -> DeviceData:
             arrays = prepared.read(k, index, raw)
             stop = position + len(arrays[chunk.ACTION])
             for field, values in arrays.items():
+                if field not in steps:  # chunk.STILL, which has no statistics of its own
+                    steps[field] = np.empty((total, values.shape[1]), np.float32)
                 steps[field][position:stop] = values
             start[position:stop], end[position:stop] = position, stop
             episode[position:stop] = index

@@ -239,7 +239,8 @@ class _BatchIterator(grain.DatasetIterator):
         )
         pieces = {f"{chunk.OBSERVATION}{n}": v for n, v in observation.items()}
         pieces |= {"action": action, "mask": mask}
-        pieces |= {n: v[steps] for n, v in window.steps.items() if n not in pieces}
+        used = (*pieces, chunk.STILL)
+        pieces |= {n: v[steps] for n, v in window.steps.items() if n not in used}
         for name, values in pieces.items():
             if name not in found:
                 found[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)

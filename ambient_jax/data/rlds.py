@@ -19,10 +19,13 @@ from ambient_jax import _checks
 from ambient_jax.data import files, metadata, tfrecord
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import is_dict, is_sequence, leaves, select
+from ambient_jax.data.last_step import CHOICES as LAST_STEPS
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
 from ambient_jax.data.paths import expanded
 
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
+
+_LAST = "steps/is_last"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +47,7 @@ def open_dataset(
     keys: Iterable[str] | None = None,
     decode_images: bool = True,
     allow_missing: bool = False,
+    last_step: str = "",
 ) -> RldsDataset:
     """Opens one split of a dataset; reads metadata only.
 
@@ -55,6 +59,10 @@ def open_dataset(
       keys: decode these features or subtrees only; all by default.
       decode_images: False leaves images as the encoded bytes.
       allow_missing: open it although shards are missing; reading their episodes then fails.
+      last_step: "drop" leaves out an episode's last step where its ``is_last`` is set: by RLDS's
+        definition that step has an observation only, its action is a filler. Ids and numbers of all
+        other steps stay what they are. "keep", the default, leaves it; where either is given,
+        ``is_last`` is decoded whatever ``keys`` are.
 
     Raises:
       FileNotFoundError: no such directory or no dataset in it.
@@ -70,11 +78,15 @@ def open_dataset(
     _check_rlds(info.features, what)
     metadata.check_sizes(info.features, f"{directory / FEATURES}")
     select(leaves(info.features), required, what)
+    if last_step:
+        _checks.one_of("last_step", last_step, LAST_STEPS)
     keys = None if keys is None else tuple(keys)
+    if keys is not None and last_step and _LAST in leaves(info.features):
+        keys = (*keys, _LAST)
     if keys is not None:
         select(leaves(info.features), keys, what)
     shards = _shards(info, split, directory, allow_missing)
-    return RldsDataset(info, split, directory, shards, keys, decode_images)
+    return RldsDataset(info, split, directory, shards, keys, decode_images, last_step)
 
 
 class RldsDataset:
@@ -94,6 +106,7 @@ class RldsDataset:
       shard_lengths: number of this split's episodes in each.
       episode_ids: stable id of each episode, [num_episodes] int64: its number in the unsliced
         split, so ``train`` and ``train[50%:]`` call one episode by one id.
+      last_step: see `open_dataset`.
     """
 
     def __init__(
@@ -104,7 +117,9 @@ class RldsDataset:
         shards: list[_Shard],
         keys: tuple[str, ...] | None,
         decode_images: bool,
+        last_step: str = "",
     ):
+        self.last_step = last_step
         self.name: str = info.name
         self.version = str(info.version)
         self.split = split
@@ -230,12 +245,18 @@ class RldsDataset:
 
     def _decoded(self, shard: int, start: int, record: bytes) -> Episode:
         try:
-            return self._decode(record)
+            episode = self._decode(record)
         except MemoryError as error:
             raise files.unavailable(error, self.shard_files[shard]) from error
         except ValueError as error:
             number = start + self._shards[shard].skip
             raise ValueError(f"{self.shard_files[shard]}: record {number}: {error}") from error
+        return _without_filler(episode) if self.last_step == "drop" else episode
+
+    @property
+    def settings(self) -> str:
+        """What statistics hang on besides the data."""
+        return f"last_step {self.last_step}" if self.last_step else ""
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -261,6 +282,17 @@ class RldsDataset:
             digest.update(f"{path.name} {shard.skip} {shard.take} {size}".encode())
             digest.update(hashlib.sha256(head).digest() + hashlib.sha256(tail).digest())
         return digest.hexdigest()[:32]
+
+
+def _without_filler(episode: Episode) -> Episode:
+    last = np.ravel(episode["steps"].get("is_last", ()))
+    if not len(last) or not last[-1]:
+        return episode
+
+    def shorter(tree):
+        return {k: shorter(v) if isinstance(v, dict) else v[:-1] for k, v in tree.items()}
+
+    return {**episode, "steps": shorter(episode["steps"])}
 
 
 def _is_version(path: epath.Path) -> bool:

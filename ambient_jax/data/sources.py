@@ -12,15 +12,16 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from ambient_jax import _checks, admission, mixing, schedules
-from ambient_jax.data import bounds, chunk, device, normalizer, rlds, statistics
+from ambient_jax.data import bounds, chunk, device, hold, last_step, normalizer, rlds, statistics
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.data.paths import below
 
 ROLES = ("clean", "corrupt")
 _DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
-_DEFAULTS |= {"bounds": "", "open_x": ""}
+_DEFAULTS |= {"bounds": "", "open_x": "", "last_step": ""}
 _FIELDS = ("path", "role", *_DEFAULTS)
 
 
@@ -115,8 +116,23 @@ class Prepared:
             arrays["instruction"] = steps["instruction"]
         return arrays | {f"quality/{n}": v for n, v in steps["quality"].items()}
 
+    @functools.cached_property
+    def rests(self) -> np.ndarray | None:
+        """What displacements are at rest, [K, D] in data units, NaN elsewhere: see
+        ``hold.standing_still``. None where standing still is to repeat an action."""
+        if self.config.padding != "hold":
+            return None
+        if self.form:
+            rests = np.stack([self.datasets[n].rest for n in self.names])
+        else:
+            rests = np.stack(
+                [hold.rest(self.config.get("delta"), self.action_dim)] * len(self.names)
+            )
+        return None if np.isnan(rests).all() else rests
+
     def read(self, k: int, index: int, episode: rlds.Episode) -> dict[str, np.ndarray]:
-        """Normalised fields of episode ``index`` of source k, see ``chunk.episode_arrays``."""
+        """Normalised fields of episode ``index`` of source k, see ``chunk.episode_arrays``, and
+        ``chunk.STILL`` where padding is "hold" and there are displacements."""
         name = self.names[k]
         arrays = statistics.read(
             episode,
@@ -127,7 +143,12 @@ class Prepared:
             index=index,
         )
         source = k if self.normalizer.sources else None
-        return {n: self.normalizer.normalize(n, x, source) for n, x in arrays.items()}
+        arrays = {n: self.normalizer.normalize(n, x, source) for n, x in arrays.items()}
+        if self.rests is not None:
+            rest = self.rests[k]
+            normalised = self.normalizer.normalize(chunk.ACTION, np.nan_to_num(rest), source)
+            arrays[chunk.STILL] = hold.standing_still(arrays[chunk.ACTION], rest, normalised)
+        return arrays
 
     def sampler(
         self, law: mixing.Law, schedule: schedules.Schedule
@@ -157,7 +178,8 @@ def prepare(
     Args:
       config: the data section of ``train.config.default()``. ``sources`` maps a name to ``path``,
         ``role`` ("clean" or "corrupt") and, optionally, ``split``, ``weight``, ``sigma_min`` and
-        ``sigma_max``, or ``bounds``, a bounds file for its steps; sources are ordered by name.
+        ``sigma_max``, or ``bounds``, a bounds file for its steps, and ``last_step``; sources are
+        ordered by name.
       law: P(source | sigma), which must train every noise level.
       transforms: by source, RLDS episode to RLDS episode (standardisation).
       cache: of statistics, see ``statistics.compute``.
@@ -191,10 +213,13 @@ def prepare(
             raise type(error)(
                 told if told.startswith("source ") else f"source {name!r}: {told}"
             ) from error
-        if form:
-            open_x.tell(name, problems_of(datasets[name], found[name]))
+        open_x.tell(name, problems_of(datasets[name], found[name]))
     _check_shapes(found)
     _check_lengths(found, config.horizon)
+    if form is None:
+        hold.rest(config.get("delta"), found[next(iter(specs))].fields[chunk.ACTION].mean.size)
+    if told := hold.untold(config):
+        logging.warning("%s; until then the last action is repeated, whatever it means", told)
     sources = mixture(config, law, found)
     scaling = normalizer.make_normalizer(found, config.normalization, config.normalize_per)
     paths = {n: s["bounds"] for n, s in specs.items() if s["bounds"]}
@@ -208,11 +233,14 @@ def prepare(
 def _open(config, name, spec, form, transformed):
     path = below(config.root, spec["path"])
     if form:
-        return open_x.open_source(path, spec["split"], spec["open_x"], form)
+        return open_x.open_source(
+            path, spec["split"], spec["open_x"], form, last_step=spec["last_step"]
+        )
     # What a transform reads is its own affair; without one, decode only what is used.
     fields = [f"steps/observation/{n}" for n in config.observation]
     fields = None if transformed else [f"steps/{config.action}", *fields]
-    return rlds.open_dataset(path, spec["split"], fields or (), keys=fields)
+    last = spec["last_step"] or "drop"
+    return rlds.open_dataset(path, spec["split"], fields or (), keys=fields, last_step=last)
 
 
 def common_form(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
@@ -265,12 +293,12 @@ def observation_shapes(
 
 
 def problems_of(
-    dataset: open_x.OpenXDataset, found: statistics.SourceStatistics
+    dataset: rlds.RldsDataset | open_x.OpenXDataset, found: statistics.SourceStatistics
 ) -> dict[str, Mapping[str, Any]]:
     """What is wrong with a source and was accepted, by kind, see ``SourceStatistics.problems``."""
     notes = {
         kind: {"episodes": len(dataset), "skipped": 0, "examples": [[None, told]]}
-        for kind, told in dataset.notes
+        for kind, told in getattr(dataset, "notes", ())
     }
     return notes | dict(found.problems)
 
@@ -316,6 +344,9 @@ def _specs(config):
                 ">= 0, which multiplies the number of chunks"
             )
         admission.check_bounds(spec["sigma_min"], spec["sigma_max"], [name])
+        if spec["last_step"]:
+            last = f"config.data.sources.{name}.last_step"
+            _checks.one_of(last, spec["last_step"], last_step.CHOICES)
         _check_bounds_file(config, name, spec)
         specs[name] = spec | {"sigma_max": _sigma_max(name, spec)}
     return specs
@@ -370,6 +401,7 @@ def _check_options(config, form, observed):
     _checks.one_of("config.data.normalize_per", config.normalize_per, normalizer.PER)
     _checks.one_of("config.data.order", config.order, device.ORDERS)
     _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
+    hold.check(config, form is not None)
     _checks.one_of("config.data.placement", config.placement, ("device", "stream"))
     if config.placement == "stream" and config.order != "noise_first":
         raise ValueError(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ambient_jax.data import chunk
+from ambient_jax.data import chunk, last_step
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import Episode, RldsDataset
 
@@ -84,7 +84,7 @@ class SourceStatistics:
         that was left out.
       step_bytes: mean size of a step as it waits to be drawn, encoded images included.
       problems: by kind, ``{"episodes": how many, "skipped": of them left out, "examples": the first
-        [id, text]}``, of sources that examine their episodes.
+        [id, text]}``: of episodes that are examined, and of their last steps.
     """
 
     fields: dict[str, Moments]
@@ -147,6 +147,7 @@ def compute(
 
 def _one_pass(dataset, source, observation, action, transform):
     lengths, fields, problems, size = [], {}, {}, 0
+    ends = last_step.Ends(dataset)
     for index, episode, told in _episodes(dataset):
         _count(problems, index, told, episode is None)
         lengths.append(0)
@@ -154,6 +155,7 @@ def _one_pass(dataset, source, observation, action, transform):
             continue
         arrays = read(episode, observation, action, transform=transform, source=source, index=index)
         lengths[-1] = len(arrays[chunk.ACTION])
+        _count(problems, index, ends.add(episode, arrays[chunk.ACTION]), not lengths[-1])
         if not lengths[-1]:
             continue
         size += _size(arrays) + _size(episode["steps"] if told is not None else {})
@@ -176,10 +178,15 @@ def _one_pass(dataset, source, observation, action, transform):
         )
     if not fields:
         left_out = f", after {sum(p['skipped'] for p in problems.values())} left out"
+        why = next((p["examples"][0][1] for p in problems.values() if p["skipped"]), "")
         raise ValueError(
             f"source {source!r} ({dataset.directory}) has no step in its episodes"
-            f"{left_out if problems else ''}"
+            f"{f'{left_out} ({why})' if problems else ''}"
         )
+    if told := ends.doubt(fields[chunk.ACTION]):
+        found = problems.setdefault("last_step", {"episodes": 0, "skipped": 0, "examples": []})
+        found["episodes"] = max(found["episodes"], ends.count)
+        found["examples"].insert(0, [None, told])
     lengths = np.asarray(lengths, np.int64)
     return SourceStatistics(fields, lengths, size / int(lengths.sum()), problems)
 
@@ -234,7 +241,7 @@ def code_hash(transform: Transform | None = None) -> str:
     Whole modules count, so that a changed helper is noticed. Empty, which means "do not cache", if
     the transform has no source (typed into an interpreter).
     """
-    parts = [_module_code(chunk), _module_code(sys.modules[__name__])]
+    parts = [_module_code(m) for m in (chunk, last_step, sys.modules[__name__])]
     while isinstance(transform, functools.partial):
         parts.append(f"{transform.args} {sorted(transform.keywords.items())}")
         transform = transform.func

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import corruption, losses, schedules, targets
-from ambient_jax.data import chunk, images, rlds, statistics
+from ambient_jax.data import chunk, hold, images, rlds, statistics
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.policy.policy import Policy
 
@@ -42,6 +43,7 @@ def recorded(
     *,
     action: str = "action",
     padding: str = "mask",
+    delta: Sequence[int] = (),
     episodes: int = 200,
     samples: int = 4096,
     seed: int = 0,
@@ -52,7 +54,7 @@ def recorded(
       dataset: from ``rlds.open_dataset``, or ``open_x.dataset.open_source`` for a policy of the
         common form.
       policy: whose observations, history and horizon are taken.
-      action, padding: as in the training's data section.
+      action, padding, delta: as in the training's data section.
       episodes: at most so many are read, drawn without replacement.
       samples: at most so many chunks are drawn from them.
       seed: of both draws.
@@ -71,7 +73,13 @@ def recorded(
         found.append(statistics.read(episode, tuple(policy.dims), action, **kind))
         if form:
             found[-1] |= _encoded(form, episode["steps"])
+    if padding == "hold":
+        rest = dataset.rest if form else hold.rest(delta, found[0][chunk.ACTION].shape[1])
+        for each in found:
+            each[chunk.STILL] = hold.standing_still(each[chunk.ACTION], rest)
     sizes = np.array([len(each[chunk.ACTION]) for each in found])
+    if not sizes.sum():
+        raise ValueError(f"{dataset.directory} has no step in the episodes that were drawn")
     steps = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     end = np.cumsum(sizes)
     at = rng.permutation(end[-1])[:samples]

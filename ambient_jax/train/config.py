@@ -27,7 +27,10 @@ def default() -> ml_collections.ConfigDict:
     config.data.bounds = ""  # bounds file of the corrupt sources that name none of their own
     config.data.history = 2  # T: observations up to the present
     config.data.horizon = 16  # H: actions from the present on
-    config.data.padding = "mask"  # actions past an episode's end: mask them, or hold the last one
+    config.data.padding = "mask"  # actions past an episode's end: mask them, or "hold": stand still
+    # For "hold": dimensions of the action that are displacements, zero when the robot stands still,
+    # such as (0, 1, 2); () where all are positions or commands, which stay. Specs say it already.
+    config.data.delta = config_dict.placeholder(tuple)
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps
     config.data.normalization = "bounds"  # bounds (min..max to -1..1), gaussian, none
@@ -65,6 +68,8 @@ def default() -> ml_collections.ConfigDict:
             "image": "raise",
             "camera": "keep",
             "instruction": "keep",
+            "flag": "keep",
+            "last_step": "keep",
         }
     )
 
@@ -128,16 +133,20 @@ def source(
     sigma_max: float | None = None,
     bounds: str = "",
     open_x: str | Mapping[str, Any] = "",
+    last_step: str = "",
 ) -> ml_collections.ConfigDict:
     """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds, which
     are one pair or, for each of its steps, in a bounds file (``data.bounds``). ``open_x`` says how
-    it becomes the common form: a row of the registry, or the lines of a spec (``open_x.spec``)."""
+    it becomes the common form: a row of the registry, or the lines of a spec (``open_x.spec``).
+    ``last_step`` says what the action of a step with ``is_last`` is: "drop", the default, a filler,
+    as RLDS defines it; "keep", a real one, as many converters store it."""
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     )
     fields.sigma_max = config_dict.placeholder(float)
     fields.sigma_max = sigma_max
     fields.bounds = bounds
+    fields.last_step = last_step
     fields.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
     return fields
 

@@ -28,7 +28,6 @@ def write_problems(prepared: sources.Prepared, workdir: pathlib.Path) -> None:
     found = {
         name: sources.problems_of(dataset, prepared.statistics[name])
         for name, dataset in prepared.datasets.items()
-        if prepared.form
     }
     found = {name: problems for name, problems in found.items() if problems}
     if found:
@@ -57,15 +56,21 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
     defaults = flat(config_lib.default().to_dict())
     one, other = flat(one), flat(json.loads(json.dumps(other)))
     return {
-        name: (one.get(name), other.get(name))
+        name: (_given(one, name), _given(other, name))
         for name in sorted(one.keys() | other.keys())
         if not is_free(name) and _value(one, name, defaults) != _value(other, name, defaults)
     }
 
 
 def _value(fields, name, defaults):
-    value = fields.get(name, defaults.get(name))
-    return None if value == "" else value
+    value = _given(fields, name)
+    value = defaults.get(name) if value is None else value
+    return None if value in ("", []) else value
+
+
+def _given(fields, name):
+    before = "keep" if name.endswith(".last_step") else None  # versions that never dropped it
+    return fields.get(name, before)
 
 
 def check_same(

@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import augment, device, pipeline, sources
+from ambient_jax.data import augment, device, hold, pipeline, sources
 from ambient_jax.data.paths import expanded
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs
@@ -167,6 +167,8 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     augment.Augmentation(**config.augmentation)  # what is wrong with it is told before data is read
+    if told := hold.untold(config.data):
+        raise ValueError(told)
     prepared = sources.prepare(config.data, law)
     shapes = prepared.observation_shapes, prepared.action_dim, len(prepared.names)
     learner = make_learner(config, *shapes, axis_name)

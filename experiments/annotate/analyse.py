@@ -11,6 +11,7 @@ from ambient_jax.analysis import divergence, spectrum
 from ambient_jax.analysis import locality as receptive
 from ambient_jax.analysis import mismatch as mismatches
 from ambient_jax.annotate import classifier, thresholds, units
+from ambient_jax.data import chunk
 
 if TYPE_CHECKING:
     from experiments.annotate.annotate import Job
@@ -186,14 +187,15 @@ def jerk_correlation(job: Job) -> dict[str, dict[str, float]]:
     """
     task, found = job.config.task, {}
     rng = np.random.default_rng(job.config.seed)
-    action = np.asarray(job.data.steps["action"])
+    names = chunk.ACTION, chunk.STILL
+    steps = {n: np.asarray(job.data.steps[n]) for n in names if n in job.data.steps}
     horizon = job.config.data.horizon
     for name in job.curves:
         some = rng.permutation(job.steps(name))[: task.compared]
         if horizon < 4 or len(some) < 3:
             continue
-        last = job.data.end[some][:, None] - 1
-        chunks = action[np.minimum(some[:, None] + np.arange(horizon), last)]
+        within = job.data.start[some], job.data.end[some]
+        _, chunks, _ = chunk.gather(steps, some, *within, 1, horizon, np, "hold")
         jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
         c = classifier.probabilities(job.fitted, job.data, some, job.levels, draws=_DRAWS_OF_ONE)
         low = thresholds.sigma_min(job.levels, c, tau=task.tau, rule=task.rule)

@@ -13,7 +13,7 @@ from absl import logging
 
 from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import classifier, thresholds, units
-from ambient_jax.data import bounds, device, sources
+from ambient_jax.data import bounds, device, hold, sources
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import trainer
 from experiments import report, tasks
@@ -74,7 +74,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         tasks.get(build).build(config)
     schedule = trainer.build(schedules, config.schedule)
     _check(config)
-    prepared = sources.prepare(config.data, mixing.CoTraining(), observed=task.observed)
+    prepared = sources.prepare(_held(config.data), mixing.CoTraining(), observed=task.observed)
     about = {"config": _settings(config), "data": prepared.fingerprints}
     if _is_done(folder / "report", about):
         logging.info("%s has the bounds of this data and config", folder)
@@ -136,6 +136,22 @@ ANALYSES = {
     "jerk": analyse.jerk_correlation,
     "bucket_noise": analyse.bucket_noise,
 }
+
+
+def _held(data):
+    """The data section with chunks that stand still past an episode's end, as classifiers see them:
+    a mask would tell them where an episode ends."""
+    if told := hold.untold(data):
+        raise ValueError(told)
+    data = data.copy_and_resolve_references()
+    data.padding = "hold"
+    if hold.untold(data):
+        logging.warning(
+            "chunks repeat the last action past an episode's end: if dimensions of the action are "
+            "displacements, name them in config.data.delta, such as (0, 1, 2); () says that none is"
+        )
+        data.delta = ()
+    return data
 
 
 def _check(config):

@@ -19,7 +19,7 @@ three_points  the thought experiment on {-1, 0, 1}: what units of one bound do t
 open_x reads actions alone, into host memory and the device's. A step takes 4 bytes for each number
 of the action, 16 for its episode and fold, and 4 for each fold: 30M steps of 8 numbers in 2 folds
 are 1.7 GB on either. While the bounds file is written the host holds some 72 bytes a step more, 2.2
-GB. Chunks that hold the last action past an episode's end are judged like all others.
+GB. Chunks stand still past an episode's end and are judged like all others.
 """
 
 import ml_collections
@@ -83,10 +83,11 @@ def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
 
 def _maze(config):
     config.data.root = "runs/data/maze_table"
-    config.data.sources.gcs = train_config.source("maze_gcs", "clean")
-    config.data.sources.rrt = train_config.source("maze_rrt", "corrupt")
+    config.data.sources.gcs = train_config.source("maze_gcs", "clean", last_step="keep")
+    config.data.sources.rrt = train_config.source("maze_rrt", "corrupt", last_step="keep")
     config.data.observation = ("state", "goal")
     config.data.padding = "hold"
+    config.data.delta = ()
     counts = dict(clean=100, corrupt=5000, shortcut=5000, held_out=300, data_seed=0)
     config.task.update(dict(build="maze", **counts))
 
@@ -174,6 +175,7 @@ def _known(config):
     from experiments.annotate import known
 
     config.data.root = "runs/data/known"
+    config.data.delta = ()
     config.data.horizon = 8
     config.data.normalization = "gaussian"
     _mixture(config)

@@ -70,7 +70,7 @@ def add_sources(config: ml_collections.ConfigDict) -> None:
     """The sources of ``config.task.sources`` laws, below data.root."""
     for name in laws(config.task.sources):
         role = "clean" if name == "clean" else "corrupt"
-        config.data.sources[name] = train_config.source(name, role)
+        config.data.sources[name] = train_config.source(name, role, last_step="keep")
 
 
 def build(config: ml_collections.ConfigDict) -> None:

@@ -152,7 +152,7 @@ class OurLoader:
             "primary": "observation/image",
         }
         for source in EPISODES:
-            options = {} if source == "clean" else {"sigma_min": 0.2}
+            options = {"sigma_min": 0.0 if source == "clean" else 0.2, "last_step": "keep"}
             config.sources[source] = train_config.source(source, source, open_x=spec, **options)
         law = mixing.Ambient()
         prepared = pipeline.prepare(config, law, cache=os.path.join(root, "cache"))

@@ -104,7 +104,7 @@ def configure(root: str, file_format: str) -> ml_collections.ConfigDict:
     config.observation = ("state", "goal")
     for name in EPISODES:
         bound = 0.0 if name == "clean" else 0.1
-        config.sources[name] = train_config.source(name, name, sigma_min=bound)
+        config.sources[name] = train_config.source(name, name, sigma_min=bound, last_step="keep")
     return config
 
 

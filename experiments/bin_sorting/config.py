@@ -30,10 +30,11 @@ def _table(config):
     config.data.root = "runs/data/bins"
     for name in ("correct", "arbitrary", "opposite"):
         role = "clean" if name == "correct" else "corrupt"
-        config.data.sources[name] = train_config.source(f"bins_{name}", role)
+        config.data.sources[name] = train_config.source(f"bins_{name}", role, last_step="keep")
     config.data.sources.correct.split = "train[:50]"
     config.data.observation = ("state",)
     config.data.padding = "hold"  # actions are positions: at the end the gripper stays
+    config.data.delta = ()
     config.model = ml_collections.ConfigDict(
         {
             "name": "unet",

@@ -42,7 +42,7 @@ def measure(
         file = folder / "levels.json"
         if not file.exists():
             policy = Policy.from_checkpoint(folder)
-            options = dict(action=config.data.action, padding=config.data.padding)
+            options = {name: config.data[name] for name in ("action", "padding", "delta")}
             chunks = evaluation.recorded(rlds.open_dataset(data, "train"), policy, **options)
             loss = evaluation.denoising_loss(policy, *chunks[:3]).tolist()
             temporary = file.with_suffix(".tmp")

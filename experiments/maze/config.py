@@ -26,9 +26,10 @@ def get_config(variant: str = "table") -> ml_collections.ConfigDict:
 def _table(config):
     config.data.root = "runs/data/maze_table"
     for name, role in (("gcs", "clean"), ("rrt", "corrupt")):
-        config.data.sources[name] = train_config.source(f"maze_{name}", role)
+        config.data.sources[name] = train_config.source(f"maze_{name}", role, last_step="keep")
     config.data.observation = ("state", "goal")
     config.data.padding = "hold"  # actions are positions: at the goal the robot stays
+    config.data.delta = ()
     config.model = ml_collections.ConfigDict(
         {"name": "unet", "features": (32, 64, 128), "blocks": 1}
     )

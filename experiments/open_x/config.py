@@ -51,10 +51,13 @@ def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
 
 def _demo(config):
     config.data.root = "runs/data/maze"
-    config.data.sources.gcs = train_config.source("maze_gcs", "clean")
-    config.data.sources.rrt = train_config.source("maze_rrt", "corrupt", sigma_min=0.1)
+    config.data.sources.gcs = train_config.source("maze_gcs", "clean", last_step="keep")
+    config.data.sources.rrt = train_config.source(
+        "maze_rrt", "corrupt", sigma_min=0.1, last_step="keep"
+    )
     config.data.observation = ("state", "goal")
     config.data.padding = "hold"  # actions are positions: at the goal the robot stays
+    config.data.delta = ()
     config.model = ml_collections.ConfigDict(
         {"name": "unet", "features": (32, 64, 128), "blocks": 1}
     )
@@ -179,7 +182,7 @@ def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
     form.quality = ("success",)
     _add(config, dict.fromkeys(registry.data_sets(), 1.0), clean.split("+"), float(sigma_min))
     for name, source in config.data.sources.items():
-        source.path = fixtures.folder(name)
+        source.path, source.last_step = fixtures.folder(name), "keep"
     config.train.steps = 100
     config.train.batch_size = 128
     config.train.warmup = 10
@@ -205,9 +208,11 @@ def _inputs(config):
     form.instruction_bytes = 32
     form.state_width = 2
     # The corrupt arm shakes; at sigma_min that is a quarter of the noise.
-    data.sources.steady = train_config.source("inputs_steady/1.0.0", "clean", open_x=scene.SPEC)
+    data.sources.steady = train_config.source(
+        "inputs_steady/1.0.0", "clean", open_x=scene.SPEC, last_step="keep"
+    )
     data.sources.shaky = train_config.source(
-        "inputs_shaky/1.0.0", "corrupt", sigma_min=0.5, open_x=scene.SPEC
+        "inputs_shaky/1.0.0", "corrupt", sigma_min=0.5, open_x=scene.SPEC, last_step="keep"
     )
     # Colours are what the instruction speaks of, and a crop would move what the actions go to.
     config.augmentation.resized_crop = None

@@ -137,7 +137,7 @@ def held_out(config: ml_collections.ConfigDict, policy: Policy) -> HeldOut:
     source = config.data.sources.steady
     folder = below(config.data.root, source.path)
     form = sources.common_form(config.data)
-    dataset = open_x.open_source(folder, "val", source.open_x, form)
+    dataset = open_x.open_source(folder, "val", source.open_x, form, last_step=source.last_step)
     everything = dict(episodes=len(dataset), samples=len(dataset) * scene.STEPS)
     chunks = evaluation.recorded(dataset, policy, padding=config.data.padding, **everything)
     order = np.lexsort(chunks.origin.T[::-1])

@@ -29,10 +29,13 @@ def get_config(variant: str = "table") -> ml_collections.ConfigDict:
 
 def _table(config):
     config.data.root = "runs/data/push"
-    config.data.sources.target = train_config.source("push_target", "clean", split="train[:50]")
-    config.data.sources.source = train_config.source("push_source", "corrupt")
+    config.data.sources.target = train_config.source(
+        "push_target", "clean", split="train[:50]", last_step="keep"
+    )
+    config.data.sources.source = train_config.source("push_source", "corrupt", last_step="keep")
     config.data.observation = ("state",)
     config.data.padding = "hold"  # actions are positions: at the end the pusher stays
+    config.data.delta = ()
     config.model = ml_collections.ConfigDict(
         {
             "name": "unet",

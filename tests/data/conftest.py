@@ -56,7 +56,8 @@ def make_config(write_source, tmp_path, monkeypatch):
         config.observation = ("state", "goal")
         config.history, config.horizon, config.normalization = 2, 4, "none"
         for name, (episodes, role, options) in sources.items():
-            write_source(name, episodes, file_format=file_format, shards=shards)
+            stored = dict(file_format=file_format, shards=min(shards, len(episodes)))
+            write_source(name, episodes, overwrite=True, **stored)
             config.sources[name] = train_config.source(name, role, **options)
         for name, value in fields.items():
             config[name] = value
@@ -77,6 +78,7 @@ def make_common(tmp_path, monkeypatch):
         config.history, config.horizon, config.prefetch = 2, 3, 0
         for name, (path, open_x, options) in sources.items():
             role = "corrupt" if "sigma_min" in options else "clean"
+            options = {"last_step": "keep"} | options  # fixtures have actions in every step
             config.sources[name] = train_config.source(str(path), role, open_x=open_x, **options)
         section = {"image_size": (8, 8), "workers": 0, "action_width": 8, "state_width": 9} | form
         config.open_x.on_problem.update(section.pop("on_problem", {}))

@@ -34,7 +34,7 @@ def _episode(number, length):
     return {"steps": steps}
 
 
-def test_five_lines_are_enough(tmp_path, monkeypatch):
+def test_a_few_lines_are_enough(tmp_path, monkeypatch):
     monkeypatch.setenv(statistics.CACHE_VARIABLE, str(tmp_path / "cache"))
     camera = tfds.features.Image(shape=(12, 16, 3), encoding_format="png")
     episodes = [_episode(i, n) for i, n in enumerate((6, 5, 7))]
@@ -60,6 +60,7 @@ def test_five_lines_are_enough(tmp_path, monkeypatch):
             "state": "observation/arm[0:7] + observation/arm[-1]",
             "language": "said",
             "primary": "observation/front",
+            "last_step": "keep",
         },
     )
     config.data.placement = "stream"

@@ -42,3 +42,15 @@ def test_an_option_that_an_older_run_did_not_have_differs_only_when_it_is_used(c
     # Zero is a value like any other.
     del old["data"]["sources"]["good"]["sigma_min"]
     assert "data.sources.good.sigma_min" in runs.differences(old, config.to_dict())
+
+
+def test_runs_of_versions_that_never_dropped_a_last_step(config):
+    """They trained on it, whatever it was: to go on, a config has to say so."""
+    old = config.to_dict()
+    del old["data"]["sources"]["good"]["last_step"], old["data"]["delta"]
+    assert runs.differences(old, config.to_dict()) == {"data.sources.good.last_step": ("keep", "")}
+    config.data.sources.good.last_step = "keep"
+    config.data.delta = ()  # none: as all that was held then
+    assert runs.differences(old, config.to_dict()) == {}
+    config.data.delta = (0,)
+    assert set(runs.differences(old, config.to_dict())) == {"data.delta"}

@@ -14,10 +14,13 @@ kind              what                                             policies
 ``image``         an image is truncated                             raise, skip, keep
 ``camera``        a camera is not there, in all or some steps       raise, skip, keep
 ``instruction``   no instruction, or one too long                   raise, skip, keep
+``flag``          a camera's flag says that it is not there and     raise, skip, keep
+                  pictures are, or that it is and they are blank
+``last_step``     ``is_last`` in the middle of an episode           raise, skip, keep
 ================  ===============================================  ==================
 
 ``skip`` leaves the episode out; ``keep`` masks the image, keeps the data set's own rate, cuts the
-instruction or leaves it empty (which encoders know).
+instruction or leaves it empty (which encoders know), believes the flag.
 """
 
 from __future__ import annotations
@@ -39,8 +42,8 @@ from absl import logging
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data import images, instructions, rlds
-from ambient_jax.data.open_x import registry, standardize
+from ambient_jax.data import images, instructions, last_step, rlds
+from ambient_jax.data.open_x import camera_flags, registry, standardize
 from ambient_jax.data.open_x import spec as spec_lib
 from ambient_jax.data.paths import expanded
 
@@ -52,9 +55,11 @@ POLICIES = {
     "image": ("raise", "skip", "keep"),
     "camera": ("raise", "skip", "keep"),
     "instruction": ("raise", "skip", "keep"),
+    "flag": ("raise", "skip", "keep"),
+    "last_step": ("raise", "skip", "keep"),
 }
 # What shapes an episode beyond this file: a change there makes cached statistics stale.
-_CODE = ("standardize", "spec", "rotations", "grippers", "resample", "dataset")
+_CODE = ("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "dataset")
 Problem = tuple[str, str]
 
 
@@ -137,6 +142,8 @@ class OpenXDataset:
     Attributes:
       action_mask: [action_width] bool, False: padding, or a motion that the data set does not have.
       state_mask: [state_width] bool.
+      rest: [action_width], see ``standardize.rest``.
+      last_step: "drop" or "keep", of the spec.
       bgr: by camera, whether its encoded images have blue first.
       notes: problems of the data set as a whole, which its policies keep.
     """
@@ -146,6 +153,9 @@ class OpenXDataset:
         self.notes: list[Problem] = []
         action = standardize.action_mask(spec, dataset.features, form.rotation)
         self.action_mask = _padded(self.name, "action", action, form.action_width)
+        rest = standardize.rest(spec, dataset.features, form.rotation)
+        self.rest = np.pad(rest, (0, form.action_width - len(rest)), constant_values=np.nan)
+        self.last_step = spec.last_step or "keep"
         width = standardize.state_width(spec, dataset.features) if form.state_width else 0
         self.state_mask = _padded(self.name, "state", np.ones(width, bool), form.state_width)
         self.bgr = {c: c in spec.bgr for c in form.cameras}
@@ -223,6 +233,9 @@ class OpenXDataset:
                     break
         if self.form.instruction_width:
             problems += self._instructions(index, steps["instruction"])
+        problems += camera_flags.problems(self._spec, episode, self.form.cameras)
+        flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
+        problems += last_step.problems(flags[:-1])
         dropped = [self._apply(kind, index, told) == "skip" for kind, told in problems]
         return None if any(dropped) else common, problems
 
@@ -305,6 +318,8 @@ def open_source(
     split: str,
     given: str | Mapping[str, Any],
     form: CommonForm,
+    *,
+    last_step: str = "",
 ) -> OpenXDataset:
     """Opens a source in the common form; reads metadata only.
 
@@ -313,6 +328,8 @@ def open_source(
       split: see ``rlds.open_dataset``.
       given: name of a registry row, or the lines of a spec (``spec.parse``).
       form: the common form.
+      last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, and
+        "drop" where it says nothing: that is what RLDS defines.
 
     Raises:
       FileNotFoundError: no such data set, or a shard is missing and its policy is "raise".
@@ -326,6 +343,7 @@ def open_source(
         path = versioned if versioned.exists() else path
     else:
         spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
+    spec = dataclasses.replace(spec, last_step=last_step or spec.last_step or "drop")
     options = dict(decode_images=False, allow_missing=form.policy("shard") == "skip")
     try:
         raw = rlds.open_dataset(path, split, **options)

@@ -16,7 +16,10 @@ of their numbers; a leading ``/`` means a field of the episode. In place of a fi
 (no such motion), ``open`` or ``closed`` (no gripper command); these are masked out of the loss.
 Operations of motions:
   ``diff``                the field is an absolute pose: take what leads to the next step's, which
-                          costs the last step
+                          costs the last step; of a rotation, the turn about the axes of the base
+                          (R' = dR R) in whatever encoding
+  ``subtract``            ``diff`` of an ``rpy`` as the field's loaders do it: the next step's roll,
+                          pitch and yaw less this one's, each wrapped to (-pi, pi]
   ``rate``                the field is a velocity per second: divide by Hz
   ``scale c``             multiply
   ``pad``                 fill missing dimensions with zeros (masked out)
@@ -30,6 +33,18 @@ Operations of grippers:
 A state is ``field + field + ...``; language ``field, field`` (the first that is not empty; with
 ``| codepoints`` an array of integers); quality ``name = field | op; ...`` with ``max`` (over the
 episode), ``equals v``, ``contains text``; a camera ``field | bgr | if /flag``; depth ``| scale c``.
+``drop`` "first" leaves out the first step, ``last_step`` "drop" the last one if its is_last is set.
+
+Policies that others trained on Bridge (Octo, OpenVLA) expect ``subtract``: their loaders replace
+the stored motions by differences of consecutive states, positions and Euler angles alike. Those are
+no rotation: at an attitude away from zero the same turn has other Euler differences. On 50 recorded
+episodes of BridgeData V2 they differ from the turn that ``diff`` gives by up to 0.07 rad, where the
+turns go up to 0.24 rad; and the robot's stored commands agree better with ``diff`` (correlations
+0.95, 0.81, 0.90 of roll, pitch, yaw against 0.93, 0.72, 0.88). The registry's rows of Bridge say
+``subtract``, so that its numbers mean what they mean elsewhere; for a robot that executes turns
+about the axes of its base write a spec with ``diff``. Where the common form's rotation is not "rpy"
+there is no such custom, and both give the turn. Loaders elsewhere do not wrap: at half a turn they
+have a jump of 2 pi.
 """
 
 from __future__ import annotations
@@ -40,13 +55,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ambient_jax import _checks
+from ambient_jax.data import last_step as last_step_lib
 from ambient_jax.data.open_x import rotations
 
 ROTATIONS = (*rotations.WIDTHS, "unstated")
 KINDS = ("xyz", *ROTATIONS, "grip", "joint", "djoint", "base")
 CAMERAS = ("primary", "secondary", "wrist")
 FRAMES = ("base", "tool")
-_MOTION = {"diff": 0, "rate": 0, "scale": 1, "pad": 0}
+_MOTION = {"diff": 0, "subtract": 0, "rate": 0, "scale": 1, "pad": 0}
 _GRIPPER = {"clip": 0, "closed": 3, "relative": 0, "binarise": 0, "as_is": 0}
 _OPERATIONS = {
     "motion": _MOTION,
@@ -107,6 +123,11 @@ class Part:
         return self.kind in ROTATIONS
 
     @property
+    def is_diff(self) -> bool:
+        """Whether it is made of poses that follow each other."""
+        return self.field.has("diff") or self.field.has("subtract")
+
+    @property
     def is_delta(self) -> bool:
         """Whether several steps compose into one (else the last one stands)."""
         return self.kind in ("xyz", "djoint", "base") or self.is_rotation
@@ -128,6 +149,8 @@ class Spec:
       depth: likewise.
       quality: labels by name.
       drop_first: whether the first step goes.
+      last_step: "drop" where a step with is_last has a filler for its action, "keep" where it is
+        real; "" leaves that to who opens the data set (``dataset.open_source``).
     """
 
     name: str
@@ -140,6 +163,7 @@ class Spec:
     depth: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     quality: Mapping[str, Field] = dataclasses.field(default_factory=dict)
     drop_first: bool = False
+    last_step: str = ""
 
     @property
     def bgr(self) -> tuple[str, ...]:
@@ -148,7 +172,7 @@ class Spec:
 
     @property
     def has_diff(self) -> bool:
-        return any(part.field.has("diff") for part in self.action)
+        return any(part.is_diff for part in self.action)
 
     def fields(
         self, cameras: Iterable[str] = CAMERAS, depth: Iterable[str] = CAMERAS
@@ -185,7 +209,8 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
 
     Args:
       config: ``action`` and, optionally, ``hz``, ``frame``, ``state``, ``language``, ``quality``,
-        ``primary``, ``secondary``, ``wrist``, ``depth_primary``, ..., ``drop`` ("first").
+        ``primary``, ``secondary``, ``wrist``, ``depth_primary``, ..., ``drop`` ("first") and
+        ``last_step`` ("drop" or "keep").
       name: of the data set, for messages.
 
     Raises:
@@ -193,7 +218,7 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
         cannot be read.
     """
     where = name or "spec"
-    known = ["action", "hz", "frame", "state", "language", "quality", "drop"]
+    known = ["action", "hz", "frame", "state", "language", "quality", "drop", "last_step"]
     known += [*CAMERAS, *(f"depth_{c}" for c in CAMERAS)]
     for key in config:
         _checks.one_of(f"{where}: key", key, known)
@@ -213,6 +238,8 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
     drop = lines.get("drop", "")
     if drop:
         _checks.one_of(f"{where}: drop", drop, ("first",))
+    if last_step := lines.get("last_step", ""):
+        _checks.one_of(f"{where}: last_step", last_step, last_step_lib.CHOICES)
     quality = {}
     for item in _items(lines.get("quality", ""), ";"):
         label, equals, text = item.partition("=")
@@ -241,6 +268,7 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
         },
         quality=quality,
         drop_first=bool(drop),
+        last_step=last_step,
     )
     return _checked(spec, where)
 
@@ -304,6 +332,11 @@ def _part(text: str, where: str) -> Part:
     for name, *words in field.operations:
         if name == "closed" and (words[1] != "open" or float(words[0]) == float(words[2])):
             raise ValueError(f"{where}: {text!r}, expected 'closed a open b' with different a, b")
+    if field.has("subtract") and (kind != "rpy" or field.has("diff")):
+        raise ValueError(
+            f"{where}: {text!r}, expected 'rpy field | subtract', without diff: it subtracts roll, "
+            "pitch and yaw; other parts and encodings take diff"
+        )
     return Part(kind, field)
 
 
@@ -314,7 +347,9 @@ def _fixed(kind: str) -> str:
 
 def _checked(spec: Spec, where: str) -> Spec:
     if spec.frame == "tool" and spec.has_diff:
-        raise ValueError(f"{where}: diff gives motions in the base frame, but frame is 'tool'")
+        raise ValueError(
+            f"{where}: diff and subtract give motions in the base frame, but frame is 'tool'"
+        )
     if spec.hz is None and any(p.field.has("rate") for p in spec.action):
         raise ValueError(f"{where}: rate divides by hz, which is not given")
     kinds = [p.kind for p in spec.action]

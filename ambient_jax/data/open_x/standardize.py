@@ -62,12 +62,12 @@ def standardise(
     if hz is not None and not 0 < hz < float("inf"):
         raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or None for its own")
     read = _Reader(where, episode)
-    length = read.length - spec.has_diff
+    length = read.length - (spec.has_diff or read.ends_in_filler(spec))
     grid = resample.grid(length, spec.hz, hz, first=int(spec.drop_first))
     if not len(grid.start):
         raise ValueError(
-            f"{where}: the episode has {read.length} steps, too few for what its spec drops: "
-            "leave it out"
+            f"{where}: the episode has {read.length} steps, too few for what its spec drops "
+            "(first step, filler of the last one, difference to the next one): leave it out"
         )
     action, mask = _action(spec, read, grid, rotation)
     steps: dict[str, Any] = {
@@ -132,7 +132,8 @@ def check(
             window = _window(where, part.field, width)
             _check_width(where, part, window, width)
     # Never required: not every data set has all of them.
-    keys += [k for k in ("steps/is_terminal", "steps/reward", "steps/discount") if k in found]
+    flags = ("is_last", "is_terminal", "reward", "discount")
+    keys += [f"steps/{k}" for k in flags if f"steps/{k}" in found]
     keys += [k for k in found if k.startswith("episode_metadata/")]
     return tuple(dict.fromkeys(keys))
 
@@ -150,6 +151,23 @@ def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
         else:
             masks.append(np.full(width, not part.field.constant))
     return np.concatenate(masks)
+
+
+def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
+    """The action [D] of a robot that stands still: 0, or a rotation's identity, for displacements;
+    NaN for positions and grippers, which stay as they are, and for fillers."""
+    found = leaves(features)
+    values: list[np.ndarray] = []
+    for part in spec.action:
+        if part.is_rotation:
+            values.append(rotations.from_matrix(rotation, np.eye(3)))
+        elif part.kind == "xyz":
+            values.append(np.zeros(3))
+        else:
+            width = 1 if part.field.constant else _taken(spec, part.field, found)
+            values.append(np.full(width, 0.0 if part.is_delta else np.nan))
+    there = action_mask(spec, features, rotation)
+    return np.where(there, np.concatenate(values), np.nan).astype(np.float32)
 
 
 def state_width(spec: Spec, features: Any) -> int:
@@ -195,6 +213,11 @@ class _Reader:
                     f"{where}: {key} has {length} steps, {first} has {self.length}: the same "
                     "number is expected"
                 )
+
+    def ends_in_filler(self, spec: Spec) -> bool:
+        """Whether the spec drops the last step: is_last is set there, its action is a filler."""
+        last = self.flat.get("steps/is_last", ())
+        return spec.last_step == "drop" and len(last) > 0 and bool(np.ravel(last)[-1])
 
     def raw(self, field: Field, what: str) -> np.ndarray:
         """A field as it is, that of an episode repeated over the steps."""
@@ -289,7 +312,7 @@ def _action(
         field = part.field
         values = None if field.constant else _values(spec, read, part)
         if values is not None:  # a rotation's differences come later, and need one step more
-            values = values[: grid.length + (part.is_rotation and field.has("diff"))]
+            values = values[: grid.length + (part.is_rotation and part.is_diff)]
         if part.kind == "xyz":
             # Composed together with the rotation, which follows it.
             xyz = np.zeros((grid.length, 3)) if values is None else values
@@ -332,7 +355,10 @@ def _pose(
     rotation: str,
 ) -> list[np.ndarray]:
     """Displacement [N, 3] and rotation [N, w] over each output step."""
-    encoding, diff, at = part.kind, part.field.has("diff"), grid.steps
+    encoding, diff, at = part.kind, part.is_diff, grid.steps
+    if values is not None and part.field.has("subtract") and rotation == "rpy":
+        angles = -np.remainder(np.pi - np.diff(values, axis=0), 2 * np.pi) + np.pi
+        return [each[at] if grid.whole else resample.sums(each, grid) for each in (xyz, angles)]
     if encoding == "unstated":
         encoding = rotation
         if rotations.WIDTHS[rotation] != 3:

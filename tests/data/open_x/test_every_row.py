@@ -95,18 +95,25 @@ def turned(vectors):
     return Rotation.from_rotvec(vectors).as_euler("xyz")
 
 
+def differences(pose):
+    """Of positions and of Euler angles, each of these on the shorter way round."""
+    found = pose[1:] - pose[:-1]
+    turns = found[:, 3:]
+    turns[turns > np.pi] -= 2 * np.pi
+    turns[turns <= -np.pi] += 2 * np.pi
+    return found
+
+
 def bridge(drop):
     def act(s):
-        state = np.asarray(s["observation"]["state"], np.float64)
-        motion = pose_steps(state[:, :3], Rotation.from_euler("xyz", state[:, 3:6]))
+        motion = differences(np.asarray(s["observation"]["state"], np.float64)[:, :6])
         return np.hstack([motion, settle(s["action"][:, 6])[:-1]])[drop:]
 
     return act
 
 
 def bridge_oxe(s):
-    state = np.asarray(s["observation"]["state"], np.float64)
-    motion = pose_steps(state[:, :3], Rotation.from_euler("xyz", state[:, 3:6]))
+    motion = differences(np.asarray(s["observation"]["state"], np.float64)[:, :6])
     return np.hstack([motion, last(s["action"]["open_gripper"])[:-1]])[1:]
 
 

@@ -63,7 +63,10 @@ def test_last_number():
         ({"action": "grip zeros"}, "takes a field or open or closed"),
         ({"action": "rpy a"}, "'rpy' stands alone"),
         ({"action": "xyz a; grip b"}, "xyz has no rotation after it"),
-        ({"action": "xyz a | diff; rpy zeros", "frame": "tool"}, "diff gives motions in the base"),
+        (
+            {"action": "xyz a | diff; rpy zeros", "frame": "tool"},
+            "diff and subtract give motions",
+        ),
         ({"action": "djoint a | rate"}, "rate divides by hz"),
         ({"action": "joint a", "frame": "world"}, "frame is 'world', expected one of base, tool"),
         ({"action": "joint a", "drop": "last"}, "drop is 'last', expected one of first"),
