@@ -196,7 +196,17 @@ class Policy:
             mask=self.form and jnp.asarray(self.form.dims),
             eta=self.eta,
         )
-        return self.normalizer.unnormalize("action", actions)
+        actions = self.normalizer.unnormalize("action", actions)
+        return jnp.where(self.form.dims, actions, 0) if self.form else actions
+
+    def normalised(self, action: np.ndarray) -> np.ndarray:
+        """Recorded actions [..., D] in data units as training has them: 0 where the robot has no
+        such dimension."""
+        action = np.asarray(action)
+        wide = action.dtype == np.float64
+        unit = self.normalizer.normalize("action", action if wide else action.astype(np.float32))
+        unit = unit.astype(np.float32)
+        return np.where(self.form.dims, unit, np.float32(0)) if self.form else unit
 
     def denoiser(self, params: Any, observation: Observation) -> Callable[[Array, Array], Array]:
         """``denoise(x_t, sigma)`` of ``solvers.solve`` for observations in data units."""
@@ -204,6 +214,9 @@ class Policy:
             name: self.normalizer.normalize(_PREFIX + name, value) if name in self.dims else value
             for name, value in observation.items()
         }
+        if self.form and "state" in normalised:  # 0 where the robot has none, as in training
+            there = jnp.asarray(normalised["state_mask"]) > 0
+            normalised["state"] = jnp.where(there, normalised["state"], 0)
         if self.form:
             normalised = self.form.augmentation.evaluation(normalised)
         variables, decode = {"params": params}, self.model.apply
