@@ -226,8 +226,12 @@ def make_normalizer(
                 moments = [_without_glitches(m) for m in moments]
             what = f"{field} of {', '.join(group)}"
             maps.append(_of_group(moments, np.stack(having), kind, least_range, what))
-        shift[field] = np.asarray([m[0] for m in maps], np.float64)
+        exact = np.asarray([m[0] for m in maps], np.float64)
         scale[field] = np.asarray([m[1] for m in maps], np.float32)
+        # More digits than float32 has only where the range would feel it.
+        rounded = exact.astype(np.float32).astype(np.float64)
+        felt = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
+        shift[field] = np.where(felt, exact, rounded)
     if per == "mixture":
         return Normalizer(
             kind, {n: v[0] for n, v in shift.items()}, {n: v[0] for n, v in scale.items()}

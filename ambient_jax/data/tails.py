@@ -111,7 +111,7 @@ def quantiles(parts: list[tuple[np.ndarray, float]], levels: tuple[float, ...]) 
 
 
 class Outlier(NamedTuple):
-    """A value [dim] at an episode's step, the range of the rest, and whether it is a lone glitch."""
+    """A value [dim] at an episode's step, the range of the rest, whether it is a lone glitch."""
 
     dim: int
     value: float

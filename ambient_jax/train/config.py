@@ -110,8 +110,8 @@ def default() -> ml_collections.ConfigDict:
     # Fine-tuning: workdir or checkpoint whose (moving-average) parameters are the first ones, where
     # name and shape agree.
     config.train.init_from = ""
-    # Fine-tuning goes on with the maps to unit size of that checkpoint, "base", which its parameters
-    # were trained with, or with those of the new "data".
+    # Fine-tuning goes on with the maps to unit size of that checkpoint, "base", which its
+    # parameters were trained with, or with those of the new "data".
     config.train.init_maps = "base"
     config.train.wandb = ""  # project on Weights & Biases that gets the metrics, too
 
