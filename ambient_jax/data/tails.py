@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from ambient_jax.data.statistics import Moments
 
 REACH = 10.0
 _ENDS, _SHARE = 5, 0.02
@@ -121,8 +118,8 @@ class Outlier(NamedTuple):
     lone: bool
 
 
-def outliers(moments: Moments) -> list[Outlier]:
-    """Outliers of a field's rows, see the module."""
+def outliers(moments: Any) -> list[Outlier]:
+    """Outliers of a field's rows (``statistics.Moments``), see the module."""
     tails, found = moments.tails, []
     count = min(_ENDS - 1, int(moments.count * _SHARE))
     if tails is None or not count or tails.ends.shape[1] <= count:
@@ -145,7 +142,7 @@ def outliers(moments: Moments) -> list[Outlier]:
     return found
 
 
-def without(moments: Moments, left_out: list[Outlier]) -> Moments:
+def without(moments: Any, left_out: list[Outlier]) -> Any:
     """The moments without some outliers.
 
     Subtracting a huge value's square would leave nothing but rounding: mean and deviation of these
