@@ -287,6 +287,8 @@ def _affine(pooled, parts, kind, least, what):
         low, high = np.where(wide, inner, (low, high))
     half = np.where(small, floor / 2, pooled.std if kind == "gaussian" else (high - low) / 2)
     middle = np.where(constant | (kind != "gaussian"), (low + high) / 2, pooled.mean)
+    # Data of float32 have no more digits than a shift of float32.
+    middle = np.where(pooled.rounding < 1e-6, middle, middle.astype(np.float32))
     return middle, np.where(constant, 0, half), np.where(small, width, 0)
 
 
