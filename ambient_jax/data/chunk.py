@@ -98,7 +98,8 @@ def episode_arrays(
 ) -> dict[str, np.ndarray]:
     """An episode's fields as training reads them, "action" [L, D] and "observation/<name>" [L, d].
 
-    Every step is flattened to a vector of float32.
+    Every step is flattened to a vector of float32, or of float64 where the data have more digits:
+    a normaliser takes the shift away before it rounds.
 
     Args:
       episode: RLDS episode, ``{"steps": {"observation": {...}, "action": ...}}``.
@@ -119,16 +120,18 @@ def episode_arrays(
                 f"source {source!r}, episode {index}: steps/{path} has type {values.dtype}, "
                 "expected numbers"
             )
+        values = values.reshape(len(values), math.prod(values.shape[1:]))
         with np.errstate(over="ignore"):
-            values = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float32)
-        finite = np.isfinite(values)
+            rounded = values.astype(np.float32)
+        finite = np.isfinite(rounded)
         if not finite.all():
             step, dim = np.argwhere(~finite)[0]
             raise ValueError(
                 f"source {source!r}, episode {index}, step {step}: steps/{path}[{dim}] is "
-                f"{values[step, dim]}, expected finite numbers: mend or drop the episode"
+                f"{rounded[step, dim]}, expected finite numbers: mend or drop the episode"
             )
-        arrays[name] = values
+        wide = values.astype(np.float64)
+        arrays[name] = rounded if (rounded == wide).all() else wide
     lengths = {name: len(values) for name, values in arrays.items()}
     for name, length in lengths.items():
         if length != lengths[ACTION]:

@@ -7,6 +7,8 @@ those are, so that they can be counted on the host or in a training step alike.
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Sequence
@@ -113,6 +115,13 @@ class InstructionTable:
     @functools.cached_property
     def _rows(self) -> dict[str, int]:
         return {text: row for row, text in enumerate(self.text)}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Of texts and embeddings: what training with them hangs on."""
+        digest = hashlib.sha256(json.dumps([self.text, self.embedding.shape]).encode())
+        digest.update(np.ascontiguousarray(self.embedding).tobytes())
+        return digest.hexdigest()[:16]
 
     def look_up(self, texts: Sequence[str | bytes]) -> np.ndarray:
         """Embeddings [B, E] float32 of B texts, by the exact text; zeros for empty instructions.

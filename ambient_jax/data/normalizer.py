@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from ambient_jax import _checks
+from ambient_jax.data import tails
 
 if TYPE_CHECKING:  # a policy needs its normaliser, not the readers of data sets
     from ambient_jax.data.statistics import SourceStatistics
 
-KINDS = ("bounds", "gaussian", "none")
+KINDS = ("bounds", "gaussian", "quantiles", "none")
 PER = ("mixture", "source")
-# float32 keeps some 7 digits: a range below this share of the magnitude is rounding, not data.
-_CONSTANT = 1e-6
+OUTLIERS = ("leave_out", "keep")
+# In metres and radians: what stands still moves less than 0.1 mm and mrad, by its sensor's noise.
+LEAST_RANGE = 1e-4
+_QUANTILES = (0.01, 0.99)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,8 +35,9 @@ class Normalizer:
     A dimension that is constant in the data maps to 0, and back to its constant.
 
     Attributes:
-      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1) or "none".
-      shift, scale: of each field, [d] float32, or [K, d] with a row for each source.
+      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to
+        -1..1) or "none".
+      shift, scale: of each field, [d] float64 and float32, or [K, d] with a row for each source.
       sources: names of the K sources; empty when all share one map.
     """
 
@@ -42,6 +48,9 @@ class Normalizer:
 
     def normalize(self, name: str, x: Any, source: Any = None) -> Any:
         """Maps a field ("action", "observation/<name>") [..., d] to unit size.
+
+        NumPy's float64 stays float64, so that little is lost of a small range about a large value,
+        as of time stamps, where the caller rounds what comes back.
 
         Args:
           name: of the field.
@@ -77,6 +86,8 @@ class Normalizer:
                     else "None: all sources share one map"
                 )
             )
+        if getattr(x, "dtype", None) != np.float64:
+            shift = shift.astype(np.float32)
         if source is None:
             return shift, scale
         if isinstance(source, jax.Array):  # it may be a tracer, which cannot index NumPy
@@ -108,7 +119,7 @@ class Normalizer:
                 raise ValueError(f"{name} is not finite, or not of {len(self.sources)} sources")
 
     def to_json(self) -> str:
-        """Exact in float32; inverse of ``from_json``."""
+        """Exact; inverse of ``from_json``."""
         as_lists = lambda arrays: {n: v.tolist() for n, v in arrays.items()}  # noqa: E731
         return json.dumps(
             {
@@ -124,11 +135,10 @@ class Normalizer:
         """Raises ValueError when the text is no normaliser."""
         try:
             stored = json.loads(text)
-            as_arrays = lambda lists: {n: np.asarray(v, np.float32) for n, v in lists.items()}  # noqa: E731
             made = cls(
                 stored["kind"],
-                as_arrays(stored["shift"]),
-                as_arrays(stored["scale"]),
+                {n: np.asarray(v, np.float64) for n, v in stored["shift"].items()},
+                {n: np.asarray(v, np.float32) for n, v in stored["scale"].items()},
                 tuple(stored["sources"]),
             )
             made._check()
@@ -137,26 +147,103 @@ class Normalizer:
             raise ValueError(f"not the JSON of a Normalizer ({error}): {text[:80]!r}") from error
 
 
+def check_options(kind: str, per: str, least_range: float, outliers: str) -> None:
+    """Raises ValueError for options of ``make_normalizer`` that do not exist or cannot be."""
+    _checks.one_of("normalization", kind, KINDS)
+    _checks.one_of("normalize_per", per, PER)
+    _checks.one_of("outliers", outliers, OUTLIERS)
+    if not (least_range >= 0 and math.isfinite(least_range)):
+        raise ValueError(
+            f"least_range is {least_range}, expected a finite number >= 0 in units of the data "
+            "(0 stretches every range, however small)"
+        )
+
+
+def adopt(
+    base: Normalizer, new: Normalizer, source: str | None = None
+) -> tuple[Normalizer, list[str]]:
+    """A new run's normaliser with the maps of the run whose parameters it goes on with.
+
+    Taken are fields of the same width, and of them the dimensions that the base maps to more than a
+    constant. A source of the new run takes the base's map of the same name, or the one that all of
+    the base's sources share; a name that the base does not know keeps its own map.
+
+    Args:
+      base, new: normalisers of the two runs' data.
+      source: whose map is taken where the base has one for each source and the new run one for all.
+
+    Returns:
+      The normaliser, and what keeps the new map, to be told.
+    """
+    shift = {n: v.copy() for n, v in new.shift.items()}
+    scale = {n: v.copy() for n, v in new.scale.items()}
+    kept = []
+    for row, name in enumerate(new.sources or [source]):
+        if base.sources and name not in base.sources:
+            kept.append(f"source {name}" if new.sources else "all: the base has a map a source")
+            continue
+        of = base.for_source(name) if base.sources else base
+        for field in shift:
+            if field not in of.shift or of.shift[field].shape[-1] != shift[field].shape[-1]:
+                kept.append(field)
+                continue
+            at = (row,) if new.sources else ()
+            own = (of.scale[field] == 0) & (scale[field][at] != 0)
+            kept += [f"{field}[{i}]" for i in np.flatnonzero(own)]
+            shift[field][at] = np.where(own, shift[field][at], of.shift[field])
+            scale[field][at] = np.where(own, scale[field][at], of.scale[field])
+    return Normalizer(base.kind, shift, scale, new.sources), list(dict.fromkeys(kept))
+
+
 def make_normalizer(
-    statistics: Mapping[str, SourceStatistics], kind: str = "bounds", per: str = "mixture"
+    statistics: Mapping[str, SourceStatistics],
+    kind: str = "bounds",
+    per: str = "mixture",
+    *,
+    masks: Mapping[str, Mapping[str, Sequence[bool]]] | None = None,
+    least_range: float = LEAST_RANGE,
+    outliers: str = "leave_out",
 ) -> Normalizer:
     """A normaliser from the statistics of each source (by name).
 
+    Ranges under ``least_range``, or under ten times the rounding of the numbers, are taken to be as
+    wide as that: what they hold is noise. Those under the rounding itself are constant.
+
     Args:
       statistics: of sources whose fields have the same shapes.
-      kind: "bounds", "gaussian" or "none".
+      kind: "bounds", "gaussian", "quantiles" or "none".
       per: "mixture", statistics pooled over the steps of all sources, or "source".
+      masks: by source and field, [d], which dimensions it has; all where none is given. Fillers of
+        those it lacks count nowhere; a dimension that nobody has maps to 0, and back to 0.
+      least_range: see above, in units of the data.
+      outliers: "leave_out" keeps lone glitches (``tails``) out of "bounds" and "gaussian", "keep"
+        lets them widen the maps.
+
+    Raises:
+      ValueError: options that do not exist or cannot be, or "quantiles" of statistics without a
+        sample.
     """
-    _checks.one_of("normalization", kind, KINDS)
-    _checks.one_of("normalize_per", per, PER)
-    tables = [s.fields for s in statistics.values()]
+    check_options(kind, per, least_range, outliers)
+    groups = [list(statistics)] if per == "mixture" else [[name] for name in statistics]
     shift, scale = {}, {}
-    for name in tables[0]:
-        moments = [t[name] for t in tables]
-        if per == "mixture":
-            moments = [functools.reduce(lambda a, b: a.merge(b), moments)]
-        maps = np.asarray([_affine(m, kind) for m in moments], np.float32)
-        shift[name], scale[name] = maps[:, 0], maps[:, 1]
+    for field, first in next(iter(statistics.values())).fields.items():
+        maps = []
+        for group in groups:
+            having = [
+                np.asarray((masks or {}).get(name, {}).get(field, np.ones(first.mean.size)), bool)
+                for name in group
+            ]
+            moments = [statistics[name].fields[field] for name in group]
+            if outliers == "leave_out":
+                moments = [_without_glitches(m) for m in moments]
+            what = f"{field} of {', '.join(group)}"
+            maps.append(_of_group(moments, np.stack(having), kind, least_range, what))
+        exact = np.asarray([m[0] for m in maps], np.float64)
+        scale[field] = np.asarray([m[1] for m in maps], np.float32)
+        # More digits than float32 has only where the range would feel it.
+        rounded = exact.astype(np.float32).astype(np.float64)
+        felt = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
+        shift[field] = np.where(felt, exact, rounded)
     if per == "mixture":
         return Normalizer(
             kind, {n: v[0] for n, v in shift.items()}, {n: v[0] for n, v in scale.items()}
@@ -164,12 +251,75 @@ def make_normalizer(
     return Normalizer(kind, shift, scale, tuple(statistics))
 
 
-def _affine(moments, kind):
+def _without_glitches(moments):
+    glitches = [each for each in tails.outliers(moments) if each.lone]
+    return tails.without(moments, glitches) if glitches else moments
+
+
+def _of_group(moments, having, kind, least, what):
+    """(shift, scale) [d] of sources pooled, having [K, d]; each dimension of those that have it."""
+    d = having.shape[1]
     if kind == "none":
-        return np.zeros_like(moments.mean), np.ones_like(moments.mean)
-    magnitude = np.maximum(np.abs(moments.min), np.abs(moments.max))
-    constant = moments.max - moments.min <= _CONSTANT * magnitude
-    middle = (moments.min + moments.max) / 2
-    if kind == "bounds":
-        return middle, np.where(constant, 0, (moments.max - moments.min) / 2)
-    return np.where(constant, middle, moments.mean), np.where(constant, 0, moments.std)
+        return np.zeros(d), np.ones(d)
+    shift, scale, narrow = np.zeros(d), np.zeros(d), np.zeros(d)
+    for pattern in np.unique(having, axis=1).T:
+        if not pattern.any():
+            continue
+        dims = np.flatnonzero((having.T == pattern).all(axis=1))
+        parts = [m for m, has in zip(moments, pattern, strict=True) if has]
+        pooled = functools.reduce(
+            lambda a, b: a.merge(b), [dataclasses.replace(m, tails=None) for m in parts]
+        )
+        found = _affine(pooled, parts, kind, least, what)
+        shift[dims], scale[dims], narrow[dims] = (each[dims] for each in found)
+    if narrow.any():
+        told = ", ".join(f"[{i}] {narrow[i]:.3g}" for i in np.flatnonzero(narrow)[:8])
+        logging.warning(
+            "%s ranges over less than config.data.least_range %g in %d dimensions (%s): taken to "
+            "be noise, and not stretched to -1..1",
+            *(what, least, np.count_nonzero(narrow), told),
+        )
+    return shift, scale
+
+
+def _affine(pooled, parts, kind, least, what):
+    """(shift, scale, range of what is too narrow or 0) [d]."""
+    low, high, width = pooled.min, pooled.max, pooled.max - pooled.min
+    magnitude = np.maximum(np.abs(low), np.abs(high))
+    constant = width <= pooled.rounding * magnitude
+    floor = np.maximum(least, 10 * pooled.rounding * magnitude) if least else np.zeros_like(width)
+    small = ~constant & (width < floor)
+    if kind == "quantiles":
+        if any(m.tails is None for m in parts):
+            raise ValueError(f"{what}: statistics without a sample have no quantiles: measure anew")
+        weighted = [(m.tails.rows, m.count / len(m.tails.rows)) for m in parts]
+        inner = tails.quantiles(weighted, _QUANTILES)
+        # A gripper that is nearly always open has no range between these: then it is that of all.
+        wide = inner[1] - inner[0] > np.maximum(floor, pooled.rounding * magnitude)
+        low, high = np.where(wide, inner, (low, high))
+    half = np.where(small, floor / 2, pooled.std if kind == "gaussian" else (high - low) / 2)
+    middle = np.where(constant | (kind != "gaussian"), (low + high) / 2, pooled.mean)
+    # Data of float32 have no more digits than a shift of float32.
+    middle = np.where(pooled.rounding < 1e-6, middle, middle.astype(np.float32))
+    return middle, np.where(constant, 0, half), np.where(small, width, 0)
+
+
+def tell_outliers(name: str, statistics: SourceStatistics, kind: str, outliers: str) -> None:
+    """Logs the outliers of a source in one line: the farthest ones, and what is done about them."""
+    found = [(f, each) for f, m in statistics.fields.items() for each in tails.outliers(m)]
+    if not found or kind == "none":
+        return
+    found.sort(key=lambda f: -abs(f[1].value - np.mean(f[1].rest)) / np.ptp(f[1].rest))
+    told = []
+    for field, each in found[:3]:
+        left_out = outliers == "leave_out" and each.lone and kind != "quantiles"
+        told.append(
+            f"{field}[{each.dim}] is {each.value:.6g} in episode {each.episode} at step "
+            f"{each.step}, the rest {each.rest[0]:.4g} to {each.rest[1]:.4g}: "
+            + ("left out of the maps" if left_out else "it counts in the maps")
+        )
+    logging.warning(
+        "source %r has %d outliers (%s); they are trained on, so mend or drop the episode, or set "
+        "config.data.outliers to 'keep' if they are true",
+        *(name, len(found), "; ".join(told)),
+    )

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data import files, metadata, tfrecord
+from ambient_jax.data import checksums, files, metadata, tfrecord
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import is_dict, is_sequence, leaves, select
 from ambient_jax.data.last_step import CHOICES as LAST_STEPS
@@ -26,6 +27,7 @@ from ambient_jax.data.paths import expanded
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
 _LAST = "steps/is_last"
+_READERS = 8  # of checksums, at a time: what they wait for is storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,25 +264,19 @@ class RldsDataset:
     def fingerprint(self) -> str:
         """Hash of the metadata, the split and its shards: the key of what is cached about it.
 
-        Shards count with their size and their first and last 4 kB: a dataset generated anew with
-        another seed often has the same metadata and sizes.
+        A shard counts with its size and with the checksums that its format keeps of every record or
+        chunk (``checksums.of_file``), so a value changed anywhere is seen, and a copy is the same.
         """
         digest = hashlib.sha256()
         directory = epath.Path(self.directory)
         for name in (INFO, FEATURES):
             digest.update((directory / name).read_bytes())
-        for shard in self._shards:
-            path = epath.Path(shard.filename)
-            if not path.is_file():
-                digest.update(f"{path.name} is missing".encode())
-                continue
-            with path.open("rb") as file:
-                head = file.read(4096)
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 4096))
-                tail = file.read()
-            digest.update(f"{path.name} {shard.skip} {shard.take} {size}".encode())
-            digest.update(hashlib.sha256(head).digest() + hashlib.sha256(tail).digest())
+        marks = functools.partial(checksums.of_file, file_format=self.file_format)
+        with futures.ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(marks, [s.filename for s in self._shards])
+            for shard, mark in zip(self._shards, found, strict=True):
+                name = os.path.basename(shard.filename)
+                digest.update(f"{name} {shard.skip} {shard.take} {mark}\n".encode())
         return digest.hexdigest()[:32]
 
 

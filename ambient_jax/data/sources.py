@@ -58,8 +58,10 @@ class Prepared:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the data of each source, and of the bounds of its steps, by name."""
+        """Of the data of each source, of the bounds of its steps and of embeddings, by name."""
         marks = {name: dataset.fingerprint for name, dataset in self.datasets.items()}
+        if self.form and self.form.table:
+            marks = {n: f"{mark}/{self.form.table.digest}" for n, mark in marks.items()}
         return marks | {n: f"{marks[n]}/{file.digest(n)}" for n, file in self.bounds.items()}
 
     @property
@@ -143,12 +145,18 @@ class Prepared:
             index=index,
         )
         source = k if self.normalizer.sources else None
-        arrays = {n: self.normalizer.normalize(n, x, source) for n, x in arrays.items()}
+        scaled = {n: self.normalizer.normalize(n, x, source) for n, x in arrays.items()}
+        unit = {n: x.astype(np.float32) for n, x in scaled.items()}
         if self.rests is not None:
             rest = self.rests[k]
             normalised = self.normalizer.normalize(chunk.ACTION, np.nan_to_num(rest), source)
-            arrays[chunk.STILL] = hold.standing_still(arrays[chunk.ACTION], rest, normalised)
-        return arrays
+            unit[chunk.STILL] = hold.standing_still(unit[chunk.ACTION], rest, normalised)
+        if self.form is None:
+            return unit
+        # What it lacks is 0 in normalised units, as solvers hold it, whatever fills it.
+        masks = had(self.datasets[name])
+        masks[chunk.STILL] = masks[chunk.ACTION]
+        return {n: np.where(masks[n], x, np.float32(0)) for n, x in unit.items()}
 
     def sampler(
         self, law: mixing.Law, schedule: schedules.Schedule
@@ -221,7 +229,16 @@ def prepare(
     if told := hold.untold(config):
         logging.warning("%s; until then the last action is repeated, whatever it means", told)
     sources = mixture(config, law, found)
-    scaling = normalizer.make_normalizer(found, config.normalization, config.normalize_per)
+    for name, measured in found.items():
+        normalizer.tell_outliers(name, measured, config.normalization, config.outliers)
+    scaling = normalizer.make_normalizer(
+        found,
+        config.normalization,
+        config.normalize_per,
+        masks={n: had(d) for n, d in datasets.items()} if form else None,
+        least_range=config.least_range,
+        outliers=config.outliers,
+    )
     paths = {n: s["bounds"] for n, s in specs.items() if s["bounds"]}
     read = {path: bounds.read(path) for path in set(paths.values())}
     files = {n: read[path] for n, path in paths.items()}
@@ -290,6 +307,11 @@ def observation_shapes(
         dtype = np.float32 if form.table else np.uint8
         shapes["instruction"] = jax.ShapeDtypeStruct((form.instruction_width,), dtype)
     return shapes
+
+
+def had(dataset: open_x.OpenXDataset) -> dict[str, np.ndarray]:
+    """Which dimensions of each field a source has, [d] bool."""
+    return {chunk.ACTION: dataset.action_mask, f"{chunk.OBSERVATION}state": dataset.state_mask}
 
 
 def problems_of(
@@ -397,8 +419,11 @@ def _check_options(config, form, observed):
     for name in ("history", "horizon"):
         if config[name] < 1:
             raise ValueError(f"config.data.{name} is {config[name]}, expected at least 1")
-    _checks.one_of("config.data.normalization", config.normalization, normalizer.KINDS)
-    _checks.one_of("config.data.normalize_per", config.normalize_per, normalizer.PER)
+    options = (config.normalization, config.normalize_per, config.least_range, config.outliers)
+    try:
+        normalizer.check_options(*options)
+    except ValueError as error:
+        raise ValueError(f"config.data.{error}") from error
     _checks.one_of("config.data.order", config.order, device.ORDERS)
     _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
     hold.check(config, form is not None)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from ambient_jax.data import chunk, last_step
+from ambient_jax.data import chunk, last_step, tails
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import Episode, RldsDataset
 
@@ -37,14 +37,23 @@ class Moments:
     m2: np.ndarray  # sum of squared deviations from the mean
     min: np.ndarray
     max: np.ndarray
+    # Share of the magnitude that the numbers are rounded to, with a margin: a smaller range is no
+    # data. float32 keeps some 7 digits, float64 some 16.
+    rounding: np.ndarray | float = 1e-6
+    tails: tails.Tails | None = None
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Moments:
-        """Of values [N, d], N >= 1."""
+    def of(cls, values: np.ndarray, episode: int = 0) -> Moments:
+        """Of values [N, d] of an episode, N >= 1."""
         values = np.asarray(values, np.float64)
         mean = values.mean(axis=0)
         m2 = ((values - mean) ** 2).sum(axis=0)
-        return cls(len(values), mean, m2, values.min(axis=0), values.max(axis=0))
+        with np.errstate(over="ignore"):
+            rounded = (values == values.astype(np.float32)).all(axis=0)
+        return cls(
+            *(len(values), mean, m2, values.min(axis=0), values.max(axis=0)),
+            *(np.where(rounded, 1e-6, 1e-13), tails.Tails.of(values, episode)),
+        )
 
     @property
     def std(self) -> np.ndarray:
@@ -54,24 +63,31 @@ class Moments:
         """Of both sets of rows together (Chan et al. 1979): no cancellation, any order."""
         count = self.count + other.count
         delta = other.mean - self.mean
+        both = self.tails is not None and other.tails is not None
         return Moments(
             count,
             self.mean + delta * (other.count / count),
             self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
             np.minimum(self.min, other.min),
             np.maximum(self.max, other.max),
+            np.minimum(self.rounding, other.rounding),
+            self.tails.merge(other.tails) if both else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        arrays = {n: getattr(self, n).tolist() for n in ("mean", "m2", "min", "max")}
-        return {"count": self.count, **arrays}
+        arrays = {n: getattr(self, n).tolist() for n in _ARRAYS}
+        return {"count": self.count, **arrays, "tails": self.tails and self.tails.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Moments:
-        arrays = {n: np.asarray(fields[n], np.float64) for n in ("mean", "m2", "min", "max")}
+        arrays = {n: np.asarray(fields[n], np.float64) for n in _ARRAYS}
         if len({a.shape for a in arrays.values()}) != 1:
             raise ValueError("arrays of differing shapes")
-        return cls(int(fields["count"]), **arrays)
+        found = fields["tails"] and tails.Tails.from_dict(fields["tails"])
+        return cls(int(fields["count"]), **arrays, tails=found)
+
+
+_ARRAYS = ("mean", "m2", "min", "max", "rounding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +174,7 @@ def _one_pass(dataset, source, observation, action, transform):
         _count(problems, index, ends.add(episode, arrays[chunk.ACTION]), not lengths[-1])
         if not lengths[-1]:
             continue
-        size += _size(arrays) + _size(episode["steps"] if told is not None else {})
+        size += _read_size(arrays) + _size(episode["steps"] if told is not None else {})
         for name, values in arrays.items():
             known = fields.get(name)
             if known is not None and known.mean.shape != values.shape[1:]:
@@ -166,7 +182,7 @@ def _one_pass(dataset, source, observation, action, transform):
                     f"source {source!r}, episode {index}: {name} has {values.shape[1]} "
                     f"numbers a step, the episodes before it {known.mean.size}"
                 )
-            moments = Moments.of(values)
+            moments = Moments.of(values, index)
             fields[name] = moments if known is None else known.merge(moments)
         logging.log_every_n_seconds(
             logging.INFO,
@@ -211,6 +227,11 @@ def _count(problems, index, told, skipped):
             found["examples"].append([index, text])
 
 
+def _read_size(arrays):
+    """Bytes of normalised fields: of float32, whatever they are stored in."""
+    return sum(4 * a.size for a in arrays.values())
+
+
 def _size(arrays):
     """Bytes of arrays, and of the blobs in those of objects."""
     return sum(
@@ -241,9 +262,10 @@ def code_hash(transform: Transform | None = None) -> str:
     Whole modules count, so that a changed helper is noticed. Empty, which means "do not cache", if
     the transform has no source (typed into an interpreter).
     """
-    parts = [_module_code(m) for m in (chunk, last_step, sys.modules[__name__])]
+    parts = [_module_code(m) for m in (chunk, last_step, tails, sys.modules[__name__])]
     while isinstance(transform, functools.partial):
-        parts.append(f"{transform.args} {sorted(transform.keywords.items())}")
+        given = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]
+        parts += [*map(_told, given), repr(sorted(transform.keywords))]
         transform = transform.func
     if transform is not None:
         function = transform if hasattr(transform, "__qualname__") else type(transform)
@@ -256,8 +278,15 @@ def code_hash(transform: Transform | None = None) -> str:
         if function is not transform:
             parts.append(repr(transform))
         for cell in getattr(transform, "__closure__", None) or ():
-            parts.append(repr(cell.cell_contents))
+            parts.append(_told(cell.cell_contents))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _told(value):
+    """A value that a transform holds; NumPy's repr leaves out the middle of a large array."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    return repr(value)
 
 
 def _module_code(module):

@@ -175,7 +175,7 @@ def row_losses(
     """
     params = policy.params if params is None else params
     observation = policy.check(chunks.observation, (policy.history,))
-    x0 = policy.normalizer.normalize("action", np.asarray(chunks.action, np.float32))
+    x0 = policy.normalised(chunks.action)
     valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], x0.shape)
     if policy.form:
         valid = valid & policy.form.dims
@@ -238,7 +238,7 @@ def differences(
     """
     params = policy.params if params is None else params
     given, told = (policy.check(o, (policy.history,)) for o in (chunks.observation, other))
-    x0 = policy.normalizer.normalize("action", np.asarray(chunks.action, np.float32))
+    x0 = policy.normalised(chunks.action)
     whole, found = (given, told, x0, noise(x0.shape, seed)), []
     for first in range(0, len(x0), batch):
         part = jax.tree.map(lambda a, i=first: a[i : i + batch], whole)

@@ -173,10 +173,15 @@ class Policy:
             raise ValueError(
                 f"key has {len(key)} keys, expected one, or one for each of {batch} rows"
             )
+        for name in self._wide:
+            checked[name] = self.normalizer.normalize(_PREFIX + name, checked[name])
         return self._jitted(self.params, checked, key)
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """The observations as float32 of shape [B, *between, d] each; see ``__call__``."""
+        """The observations as float32 of shape [B, *between, d] each; see ``__call__``.
+
+        Those whose range is small beside their values stay float64.
+        """
         form = self.form
         known = (*self.dims, *(form.shapes if form else ()))
         for name in observation:
@@ -188,7 +193,8 @@ class Policy:
                     f"observation {name!r} is missing, expected {', '.join(known)}; came "
                     f"{', '.join(observation) or 'nothing'}"
                 )
-            value = np.asarray(observation[name], np.float32)
+            dtype = np.float64 if name in self._wide else np.float32
+            value = np.asarray(observation[name], dtype)
             value = form.widened(name, value, d) if form else value
             batch = value.shape[:1] if batch is None else batch
             if value.ndim != len(between) + 2 or value.shape != (*batch, *between, d):
@@ -204,10 +210,21 @@ class Policy:
             checked[name] = value
         return form.check(observation, checked, between) if form else checked
 
-    def chunk(self, params: Any, observation: Observation, keys: Array) -> Array:
-        """``__call__`` as a pure function, without checks: for use inside other jitted code."""
+    @functools.cached_property
+    def _wide(self) -> tuple[str, ...]:
+        """Observations that float32 cannot hold before the shift is taken away."""
+        shift = {name: self.normalizer.shift[_PREFIX + name] for name in self.dims}
+        return tuple(n for n, v in shift.items() if (v != v.astype(np.float32)).any())
+
+    def chunk(
+        self, params: Any, observation: Observation, keys: Array, ready: tuple[str, ...] = ()
+    ) -> Array:
+        """``__call__`` as a pure function, without checks: for use inside other jitted code.
+
+        ``ready`` names the observations that are normalised already.
+        """
         actions = solvers.solve(
-            self.denoiser(params, observation),
+            self.denoiser(params, observation, ready),
             keys,
             (self.horizon, self.normalizer.shift["action"].shape[-1]),
             solver=self.solver,
@@ -218,14 +235,31 @@ class Policy:
             mask=self.form and jnp.asarray(self.form.dims),
             eta=self.eta,
         )
-        return self.normalizer.unnormalize("action", actions)
+        actions = self.normalizer.unnormalize("action", actions)
+        return jnp.where(self.form.dims, actions, 0) if self.form else actions
 
-    def denoiser(self, params: Any, observation: Observation) -> Callable[[Array, Array], Array]:
-        """``denoise(x_t, sigma)`` of ``solvers.solve`` for observations in data units."""
+    def normalised(self, action: np.ndarray) -> np.ndarray:
+        """Recorded actions [..., D] in data units as training has them: 0 where the robot has no
+        such dimension."""
+        action = np.asarray(action)
+        wide = action.dtype == np.float64
+        unit = self.normalizer.normalize("action", action if wide else action.astype(np.float32))
+        unit = unit.astype(np.float32)
+        return np.where(self.form.dims, unit, np.float32(0)) if self.form else unit
+
+    def denoiser(
+        self, params: Any, observation: Observation, ready: tuple[str, ...] = ()
+    ) -> Callable[[Array, Array], Array]:
+        """``denoise(x_t, sigma)`` of ``solvers.solve`` for observations in data units, but for
+        those that are normalised already (``ready``)."""
+        raw = set(self.dims) - set(ready)
         normalised = {
-            name: self.normalizer.normalize(_PREFIX + name, value) if name in self.dims else value
+            name: self.normalizer.normalize(_PREFIX + name, value) if name in raw else value
             for name, value in observation.items()
         }
+        if self.form and "state" in normalised:  # 0 where the robot has none, as in training
+            there = jnp.asarray(normalised["state_mask"]) > 0
+            normalised["state"] = jnp.where(there, normalised["state"], 0)
         if self.form:
             normalised = self.form.augmentation.evaluation(normalised)
         variables, decode = {"params": params}, self.model.apply
@@ -241,7 +275,7 @@ class Policy:
 
     @functools.cached_property
     def _jitted(self):
-        return jax.jit(self.chunk)
+        return jax.jit(functools.partial(self.chunk, ready=self._wide))
 
 
 def _clean_source(config, path):

@@ -33,8 +33,13 @@ def default() -> ml_collections.ConfigDict:
     config.data.delta = config_dict.placeholder(tuple)
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps
-    config.data.normalization = "bounds"  # bounds (min..max to -1..1), gaussian, none
+    # bounds (min..max to -1..1), gaussian, quantiles (1 % .. 99 % to -1..1), none
+    config.data.normalization = "bounds"
     config.data.normalize_per = "mixture"  # one statistic for all sources, or one per "source"
+    # A range below this is noise and not stretched to -1..1; 0: stretch all. In units of the data.
+    config.data.least_range = 1e-4
+    # Lone glitches (data.tails): "leave_out" of the maps, or "keep". They are trained on.
+    config.data.outliers = "leave_out"
     config.data.placement = "device"  # device: all data in its memory; stream: from disk
     config.data.order = "noise_first"  # or data_first, with importance weights (device only)
     # When streaming:
@@ -110,6 +115,9 @@ def default() -> ml_collections.ConfigDict:
     # Fine-tuning: workdir or checkpoint whose (moving-average) parameters are the first ones, where
     # name and shape agree.
     config.train.init_from = ""
+    # Fine-tuning goes on with the maps to unit size of that checkpoint, "base", which its
+    # parameters were trained with, or with those of the new "data".
+    config.train.init_maps = "base"
     config.train.wandb = ""  # project on Weights & Biases that gets the metrics, too
 
     config.policy = ml_collections.ConfigDict()

@@ -21,7 +21,7 @@ from absl import logging
 from ambient_jax import mixing
 from ambient_jax.data import device, sources
 from ambient_jax.data.paths import expanded
-from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs, trainer
+from ambient_jax.train import checkpoint, fine_tuning, guard, loop, metrics, parallel, runs, trainer
 from ambient_jax.train import state as state_lib
 
 # What may differ from policy to policy, beside the law: its simplest form must be one for all.
@@ -46,6 +46,7 @@ def train(
     check(configs)
     names, workdir = list(configs), pathlib.Path(expanded(workdir))
     config = configs[names[0]]
+    fine_tuning.check(config, [workdir / name for name in names])
     parts = trainer.assemble(config, axis_name=None)
     prepared, total = parts.prepared, config.train.steps
     laws = [trainer.build(mixing, c.law) for c in configs.values()]
@@ -82,8 +83,10 @@ def train(
     if start:
         logging.info("resuming %s at step %d of %d", workdir, start, total)
         states = [s.restore(start, parts.shapes)[0] for s in savers]
+        prepared = fine_tuning.resumed(prepared, savers[0].assets(start))
     else:
         states = [trainer.initial(config, parts, key) for key in keys]
+        prepared = fine_tuning.with_maps(config, prepared)
     for saver in savers:
         saver.drop_after(start)
 

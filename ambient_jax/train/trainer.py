@@ -20,7 +20,7 @@ from ambient_jax import mixing, schedules
 from ambient_jax.data import augment, device, hold, pipeline, sources
 from ambient_jax.data.paths import expanded
 from ambient_jax.models.denoiser import build_denoiser
-from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs
+from ambient_jax.train import checkpoint, fine_tuning, guard, loop, metrics, parallel, runs
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
@@ -43,8 +43,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
       ValueError: for a config or data that cannot work, or a workdir of another config.
       FloatingPointError: a loss or gradient that is not finite, see ``guard.stop``.
     """
+    workdir = pathlib.Path(expanded(workdir))
+    fine_tuning.check(config, [workdir])
     parts = assemble(config, parallel.AXIS)
-    workdir, prepared = pathlib.Path(expanded(workdir)), parts.prepared
+    prepared = parts.prepared
     rows = parallel.rows_per_device(config.train.batch_size)
     key = jax.random.key(config.seed)
     logging.info("%s", describe(config, parts))
@@ -52,7 +54,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     saver = open_checkpoints(config, workdir)
     start, position = 0, None
     if (latest := saver.sound_step()) is not None:
-        runs.check_same(saver.assets(latest), config, prepared, workdir)
+        saved = saver.assets(latest)
+        runs.check_same(saved, config, prepared, workdir)
+        prepared = fine_tuning.resumed(prepared, saved)
         state, position = saver.restore(latest, parts.shapes)
         start = int(state.step)
         if config.data.placement == "stream":
@@ -60,6 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
     else:
         state = initial(config, parts, key)
+        prepared = fine_tuning.with_maps(config, prepared)
     if start >= config.train.steps:
         saver.close()
         return Result(start, "")

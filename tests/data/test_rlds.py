@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from ambient_jax.data import checksums
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features, write_dataset
 
@@ -506,3 +507,49 @@ def test_an_empty_split_beside_others(copy, lengths):
 def test_a_recorded_empty_split(recorded_data):
     with pytest.raises(ValueError, match="'train' of .* holds no episode"):
         open_dataset(recorded_data / "rlds_empty_split")
+
+
+@pytest.mark.parametrize("length", [3, 2000])
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_fingerprint_sees_one_changed_value_anywhere(tmp_path, monkeypatch, file_format, length):
+    """In the middle of a file too, and from checksums alone: no file is read as a whole."""
+    monkeypatch.setattr(checksums, "_PIECE", "none: a file read as a whole is a TypeError")
+    rng, seen = np.random.default_rng(0), []
+    values = rng.normal(size=(12, length, 7)).astype(np.float32)
+    for changed in (None, *np.ndindex(12, 2)):
+        actions = values.copy()
+        if changed is not None:
+            actions[changed[0], length // 2 + changed[1], 3] = 1000.0
+        path = write_dataset(
+            tmp_path,
+            name="same",
+            version="1.0.0",
+            features=rlds_features({"state": values[0, 0]}, values[0, 0]),
+            episodes=({"steps": _steps(a)} for a in actions),
+            file_format=file_format,
+            overwrite=True,
+        )
+        seen.append(open_dataset(path).fingerprint)
+    assert len(set(seen)) == len(seen)
+    moved = shutil.copytree(path, tmp_path / "elsewhere" / "1.0.0")
+    assert open_dataset(moved).fingerprint == seen[-1]
+
+
+def _steps(actions):
+    flags = {name: np.zeros(len(actions), bool) for name in ("is_first", "is_last", "is_terminal")}
+    ones = {name: np.ones(len(actions), np.float32) for name in ("reward", "discount")}
+    return {"observation": {"state": actions}, "action": actions, **flags, **ones}
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_fingerprint_of_a_damaged_file_is_that_of_all_its_bytes(tmp_path, file_format):
+    """What cannot be walked through is read, so that each damage is another."""
+    file = tmp_path / "damaged"
+    marks = set()
+    for k in range(5):
+        data = bytearray(b"x" * 200_000)
+        data[1000 * k * k] = 0
+        file.write_bytes(data)
+        marks.add(checksums.of_file(str(file), file_format))
+    assert len(marks) == 5
+    assert checksums.of_file(str(tmp_path / "none"), file_format) == "missing"

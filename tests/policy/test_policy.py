@@ -316,3 +316,24 @@ def test_from_checkpoint_with_a_map_for_each_source(tmp_path):
     save(tmp_path / "two", both, sim="clean", real="clean")
     with pytest.raises(ValueError, match="has 2 clean ones: give source=, one of real, sim"):
         Policy.from_checkpoint(tmp_path / "two")
+
+
+def test_a_small_range_about_a_large_state_is_not_rounded_away():
+    """The same policy of time stamps as of times since the first: what is seen is the same."""
+
+    class Seen:
+        def apply(self, variables, x_t, sigma, observation):
+            return jnp.broadcast_to(observation["time"].mean((1, 2))[:, None, None], x_t.shape)
+
+    def answer_at(offset):
+        maps = Normalizer(
+            "bounds",
+            {"action": np.zeros(1), "observation/time": np.array([offset + 5.0])},
+            {"action": np.ones(1, np.float32), "observation/time": np.array([5], np.float32)},
+        )
+        policy = Policy(Seen(), {}, maps, horizon=2, history=1, prediction="x0", steps=2)
+        time = offset + np.array([1.25, 7.5]).reshape(2, 1, 1)
+        return np.asarray(policy({"time": time}, jax.random.key(0)))
+
+    np.testing.assert_allclose(answer_at(1.7e9)[:, 0, 0], [-0.75, 0.5], atol=1e-6)
+    np.testing.assert_allclose(answer_at(1.7e9), answer_at(0.0), atol=1e-6)
