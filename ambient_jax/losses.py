@@ -220,18 +220,53 @@ def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
 
 
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """``(sum of kept values, number kept)``; a weight multiplies the value and not the count.
+    """``(sum, count)`` of the kept values [B], whose quotient is their mean.
+
+    Without weights the count is the number kept. Weights are those of ``mixing.data_first_weight``,
+    whose mean over the rows *drawn* is 1, rows that nothing admits (weight 0) among them. So the
+    sum is of weight times value, and the count that of ``rows_drawn``.
 
     Across devices psum both and divide once: the mean of masked means is another number.
     """
     _checks.same_shape(values=values, keep=keep, weight=weight)
     kept = jnp.where(keep, values, 0)
-    if weight is not None:
-        kept = kept * jnp.where(keep, weight, 0)
-    return jnp.sum(kept), jnp.sum(keep).astype(values.dtype)
+    if weight is None:
+        return jnp.sum(kept), jnp.sum(keep).astype(values.dtype)
+    total = jnp.sum(kept * jnp.where(keep, weight, 0))
+    return total, rows_drawn(*weight_sums(keep, weight)).astype(values.dtype)
+
+
+def weight_sums(keep: Array, weight: Array) -> Array:
+    """What ``rows_drawn`` takes, [3], as sums over rows [B]: add them over batches and devices.
+
+    A weight that is not finite says nothing of a row that is not kept: the row is left out.
+    """
+    known = keep | jnp.isfinite(weight)
+    return jnp.stack(
+        [
+            jnp.sum(known).astype(weight.dtype),
+            jnp.sum(jnp.where(known, weight, 0)),
+            jnp.sum(jnp.where(keep, weight, 0)),
+        ]
+    )
+
+
+def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
+    """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
+
+    With importance weights w, the mean of w times loss over all rows drawn has the noise-first
+    loss as its expectation; to divide by the rows kept would leave out those that nothing admits,
+    though they were drawn. What padding empties is no part of the noise-first mean: it is left out
+    by its weight, which counts it as often as noise first would draw it.
+    """
+    return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 
 
 def masked_mean(values: Array, keep: Array, weight: Array | None = None) -> Array:
-    """Mean of the kept values [B], 0 (gradient 0) when none is kept."""
+    """Mean of the kept values [B], 0 (gradient 0) when none is kept; see ``masked_sum``.
+
+    With weights from data first it estimates the noise-first mean, without bias where padding
+    empties no row.
+    """
     total, count = masked_sum(values, keep, weight)
-    return total / jnp.maximum(count, 1)
+    return total / jnp.where(count > 0, count, 1)
