@@ -146,13 +146,16 @@ def make_train_step(
 
     def sums_of(params, batch, keys, noise_key, sources):
         (_, (rows, keep)), grads = grad_fn(params, batch, keys, noise_key)
-        weight = batch.get("weight", jnp.ones_like(rows))
-        ones, kept = jnp.where(keep, weight, 0), jnp.where(keep, rows, 0)
-        drawn = losses.weight_sums(keep, weight)
+        ones, kept = keep.astype(rows.dtype), jnp.where(keep, rows, 0)
+        drawn = ()
+        if "weight" in batch:
+            drawn = losses.weight_sums(keep, batch["weight"])
+            ones = jnp.where(keep, batch["weight"], 0)
+            kept = kept * ones
         bins = jnp.clip((batch["sigma"] * state_lib.BINS).astype(jnp.int32), 0, state_lib.BINS - 1)
         by_bin = lambda v: jax.ops.segment_sum(v, bins, state_lib.BINS)  # noqa: E731
         by_source = lambda v: jax.ops.segment_sum(v, batch["source"], sources)  # noqa: E731
-        return grads, (by_bin(kept * ones), by_bin(ones), by_source(kept * ones), by_source(ones), drawn)
+        return grads, (by_bin(kept), by_bin(ones), by_source(kept), by_source(ones), drawn)
 
     def train_step(state, batch, rng):
         noise_key, step_key = noise_first.noise_keys(rng)
