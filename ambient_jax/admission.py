@@ -24,17 +24,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import schedules
+from ambient_jax import _checks, schedules
 
 Array = jax.Array
 
 
 def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:
     """``sigma_max`` itself, or the value that makes a sample clean or ambient when it is None."""
-    sigma_min = jnp.asarray(sigma_min) * 1.0
+    sigma_min = jnp.asarray(_checks.level("sigma_min", sigma_min, nan=True)) * 1.0
     if sigma_max is None:
         return jnp.where(sigma_min <= 0, 1.0, 0.0).astype(sigma_min.dtype)
-    return jnp.asarray(sigma_max) * 1.0
+    return jnp.asarray(_checks.level("sigma_max", sigma_max, nan=True)) * 1.0
 
 
 def admissible(sigma, sigma_min, sigma_max=None) -> Array:
@@ -47,8 +47,12 @@ def admissible(sigma, sigma_min, sigma_max=None) -> Array:
 
     Returns:
       Booleans of the broadcast shape. A NaN level or sigma_min is never admissible.
+
+    Raises:
+      ValueError: for levels or bounds that are known and outside of [0, 1].
     """
-    sigma = jnp.asarray(sigma)
+    sigma = jnp.asarray(_checks.level("sigma", sigma, nan=True))
+    sigma_min = _checks.level("sigma_min", sigma_min, nan=True)
     low = sigma < default_sigma_max(sigma_min, sigma_max)
     return (sigma > jnp.asarray(sigma_min)) | (low & ~jnp.isnan(jnp.asarray(sigma_min) * 1.0))
 
@@ -61,6 +65,10 @@ def measure(sigma_min, sigma_max=None, schedule: schedules.Schedule | None = Non
 
 def _bands(sigma_min, sigma_max, schedule):
     """Training-law mass of the low and of the high band (disjoint; they sum to |A|)."""
+    schedules.check(schedule)
+    sigma_min, sigma_max = (
+        _checks.level(n, v) for n, v in (("sigma_min", sigma_min), ("sigma_max", sigma_max))
+    )
     below_max = schedule.cdf(default_sigma_max(sigma_min, sigma_max))
     below_min = schedule.cdf(sigma_min)
     low = jnp.minimum(below_max, below_min)
@@ -80,7 +88,8 @@ def sample_sigma(
       sigma_min, sigma_max: scalar bounds in [0, 1].
       schedule: whose training law p(sigma) to restrict (default: sigma uniform).
     """
-    schedule = schedule or schedules.vp()
+    _checks.scalar(sigma_min=sigma_min, sigma_max=sigma_max)
+    key, schedule = _checks.key(key), schedule or schedules.vp()
     low, high = _bands(sigma_min, sigma_max, schedule)
     # 1 - uniform lies in (0, 1]: the high band is open below, and so is what is drawn from it.
     u = (1 - jax.random.uniform(key, dtype=low.dtype)) * (low + high)

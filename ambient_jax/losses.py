@@ -81,8 +81,14 @@ def denoising_loss(
       Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
 
     Raises:
-      ValueError: for an unknown prediction, or shapes that differ (nothing is broadcast).
+      ValueError: for an unknown prediction, shapes that differ (nothing is broadcast), arrays of
+        integers, or levels that are known (outside ``jit``) and not in [0, 1].
     """
+    schedules.check(schedule)
+    h, x0, eps = targets.arrays(h=h, x0=x0, eps=eps)
+    sigma, sigma_min, sigma_max = schedules.levels(
+        sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max
+    )
     _checks.one_sample(h=h)
     _checks.same_shape(h=h, x0=x0, eps=eps)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
@@ -135,8 +141,13 @@ def ambient_loss(
       Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
 
     Raises:
-      ValueError: for unknown options, or shapes that differ (nothing is broadcast).
+      ValueError: as ``denoising_loss``, or for an unknown weighting or buffer.
     """
+    schedules.check(schedule)
+    h, x_min, z = targets.arrays(h=h, x_min=x_min, z=z)
+    sigma, sigma_min, sigma_max = schedules.levels(
+        sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max
+    )
     _checks.one_sample(h=h)
     _checks.same_shape(h=h, x_min=x_min, z=z)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
@@ -156,7 +167,7 @@ def ambient_loss(
     return loss
 
 
-def _over_batch(kernel, *args) -> Array:
+def _over_batch(kernel, *args, **options) -> Array:
     """vmap over the leading axis of every argument that has one; scalars and None are shared."""
     first, *names = list(inspect.signature(kernel).parameters)[: len(args)]
     size = jnp.shape(args[0])[:1]
@@ -169,10 +180,9 @@ def _over_batch(kernel, *args) -> Array:
                 f"per sample of the batch ({first} has shape {jnp.shape(args[0])})"
             )
     axes = tuple(0 if a is not None and jnp.ndim(a) else None for a in args)
-    return jax.vmap(kernel, in_axes=axes)(*args)
+    return jax.vmap(functools.partial(kernel, **options), in_axes=axes)(*args)
 
 
-@functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
 def batch_denoising_loss(
     h: Array,
     x0: Array,
@@ -187,11 +197,16 @@ def batch_denoising_loss(
 ) -> Array:
     """``jit(vmap(denoising_loss))``: h, x0, eps [B, H, D]; sigma and bounds [B] or scalar; mask
     [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
-    kernel = functools.partial(denoising_loss, prediction=prediction, schedule=schedule)
-    return _over_batch(kernel, h, x0, eps, sigma, sigma_min, sigma_max, mask)
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    schedules.check(schedule)
+    options = dict(prediction=prediction, schedule=schedule)
+    arrays, levels = (
+        targets.arrays(h=h, x0=x0, eps=eps),
+        schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
+    )
+    return _batch_denoising_loss(*arrays, *levels, mask, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("prediction", "schedule", "weighting", "buffer"))
 def batch_ambient_loss(
     h: Array,
     x_min: Array,
@@ -208,10 +223,25 @@ def batch_ambient_loss(
 ) -> Array:
     """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
     [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
-    kernel = functools.partial(
-        ambient_loss, prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    _checks.one_of("weighting", weighting, WEIGHTINGS)
+    schedules.check(schedule)
+    options = dict(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
+    arrays, levels = (
+        targets.arrays(h=h, x_min=x_min, z=z),
+        schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
     )
-    return _over_batch(kernel, h, x_min, z, sigma, sigma_min, sigma_max, mask)
+    return _batch_ambient_loss(*arrays, *levels, mask, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
+def _batch_denoising_loss(*args, **options):
+    return _over_batch(denoising_loss, *args, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("prediction", "schedule", "weighting", "buffer"))
+def _batch_ambient_loss(*args, **options):
+    return _over_batch(ambient_loss, *args, **options)
 
 
 def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
