@@ -30,6 +30,7 @@ def file(bench, low, high=None, **changes):
 def config(bench, clean=None, law="ambient", placement="device", **fields):
     made = config_lib.default()
     made.law.name, made.data.placement, made.data.horizon = law, placement, 4
+    made.policy.execute = 4
     made.data.sources.bad = config_lib.source(bench.toy["bad"], "corrupt", **fields)
     if clean is not None:
         made.data.sources.good = config_lib.source(bench.toy["good"], "clean", weight=clean)
@@ -122,4 +123,5 @@ def test_rounding_to_float32_is_no_gap_and_no_swap(bench):
     low = np.float32(0.3)
     near = np.nextafter(low, np.float32(0))  # no level lies between the two
     mixing.check_law(mixing.Ambient(), mixing.make_sources([1], [False], low, near))
-    trains([0.3, 0.6], [0.3, 0.0])(bench)
+    made = config(bench, bounds=file(bench, [0.3, 0.6], [0.3, 0.0]))
+    assert len(sources.prepare(made.data, mixing.Ambient()).units.owner) == 2
