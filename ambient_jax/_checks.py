@@ -1,4 +1,7 @@
-"""Small trace-time checks with messages that say what came, what was expected and what to do."""
+"""Small checks with messages that say what came, what was expected and what to do.
+
+Shapes and types are checked under ``jit`` as well; values only where they are known, outside it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -54,3 +59,94 @@ def scalar(**values: Any) -> None:
                 f"{name} has shape {np.shape(value)}, expected a scalar: a kernel takes one "
                 "sample; use its batch_ form, or jax.vmap, for a batch"
             )
+
+
+def array(name: str, value: Any) -> Any:
+    """``value``, a list as an array; ValueError unless it holds real numbers of floating point."""
+    value = _listed(name, value)
+    dtype = getattr(value, "dtype", None)
+    floating = isinstance(value, float | int) if dtype is None else _is(dtype, jnp.floating)
+    if not floating or isinstance(value, bool):
+        raise ValueError(
+            f"{name} is {_told(value)}, expected floating-point numbers: convert with "
+            "jnp.asarray(x, jnp.float32)"
+        )
+    return value
+
+
+def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = False) -> Any:
+    """``value``, a list as an array; ValueError unless its numbers are in [0, 1].
+
+    Args:
+      name: of the argument.
+      value: of any shape; None is let through, and so is what ``jit`` does not know yet.
+      what: is expected.
+      nan: let NaN through, where it has a meaning.
+    """
+    value = _listed(name, value)
+    if value is None or (isinstance(value, float) and 0 <= value <= 1):
+        return value
+    dtype = getattr(value, "dtype", None)
+    real = (
+        isinstance(value, float | int) if dtype is None else _is(dtype, jnp.floating, jnp.integer)
+    )
+    if not real or isinstance(value, bool):
+        raise ValueError(f"{name} is {_told(value)}, expected {what} in [0, 1]")
+    if isinstance(value, jax.core.Tracer):
+        return value
+    known = np.asarray(value)
+    bad = ~((known >= 0) & (known <= 1))
+    if nan:
+        bad &= known == known
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        at = f" at index {first[0] if len(first) == 1 else first}" if first else ""
+        hint = " (0 = data, 1 = pure noise): convert other schedules with Schedule.sigma(t)"
+        raise ValueError(
+            f"{name}{at} is {known[first]}, expected {what} in [0, 1]"
+            f"{hint if what == 'a noise level' else ''}"
+        )
+    return value
+
+
+def key(value: Any, name: str = "key") -> jax.Array:
+    """A PRNG key, or an array of them, from one of either kind or from a seed.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and _is(dtype, jax.dtypes.prng_key):
+        return value
+    try:
+        if dtype == np.uint32 and np.ndim(value):
+            return jax.random.wrap_key_data(jnp.asarray(value))
+        if _is(dtype, jnp.integer) if dtype is not None else type(value) is int:
+            return jax.random.key(value)
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise ValueError(
+        f"{name} is {_told(value)}, expected jax.random.key(seed), jax.random.PRNGKey(seed) or a "
+        "seed, an integer"
+    )
+
+
+def _is(dtype, *kinds):
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def _listed(name, value):
+    if not isinstance(value, list | tuple):
+        return value
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {_told(value)}, expected an array of numbers") from None
+
+
+def _told(value):
+    """What came, in a few words of one line."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None:
+        return f"an array of {dtype} and shape {np.shape(value)}"
+    return f"{' '.join(repr(value).split())[:80]} of type {type(value).__name__}"

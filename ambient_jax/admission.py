@@ -17,24 +17,24 @@ unusable           (1, 0)                  none
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import schedules
+from ambient_jax import _checks, schedules
 
 Array = jax.Array
 
 
 def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:
     """``sigma_max`` itself, or the value that makes a sample clean or ambient when it is None."""
-    sigma_min = jnp.asarray(sigma_min) * 1.0
+    sigma_min = jnp.asarray(_checks.level("sigma_min", sigma_min, nan=True)) * 1.0
     if sigma_max is None:
         return jnp.where(sigma_min <= 0, 1.0, 0.0).astype(sigma_min.dtype)
-    return jnp.asarray(sigma_max) * 1.0
+    return jnp.asarray(_checks.level("sigma_max", sigma_max, nan=True)) * 1.0
 
 
 def admissible(sigma, sigma_min, sigma_max=None) -> Array:
@@ -47,8 +47,12 @@ def admissible(sigma, sigma_min, sigma_max=None) -> Array:
 
     Returns:
       Booleans of the broadcast shape. A NaN level or sigma_min is never admissible.
+
+    Raises:
+      ValueError: for levels or bounds that are known and outside of [0, 1].
     """
-    sigma = jnp.asarray(sigma)
+    sigma = jnp.asarray(_checks.level("sigma", sigma, nan=True))
+    sigma_min = _checks.level("sigma_min", sigma_min, nan=True)
     low = sigma < default_sigma_max(sigma_min, sigma_max)
     return (sigma > jnp.asarray(sigma_min)) | (low & ~jnp.isnan(jnp.asarray(sigma_min) * 1.0))
 
@@ -61,6 +65,10 @@ def measure(sigma_min, sigma_max=None, schedule: schedules.Schedule | None = Non
 
 def _bands(sigma_min, sigma_max, schedule):
     """Training-law mass of the low and of the high band (disjoint; they sum to |A|)."""
+    schedules.check(schedule)
+    sigma_min, sigma_max = (
+        _checks.level(n, v) for n, v in (("sigma_min", sigma_min), ("sigma_max", sigma_max))
+    )
     below_max = schedule.cdf(default_sigma_max(sigma_min, sigma_max))
     below_min = schedule.cdf(sigma_min)
     low = jnp.minimum(below_max, below_min)
@@ -80,7 +88,8 @@ def sample_sigma(
       sigma_min, sigma_max: scalar bounds in [0, 1].
       schedule: whose training law p(sigma) to restrict (default: sigma uniform).
     """
-    schedule = schedule or schedules.vp()
+    _checks.scalar(sigma_min=sigma_min, sigma_max=sigma_max)
+    key, schedule = _checks.key(key), schedule or schedules.vp()
     low, high = _bands(sigma_min, sigma_max, schedule)
     # 1 - uniform lies in (0, 1]: the high band is open below, and so is what is drawn from it.
     u = (1 - jax.random.uniform(key, dtype=low.dtype)) * (low + high)
@@ -112,16 +121,58 @@ def intersect(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Array, A
     )
 
 
-def check_bounds(sigma_min, sigma_max=None, ids: Sequence[Any] | None = None) -> None:
-    """Host-side check of bounds; raises ValueError that names the first bad sample."""
-    for name, values in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
-        if values is None:
-            continue
-        values = np.atleast_1d(np.asarray(values, dtype=np.float64))
-        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
-        if bad.size:
-            where = f" of {ids[bad[0]]!r}" if ids is not None else f" at index {bad[0]}"
-            raise ValueError(
-                f"{name}{where} is {values[bad[0]]}, expected a noise level in [0, 1] "
-                "(0 = data, 1 = pure noise): convert other schedules with Schedule.sigma(t)"
+def check_bounds(
+    sigma_min,
+    sigma_max=None,
+    ids: Sequence[Any] | None = None,
+    *,
+    ordered: bool = False,
+    where: Callable[[int], str] | None = None,
+) -> None:
+    """Refuses bounds that are none, at float32, the precision that they are kept in.
+
+    Args:
+      sigma_min, sigma_max: [N] or scalar; sigma_max None is not looked at.
+      ids: [N], to name a bad one by.
+      ordered: also refuse ``sigma_max > sigma_min`` of data other than clean, (0, 1): to a kernel
+        it says "every level", stated of data it is a slip.
+      where: names number i, where ``ids`` will not do.
+
+    Raises:
+      ValueError: that names the first bad one and counts them.
+    """
+    given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
+    given = {n: np.atleast_1d(np.asarray(v)) for n, v in given.items() if v is not None}
+    name = where or (lambda i: f"index {i}" if ids is None else repr(ids[i]))
+
+    def refuse(bad, told):
+        count = f"; {bad.sum()} rows of {bad.size} are bad" if bad.size > 1 else ""
+        raise ValueError(f"{told(int(np.flatnonzero(bad)[0]))}{count}")
+
+    for field, values in given.items():
+        if values.dtype.kind not in "iuf":
+            some = str(values.ravel()[:1].tolist())[:80]
+            raise ValueError(f"{field} is {some}, expected numbers, noise levels in [0, 1]")
+        of = "at" if where is None and ids is None else "of"
+        level = values.astype(np.float32)
+        bad = ~((level >= 0) & (level <= 1))
+        if bad.any():
+            refuse(
+                bad,
+                lambda i: (
+                    f"{field} {of} {name(i)} is {values[i]}, expected a noise level in [0, 1] "  # noqa: B023
+                    "(0 = data, 1 = pure noise): convert other schedules with Schedule.sigma(t)"
+                ),
+            )
+    if ordered and sigma_max is not None:
+        low, high = np.broadcast_arrays(*(v.astype(np.float32) for v in given.values()))
+        bad = (high > low) & ~((low == 0) & (high == 1))
+        if bad.any():
+            refuse(
+                bad,
+                lambda i: (
+                    f"{'' if where else 'source '}{name(i)} has sigma_max {high[i]:g} above "
+                    f"sigma_min {low[i]:g}, which admits every noise level: expected sigma_max <= "
+                    "sigma_min (1 to use it below sigma_max alone), or (0, 1) for clean data"
+                ),
             )

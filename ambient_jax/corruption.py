@@ -20,6 +20,8 @@ def add_noise(x0: Array, eps: Array, sigma: Array, *, schedule: schedules.Schedu
       sigma: noise level in [0, 1], scalar (or broadcastable).
       schedule: gives (alpha, noise) at sigma.
     """
+    schedules.check(schedule)
+    x0, eps = targets.arrays(x0=x0, eps=eps)
     alpha, noise = schedule.coefficients(sigma)
     return alpha * x0 + noise * eps
 
@@ -47,6 +49,9 @@ def renoise(
       sigma_min: noise level of x_min in [0, 1).
       schedule: gives (alpha, noise).
     """
+    schedules.check(schedule)
+    x_min, z = targets.arrays(x_min=x_min, z=z)
+    sigma, sigma_min = schedules.levels(sigma=sigma, sigma_min=sigma_min)
     alpha_t, noise_t = schedule.coefficients(sigma)
     alpha_m, _ = schedule.coefficients(sigma_min)
     r = alpha_t / jnp.where(alpha_m == 0, 1, alpha_m)
@@ -59,6 +64,7 @@ def anchor_level(sigma: Array, sigma_min: Array) -> Array:
     Below sigma_min only the low band (sigma < sigma_max) is admissible, and there nothing is known
     but x0 taken as it is: the ambient loss at anchor 0 is the denoising loss.
     """
+    sigma, sigma_min = schedules.levels(sigma=sigma, sigma_min=sigma_min, nan=True)
     return jnp.where(jnp.asarray(sigma) > sigma_min, sigma_min, 0.0)
 
 
@@ -69,18 +75,22 @@ def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
     resuming and a change of hosts without being stored.
 
     Args:
-      key: PRNG key of the data set, not of the step.
+      key: PRNG key (or a seed) of the data set, not of the step.
       sample_id: integers [3]: (source, episode, step).
       shape: shape of the sample, [H, D].
 
     Raises:
       ValueError: when sample_id is not three integers (use jax.vmap for a batch of ids).
     """
+    key = jax.random.key(key) if isinstance(key, int) else key
+    sample_id = jnp.asarray(sample_id)
     if jnp.shape(sample_id) != (3,):
         raise ValueError(
             f"sample_id has shape {jnp.shape(sample_id)}, expected (3,): source, episode, step "
             "of one sample; use jax.vmap for a batch"
         )
+    if not jnp.issubdtype(sample_id.dtype, jnp.integer):
+        raise ValueError(f"sample_id is of type {sample_id.dtype}, expected integers")
     for part in range(3):
         key = jax.random.fold_in(key, sample_id[part])
     return jax.random.normal(key, shape)

@@ -81,8 +81,14 @@ def denoising_loss(
       Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
 
     Raises:
-      ValueError: for an unknown prediction, or shapes that differ (nothing is broadcast).
+      ValueError: for an unknown prediction, shapes that differ (nothing is broadcast), arrays of
+        integers, or levels that are known (outside ``jit``) and not in [0, 1].
     """
+    schedules.check(schedule)
+    h, x0, eps = targets.arrays(h=h, x0=x0, eps=eps)
+    sigma, sigma_min, sigma_max = schedules.levels(
+        sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max
+    )
     _checks.one_sample(h=h)
     _checks.same_shape(h=h, x0=x0, eps=eps)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
@@ -135,8 +141,13 @@ def ambient_loss(
       Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
 
     Raises:
-      ValueError: for unknown options, or shapes that differ (nothing is broadcast).
+      ValueError: as ``denoising_loss``, or for an unknown weighting or buffer.
     """
+    schedules.check(schedule)
+    h, x_min, z = targets.arrays(h=h, x_min=x_min, z=z)
+    sigma, sigma_min, sigma_max = schedules.levels(
+        sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max
+    )
     _checks.one_sample(h=h)
     _checks.same_shape(h=h, x_min=x_min, z=z)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
@@ -156,7 +167,7 @@ def ambient_loss(
     return loss
 
 
-def _over_batch(kernel, *args) -> Array:
+def _over_batch(kernel, *args, **options) -> Array:
     """vmap over the leading axis of every argument that has one; scalars and None are shared."""
     first, *names = list(inspect.signature(kernel).parameters)[: len(args)]
     size = jnp.shape(args[0])[:1]
@@ -169,10 +180,9 @@ def _over_batch(kernel, *args) -> Array:
                 f"per sample of the batch ({first} has shape {jnp.shape(args[0])})"
             )
     axes = tuple(0 if a is not None and jnp.ndim(a) else None for a in args)
-    return jax.vmap(kernel, in_axes=axes)(*args)
+    return jax.vmap(functools.partial(kernel, **options), in_axes=axes)(*args)
 
 
-@functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
 def batch_denoising_loss(
     h: Array,
     x0: Array,
@@ -187,11 +197,16 @@ def batch_denoising_loss(
 ) -> Array:
     """``jit(vmap(denoising_loss))``: h, x0, eps [B, H, D]; sigma and bounds [B] or scalar; mask
     [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
-    kernel = functools.partial(denoising_loss, prediction=prediction, schedule=schedule)
-    return _over_batch(kernel, h, x0, eps, sigma, sigma_min, sigma_max, mask)
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    schedules.check(schedule)
+    options = dict(prediction=prediction, schedule=schedule)
+    arrays, levels = (
+        targets.arrays(h=h, x0=x0, eps=eps),
+        schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
+    )
+    return _batch_denoising_loss(*arrays, *levels, mask, **options)
 
 
-@functools.partial(jax.jit, static_argnames=("prediction", "schedule", "weighting", "buffer"))
 def batch_ambient_loss(
     h: Array,
     x_min: Array,
@@ -208,10 +223,25 @@ def batch_ambient_loss(
 ) -> Array:
     """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
     [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
-    kernel = functools.partial(
-        ambient_loss, prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    _checks.one_of("weighting", weighting, WEIGHTINGS)
+    schedules.check(schedule)
+    options = dict(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
+    arrays, levels = (
+        targets.arrays(h=h, x_min=x_min, z=z),
+        schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
     )
-    return _over_batch(kernel, h, x_min, z, sigma, sigma_min, sigma_max, mask)
+    return _batch_ambient_loss(*arrays, *levels, mask, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
+def _batch_denoising_loss(*args, **options):
+    return _over_batch(denoising_loss, *args, **options)
+
+
+@functools.partial(jax.jit, static_argnames=("prediction", "schedule", "weighting", "buffer"))
+def _batch_ambient_loss(*args, **options):
+    return _over_batch(ambient_loss, *args, **options)
 
 
 def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
@@ -220,18 +250,53 @@ def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
 
 
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """``(sum of kept values, number kept)``; a weight multiplies the value and not the count.
+    """``(sum, count)`` of the kept values [B], whose quotient is their mean.
+
+    Without weights the count is the number kept. Weights are those of ``mixing.data_first_weight``,
+    whose mean over the rows *drawn* is 1, rows that nothing admits (weight 0) among them. So the
+    sum is of weight times value, and the count that of ``rows_drawn``.
 
     Across devices psum both and divide once: the mean of masked means is another number.
     """
     _checks.same_shape(values=values, keep=keep, weight=weight)
     kept = jnp.where(keep, values, 0)
-    if weight is not None:
-        kept = kept * jnp.where(keep, weight, 0)
-    return jnp.sum(kept), jnp.sum(keep).astype(values.dtype)
+    if weight is None:
+        return jnp.sum(kept), jnp.sum(keep).astype(values.dtype)
+    total = jnp.sum(kept * jnp.where(keep, weight, 0))
+    return total, rows_drawn(*weight_sums(keep, weight)).astype(values.dtype)
+
+
+def weight_sums(keep: Array, weight: Array) -> Array:
+    """What ``rows_drawn`` takes, [3], as sums over rows [B]: add them over batches and devices.
+
+    A weight that is not finite says nothing of a row that is not kept: the row is left out.
+    """
+    known = keep | jnp.isfinite(weight)
+    return jnp.stack(
+        [
+            jnp.sum(known).astype(weight.dtype),
+            jnp.sum(jnp.where(known, weight, 0)),
+            jnp.sum(jnp.where(keep, weight, 0)),
+        ]
+    )
+
+
+def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
+    """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
+
+    With importance weights w, the mean of w times loss over all rows drawn has the noise-first
+    loss as its expectation; to divide by the rows kept would leave out those that nothing admits,
+    though they were drawn. What padding empties is no part of the noise-first mean: it is left out
+    by its weight, which counts it as often as noise first would draw it.
+    """
+    return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 
 
 def masked_mean(values: Array, keep: Array, weight: Array | None = None) -> Array:
-    """Mean of the kept values [B], 0 (gradient 0) when none is kept."""
+    """Mean of the kept values [B], 0 (gradient 0) when none is kept; see ``masked_sum``.
+
+    With weights from data first it estimates the noise-first mean, without bias where padding
+    empties no row.
+    """
     total, count = masked_sum(values, keep, weight)
-    return total / jnp.maximum(count, 1)
+    return total / jnp.where(count > 0, count, 1)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,14 @@ from jax.scipy.special import ndtr, ndtri
 from ambient_jax import _checks
 
 
+def _level(value, name="sigma", what="a noise level"):
+    """Numbers in [0, 1] as a floating-point array; ValueError where they are known not to be."""
+    return jnp.asarray(_checks.level(name, value, what)) * 1.0
+
+
 def signal(sigma: jax.typing.ArrayLike) -> jax.Array:
     """The variance-preserving signal scale ``sqrt(1 - sigma^2)``, without cancellation near 1."""
-    sigma = jnp.asarray(sigma)
+    sigma = _level(sigma)
     return jnp.sqrt((1 - sigma) * (1 + sigma))
 
 
@@ -42,19 +48,19 @@ class Schedule:
 
     def sigma(self, t: jax.typing.ArrayLike) -> jax.Array:
         """Noise level in [0, 1] at time t in [0, 1]; increasing."""
-        return jnp.asarray(t) * 1.0
+        return _level(t, "t", "a time")
 
     def time(self, sigma: jax.typing.ArrayLike) -> jax.Array:
         """Inverse of ``sigma``: the time in [0, 1] of a noise level."""
-        return jnp.asarray(sigma) * 1.0
+        return _level(sigma)
 
     def scale(self, sigma: jax.typing.ArrayLike) -> jax.Array:
         """This schedule's ``x_t`` divided by the variance-preserving one at the same sigma."""
-        return jnp.ones_like(jnp.asarray(sigma) * 1.0)
+        return jnp.ones_like(_level(sigma))
 
     def clip(self, sigma: jax.typing.ArrayLike) -> jax.Array:
         """The nearest noise level at which the coefficients are finite."""
-        return jnp.asarray(sigma) * 1.0
+        return _level(sigma)
 
     def coefficients(self, sigma: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
         """``(alpha, noise)`` of this schedule's ``x_t = alpha x0 + noise eps`` at level sigma."""
@@ -69,7 +75,7 @@ class Schedule:
 
     def quantile(self, u: jax.typing.ArrayLike) -> jax.Array:
         """Inverse of ``cdf``: maps u uniform on [0, 1] to a noise level of the training law."""
-        return self.sigma(u)
+        return self.sigma(_level(u, "u", "a probability"))
 
     def cdf(self, sigma: jax.typing.ArrayLike) -> jax.Array:
         """Probability in [0, 1] that the training law p(sigma) falls below sigma."""
@@ -77,7 +83,7 @@ class Schedule:
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
         """Noise levels drawn from the training law."""
-        return self.quantile(jax.random.uniform(key, shape))
+        return self.quantile(jax.random.uniform(_checks.key(key), shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +91,10 @@ class Cosine(Schedule):
     """The cosine schedule with t uniform; ``offset`` keeps sigma small at the first steps."""
 
     offset: float = 0.008
+
+    def __post_init__(self):
+        if not 0 <= self.offset < math.inf:
+            raise ValueError(f"cosine has offset {self.offset}, expected a finite number >= 0")
 
     @property
     def name(self) -> str:
@@ -96,12 +106,12 @@ class Cosine(Schedule):
 
     # alpha = cos(angle) / cos(start). Written with sines, sigma does not cancel near the data.
     def sigma(self, t):
-        angle = self._start + jnp.asarray(t) * (math.pi / 2 - self._start)
+        angle = self._start + _level(t, "t", "a time") * (math.pi / 2 - self._start)
         squared = jnp.sin(angle - self._start) * jnp.sin(angle + self._start)
         return jnp.sqrt(jnp.clip(squared, 0, None)) / math.cos(self._start)
 
     def time(self, sigma):
-        sigma = jnp.asarray(sigma) * 1.0
+        sigma = _level(sigma)
         cos_start, sin_start = math.cos(self._start), math.sin(self._start)
         sine = jnp.sqrt((sigma * cos_start) ** 2 + sin_start**2)
         angle = jnp.arctan2(sine, signal(sigma) * cos_start)
@@ -117,15 +127,15 @@ class RectifiedFlow(Schedule):
         return "rectified_flow"
 
     def sigma(self, t):
-        t = jnp.asarray(t) * 1.0
+        t = _level(t, "t", "a time")
         return t / jnp.sqrt((1 - t) ** 2 + t**2)
 
     def time(self, sigma):
-        sigma = jnp.asarray(sigma) * 1.0
+        sigma = _level(sigma)
         return sigma / (signal(sigma) + sigma)
 
     def scale(self, sigma):
-        return 1 / (signal(sigma) + jnp.asarray(sigma))
+        return 1 / (signal(sigma) + _level(sigma))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +159,18 @@ class EDM(Schedule):
             )
         if not (self.rho > 0 and self.p_std > 0):
             raise ValueError(f"edm has rho {self.rho}, p_std {self.p_std}, expected both > 0")
+        if not all(map(math.isfinite, (self.rho, self.p_mean, self.p_std))):
+            raise ValueError(
+                f"edm has rho {self.rho}, p_mean {self.p_mean}, p_std {self.p_std}, expected "
+                "finite numbers"
+            )
 
     @property
     def name(self) -> str:
         return "edm"
 
     def clip(self, sigma):
-        sigma = jnp.asarray(sigma) * 1.0
+        sigma = _level(sigma)
         # A large s_max has a level that rounds to 1, where the scale would be infinite.
         below_one = 1 - float(jnp.finfo(sigma.dtype).epsneg)
         return jnp.minimum(sigma, min(self.s_max / math.hypot(1, self.s_max), below_one))
@@ -168,7 +183,7 @@ class EDM(Schedule):
 
     def sigma(self, t):
         low, high = self.s_min ** (1 / self.rho), self.s_max ** (1 / self.rho)
-        return self._level((low + jnp.asarray(t) * (high - low)) ** self.rho)
+        return self._level((low + _level(t, "t", "a time") * (high - low)) ** self.rho)
 
     def time(self, sigma):
         low, high = self.s_min ** (1 / self.rho), self.s_max ** (1 / self.rho)
@@ -181,7 +196,7 @@ class EDM(Schedule):
 
     def quantile(self, u):
         low, high = self._ends()
-        z = ndtri(low + jnp.asarray(u) * (high - low))
+        z = ndtri(low + _level(u, "u", "a probability") * (high - low))
         s = jnp.exp(self.p_mean + self.p_std * z)
         return self._level(jnp.clip(s, self.s_min, self.s_max))
 
@@ -229,3 +244,18 @@ def get(name: str, **options: float) -> Schedule:
         return SCHEDULES[name](**options)
     except TypeError as e:
         raise ValueError(f"schedule {name!r} does not take the options {options}: {e}") from None
+
+
+def levels(*, nan: bool = False, **values: Any) -> list[Any]:
+    """The noise levels; ValueError for one that is known, outside ``jit``, and not in [0, 1]."""
+    return [_checks.level(name, value, nan=nan) for name, value in values.items()]
+
+
+def check(schedule: Schedule) -> None:
+    """Raises ValueError unless it is a schedule, not its name or the function that makes it."""
+    if isinstance(schedule, type) or not hasattr(schedule, "coefficients"):
+        name = schedule if isinstance(schedule, str) else "vp"
+        raise ValueError(
+            f"schedule is {' '.join(repr(schedule).split())[:80]}, expected a schedule such as "
+            f"schedules.get({name!r})"
+        )

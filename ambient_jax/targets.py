@@ -34,6 +34,8 @@ above is the one implemented.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -50,8 +52,14 @@ def _safe_divide(numerator, denominator):
     return numerator / jnp.where(denominator == 0, 1, denominator)
 
 
+def arrays(**values: Any) -> list[Any]:
+    """The arrays by name; ValueError for one that is not of floating-point numbers."""
+    return [_checks.array(name, value) for name, value in values.items()]
+
+
 def _weights(prediction: str, sigma, schedule):
     """(c_x, c_e) with target = c_x x0 + c_e eps at noise level sigma."""
+    schedules.check(schedule)
     _checks.one_of("prediction", prediction, CONVERTIBLE)
     sigma = schedule.clip(sigma)
     one, zero = jnp.ones_like(sigma), jnp.zeros_like(sigma)
@@ -87,6 +95,7 @@ def denoising_target(
       The target, of x0's shape.
     """
     c_x, c_e = _weights(prediction, sigma, schedule)
+    x0, eps = arrays(x0=x0, eps=eps)
     return c_x * x0 + c_e * eps
 
 
@@ -96,6 +105,8 @@ def noise_ratio(sigma: Array, sigma_min: Array, *, schedule: schedules.Schedule 
     ``sqrt(1 - snr(sigma) / snr(sigma_min))``: 1 for sigma_min = 0, 0 at (and below) sigma_min; the
     same in every schedule. Its inverse is the standard deviation of the ambient eps target.
     """
+    schedules.check(schedule)
+    sigma, sigma_min = schedules.levels(sigma=sigma, sigma_min=sigma_min)
     sigma, sigma_min = schedule.clip(sigma), schedule.clip(sigma_min)
     delta = (sigma - sigma_min) * (sigma + sigma_min)
     squared = _safe_divide(delta, sigma**2 * (1 - sigma_min) * (1 + sigma_min))
@@ -118,6 +129,7 @@ def scaled_ambient_target(
     Arguments as in ``ambient_target``. For prediction "eps" the scaled target is z itself.
     """
     c_x, c_e = _weights(prediction, sigma, schedule)
+    x_min, z = arrays(x_min=x_min, z=z)
     ratio = noise_ratio(sigma, sigma_min, schedule=schedule)
     alpha_t, noise_t = schedule.coefficients(sigma)
     alpha_m, noise_m = schedule.coefficients(sigma_min)
@@ -186,6 +198,9 @@ def convert(
     """
     _checks.one_of("source", source, CONVERTIBLE)
     _checks.one_of("target", target, CONVERTIBLE)
+    schedules.check(schedule)
+    value, x_t = arrays(value=value, x_t=x_t)
+    (sigma,) = schedules.levels(sigma=sigma)
     if source == target:
         return value
     alpha, noise = schedule.coefficients(sigma)

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -25,3 +26,13 @@ def test_scalar():
     _checks.scalar(sigma=0.3, sigma_min=np.float32(0.1), sigma_max=None)
     with pytest.raises(ValueError, match=r"sigma has shape \(4,\), expected a scalar"):
         _checks.scalar(sigma=np.zeros(4))
+
+
+def test_keys_of_either_kind_and_seeds_are_one_key():
+    """jax.random.key is the stock definition; the old kind is its data."""
+    want = jax.random.key_data(jax.random.key(7))
+    for given in (7, np.int64(7), jax.random.key(7), jax.random.PRNGKey(7)):
+        np.testing.assert_array_equal(jax.random.key_data(_checks.key(given)), want)
+    old = np.asarray(jax.random.split(jax.random.PRNGKey(7), 3))
+    assert _checks.key(old).shape == (3,)
+    np.testing.assert_array_equal(jax.random.key_data(_checks.key(old)), old)

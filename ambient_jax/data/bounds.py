@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ambient_jax import __version__, _checks
+from ambient_jax import __version__, _checks, admission
 from ambient_jax.data import files
 from ambient_jax.data.paths import expanded
 
@@ -136,7 +136,7 @@ def for_source(
     """
     episode = np.asarray(episode)
     low = np.asarray(sigma_min, np.float32)
-    high = np.where(low <= 0, 1, 0) if sigma_max is None else sigma_max
+    high = np.asarray(admission.default_sigma_max(low)) if sigma_max is None else sigma_max
     low, high = (np.broadcast_to(b, episode.shape) if np.ndim(b) == 0 else b for b in (low, high))
     source = np.zeros(episode.shape, np.int32)
     fingerprints = {name: fingerprint}
@@ -182,7 +182,7 @@ def write(path: str | os.PathLike[str], bounds: Bounds) -> pathlib.Path:
       ValueError: bounds or ids that `lookup` would refuse, or ``how`` that JSON cannot hold.
     """
     for name in bounds.names:
-        _check(bounds, name, bounds.rows(name))
+        check(bounds, name)
     counts = np.bincount(bounds.source, minlength=len(bounds.names)).tolist()
     metadata = {
         "format": FORMAT,
@@ -323,6 +323,16 @@ def lookup(
     return bounds.sigma_min[at], bounds.sigma_max[at]
 
 
+def check(bounds: Bounds, name: str) -> None:
+    """Raises ValueError where `lookup` would for any step, without the data; names the first row.
+
+    Args:
+      bounds: from `read`.
+      name: of the source that they are for.
+    """
+    _check(bounds, name, bounds.rows(name))
+
+
 def _check(bounds, name, rows):
     """Refuses bad rows of one source; returns what a join needs: sorted keys and their meaning."""
     low, high = bounds.sigma_min[rows], bounds.sigma_max[rows]
@@ -331,21 +341,7 @@ def _check(bounds, name, rows):
         r = rows[i]
         return f"source {name!r} episode {bounds.episode[r]} step {bounds.step[r]} (row {r})"
 
-    for field, values in (("sigma_min", low), ("sigma_max", high)):
-        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
-        if bad.size:
-            raise ValueError(
-                f"{field} of {row(bad[0])} is {values[bad[0]]:g}, expected a noise level in "
-                f"[0, 1]; {bad.size} rows of {rows.size} are bad"
-            )
-    bad = np.flatnonzero((high > low) & ~((low == 0) & (high == 1)))
-    if bad.size:
-        i = bad[0]
-        raise ValueError(
-            f"{row(i)} has sigma_max {high[i]:g} above sigma_min {low[i]:g}, which admits every "
-            "noise level: expected sigma_max <= sigma_min, or (0, 1) for clean data; "
-            f"{bad.size} rows of {rows.size} are bad"
-        )
+    admission.check_bounds(low, high, where=row, ordered=True)
     episodes, number = np.unique(bounds.episode[rows], return_inverse=True)
     step = bounds.step[rows].astype(np.int64)
     first = step.min() if rows.size else 0

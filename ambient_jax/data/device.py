@@ -21,6 +21,7 @@ class Readable(units.Measured, Protocol):
     """What ``sources.Prepared`` offers to be read through."""
 
     constants: Mapping[str, np.ndarray]
+    units: units.Units
 
     def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
 
@@ -104,7 +105,7 @@ def _episodes(dataset, lengths):
 
 def _with_bounds(data: DeviceData, prepared: Readable) -> DeviceData:
     """Cuts sources with a bounds file into one unit for each pair of bounds."""
-    cut = units.cut(prepared)
+    cut = prepared.units
     order, sizes = [], []
     for k, unit in enumerate(cut.of_step):
         unit = np.zeros(data.size[k], np.int32) if unit is None else unit

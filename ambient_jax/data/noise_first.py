@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import mixing, schedules
+from ambient_jax import _checks, mixing, schedules
 
 Array = jax.Array
 
@@ -24,7 +24,7 @@ _BLOCK_ROWS = 16_384
 
 def stream_key(key: Array, name: str) -> Array:
     """The key of one of the run's streams (such as "choice" or "step noise")."""
-    return jax.random.fold_in(key, _STREAMS.index(name))
+    return jax.random.fold_in(_checks.key(key), _STREAMS.index(name))
 
 
 def noise_keys(key: Array) -> tuple[Array, Array]:
@@ -34,12 +34,13 @@ def noise_keys(key: Array) -> tuple[Array, Array]:
 
 def row_key(key: Array, step: Array, row: Array) -> Array:
     """Key of one row (index in the global batch) of one step."""
-    return jax.random.fold_in(jax.random.fold_in(key, step), row)
+    return jax.random.fold_in(jax.random.fold_in(_checks.key(key), step), row)
 
 
 def row_keys(key: Array, step: Array, rows: Array) -> Array:
     """``row_key`` of rows [B]."""
-    return jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, step)))(rows)
+    key = jax.random.fold_in(_checks.key(key), step)
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
 
 
 def draw(
@@ -53,7 +54,7 @@ def draw(
       sources: K sources.
       schedule: gives p(sigma).
     """
-    choice, within = jax.random.split(row_key)
+    choice, within = jax.random.split(_checks.key(row_key))
     return (*mixing.sample(choice, law, sources, schedule), within)
 
 
@@ -61,7 +62,7 @@ def draw_data_first(
     row_key: Array, law: mixing.Law, sources: mixing.Sources, schedule: schedules.Schedule
 ) -> tuple[Array, Array, Array, Array]:
     """As ``draw`` with the source drawn first: (sigma, source, key, importance weight)."""
-    choice, within = jax.random.split(row_key)
+    choice, within = jax.random.split(_checks.key(row_key))
     sigma, source, weight = mixing.sample_data_first(choice, law, sources, schedule)
     return sigma, source, within, weight
 

@@ -26,7 +26,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, device, images, noise_first, units
+from ambient_jax.data import chunk, device, images, noise_first
 from ambient_jax.data.sources import Prepared, prepare
 from ambient_jax.data.stream import INTERLEAVE, ChunkStream
 
@@ -153,7 +153,7 @@ class _BatchIterator(grain.DatasetIterator):
         self._history, self._horizon = config.history, config.horizon
         self._padding = config.padding
         self._rows = batch_size // process_count
-        self._cut = units.cut(prepared)
+        self._cut = prepared.units
         mine = lanes // process_count
         self._lanes = process_index * mine + np.arange(mine)
         self._lane = np.repeat(np.arange(mine), self._rows // mine)  # of each row

@@ -15,7 +15,17 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks, admission, mixing, schedules
-from ambient_jax.data import bounds, chunk, device, hold, last_step, normalizer, rlds, statistics
+from ambient_jax.data import (
+    bounds,
+    chunk,
+    device,
+    hold,
+    last_step,
+    normalizer,
+    rlds,
+    statistics,
+    units,
+)
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.data.paths import below
 
@@ -63,6 +73,11 @@ class Prepared:
         if self.form and self.form.table:
             marks = {n: f"{mark}/{self.form.table.digest}" for n, mark in marks.items()}
         return marks | {n: f"{marks[n]}/{file.digest(n)}" for n, file in self.bounds.items()}
+
+    @functools.cached_property
+    def units(self) -> units.Units:
+        """What a law draws from: each source, or its steps of one pair of bounds."""
+        return units.cut(self)
 
     @property
     def action_dim(self) -> int:
@@ -203,6 +218,8 @@ def prepare(
     for name in transforms:
         _checks.one_of("source of a transform", name, specs)
     _check_options(config, form, observed)
+    mixture(config, law)
+    files = _bounds_files(config, specs)
     observation = observation_fields(config, form)
     datasets, found = {}, {}
     for name, spec in specs.items():
@@ -239,12 +256,29 @@ def prepare(
         least_range=config.least_range,
         outliers=config.outliers,
     )
-    paths = {n: s["bounds"] for n, s in specs.items() if s["bounds"]}
-    read = {path: bounds.read(path) for path in set(paths.values())}
-    files = {n: read[path] for n, path in paths.items()}
-    return Prepared(
+    prepared = Prepared(
         tuple(specs), datasets, found, transforms, scaling, sources, config, files, form
     )
+    if files:
+        cut = prepared.units
+        mixing.check_law(law, cut.sources, tuple(prepared.names[k] for k in cut.owner))
+    return prepared
+
+
+def _bounds_files(config, specs):
+    """The bounds file of each source that has one, all of whose rows are bounds."""
+    paths = {n: s["bounds"] for n, s in specs.items() if s["bounds"]}
+    for name in paths:
+        own = config.sources[name]
+        if own.get("sigma_min") or own.get("sigma_max") is not None:
+            logging.warning(
+                "config.data.bounds takes the place of sigma_min %s and sigma_max %s of source %r",
+                *(own.get("sigma_min"), own.get("sigma_max"), name),
+            )
+    read = {path: bounds.read(path) for path in set(paths.values())}
+    for name, path in paths.items():
+        bounds.check(read[path], name)
+    return {n: read[path] for n, path in paths.items()}
 
 
 def _open(config, name, spec, form, transformed):
@@ -328,12 +362,15 @@ def problems_of(
 def mixture(
     config: ml_collections.ConfigDict,
     law: mixing.Law,
-    found: Mapping[str, statistics.SourceStatistics],
+    found: Mapping[str, statistics.SourceStatistics] | None = None,
 ) -> mixing.Sources:
-    """Weights, bounds and roles of a data section, checked against the law; see ``prepare``."""
+    """Weights, bounds and roles of a data section, checked against the law; see ``prepare``.
+
+    Which levels are trained hangs on no number of steps, so it is known before they are (None).
+    """
     specs = _specs(config)
     sources = mixing.make_sources(
-        [found[n].num_steps * spec["weight"] for n, spec in specs.items()],
+        [(found[n].num_steps if found else 1) * spec["weight"] for n, spec in specs.items()],
         [spec["role"] == "clean" for spec in specs.values()],
         [spec["sigma_min"] for spec in specs.values()],
         [spec["sigma_max"] for spec in specs.values()],
@@ -365,7 +402,6 @@ def _specs(config):
                 f"config.data.sources.{name}.weight is {spec['weight']}, expected a finite number "
                 ">= 0, which multiplies the number of chunks"
             )
-        admission.check_bounds(spec["sigma_min"], spec["sigma_max"], [name])
         if spec["last_step"]:
             last = f"config.data.sources.{name}.last_step"
             _checks.one_of(last, spec["last_step"], last_step.CHOICES)
@@ -387,19 +423,13 @@ def _check_bounds_file(config, name, spec):
 
 def _sigma_max(name, spec):
     low, high = spec["sigma_min"], spec["sigma_max"]
+    admission.check_bounds(low, high, [name], ordered=spec["role"] != "clean")
     if spec["role"] == "clean" and (low > 0 or high not in (None, 1)):
         raise ValueError(
             f"source {name!r} is clean and has sigma_min {low}, sigma_max {high}: clean data train "
             "every noise level; leave the bounds out, or give it the role 'corrupt'"
         )
-    if high is None:
-        return float(admission.default_sigma_max(low))
-    if high > low and (low, high) != (0, 1):
-        raise ValueError(
-            f"source {name!r} has sigma_max {high} above sigma_min {low}, which admits every noise "
-            "level: expected sigma_max <= sigma_min (1 to use it below sigma_max alone)"
-        )
-    return high
+    return float(admission.default_sigma_max(low, high))
 
 
 def _check_options(config, form, observed):

@@ -155,8 +155,9 @@ class Policy:
             "image_<camera>" uint8 [B, T, h, w, 3] of the configured size, where a camera may be
             missing in some rows (its "_mask" [B, T]) or in all (left out), and "instruction", B
             texts or as the encoder takes them; a state may have the robot's own width.
-          key: PRNG key, from which row i takes ``fold_in(key, i)``, or [B] keys of the rows. A
-            row's chunk depends on its own observation and key, not on the rows beside it.
+          key: PRNG key of either kind, or a seed, from which row i takes ``fold_in(key, i)``, or
+            [B] keys of the rows. A row's chunk depends on its own observation and key, not on the
+            rows beside it.
 
         Returns:
           Actions [B, H, D], data units.
@@ -167,11 +168,12 @@ class Policy:
         """
         checked = self.check(observation, (self.history,))
         batch = len(next(iter(checked.values())))
-        if jnp.ndim(key) == 0:
+        key = _checks.key(key)
+        if key.ndim == 0:
             key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-        elif len(key) != batch:
+        elif key.shape != (batch,):
             raise ValueError(
-                f"key has {len(key)} keys, expected one, or one for each of {batch} rows"
+                f"key has {key.size} keys, expected one, or one for each of {batch} rows"
             )
         for name in self._wide:
             checked[name] = self.normalizer.normalize(_PREFIX + name, checked[name])

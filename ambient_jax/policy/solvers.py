@@ -104,8 +104,10 @@ def solve(
         raise ValueError(f"eta is {eta}, expected in [0, 1] (0 = deterministic, 1 = ddpm)")
     if eta and solver != "ddim":
         raise ValueError(f"eta is {eta} with solver {solver!r}, expected 0: it is ddim's option")
-    if jnp.ndim(keys) == 0:
+    keys = _checks.key(keys, "keys")
+    if keys.ndim == 0:
         raise ValueError("keys is one key, expected [B], one a row: jax.random.split(key, B)")
+    schedules.check(schedule)
 
     def split(x, sigma):
         """(x0_hat, eps_hat) at x_t."""

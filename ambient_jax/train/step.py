@@ -147,10 +147,15 @@ def make_train_step(
     def sums_of(params, batch, keys, noise_key, sources):
         (_, (rows, keep)), grads = grad_fn(params, batch, keys, noise_key)
         ones, kept = keep.astype(rows.dtype), jnp.where(keep, rows, 0)
+        drawn = ()
+        if "weight" in batch:
+            drawn = losses.weight_sums(keep, batch["weight"])
+            ones = jnp.where(keep, batch["weight"], 0)
+            kept = kept * ones
         bins = jnp.clip((batch["sigma"] * state_lib.BINS).astype(jnp.int32), 0, state_lib.BINS - 1)
         by_bin = lambda v: jax.ops.segment_sum(v, bins, state_lib.BINS)  # noqa: E731
         by_source = lambda v: jax.ops.segment_sum(v, batch["source"], sources)  # noqa: E731
-        return grads, (by_bin(kept), by_bin(ones), by_source(kept), by_source(ones))
+        return grads, (by_bin(kept), by_bin(ones), by_source(kept), by_source(ones), drawn)
 
     def train_step(state, batch, rng):
         noise_key, step_key = noise_first.noise_keys(rng)
@@ -186,8 +191,8 @@ def make_train_step(
 
         # Sums over devices first, one division last: devices keep different numbers of rows.
         grads, parts = psum((grads, parts))
-        count = jnp.sum(parts[1])
-        grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
+        count = losses.rows_drawn(*parts[4]) if "weight" in batch else jnp.sum(parts[1])
+        grads = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = state_lib.ema_decay(state.step, ema_limit)

@@ -179,11 +179,12 @@ def check(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
             f"{jax.process_count()} hosts, expected one: policies trained together do not talk to "
             "each other, so start one sweep on each host"
         )
-    for name, source in config.data.sources.items():
-        if source.get("bounds"):
+    sections = {f"config.data.sources.{n}": s for n, s in config.data.sources.items()}
+    for of, section in {"config.data": config.data, **sections}.items():
+        if section.get("bounds"):
             raise ValueError(
-                f"config.data.sources.{name} has a bounds file, expected none: policies trained "
-                "together have one pair of bounds a source; train this one by itself"
+                f"{of} has a bounds file, expected none: policies trained together have one pair "
+                "of bounds a source; train this one by itself"
             )
     shared = program(config)
     for name, other in others:

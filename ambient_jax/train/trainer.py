@@ -76,7 +76,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     assets = checkpoint.make_assets(config, statistics, marks, prepared.masks)
     if config.data.placement == "device":
         resident = device.load_device_data(prepared)
-        mixing.check_law(parts.law, resident.sources)  # of a bounds file's units, too
         data = parallel.replicate(resident)
         sampler = prepared.sampler(parts.law, parts.schedule)
         step_fn = parallel.lift_resident(parts.train_step, sampler, rows, key)
