@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from ambient_jax import _checks, admission, mixing, schedules
-from ambient_jax.data import bounds, chunk, device, normalizer, rlds, statistics
+from ambient_jax.data import bounds, chunk, device, normalizer, options, rlds, statistics
 from ambient_jax.data.open_x import dataset as open_x
 
 ROLES = ("clean", "corrupt")
@@ -168,6 +168,7 @@ def prepare(
     """
     transforms = dict(transforms or {})
     specs = _specs(config)
+    options.check(config)
     form = common_form(config)
     for name in transforms:
         _checks.one_of("source of a transform", name, specs)
@@ -228,9 +229,7 @@ def common_form(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
             f"source {plain[0]!r} has no open_x, others have: give it the lines of a spec too "
             "(ambient_jax.data.open_x.spec), so that all are brought to one form"
         )
-    section = config.open_x.to_dict()
-    section["cameras"], section["quality"] = tuple(section["cameras"]), tuple(section["quality"])
-    return open_x.CommonForm(**section)
+    return options.form(config.open_x)
 
 
 def observation_fields(
@@ -291,7 +290,19 @@ def mixture(
     return sources
 
 
-def _specs(config):
+def check(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
+    """The common form; raises ValueError for a data section that no data can suit, and reads none.
+
+    Sources, or their paths, may still be missing, as in a template.
+    """
+    options.check(config)
+    if not config.sources:
+        return options.form(config.open_x)
+    _specs(config, complete=False)
+    return common_form(config)
+
+
+def _specs(config, complete=True):
     if not config.sources:
         raise ValueError(
             "config.data.sources is empty, expected at least one RLDS folder, such as "
@@ -303,9 +314,10 @@ def _specs(config):
         for field in given:
             _checks.one_of(f"field of config.data.sources.{name}", field, _FIELDS)
         for field in ("path", "role"):
-            if not given.get(field):
+            if not given.get(field) and (complete or field == "role"):
                 raise ValueError(f"config.data.sources.{name}.{field} is missing")
         spec = _DEFAULTS | given
+        _check_types(name, spec)
         if config.bounds and spec["role"] == "corrupt" and not spec["bounds"]:
             spec |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
         _checks.one_of(f"config.data.sources.{name}.role", spec["role"], ROLES)
@@ -318,6 +330,15 @@ def _specs(config):
         _check_bounds_file(config, name, spec)
         specs[name] = spec | {"sigma_max": _sigma_max(name, spec)}
     return specs
+
+
+def _check_types(name, spec):
+    for field in ("path", "role", "split", "bounds"):
+        if not isinstance(spec.get(field, ""), str):
+            raise ValueError(f"config.data.sources.{name}.{field} is {spec[field]!r}, expected str")
+    for field in ("weight", "sigma_min", "sigma_max"):
+        if spec[field] is not None or field != "sigma_max":
+            _checks.number(f"config.data.sources.{name}.{field}", spec[field])
 
 
 def _check_bounds_file(config, name, spec):
@@ -339,7 +360,7 @@ def _sigma_max(name, spec):
             "every noise level; leave the bounds out, or give it the role 'corrupt'"
         )
     if high is None:
-        return float(admission.default_sigma_max(low))
+        return 0.0 if low > 0 else 1.0  # as ``admission``, without a device
     if high > low and (low, high) != (0, 1):
         raise ValueError(
             f"source {name!r} has sigma_max {high} above sigma_min {low}, which admits every noise "
@@ -362,19 +383,6 @@ def _check_options(config, form, observed):
         )
     if not form and not config.observation:
         raise ValueError("config.data.observation is empty, expected names under steps/observation")
-    for name in ("history", "horizon"):
-        if config[name] < 1:
-            raise ValueError(f"config.data.{name} is {config[name]}, expected at least 1")
-    _checks.one_of("config.data.normalization", config.normalization, normalizer.KINDS)
-    _checks.one_of("config.data.normalize_per", config.normalize_per, normalizer.PER)
-    _checks.one_of("config.data.order", config.order, device.ORDERS)
-    _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
-    _checks.one_of("config.data.placement", config.placement, ("device", "stream"))
-    if config.placement == "stream" and config.order != "noise_first":
-        raise ValueError(
-            "config.data.order is 'data_first' and placement 'stream': a stream is noise first; "
-            "set order to 'noise_first' or placement to 'device'"
-        )
 
 
 def _path(root, path):
