@@ -12,17 +12,20 @@ from absl import app, flags, logging
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Parses the flags and runs ``main(argv)``, what is left of the command line."""
+    """Parses the flags and runs ``main([program])``."""
     app.run(main, flags_parser=parse)
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses flags, and returns what is left; a wrong one ends the program with one line."""
+    """Parses a command line of flags alone; a wrong one ends the program with one line."""
     with one_line_errors(argv):
         try:
-            return values(argv)
+            rest = values(argv)
         except flags.Error as error:
             raise ValueError(f"{error} (--help lists the flags)") from error
+        if len(rest) > 1:
+            raise ValueError(f"unexpected arguments {rest[1:]}, expected flags such as --help")
+        return rest
 
 
 def setup() -> None:
