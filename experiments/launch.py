@@ -75,6 +75,9 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
             raise ValueError(f"--config is given {len(given)} times, expected one of {given}")
         try:
             rest = values(argv)
+        except SystemExit:  # --help, or the config file's own
+            _explain(argv, given)
+            raise
         except Exception as error:  # of the flags, or whatever the config file raises
             _explain(argv, given)
             raise ValueError(f"{error} (--help lists the flags)") from error

@@ -150,6 +150,7 @@ class ImageEncoder(nn.Module):
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         check_positive("ImageEncoder", keypoints=self.keypoints)
+        check_widths("ImageEncoder", "widths", self.widths)
         make_trunk(self, parent=None).check_sizes()
 
 
