@@ -112,7 +112,7 @@ def _check_override(config, argument, path, text):
             )
         kind = value.get_type(field)
         value, above = value[field], f"{above}.{field}"
-    if text is not None and kind in (int, float) and text.lower() != "none":
+    if text is not None and kind in (int, float):
         try:
             kind(text)
         except ValueError:

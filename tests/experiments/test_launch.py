@@ -89,12 +89,12 @@ def test_flags_and_fields_reach_the_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     values, rest = _parse(
         *(f"{DEMO}demo", "--config.train.steps=700", "--config.data.sources.rrt.sigma_min=0.3"),
-        *("--config.data.observation=state", "--config.data.lanes=4", "--config.policy.clip=none"),
+        *("--config.data.observation=state", "--config.data.lanes=4"),
     )
     config, workdir = launch.checked("open_x", rest, values)
     assert (config.train.steps, config.data.sources.rrt.sigma_min) == (700, 0.3)
     assert (config.data.observation, config.data.lanes) == (("state",), 4)
-    assert config.policy.clip is None and workdir == "runs/open_x/demo"
+    assert workdir == "runs/open_x/demo"
 
 
 def test_verbosity_shows_the_traceback_of_a_config_file(tmp_path):
@@ -107,7 +107,7 @@ def test_verbosity_shows_the_traceback_of_a_config_file(tmp_path):
 @pytest.mark.parametrize("name", ["annotate", "bin_sorting", "maze", "open_x", "planar_pushing"])
 def test_every_variant_passes_the_check(name):
     module = importlib.import_module(f"experiments.{name}.config")
-    needs = {"open_x": ",clean=bridge_orig", "labels": ",clean=bridge_orig"}
+    needs = {"open_x": ",clean=bridge_dataset", "labels": ",clean=bridge_dataset"}
     for variant in module.VARIANTS:
         options = needs.get(variant, "") if name == "annotate" else ""
         config_lib.check(module.get_config(variant + options))

@@ -82,12 +82,14 @@ def test_bad_process_numbers(processes, index):
         parallel.initialize("localhost:1", processes, index)
 
 
-def test_a_coordinator_that_is_not_there(caplog):
+def test_a_coordinator_that_is_not_there(monkeypatch):
+    lines = []
+    monkeypatch.setattr(parallel.logging, "info", lambda text, *a: lines.append(text % a))
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]  # nobody listens at it once it is closed
-    with caplog.at_level("INFO"), pytest.raises(TimeoutError) as error:
+    with pytest.raises(TimeoutError) as error:
         parallel.initialize(f"localhost:{port}", 2, 1, timeout=1)
-    assert f"waiting up to 1 s for the others, coordinator localhost:{port}" in caplog.text
+    assert lines == [f"host 1 of 2: waiting up to 1 s for the others, coordinator localhost:{port}"]
     assert f"no coordinator answers at localhost:{port} within 1 s" in str(error.value)
 
 
