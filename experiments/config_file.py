@@ -40,9 +40,10 @@ def choose(
         option, _, value = text.partition("=")
         if option not in known or not value or option in found:
             raise ValueError(
-                f"config variant {variant!r}: option {text!r}, expected "
-                f"{', '.join(f'{o}=<value>' for o in known) or 'none for this variant'}"
-                + (", each once" if option in found else _checks.nearest(option, known))
+                f"config variant {variant!r}: option {option!r}, expected one of "
+                f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
+                + (", each once" if option in found else "" if value else ", and its value")
+                + ("" if option in known else _checks.nearest(option, known))
             )
         found[option] = value
     return name, found
@@ -107,8 +108,8 @@ def _check_override(config, argument, path, text):
         field = re.sub(r"\[\d+\]$", "", name)
         if field not in value:
             raise ValueError(
-                f"{argument}: {above} has no field {name!r}, expected one of "
-                f"{', '.join(value) or 'none'}{_checks.nearest(name, value)}"
+                f"{argument} names no field of the config: {above} has no field {name!r}, expected "
+                f"one of {', '.join(value) or 'none'}{_checks.nearest(name, value)}"
             )
         kind = value.get_type(field)
         value, above = value[field], f"{above}.{field}"
