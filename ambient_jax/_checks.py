@@ -6,12 +6,16 @@ Shapes and types are checked under ``jit`` as well; values only where they are k
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+SOLVERS = ("ddpm", "ddim", "heun")  # of policy.solvers; here, as a training's config names one, too
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -27,6 +31,74 @@ def one_of(what: str, value: Any, options: Iterable[str]) -> None:
         raise ValueError(
             f"{what} is {value!r}, expected one of {', '.join(options)}{nearest(value, options)}"
         )
+
+
+def number(
+    what: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    whole: bool = False,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``; no bool is one, nor
+    is NaN.
+
+    Args:
+      what: the number's name in the message.
+      value: what came.
+      low, high: ends of the interval; infinite ones are not asked for.
+      whole: take whole numbers only.
+      above, below: leave out the low, the high end.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    of_kind = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
+    of_kind = of_kind and not math.isnan(value)
+    if of_kind and (low < value if above else low <= value):
+        if value < high if below else value <= high:
+            return
+    if math.isinf(high) or (whole and of_kind and value < low):
+        limits = "" if math.isinf(low) else f"above {low}" if above else f"at least {low}"
+        limits += " and finite" if below and math.isinf(high) else ""
+    elif whole and of_kind:
+        limits = f"at most {high}"
+    else:
+        limits = f"in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
+    expected = "" if of_kind else "a whole number " if whole else "a number "
+    raise ValueError(f"{what} is {value!r}, expected {expected}{limits}".rstrip())
+
+
+def names(what: str, value: Any) -> None:
+    """Raises ValueError unless ``value`` is a tuple (or list) of different, non-empty strings."""
+    if isinstance(value, str):
+        raise ValueError(f"{what} is the text {value!r}, expected a tuple of names: ({value!r},)")
+    if not isinstance(value, tuple | list):
+        raise ValueError(f"{what} is {value!r}, expected a tuple of names")
+    for name in value:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{what} has the entry {name!r}, expected names (str)")
+        if list(value).count(name) > 1:
+            raise ValueError(f"{what} has {name!r} more than once, expected each name once")
+
+
+def flag(what: str, value: Any) -> None:
+    """Raises ValueError unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{what} is {value!r}, expected True or False")
+
+
+def solver_options(solver: Any, steps: Any, clip: Any, eta: Any = 0.0) -> None:
+    """Raises ValueError unless ``policy.solvers.solve`` can take these options."""
+    one_of("solver", solver, SOLVERS)
+    number("steps", steps, 1, whole=True)
+    real = isinstance(clip, numbers.Real) and not isinstance(clip, bool)
+    if clip is not None and not (real and clip > 0):
+        raise ValueError(f"clip is {clip!r}, expected a bound > 0 on |x0_hat|, or None")
+    number("eta", eta, 0, 1)
+    if eta and solver != "ddim":
+        raise ValueError(f"eta is {eta} with solver {solver!r}, expected 0: it is ddim's option")
 
 
 def same_shape(**arrays: Any) -> None:

@@ -22,6 +22,15 @@ from ambient_jax import _checks, admission, corruption, schedules, targets
 
 Array = jax.Array
 WEIGHTINGS = ("unit", "buffered")
+
+
+def check_buffer(buffer: float) -> None:
+    """Raises ValueError unless ``buffer`` is a number that the buffered weighting can have."""
+    _checks.number("buffer", buffer)
+    if not buffer > 1:
+        raise ValueError(f"buffer is {buffer}, expected S > 1 (4 is the published value)")
+
+
 _VP = schedules.vp()
 
 
@@ -152,8 +161,7 @@ def ambient_loss(
     _checks.same_shape(h=h, x_min=x_min, z=z)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
     _checks.one_of("weighting", weighting, WEIGHTINGS)
-    if not buffer > 1:
-        raise ValueError(f"buffer is {buffer}, expected S > 1 (4 is the published value)")
+    check_buffer(buffer)
     row, valid = _valid(h, sigma, sigma_min, sigma_max, mask)
     h, x_min, z = (jnp.where(valid, a, 0) for a in (h, x_min, z))
     anchor = jnp.where(row, corruption.anchor_level(sigma, sigma_min), 0)

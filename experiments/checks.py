@@ -64,6 +64,22 @@ def fields(
                 raise ValueError(f"config.task.{name} is {value!r}, expected {each}{expected}")
 
 
+def same_task(task: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -> None:
+    """Raises ValueError unless ``config.task`` is of this command's experiment and has all fields
+    of its ``own`` task, as a config of another experiment has not."""
+    if task.name != own.name:
+        raise ValueError(
+            f"config.task.name is {task.name!r}, expected {own.name!r}: this command takes configs "
+            f"of its own experiment, such as experiments/{own.name}/config.py:debug"
+        )
+    for name in own:
+        if name not in task:
+            raise ValueError(
+                f"config.task.{name} is missing: start from get_config of "
+                f"experiments/{own.name}/config.py"
+            )
+
+
 def evaluation_seeds(task: ml_collections.ConfigDict) -> np.ndarray:
     """[N] seeds of the ``task.episodes`` episodes that every policy is tested in: others for each
     ``task.eval_seed``, and none of a demonstration.

@@ -3,11 +3,29 @@
 import contextlib
 import logging as python_logging
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
-from absl import logging
+from absl import app, flags, logging
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Parses the flags and runs ``main([program])``."""
+    app.run(main, flags_parser=parse)
+
+
+def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses a command line of flags alone; a wrong one ends the program with one line."""
+    with one_line_errors(argv):
+        try:
+            rest = values(argv)
+        except flags.Error as error:
+            raise ValueError(f"{error} (--help lists the flags)") from error
+        if len(rest) > 1:
+            raise ValueError(f"unexpected arguments {rest[1:]}, expected flags such as --help")
+        return rest
 
 
 def setup() -> None:
@@ -27,11 +45,16 @@ def _ours_or_warning(record: python_logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Ends the program with one line for bad input; ``--verbosity=1`` shows where it came from."""
+def one_line_errors(argv: Sequence[str] = ()) -> Iterator[None]:
+    """Ends the program with one line for bad input; ``--verbosity=1`` shows where it came from.
+
+    Args:
+      argv: the command line, while its flags are not parsed yet.
+    """
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        if logging.get_verbosity() > logging.INFO:
+        asked = any(re.match(r"--?(v|verbosity)=[1-9]", argument) for argument in argv)
+        if asked or logging.get_verbosity() > logging.INFO:
             raise
-        sys.exit(f"error: {error}\n(--verbosity=1 shows the traceback)")
+        sys.exit(f"error: {' '.join(str(error).split())}\n(--verbosity=1 shows the traceback)")

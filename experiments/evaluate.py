@@ -16,7 +16,7 @@ import pathlib
 
 import numpy as np
 import tqdm
-from absl import app, flags, logging
+from absl import flags, logging
 
 from ambient_jax import _checks
 from ambient_jax.data import hold, rlds, sources
@@ -202,10 +202,10 @@ def _figure(folder: pathlib.Path, results: dict) -> None:
     figure.savefig(folder / "evaluation.png", dpi=160)
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     console.setup()
     with console.one_line_errors():
-        if len(argv) > 1 or not _CHECKPOINT.value:
+        if not _CHECKPOINT.value:
             raise ValueError("expected --checkpoint=<workdir of a trained policy>")
         options = dict(split=_SPLIT.value, root=_ROOT.value, samples=_SAMPLES.value)
         if _BEST.value:
@@ -216,4 +216,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    console.run(main)

@@ -4,8 +4,8 @@ python -m experiments.<name> --config=experiments/<name>/config.py:<variant> [--
 """
 
 import os
-import sys
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 import ml_collections
 from absl import app, flags
@@ -14,15 +14,27 @@ from ml_collections import config_flags
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import parallel, trainer
-from experiments import console, tasks
+from experiments import config_file, console, tasks
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="file.py:variant")
-_WORKDIR = flags.DEFINE_string("workdir", "", "results; default runs/<experiment>/<config name>")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", 'host:port of process 0 in a multi-host run, "auto" on a TPU pod or Slurm'
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", 0, "hosts, unless the coordinator is auto")
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "this host, unless the coordinator is auto")
+
+def define(values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None) -> None:
+    """Defines the flags of an experiment's command; ``argv`` is by default the process's own."""
+    config_flags.DEFINE_config_file(
+        "config", help_string="file.py:variant", flag_values=values, sys_argv=argv
+    )
+    text = lambda *flag: flags.DEFINE_string(*flag, flag_values=values)  # noqa: E731
+    whole = lambda *flag: flags.DEFINE_integer(*flag, flag_values=values)  # noqa: E731
+    text("workdir", "", "results; default runs/<experiment>/<config name>")
+    text(
+        *("coordinator", ""),
+        'host:port of process 0 in a multi-host run, "auto" on a TPU pod or Slurm',
+    )
+    whole("num_processes", 0, "hosts, unless the coordinator is auto")
+    whole("process_id", -1, "this host, unless the coordinator is auto")
+    whole("coordinator_timeout", parallel.TIMEOUT, "seconds that hosts wait for each other")
+
+
+define()
 
 
 def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] | None = None):
@@ -33,7 +45,7 @@ def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] |
       job: ``job(config, workdir)``; by default ``train_and_evaluate``.
     """
     job = job or train_and_evaluate
-    app.run(lambda argv: _main(experiment, job, argv), flags_parser=_parse)
+    app.run(lambda argv: _main(experiment, job, argv), flags_parser=parse)
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -55,28 +67,61 @@ def check_workdir(workdir: str) -> None:
         )
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError) as error:
-        # A misspelt --config.field; the config's own error names the nearest field.
-        reason = " ".join(str(error.args[0] if error.args else error).split())
-        sys.exit(f"error: a --config.<field> flag names no field of the config: {reason}")
+def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses flags, --config and its fields among them, and returns what is left; what is wrong
+    ends the program with one line."""
+    with console.one_line_errors(argv):
+        argv = [re.sub(r"^(--?config=)(~.*)", lambda m: m[1] + expanded(m[2]), a) for a in argv]
+        given = [a for a in argv if re.match(r"--?config(=|$)", a)]
+        if len(given) > 1:
+            raise ValueError(f"--config is given {len(given)} times, expected one of {given}")
+        try:
+            rest = values(argv)
+        except SystemExit:  # --help, or the config file's own
+            _explain(argv, given)
+            raise
+        except Exception as error:  # of the flags, or whatever the config file raises
+            _explain(argv, given)
+            raise ValueError(f"{error} (--help lists the flags)") from error
+        # The flag leaves a file that it cannot read to whoever looks at the config first.
+        if given and not isinstance(values.config, ml_collections.ConfigDict):
+            _explain(argv, given)
+        return rest
+
+
+def _explain(argv, given):
+    """Raises what is wrong with the config's file, its variant or its fields, if anything is."""
+    for flag in given:
+        _, equals, value = flag.partition("=")
+        value = value if equals else next(iter(argv[list(argv).index(flag) + 1 :]), "")
+        config_file.check_overrides(config_file.load(value), argv)
+
+
+def checked(
+    experiment: str, argv: list[str], values: flags.FlagValues = flags.FLAGS
+) -> tuple[ml_collections.ConfigDict, str]:
+    """The config and the workdir of parsed flags; raises ValueError for what cannot work."""
+    if len(argv) > 1:
+        raise ValueError(f"unexpected arguments {argv[1:]}, expected flags such as --config=")
+    config = values.config
+    if config is None:
+        raise ValueError(
+            f"--config is missing, expected for example "
+            f"--config=experiments/{experiment}/config.py:debug"
+        )
+    config_lib.check(config)
+    workdir = expanded(values.workdir) or os.path.join("runs", experiment, config.name)
+    check_workdir(workdir)
+    return config, workdir
 
 
 def _main(experiment: str, job: Callable, argv: list[str]) -> None:
     console.setup()
     with console.one_line_errors():
-        if len(argv) > 1:
-            raise ValueError(f"unexpected arguments {argv[1:]}, expected flags such as --config=")
-        if _CONFIG.value is None:
-            raise ValueError(
-                f"--config is missing, expected for example "
-                f"--config=experiments/{experiment}/config.py:debug"
-            )
-        config = _CONFIG.value
-        config_lib.check(config)
-        workdir = expanded(_WORKDIR.value) or os.path.join("runs", experiment, config.name)
-        check_workdir(workdir)
-        parallel.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        config, workdir = checked(experiment, argv)
+        hosts = flags.FLAGS
+        parallel.initialize(
+            *(hosts.coordinator, hosts.num_processes, hosts.process_id),
+            timeout=hosts.coordinator_timeout,
+        )
         job(config, workdir)

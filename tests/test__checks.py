@@ -36,3 +36,35 @@ def test_keys_of_either_kind_and_seeds_are_one_key():
     old = np.asarray(jax.random.split(jax.random.PRNGKey(7), 3))
     assert _checks.key(old).shape == (3,)
     np.testing.assert_array_equal(jax.random.key_data(_checks.key(old)), old)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "told"),
+    [
+        (0, dict(low=1, whole=True), "x is 0, expected at least 1"),
+        (9, dict(low=1, high=8, whole=True), "x is 9, expected at most 8"),
+        (1.5, dict(low=1, high=8, whole=True), r"x is 1.5, expected a whole number in \[1, 8\]"),
+        (1.0, dict(low=0, high=1, below=True), r"x is 1.0, expected in \[0, 1\)"),
+        (0.0, dict(low=0, above=True), "x is 0.0, expected above 0"),
+        (float("nan"), {}, "x is nan, expected a number"),
+        (True, dict(low=0), "x is True, expected a number at least 0"),
+        (np.True_, {}, "expected a number"),
+        ("3", dict(high=5), "x is '3', expected a number"),
+        (None, {}, "x is None, expected a number"),
+    ],
+)
+def test_numbers(value, limits, told):
+    with pytest.raises(ValueError, match=told):
+        _checks.number("x", value, **limits)
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.25), np.int64(1)])
+def test_numbers_that_are_right(value):
+    _checks.number("x", value, 0, 1)
+
+
+def test_names():
+    _checks.names("x", ("a", "b"))
+    for value in ("a", ("a", "a"), ("",), 3, ("a", 1)):
+        with pytest.raises(ValueError, match="^x "):
+            _checks.names("x", value)

@@ -32,6 +32,7 @@ MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.
 MATHS_MAY_IMPORT = {
     *("__future__", "collections", "dataclasses", "difflib", "functools", "inspect", "math"),
+    "numbers",
     *("typing", "jax", "numpy", "ambient_jax"),
 }
 HEAVY = {

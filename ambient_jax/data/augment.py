@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ambient_jax import _checks
+
 MASK = "_mask"
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as JPEG
 _OPERATIONS = ("crop", "resized_crop", "brightness", "contrast", "saturation", "hue")
@@ -32,7 +34,7 @@ def is_camera(name: str) -> bool:
 
 def random_crop(key, images, size: tuple[int, int]):
     """A window of `size` (h', w') at a uniform place, the pixels as they are: [T, h', w', 3]."""
-    _check_crop(images, size)
+    _check_crop(images.shape[-3:-1], size)
     places = [
         jax.random.randint(k, (), 0, images.shape[axis] - side + 1)
         for k, axis, side in zip(jax.random.split(key), (1, 2), size, strict=True)
@@ -43,7 +45,7 @@ def random_crop(key, images, size: tuple[int, int]):
 
 def centre_crop(images, size: tuple[int, int]):
     """The window of `size` in the middle of [..., h, w, 3], for evaluation: [..., h', w', 3]."""
-    _check_crop(images, size)
+    _check_crop(images.shape[-3:-1], size)
     top, left = ((a - b) // 2 for a, b in zip(images.shape[-3:-1], size, strict=True))
     return images[..., top : top + size[0], left : left + size[1], :]
 
@@ -135,13 +137,26 @@ class Augmentation:
     def __post_init__(self):
         for name in ("brightness", "contrast", "saturation", "hue"):
             value, most = getattr(self, name), 0.5 if name == "hue" else 1.0
+            _checks.number(f"Augmentation {name}", value)
             if not 0 <= value <= most:
                 raise ValueError(f"Augmentation {name} is {value}, expected 0 to {most}")
-        if self.resized_crop is not None and not 0 < self.resized_crop <= 1:
-            raise ValueError(
-                f"Augmentation resized_crop is {self.resized_crop}, expected a share of the area "
-                "above 0 and up to 1"
-            )
+        if self.resized_crop is not None:
+            _checks.number("Augmentation resized_crop", self.resized_crop)
+            if not 0 < self.resized_crop <= 1:
+                raise ValueError(
+                    f"Augmentation resized_crop is {self.resized_crop}, expected a share of the "
+                    "area above 0 and up to 1"
+                )
+        if self.crop is not None:
+            if not isinstance(self.crop, tuple | list) or len(self.crop) != 2:
+                raise ValueError(f"Augmentation crop is {self.crop!r}, expected (height, width)")
+            for side in self.crop:
+                _checks.number("a side of Augmentation crop", side, 1, whole=True)
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises ValueError unless images of ``size`` (height, width) are as large as the crop."""
+        if self.crop:
+            _check_crop(size, self.crop)
 
     def __bool__(self) -> bool:
         """Whether it does anything."""
@@ -231,9 +246,9 @@ def _check_images(images) -> None:
         raise ValueError(f"images are {images.dtype}, expected uint8, or floating in [0, 1]")
 
 
-def _check_crop(images, size) -> None:
-    if len(size) != 2 or not (0 < size[0] <= images.shape[-3] and 0 < size[1] <= images.shape[-2]):
+def _check_crop(pixels, size) -> None:
+    if len(size) != 2 or not (0 < size[0] <= pixels[0] and 0 < size[1] <= pixels[1]):
         raise ValueError(
-            f"crop is {tuple(size)} for images of {images.shape[-3]}x{images.shape[-2]} pixels, "
-            "expected a smaller (height, width)"
+            f"crop is {tuple(size)} for images of {pixels[0]}x{pixels[1]} pixels, expected a "
+            "smaller (height, width)"
         )

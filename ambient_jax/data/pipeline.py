@@ -26,7 +26,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, device, images, noise_first
+from ambient_jax.data import chunk, device, images, noise_first, options
 from ambient_jax.data.sources import Prepared, prepare
 from ambient_jax.data.stream import INTERLEAVE, ChunkStream
 
@@ -88,16 +88,7 @@ def stream_batches(
             f"batch_size is {batch_size}, expected a positive multiple of the {lanes} lanes of "
             f"{process_count} hosts"
         )
-    if config.shuffle_window < 1:
-        raise ValueError(
-            f"config.data.shuffle_window is {config.shuffle_window}, expected at least 1 chunk"
-        )
-    if config.shuffle_memory is not None and not config.shuffle_memory > 0:
-        raise ValueError(
-            f"config.data.shuffle_memory is {config.shuffle_memory}, expected GiB, more than 0"
-        )
-    if config.prefetch < 0:
-        raise ValueError(f"config.data.prefetch is {config.prefetch}, expected at least 0 batches")
+    options.check(config)
     batches: grain.IterDataset = _Batches(
         *(_BatchIterator, prepared, law, schedule, seed, batch_size),
         *(process_index, process_count, lanes),

@@ -22,6 +22,7 @@ from ambient_jax.data import (
     hold,
     last_step,
     normalizer,
+    options,
     rlds,
     statistics,
     units,
@@ -214,6 +215,7 @@ def prepare(
     """
     transforms = dict(transforms or {})
     specs = _specs(config)
+    options.check(config)
     form = common_form(config)
     for name in transforms:
         _checks.one_of("source of a transform", name, specs)
@@ -308,9 +310,7 @@ def common_form(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
             f"source {plain[0]!r} has no open_x, others have: give it the lines of a spec too "
             "(ambient_jax.data.open_x.spec), so that all are brought to one form"
         )
-    section = config.open_x.to_dict()
-    section["cameras"], section["quality"] = tuple(section["cameras"]), tuple(section["quality"])
-    return open_x.CommonForm(**section)
+    return options.form(config.open_x)
 
 
 def observation_fields(
@@ -379,7 +379,19 @@ def mixture(
     return sources
 
 
-def _specs(config):
+def check(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
+    """The common form; raises ValueError for a data section that no data can suit, and reads none.
+
+    Sources, or their paths, may still be missing, as in a template.
+    """
+    options.check(config)
+    if not config.sources:
+        return options.form(config.open_x)
+    _specs(config, complete=False)
+    return common_form(config)
+
+
+def _specs(config, complete=True):
     if not config.sources:
         raise ValueError(
             "config.data.sources is empty, expected at least one RLDS folder, such as "
@@ -391,9 +403,10 @@ def _specs(config):
         for field in given:
             _checks.one_of(f"field of config.data.sources.{name}", field, _FIELDS)
         for field in ("path", "role"):
-            if not given.get(field):
+            if not given.get(field) and (complete or field == "role"):
                 raise ValueError(f"config.data.sources.{name}.{field} is missing")
         spec = _DEFAULTS | given
+        _check_types(name, spec)
         if config.bounds and spec["role"] == "corrupt" and not spec["bounds"]:
             spec |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
         _checks.one_of(f"config.data.sources.{name}.role", spec["role"], ROLES)
@@ -408,6 +421,15 @@ def _specs(config):
         _check_bounds_file(config, name, spec)
         specs[name] = spec | {"sigma_max": _sigma_max(name, spec)}
     return specs
+
+
+def _check_types(name, spec):
+    for field in ("path", "role", "split", "bounds", "last_step"):
+        if not isinstance(spec.get(field, ""), str):
+            raise ValueError(f"config.data.sources.{name}.{field} is {spec[field]!r}, expected str")
+    for field in ("weight", "sigma_min", "sigma_max"):
+        if spec[field] is not None or field != "sigma_max":
+            _checks.number(f"config.data.sources.{name}.{field}", spec[field])
 
 
 def _check_bounds_file(config, name, spec):
@@ -429,7 +451,9 @@ def _sigma_max(name, spec):
             f"source {name!r} is clean and has sigma_min {low}, sigma_max {high}: clean data train "
             "every noise level; leave the bounds out, or give it the role 'corrupt'"
         )
-    return float(admission.default_sigma_max(low, high))
+    if high is None:
+        return 0.0 if low > 0 else 1.0  # as ``admission``, without a device
+    return float(high)
 
 
 def _check_options(config, form, observed):
@@ -446,23 +470,7 @@ def _check_options(config, form, observed):
         )
     if not form and not config.observation:
         raise ValueError("config.data.observation is empty, expected names under steps/observation")
-    for name in ("history", "horizon"):
-        if config[name] < 1:
-            raise ValueError(f"config.data.{name} is {config[name]}, expected at least 1")
-    options = (config.normalization, config.normalize_per, config.least_range, config.outliers)
-    try:
-        normalizer.check_options(*options)
-    except ValueError as error:
-        raise ValueError(f"config.data.{error}") from error
-    _checks.one_of("config.data.order", config.order, device.ORDERS)
-    _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
     hold.check(config, form is not None)
-    _checks.one_of("config.data.placement", config.placement, ("device", "stream"))
-    if config.placement == "stream" and config.order != "noise_first":
-        raise ValueError(
-            "config.data.order is 'data_first' and placement 'stream': a stream is noise first; "
-            "set order to 'noise_first' or placement to 'device'"
-        )
 
 
 def _check_shapes(found):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -79,19 +79,14 @@ def build_denoiser(
         raise ValueError(
             f"The model config has no field 'name'; expected one of {_listed(BACKBONES)}."
         )
+    encoder = _plain(fields.pop("encoder", {}))
+    if not isinstance(encoder, dict):
+        raise ValueError(f"The model's encoder is {encoder!r}; expected a section of fields.")
     vectors = all(len(one.shape) == 2 for one in (observation or {}).values())
-    default = "observation" if vectors else "multimodal"
-    encoder = {"name": default, **_plain(fields.pop("encoder", {}))}
-    backbone, name = _chosen("model", fields, BACKBONES, more=("encoder",))
-    encoder = _chosen("encoder", encoder, ENCODERS)[0](**encoder)
-    if "features" in fields:
-        if not isinstance(fields["features"], Sequence) or isinstance(fields["features"], str):
-            raise ValueError(
-                f"Model {name!r} features is {fields['features']!r}; expected a list of widths, one"
-                " for each level."
-            )
-        fields["features"] = tuple(fields["features"])
-    denoiser = Denoiser(backbone(**fields), encoder)
+    encoder = {"name": "observation" if vectors else "multimodal", **encoder}
+    backbone = _chosen("model", fields, BACKBONES, more=("encoder",))
+    encoder = _chosen("encoder", encoder, ENCODERS)(**encoder)
+    denoiser = Denoiser(backbone(**_plain(fields)), encoder)
     denoiser.backbone.check_sizes()
     denoiser.encoder.check_sizes()
     return denoiser
@@ -100,7 +95,7 @@ def build_denoiser(
 def _chosen(what, fields, modules, more=()):
     """The module that ``name``, taken out of the fields, names; its fields checked and typed."""
     name = fields.pop("name")
-    if name not in modules:
+    if not isinstance(name, str) or name not in modules:
         raise ValueError(
             f"Unknown {what} name {name!r}; expected one of {_listed(modules)}."
             + _nearest(name, modules)
@@ -108,13 +103,13 @@ def _chosen(what, fields, modules, more=()):
     _check_fields(f"{what} {name!r}", fields, modules[name], more)
     if "dtype" in fields:
         dtype = fields["dtype"]
-        if dtype not in _DTYPES:
+        if not isinstance(dtype, str) or dtype not in _DTYPES:
             raise ValueError(
                 f"Unknown dtype {dtype!r} for {what} {name!r}; expected one of {_listed(_DTYPES)}."
                 + _nearest(dtype, _DTYPES)
             )
         fields["dtype"] = _DTYPES[dtype]
-    return modules[name], name
+    return modules[name]
 
 
 def _plain(fields):

@@ -1,6 +1,7 @@
 """Layers shared by the denoisers: Mish, convolutions, normalisation, noise-level embedding."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -205,6 +206,18 @@ def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     centred = x32 - x32.mean(-1, keepdims=True)
     variance = (centred * centred).mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)
+
+
+def check_widths(owner: str, name: str, widths: Any) -> None:
+    """Raises ValueError unless the widths are a tuple or list of integers of at least one."""
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise ValueError(
+            f"{owner} {name} is {widths!r}; expected a list of widths, one for each level."
+        )
+    if not widths:
+        raise ValueError(f"{owner} {name} is empty; expected one width per level.")
+    for width in widths:
+        check_positive(owner, **{name: width})
 
 
 def check_positive(owner: str, **sizes: Any) -> None:

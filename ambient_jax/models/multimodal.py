@@ -92,8 +92,13 @@ class MultimodalEncoder(nn.Module):
         for name in ("width", "depth", "frequencies"):
             if getattr(self, name) != 0:
                 check_positive("MultimodalEncoder", **{name: getattr(self, name)})
+        _checks.flag("MultimodalEncoder share_cameras", self.share_cameras)
         for name, module in (("vision", ImageEncoder), ("language", ByteEncoder)):
             fields = getattr(self, name)
+            if not isinstance(fields, Mapping):
+                raise ValueError(
+                    f"MultimodalEncoder {name} is {fields!r}; expected a section of fields."
+                )
             known = {f.name for f in dataclasses.fields(module)}
             known -= {"parent", "name", "dtype", "trunk"}
             for field in fields:

@@ -14,6 +14,7 @@ from ambient_jax.models.layers import (
     UpConv1D,
     check_denoiser_inputs,
     check_positive,
+    check_widths,
     mish,
 )
 
@@ -109,10 +110,8 @@ class UNet1D(nn.Module):
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         check_positive("UNet1D", groups=self.groups, embed_dim=self.embed_dim, blocks=self.blocks)
-        if not self.features:
-            raise ValueError("UNet1D features is empty; expected one width per level.")
+        check_widths("UNet1D", "features", self.features)
         for width in self.features:
-            check_positive("UNet1D", features=width)
             if width % self.groups:
                 raise ValueError(
                     f"UNet1D features {tuple(self.features)}: {width} is not a multiple of groups"

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import variance_scaling
 
-from ambient_jax.models.layers import Dense, GroupNorm, check_positive
+from ambient_jax import _checks
+from ambient_jax.models.layers import Dense, GroupNorm, check_positive, check_widths
 
 Dtype = Any
 # Residual layers under ReLU keep the variance of the gradients (He et al. 2015).
@@ -79,10 +80,9 @@ class ResNet(nn.Module):
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         check_positive("ResNet", blocks=self.blocks, group_size=self.group_size)
-        if not self.widths:
-            raise ValueError("ResNet widths is empty; expected one width per stage.")
+        _checks.flag("ResNet remat", self.remat)
+        check_widths("ResNet", "widths", self.widths)
         for width in self.widths:
-            check_positive("ResNet", widths=width)
             if width > self.group_size and width % self.group_size:
                 raise ValueError(
                     f"ResNet widths {tuple(self.widths)}: {width} is not a multiple of group_size"
@@ -150,6 +150,7 @@ class ImageEncoder(nn.Module):
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         check_positive("ImageEncoder", keypoints=self.keypoints)
+        check_widths("ImageEncoder", "widths", self.widths)
         make_trunk(self, parent=None).check_sizes()
 
 

@@ -61,7 +61,7 @@ class Policy:
     form: FormOfSource | None = None
 
     def __post_init__(self):
-        _checks.one_of("solver", self.solver, solvers.SOLVERS)
+        _checks.solver_options(self.solver, self.steps, self.clip, self.eta)
         if self.normalizer.sources:
             raise ValueError(
                 f"the normalizer has a map for each of {', '.join(self.normalizer.sources)}, a "

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from ambient_jax import _checks, schedules, targets
 
 Array = jax.Array
-SOLVERS = ("ddpm", "ddim", "heun")
+SOLVERS = _checks.SOLVERS
 _VP = schedules.vp()
 
 # Where grids start (alpha = 0.06). Higher, an error of the network's eps is multiplied by
@@ -94,16 +94,8 @@ def solve(
     Raises:
       ValueError: for unknown names, options out of range, or a single key.
     """
-    _checks.one_of("solver", solver, SOLVERS)
+    _checks.solver_options(solver, steps, clip, eta)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
-    if steps < 1:
-        raise ValueError(f"steps is {steps}, expected at least 1")
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip is {clip}, expected a bound > 0 on |x0_hat|, or None")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta}, expected in [0, 1] (0 = deterministic, 1 = ddpm)")
-    if eta and solver != "ddim":
-        raise ValueError(f"eta is {eta} with solver {solver!r}, expected 0: it is ddim's option")
     keys = _checks.key(keys, "keys")
     if keys.ndim == 0:
         raise ValueError("keys is one key, expected [B], one a row: jax.random.split(key, B)")

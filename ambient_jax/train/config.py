@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
 
-from ambient_jax import _checks
+from ambient_jax import _checks, mixing, schedules
 from ambient_jax.train import weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
@@ -160,34 +162,96 @@ def source(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a missing, misspelt or ill-typed field, naming the nearest."""
+    """Raises ValueError for what no run can mean, before any data are read or devices used.
+
+    Each part says itself what it can be made of: law, schedule, objective, model, augmentation,
+    optimizer, solver, and the data section with its sources, which may still lack paths.
+    """
+    # Not at the top: those who only write a config need no reader of data and no network.
+    from ambient_jax.data import augment, sources
+    from ambient_jax.models.denoiser import build_denoiser
+    from ambient_jax.train import state, step
+
     _check_section("config", config, default())
+    _check_name(config.name)
+    _checks.number("config.seed", config.seed, 0, 2**32 - 1, whole=True)
+    _check_train(config.train)
+    state.make_optimizer(config.train)
+    with _section("config.data: "):
+        form = sources.check(config.data)
+        shapes = sources.observation_shapes(config.data, form, {})
+    for name, module in (("law", mixing), ("schedule", schedules)):
+        with _section(f"config.{name}: "):
+            _check_numbers(name, config[name])
+            schedule = build(module, config[name])
+    with _section("config.objective."):
+        step.Objective(**config.objective, schedule=schedule)
+    with _section("config.augmentation: "):
+        augmentation = augment.Augmentation(**config.augmentation)
+        if config.data.open_x.cameras:
+            augmentation.check_size(config.data.open_x.image_size)
+    with _section("config.model: "):
+        build_denoiser(config.model, shapes)
+    policy = config.policy
+    with _section("config.policy."):
+        _checks.solver_options(policy.solver, policy.steps, policy.clip)
+        _checks.number("execute", policy.execute, 1, whole=True)
+    if policy.execute > config.data.horizon:
+        raise ValueError(
+            f"config.policy.execute is {policy.execute}, expected at most the "
+            f"{config.data.horizon} actions of a chunk (config.data.horizon)"
+        )
+
+
+def build(module: Any, section: ml_collections.ConfigDict) -> Any:
+    """A schedule or a law from its config section, ``{"name": ..., **options}``."""
+    options = section.to_dict()
+    return module.get(options.pop("name"), **options)
+
+
+@contextlib.contextmanager
+def _section(prefix):
+    """Says where in the config it is that a part refuses."""
+    try:
+        yield
+    except ValueError as error:
+        told = str(error)
+        raise ValueError(told if told.startswith("config.") else f"{prefix}{told}") from error
+
+
+def _check_name(name):
+    if not name or name != name.strip() or name in (".", "..") or set(name) & set("/\\\0\n\r"):
+        raise ValueError(
+            f"config.name is {name!r}, expected a plain name of a folder, without / and spaces "
+            "around it; --workdir says where the folder is"
+        )
+
+
+def _check_train(train):
     for name in ("steps", "batch_size", "accumulation", "log_every", "checkpoint_every", "keep"):
-        if config.train[name] < 1:
-            raise ValueError(f"config.train.{name} is {config.train[name]}, expected at least 1")
-    every, keep_every = config.train.checkpoint_every, config.train.keep_every
+        _checks.number(f"config.train.{name}", train[name], 1, 2**31 - 1, whole=True)
+    every, keep_every = train.checkpoint_every, train.keep_every
     if keep_every is not None and (keep_every < 1 or keep_every % every):
         raise ValueError(
             f"config.train.keep_every is {keep_every}, expected a multiple of "
             f"checkpoint_every, {every}: only those steps are saved"
         )
-    for name, section in (("history", "data"), ("horizon", "data"), ("execute", "policy")):
-        if config[section][name] < 1:
-            raise ValueError(f"config.{section}.{name} is {config[section][name]}, expected >= 1")
-    if config.policy.execute > config.data.horizon:
+    if train.batch_size % train.accumulation:
         raise ValueError(
-            f"config.policy.execute is {config.policy.execute}, expected at most the "
-            f"{config.data.horizon} actions of a chunk (config.data.horizon)"
+            f"config.train.accumulation is {train.accumulation}, expected a divisor of batch_size, "
+            f"{train.batch_size}: it is the number of parts of a batch"
         )
-    if not 0 < config.train.learning_rate < 1:
-        raise ValueError(
-            f"config.train.learning_rate is {config.train.learning_rate}, expected in (0, 1)"
-        )
-    if not 0 <= config.train.ema < 1:
-        raise ValueError(f"config.train.ema is {config.train.ema}, expected in [0, 1)")
-    weights_and_biases.check(config.train.wandb)
-    _checks.one_of("config.data.placement", config.data.placement, ("device", "stream"))
-    _checks.one_of("config.data.order", config.data.order, ("noise_first", "data_first"))
+    _checks.number("config.train.learning_rate", train.learning_rate, 0, 1, above=True, below=True)
+    _checks.number("config.train.ema", train.ema, 0, 1, below=True)
+    weights_and_biases.check(train.wandb)
+
+
+def _check_numbers(name, section):
+    """All options of laws and schedules are numbers, or tuples of them."""
+    for option, value in section.items():
+        if option != "name" and value is not None:
+            for each in value if isinstance(value, tuple | list) else (value,):
+                _checks.number(f"config.{name}.{option}", each)
 
 
 def _check_section(path, section, expected):
@@ -210,13 +274,26 @@ def _check_section(path, section, expected):
                 _check_section(f"{path}.{name}", given, value)
             elif name in _OPEN and "name" not in given:
                 raise ValueError(f"{path}.{name}.name is missing: it says which {name} to use")
-        elif isinstance(value, float) and isinstance(given, int) and not isinstance(given, bool):
+            elif name in _OPEN and not isinstance(given.name, str):
+                raise ValueError(f"{path}.{name}.name is {given.name!r}, expected a name (str)")
+        elif value is None and given is None:
             continue
-        elif value is not None and not isinstance(given, type(value)):
-            raise ValueError(
-                f"{path}.{name} is {given!r} ({type(given).__name__}), expected "
-                f"{type(value).__name__} such as {value!r}"
-            )
+        else:
+            _check_type(f"{path}.{name}", given, expected.get_type(name), value)
+
+
+def _check_type(path, given, kind, value):
+    such = "" if value is None else f" such as {value!r}"
+    fits = isinstance(given, (kind, int) if kind is float else kind)
+    if kind is not bool and isinstance(given, bool):  # which Python takes for an int
+        fits = False
+    if not fits:
+        hint = f"; one name is ({given!r},)" if kind is tuple and isinstance(given, str) else ""
+        raise ValueError(
+            f"{path} is {given!r} ({type(given).__name__}), expected {kind.__name__}{such}{hint}"
+        )
+    if kind is float and math.isnan(given):
+        raise ValueError(f"{path} is nan, expected a number{such}")
 
 
 def foreign(config: ml_collections.ConfigDict) -> list[str]:

@@ -6,6 +6,11 @@ Every array that a pmapped function takes has a leading axis of local devices. W
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,27 +21,65 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 AXIS = "batch"
+TIMEOUT = 120  # s that hosts wait for each other at the start
 
 
-def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = -1) -> None:
+def initialize(
+    coordinator: str = "", num_processes: int = 0, process_id: int = -1, *, timeout: int = TIMEOUT
+) -> None:
     """Joins a multi-host run; call before any other use of JAX.
 
-    With no arguments on a TPU pod or under Slurm, ``jax.distributed`` finds the rest by itself:
-    pass coordinator="auto". The empty string means a single process, and does nothing.
+    Args:
+      coordinator: host:port of process 0; "auto" on a TPU pod or under Slurm, where
+        ``jax.distributed`` finds the rest by itself; "" for a single process, which does nothing.
+      num_processes, process_id: of a host:port, on each host.
+      timeout: seconds that hosts wait for each other. If some do not come to a process 0 that is
+        there, the program ends.
+
+    Raises:
+      ValueError: arguments that do not fit each other, or no cluster is found.
+      OSError: nobody answers at the coordinator's address, or its port is taken.
     """
+    alone = (num_processes, process_id) in [(0, -1), (1, -1), (1, 0)]
+    if coordinator in ("", "auto") and not alone:
+        raise ValueError(
+            f"num_processes is {num_processes} and process_id {process_id} and the coordinator "
+            f"{coordinator!r}, expected a coordinator host:port, or neither of the two"
+        )
     if not coordinator:
         return
     if coordinator == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the coordinator is 'auto' and no run of several hosts could be joined ({error}): "
+                "expected a TPU pod, Slurm or the like, or give host:port"
+            ) from error
     else:
+        host, port = _address(coordinator)
         if num_processes < 1 or not 0 <= process_id < num_processes:
             raise ValueError(
                 f"num_processes is {num_processes} and process_id {process_id}, expected 0 <= "
                 "process_id < num_processes on each host"
             )
+        if timeout < 1:
+            raise ValueError(f"the coordinator's timeout is {timeout}, expected at least 1 second")
+        logging.info(
+            "host %d of %d: waiting up to %d s for the others, coordinator %s",
+            *(process_id, num_processes, timeout, coordinator),
+        )
+        _reach(host, port, process_id, timeout)
         # CPU devices of several processes talk over gloo; accelerators ignore this setting.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        late = threading.Timer(timeout, _end, (coordinator, num_processes, timeout))
+        late.daemon = True
+        late.start()
+        # Past its own limit it would abort the process with a trace of its insides.
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, initialization_timeout=timeout + 60
+        )
+        late.cancel()
     logging.info(
         "host %d of %d, %d local of %d devices",
         jax.process_index(),
@@ -44,6 +87,50 @@ def initialize(coordinator: str = "", num_processes: int = 0, process_id: int = 
         jax.local_device_count(),
         jax.device_count(),
     )
+
+
+def _address(coordinator: str) -> tuple[str, int]:
+    host, colon, port = coordinator.rpartition(":")
+    plain = host.startswith("[") and host.endswith("]") or not set(host) & set(":/@ ")
+    if not (colon and host and plain and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(
+            f"the coordinator is {coordinator!r}, expected host:port of process 0, such as "
+            "10.0.0.1:1234, or 'auto'"
+        )
+    return host.strip("[]"), int(port)
+
+
+def _reach(host: str, port: int, process_id: int, timeout: float) -> None:
+    """Waits until somebody listens at the address; of process 0, checks that nobody does yet."""
+    if process_id == 0:
+        try:
+            socket.create_server(("", port)).close()
+        except OSError as error:
+            raise OSError(f"port {port} of the coordinator cannot be used here: {error}") from error
+        return
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise TimeoutError(
+                    f"no coordinator answers at {host}:{port} within {timeout} s ({error}): start "
+                    "process 0 there, check host and port, or wait longer (--coordinator_timeout)"
+                ) from error
+            time.sleep(0.2)
+
+
+def _end(coordinator: str, num_processes: int, timeout: float) -> None:
+    """Ends a process that waits inside JAX, where no exception reaches it."""
+    print(
+        f"error: not all of {num_processes} processes have come to the coordinator {coordinator} "
+        f"within {timeout} s: start the others, or wait longer (--coordinator_timeout)",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)
 
 
 def rows_per_device(batch_size: int) -> int:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from ambient_jax import _checks
+
 BINS = 10
 
 
@@ -73,6 +75,17 @@ def create(params: Any, optimizer: optax.GradientTransformation, sources: int) -
     )
 
 
+def check_optimizer(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for numbers of the train section that no optimizer can have."""
+    number = lambda name, *limits, **k: _checks.number(  # noqa: E731
+        f"config.train.{name}", config[name], *limits, **k
+    )
+    number("weight_decay", 0, below=True)
+    for name in ("b1", "b2"):
+        number(name, 0, 1, below=True)
+    number("clip_norm", 0, above=True)
+
+
 def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     """Linear warm-up, then cosine decay to 0 at ``config.steps`` (config: the train section)."""
     if not 0 <= config.warmup < config.steps:
@@ -87,6 +100,7 @@ def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """AdamW with gradients clipped by their global norm (config: the train section)."""
+    check_optimizer(config)
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(

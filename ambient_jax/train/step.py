@@ -11,7 +11,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from ambient_jax import corruption, losses, schedules
+from ambient_jax import _checks, corruption, losses, schedules, targets
 from ambient_jax.data import augment, noise_first
 from ambient_jax.train import state as state_lib
 
@@ -21,13 +21,23 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised: which target, from x0 ("denoising") or from x_min only ("ambient")."""
+    """What is minimised: which target, from x0 ("denoising") or from x_min only ("ambient").
+
+    Raises:
+      ValueError: an unknown name, or a buffer out of range.
+    """
 
     loss: str = "denoising"
     prediction: str = "eps"
     schedule: schedules.Schedule = schedules.vp()
     weighting: str = "unit"
     buffer: float = 4.0
+
+    def __post_init__(self):
+        _checks.one_of("loss", self.loss, LOSSES)
+        _checks.one_of("prediction", self.prediction, targets.PREDICTIONS)
+        _checks.one_of("weighting", self.weighting, losses.WEIGHTINGS)
+        losses.check_buffer(self.buffer)
 
 
 def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.Array):

@@ -24,6 +24,7 @@ from ambient_jax.train import checkpoint, fine_tuning, guard, loop, metrics, par
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
+from ambient_jax.train.config import build
 
 
 class Result(NamedTuple):
@@ -170,7 +171,6 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     """Checks the config, opens its data and builds its parts; raises ValueError, see ``train``."""
     config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
-    augment.Augmentation(**config.augmentation)  # what is wrong with it is told before data is read
     if told := hold.untold(config.data):
         raise ValueError(told)
     prepared = sources.prepare(config.data, law)
@@ -244,12 +244,6 @@ def open_checkpoints(
     """The checkpoints of a run, kept as its config says."""
     keep = dict(keep=config.train.keep, keep_every=config.train.keep_every)
     return checkpoint.Checkpointer(workdir / "checkpoints", **keep)
-
-
-def build(module: Any, section: ml_collections.ConfigDict) -> Any:
-    """A schedule or a law from its config section, ``{"name": ..., **options}``."""
-    options = section.to_dict()
-    return module.get(options.pop("name"), **options)
 
 
 def describe(config: ml_collections.ConfigDict, parts: Parts) -> str:

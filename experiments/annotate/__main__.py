@@ -3,6 +3,7 @@
 python -m experiments.annotate --config=experiments/annotate/config.py:maze
 """
 
+from ambient_jax import _checks
 from experiments import launch
 from experiments.annotate import annotate, known, labels, three_points
 
@@ -10,6 +11,7 @@ from experiments.annotate import annotate, known, labels, three_points
 def run(config, workdir):
     """The job that the config's task names."""
     jobs = {"annotate": annotate, "known": known, "labels": labels, "three_points": three_points}
+    _checks.one_of("config.task.name", config.task.name, jobs)
     jobs[config.task.name].run(config, workdir)
 
 

@@ -24,23 +24,13 @@ GB. Chunks stand still past an episode's end and are judged like all others.
 
 import ml_collections
 
-from ambient_jax import _checks
 from ambient_jax.train import config as train_config
+from experiments import config_file
 
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    name, *given = variant.split(",")
-    _checks.one_of("config variant", name, VARIANTS)
-    options = dict(text.partition("=")[::2] for text in given)
-    known = _OPTIONS.get(name, ())
-    for option, value in options.items():
-        if option not in known or not value:
-            raise ValueError(
-                f"config variant {variant!r}: option {option!r}, expected one of "
-                f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
-                f"{_checks.nearest(option, known)}"
-            )
+    name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
     config = train_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
     # Of the classifier's noise levels: wide, so that it also learns what only low noise shows.

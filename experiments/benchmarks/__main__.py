@@ -8,6 +8,8 @@ import importlib.util
 import subprocess
 import sys
 
+from ambient_jax import _checks
+
 _ALL = ("images", "library", "loader", "mixture", "sweep", "train_step")
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 
@@ -15,7 +17,8 @@ _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare w
 def main(names: list[str]) -> None:
     for name in names:
         if name not in _ALL:
-            sys.exit(f"error: benchmark {name!r}, expected some of {', '.join(_ALL)}")
+            near = _checks.nearest(name, _ALL)
+            sys.exit(f"error: benchmark {name!r}, expected some of {', '.join(_ALL)}{near}")
     for name in names or _ALL:
         print(f"\n## {name}\n", flush=True)
         other = _OTHERS.get(name)
@@ -23,7 +26,9 @@ def main(names: list[str]) -> None:
             print(f"needs {other}: pip install -e '.[all,bench]'")
             continue
         # A process each: one benchmark's memory and threads are no part of the next.
-        subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}"], check=True)
+        ended = subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}"]).returncode
+        if ended:
+            sys.exit(f"error: benchmark {name} ended with code {ended}, see above")
 
 
 if __name__ == "__main__":

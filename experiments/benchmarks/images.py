@@ -32,11 +32,12 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import flags
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
+from experiments import console
 from experiments.benchmarks.processes import cpu_seconds, workers_of
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
@@ -346,4 +347,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    console.run(main)

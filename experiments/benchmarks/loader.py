@@ -37,12 +37,13 @@ import grain
 import ml_collections
 import numpy as np
 import PIL.Image
-from absl import app, flags
+from absl import flags
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, pipeline, write
 from ambient_jax.data.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
+from experiments import console
 from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
@@ -338,4 +339,4 @@ def _in_process(function, *arguments):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    console.run(main)

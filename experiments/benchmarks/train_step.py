@@ -13,6 +13,7 @@ wait for whole time slices; `--cores=1` is fair there.
 import copy
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from absl import app, flags, logging
+from absl import flags, logging
 
 from ambient_jax.models.denoiser import build_denoiser
+from experiments import console
 from experiments.benchmarks import networks_torch
 
 _NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
@@ -245,9 +247,7 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
     )
 
 
-def main(argv) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments {argv[1:]}.")
+def main(_: list[str]) -> None:
     if _CORES.value:
         # Before the first computation: both sides size their pools of threads by it.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
@@ -260,11 +260,11 @@ def main(argv) -> None:
     ]
     for name in _NETWORKS.value:
         if name not in CONFIGS:
-            raise app.UsageError(f"Unknown network {name!r}; expected some of {list(CONFIGS)}.")
+            sys.exit(f"error: --networks has {name!r}, expected some of {', '.join(CONFIGS)}")
         for size in _BATCH.value:
             rows.append(compare(name, int(size), floor))
     print("\n".join(rows))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    console.run(main)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.write import rlds_features
@@ -192,4 +192,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("held_out", 50, "Demonstrations of each rule to test on.")
     flags.DEFINE_integer("seed", 0, "Seed of scenes and expert.")
     flags.DEFINE_string("camera", "", "front or top: adds images.")
-    app.run(_main)
+    console.run(_main)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from experiments import console, report
 from experiments.bin_sorting import expert
@@ -71,4 +71,4 @@ def main(_: list[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("episodes", 300, "Episodes of each rule.")
-    app.run(main)
+    console.run(main)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features
-from experiments import demos
+from experiments import console, demos
 from experiments.maze import planners
 from experiments.maze.env import DT, PADDING, WORLD
 
@@ -158,12 +158,12 @@ def load_positions(directory: str | os.PathLike[str]) -> list[np.ndarray]:
 
 
 def _main(_: list[str]) -> None:
-    arguments = flags.FLAGS
-    found = build(
-        arguments.root, clean=arguments.clean, corrupt=arguments.corrupt, seed=arguments.seed
-    )
-    for name, directory in found.items():
-        logging.info("%s: %s", name, directory)
+    console.setup()
+    with console.one_line_errors():
+        given = flags.FLAGS
+        found = build(given.root, clean=given.clean, corrupt=given.corrupt, seed=given.seed)
+        for name, directory in found.items():
+            logging.info("%s: %s", name, directory)
 
 
 if __name__ == "__main__":
@@ -171,4 +171,4 @@ if __name__ == "__main__":
     flags.DEFINE_integer("clean", 100, "Number of GCS plans.")
     flags.DEFINE_integer("corrupt", 5000, "Number of RRT plans.")
     flags.DEFINE_integer("seed", 0, "Seed of goals and planners.")
-    app.run(_main)
+    console.run(_main)

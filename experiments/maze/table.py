@@ -8,13 +8,17 @@ import ml_collections
 from absl import logging
 
 from ambient_jax.data.paths import expanded
+from experiments import checks
 from experiments.maze import chosen, judge, policies, summary, task
+from experiments.maze import config as own
 from experiments.table import workers
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
-    policies.entries(config.task)  # before the data: a misspelt group is told at once
+    checks.same_task(config.task, own.get_config().task)
+    task.check(config)  # before the data: what is wrong is told at once
+    policies.entries(config.task)
     task.build(config)
     folder = pathlib.Path(expanded(workdir))
     if "chosen" in config.task.groups:

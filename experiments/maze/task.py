@@ -15,12 +15,22 @@ from jax.experimental import multihost_utils
 from ambient_jax.data.paths import expanded
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
-from experiments import report
+from experiments import checks, report
 from experiments.estimates import Estimate
 from experiments.maze import data, env, figures, metrics
 from experiments.maze.rollout import Rollouts, Simulator
 
 COLUMNS = ("policy", "success", "95% interval", "jerk^2", "95% interval", "accel^2", "time (s)")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for a value of ``config.task`` with which a table cannot be made."""
+    rules = [
+        ("clean corrupt goals", checks.whole(1)),
+        ("shortcut few held_out data_seed eval_seed seeds together workers", checks.whole(0)),
+        ("sigma_min alpha best", checks.SHARE),
+    ]
+    checks.fields(config.task, rules, filled=["seeds"])
 
 
 def build(config: ml_collections.ConfigDict) -> None:

@@ -26,23 +26,12 @@ import ml_collections
 
 from ambient_jax import _checks
 from ambient_jax.train import config as train_config
+from experiments import config_file
 
 
 def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    name, *given = variant.split(",")
-    _checks.one_of("config variant", name, VARIANTS)
-    options = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        known = _OPTIONS if name in (*_MIXTURES, "debug") else ()
-        if not equals or key not in known:
-            raise ValueError(
-                f"config variant {variant!r}: option {text!r}, expected one of "
-                f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
-                f"{_checks.nearest(key, known)}"
-            )
-        options[key] = value
+    name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
     config = train_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
     VARIANTS[name](config, **options)
@@ -148,7 +137,7 @@ def _mixture(name):
         if name == "wide":
             config.data.open_x.action_width = 8
         clean = [n for n in clean.split("+") if n]
-        _add(config, registry.mixture(name), clean, float(sigma_min))
+        _add(config, registry.mixture(name), clean, sigma_min)
 
     return variant
 
@@ -156,6 +145,10 @@ def _mixture(name):
 def _add(config, weights, clean, sigma_min):
     from ambient_jax.data.open_x import registry
 
+    try:
+        sigma_min = float(sigma_min)
+    except ValueError:
+        raise ValueError(f"sigma_min= is {sigma_min!r}, expected a noise level in [0, 1]") from None
     for name in clean:
         _checks.one_of("clean", name, weights)
     for name, weight in weights.items():
@@ -180,7 +173,7 @@ def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
     form.cameras = ("primary", "secondary", "wrist")
     form.image_size = (32, 32)
     form.quality = ("success",)
-    _add(config, dict.fromkeys(registry.data_sets(), 1.0), clean.split("+"), float(sigma_min))
+    _add(config, dict.fromkeys(registry.data_sets(), 1.0), clean.split("+"), sigma_min)
     for name, source in config.data.sources.items():
         source.path, source.last_step = fixtures.folder(name), "keep"
     config.train.steps = 100
@@ -243,8 +236,8 @@ def _inputs(config):
     )
 
 
-_OPTIONS = ("size", "clean", "sigma_min")
 _MIXTURES = ("rtx", "magic_soup", "magic_soup_plus", "wide")
+_OPTIONS = dict.fromkeys((*_MIXTURES, "debug"), ("size", "clean", "sigma_min"))
 VARIANTS = {
     "demo": _demo,
     "demo_debug": _demo_debug,

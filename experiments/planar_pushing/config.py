@@ -12,14 +12,14 @@ import dataclasses
 
 import ml_collections
 
-from ambient_jax import _checks
 from ambient_jax.train import config as train_config
+from experiments import config_file
 from experiments.planar_pushing.scene import KNOBS, Scene
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    _checks.one_of("config variant", variant, VARIANTS)
+    variant, _ = config_file.choose(variant, VARIANTS)
     config = train_config.default()
     config.name = variant
     _table(config)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from ambient_jax import _checks
 from ambient_jax.data.paths import expanded
@@ -198,4 +198,4 @@ if __name__ == "__main__":
     flags.DEFINE_list("knobs", list(KNOBS), "What the gap is made of.")
     flags.DEFINE_integer("seed", 0, "Seed of starts and experts.")
     flags.DEFINE_string("camera", "", "front or top: adds images.")
-    app.run(_main)
+    console.run(_main)

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 
 from experiments import console, report
 from experiments.estimates import Estimate, wilson
@@ -109,4 +109,4 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_integer("episodes", 300, "Episodes of each expert.")
     flags.DEFINE_list("gaps", ["1"], "Levels of the gap, see scene.between.")
-    app.run(main)
+    console.run(main)

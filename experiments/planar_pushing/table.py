@@ -8,12 +8,15 @@ import ml_collections
 from absl import logging
 
 from ambient_jax.data.paths import expanded
+from experiments import checks
 from experiments.planar_pushing import chosen, claims, judge, policies, summary, task
+from experiments.planar_pushing import config as own
 from experiments.table import workers
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
+    checks.same_task(config.task, own.get_config().task)
     task.check(config)  # before the data: what is wrong is told at once
     policies.entries(config.task)
     task.build(config)

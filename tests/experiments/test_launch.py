@@ -1,10 +1,17 @@
-import types
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
 
 import pytest
-from absl import logging
+from absl import flags, logging
 
 from ambient_jax.train import config as config_lib
-from experiments import console, launch, tasks
+from experiments import checks, console, launch, tasks
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_unknown_task_is_named_with_the_nearest():
@@ -43,12 +50,95 @@ def test_a_bucket_is_no_workdir():
     launch.check_workdir("runs/open_x/mine")
 
 
-def test_a_workdir_may_begin_with_the_home(monkeypatch, tmp_path):
+DEMO = "--config=experiments/open_x/config.py:"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["open_x", f"{DEMO}dmeo"], "config variant is 'dmeo', .*; did you mean 'demo'"),
+        (["annotate", f"{DEMO}demo"], "config.task.name is 'maze', expected one of annotate"),
+        (["compile", f"{DEMO}demo", "--config.train.steps=x"], "train.steps=x: expected int"),
+        (["evaluate", "--smaples=3"], "Unknown command line flag 'smaples'. Did you mean: samples"),
+        (["benchmarks", "loder"], "benchmark 'loder', .*; did you mean 'loader'"),
+        (["maze.data", "x"], "unexpected arguments|--root must have a value"),
+    ],
+)
+def test_commands_end_with_one_line_and_another_code_than_0(command, told, tmp_path):
+    module, *arguments = command
+    ended = subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    line = ended.stderr.removesuffix("\n").removesuffix("\n(--verbosity=1 shows the traceback)")
+    assert re.search(told, line) and "\n" not in line, ended.stderr
+
+
+def _parse(*argv):
+    line, values = ["program", *argv], flags.FlagValues()
+    launch.define(values, line)
+    return values, launch.parse(line, values)
+
+
+def test_flags_and_fields_reach_the_config(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values, rest = _parse(
+        *(f"{DEMO}demo", "--config.train.steps=700", "--config.data.sources.rrt.sigma_min=0.3"),
+        *("--config.data.observation=state", "--config.data.lanes=4"),
+    )
+    config, workdir = launch.checked("open_x", rest, values)
+    assert (config.train.steps, config.data.sources.rrt.sigma_min) == (700, 0.3)
+    assert (config.data.observation, config.data.lanes) == (("state",), 4)
+    assert workdir == "runs/open_x/demo"
+
+
+def test_verbosity_shows_the_traceback_of_a_config_file(tmp_path):
+    (tmp_path / "c.py").write_text("def get_config():\n    return {}['absent']\n")
+    with pytest.raises(ValueError, match="KeyError: 'absent'") as error:
+        _parse(f"--config={tmp_path}/c.py", "--verbosity=1")
+    assert isinstance(error.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("name", ["annotate", "bin_sorting", "maze", "open_x", "planar_pushing"])
+def test_every_variant_passes_the_check(name):
+    module = importlib.import_module(f"experiments.{name}.config")
+    needs = {"open_x": ",clean=bridge_dataset", "labels": ",clean=bridge_dataset"}
+    for variant in module.VARIANTS:
+        options = needs.get(variant, "") if name == "annotate" else ""
+        config_lib.check(module.get_config(variant + options))
+
+
+def test_the_check_asks_for_no_device():
+    """Else no host could join a run after it."""
+    code = (
+        "from experiments.maze import config; from ambient_jax.train import config as c; "
+        "c.check(config.get_config('table')); from jax._src import xla_bridge; "
+        "raise SystemExit(xla_bridge.backends_are_initialized())"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    assert subprocess.run([sys.executable, "-c", code], env=env, timeout=120).returncode == 0
+
+
+def test_a_config_of_another_experiment_is_named():
+    own = importlib.import_module("experiments.maze.config").get_config().task
+    demo = importlib.import_module("experiments.open_x.config").get_config("demo").task
+    with pytest.raises(ValueError, match=r"config.task.\w+ is missing: start from get_config"):
+        checks.same_task(demo, own)
+    other = importlib.import_module("experiments.bin_sorting.config").get_config().task
+    with pytest.raises(ValueError, match="name is 'bin_sorting', expected 'maze'"):
+        checks.same_task(other, own)
+    checks.same_task(own, own)
+
+
+def test_a_workdir_and_a_config_may_begin_with_the_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    given = dict(_CONFIG=config_lib.default(), _WORKDIR="~/run", _COORDINATOR="")
-    for name, value in (given | dict(_NUM_PROCESSES=0, _PROCESS_ID=-1)).items():
-        monkeypatch.setattr(launch, name, types.SimpleNamespace(value=value))
-    monkeypatch.setattr(console, "setup", lambda: None)
-    seen = []
-    launch._main("open_x", lambda config, workdir: seen.append(workdir), ["command"])
-    assert seen == [f"{tmp_path}/run"]
+    (tmp_path / "c.py").write_text(
+        "from ambient_jax.train import config\n\n\ndef get_config():\n    return config.default()\n"
+    )
+    values, rest = _parse("--config=~/c.py", "--workdir=~/run")
+    assert launch.checked("open_x", rest, values)[1] == f"{tmp_path}/run"

@@ -1,10 +1,16 @@
+import os
+import pathlib
 import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from ambient_jax.train import parallel
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _job(toy_data, tmp_path, name, **more):
@@ -74,6 +80,37 @@ def test_a_batch_that_does_not_divide():
 def test_bad_process_numbers(processes, index):
     with pytest.raises(ValueError, match=f"num_processes is {processes} and process_id {index}"):
         parallel.initialize("localhost:1", processes, index)
+
+
+def test_a_coordinator_that_is_not_there(monkeypatch):
+    lines = []
+    monkeypatch.setattr(parallel.logging, "info", lambda text, *a: lines.append(text % a))
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]  # nobody listens at it once it is closed
+    with pytest.raises(TimeoutError) as error:
+        parallel.initialize(f"localhost:{port}", 2, 1, timeout=1)
+    assert lines == [f"host 1 of 2: waiting up to 1 s for the others, coordinator localhost:{port}"]
+    assert f"no coordinator answers at localhost:{port} within 1 s" in str(error.value)
+
+
+def test_a_port_that_is_taken():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} of the coordinator cannot be used"):
+            parallel.initialize(f"localhost:{port}", 2, 0, timeout=1)
+
+
+def test_a_process_0_that_nobody_joins():
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    code = "from ambient_jax.train import parallel\n"
+    code += f"parallel.initialize('localhost:{port}', 2, 0, timeout=1)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    told = f"error: not all of 2 processes have come to the coordinator localhost:{port} within 1 s"
+    assert ended.returncode == 1 and told in ended.stderr
 
 
 def test_replicate_and_back():

@@ -61,6 +61,9 @@ POLICIES = {
 # What shapes an episode beyond this file: a change there makes cached statistics stale.
 _CODE = ("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "dataset")
 Problem = tuple[str, str]
+# Above these a number is a slip of the hand: Hz, bytes, numbers of a step, processes, pixels.
+_MOST = {"hz": 10_000, "instruction_bytes": 65_536, "action_width": 10_000, "state_width": 10_000}
+_MOST |= {"workers": 1024, "side": 16_384}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,19 +100,25 @@ class CommonForm:
         for kind, policy in self.on_problem.items():
             _checks.one_of("field of config.data.open_x.on_problem", kind, POLICIES)
             _checks.one_of(f"config.data.open_x.on_problem.{kind}", policy, POLICIES[kind])
+        for name in ("cameras", "quality"):
+            _checks.names(f"config.data.open_x.{name}", getattr(self, name))
         for camera in self.cameras:
             _checks.one_of("config.data.open_x.cameras", camera, spec_lib.CAMERAS)
         _checks.one_of("config.data.open_x.rotation", self.rotation, standardize.OUTPUT_ROTATIONS)
-        for name in ("instruction_bytes", "state_width", "workers"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"config.data.open_x.{name} is {getattr(self, name)}, expected >= 0"
-                )
-        if self.action_width < 1 or len(self.image_size) != 2 or min(self.image_size) < 1:
+        if self.hz is not None:
+            _checks.number("config.data.open_x.hz", self.hz, 0, _MOST["hz"], above=True)
+        for name in ("instruction_bytes", "action_width", "state_width", "workers"):
+            least = 1 if name == "action_width" else 0
+            limits = least, _MOST[name]
+            _checks.number(f"config.data.open_x.{name}", getattr(self, name), *limits, whole=True)
+        size = self.image_size
+        if not isinstance(size, tuple | list) or len(size) != 2:
             raise ValueError(
-                f"config.data.open_x has action_width {self.action_width} and image_size "
-                f"{self.image_size}, expected at least 1, and (height, width)"
+                f"config.data.open_x.image_size is {size!r}, expected (height, width) in pixels"
             )
+        for side in size:
+            limits = 1, _MOST["side"]
+            _checks.number("a side of config.data.open_x.image_size", side, *limits, whole=True)
 
     def policy(self, kind: str) -> str:
         return self.on_problem.get(kind, POLICIES[kind][0])
