@@ -71,8 +71,8 @@ CASES = {
     "filtering without clean data": (trains(0.0, law="filtering"), UNTRAINED.format("0, 1")),
     "no bounds file": (states(bounds="nowhere.parquet"), "no bounds file nowhere.parquet"),
     "sigma_min above 1": (states(sigma_min=1.5), "sigma_min of 'bad' is 1.5"),
-    "sigma_min is NaN": (states(sigma_min=float("nan")), "sigma_min of 'bad' is nan"),
-    "sigma_max is NaN": (states(sigma_min=0.3, sigma_max=float("nan")), "sigma_max of 'bad' is"),
+    "sigma_min is NaN": (states(sigma_min=float("nan")), "bad.sigma_min is nan"),
+    "sigma_max is NaN": (states(sigma_min=0.3, sigma_max=float("nan")), "bad.sigma_max is nan"),
     "swapped bounds": (states(sigma_min=0.2, sigma_max=0.6), "sigma_max 0.6 above sigma_min 0.2"),
     "swapped bounds of a file": (
         lambda b: file(b, 0.2, 0.6),
