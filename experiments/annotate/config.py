@@ -7,7 +7,7 @@ bins          bin sorting, correct against arbitrary: sigma_max where only p(A |
 debug         the same on a few plans and steps
 rlds          your own: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
 open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
-              in open_x,mixture=wide,clean=bridge_orig+bc_z: the data of the variant of that name in
+              in open_x,mixture=wide,clean=bridge_dataset+bc_z: the data of the variant of that name in
               experiments/open_x/config.py, which joins the file as --config.data.bounds=...
 labels        bounds from a quality label of the data sets instead of a classifier; options as in
               labels,mixture=wide,clean=bc_z,label=success: labels below 0.5 get task.below
@@ -128,7 +128,7 @@ def _open_x(config, mixture="wide", clean=""):
     if not clean:
         raise ValueError(
             "clean= is missing, expected names of the mixture's data sets that all others are "
-            "compared with, as in open_x,mixture=wide,clean=bridge_orig+bc_z"
+            "compared with, as in open_x,mixture=wide,clean=bridge_dataset+bc_z"
         )
     config.data = open_x.get_config(f"{mixture},clean={clean},sigma_min=0").data
     config.policy.execute = min(config.policy.execute, config.data.horizon)  # not used here

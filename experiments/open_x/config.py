@@ -13,7 +13,7 @@ inputs           rendered tabletops whose actions need the image and the instruc
                  Loss against the least that either alone allows; ten minutes on one core
 rlds             a template for your own RLDS folders: set data.root and data.sources
 
-Options follow the name, as in magic_soup,size=large,clean=bridge_orig+bc_z:
+Options follow the name, as in magic_soup,size=large,clean=bridge_dataset+bc_z:
 
 size=            small, base (default) or large, see SIZES
 clean=           names, joined by +, of the mixture's data sets that are to be learned as they are;

@@ -142,3 +142,17 @@ def test_a_workdir_and_a_config_may_begin_with_the_home(monkeypatch, tmp_path):
     )
     values, rest = _parse("--config=~/c.py", "--workdir=~/run")
     assert launch.checked("open_x", rest, values)[1] == f"{tmp_path}/run"
+
+
+def test_every_variant_that_a_document_names_is_there():
+    """In the README, the pages and the docstrings of the configs."""
+    files = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*/config.py")]
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    named = {
+        m for text in texts for m in re.findall(r"(experiments/\w+/config\.py:[\w,=+]+)", text)
+    }
+    assert len(named) > 15
+    for each in named:
+        path, variant = each.split(":")
+        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        config_lib.check(module.get_config(variant))

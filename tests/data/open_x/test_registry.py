@@ -1,5 +1,6 @@
 """The tables: complete, consistent, mixtures of known size, doubts told once."""
 
+import csv
 import importlib.metadata
 import pathlib
 import subprocess
@@ -25,6 +26,14 @@ def test_all_rows():
         *("stanford_mask_vit_converted_externally_to_rlds", "gnm_dataset", "mujoco_manip")
     }
     assert all("rate" in found[n].doubts for n in unknown)
+
+
+def test_tables_have_the_columns_of_their_first_line():
+    """A comma in a remark that nobody quoted makes one more."""
+    for table in pathlib.Path(registry.__file__).parent.glob("*.csv"):
+        with table.open(encoding="utf-8", newline="") as file:
+            width, *widths = (len(row) for row in csv.reader(file))
+        assert set(widths) == {width}, table.name
 
 
 def test_every_field_of_a_spec_is_in_the_schema():
