@@ -12,7 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import parallel, trainer
+from ambient_jax.train import lock, parallel, trainer
 from experiments import console, tasks
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="file.py:variant")
@@ -35,6 +35,7 @@ def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] |
     app.run(lambda argv: _main(experiment, job, argv), flags_parser=_parse)
 
 
+@lock.alone
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Builds the task's data, trains one policy and evaluates it where the task can."""
     task = tasks.get(config.task.name)

@@ -7,6 +7,7 @@ leaves is what ``trainer.train`` leaves, and within rounding the same numbers.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -20,7 +21,7 @@ from absl import logging
 
 from ambient_jax import mixing
 from ambient_jax.data import device, sources
-from ambient_jax.train import checkpoint, guard, loop, metrics, parallel, runs, trainer
+from ambient_jax.train import checkpoint, guard, lock, loop, metrics, parallel, runs, trainer
 from ambient_jax.train import state as state_lib
 
 # What may differ from policy to policy, beside the law: its simplest form must be one for all.
@@ -43,8 +44,18 @@ def train(
       FloatingPointError: as ``trainer.train``, of the first policy that stops.
     """
     check(configs)
-    names, workdir = list(configs), pathlib.Path(workdir)
+    workdir = pathlib.Path(workdir)
+    with contextlib.ExitStack() as held:
+        for name in configs:
+            held.enter_context(lock.hold(workdir / name))
+        return _train(configs, workdir)
+
+
+def _train(configs, workdir):
+    names = list(configs)
     config = configs[names[0]]
+    for name in names:
+        trainer.check_resumes(configs[name], workdir / name)
     parts = trainer.assemble(config, axis_name=None)
     prepared, total = parts.prepared, config.train.steps
     laws = [trainer.build(mixing, c.law) for c in configs.values()]
@@ -61,10 +72,12 @@ def train(
     start = max(set.intersection(*[set(s.all_steps()) for s in savers]), default=0)
     for name, saver in zip(names, savers, strict=True):
         if (latest := saver.latest_step()) is not None:
-            runs.check_same(saver.assets(latest), configs[name], prepared, workdir / name)
+            of = prepared, workdir / name, latest
+            runs.check_same(saver.assets(latest), configs[name], *of)
     if start >= total:
         for saver in savers:
             saver.close()
+        logging.info("%s is complete at step %d: nothing to train", workdir, start)
         return trainer.Result(start, "")
     if start:
         logging.info("resuming %s at step %d of %d", workdir, start, total)
@@ -82,7 +95,7 @@ def train(
     for name, c in configs.items():
         runs.write_config(c, workdir / name)
         statistics = prepared.normalizer.to_json()
-        assets.append(checkpoint.make_assets(c, statistics, prepared.fingerprints))
+        assets.append(checkpoint.make_assets(c, statistics, runs.marks(prepared)))
         writers.append(metrics.Writer(workdir / name, start, c))
     rate = state_lib.learning_rate(config.train)
 
@@ -107,6 +120,8 @@ def train(
         )
 
     def save(step, states):
+        for name in names:
+            lock.check(workdir / name)
         states = parallel.gather(states)
         stop_if_marked(states.sums)
         for k, saver in enumerate(savers):

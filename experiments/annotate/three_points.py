@@ -9,6 +9,7 @@ import numpy as np
 import tqdm
 
 from ambient_jax.analysis import assignment
+from ambient_jax.train import lock
 from experiments import report
 
 COLUMNS = (
@@ -25,6 +26,7 @@ COLUMNS = (
 )
 
 
+@lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes ``report/`` into the workdir."""
     from experiments.annotate import figures  # they need matplotlib

@@ -11,6 +11,7 @@ from experiments.maze import chosen, judge, policies, summary, task
 from experiments.table import workers
 
 
+@workers.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
     policies.entries(config.task)  # before the data: a misspelt group is told at once

@@ -11,6 +11,7 @@ from experiments.planar_pushing import chosen, claims, judge, policies, summary,
 from experiments.table import workers
 
 
+@workers.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
     task.check(config)  # before the data: what is wrong is told at once
