@@ -245,9 +245,12 @@ def check_resumes(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
     """Raises ValueError for a config that a workdir's run cannot go on with, before data are
     read."""
     config_lib.check(config)
-    if steps := checkpoint.steps_in(workdir / "checkpoints"):
-        saved = checkpoint.load_assets(workdir / "checkpoints" / str(steps[-1]))["config"]
-        runs.check_config(saved, config, workdir, steps[-1])
+    try:
+        _, step = checkpoint.find(workdir)
+        saved = checkpoint.load_assets(workdir)["config"]
+    except (ValueError, OSError):  # none yet; one that is damaged is told when it is restored
+        return
+    runs.check_config(saved, config, workdir, step)
 
 
 def open_checkpoints(

@@ -25,7 +25,6 @@ def test_only_what_touches_the_training_differs(config):
     other.data.sources.good = config_lib.source("there", "clean", sigma_min=0.1)
     other.name, other.policy.steps, other.train.steps = "other", 7, 9
     assert runs.differences(config.to_dict(), other.to_dict()) == {
-        "data.sources.good.path": ("here", "there"),
         "data.sources.good.sigma_min": (0.0, 0.1),
         "train.steps": (20_000, 9),
     }
