@@ -45,7 +45,7 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
       ValueError: another run holds it, told with who that is, since when and what to do.
       OSError: the workdir cannot be made or written to.
     """
-    folder, error = pathlib.Path(workdir), None
+    folder, error = pathlib.Path(workdir).expanduser(), None
     key, made = os.path.realpath(folder), False
     if parallel.is_first_host():
         try:
@@ -89,14 +89,14 @@ def alone(job: Callable) -> Callable:
 def check(workdir: str | os.PathLike[str]) -> None:
     """Raises OSError where another run has taken a workdir that this process held: it was silent
     for too long, or somebody deleted its file. Called before anything is written over."""
-    key = os.path.realpath(workdir)
+    key = os.path.realpath(os.path.expanduser(workdir))
     if key in _HELD:
         _keep(key)
 
 
 def await_end(workdir: str | os.PathLike[str], seconds: float = 60.0) -> None:
     """Waits until a run on this machine that was told to stop has let go of its workdir."""
-    path, end = pathlib.Path(workdir) / NAME, time.monotonic() + seconds
+    path, end = pathlib.Path(workdir).expanduser() / NAME, time.monotonic() + seconds
     while (owner := _read(path)) and _probe(owner, path) and time.monotonic() < end:
         time.sleep(0.2)
 

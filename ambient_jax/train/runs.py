@@ -59,8 +59,9 @@ _UNUSED_IN_COMMON_FORM = ("data.observation", "data.action")
 _PROBLEMS = "data.open_x.on_problem."
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
 _TOLD = (
-    *("name", "policy", "task", "data.root, path, bounds, prefetch", "open_x.embeddings, workers"),
-    *("train.keep, keep_every, checkpoint_every, log_every, init_from, wandb",),
+    "free to change are where data, bounds files and embeddings lie, prefetch, workers, what says "
+    "when is saved and logged (train.keep, keep_every, checkpoint_every, log_every, wandb), "
+    "init_from, name, policy, task"
 )
 
 
@@ -112,14 +113,10 @@ def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -
     """
     if is_free(name) or any(fnmatch.fnmatchcase(name, each) for each in MAY_CHANGE):
         return True
-    if name.startswith(_PROBLEMS):  # whoever raises and goes on has met no such problem
-        return "raise" in (saved, now)
-    if name.startswith("data.") and name.endswith("bounds"):
-        sources = config["data"]["sources"]
-        elsewhere = {"data.bounds": config["data"]["bounds"]} | {
-            f"data.sources.{n}.bounds": s.get("bounds", "") for n, s in sources.items()
-        }
-        return bool(saved) == bool(now) or any(v for n, v in elsewhere.items() if n != name)
+    if name.startswith(_PROBLEMS) and "raise" in (saved, now):
+        return True  # who raises and goes on has met no such problem
+    if _is_bounds(name):
+        return bool(saved) == bool(now)
     if name == "data.lanes" and None in (saved, now):
         return True  # the trainer compares with those that the stream had
     sources = config["data"]["sources"].values()
@@ -136,7 +133,21 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
     runs of those before it.
     """
     found = _different(one, other)
-    return {n: both for n, both in found.items() if not may_change(n, other, *both)}
+    found = {n: both for n, both in found.items() if not may_change(n, other, *both)}
+    if any(map(_is_bounds, found)) and _bounded(one) == _bounded(other):
+        found = {n: both for n, both in found.items() if not _is_bounds(n)}
+    return found
+
+
+def _is_bounds(name):
+    return any(fnmatch.fnmatchcase(name, n) for n in ("data.bounds", "data.sources.*.bounds"))
+
+
+def _bounded(config):
+    """Names of the sources that have a bounds file, their own or that of all corrupt ones."""
+    common = config["data"].get("bounds")
+    sources = config["data"]["sources"].items()
+    return {n for n, s in sources if s.get("bounds") or (common and s.get("role") == "corrupt")}
 
 
 def _different(one, other):
@@ -213,7 +224,7 @@ def check_config(
             "of so many from the start: --config.train.extend goes on all the same"
         )
     else:
-        more = f"; free to change are {', '.join(_TOLD)}"
+        more = f"; {_TOLD}"
     raise ValueError(
         f"workdir {workdir} holds a run with {name} = {before!r}, this one has {after!r}{also}: "
         f"give another --workdir, or the same config to resume{more}"

@@ -137,9 +137,9 @@ def test_an_owner_gives_signs_of_life(tmp_path, monkeypatch):
 def test_of_many_that_find_an_owner_gone_one_takes_over(tmp_path):
     for _ in range(20):
         _leave(tmp_path, started="1")
-        start, found = threading.Barrier(8), []
+        start, end, found = threading.Barrier(8), threading.Event(), []
 
-        def take(start=start, found=found):
+        def take(start=start, found=found, end=end):
             start.wait()
             try:
                 with lock.hold(tmp_path):
@@ -148,7 +148,6 @@ def test_of_many_that_find_an_owner_gone_one_takes_over(tmp_path):
             except ValueError:
                 found.append("refused")
 
-        end = threading.Event()
         threads = [threading.Thread(target=take) for _ in range(8)]
         for thread in threads:
             thread.start()
