@@ -112,13 +112,15 @@ def _enter(folder, key) -> bool:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path, token = folder / NAME, uuid.uuid4().hex
-    while not _create(path, _about(folder, token)):
+    about = _about(folder, token)
+    while not _create(path, about):
         owner = _read(path)
         if owner is None:  # released just now
             continue
         if _is_alive(owner, path):
             raise ValueError(_refusal(owner, folder, path))
-        _put_aside(path, owner)
+        if _take_over(path, owner, about):
+            break
     _HELD[key] = token, threading.get_ident(), 1
     return made
 
@@ -224,18 +226,24 @@ def _read(path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _put_aside(path, owner):
-    """Deletes the lock of an owner that is gone, unless another has just done so and taken it."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    if (found := _read(aside)) == owner:
-        logging.info("%s: taken over from %s, which is gone", path.parent, _who(owner))
-    elif found:
-        _create(path, found)
-    aside.unlink(missing_ok=True)
+def _take_over(path, owner, about) -> bool:
+    """Puts a lock in place of that of an owner who is gone; returns whether it did.
+
+    Of many that find it gone, one makes the file that says so; the lock itself is never absent.
+    """
+    claim = path.with_name(f"{path.name}.after.{owner.get('token')}")
+    if not _create(claim, about):
+        other = _read(claim)
+        if other is not None and not _is_alive(other, claim):  # killed while at it
+            claim.unlink(missing_ok=True)
+        time.sleep(0.01)
+        return False
+    if _read(path) != owner:
+        claim.unlink(missing_ok=True)
+        return False
+    os.replace(claim, path)
+    logging.info("%s: taken over from %s, which is gone", path.parent, _who(owner))
+    return True
 
 
 def _is_alive(owner, path) -> bool:

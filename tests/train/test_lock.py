@@ -162,6 +162,20 @@ def test_of_many_that_find_an_owner_gone_one_takes_over(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+def test_one_that_was_killed_while_it_took_over_is_in_nobodys_way(tmp_path):
+    _leave(tmp_path, started="1")
+    shutil.copy(tmp_path / lock.NAME, tmp_path / f"{lock.NAME}.after.theirs")
+    assert _is_free(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_says_nothing_is_no_owner_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SILENCE", 0.1)
+    for text in ("", "{", "[]"):
+        (tmp_path / lock.NAME).write_text(text)
+        assert _is_free(tmp_path)
+
+
 def test_a_run_may_hold_what_it_holds(tmp_path):
     with lock.hold(tmp_path):
         with lock.hold(tmp_path / "." / "sub" / ".."):

@@ -110,6 +110,7 @@ def test_every_field_says_whether_it_may_change(config):
 @pytest.mark.parametrize("name", RESUMES)
 def test_a_field_may_change_or_not(config, name):
     rule, value = RESUMES[name]
+    config.data.sources.good.role = "corrupt"  # else a bounds file would be none of its
     for placement in ("device", "stream"):
         for open_x in ("", "bridge"):
             config.data.placement, config.data.sources.good.open_x = placement, open_x
