@@ -19,6 +19,7 @@ data.shuffle_window, shuffle_memory, lanes     where data.placement is "device",
                                                for them
 data.open_x                                    where no source has open_x
 data.observation, data.action                  where sources have open_x
+data.sources.*.sigma_min, sigma_max            where the source has a bounds file
 data.open_x.on_problem                         from or to "raise": with it there was no problem
 data.lanes                                     to None and back, where the number stays
 train.steps                                    to more, with train.extend: the learning rate is
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -134,9 +136,12 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
     """
     found = _different(one, other)
     found = {n: both for n, both in found.items() if not may_change(n, other, *both)}
-    if any(map(_is_bounds, found)) and _bounded(one) == _bounded(other):
+    bounded, of_other = _bounded(one), _bounded(other)
+    if bounded == of_other:
         found = {n: both for n, both in found.items() if not _is_bounds(n)}
-    return found
+    pairs = itertools.product(bounded & of_other, ("sigma_min", "sigma_max"))
+    unused = {f"data.sources.{source}.{field}" for source, field in pairs}
+    return {n: both for n, both in found.items() if n not in unused}
 
 
 def _is_bounds(name):

@@ -27,6 +27,7 @@ def _held(act, folder="", **fields):
 
     def held(bench):
         workdir = bench.path / folder
+        workdir.mkdir(exist_ok=True)
         with lock.hold(workdir):
             about = json.loads((workdir / lock.NAME).read_text())
         parent = os.getppid()
@@ -39,7 +40,9 @@ def _held(act, folder="", **fields):
 
 def _far(bench):
     """A run of another machine, which touches its lock whenever somebody looks."""
-    bench.monkeypatch.setattr(lock, "_touched", lambda path, looks=iter(range(99)): next(looks))
+    looks = iter(range(99))
+    bench.monkeypatch.setattr(lock, "_touched", lambda path: next(looks))
+    bench.monkeypatch.setattr(lock, "BEAT", 0.1)
     _held(_train, machine="another", host="far", pid=7)(bench)
 
 
@@ -62,8 +65,8 @@ def _table(bench):
     table.run(maze_config.get_config("debug"), str(bench.path))
 
 
-def _annotate(job, variant):
-    return lambda bench: job.run(annotate_config.get_config(variant), str(bench.path))
+def _annotate(job):
+    return lambda bench: job.run(annotate_config.get_config("maze"), str(bench.path))
 
 
 def _file(bench):
@@ -112,8 +115,8 @@ CASES = {
     "a run on another machine": (_far, "process 7 on far .*should it be gone for good, delete /"),
     "a sweep, of a policy": (_held(_sweep, "two"), "two is in use by process"),
     "a second table": (_held(_table), "in use by process"),
-    "a second annotation": (_held(_annotate(annotate, "maze")), "in use by process"),
-    "a second annotation by labels": (_held(_annotate(labels, "labels")), "in use by process"),
+    "a second annotation": (_held(_annotate(annotate)), "in use by process"),
+    "a second annotation by labels": (_held(_annotate(labels)), "in use by process"),
     "a workdir that is a file": (_file, "run is a file, expected a folder"),
     "a workdir that was taken over": (_taken_over, "taken over by process 7 on far.*writes no mo"),
     "another learning rate": (
