@@ -110,3 +110,14 @@ def test_a_source_without_a_form_beside_others(write_row, make_common):
     config = make_common({"mine": (path, ROW, {}), "plain": (path, "", {})}, {})
     with pytest.raises(ValueError, match="source 'plain' has no open_x, others have: give it the"):
         pipeline.prepare(config, LAW)
+
+
+def test_the_fingerprint_is_that_of_the_data_wherever_they_lie(toy_data, tmp_path):
+    lines = {"hz": 10, "action": "xyz action[0:2]", "state": "observation/state"}
+    form = open_x.CommonForm(action_width=3, state_width=2)
+    marks = set()
+    for folder in (toy_data["good"], tmp_path / "renamed"):
+        if not os.path.exists(folder):
+            shutil.copytree(toy_data["good"], folder)
+        marks.add(open_x.open_source(folder, "train", lines, form).fingerprint)
+    assert len(marks) == 1
