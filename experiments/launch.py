@@ -13,7 +13,7 @@ from ml_collections import config_flags
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import parallel, trainer
+from ambient_jax.train import lock, parallel, trainer
 from experiments import config_file, console, tasks
 
 
@@ -48,6 +48,7 @@ def run(experiment: str, job: Callable[[ml_collections.ConfigDict, str], None] |
     app.run(lambda argv: _main(experiment, job, argv), flags_parser=parse)
 
 
+@lock.alone
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Builds the task's data, trains one policy and evaluates it where the task can."""
     task = tasks.get(config.task.name)

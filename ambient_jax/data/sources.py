@@ -69,10 +69,8 @@ class Prepared:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the data of each source, of the bounds of its steps and of embeddings, by name."""
+        """Of the data of each source, and of the bounds of its steps, by name."""
         marks = {name: dataset.fingerprint for name, dataset in self.datasets.items()}
-        if self.form and self.form.table:
-            marks = {n: f"{mark}/{self.form.table.digest}" for n, mark in marks.items()}
         return marks | {n: f"{marks[n]}/{file.digest(n)}" for n, file in self.bounds.items()}
 
     @functools.cached_property

@@ -101,6 +101,8 @@ def default() -> ml_collections.ConfigDict:
 
     config.train = ml_collections.ConfigDict()
     config.train.steps = 20_000
+    # Lets a workdir's run go beyond the steps it was begun with, see train.runs.
+    config.train.extend = False
     config.train.batch_size = 128  # over all devices of all hosts
     config.train.accumulation = 1  # micro-batches per update
     config.train.learning_rate = 1e-3

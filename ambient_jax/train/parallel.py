@@ -214,6 +214,21 @@ def any_host(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
+def is_first_host() -> bool:
+    """Whether this is process 0; unlike ``jax.process_index`` it starts no devices."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def tell_all(line: str) -> str:
+    """Process 0's line (up to 2000 bytes), on every host; all hosts must call it."""
+    if not jax.distributed.is_initialized():
+        return line
+    text = line.encode()[:2000]
+    padded = np.frombuffer(text.ljust(2000, b"\0"), np.uint8)
+    told = multihost_utils.broadcast_one_to_all(padded)
+    return bytes(np.asarray(told, np.uint8)).rstrip(b"\0").decode(errors="ignore")
+
+
 def policy_devices(policies: int) -> int:
     """The largest number of local devices that K policies divide over evenly."""
     return max(d for d in range(1, jax.local_device_count() + 1) if policies % d == 0)

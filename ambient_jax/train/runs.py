@@ -1,18 +1,69 @@
-"""What a run leaves in its workdir beside checkpoints, and whether a workdir is that of a run."""
+"""What a run leaves in its workdir beside checkpoints, and whether a workdir is that of a run.
+
+A run resumes with the config it was begun with, save for what cannot change a number:
+
+=============================================  ====================================================
+field                                          may change
+=============================================  ====================================================
+name, policy, task, train.wandb                yes: they do not touch the training
+data.root, data.sources.*.path                 yes: the data's fingerprint decides
+data.bounds, data.sources.*.bounds             from one file to another of the same content
+data.open_x.embeddings                         yes: the content decides
+data.prefetch, data.open_x.workers,            yes: they change speed, and what is carried along
+data.open_x.quality
+train.keep, keep_every, checkpoint_every       yes: they say when is saved and what stays
+train.log_every                                yes: rows of metrics.jsonl are means over other
+                                               windows from there on
+train.init_from, init_maps                     yes: they were used at step 0
+data.shuffle_window, shuffle_memory, lanes     where data.placement is "device", which has no use
+                                               for them
+data.open_x                                    where no source has open_x
+data.observation, action, delta                where sources have open_x
+data.sources.*.sigma_min, sigma_max            where the source has a bounds file
+data.open_x.on_problem                         from or to "raise": with it there was no problem
+data.lanes                                     to None and back, where the number stays
+train.steps                                    to more, with train.extend: the learning rate is
+                                               that of the longer run from there on
+all others                                     no
+=============================================  ====================================================
+"""
 
 from __future__ import annotations
 
+import fnmatch
+import itertools
 import json
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
+from absl import logging
 
 from ambient_jax.data import sources
 from ambient_jax.train import config as config_lib
 
-# What may differ from the checkpoint's when a run resumes: it does not touch the training.
+# What does not touch the training.
 _FREE = ("name", "policy", "task", "train.wandb")
+# Where the data lie.
+PATHS = ("data.root", "data.sources.*.path")
+# What may differ from the checkpoint's as well when a run resumes, as it cannot change a number.
+MAY_CHANGE = (
+    *PATHS,
+    *("data.open_x.embeddings", "data.open_x.workers", "data.open_x.quality", "data.prefetch"),
+    *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
+    *("train.init_from", "train.init_maps", "train.extend"),
+)
+_UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.lanes")
+_UNUSED_IN_COMMON_FORM = ("data.observation", "data.action", "data.delta")
+_PROBLEMS = "data.open_x.on_problem."
+_EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
+_TOLD = (
+    "free to change are where data, bounds files and embeddings lie, prefetch, workers, what says "
+    "when is saved and logged (train.keep, keep_every, checkpoint_every, log_every, wandb), "
+    "init_from, name, policy, task"
+)
 
 
 def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -43,34 +94,92 @@ def flat(tree: dict, prefix: str = "") -> dict:
 
 
 def is_free(name: str) -> bool:
-    """Whether a field (dotted name) may change when a run resumes."""
+    """Whether a field (dotted name) does not touch the training at all."""
     return any(name == free or name.startswith(f"{free}.") for free in _FREE)
 
 
+def is_place(name: str) -> bool:
+    """Whether a field (dotted name) says where the data lie, and nothing of what they are."""
+    return any(fnmatch.fnmatchcase(name, each) for each in PATHS)
+
+
+def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -> bool:
+    """Whether a run may resume with another value of a field, see the module.
+
+    Args:
+      name: dotted, such as "train.keep".
+      config: of the run, as a dict; tells which fields are not used.
+      saved, now: both values, on which some fields hang.
+    """
+    if is_free(name) or any(fnmatch.fnmatchcase(name, each) for each in MAY_CHANGE):
+        return True
+    if name.startswith(_PROBLEMS) and "raise" in (saved, now):
+        return True  # who raises and goes on has met no such problem
+    if _is_bounds(name):
+        return bool(saved) == bool(now)
+    if name == "data.lanes" and None in (saved, now):
+        return True  # the trainer compares with those that the stream had
+    sources = config["data"]["sources"].values()
+    common = any(source.get("open_x") for source in sources)
+    unused = _UNUSED_ON_DEVICE if config["data"]["placement"] == "device" else ()
+    unused += _UNUSED_IN_COMMON_FORM if common else ("data.open_x.*",)
+    return any(fnmatch.fnmatchcase(name, each) for each in unused)
+
+
 def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Dotted names that differ where the training is concerned, with both values.
+    """Dotted names that differ and may not when a run resumes, with both values.
 
     A field that is missing is one that has its default: a version that adds an option resumes the
     runs of those before it.
     """
+    found = _different(one, other)
+    found = {n: both for n, both in found.items() if not may_change(n, other, *both)}
+    bounded, of_other = _bounded(one), _bounded(other)
+    if bounded == of_other:
+        found = {n: both for n, both in found.items() if not _is_bounds(n)}
+    pairs = itertools.product(bounded & of_other, ("sigma_min", "sigma_max"))
+    unused = {f"data.sources.{source}.{field}" for source, field in pairs}
+    return {n: both for n, both in found.items() if n not in unused}
+
+
+def _is_bounds(name):
+    return any(fnmatch.fnmatchcase(name, n) for n in ("data.bounds", "data.sources.*.bounds"))
+
+
+def _bounded(config):
+    """Names of the sources that have a bounds file, their own or that of all corrupt ones."""
+    common = config["data"].get("bounds")
+    sources = config["data"]["sources"].items()
+    return {n for n, s in sources if s.get("bounds") or (common and s.get("role") == "corrupt")}
+
+
+def _different(one, other):
     defaults = flat(config_lib.default().to_dict())
     one, other = flat(one), flat(json.loads(json.dumps(other)))
     return {
-        name: (_given(one, name), _given(other, name))
+        name: tuple(_given(fields, name, defaults) for fields in (one, other))
         for name in sorted(one.keys() | other.keys())
-        if not is_free(name) and _value(one, name, defaults) != _value(other, name, defaults)
+        if _value(one, name, defaults) != _value(other, name, defaults)
     }
 
 
 def _value(fields, name, defaults):
-    value = _given(fields, name)
-    value = defaults.get(name) if value is None else value
+    value = _given(fields, name, defaults)
     return None if value in ("", []) else value
 
 
-def _given(fields, name):
+def _given(fields, name, defaults):
     before = "keep" if name.endswith(".last_step") else None  # versions that never dropped it
-    return fields.get(name, before)
+    return fields.get(name, before or defaults.get(name))
+
+
+def marks(prepared: sources.Prepared) -> dict[str, str]:
+    """What tells the content of a run's data: the sources' fingerprints, and that of instruction
+    embeddings."""
+    found = dict(prepared.fingerprints)
+    if prepared.form and (table := prepared.form.table):
+        found[_EMBEDDINGS] = table.digest
+    return found
 
 
 def check_same(
@@ -78,16 +187,83 @@ def check_same(
     config: ml_collections.ConfigDict,
     prepared: sources.Prepared,
     workdir: pathlib.Path,
+    step: int | None = None,
 ) -> None:
-    """Raises ValueError unless a checkpoint's assets are of this config and of these data."""
-    for name, (saved, now) in differences(assets["config"], config.to_dict()).items():
+    """Raises ValueError unless a run with a checkpoint's assets may go on with this config on these
+    data, see the module. Logs what has changed.
+
+    Args:
+      assets: of the checkpoint.
+      config, prepared: that are to go on.
+      workdir: of the run, for messages.
+      step: of the checkpoint, where the run is to go on from it.
+    """
+    check_config(assets["config"], config, workdir, step)
+    _check_data(assets, config, prepared, workdir)
+    changed = _different(assets["config"], config.to_dict())
+    if changed and step is not None and step < config.train.steps:
+        told = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
+        logging.info("%s goes on with other fields: %s", workdir, told)
+
+
+def check_config(
+    saved: dict, config: ml_collections.ConfigDict, workdir: pathlib.Path, step: int | None = None
+) -> None:
+    """``check_same`` of configs alone, before data are read."""
+    found = differences(saved, config.to_dict())
+    total, now = found.get("train.steps", (0, 0))
+    if step is not None and now and now < step:
         raise ValueError(
-            f"workdir {workdir} holds a run with {name} = {saved!r}, this one has "
-            f"{now!r}: give another --workdir, or the same config to resume"
+            f"workdir {workdir} holds a run at step {step} with train.steps = {total}, this one "
+            f"has {now}, fewer than are done: give another --workdir, or train.steps = {total}"
         )
-    for name, now in prepared.fingerprints.items():
-        if assets["data"].get(name) != now:
+    if now > total and config.train.extend:
+        del found["train.steps"]
+    if not found:
+        return
+    # Where nothing else differs but the number of steps there is one way out more.
+    name, *others = sorted(found, key=lambda n: n == "train.steps")
+    before, after = found[name]
+    also = f" (and {', '.join(others[:4])} differ{'s' * (len(others) == 1)}, too)" if others else ""
+    if name == "train.steps" and after > before:
+        more = (
+            "; the learning rate falls to 0 at the last step, so that going on differs from a run "
+            "of so many from the start: --config.train.extend goes on all the same"
+        )
+    else:
+        more = f"; {_TOLD}"
+    raise ValueError(
+        f"workdir {workdir} holds a run with {name} = {before!r}, this one has {after!r}{also}: "
+        f"give another --workdir, or the same config to resume{more}"
+    )
+
+
+def _check_data(assets, config, prepared, workdir):
+    then, fields = assets["data"], _different(assets["config"], config.to_dict())
+    for name, now in marks(prepared).items():
+        if name == _EMBEDDINGS:
+            field = "data.open_x.embeddings"
+            # Runs of older versions have no mark of them: the same path must do.
+            if then.get(name, now if field not in fields else "") != now:
+                raise ValueError(
+                    f"workdir {workdir} was trained with other embeddings than those of "
+                    f"config.{field} = {config.data.open_x.embeddings!r}: give another --workdir, "
+                    "or the old file"
+                )
+            continue
+        before = then.get(name, "")
+        if before == now:
+            continue
+        (data, _, bounds), (data_now, _, bounds_now) = before.partition("/"), now.partition("/")
+        if data == data_now and bounds != bounds_now:
+            path = config.data.sources[name].get("bounds") or config.data.bounds
             raise ValueError(
-                f"workdir {workdir} was trained on other data of source {name!r} than lie at "
-                f"{prepared.datasets[name].directory}: give another --workdir, or the old data"
+                f"workdir {workdir} was trained with "
+                f"{'other bounds' if bounds else 'no bounds file'} of source {name!r} than "
+                f"{f'those of {path!r}' if bounds_now else 'none'}: give another --workdir, or "
+                f"the old {'file' if bounds else 'config'}"
             )
+        raise ValueError(
+            f"workdir {workdir} was trained on other data of source {name!r} than lie at "
+            f"{prepared.datasets[name].directory}: give another --workdir, or the old data"
+        )

@@ -7,6 +7,7 @@ leaves is what ``trainer.train`` leaves, and within rounding the same numbers.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pathlib
@@ -21,7 +22,17 @@ from absl import logging
 from ambient_jax import mixing
 from ambient_jax.data import device, sources
 from ambient_jax.data.paths import expanded
-from ambient_jax.train import checkpoint, fine_tuning, guard, loop, metrics, parallel, runs, trainer
+from ambient_jax.train import (
+    checkpoint,
+    fine_tuning,
+    guard,
+    lock,
+    loop,
+    metrics,
+    parallel,
+    runs,
+    trainer,
+)
 from ambient_jax.train import state as state_lib
 
 # What may differ from policy to policy, beside the law: its simplest form must be one for all.
@@ -44,8 +55,18 @@ def train(
       FloatingPointError: as ``trainer.train``, of the first policy that stops.
     """
     check(configs)
-    names, workdir = list(configs), pathlib.Path(expanded(workdir))
+    workdir = pathlib.Path(expanded(workdir))
+    with contextlib.ExitStack() as held:
+        for name in configs:
+            held.enter_context(lock.hold(workdir / name))
+        return _train(configs, workdir)
+
+
+def _train(configs, workdir):
+    names = list(configs)
     config = configs[names[0]]
+    for name in names:
+        trainer.check_resumes(configs[name], workdir / name)
     fine_tuning.check(config, [workdir / name for name in names])
     parts = trainer.assemble(config, axis_name=None)
     prepared, total = parts.prepared, config.train.steps
@@ -75,10 +96,12 @@ def train(
             )
     for name, saver in zip(names, savers, strict=True):
         if (latest := saver.latest_step()) is not None:
-            runs.check_same(saver.assets(latest), configs[name], prepared, workdir / name)
+            of = prepared, workdir / name, latest
+            runs.check_same(saver.assets(latest), configs[name], *of)
     if start >= total:
         for saver in savers:
             saver.close()
+        logging.info("%s is complete at step %d: nothing to train", workdir, start)
         return trainer.Result(start, "")
     if start:
         logging.info("resuming %s at step %d of %d", workdir, start, total)
@@ -98,7 +121,7 @@ def train(
     for name, c in configs.items():
         runs.write_config(c, workdir / name)
         statistics = prepared.normalizer.to_json()
-        assets.append(checkpoint.make_assets(c, statistics, prepared.fingerprints))
+        assets.append(checkpoint.make_assets(c, statistics, runs.marks(prepared)))
         writers.append(metrics.Writer(workdir / name, start, c))
     rate = state_lib.learning_rate(config.train)
 
@@ -123,6 +146,8 @@ def train(
         )
 
     def save(step, states):
+        for name in names:
+            lock.check(workdir / name)
         states = parallel.gather(states)
         stop_if_marked(states.sums)
         for k, saver in enumerate(savers):

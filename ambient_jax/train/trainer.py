@@ -20,7 +20,7 @@ from ambient_jax import mixing, schedules
 from ambient_jax.data import augment, device, hold, pipeline, sources
 from ambient_jax.data.paths import expanded
 from ambient_jax.models.denoiser import build_denoiser
-from ambient_jax.train import checkpoint, fine_tuning, guard, loop, metrics, parallel, runs
+from ambient_jax.train import checkpoint, fine_tuning, guard, lock, loop, metrics, parallel, runs
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
@@ -34,17 +34,20 @@ class Result(NamedTuple):
     signal: str
 
 
+@lock.alone
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
     """Trains a policy; run again with the same arguments, it carries on where it was.
 
     Leaves ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
-    ``checkpoints/`` in the workdir. SIGTERM saves and returns early.
+    ``checkpoints/`` in the workdir, which is its own meanwhile (``lock``). SIGTERM saves and
+    returns early. What may change when it carries on is told in ``runs``.
 
     Raises:
-      ValueError: for a config or data that cannot work, or a workdir of another config.
+      ValueError: for a config or data that cannot work, or a workdir of another config or in use.
       FloatingPointError: a loss or gradient that is not finite, see ``guard.stop``.
     """
     workdir = pathlib.Path(expanded(workdir))
+    check_resumes(config, workdir)
     fine_tuning.check(config, [workdir])
     parts = assemble(config, parallel.AXIS)
     prepared = parts.prepared
@@ -56,7 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     start, position = 0, None
     if (latest := saver.sound_step()) is not None:
         saved = saver.assets(latest)
-        runs.check_same(saved, config, prepared, workdir)
+        runs.check_same(saved, config, prepared, workdir, latest)
         prepared = fine_tuning.resumed(prepared, saved)
         state, position = saver.restore(latest, parts.shapes)
         start = int(state.step)
@@ -68,12 +71,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         prepared = fine_tuning.with_maps(config, prepared)
     if start >= config.train.steps:
         saver.close()
+        logging.info("%s is complete at step %d: nothing to train", workdir, start)
         return Result(start, "")
 
     if jax.process_index() == 0:
         runs.write_config(config, workdir)
         runs.write_problems(prepared, workdir)
-    statistics, marks = prepared.normalizer.to_json(), prepared.fingerprints
+    statistics, marks = prepared.normalizer.to_json(), runs.marks(prepared)
     assets = checkpoint.make_assets(config, statistics, marks, prepared.masks)
     if config.data.placement == "device":
         resident = device.load_device_data(prepared)
@@ -89,6 +93,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         step_fn = parallel.lift_streamed(parts.train_step, key)
         # A report comes one interval late.
         recent = guard.Recent(parallel.shard, 2 * config.train.log_every)
+        lanes = position and position["of"]["lanes"]
+        if lanes and config.data.lanes not in (None, lanes):
+            raise ValueError(
+                f"workdir {workdir} holds a run with data.lanes = {lanes}, this one has "
+                f"{config.data.lanes}: give another --workdir, or data.lanes = {lanes} to resume"
+            )
         stream = pipeline.stream_batches(
             prepared,
             parts.law,
@@ -97,7 +107,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             batch_size=config.train.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            lanes=config.data.lanes or (position and position["of"]["lanes"]),
+            lanes=config.data.lanes or lanes,
             put=recent.put,
         )
         if position is not None:  # of each host that trained; there may be another number now
@@ -121,6 +131,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             writer.write(row, timing)
 
     def save(step, state):
+        lock.check(workdir)
         state = parallel.unreplicate(state)
         stop_if_marked(state.sums)
         saver.save(step, state, assets, where())
@@ -236,6 +247,18 @@ def initial(
     params = checkpoint.fine_tune(state.params, config.train.init_from)
     # A copy: the step gives away the buffers of both.
     return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
+
+
+def check_resumes(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Raises ValueError for a config that a workdir's run cannot go on with, before data are
+    read."""
+    config_lib.check(config)
+    try:
+        _, step = checkpoint.find(workdir)
+        saved = checkpoint.load_assets(workdir)["config"]
+    except (ValueError, OSError):  # none yet; one that is damaged is told when it is restored
+        return
+    runs.check_config(saved, config, workdir, step)
 
 
 def open_checkpoints(

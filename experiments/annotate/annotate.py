@@ -15,7 +15,7 @@ from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import classifier, thresholds, units
 from ambient_jax.data import bounds, device, hold, sources
 from ambient_jax.data.paths import expanded
-from ambient_jax.train import trainer
+from ambient_jax.train import lock, runs, trainer
 from experiments import report, tasks
 from experiments.annotate import analyse
 
@@ -65,6 +65,7 @@ class Job:
         return [name for name, is_clean in pairs if bool(is_clean) == clean]
 
 
+@lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir, if not there yet."""
     from experiments.annotate import figures  # they need matplotlib, bounds do not
@@ -261,7 +262,14 @@ def _is_done(folder, about):
         found = report.read(folder / "results.json")
     except (FileNotFoundError, ValueError):  # absent, or no JSON: damaged
         return False
-    return {name: found.get(name) for name in about} == report.plain(about)
+    made, now = (_unplaced({name: of.get(name) for name in about}) for of in (found, about))
+    return made == now
+
+
+def _unplaced(about):
+    """Without where the data lie, as their fingerprints tell which they are."""
+    fields = runs.flat(report.plain(about))
+    return {n: v for n, v in fields.items() if not runs.is_place(n.removeprefix("config."))}
 
 
 def _of_datasets(job, results):

@@ -7,8 +7,8 @@ bins          bin sorting, correct against arbitrary: sigma_max where only p(A |
 debug         the same on a few plans and steps
 rlds          your own: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
 open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
-              in open_x,mixture=wide,clean=bridge_dataset+bc_z: the data of the variant of that name in
-              experiments/open_x/config.py, which joins the file as --config.data.bounds=...
+              in open_x,mixture=wide,clean=bridge_dataset+bc_z: the data of the variant of that
+              name in experiments/open_x/config.py, which joins the file as --config.data.bounds=...
 labels        bounds from a quality label of the data sets instead of a classifier; options as in
               labels,mixture=wide,clean=bc_z,label=success: labels below 0.5 get task.below
 open_x_debug  all 75 data sets of the registry, as small fixtures that the run makes

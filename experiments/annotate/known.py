@@ -26,6 +26,7 @@ from ambient_jax.annotate import thresholds
 from ambient_jax.data import chunk, sources, write
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as train_config
+from ambient_jax.train import lock
 from experiments import report
 
 COLUMNS = ("source", "exact", "found", "bounds file", "found - exact")
@@ -199,6 +200,7 @@ def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, 
     }
 
 
+@lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Annotates as any mixture, then writes ``known/`` into the workdir: table, numbers, figure."""
     from experiments.annotate import annotate, figures

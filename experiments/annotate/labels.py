@@ -14,11 +14,13 @@ from ambient_jax import mixing
 from ambient_jax.annotate import labels
 from ambient_jax.data import bounds, sources
 from ambient_jax.data.paths import expanded
+from ambient_jax.train import lock
 from experiments import report, tasks
 
 COLUMNS = ("source", "steps", "labelled", "at least", "mean sigma_min")
 
 
+@lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves ``bounds/labels.parquet``, of all corrupt sources, and ``report/`` in the workdir.
 

@@ -10,6 +10,7 @@ import tqdm
 
 from ambient_jax.analysis import assignment
 from ambient_jax.data.paths import expanded
+from ambient_jax.train import lock
 from experiments import report
 
 COLUMNS = (
@@ -26,6 +27,7 @@ COLUMNS = (
 )
 
 
+@lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes ``report/`` into the workdir."""
     from experiments.annotate import figures  # they need matplotlib

@@ -14,6 +14,7 @@ from experiments.bin_sorting import judge, policies, summary, task
 from experiments.table import workers
 
 
+@workers.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Runs the experiment; the same command carries on, policy by policy."""
     checks.same_task(config.task, own.get_config().task)

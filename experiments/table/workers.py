@@ -6,13 +6,15 @@ A core each is twice as fast as all cores for one: small steps leave a second co
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -23,7 +25,7 @@ from absl import flags, logging
 
 from ambient_jax import mixing
 from ambient_jax.data import sources
-from ambient_jax.train import checkpoint, runs, sweep, trainer
+from ambient_jax.train import checkpoint, lock, runs, sweep, trainer
 from experiments import console
 from experiments.table import entries, saved
 from experiments.table.entries import Entry, Program, Table
@@ -32,6 +34,21 @@ from experiments.table.entries import Entry, Program, Table
 _orphaned, _busy = threading.Event(), threading.Lock()
 
 
+def alone(job: Callable) -> Callable:
+    """A job whose last arguments are config and workdir, which it holds (``lock``) while it makes
+    what is missing; what only reports reads beside a running one."""
+
+    @functools.wraps(job)
+    def run(*args):
+        config, workdir = args[-2:]
+        reads = config.task.report_only
+        with contextlib.nullcontext() if reads else lock.hold(workdir):
+            return job(*args)
+
+    return run
+
+
+@alone
 def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     """Trains and evaluates what is missing; False if a signal ended it early.
 
@@ -71,6 +88,8 @@ def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) ->
         "%d policies to train or evaluate, as %d programs on %d processes",
         *(count, len(programs), workers),
     )
+    for name in left:  # processes of a table that was killed are saving what they have
+        lock.await_end(workdir / name)
     bar = tqdm.tqdm(total=count, desc="policies", unit="policy", disable=not count)
     with bar:
         if workers == 1:

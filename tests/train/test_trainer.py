@@ -110,7 +110,7 @@ def test_another_config_is_refused_on_the_same_workdir(toy_data, tmp_path):
     elsewhere = worker_module.config_for(job)
     elsewhere.data.root = "/"
     elsewhere.data.sources.good.path = toy_data["bad"]
-    with pytest.raises(ValueError, match="data.root|sources.good.path"):
+    with pytest.raises(ValueError, match="other data of source 'good' than lie at"):
         trainer.train(elsewhere, tmp_path)
     # What does not touch the training may change; a finished run returns at once.
     same = worker_module.config_for(job)

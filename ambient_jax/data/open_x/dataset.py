@@ -361,6 +361,8 @@ def open_source(
         raise rlds.MissingShardError(told) from error
     keys = standardize.check(spec, raw.features, cameras=form.cameras)
     raw = rlds.open_dataset(path, split, keys=keys, **options)
+    if not row:  # the name is part of the fingerprint: that of the data, wherever they lie
+        spec = dataclasses.replace(spec, name=raw.name)
     dataset = OpenXDataset(raw, spec, form)
     if row and row.version and raw.version != row.version:
         dataset._note(

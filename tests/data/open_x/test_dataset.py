@@ -460,11 +460,11 @@ def test_an_edited_list_of_embeddings_reads_again(broken, tmp_path):
             batch["id"].tolist(), batch["observation"]["instruction"], strict=True
         ):
             np.testing.assert_array_equal(row, embedding[texts.index(stored[episode].decode())])
-    mark = prepared.fingerprints
-    assert pipeline.prepare(config, LAW).fingerprints == mark
+    mark = prepared.form.table.digest
+    assert pipeline.prepare(config, LAW).form.table.digest == mark
     embedding[2, 4] = 0.5  # what a resumed run is held to
     save(3)
-    assert pipeline.prepare(config, LAW).fingerprints != mark
+    assert pipeline.prepare(config, LAW).form.table.digest != mark
     save(1)
     lacks = min(n for n, text in stored.items() if text.decode() != texts[0])
     with pytest.raises(ValueError, match=rf"^source 'mine': {ROW}, episode {lacks}: .* not among"):

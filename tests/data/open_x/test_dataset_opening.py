@@ -1,9 +1,12 @@
 """What is refused, or accepted by a policy, before an episode is read."""
 
+import shutil
+
 import pytest
 
 from ambient_jax import mixing
 from ambient_jax.data import pipeline
+from ambient_jax.data.open_x import dataset as open_x
 
 ROW = "maniskill_dataset_converted_externally_to_rlds"
 LAW = mixing.CoTraining()
@@ -110,3 +113,11 @@ def test_a_source_without_a_form_beside_others(write_row, make_common):
     config = make_common({"mine": (path, ROW, {}), "plain": (path, "", {})}, {})
     with pytest.raises(ValueError, match="source 'plain' has no open_x, others have: give it the"):
         pipeline.prepare(config, LAW)
+
+
+def test_the_fingerprint_is_that_of_the_data_wherever_they_lie(write_row, tmp_path):
+    path, form = write_row(ROW, (5, 4)), open_x.CommonForm()
+    found = {open_x.open_source(path, "train", SPEC, form).fingerprint}
+    shutil.move(path, tmp_path / "renamed")
+    found.add(open_x.open_source(tmp_path / "renamed", "train", SPEC, form).fingerprint)
+    assert len(found) == 1

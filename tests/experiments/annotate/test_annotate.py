@@ -103,6 +103,17 @@ def test_a_damaged_report_is_made_again(tmp_path):
     assert not annotate._is_done(tmp_path, about)
 
 
+def test_a_report_of_the_same_data_stands_wherever_they_lie(tmp_path, config):
+    about = {"config": annotate._settings(config), "data": {"smooth": "1", "jagged": "2"}}
+    report.write(tmp_path, ["x"], [["1"]], "", about)
+    moved = config.copy_and_resolve_references()
+    moved.data.root, moved.data.sources.jagged.path = "elsewhere", "renamed"
+    assert annotate._is_done(tmp_path, about | {"config": annotate._settings(moved)})
+    moved.data.horizon = 9
+    assert not annotate._is_done(tmp_path, about | {"config": annotate._settings(moved)})
+    assert not annotate._is_done(tmp_path, about | {"data": {"smooth": "1", "jagged": "3"}})
+
+
 def test_the_template_asks_for_its_paths(tmp_path):
     config = annotate_config.get_config("rlds")
     config.data.sources.clean.path = str(tmp_path)

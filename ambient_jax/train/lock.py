@@ -1,0 +1,320 @@
+"""One run to a workdir: a file says which process writes there, and goes with it.
+
+``<workdir>/running.lock`` appears whole or not at all (a hard link, which NFS makes atomic). A
+process that was killed leaves it behind. On the same machine that is seen at once, by process and
+start time; of another machine by its silence, as whoever holds a lock touches it all the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import logging
+
+from ambient_jax.data.paths import expanded
+from ambient_jax.train import parallel
+
+NAME = "running.lock"
+BEAT = 10.0  # s between two signs of life
+SILENCE = 120.0  # s without one after which an owner on another machine counts as gone
+
+# What this process holds, by real path of the workdir: its token, thread and depth.
+_HELD: dict[str, tuple[str, int, int]] = {}
+
+
+@contextlib.contextmanager
+def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a workdir, which is made where it is absent, until the block ends, fails or is stopped.
+
+    A thread that holds it already may hold it once more. In a multi-host run process 0 takes it
+    for all, and all raise what it raises; all hosts must come here.
+
+    Raises:
+      ValueError: another run holds it, told with who that is, since when and what to do.
+      OSError: the workdir cannot be made or written to.
+    """
+    folder, error = pathlib.Path(expanded(workdir)), None
+    key, made = os.path.realpath(folder), False
+    if parallel.is_first_host():
+        try:
+            made = _enter(folder, key)
+        except (ValueError, OSError) as e:
+            error = e
+    told = parallel.tell_all(str(error) if error else "")
+    if error:
+        raise error
+    if told:
+        raise ValueError(told)
+    if not parallel.is_first_host():
+        yield
+        return
+    stop = threading.Event()
+    with _released_at_sigterm():
+        if _HELD[key][2] == 1:
+            beat = threading.Thread(target=_beat, args=(key, stop), daemon=True)
+            beat.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            _leave(key)
+            if made:
+                with contextlib.suppress(OSError):  # something was left there
+                    folder.rmdir()
+
+
+def alone(job: Callable) -> Callable:
+    """``job(config, workdir, ...)`` that holds the workdir while it runs."""
+
+    @functools.wraps(job)
+    def run(config, workdir, *args, **options):
+        with hold(workdir):
+            return job(config, workdir, *args, **options)
+
+    return run
+
+
+def check(workdir: str | os.PathLike[str]) -> None:
+    """Raises OSError where another run has taken a workdir that this process held: it was silent
+    for too long, or somebody deleted its file. Called before anything is written over."""
+    key = os.path.realpath(expanded(workdir))
+    if key in _HELD:
+        _keep(key)
+
+
+def await_end(workdir: str | os.PathLike[str], seconds: float = 60.0) -> None:
+    """Waits until a run on this machine that was told to stop has let go of its workdir."""
+    path, end = pathlib.Path(expanded(workdir)) / NAME, time.monotonic() + seconds
+    while (owner := _read(path)) and _probe(owner, path) and time.monotonic() < end:
+        time.sleep(0.2)
+
+
+def _enter(folder, key) -> bool:
+    """Takes the lock, or counts once more; returns whether it made the folder."""
+    if key in _HELD and _HELD[key][1] == threading.get_ident():
+        token, thread, depth = _HELD[key]
+        _HELD[key] = token, thread, depth + 1
+        return False
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"workdir {folder} is a file, expected a folder or a new name")
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path, token = folder / NAME, uuid.uuid4().hex
+    about = _about(folder, token)
+    while not _create(path, about):
+        owner = _read(path)
+        if owner is None:  # released just now
+            continue
+        if _is_alive(owner, path):
+            raise ValueError(_refusal(owner, folder, path))
+        if _take_over(path, owner, about):
+            break
+    _HELD[key] = token, threading.get_ident(), 1
+    return made
+
+
+def _leave(key, wholly=False):
+    token, thread, depth = _HELD[key]
+    if depth > 1 and not wholly:
+        _HELD[key] = token, thread, depth - 1
+        return
+    del _HELD[key]
+    path = pathlib.Path(key) / NAME
+    if (_read(path) or {}).get("token") == token:
+        path.unlink(missing_ok=True)
+
+
+def _keep(key):
+    """Makes the file anew where it is gone; raises OSError where it is another's."""
+    folder, (token, *_) = pathlib.Path(key), _HELD[key]
+    _create(folder / NAME, _about(folder, token))
+    owner = _read(folder / NAME)
+    if owner is not None and owner.get("token") != token:
+        raise OSError(
+            f"workdir {folder} was taken over by {_who(owner)}, as this run gave no sign of life "
+            f"for {SILENCE:g} s or its {NAME} was deleted: this run ends here and writes no more"
+        )
+
+
+def _beat(key, stop):
+    while not stop.wait(BEAT):
+        with contextlib.suppress(OSError):  # gone: ``check`` sees to it
+            os.utime(pathlib.Path(key) / NAME)
+
+
+@contextlib.contextmanager
+def _released_at_sigterm():
+    """While training takes steps the loop has a handler of its own, which saves."""
+    me = os.getpid()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number, frame):
+        if os.getpid() == me:  # and no fork of this process
+            for key in list(_HELD):
+                _leave(key, wholly=True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _about(folder, token) -> dict[str, Any]:
+    return {
+        "token": token,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "command": shlex.join(sys.argv)[:200].replace("\n", " "),
+        "machine": _machine(),
+        "started": _started(os.getpid()),
+        "folder": _identity(folder),
+    }
+
+
+def _create(path, about) -> bool:
+    """Writes the file unless it is there; returns whether it did."""
+    if path.exists():
+        return False
+    text = json.dumps(about, indent=2) + "\n"
+    whole = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        whole.write_text(text, encoding="utf-8")
+        os.link(whole, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        if not whole.exists():
+            raise
+        # A file system without hard links, such as a mounted bucket.
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            return False
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
+
+
+def _read(path) -> dict[str, Any] | None:
+    """Who holds the lock, {} where the file cannot be understood; None where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _take_over(path, owner, about) -> bool:
+    """Puts a lock in place of that of an owner who is gone; returns whether it did.
+
+    Of many that find it gone, one makes the file that says so; the lock itself is never absent.
+    """
+    claim = path.with_name(f"{path.name}.after.{owner.get('token')}")
+    if not _create(claim, about):
+        other = _read(claim)
+        if other is not None and not _is_alive(other, claim):  # killed while at it
+            claim.unlink(missing_ok=True)
+        time.sleep(0.01)
+        return False
+    if _read(path) != owner:
+        claim.unlink(missing_ok=True)
+        return False
+    os.replace(claim, path)
+    logging.info("%s: taken over from %s, which is gone", path.parent, _who(owner))
+    return True
+
+
+def _is_alive(owner, path) -> bool:
+    """Whether the owner of a lock runs; watches a file that says nothing of this machine."""
+    alive = _probe(owner, path)
+    if alive is not None:
+        return alive
+    seen, end = _touched(path), time.monotonic() + SILENCE
+    logging.info("%s: held by %s; waiting for a sign of life", path.parent, _who(owner))
+    while seen is not None and time.monotonic() < end:
+        time.sleep(min(BEAT, SILENCE) / 20)
+        if (now := _touched(path)) != seen:
+            return now is not None
+    return False
+
+
+def _probe(owner, path) -> bool | None:
+    """Whether an owner on this machine runs; None of another, whose processes are not seen."""
+    if not _machine() or owner.get("machine") != _machine():
+        return None
+    if owner.get("folder") != _identity(path.parent):
+        return False  # the workdir is a copy
+    return _started(owner.get("pid")) == owner.get("started")
+
+
+def _touched(path) -> int | None:
+    try:
+        with path.open() as file:  # opening it, as NFS remembers what a bare stat has told
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
+
+
+def _identity(folder) -> str:
+    found = os.stat(folder)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Names the boot of a machine and which processes are seen here; "" where nothing tells."""
+    try:
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid) -> str:
+    """When a process was started, in ticks since the boot; "" of one that is gone."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state, *rest = text.rpartition(")")[2].split()
+    return "" if state in "ZX" else rest[18]
+
+
+def _who(owner) -> str:
+    if not owner:
+        return "an unknown process"
+    here = owner.get("machine") == _machine() and owner.get("pid") == os.getpid()
+    told = "this very process" if here else f"process {owner.get('pid')}"
+    return f"{told} on {owner.get('host')} ({owner.get('command')})"
+
+
+def _refusal(owner, folder, path):
+    here = owner.get("machine") == _machine()
+    rest = "" if here else f"; should it be gone for good, delete {path}"
+    return (
+        f"workdir {folder} is in use by {_who(owner)}, since {owner.get('since')}: wait for its "
+        f"end or stop it, or give another --workdir{rest}"
+    )
