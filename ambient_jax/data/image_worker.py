@@ -29,6 +29,8 @@ DONE = struct.Struct("<III")
 # The encoded images of slot k lie in the file from (k + 1) * BLOBS on. The file has holes.
 BLOBS = 1 << 40
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+# What ``looks_whole`` says of a blob of which nothing can be used.
+NO_IMAGE = ("a jpeg without its end", "a png without its end", "neither jpeg nor png")
 MOST_PIXELS = PIL.Image.MAX_IMAGE_PIXELS  # 89 million
 _MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # all kinds of jpeg that there are
@@ -216,7 +218,7 @@ def _check_png(blob, pixels=False):
             header = struct.unpack_from(">IIBBxxB", body, 4)
             if header[2] == 16:
                 raise ValueError(
-                    "a png of 16 bits a colour, expected 8: scale it (or is it depth?)"
+                    "a png of 16 bits a colour, expected 8: scale it"
                 )
             _affordable(header[1], header[0])
         elif kind == b"IDAT":
@@ -241,7 +243,7 @@ def _check_rows(data, width, height, depth, colours, interlaced):
         raise ValueError(f"a png whose data cannot be unpacked ({error})") from None
     if len(found) < wanted:
         raise ValueError(
-            f"a png of {len(found)} bytes of pixels, its size makes {wanted}: it is cut"
+            f"a png of {len(found)} bytes of pixels, not {wanted}: it is cut"
         )
     first = 0
     for stride, count in rows:
