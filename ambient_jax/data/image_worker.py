@@ -105,9 +105,10 @@ def cannot_be_decoded(blob: bytes) -> str:
 def decode(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
     """Decodes a jpeg or png into ``out`` [h, w, 3] uint8 and returns "", or why it cannot be.
 
-    Always RGB (BGR channels if ``bgr``): grey is repeated, palettes are looked up, alpha is dropped,
-    an animation is its still image, and orientation tags are ignored, as TensorFlow does. Another
-    size is resized by ``resize``, from all pixels, so that how they were encoded does not matter.
+    Always RGB (BGR channels if ``bgr``): grey is repeated, palettes are looked up, alpha is
+    dropped, an animation is its still image, and orientation tags are ignored, as TensorFlow does.
+    Another size is resized by ``resize``, from all pixels, so that it does not matter how they were
+    encoded.
     Without an image, ``out`` is zeros.
     """
     try:
@@ -188,8 +189,8 @@ def _check_jpeg(blob):
             depth, height, width, colours = struct.unpack_from(">BHHB", blob, at + 2)
             if colours not in (1, 3):
                 raise ValueError(
-                    f"a {'CMYK ' if colours == 4 else ''}jpeg of {colours} colours, expected colour "
-                    "(3) or grey (1): convert it to RGB"
+                    f"a {'CMYK ' if colours == 4 else ''}jpeg of {colours} colours, expected "
+                    "colour (3) or grey (1): convert it to RGB"
                 )
             if depth != 8:
                 raise ValueError(f"a jpeg of {depth} bits a colour, expected 8")
@@ -217,9 +218,7 @@ def _check_png(blob, pixels=False):
                 raise ValueError("a png without its header")
             header = struct.unpack_from(">IIBBxxB", body, 4)
             if header[2] == 16:
-                raise ValueError(
-                    "a png of 16 bits a colour, expected 8: scale it"
-                )
+                raise ValueError("a png of 16 bits a colour, expected 8: scale it")
             _affordable(header[1], header[0])
         elif kind == b"IDAT":
             data.append(body[4:])
@@ -242,9 +241,7 @@ def _check_rows(data, width, height, depth, colours, interlaced):
     except zlib.error as error:
         raise ValueError(f"a png whose data cannot be unpacked ({error})") from None
     if len(found) < wanted:
-        raise ValueError(
-            f"a png of {len(found)} bytes of pixels, not {wanted}: it is cut"
-        )
+        raise ValueError(f"a png of {len(found)} bytes of pixels, not {wanted}: it is cut")
     first = 0
     for stride, count in rows:
         if max(found[first : first + stride * count : stride]) > 4:

@@ -42,9 +42,8 @@ def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) 
       ValueError: it cannot be decoded, or is none.
     """
     if not isinstance(blob, bytes | bytearray) or not blob:
-        raise ValueError(
-            f"the image is {type(blob).__name__} {blob!r:.40}, expected the bytes of a jpeg or png"
-        )
+        told = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
+        raise ValueError(f"the image is {told}, expected the bytes of a jpeg or png")
     blob, why = bytes(blob), looks_whole(bytes(blob))
     out = np.empty((*(check_size(size) if size is not None else (1, 1)), 3), np.uint8)
     if not why and size is None:

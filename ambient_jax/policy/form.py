@@ -35,6 +35,7 @@ class FormOfSource:
     dims: np.ndarray
     state_mask: np.ndarray
     augmentation: Augmentation = Augmentation()
+    _told: set[str | bytes] = dataclasses.field(default_factory=set, init=False)
 
     def widened(self, name: str, value: np.ndarray, width: int) -> np.ndarray:
         """A state [..., own numbers] padded to the common width."""
@@ -94,34 +95,33 @@ class FormOfSource:
             )
         if hasattr(given, "dtype") and np.asarray(given).dtype.kind in "uf":
             return np.asarray(given)  # as the encoder takes them
-        found = self.common.encode(instructions.as_texts(given, batch))
-        self._tell(given, instructions.is_empty(found))
+        texts = instructions.as_texts(given, batch)
+        found = self.common.encode(texts)
+        self._tell(texts, instructions.is_empty(found))
         return found
 
     def _tell(self, given, empty):
-        """Logs, now and then, what training did not see or the encoder does not."""
-        if empty.any() and self.common.policy(_INSTRUCTION) != "keep":
-            logging.log_every_n_seconds(
-                logging.WARNING,
-                "no instruction in %d of %d rows: no step of the training was without",
-                *(60, empty.sum(), len(empty)),
-            )
-        if self.common.table:
-            return
-        for text in instructions.as_texts(given, len(empty)):
+        """Logs, of each text once, what training did not see or the encoder does not."""
+        length = self.common.instruction_width
+        for text, none in zip(given, empty.tolist(), strict=True):
             data = text.encode() if isinstance(text, str) else text
-            if len(data) > self.common.instruction_bytes:
-                kept = instructions.cut(data, self.common.instruction_bytes)
-                logging.log_every_n_seconds(
-                    logging.WARNING,
+            if text in self._told:
+                continue
+            self._told.add(text)
+            if none and self.common.policy(_INSTRUCTION) != "keep":
+                logging.warning(
+                    "a row has no instruction (%r), and no step of the training was without", text
+                )
+            elif not self.common.table and len(data) > length:
+                logging.warning(
                     "instruction %r has %d bytes, over the training's instruction_bytes %d: the "
                     "policy sees %r of it",
-                    *(60, text, len(data), self.common.instruction_bytes, kept),
+                    *(text, len(data), length, instructions.cut(data, length)),
                 )
 
 
 def _batch(observation, checked):
-    """B, of what has it surely: any array; else of a list of texts, of which one alone has B = 1."""
+    """B, of any array; of texts alone their number, where one has B = 1."""
     for name, value in (*checked.items(), *observation.items()):
         if name != _INSTRUCTION and np.ndim(value):
             return len(value)

@@ -253,9 +253,9 @@ def png(header, data, width=5, height=3):
 @pytest.mark.parametrize("interlaced", [0, 1])
 @pytest.mark.parametrize("depth, colours, bits", [(8, 2, 24), (8, 6, 32), (1, 3, 1), (4, 0, 4)])
 def test_a_png_says_what_its_rows_are(depth, colours, bits, interlaced):
-    """5 x 3 pixels; by hand, an interlaced one's parts are 1x1, 1x1, none, 2x1, 3x1, 2x2 and 5x1
-    (columns 0 4, 2 and so on of its standard's pattern)."""
-    parts = [(1, 1), (1, 1), (2, 1), (3, 1), (2, 2), (5, 1)] if interlaced else [(5, 3)]
+    """5 x 3 pixels; by hand, an interlaced one's parts are 1x1, 1x1, none, 1x1, 3x1, 2x2, 5x1
+    (width x height; of the pattern in its standard), 15 pixels in all."""
+    parts = [(1, 1), (1, 1), (1, 1), (3, 1), (2, 2), (5, 1)] if interlaced else [(5, 3)]
     rows = b"".join((b"\0" + bytes((w * bits + 7) // 8)) * h for w, h in parts)
     whole = png((depth, colours, interlaced), zlib.compress(rows))
     assert images.looks_whole(whole) == decode(whole)[1] == ""
