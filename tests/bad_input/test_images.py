@@ -1,4 +1,4 @@
-"""Images that are damaged or of another kind, and frames of a robot that are not as they have to be."""
+"""Images that are damaged or of another kind, and frames of a robot in another form."""
 
 import io
 import struct

@@ -435,12 +435,8 @@ def test_one_verdict_before_training_in_it_and_in_evaluation(broken, make, told,
     assert sorted(map(tuple, chunks.origin.tolist())) == steps_of(left)
     there = chunks.observation["image_primary_mask"]
     # In keep, the image of step 1 is the newest of chunk 1 and the one before of chunk 2.
-    lost = [
-        (*origin, t)
-        for origin, row in zip(chunks.origin.tolist(), there)
-        for t in (0, 1)
-        if not row[t]
-    ]
+    rows = zip(chunks.origin.tolist(), there.tolist(), strict=True)
+    lost = [(*origin, t) for origin, row in rows for t in (0, 1) if not row[t]]
     assert sorted(lost) == ([] if policy == "skip" else [(2, 1, 1), (2, 2, 0)])
     assert not chunks.observation["image_primary"][~there].any()
     assert sum((~b["observation"]["image_primary_mask"]).sum() for b in batches) == len(lost)
@@ -457,9 +453,7 @@ def test_evaluation_leaves_out_what_training_does(broken):
         chunks = evaluation.recorded(prepared.datasets["mine"], Seen)
         assert sorted(map(tuple, chunks.origin.tolist())) == steps_of(set(range(6)) - hit)
     prepared = pipeline.prepare(broken(blobs(TEXT, nothing, range(9), 1), instruction="skip"), LAW)
-    with pytest.raises(
-        ValueError, match="1 of 1 episodes are left out, the first by on_problem.in"
-    ):
+    with pytest.raises(ValueError, match="1 of 1 episodes are left out, the first by on_pr"):
         evaluation.recorded(_Only(prepared.datasets["mine"], 1), Seen)
 
 
