@@ -29,7 +29,8 @@ def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "rais
     Args:
         texts: B instructions; empty ones and those of blanks alone become rows of zeros.
         length: L, bytes of a row.
-        on_long: what happens to a text of more bytes: "raise", or "truncate" between characters.
+        on_long: what happens to a text of more bytes: "raise", or "truncate" after the last whole
+            word, of a text without blanks after the last whole character.
 
     Raises:
         ValueError: a text too long, one with a zero byte, or something that is no text.
@@ -56,13 +57,53 @@ def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "rais
                     f"Instruction {text!r} has {len(data)} bytes, over length = {length}; raise the"
                     " length or choose on_long='truncate'."
                 )
-            # Continuation bytes are 10xxxxxx: a cut before one would split a character.
-            end = length
-            while end and data[end] & 0xC0 == 0x80:
-                end -= 1
-            data = data[:end]
+            data = cut(data, length)
         row[: len(data)] = np.frombuffer(data, np.uint8)
     return rows
+
+
+def cut(text: bytes, length: int) -> bytes:
+    """The whole words of a text that fit into ``length`` bytes; of one word, its characters."""
+    if len(text) <= length:
+        return text
+    start = len(text) - len(text.lstrip())
+    end = max(text.rfind(b" ", start, length + 1), text.rfind(b"\n", start, length + 1))
+    if end > start:
+        return text[:end].rstrip()
+    # Continuation bytes are 10xxxxxx: a cut before one would split a character.
+    end = length
+    while end and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return text[:end]
+
+
+def as_texts(given: Any, batch: int) -> list[str | bytes]:
+    """B instructions of B robots, as texts; a single one is told to all of them.
+
+    Args:
+        given: a text (str, bytes), or B of them as a sequence or an array.
+        batch: B.
+
+    Raises:
+        ValueError: something else, or another number of them.
+    """
+    if isinstance(given, np.ndarray):
+        given = given.tolist()
+    if isinstance(given, str | bytes):
+        return [given] * batch
+    wanted = f"expected {batch} texts (str or bytes; '' for no instruction), one for each row"
+    if not isinstance(given, Sequence):
+        raise ValueError(f"the instruction is {_short(given)}, {wanted}, or one for all rows.")
+    for row, text in enumerate(given):
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"the instruction of row {row} is {_short(text)}, {wanted}.")
+    if len(given) != batch:
+        raise ValueError(f"the instruction has {len(given)} texts, {wanted}.")
+    return list(given)
+
+
+def _short(value):
+    return f"{type(value).__name__} {' '.join(repr(value).split())[:60]}"
 
 
 def is_empty(instruction: Any) -> Any:
@@ -133,7 +174,14 @@ class InstructionTable:
             raise ValueError(f"texts is the single text {texts!r}; expected a sequence of texts.")
         out = np.zeros((len(texts), self.embedding.shape[1]), np.float32)
         for row, text in zip(out, texts, strict=True):
-            text = text.decode() if isinstance(text, bytes) else text
+            try:
+                text = text.decode() if isinstance(text, bytes) else text
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"Instruction {text!r} is no UTF-8 ({error.reason}); store it as UTF-8."
+                ) from None
+            if not isinstance(text, str):
+                raise ValueError(f"Instruction {_short(text)} is no text; expected str, bytes.")
             if not text.strip():
                 continue
             if text not in self._rows:

@@ -295,6 +295,7 @@ class _Decoded(grain.DatasetIterator):
         super().__init__()
         self._batches = iter(batches)
         self._names, self._form = prepared.names, prepared.form
+        self._problems = {n: prepared.statistics[n].problems for n in prepared.names}
         self._bgr = {
             camera: np.array([prepared.datasets[n].bgr[camera] for n in prepared.names])
             for camera in self._form.cameras
@@ -305,6 +306,8 @@ class _Decoded(grain.DatasetIterator):
 
     def __next__(self) -> dict[str, Any]:
         self._assert_not_closed()
+        if self._decoder is None:
+            self._refuse()
         while len(self._pending) < self._AHEAD:
             batch = next(self._batches)
             self._pending.append((batch, self._submit(batch), self._batches.get_state()))
@@ -323,6 +326,18 @@ class _Decoded(grain.DatasetIterator):
             observation[name] = decoded[part].reshape(*shape, *decoded.shape[1:])
             observation[f"{name}_mask"] = there.reshape(shape)
         return batch
+
+    def _refuse(self):
+        """Damaged images that the pass over the data found, before the first batch."""
+        for name, problems in self._problems.items():
+            found = problems.get("image")
+            if found and self._form.policy("image") == "raise":
+                index, told = found["examples"][0]
+                raise ValueError(
+                    f"source {name!r} has damaged images in {found['episodes']} episodes (episode "
+                    f"{index}: {told}); mend them, or set config.data.open_x.on_problem.image to "
+                    "'skip' or 'keep'"
+                )
 
     def _submit(self, batch):
         blobs, bgr = [], []
@@ -353,7 +368,7 @@ class _Decoded(grain.DatasetIterator):
             if self._form.policy("image") != "keep":
                 raise ValueError(
                     f"{told}; mend the data, or set config.data.open_x.on_problem.image to 'keep', "
-                    "which masks it"
+                    "which masks it, or 'skip', which leaves its episode out"
                 )
             logging.log_first_n(logging.WARNING, "%s: it is masked", 100, told)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from ambient_jax import corruption, losses, schedules, targets
 from ambient_jax.data import chunk, hold, images, rlds, statistics
@@ -60,19 +61,32 @@ def recorded(
       seed: of both draws.
 
     Raises:
-      ValueError: fields that are missing or not finite, naming the episode, or an image that cannot
-        be decoded.
+      ValueError: fields that are missing or not finite, naming the episode. In the common form what
+        is wrong with an episode counts as in training, see ``data.open_x.dataset``: one that is
+        left out there is here, an image that is masked there is here.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(dataset))[:episodes])
     form = dataset.form if isinstance(dataset, open_x.OpenXDataset) else None
     action = "action" if form else action
-    found = []
+    found, used, why = [], [], []
     for index in chosen.tolist():
-        episode, kind = dataset[index], dict(transform=None, source=dataset.name, index=index)
+        episode, problems = dataset.examined(index) if form else (dataset[index], [])
+        if episode is None:
+            why += problems[:1]
+            continue
+        kind = dict(transform=None, source=dataset.name, index=index)
         found.append(statistics.read(episode, tuple(policy.dims), action, **kind))
+        used.append(index)
         if form:
             found[-1] |= _encoded(form, episode["steps"])
+    if why:
+        told = dataset.name, len(why), len(chosen), *why[0]
+        left_out = "%s: %d of %d episodes are left out, the first by on_problem.%s (%s)"
+        if not used:
+            raise ValueError(left_out % told)
+        logging.warning(left_out, *told)
+    chosen = np.array(used, np.int64)
     if padding == "hold":
         rest = dataset.rest if form else hold.rest(delta, found[0][chunk.ACTION].shape[1])
         for each in found:
@@ -110,9 +124,18 @@ def _decoded(dataset, camera, blobs):
     with images.ImageDecoder(tuple(dataset.form.image_size), **options) as decoder:
         bgr = np.full(blobs.size, dataset.bgr[camera])
         found, failures = decoder.submit(list(blobs.flat), bgr).result()
-    for reason in failures.values():
-        raise ValueError(f"{dataset.name}: an image of {camera} cannot be decoded ({reason})")
-    there = np.array([bool(blob) for blob in blobs.flat]).reshape(blobs.shape)
+    there = np.array([bool(blob) for blob in blobs.flat])
+    if failures:
+        told = f"{dataset.name}: {len(failures)} images of {camera} cannot be decoded"
+        told += f" ({next(iter(failures.values()))})"
+        if dataset.form.policy("image") != "keep":
+            raise ValueError(
+                f"{told}; mend the data, or set config.data.open_x.on_problem.image to 'keep', "
+                "which masks them, or 'skip', which leaves their episodes out"
+            )
+        logging.warning("%s: they are masked", told)
+        there[list(failures)] = False
+    there = there.reshape(blobs.shape)
     name = f"image_{camera}"
     return {name: found.reshape(*blobs.shape, *found.shape[1:]), f"{name}_mask": there}
 

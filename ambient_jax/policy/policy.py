@@ -152,9 +152,10 @@ class Policy:
 
         Args:
           observation: {name: [B, T, d]}, oldest first, data units. In the common form also
-            "image_<camera>" uint8 [B, T, h, w, 3] of the configured size, where a camera may be
-            missing in some rows (its "_mask" [B, T]) or in all (left out), and "instruction", B
-            texts or as the encoder takes them; a state may have the robot's own width.
+            "image_<camera>" uint8 [B, T, h, w, 3] of any size (``data.images.resize`` brings it to
+            the training's), where a camera may be missing in some rows (its "_mask" [B, T]) or in
+            all (left out), and "instruction", B texts ("" for none), one for all, or as the encoder
+            takes them; a state may have the robot's own width.
           key: PRNG key of either kind, or a seed, from which row i takes ``fold_in(key, i)``, or
             [B] keys of the rows. A row's chunk depends on its own observation and key, not on the
             rows beside it.

@@ -7,8 +7,7 @@ the other has its own, so that neither runs ahead; each turn's ratio is one row 
 processor's time an image (user and system, all processes of a side) is printed too: other work on
 the machine changes it less, but not nothing.
 
-decode  from bytes in memory. At 480x640 ours shrinks by two while decoding and resizes the rest;
-        tf.data decodes in full and resizes, as is usual there.
+decode  from bytes in memory. Both decode 480x640 in full and resize all pixels.
 loader  from the shards of two data sets: parse the episodes, normalise, cut a chunk of 16 actions
         at each step, shuffle the chunks of each among ``WINDOW``, mix, decode, batch. tf.data mixes
         by fixed shares; ours draws noise levels, sources from the ambient law at them, and ids too.

@@ -191,7 +191,7 @@ def test_batches_are_what_their_ids_say(stream, formats):
                     np.testing.assert_allclose(images.astype(int), wanted, atol=2)
                 else:
                     assert not images.any()
-            wanted = text(steps)[step][:TEXT].ljust(TEXT, b"\0")
+            wanted = text(steps)[step][:TEXT].rstrip().ljust(TEXT, b"\0")  # after a whole word
             assert observation["instruction"].tobytes() == wanted
             wanted = quality(steps)[step] if quality else np.nan
             np.testing.assert_array_equal(batch["quality"]["dense"][i], wanted)

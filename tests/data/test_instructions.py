@@ -4,6 +4,8 @@ import pytest
 
 from ambient_jax.data.instructions import (
     InstructionTable,
+    as_texts,
+    cut,
     encode_bytes,
     is_empty,
     load_instructions,
@@ -35,6 +37,34 @@ def test_long_texts_are_cut_between_characters_only_where_asked_for():
         encode_bytes(["abü"], 3)
     rows = encode_bytes(["abü", "abcd", "a€", "abc"], 3, on_long="truncate")
     assert [bytes(row).rstrip(b"\0").decode() for row in rows] == ["ab", "abc", "a", "abc"]
+
+
+@pytest.mark.parametrize(
+    "text, length, kept",
+    [
+        ("pick up the cup", 11, "pick up the"),
+        ("pick up the cup", 10, "pick up"),
+        ("pick up the cup", 15, "pick up the cup"),
+        ("pick  up", 5, "pick"),
+        ("  pick up", 5, "  pic"),
+        ("pick\nup it", 6, "pick"),
+        ("öffne dä", 9, "öffne"),
+        ("äöü", 5, "äö"),
+    ],
+)
+def test_long_texts_lose_whole_words(text, length, kept):
+    assert cut(text.encode(), length) == kept.encode()
+    assert bytes(encode_bytes([text], length, "truncate")[0]).rstrip(b"\0") == kept.encode()
+
+
+def test_one_text_for_all_robots_and_arrays_of_texts():
+    texts = ["open", "shut"]
+    assert as_texts("open", 4) == ["open"] * 4  # as many letters as robots
+    assert as_texts(b"open", 4) == [b"open"] * 4
+    for given in (texts, tuple(texts), np.array(texts), np.array(texts, object)):
+        assert as_texts(given, 2) == texts
+    assert as_texts(np.array([t.encode() for t in texts]), 2) == [b"open", b"shut"]
+    assert as_texts(np.str_("open"), 2) == as_texts(np.array("open"), 2) == ["open"] * 2
 
 
 @pytest.mark.parametrize(

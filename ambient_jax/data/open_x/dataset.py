@@ -11,17 +11,13 @@ kind              what                                             policies
 ``shard``         a file is missing, truncated or corrupt          raise, skip
 ``episode``       a field is missing or not finite, a gripper out   raise, skip
                   of range, too few steps
-``image``         an image is truncated                             raise, skip, keep
+``image``         an image is damaged, or none that is decoded      raise, skip, keep
 ``camera``        a camera is not there, in all or some steps       raise, skip, keep
-``instruction``   no instruction, or one too long                   raise, skip, keep
+``instruction``   no instruction, or one too long; no embedding     raise, skip, keep
 ``flag``          a camera's flag says that it is not there and     raise, skip, keep
                   pictures are, or that it is and they are blank
 ``last_step``     ``is_last`` in the middle of an episode           raise, skip, keep
-================  ===============================================  ==================
-
-``skip`` leaves the episode out; ``keep`` masks the image, keeps the data set's own rate, cuts the
-instruction or leaves it empty (which encoders know), believes the flag.
-"""
+================  ===============================================  ==========="""
 
 from __future__ import annotations
 
@@ -33,7 +29,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,7 +38,7 @@ from absl import logging
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data import images, instructions, last_step, rlds
+from ambient_jax.data import image_worker, images, instructions, last_step, rlds
 from ambient_jax.data.open_x import camera_flags, registry, standardize
 from ambient_jax.data.open_x import spec as spec_lib
 from ambient_jax.data.paths import expanded
@@ -133,10 +129,12 @@ class CommonForm:
         """Bytes or numbers of an instruction in a batch; 0 where there are none."""
         return self.table.embedding.shape[1] if self.table else self.instruction_bytes
 
-    def encode(self, texts: list[bytes]) -> np.ndarray:
+    def encode(self, texts: Sequence[str | bytes]) -> np.ndarray:
         """Instructions as bytes [B, L] uint8 or embeddings [B, E] float32."""
+        texts = instructions.as_texts(texts, 1 if isinstance(texts, str | bytes) else len(texts))
         if self.table:
             return self.table.look_up(texts)
+        texts = [t.encode() if isinstance(t, str) else t for t in texts]
         texts = [t.replace(b"\0", b" ") for t in texts]
         return instructions.encode_bytes(texts, self.instruction_bytes, on_long="truncate")
 
@@ -206,6 +204,23 @@ class OpenXDataset:
             else:
                 yield index, *self._examined(index, found)
 
+    def examined(self, position: int) -> tuple[rlds.Episode | None, list[Problem]]:
+        """The episode at a position with its problems; None if policies leave it out.
+
+        Raises:
+          ValueError: a problem whose policy is "raise".
+        """
+        index = int(self._raw.episode_ids[position])
+        try:
+            episode = self._raw[position]
+        except (ValueError, OSError) as error:
+            self._apply("shard", index, str(error))
+            return None, [("shard", str(error))]
+        episode, problems = self._examined(index, episode)
+        for kind, told in problems:
+            self._apply(kind, index, told)
+        return episode, problems
+
     def _attempts(self, shard_index) -> Iterator[tuple[int, rlds.Episode | str]]:
         """Episodes of one shard as stored; in place of one that cannot be read, the reason."""
         count, position, previous = self._raw.shard_lengths[shard_index], 0, ""
@@ -231,13 +246,15 @@ class OpenXDataset:
             self._apply("episode", index, str(error))
             return None, [("episode", str(error))]
         steps, problems = common["steps"], []
+        skips = self.form.policy("image") == "skip"
+        look = images.cannot_be_decoded if skips else images.looks_whole
         for camera in self.form.cameras:
             blobs = steps[f"image_{camera}"]
             absent = sum(not blob for blob in blobs)
             if camera in self._spec.cameras and absent:
                 problems.append(("camera", f"{camera} is absent in {absent} of {len(blobs)} steps"))
             for step, blob in enumerate(blobs):
-                if blob and (why := images.looks_whole(blob)):
+                if why := look(blob):
                     problems.append(("image", f"{camera} at step {step}: {why}"))
                     break
         if self.form.instruction_width:
@@ -245,7 +262,12 @@ class OpenXDataset:
         problems += camera_flags.problems(self._spec, episode, self.form.cameras)
         flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
         problems += last_step.problems(flags[:-1])
-        dropped = [self._apply(kind, index, told) == "skip" for kind, told in problems]
+        # What is cut or no image is fatal here. Images that are damaged inside are counted to the
+        # last, for whom actions alone will do, and are fatal when a stream begins (``pipeline``).
+        later = [p for p in problems if p[0] == "image" and not _cut(p[1])]
+        later = later if self.form.policy("image") == "raise" else []
+        now = [p for p in problems if p not in later]
+        dropped = [self._apply(kind, index, told) == "skip" for kind, told in now]
         return None if any(dropped) else common, problems
 
     def _instructions(self, index, texts):
@@ -257,7 +279,9 @@ class OpenXDataset:
                 try:
                     self.form.table.look_up([text])
                 except ValueError as error:
-                    raise ValueError(f"{self.name}, episode {index}: {error}") from error
+                    if self.form.policy("instruction") != "skip":
+                        raise ValueError(f"{self.name}, episode {index}: {error}") from error
+                    yield "instruction", str(error)
             elif len(text) > self.form.instruction_bytes:
                 length = self.form.instruction_bytes
                 yield "instruction", f"{text!r} has {len(text)} bytes, over {length}: it is cut"
@@ -319,6 +343,7 @@ class OpenXDataset:
         parts += sorted(self.form.table.text) if self.form.table else []
         package = __name__.rpartition(".")[0]
         parts += [inspect.getsource(sys.modules[f"{package}.{name}"]) for name in _CODE]
+        parts.append(inspect.getsource(image_worker))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -371,6 +396,10 @@ def open_source(
             "whose fields may differ",
         )
     return dataset
+
+
+def _cut(told):
+    return any(why in told for why in image_worker.NO_IMAGE)
 
 
 def _padded(name, what, mask, width):

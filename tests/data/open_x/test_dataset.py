@@ -15,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from ambient_jax import mixing, schedules
 from ambient_jax.data import device, instructions, pipeline, tfrecord
 from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.policy import evaluation
 
 FORMATS = ["array_record", "tfrecord"]
 ROW = "maniskill_dataset_converted_externally_to_rlds"
@@ -331,12 +332,16 @@ def test_kept_and_masked(broken, kind, damage):
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "keep"])
 def test_a_jpeg_damaged_inside_is_found_when_it_is_decoded(broken, policy, caplog):
-    """Its markers are all there; left out it cannot be any more, so "skip" is fatal too."""
+    """Its markers are all there; only "skip", which cannot leave it out later, decodes before."""
     damage = blobs(IMAGES["primary"], damaged_inside, (1,), 2)
     prepared = pipeline.prepare(broken(damage, image=policy), LAW)
+    if policy == "skip":
+        assert prepared.statistics["mine"].problems["image"]["skipped"] == 1
+        assert epochs(prepared, count=1)[0] == [steps_of({0, 1, 3, 4, 5})]
+        return
     assert prepared.statistics["mine"].problems == {}
     told = r"source 'mine', episode 2, step 1: image of the primary camera cannot be decoded \(.*\)"
-    if policy != "keep":
+    if policy == "raise":
         with pytest.raises(ValueError, match=rf"^{told}; mend the .*on_problem.image to 'keep'"):
             epochs(prepared, count=1)
         return
@@ -350,9 +355,10 @@ def test_a_jpeg_damaged_inside_is_found_when_it_is_decoded(broken, policy, caplo
         (nothing, b"", {1, 4}),
         (lambda _: b" \t\n", b"", {1, 4}),
         (lambda _: LONG, LONG[:24], {1, 4}),
-        (lambda _: "stoß die Tasse nach liß!".encode(), "stoß die Tasse nach li".encode(), {0}),
+        (lambda _: "stoß die Tasse nach liß!".encode(), "stoß die Tasse nach".encode(), {0}),
+        (lambda _: "Tassenschrankschlüsselü".encode(), "Tassenschrankschlüssel".encode(), {0}),
     ],
-    ids=["none", "blanks", "long", "cut between characters"],
+    ids=["none", "blanks", "long", "cut between words", "cut between characters"],
 )
 def test_instructions_kept(broken, make, expected, episodes):
     config = broken(blobs(TEXT, make, range(9), *episodes), instruction="keep")
@@ -367,6 +373,102 @@ def test_instructions_kept(broken, make, expected, episodes):
             if episode in episodes:
                 assert row.tobytes() == expected.ljust(24, b"\0")
             assert instructions.is_empty(row) == (episode in episodes and not expected)
+
+
+def flipped(blob):
+    """A png's byte in the middle of its pixels."""
+    blob = blob if blob.startswith(b"\x89PNG") else as_png(blob)
+    return blob[: len(blob) // 2] + bytes([blob[len(blob) // 2] ^ 255]) + blob[len(blob) // 2 + 1 :]
+
+
+def as_png(blob):
+    out = io.BytesIO()
+    PIL.Image.open(io.BytesIO(blob)).convert("RGB").save(out, "PNG")
+    return out.getvalue()
+
+
+def deep(_):
+    out = io.BytesIO()
+    PIL.Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(out, "PNG")
+    return out.getvalue()
+
+
+def as_cmyk(blob):
+    out = io.BytesIO()
+    PIL.Image.open(io.BytesIO(blob)).convert("CMYK").save(out, "JPEG")
+    return out.getvalue()
+
+
+class Seen:
+    """What `evaluation.recorded` needs of a policy."""
+
+    dims, history, horizon = {"state": 8}, 2, 3
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "keep"])
+@pytest.mark.parametrize(
+    "make, told",
+    [
+        (flipped, "a checksum is wrong"),
+        (deep, "16 bits"),
+        (as_cmyk, "CMYK"),
+    ],
+    ids=["flipped", "16 bits", "cmyk"],
+)
+def test_one_verdict_before_training_in_it_and_in_evaluation(broken, make, told, policy, caplog):
+    config = broken(blobs(IMAGES["primary"], make, (1,), 2), image=policy)
+    prepared = pipeline.prepare(config, LAW)
+    problem = prepared.statistics["mine"].problems["image"]
+    assert problem["episodes"] == 1 and told in problem["examples"][0][1]
+    dataset = prepared.datasets["mine"]
+    if policy == "raise":
+        line = rf"episode 2: primary at step 1: .*{told}.*on_problem.image to 'skip' or 'keep'"
+        with pytest.raises(ValueError, match=line):
+            epochs(prepared, count=1)
+        with pytest.raises(ValueError, match=line):
+            evaluation.recorded(dataset, Seen)
+        return
+    ids, batches = epochs(prepared, count=1)
+    chunks = evaluation.recorded(dataset, Seen)
+    left = set(range(6)) - ({2} if policy == "skip" else set())
+    assert ids == [steps_of(left)]
+    assert sorted(map(tuple, chunks.origin.tolist())) == steps_of(left)
+    there = chunks.observation["image_primary_mask"]
+    # In keep, the image of step 1 is the newest of chunk 1 and the one before of chunk 2.
+    rows = zip(chunks.origin.tolist(), there.tolist(), strict=True)
+    lost = [(*origin, t) for origin, row in rows for t in (0, 1) if not row[t]]
+    assert sorted(lost) == ([] if policy == "skip" else [(2, 1, 1), (2, 2, 0)])
+    assert not chunks.observation["image_primary"][~there].any()
+    assert sum((~b["observation"]["image_primary_mask"]).sum() for b in batches) == len(lost)
+
+
+def test_evaluation_leaves_out_what_training_does(broken):
+    for damage, hit, policies in (
+        (EPISODE["gripper"][0], {0, 1}, {"episode": "skip"}),
+        (flip_data, {3}, {"shard": "skip"}),
+        (REST["no text"][1], {1}, {"instruction": "skip"}),
+        (REST["some steps"][1], {3}, {"camera": "skip"}),
+    ):
+        prepared = pipeline.prepare(broken(damage, **policies), LAW)
+        chunks = evaluation.recorded(prepared.datasets["mine"], Seen)
+        assert sorted(map(tuple, chunks.origin.tolist())) == steps_of(set(range(6)) - hit)
+    prepared = pipeline.prepare(broken(blobs(TEXT, nothing, range(9), 1), instruction="skip"), LAW)
+    with pytest.raises(ValueError, match="1 of 1 episodes are left out, the first by on_pr"):
+        evaluation.recorded(_Only(prepared.datasets["mine"], 1), Seen)
+
+
+class _Only(open_x.OpenXDataset):
+    """One episode of a data set."""
+
+    def __init__(self, whole, position):
+        self.__dict__ |= vars(whole)
+        self._position = position
+
+    def __len__(self):
+        return 1
+
+    def examined(self, position):
+        return super().examined(self._position)
 
 
 def test_a_camera_that_a_flag_says_is_not_there(write_row, make_common, caplog):
@@ -469,6 +571,10 @@ def test_an_edited_list_of_embeddings_reads_again(broken, tmp_path):
     lacks = min(n for n, text in stored.items() if text.decode() != texts[0])
     with pytest.raises(ValueError, match=rf"^source 'mine': {ROW}, episode {lacks}: .* not among"):
         pipeline.prepare(config, LAW)
+    config.open_x.on_problem.instruction = "skip"
+    prepared = pipeline.prepare(config, LAW)
+    kept = {n for n, text in stored.items() if text.decode() == texts[0]}
+    assert 0 < len(kept) < 6 and epochs(prepared, count=1)[0] == [steps_of(kept)]
 
 
 def test_data_in_device_memory_leave_out_the_same(broken):

@@ -1,0 +1,113 @@
+"""Instructions that are missing, of another type or number, too long, or without an embedding."""
+
+import numpy as np
+import pytest
+
+from ambient_jax.data import instructions, sources
+from ambient_jax.data.open_x.dataset import CommonForm
+from ambient_jax.policy import form
+from ambient_jax.train import config as train_config
+
+TABLE = instructions.InstructionTable(("open the drawer",), np.ones((1, 4), np.float32))
+STATE = np.zeros((4, 1, 2), np.float32)
+
+
+def form_of_policy(bench, embeddings=False, **fields):
+    if embeddings:
+        instructions.save_instructions(bench.path / "texts.npz", TABLE)
+        fields["embeddings"] = str(bench.path / "texts.npz")
+    common = CommonForm(state_width=2, **{"instruction_bytes": 16, **fields})
+    shapes = sources.observation_shapes(train_config.default().data, common, {})
+    return form.FormOfSource(common, shapes, np.ones(7, bool), np.ones(2, bool))
+
+
+def told(*given, **fields):
+    """Tells the policy of four robots an instruction, or nothing."""
+
+    def act(bench):
+        observation = {"instruction": given[0]} if given else {}
+        return form_of_policy(bench, **fields).check(
+            {"state": STATE, **observation}, {"state": STATE, "state_mask": STATE}, (1,)
+        )
+
+    return act
+
+
+CASES = {
+    "no instruction": (told(), "'instruction' is missing, .*give 4 texts, one for each row, ''"),
+    "None for an instruction": (told(None), "'instruction' is missing"),
+    "too few texts": (told(["open"] * 3), "instruction has 3 texts, expected 4 texts"),
+    "too many texts": (told(("open",) * 5), "instruction has 5 texts, expected 4 texts"),
+    "too few texts in an array": (told(np.array(["open"])), "instruction has 1 texts, expected 4"),
+    "a number for an instruction": (told(7), "instruction is int 7, expected 4 texts"),
+    "a dict for an instruction": (told({"text": "open"}), "instruction is dict .*expected 4 texts"),
+    "a None among texts": (told(["open", None, "shut", ""]), "of row 1 is NoneType None"),
+    "a number among texts": (told(["open", "shut", 3, ""]), "instruction of row 2 is int 3"),
+    "a list among texts": (told([["open"], "", "", ""]), r"of row 0 is list \['open'\]"),
+    "a None in an array": (told(np.array(["a", "b", "c", None], object)), "of row 3 is NoneType"),
+    "texts with a history": (told(np.array([["open"]] * 4)), r"of row 0 is list \['open'\]"),
+    "bytes of another length": (
+        told(np.zeros((4, 9), np.uint8)),
+        r"'instruction' has shape \(4, 9\) and type uint8, expected \(4, 16\) uint8",
+    ),
+    "bytes of another batch": (told(np.zeros((3, 16), np.uint8)), r"expected \(4, 16\) uint8"),
+    "embeddings for bytes": (
+        told(np.zeros((4, 16), np.float32)),
+        r"float32, expected \(4, 16\)",
+    ),
+    "bytes for embeddings": (
+        told(np.zeros((4, 4), np.uint8), embeddings=True),
+        r"type uint8, expected \(4, 4\) float32",
+    ),
+    "a text without an embedding": (
+        told("open the draw", embeddings=True),
+        "'open the draw' is not among the 1 .*did you mean 'open the drawer'",
+    ),
+    "a text that is no UTF-8": (told(b"\xff\xfe", embeddings=True), "is no UTF-8"),
+    "a number to encode": (lambda b: CommonForm(instruction_bytes=8).encode([3]), "row 0 is int 3"),
+    "a number to look up": (lambda b: TABLE.look_up([3]), "Instruction int 3 is no text"),
+    "a text to encode that is too long": (
+        lambda b: instructions.encode_bytes(["open the drawer"], 8),
+        "'open the drawer' has 15 bytes, over length = 8",
+    ),
+    "a length in fractions": (
+        lambda b: instructions.encode_bytes(["open"], 8.0),
+        "length is 8.0; expected an integer >= 1",
+    ),
+    "a list of texts that is one": (
+        lambda b: instructions.encode_bytes("open", 8),
+        "single text 'open'; expected a sequence",
+    ),
+}
+STRICT = {"on_problem": {"instruction": "raise"}}
+WARNED = {
+    "no text where training had one in every step": (
+        told(["open", "", "shut", " "], **STRICT),
+        "a row has no instruction .''.*no step of the training was without",
+    ),
+    "a text that is cut": (
+        told("put the cup on the plate"),
+        "has 24 bytes, over the training's instruction_bytes 16: the policy sees b'put the cup on'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line(case, refused):
+    refused(*CASES[case])
+
+
+@pytest.mark.parametrize("case", WARNED)
+def test_one_warning(case, warned):
+    warned(*WARNED[case])
+
+
+def test_one_text_is_told_to_all_robots(bench):
+    """Four letters for four robots are one text, not one letter each."""
+    for given in ("open", b"open", np.array("open"), ["open"] * 4, np.array(["open"] * 4)):
+        found = told(given)(bench)["instruction"]
+        np.testing.assert_array_equal(found, [list(b"open".ljust(16, b"\0"))] * 4)
+    found = told(["open", "", "shut", ""])(bench)["instruction"]
+    assert instructions.is_empty(found).tolist() == [False, True, False, True]
+    whole = form_of_policy(bench, **STRICT).common.encode("open")
+    np.testing.assert_array_equal(told(np.repeat(whole, 4, 0))(bench)["instruction"][2], whole[0])
