@@ -6,7 +6,8 @@ episodes nor on how these were dealt.
 An outlier is a value farther than ``REACH`` times the range of the rest away from the rest, which
 is all but the few outermost values on either side (as many as ``_SHARE`` of the rows, at most
 ``_ENDS`` - 1). It is a lone glitch unless another such value is near to it (within a tenth of its
-distance, as a repeated motion or a code would be) or in the step beside it (as a motion would be).
+distance, as a repeated motion or a code would be) or in the step beside it (as a motion would be),
+or the dimension has more than two outliers.
 Where the rest is constant, as of a gripper, nothing is one.
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 
 REACH = 10.0
 _ENDS, _SHARE = 5, 0.02
+_GLITCHES = 2  # of a dimension; more are what it does now and then
 _LEAST = 1e-4  # no rest is taken to be narrower than that
 # Rows of the sample. Quantiles of more rows have an error in rank of sqrt(q (1 - q) / SAMPLE), one
 # standard deviation: for q = 1 % it is 0.16 %.
@@ -128,17 +130,17 @@ def outliers(moments: Any) -> list[Outlier]:
     width = rest[1] - rest[0]
     varies = width > moments.rounding * np.abs(rest).max(axis=0)
     reach = REACH * np.maximum(width, _LEAST)
-    for side, sign in enumerate((-1, 1)):
-        distance = sign * (tails.ends[side, :count] - rest[side])
-        for dim in np.flatnonzero(varies & (distance > reach).any(axis=0)):
-            far = np.flatnonzero(distance[:, dim] > reach[dim])
-            value, at = tails.ends[side, far, dim], tails.at[side, far, dim]
-            near = np.abs(value[:, None] - value) <= distance[far, dim][:, None] / 10
-            near |= (at[:, None, 0] == at[:, 0]) & (np.abs(at[:, None, 1] - at[:, 1]) <= 1)
-            for i in range(len(far)):
-                of_rest = float(rest[0, dim]), float(rest[1, dim])
-                place = int(dim), float(value[i]), int(at[i, 0]), int(at[i, 1])
-                found.append(Outlier(*place, of_rest, near[i].sum() == 1))
+    distance = np.array([-1, 1])[:, None, None] * (tails.ends[:, :count] - rest[:, None])
+    beyond = varies & (distance > reach)
+    for side, dim in np.argwhere(beyond.any(axis=1)):
+        far, few = np.flatnonzero(beyond[side, :, dim]), beyond[..., dim].sum() <= _GLITCHES
+        value, at = tails.ends[side, far, dim], tails.at[side, far, dim]
+        near = np.abs(value[:, None] - value) <= distance[side, far, dim][:, None] / 10
+        near |= (at[:, None, 0] == at[:, 0]) & (np.abs(at[:, None, 1] - at[:, 1]) <= 1)
+        for i in range(len(far)):
+            of_rest = float(rest[0, dim]), float(rest[1, dim])
+            place = int(dim), float(value[i]), int(at[i, 0]), int(at[i, 1])
+            found.append(Outlier(*place, of_rest, bool(few and near[i].sum() == 1)))
     return found
 
 
