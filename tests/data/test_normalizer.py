@@ -266,14 +266,20 @@ def sparse(name):
         values[350:] += 50
     if name == "at the edge":
         values[200] = 0.03
+    if name == "now and then":
+        values[[20, 150, 300], 0] = [0.3, 0.9, -0.5]
     return values
 
 
 @pytest.mark.parametrize(
-    "name", ["gripper", "one press", "rarely moved joint", "a code", "two modes", "at the edge"]
+    "name",
+    [
+        *("gripper", "one press", "rarely moved joint", "a code", "two modes", "at the edge"),
+        "now and then",
+    ],
 )
 def test_what_is_rare_is_kept(name):
-    """Of values that are again or go on for some steps, and near ones, none is a lone glitch."""
+    """Of values that are again or go on for some steps, near ones, and of three, none is a lone glitch."""
     values = sparse(name)
     made = make_normalizer({"a": statistics_of(action=values)})
     low, high = made.unnormalize("action", np.array([[-1.0], [1.0]]))[:, 0]

@@ -182,9 +182,9 @@ def test_the_smallest_image_that_the_message_names_works():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"widths": ()}, "ResNet widths is empty"),
+        ({"widths": ()}, "widths is empty"),
         ({"widths": (16, 24)}, "24 is not a multiple of group_size = 16"),
-        ({"widths": (0,)}, "ResNet widths is 0"),
+        ({"widths": (0,)}, "widths is 0"),
         ({"blocks": 0}, "ResNet blocks is 0"),
         ({"keypoints": -1}, "ImageEncoder keypoints is -1"),
     ],
