@@ -279,7 +279,7 @@ def sparse(name):
     ],
 )
 def test_what_is_rare_is_kept(name):
-    """Of values that are again or go on for some steps, near ones, and of three, none is a lone glitch."""
+    """Repeated values, motions, near values and three of a dimension are no lone glitches."""
     values = sparse(name)
     made = make_normalizer({"a": statistics_of(action=values)})
     low, high = made.unnormalize("action", np.array([[-1.0], [1.0]]))[:, 0]
