@@ -207,6 +207,17 @@ def _is(dtype, *kinds):
     return any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
+def mask(name: str, value: Any) -> Any:
+    """``value``, a list as an array, None as it is; ValueError unless it holds booleans, or numbers
+    in their place."""
+    value = _listed(name, value)
+    dtype = getattr(value, "dtype", None)
+    numbers_ = dtype is not None and _is(dtype, jnp.bool_, jnp.floating, jnp.integer)
+    if value is not None and not numbers_ and not isinstance(value, bool):
+        raise ValueError(f"{name} is {_told(value)}, expected booleans")
+    return value
+
+
 def _listed(name, value):
     if not isinstance(value, list | tuple):
         return value

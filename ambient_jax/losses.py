@@ -37,12 +37,14 @@ _VP = schedules.vp()
 def counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
     """True if this sample counts in the mean: admissible at sigma, with a valid entry."""
     keep = admission.admissible(sigma, sigma_min, sigma_max)
+    mask = _checks.mask("mask", mask)
     return keep if mask is None else keep & jnp.any(mask)
 
 
 def _valid(x, sigma, sigma_min, sigma_max, mask):
     """Row validity (scalar) and entry validity (x's shape)."""
     _checks.scalar(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
+    mask = _checks.mask("mask", mask)
     row = counts(sigma, sigma_min, sigma_max, mask)
     entries = jnp.full(jnp.shape(x), row)
     if mask is None:
@@ -212,7 +214,7 @@ def batch_denoising_loss(
         targets.arrays(h=h, x0=x0, eps=eps),
         schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
     )
-    return _batch_denoising_loss(*arrays, *levels, mask, **options)
+    return _batch_denoising_loss(*arrays, *levels, _checks.mask("mask", mask), **options)
 
 
 def batch_ambient_loss(
@@ -239,7 +241,7 @@ def batch_ambient_loss(
         targets.arrays(h=h, x_min=x_min, z=z),
         schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
     )
-    return _batch_ambient_loss(*arrays, *levels, mask, **options)
+    return _batch_ambient_loss(*arrays, *levels, _checks.mask("mask", mask), **options)
 
 
 @functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
@@ -254,7 +256,9 @@ def _batch_ambient_loss(*args, **options):
 
 def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
     """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
-    return _over_batch(counts, sigma, sigma_min, sigma_max, mask)
+    levels = dict(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
+    levels = [_checks.level(name, value, nan=True) for name, value in levels.items()]
+    return _over_batch(counts, *levels, _checks.mask("mask", mask))
 
 
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
@@ -266,6 +270,8 @@ def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple
 
     Across devices psum both and divide once: the mean of masked means is another number.
     """
+    values, keep = _checks.array("values", values), _checks.mask("keep", keep)
+    weight = None if weight is None else _checks.array("weight", weight)
     _checks.same_shape(values=values, keep=keep, weight=weight)
     kept = jnp.where(keep, values, 0)
     if weight is None:

@@ -54,6 +54,17 @@ CASES = {
     "sample of bools": (denoising(x=X > 0), "h is an array of bool"),
     "batch of integers": (batch(x=XB.astype(np.int8)), "x_min is an array of int8"),
     "ragged list": (denoising(x=[[1.0], [1.0, 2.0]]), "h is .* of type list, expected an array"),
+    "mask of text": (denoising(mask="110"), "mask is '110' of type str, expected booleans"),
+    "mask of a batch a dict": (
+        batch(mask={"a": 1}),
+        "mask is {'a': 1} of type dict, expected bool",
+    ),
+    "complex mask": (denoising(mask=np.ones(3) * 1j), "mask is an array of complex128"),
+    "mean of integers": (
+        lambda b: losses.masked_mean(np.arange(3), np.ones(3, bool)),
+        "values is an array of int64",
+    ),
+    "kept by name": (lambda b: losses.masked_mean(np.ones(3), "all"), "keep is 'all'"),
     "schedule by name": (denoising(schedule="edm"), r"'edm', expected .*schedules.get\('edm'\)"),
     "schedule not made": (batch(schedule=schedules.cosine), r"function cosine.*schedules.get\("),
     "schedule a class": (ambient(schedule=schedules.EDM), r"EDM.*schedules.get\("),
@@ -151,3 +162,13 @@ def test_types_are_told_under_jit_and_values_are_not_looked_at():
         jax.jit(corruption.add_noise)(X, X, jnp.complex64(0.5))
     loss = jax.jit(jax.vmap(losses.denoising_loss))(XB, XB, XB, at(1, np.nan))
     assert np.isfinite(loss).all() and loss[1] == 0
+
+
+def test_lists_are_taken_for_arrays():
+    rows, mask = [[1.0, 2.0]] * 3, [True, True, False]
+    one = losses.denoising_loss(rows, rows, rows, 0.5, mask=mask)
+    many = losses.batch_denoising_loss([rows], [rows], [rows], [0.5], mask=[mask])
+    # eps_hat = h here, so that h - eps = 0.
+    assert float(one) == 0 and many.tolist() == [0.0]
+    assert losses.batch_counts([0.1, 0.5], [0.2, 0.2], mask=[mask, mask]).tolist() == [False, True]
+    assert float(losses.masked_mean([1.0, 2.0], [False, True])) == 2
