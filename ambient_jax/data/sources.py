@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,26 +13,21 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import _checks, admission, mixing, schedules
+from ambient_jax import _checks, mixing, schedules
 from ambient_jax.data import (
     bounds,
     chunk,
     device,
     hold,
-    last_step,
     normalizer,
     options,
     rlds,
+    source_config,
     statistics,
     units,
 )
 from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.data.paths import below
-
-ROLES = ("clean", "corrupt")
-_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
-_DEFAULTS |= {"bounds": "", "open_x": "", "last_step": ""}
-_FIELDS = ("path", "role", *_DEFAULTS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -212,7 +206,7 @@ def prepare(
       ValueError: anything else that cannot work, named by source and field, or by episode and step.
     """
     transforms = dict(transforms or {})
-    specs = _specs(config)
+    specs = source_config.read(config)
     options.check(config)
     form = common_form(config)
     for name in transforms:
@@ -366,7 +360,7 @@ def mixture(
 
     Which levels are trained hangs on no number of steps, so it is known before they are (None).
     """
-    specs = _specs(config)
+    specs = source_config.read(config)
     sources = mixing.make_sources(
         [(found[n].num_steps if found else 1) * spec["weight"] for n, spec in specs.items()],
         [spec["role"] == "clean" for spec in specs.values()],
@@ -385,73 +379,8 @@ def check(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
     options.check(config)
     if not config.sources:
         return options.form(config.open_x)
-    _specs(config, complete=False)
+    source_config.read(config, complete=False)
     return common_form(config)
-
-
-def _specs(config, complete=True):
-    if not config.sources:
-        raise ValueError(
-            "config.data.sources is empty, expected at least one RLDS folder, such as "
-            "config.data.sources.demos = source('path/to/demos', 'clean')"
-        )
-    specs = {}
-    for name, given in config.sources.items():
-        given = dict(given) if isinstance(given, Mapping | ml_collections.ConfigDict) else {}
-        for field in given:
-            _checks.one_of(f"field of config.data.sources.{name}", field, _FIELDS)
-        for field in ("path", "role"):
-            if not given.get(field) and (complete or field == "role"):
-                raise ValueError(f"config.data.sources.{name}.{field} is missing")
-        spec = _DEFAULTS | given
-        _check_types(name, spec)
-        if config.bounds and spec["role"] == "corrupt" and not spec["bounds"]:
-            spec |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
-        _checks.one_of(f"config.data.sources.{name}.role", spec["role"], ROLES)
-        if not (spec["weight"] >= 0 and math.isfinite(spec["weight"])):
-            raise ValueError(
-                f"config.data.sources.{name}.weight is {spec['weight']}, expected a finite number "
-                ">= 0, which multiplies the number of chunks"
-            )
-        if spec["last_step"]:
-            last = f"config.data.sources.{name}.last_step"
-            _checks.one_of(last, spec["last_step"], last_step.CHOICES)
-        _check_bounds_file(config, name, spec)
-        specs[name] = spec | {"sigma_max": _sigma_max(name, spec)}
-    return specs
-
-
-def _check_types(name, spec):
-    for field in ("path", "role", "split", "bounds", "last_step"):
-        if not isinstance(spec.get(field, ""), str):
-            raise ValueError(f"config.data.sources.{name}.{field} is {spec[field]!r}, expected str")
-    for field in ("weight", "sigma_min", "sigma_max"):
-        if spec[field] is not None or field != "sigma_max":
-            _checks.number(f"config.data.sources.{name}.{field}", spec[field])
-
-
-def _check_bounds_file(config, name, spec):
-    if not spec["bounds"]:
-        return
-    if spec["role"] == "clean" or spec["sigma_min"] != 0 or spec["sigma_max"] is not None:
-        raise ValueError(
-            f"config.data.sources.{name} has a bounds file and the role {spec['role']!r}, "
-            f"sigma_min {spec['sigma_min']}, sigma_max {spec['sigma_max']}: expected a corrupt "
-            "source whose bounds are those of the file alone"
-        )
-
-
-def _sigma_max(name, spec):
-    low, high = spec["sigma_min"], spec["sigma_max"]
-    admission.check_bounds(low, high, [name], ordered=spec["role"] != "clean")
-    if spec["role"] == "clean" and (low > 0 or high not in (None, 1)):
-        raise ValueError(
-            f"source {name!r} is clean and has sigma_min {low}, sigma_max {high}: clean data train "
-            "every noise level; leave the bounds out, or give it the role 'corrupt'"
-        )
-    if high is None:
-        return 0.0 if low > 0 else 1.0  # as ``admission``, without a device
-    return float(high)
 
 
 def _check_options(config, form, observed):
