@@ -380,7 +380,9 @@ def check(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
     if not config.sources:
         return options.form(config.open_x)
     source_config.read(config, complete=False)
-    return common_form(config)
+    form = common_form(config)
+    hold.check(config, form is not None)
+    return form
 
 
 def _check_options(config, form, observed):
