@@ -1,7 +1,8 @@
 """The table of bad inputs: each is refused in one line, within seconds; nothing trains.
 
-A module ``test_<area>.py`` here holds ``CASES``, by name: ``(act, told)``. ``act(bench)`` does what
-a user would do wrong, ``told`` is a regular expression that the one line has to match.
+The modules beside this one hold ``CASES`` by name, ``(act, told)``: ``act(bench)`` does what a user
+would do wrong, ``told`` is a regular expression that the one line has to match. ``WARNED`` are
+doubts, which one line of the log tells. ``test_table.py`` runs them all.
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """Bounds that are none, and bounds that leave noise levels untrained."""
 
 import numpy as np
-import pytest
 
 from ambient_jax import admission, mixing
 from ambient_jax.data import bounds, rlds, sources
@@ -105,16 +104,6 @@ def given_twice(bench):
     made = config(bench, 1.0, sigma_min=0.3)
     made.data.bounds = file(bench, 0.5)
     sources.prepare(made.data, mixing.Ambient())
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
-@pytest.mark.parametrize("case", WARNED)
-def test_doubts(case, warned):
-    warned(*WARNED[case])
 
 
 def test_rounding_to_float32_is_no_gap_and_no_swap(bench):

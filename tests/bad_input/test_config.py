@@ -3,7 +3,6 @@
 import math
 
 import ml_collections
-import pytest
 
 from ambient_jax.train import config as config_lib
 
@@ -198,11 +197,6 @@ CASES |= {
         r"config.data: source 'b' has no open_x",
     ),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
 
 
 def test_what_the_cases_start_from_is_right(bench):

@@ -6,7 +6,6 @@ import zlib
 
 import numpy as np
 import PIL.Image
-import pytest
 
 from ambient_jax.data import images, sources
 from ambient_jax.data.open_x.dataset import CommonForm
@@ -174,11 +173,6 @@ CASES = {
         "the observation is empty, expected image_primary",
     ),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
 
 
 def test_frames_of_another_size_are_brought_to_the_training_s():

@@ -1,7 +1,6 @@
 """Instructions that are missing, of another type or number, too long, or without an embedding."""
 
 import numpy as np
-import pytest
 
 from ambient_jax.data import instructions, sources
 from ambient_jax.data.open_x.dataset import CommonForm
@@ -90,16 +89,6 @@ WARNED = {
         "has 24 bytes, over the training's instruction_bytes 16: the policy sees b'put the cup on'",
     ),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
-@pytest.mark.parametrize("case", WARNED)
-def test_one_warning(case, warned):
-    warned(*WARNED[case])
 
 
 def test_one_text_is_told_to_all_robots(bench):

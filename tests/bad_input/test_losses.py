@@ -152,11 +152,6 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
 def test_types_are_told_under_jit_and_values_are_not_looked_at():
     with pytest.raises(ValueError, match="sigma is .*complex64"):
         jax.jit(corruption.add_noise)(X, X, jnp.complex64(0.5))

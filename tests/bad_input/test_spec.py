@@ -1,7 +1,6 @@
 """Specs, last steps, displacements: lines that cannot be meant, refused before data are read."""
 
 import numpy as np
-import pytest
 
 from ambient_jax import mixing
 from ambient_jax.data import bounds, chunk, device, rlds, sources
@@ -296,16 +295,6 @@ WARNED = {
         "'last_step' in 1 episodes, 1 of them left out .episode 1: its only step is flagged",
     ),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
-@pytest.mark.parametrize("case", WARNED)
-def test_one_warning(case, warned):
-    warned(*WARNED[case])
 
 
 def test_a_mended_config_is_taken(bench):

@@ -10,7 +10,6 @@ import struct
 import zlib
 
 import numpy as np
-import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
@@ -416,13 +415,3 @@ WARNED = {
         "tfrecord-00000-of-00001 holds more records, dataset_info.json says 1",
     ),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
-@pytest.mark.parametrize("case", WARNED)
-def test_one_warning(case, warned):
-    warned(*WARNED[case])

@@ -4,7 +4,6 @@ import json
 
 import ml_collections
 import numpy as np
-import pytest
 
 from ambient_jax import mixing
 from ambient_jax.data import normalizer, sources
@@ -171,13 +170,3 @@ WARNED = {
     "a code": (recorded(repeated), r"2 outliers .*action\[1\] is 9999.*counts in the maps"),
     "noise alone": (recorded(narrow), r"observation/state of mine ranges.*least_range.*\[1\]"),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
-@pytest.mark.parametrize("case", WARNED)
-def test_said(case, warned):
-    warned(*WARNED[case])

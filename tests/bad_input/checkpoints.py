@@ -5,7 +5,6 @@ import shutil
 
 import jax
 import numpy as np
-import pytest
 
 from ambient_jax.data import bounds, instructions, rlds
 from ambient_jax.data.normalizer import Normalizer
@@ -518,13 +517,3 @@ WARNED = {
     ),
     "rollouts that are no archive": (_rollouts_made_anew, "rollouts.npz .*: it is made anew"),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
-
-
-@pytest.mark.parametrize("case", WARNED)
-def test_one_warning(case, warned):
-    warned(*WARNED[case])

@@ -2,7 +2,6 @@
 
 import sys
 
-import pytest
 from absl import flags
 
 from ambient_jax.train import parallel
@@ -156,8 +155,3 @@ CASES = {
         r"no coordinator answers at localhost:1 within 1 s",
     ),
 }
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])

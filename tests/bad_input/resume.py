@@ -3,8 +3,6 @@
 import json
 import os
 
-import pytest
-
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import lock, runs, sweep, trainer
 from experiments import launch
@@ -176,8 +174,3 @@ def _train_with(bench, **fields):
         with config.ignore_type():
             config.train[name] = value
     trainer.train(config, bench.path)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_one_line(case, refused):
-    refused(*CASES[case])
