@@ -220,7 +220,7 @@ def test_what_has_changed_is_told_in_one_line(config, caplog):
     assets = _assets(config)
     data = types.SimpleNamespace(fingerprints={"good": "data/bounds"}, form=None)
     config.data.root, config.train.keep = "elsewhere", 5
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         runs.check_same(assets, config, data, "folder", 10)
     [line] = [r.getMessage() for r in caplog.records]
     assert line == (
