@@ -304,9 +304,23 @@ def _affine(pooled, parts, kind, least, what):
     return middle, np.where(constant, 0, half), np.where(small, width, 0)
 
 
-def tell_outliers(name: str, statistics: SourceStatistics, kind: str, outliers: str) -> None:
-    """Logs the outliers of a source in one line: the farthest ones, and what is done about them."""
-    found = [(f, each) for f, m in statistics.fields.items() for each in tails.outliers(m)]
+def tell_outliers(
+    name: str,
+    statistics: SourceStatistics,
+    kind: str,
+    outliers: str,
+    masks: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Logs the outliers of a source in one line: the farthest ones, and what is done about them.
+
+    Those of dimensions that it lacks (``masks`` of each field, [d] bool) are of fillers.
+    """
+    found = [
+        (field, each)
+        for field, moments in statistics.fields.items()
+        for each in tails.outliers(moments)
+        if masks is None or masks[field][each.dim]
+    ]
     if not found or kind == "none":
         return
     found.sort(key=lambda f: -abs(f[1].value - np.mean(f[1].rest)) / np.ptp(f[1].rest))

@@ -240,13 +240,15 @@ def prepare(
     if told := hold.untold(config):
         logging.warning("%s; until then the last action is repeated, whatever it means", told)
     sources = mixture(config, law, found)
+    masks = {n: had(d) for n, d in datasets.items()} if form else None
     for name, measured in found.items():
-        normalizer.tell_outliers(name, measured, config.normalization, config.outliers)
+        of_source = masks and masks[name]
+        normalizer.tell_outliers(name, measured, config.normalization, config.outliers, of_source)
     scaling = normalizer.make_normalizer(
         found,
         config.normalization,
         config.normalize_per,
-        masks={n: had(d) for n, d in datasets.items()} if form else None,
+        masks=masks,
         least_range=config.least_range,
         outliers=config.outliers,
     )

@@ -162,7 +162,7 @@ def test_a_complete_run_says_that_nothing_is_left(toy_data, tmp_path, caplog):
     config = _config(toy_data, **{"train.steps": 5})
     trainer.train(config, tmp_path)
     config.policy.steps = 3  # free to change, yet no checkpoint follows that would have it
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         assert trainer.train(config, tmp_path) == (5, "")
     lines = [record.getMessage() for record in caplog.records]
     assert f"{tmp_path} is complete at step 5: nothing to train" in lines

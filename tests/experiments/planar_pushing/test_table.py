@@ -360,7 +360,9 @@ def other_data_are_refused(config, folder):
     made = bounds.read(file)
     none = dict(sigma_min=np.ones_like(made.sigma_min), sigma_max=np.zeros_like(made.sigma_max))
     bounds.write(file, dataclasses.replace(made, **none))
-    with pytest.raises(ValueError, match="datapoint/seed_0 was trained with other bounds of source"):
+    with pytest.raises(
+        ValueError, match="datapoint/seed_0 was trained with other bounds of source"
+    ):
         table.run(config, str(folder))
     bounds.write(file, made)
 
