@@ -233,6 +233,7 @@ def batch_ambient_loss(
 ) -> Array:
     """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
     [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
+    check_buffer(buffer)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
     _checks.one_of("weighting", weighting, WEIGHTINGS)
     schedules.check(schedule)
@@ -270,7 +271,7 @@ def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple
 
     Across devices psum both and divide once: the mean of masked means is another number.
     """
-    values, keep = _checks.array("values", values), _checks.mask("keep", keep)
+    values, keep = _checks.array("values", values), jnp.asarray(_checks.mask("keep", keep), bool)
     weight = None if weight is None else _checks.array("weight", weight)
     _checks.same_shape(values=values, keep=keep, weight=weight)
     kept = jnp.where(keep, values, 0)
@@ -285,6 +286,7 @@ def weight_sums(keep: Array, weight: Array) -> Array:
 
     A weight that is not finite says nothing of a row that is not kept: the row is left out.
     """
+    keep = jnp.asarray(_checks.mask("keep", keep), bool)
     known = keep | jnp.isfinite(weight)
     return jnp.stack(
         [

@@ -139,6 +139,11 @@ def check_trained(
                 assets = checkpoint.load_assets(folder)
             except FileNotFoundError:
                 continue
+            except ValueError as error:
+                if base.task.report_only:
+                    raise
+                logging.warning("%s", error)  # training sets it aside, or says that none is sound
+                continue
             config = entries.config_of(base, name, entry, seed)
             # Policies of one program differ in nothing that the marks of the data hang on.
             shared = sweep.program(config).items()

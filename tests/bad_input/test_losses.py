@@ -54,6 +54,10 @@ CASES = {
     "sample of bools": (denoising(x=X > 0), "h is an array of bool"),
     "batch of integers": (batch(x=XB.astype(np.int8)), "x_min is an array of int8"),
     "ragged list": (denoising(x=[[1.0], [1.0, 2.0]]), "h is .* of type list, expected an array"),
+    "buffer of an array": (
+        lambda b: losses.batch_ambient_loss(XB, XB, XB, 0.5, 0.2, buffer=np.ones(2)),
+        r"buffer is array\(\[1., 1.\]\), expected a number",
+    ),
     "mask of text": (denoising(mask="110"), "mask is '110' of type str, expected booleans"),
     "mask of a batch a dict": (
         batch(mask={"a": 1}),
@@ -167,3 +171,6 @@ def test_lists_are_taken_for_arrays():
     assert float(one) == 0 and many.tolist() == [0.0]
     assert losses.batch_counts([0.1, 0.5], [0.2, 0.2], mask=[mask, mask]).tolist() == [False, True]
     assert float(losses.masked_mean([1.0, 2.0], [False, True])) == 2
+    # Numbers in place of booleans: all but 0 are kept, once each.
+    assert float(losses.masked_mean([1.0, 3.0], [2, 2])) == 2
+    assert float(losses.masked_mean([1.0, 3.0], [0.0, 1.0], [1.0, 1.0])) == 3

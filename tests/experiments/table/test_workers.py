@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
+import ml_collections
 import pytest
+
+from experiments.table import workers
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -70,3 +73,21 @@ def _wait(condition, process=None, seconds=240):
         assert time.monotonic() < end, "waited in vain"
         assert process is None or process.poll() is None, "the process ended"
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("report_only", [False, True])
+def test_a_damaged_checkpoint_is_the_trainer_s_affair(tmp_path, monkeypatch, caplog, report_only):
+    """Training goes back to a sound one; a report has nothing to go back to."""
+
+    def damaged(folder):
+        raise ValueError(f"{folder} is damaged")
+
+    monkeypatch.setattr(workers.checkpoint, "load_assets", damaged)
+    task = {"seeds": (0,), "report_only": report_only}
+    base = ml_collections.ConfigDict({"task": task})
+    if report_only:
+        with pytest.raises(ValueError, match="is damaged"):
+            workers.check_trained({"one": None}, base, tmp_path)
+    else:
+        workers.check_trained({"one": None}, base, tmp_path)
+        assert "is damaged" in caplog.text
