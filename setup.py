@@ -54,7 +54,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["ambient_jax*", "experiments*"]),
-    package_data={"ambient_jax": ["py.typed"], "ambient_jax.data.open_x": ["*.csv"]},
+    package_data={"ambient_jax": ["py.typed"], "ambient_jax.open_x": ["*.csv"]},
     install_requires=CORE,
     extras_require={
         "data": DATA,

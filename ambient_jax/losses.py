@@ -7,7 +7,7 @@ Rows that are not admissible give exactly 0 with gradient 0, whatever they hold 
 Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums.
 
     >>> loss = batch_denoising_loss(h, x0, eps, sigma, sigma_min, prediction="eps")
-    >>> masked_mean(loss, batch_counts(sigma, sigma_min))
+    >>> masked_mean(loss, batch_keep_mask(sigma, sigma_min))
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check_buffer(buffer: float) -> None:
 _VP = schedules.vp()
 
 
-def counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
+def keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
     """True if this sample counts in the mean: admissible at sigma, with a valid entry."""
     keep = admission.admissible(sigma, sigma_min, sigma_max)
     mask = _checks.mask("mask", mask)
@@ -45,7 +45,7 @@ def _valid(x, sigma, sigma_min, sigma_max, mask):
     """Row validity (scalar) and entry validity (x's shape)."""
     _checks.scalar(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
     mask = _checks.mask("mask", mask)
-    row = counts(sigma, sigma_min, sigma_max, mask)
+    row = keep_mask(sigma, sigma_min, sigma_max, mask)
     entries = jnp.full(jnp.shape(x), row)
     if mask is None:
         return row, entries
@@ -255,11 +255,11 @@ def _batch_ambient_loss(*args, **options):
     return _over_batch(ambient_loss, *args, **options)
 
 
-def batch_counts(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """``counts`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
+def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
+    """``keep_mask`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
     levels = dict(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
     levels = [_checks.level(name, value, nan=True) for name, value in levels.items()]
-    return _over_batch(counts, *levels, _checks.mask("mask", mask))
+    return _over_batch(keep_mask, *levels, _checks.mask("mask", mask))
 
 
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:

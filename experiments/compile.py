@@ -22,10 +22,11 @@ import numpy as np
 from absl import flags, logging
 from jax.experimental import topologies
 
-from ambient_jax.data import sources
+from ambient_jax.cli import report
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import parallel, trainer
-from experiments import launch, report
+from experiments import launch
 
 _DEVICES = flags.DEFINE_integer("devices", 8, "devices of the host's platform", lower_bound=1)
 _TOPOLOGY = flags.DEFINE_string("topology", "", "TPU to compile for instead, such as v5e:2x4")
@@ -47,14 +48,14 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
       ValueError: sources that are read as they are, whose shapes only the data know.
     """
     data = config.data
-    form = sources.common_form(data)
+    form = mixtures.common_form(data)
     if form is None:
         raise ValueError(
             "the sources have no open_x, so only their data say how wide they are: expected a "
             "config of sources in the common form, such as open_x/config.py:magic_soup"
         )
     shape = lambda *dims, dtype=np.float32: jax.ShapeDtypeStruct((rows, *dims), dtype)  # noqa: E731
-    observation = sources.observation_shapes(data, form, {})
+    observation = mixtures.observation_shapes(data, form, {})
     batch = {
         "observation": {n: shape(*s.shape, dtype=s.dtype) for n, s in observation.items()},
         "action": shape(data.horizon, form.action_width),

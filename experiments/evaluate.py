@@ -19,13 +19,15 @@ import tqdm
 from absl import flags, logging
 
 from ambient_jax import _checks
-from ambient_jax.data import hold, rlds, sources
-from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.cli import console, report
+from ambient_jax.data import hold, rlds
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import below
-from ambient_jax.policy import evaluation, stored
+from ambient_jax.evaluate import evaluation
+from ambient_jax.open_x import dataset as open_x
+from ambient_jax.policy import stored
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, layout
-from experiments import console, report
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "workdir or checkpoint of the policy")
 _SPLIT = flags.DEFINE_string("split", "", "such as val or train[90%:]; default: the training's own")
@@ -171,7 +173,7 @@ def _recorded(config, name, policy, split, root, samples):
     source = config.data.sources[name]
     folder = below(root or config.data.root, source.path)
     split, last = split or source.split, source.get("last_step", "keep")
-    if common := sources.common_form(config.data):
+    if common := mixtures.common_form(config.data):
         dataset = open_x.open_source(folder, split, source.open_x, common, last_step=last)
     else:
         dataset = rlds.open_dataset(folder, split, last_step=last or "drop")

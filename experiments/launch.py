@@ -11,10 +11,11 @@ import ml_collections
 from absl import app, flags
 from ml_collections import config_flags
 
+from ambient_jax.cli import config_file, console
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import lock, parallel, trainer
-from experiments import config_file, console, tasks
+from experiments import tasks
 
 
 def define(values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None) -> None:

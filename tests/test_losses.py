@@ -183,7 +183,7 @@ def test_what_a_masked_row_holds_does_not_matter(loss, bad):
             value = losses.batch_denoising_loss(*call)
         else:
             value = losses.batch_ambient_loss(*call, weighting=loss)
-        keep = losses.batch_counts(sigma, sigma_min, None, mask)
+        keep = losses.batch_keep_mask(sigma, sigma_min, None, mask)
         return losses.masked_mean(value, keep), (value, keep)
 
     def dirty(a):
@@ -211,7 +211,7 @@ def test_a_mask_of_dimensions(bad):
     mask = np.ones((3, 5, 2), bool)
     mask[0, :, 1], mask[1, 2:], mask[2] = False, False, False
     dirty = lambda a: np.where(mask, a, np.float32(bad))  # noqa: E731
-    keep = losses.batch_counts(np.full(3, 0.6, "f"), 0.2, None, mask)
+    keep = losses.batch_keep_mask(np.full(3, 0.6, "f"), 0.2, None, mask)
     np.testing.assert_array_equal(keep, [True, True, False])
 
     def run(h):
@@ -234,7 +234,7 @@ def test_a_batch_that_admits_nothing_gives_zero_and_zero_gradient():
 
     def mean(h):
         value = losses.batch_ambient_loss(h, x, z, 0.5, 1.0)
-        return losses.masked_mean(value, losses.batch_counts(jnp.full(4, 0.5), 1.0))
+        return losses.masked_mean(value, losses.batch_keep_mask(jnp.full(4, 0.5), 1.0))
 
     value, grad = jax.value_and_grad(mean)(h)
     assert value == 0 and (np.asarray(grad) == 0).all()
@@ -263,7 +263,7 @@ def test_batch_forms_are_the_loop_over_kernels(name, with_mask):
     sigma = rng.random(b).astype(np.float32)
     low, high = np.float32([0, 0.3, 0.7, 1, 0.2, 0.5]), np.float32([1, 0, 0.2, 0, 0, 0.1])
     mask = rng.random((b, 5)) < 0.6 if with_mask else None
-    counted = losses.batch_counts(sigma, low, high, mask)
+    counted = losses.batch_keep_mask(sigma, low, high, mask)
     for kind in ("eps", "v"):
         option = {"prediction": kind, "schedule": schedules.get(name)}
         got = losses.batch_denoising_loss(h, x, z, sigma, low, high, mask, **option)
@@ -273,7 +273,7 @@ def test_batch_forms_are_the_loop_over_kernels(name, with_mask):
             row = (h[i], x[i], z[i], sigma[i], low[i], high[i], None if mask is None else mask[i])
             np.testing.assert_allclose(got[i], losses.denoising_loss(*row, **option), rtol=1e-5)
             np.testing.assert_allclose(ambient[i], losses.ambient_loss(*row, **option), rtol=1e-4)
-            assert counted[i] == losses.counts(*row[3:])
+            assert counted[i] == losses.keep_mask(*row[3:])
     # scalars are shared by the batch
     np.testing.assert_allclose(
         losses.batch_ambient_loss(h, x, z, 0.8, 0.3),
@@ -366,6 +366,6 @@ def test_option_errors():
     with pytest.raises(ValueError, match="buffer is 1.0, expected S > 1"):
         losses.ambient_loss(x, x, x, 0.5, 0.1, weighting="buffered", buffer=1.0)
     with pytest.raises(ValueError, match="sigma is a scalar, expected a batch"):
-        losses.batch_counts(0.5)
+        losses.batch_keep_mask(0.5)
     with pytest.raises(ValueError, match=r"keep has shape \(2,\), expected values's \(3,\)"):
         losses.masked_mean(jnp.zeros(3), jnp.ones(2, bool))

@@ -16,7 +16,7 @@ elsewhere: there the temperature is large and the answer 1/2, while what it know
 left as it is.
 
 In chunks the robot stands still past the end of its episode (padding "hold", with which the data
-are to be prepared too): a mask would tell sources apart by the lengths of their episodes.
+are to be mixture too): a mask would tell sources apart by the lengths of their episodes.
 """
 
 from __future__ import annotations

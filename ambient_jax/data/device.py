@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, noise_first, units
+from ambient_jax.data import chunk, noise_first
+from ambient_jax.data import groups as units
 
 Array = jax.Array
 ORDERS = ("noise_first", "data_first")
 
 
 class Readable(units.Measured, Protocol):
-    """What ``sources.Prepared`` offers to be read through."""
+    """What ``mixture.Mixture`` offers to be read through."""
 
     constants: Mapping[str, np.ndarray]
     units: units.Units
@@ -55,27 +56,27 @@ class DeviceData(NamedTuple):
     constants: Mapping[str, Array] = {}
 
 
-def load_device_data(prepared: Readable) -> DeviceData:
+def load_device_data(mixture: Readable) -> DeviceData:
     """Reads all episodes of all sources into host memory, as arrays to be put on devices.
 
     Raises:
       ValueError: more steps than an int32 counts, or a bounds file of other data.
     """
-    total = sum(s.num_steps for s in prepared.statistics.values())
+    total = sum(s.num_steps for s in mixture.statistics.values())
     if total >= 2**31:
         raise ValueError(
             f"the sources have {total} steps, more than one device holds: set "
             "config.data.placement to 'stream'"
         )
-    first = prepared.statistics[prepared.names[0]].fields
+    first = mixture.statistics[mixture.names[0]].fields
     steps = {name: np.empty((total, m.mean.size), np.float32) for name, m in first.items()}
     start, end, episode = (np.empty(total, np.int32) for _ in range(3))
     offsets, position = [], 0
-    for k, name in enumerate(prepared.names):
+    for k, name in enumerate(mixture.names):
         offsets.append(position)
-        dataset = prepared.datasets[name]
-        for index, raw in _episodes(dataset, prepared.statistics[name].lengths):
-            arrays = prepared.read(k, index, raw)
+        dataset = mixture.datasets[name]
+        for index, raw in _episodes(dataset, mixture.statistics[name].lengths):
+            arrays = mixture.read(k, index, raw)
             stop = position + len(arrays[chunk.ACTION])
             for field, values in arrays.items():
                 if field not in steps:  # chunk.STILL, which has no statistics of its own
@@ -87,10 +88,10 @@ def load_device_data(prepared: Readable) -> DeviceData:
     sizes = np.diff([*offsets, total])
     as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
     data = DeviceData(
-        *(steps, start, end, episode, as_int(offsets), as_int(sizes), prepared.sources),
-        constants=dict(prepared.constants),
+        *(steps, start, end, episode, as_int(offsets), as_int(sizes), mixture.sources),
+        constants=dict(mixture.constants),
     )
-    return _with_bounds(data, prepared) if prepared.bounds else data
+    return _with_bounds(data, mixture) if mixture.bounds else data
 
 
 def _episodes(dataset, lengths):
@@ -103,9 +104,9 @@ def _episodes(dataset, lengths):
             yield from itertools.islice(dataset.stream(shard, first), len(run))
 
 
-def _with_bounds(data: DeviceData, prepared: Readable) -> DeviceData:
+def _with_bounds(data: DeviceData, mixture: Readable) -> DeviceData:
     """Cuts sources with a bounds file into one unit for each pair of bounds."""
-    cut = prepared.units
+    cut = mixture.units
     order, sizes = [], []
     for k, unit in enumerate(cut.of_step):
         unit = np.zeros(data.size[k], np.int32) if unit is None else unit

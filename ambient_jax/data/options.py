@@ -6,7 +6,7 @@ import ml_collections
 
 from ambient_jax import _checks
 from ambient_jax.data import chunk, device, normalizer
-from ambient_jax.data.open_x import dataset as open_x
+from ambient_jax.open_x import dataset as open_x
 
 PLACEMENTS = ("device", "stream")
 _LONGEST = 10_000  # steps of a history or a chunk; more is a slip of the hand

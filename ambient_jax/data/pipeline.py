@@ -27,17 +27,17 @@ from absl import logging
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, device, images, noise_first, options
-from ambient_jax.data.sources import Prepared, prepare
+from ambient_jax.data.mixture import Mixture, open_mixture
 from ambient_jax.data.stream import INTERLEAVE, ChunkStream
 
-__all__ = ["Prepared", "prepare", "stream_batches"]
+__all__ = ["Mixture", "open_mixture", "stream_batches"]
 
 _READERS = 2
 _OPEN_FILES = 256  # of one lane
 
 
 def stream_batches(
-    prepared: Prepared,
+    mixture: Mixture,
     law: mixing.Law,
     schedule: schedules.Schedule,
     *,
@@ -57,7 +57,7 @@ def stream_batches(
     been prefetched: small, JSON-able, and ``set_state`` continues exactly from there.
 
     Args:
-      prepared: sources, with ``shuffle_window``, ``shuffle_memory`` and ``prefetch`` in their
+      mixture: sources, with ``shuffle_window``, ``shuffle_memory`` and ``prefetch`` in their
         config.
       law, schedule: give sigma and P(source | sigma).
       seed: of the run.
@@ -70,7 +70,7 @@ def stream_batches(
       ValueError: a batch size, window or number of hosts that cannot work; while iterating, data
         that cannot be read, named by episode.
     """
-    config = prepared.config
+    config = mixture.config
     lanes = process_count if lanes is None else lanes
     if not 0 <= process_index < process_count:
         raise ValueError(
@@ -90,11 +90,11 @@ def stream_batches(
         )
     options.check(config)
     batches: grain.IterDataset = _Batches(
-        *(_BatchIterator, prepared, law, schedule, seed, batch_size),
+        *(_BatchIterator, mixture, law, schedule, seed, batch_size),
         *(process_index, process_count, lanes),
     )
-    if prepared.form and prepared.form.cameras:
-        batches = _Batches(_Decoded, batches, prepared)
+    if mixture.form and mixture.form.cameras:
+        batches = _Batches(_Decoded, batches, mixture)
     if put is not None:
         batches = batches.map(put)
     iterator = iter(
@@ -136,15 +136,15 @@ class _BatchIterator(grain.DatasetIterator):
     """Batches in which images are still encoded, [B, T] of bytes."""
 
     def __init__(
-        self, prepared, law, schedule, seed, batch_size, process_index, process_count, lanes
+        self, mixture, law, schedule, seed, batch_size, process_index, process_count, lanes
     ):
         super().__init__()
-        config = prepared.config
-        self._prepared = prepared
+        config = mixture.config
+        self._prepared = mixture
         self._history, self._horizon = config.history, config.horizon
         self._padding = config.padding
         self._rows = batch_size // process_count
-        self._cut = prepared.units
+        self._cut = mixture.units
         mine = lanes // process_count
         self._lanes = process_index * mine + np.arange(mine)
         self._lane = np.repeat(np.arange(mine), self._rows // mine)  # of each row
@@ -161,8 +161,8 @@ class _BatchIterator(grain.DatasetIterator):
         self._bounds = np.asarray(bounded.sigma_min), np.asarray(bounded.sigma_max)
         self._step = 0
         data = [
-            (prepared.fingerprints[n], prepared.statistics[n].lengths.tobytes())
-            for n in prepared.names
+            (mixture.fingerprints[n], mixture.statistics[n].lengths.tobytes())
+            for n in mixture.names
         ]
         # The order of chunks hangs on these: a state means nothing under others.
         self._of = {
@@ -291,13 +291,13 @@ class _Decoded(grain.DatasetIterator):
 
     _AHEAD = 2
 
-    def __init__(self, batches, prepared):
+    def __init__(self, batches, mixture):
         super().__init__()
         self._batches = iter(batches)
-        self._names, self._form = prepared.names, prepared.form
-        self._problems = {n: prepared.statistics[n].problems for n in prepared.names}
+        self._names, self._form = mixture.names, mixture.form
+        self._problems = {n: mixture.statistics[n].problems for n in mixture.names}
         self._bgr = {
-            camera: np.array([prepared.datasets[n].bgr[camera] for n in prepared.names])
+            camera: np.array([mixture.datasets[n].bgr[camera] for n in mixture.names])
             for camera in self._form.cameras
         }
         self._decoder: images.ImageDecoder | None = None
@@ -388,16 +388,16 @@ class _Decoded(grain.DatasetIterator):
         super().close()
 
 
-def _windows(prepared, cut):
+def _windows(mixture, cut):
     """Steps of each unit's window, in one lane.
 
     The memory goes to units by their size in the mixture, half of a unit's share to the window in
     use and half to the next. No law and no number of hosts changes it.
     """
-    config = prepared.config
+    config = mixture.config
     limit = np.full(len(cut.owner), config.shuffle_window)
     if config.shuffle_memory is not None:
-        sizes = np.array([prepared.statistics[n].step_bytes for n in prepared.names], np.float64)
+        sizes = np.array([mixture.statistics[n].step_bytes for n in mixture.names], np.float64)
         weight = np.asarray(cut.sources.weight, np.float64)
         share = config.shuffle_memory * 2**30 / 2 * weight / weight.sum()
         limit = np.minimum(limit, np.maximum(1, share // sizes[cut.owner]))

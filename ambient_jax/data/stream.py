@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ambient_jax.data import chunk
-from ambient_jax.data.sources import Prepared
+from ambient_jax.data.mixture import Mixture
 
 # TFRecord shards that are open at once: their episodes take turns.
 INTERLEAVE = 16
@@ -35,7 +35,7 @@ class Window:
     """Steps of some whole episodes, and the order in which their chunks come.
 
     Attributes:
-      steps: [N, ...] each, see ``sources.Prepared.read_all``.
+      steps: [N, ...] each, see ``sources.Mixture.read_all``.
       start, end: [N], positions of each step's episode.
       episode: [N], its id.
       order: positions of the chunks, in the order in which they come.
@@ -81,7 +81,7 @@ class ChunkStream:
 
     def __init__(
         self,
-        prepared: Prepared,
+        mixture: Mixture,
         k: int,
         *,
         window: int,
@@ -96,7 +96,7 @@ class ChunkStream:
         """Opens nothing yet.
 
         Args:
-          prepared: the sources.
+          mixture: the sources.
           k: number of the source.
           window: steps that are shuffled among each other.
           seed: of the run.
@@ -109,12 +109,12 @@ class ChunkStream:
         Raises:
           ValueError: fewer steps than lanes.
         """
-        self._prepared, self._k, self._keep = prepared, k, keep
+        self._prepared, self._k, self._keep = mixture, k, keep
         self._window_size, self._interleave = window, interleave
         self._key = (seed % 2**64, k if unit is None else unit, lane)
-        name = prepared.names[k]
-        self._dataset = prepared.datasets[name]
-        self._lengths = prepared.statistics[name].lengths
+        name = mixture.names[k]
+        self._dataset = mixture.datasets[name]
+        self._lengths = mixture.statistics[name].lengths
         self._first = np.cumsum(self._lengths) - self._lengths
         file_format = self._dataset.file_format
         parts, self._keep = deal(self._lengths, keep, file_format, name, lane, lanes)

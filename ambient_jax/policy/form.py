@@ -10,9 +10,10 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax.data import images, instructions, sources
+from ambient_jax.data import images, instructions
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.augment import Augmentation, is_camera
-from ambient_jax.data.open_x.dataset import CommonForm
+from ambient_jax.open_x.dataset import CommonForm
 
 _MASK = "_mask"
 _INSTRUCTION = "instruction"
@@ -24,7 +25,7 @@ class FormOfSource:
 
     Attributes:
       common: the form itself, which encodes instructions.
-      shapes: of all observations of one row, by name (``sources.observation_shapes``).
+      shapes: of all observations of one row, by name (``mixtures.observation_shapes``).
       dims: [D] bool, dimensions of the action that the source's robot has.
       state_mask: [d] bool, likewise of its state.
       augmentation: of the training; here only its crop matters.
@@ -144,10 +145,10 @@ def form_of_source(
     config: ml_collections.ConfigDict, masks: Mapping[str, list[bool]]
 ) -> FormOfSource:
     """Of a checkpoint's config and its masks of one source."""
-    form = sources.common_form(config.data)
+    form = mixtures.common_form(config.data)
     return FormOfSource(
         form,
-        sources.observation_shapes(config.data, form, {}),
+        mixtures.observation_shapes(config.data, form, {}),
         np.asarray(masks["action"], bool),
         np.asarray(masks["state"], bool),
         Augmentation(**config.augmentation),

@@ -355,7 +355,7 @@ def make_assets(
     masks: dict[str, dict[str, list[bool]]] | None = None,
 ) -> dict:
     """The JSON saved with every checkpoint; ``data`` are fingerprints of the sources, ``masks`` the
-    dimensions of "action" and "state" that each has (``sources.Prepared.masks``)."""
+    dimensions of "action" and "state" that each has (``sources.Mixture.masks``)."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,

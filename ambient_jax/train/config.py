@@ -170,7 +170,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     optimizer, solver, and the data section with its sources, which may still lack paths.
     """
     # Not at the top: those who only write a config need no reader of data and no network.
-    from ambient_jax.data import augment, sources
+    from ambient_jax.data import augment
+    from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
     from ambient_jax.train import state, step
 
@@ -180,8 +181,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_train(config.train)
     state.make_optimizer(config.train)
     with _section("config.data: "):
-        form = sources.check(config.data)
-        shapes = sources.observation_shapes(config.data, form, {})
+        form = mixtures.check(config.data)
+        shapes = mixtures.observation_shapes(config.data, form, {})
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
             _check_numbers(name, config[name])

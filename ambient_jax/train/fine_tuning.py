@@ -12,7 +12,8 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks
-from ambient_jax.data import normalizer, sources
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import normalizer
 from ambient_jax.train import checkpoint
 from ambient_jax.train import config as config_lib
 
@@ -34,27 +35,27 @@ def check(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -
         checkpoint.load_assets(config.train.init_from)
 
 
-def resumed(prepared: sources.Prepared, assets: dict[str, Any]) -> sources.Prepared:
+def resumed(mixture: mixtures.Mixture, assets: dict[str, Any]) -> mixtures.Mixture:
     """With the maps of the run's own checkpoint: its parameters know no others."""
     saved = normalizer.Normalizer.from_json(assets["statistics"])
-    return dataclasses.replace(prepared, normalizer=saved)
+    return dataclasses.replace(mixture, normalizer=saved)
 
 
-def with_maps(config: ml_collections.ConfigDict, prepared: sources.Prepared) -> sources.Prepared:
+def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> mixtures.Mixture:
     """With the maps of ``train.init_from``, where ``train.init_maps`` says so; logs which."""
     if not config.train.init_from:
-        return prepared
+        return mixture
     path = config.train.init_from
     if config.train.init_maps == "data":
         logging.info("maps to unit size are those of the new data, not of %s", path)
-        return prepared
+        return mixture
     assets = checkpoint.load_assets(path)
     base = normalizer.Normalizer.from_json(assets["statistics"])
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]
     only = clean[0] if len(clean) == 1 else None
-    found, kept = normalizer.adopt(base, prepared.normalizer, only)
-    beyond = _beyond(prepared, found)
+    found, kept = normalizer.adopt(base, mixture.normalizer, only)
+    beyond = _beyond(mixture, found)
     log = logging.warning if beyond or kept else logging.info
     log(
         "maps to unit size are those of %s (config.train.init_maps 'data' takes the new ones)%s%s",
@@ -62,15 +63,15 @@ def with_maps(config: ml_collections.ConfigDict, prepared: sources.Prepared) -> 
         f"; new are those of {', '.join(kept)}, which it lacks" if kept else "",
         f"; the data lie beyond its range in {', '.join(beyond[:8])}" if beyond else "",
     )
-    return dataclasses.replace(prepared, normalizer=found)
+    return dataclasses.replace(mixture, normalizer=found)
 
 
-def _beyond(prepared, found):
+def _beyond(mixture, found):
     """Where the data lie outside of the maps: field, dimension and normalised range."""
     told = []
-    for k, name in enumerate(prepared.names):
-        for field, moments in prepared.statistics[name].fields.items():
-            masks = sources.had(prepared.datasets[name])[field] if prepared.form else True
+    for k, name in enumerate(mixture.names):
+        for field, moments in mixture.statistics[name].fields.items():
+            masks = mixtures.had(mixture.datasets[name])[field] if mixture.form else True
             ends = np.stack([moments.min, moments.max])
             unit = found.normalize(field, ends, k if found.sources else None)
             outside = masks & (np.abs(unit).max(axis=0) > _EDGE.get(found.kind, np.inf))

@@ -41,7 +41,7 @@ from typing import Any
 import ml_collections
 from absl import logging
 
-from ambient_jax.data import sources
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 
 # What does not touch the training.
@@ -74,11 +74,11 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
     os.replace(temporary, workdir / "config.json")
 
 
-def write_problems(prepared: sources.Prepared, workdir: pathlib.Path) -> None:
+def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
     """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
     found = {
-        name: sources.problems_of(dataset, prepared.statistics[name])
-        for name, dataset in prepared.datasets.items()
+        name: mixtures.problems_of(dataset, mixture.statistics[name])
+        for name, dataset in mixture.datasets.items()
     }
     found = {name: problems for name, problems in found.items() if problems}
     if found:
@@ -173,11 +173,11 @@ def _given(fields, name, defaults):
     return fields.get(name, before or defaults.get(name))
 
 
-def marks(prepared: sources.Prepared) -> dict[str, str]:
+def marks(mixture: mixtures.Mixture) -> dict[str, str]:
     """What tells the content of a run's data: the sources' fingerprints, and that of instruction
     embeddings."""
-    found = dict(prepared.fingerprints)
-    if prepared.form and (table := prepared.form.table):
+    found = dict(mixture.fingerprints)
+    if mixture.form and (table := mixture.form.table):
         found[_EMBEDDINGS] = table.digest
     return found
 
@@ -185,7 +185,7 @@ def marks(prepared: sources.Prepared) -> dict[str, str]:
 def check_same(
     assets: dict,
     config: ml_collections.ConfigDict,
-    prepared: sources.Prepared,
+    mixture: mixtures.Mixture,
     workdir: pathlib.Path,
     step: int | None = None,
 ) -> None:
@@ -194,12 +194,12 @@ def check_same(
 
     Args:
       assets: of the checkpoint.
-      config, prepared: that are to go on.
+      config, mixture: that are to go on.
       workdir: of the run, for messages.
       step: of the checkpoint, where the run is to go on from it.
     """
     check_config(assets["config"], config, workdir, step)
-    _check_data(assets, config, prepared, workdir)
+    _check_data(assets, config, mixture, workdir)
     changed = _different(assets["config"], config.to_dict())
     if changed and step is not None and step < config.train.steps:
         told = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
@@ -238,9 +238,9 @@ def check_config(
     )
 
 
-def _check_data(assets, config, prepared, workdir):
+def _check_data(assets, config, mixture, workdir):
     then, fields = assets["data"], _different(assets["config"], config.to_dict())
-    for name, now in marks(prepared).items():
+    for name, now in marks(mixture).items():
         if name == _EMBEDDINGS:
             field = "data.open_x.embeddings"
             # Runs of older versions have no mark of them: the same path must do.
@@ -265,5 +265,5 @@ def _check_data(assets, config, prepared, workdir):
             )
         raise ValueError(
             f"workdir {workdir} was trained on other data of source {name!r} than lie at "
-            f"{prepared.datasets[name].directory}: give another --workdir, or the old data"
+            f"{mixture.datasets[name].directory}: give another --workdir, or the old data"
         )

@@ -101,7 +101,7 @@ def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable
     def loss(params, batch, keys, noise_key):
         mask = entries(batch) if "dims" in batch else batch["mask"]
         bounds = batch["sigma_min"], batch["sigma_max"], mask
-        keep = losses.batch_counts(batch["sigma"], *bounds)
+        keep = losses.batch_keep_mask(batch["sigma"], *bounds)
         batch = without_masked(batch, keep)
         start, z, x_t = noised(objective, batch, keys, noise_key)
         sigma = batch["sigma"]

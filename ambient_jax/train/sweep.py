@@ -20,7 +20,8 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing
-from ambient_jax.data import device, sources
+from ambient_jax.data import device
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import (
     checkpoint,
@@ -69,10 +70,10 @@ def _train(configs, workdir):
         trainer.check_resumes(configs[name], workdir / name)
     fine_tuning.check(config, [workdir / name for name in names])
     parts = trainer.assemble(config, axis_name=None)
-    prepared, total = parts.prepared, config.train.steps
+    mixture, total = parts.mixture, config.train.steps
     laws = [trainer.build(mixing, c.law) for c in configs.values()]
     mixtures = [
-        mixing.resolve(law, sources.mixture(c.data, law, prepared.statistics))[1]
+        mixing.resolve(law, mixtures.weighted_sources(c.data, law, mixture.statistics))[1]
         for law, c in zip(laws, configs.values(), strict=True)
     ]
     law = mixing.resolve(laws[0], mixtures[0])[0]
@@ -96,7 +97,7 @@ def _train(configs, workdir):
             )
     for name, saver in zip(names, savers, strict=True):
         if (latest := saver.latest_step()) is not None:
-            of = prepared, workdir / name, latest
+            of = mixture, workdir / name, latest
             runs.check_same(saver.assets(latest), configs[name], *of)
     if start >= total:
         for saver in savers:
@@ -106,22 +107,22 @@ def _train(configs, workdir):
     if start:
         logging.info("resuming %s at step %d of %d", workdir, start, total)
         states = [s.restore(start, parts.shapes)[0] for s in savers]
-        prepared = fine_tuning.resumed(prepared, savers[0].assets(start))
+        mixture = fine_tuning.resumed(mixture, savers[0].assets(start))
     else:
         states = [trainer.initial(config, parts, key) for key in keys]
-        prepared = fine_tuning.with_maps(config, prepared)
+        mixture = fine_tuning.with_maps(config, mixture)
     for saver in savers:
         saver.drop_after(start)
 
     devices = parallel.policy_devices(len(names))
     stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
-    data = parallel.replicate(device.load_device_data(prepared), devices)
+    data = parallel.replicate(device.load_device_data(mixture), devices)
     inputs = data, parallel.spread(stack(mixtures)), parallel.spread(jnp.stack(keys))
     assets, writers = [], []
     for name, c in configs.items():
         runs.write_config(c, workdir / name)
-        statistics = prepared.normalizer.to_json()
-        assets.append(checkpoint.make_assets(c, statistics, runs.marks(prepared)))
+        statistics = mixture.normalizer.to_json()
+        assets.append(checkpoint.make_assets(c, statistics, runs.marks(mixture)))
         writers.append(metrics.Writer(workdir / name, start, c))
     rate = state_lib.learning_rate(config.train)
 
@@ -130,7 +131,7 @@ def _train(configs, workdir):
             if first:
                 of = keys[k], first, config.train.batch_size, mixtures[k]
                 rows = guard.redrawn(sampler, data, *of)
-                guard.stop(workdir / names[k], first, rows, prepared.names, float(rate(first - 1)))
+                guard.stop(workdir / names[k], first, rows, mixture.names, float(rate(first - 1)))
 
     def report(step, sums, timing):
         sums = parallel.gather(sums)
@@ -138,7 +139,7 @@ def _train(configs, workdir):
         losses = []
         for k, writer in enumerate(writers):
             own = jax.tree.map(lambda x: x[k], sums)  # noqa: B023 (used at once)
-            row = metrics.summarize(step, own, prepared.names, float(rate(step - 1)))
+            row = metrics.summarize(step, own, mixture.names, float(rate(step - 1)))
             writer.write(row, {**timing, "policies": len(writers)})
             losses.append(row["loss"])
         logging.log_every_n_seconds(
@@ -153,7 +154,7 @@ def _train(configs, workdir):
         for k, saver in enumerate(savers):
             saver.save(step, jax.tree.map(lambda x: x[k], states), assets[k])  # noqa: B023
 
-    sampler = prepared.sampler(law, parts.schedule)
+    sampler = mixture.sampler(law, parts.schedule)
     try:
         states, stopped = loop.run(
             parallel.spread(stack(states)),
@@ -163,7 +164,7 @@ def _train(configs, workdir):
             steps=total,
             log_every=config.train.log_every,
             checkpoint_every=config.train.checkpoint_every,
-            take_sums=parallel.lift_take_policy_sums(state_lib.empty_sums(len(prepared.names))),
+            take_sums=parallel.lift_take_policy_sums(state_lib.empty_sums(len(mixture.names))),
             report=report,
             save=save,
         )

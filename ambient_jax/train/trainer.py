@@ -17,7 +17,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import augment, device, hold, pipeline, sources
+from ambient_jax.data import augment, device, hold, pipeline
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import checkpoint, fine_tuning, guard, lock, loop, metrics, parallel, runs
@@ -50,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     check_resumes(config, workdir)
     fine_tuning.check(config, [workdir])
     parts = assemble(config, parallel.AXIS)
-    prepared = parts.prepared
+    mixture = parts.mixture
     rows = parallel.rows_per_device(config.train.batch_size)
     key = jax.random.key(config.seed)
     logging.info("%s", describe(config, parts))
@@ -59,8 +60,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     start, position = 0, None
     if (latest := saver.sound_step()) is not None:
         saved = saver.assets(latest)
-        runs.check_same(saved, config, prepared, workdir, latest)
-        prepared = fine_tuning.resumed(prepared, saved)
+        runs.check_same(saved, config, mixture, workdir, latest)
+        mixture = fine_tuning.resumed(mixture, saved)
         state, position = saver.restore(latest, parts.shapes)
         start = int(state.step)
         if config.data.placement == "stream":
@@ -68,7 +69,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         logging.info("resuming %s at step %d of %d", workdir, start, config.train.steps)
     else:
         state = initial(config, parts, key)
-        prepared = fine_tuning.with_maps(config, prepared)
+        mixture = fine_tuning.with_maps(config, mixture)
     if start >= config.train.steps:
         saver.close()
         logging.info("%s is complete at step %d: nothing to train", workdir, start)
@@ -76,13 +77,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
 
     if jax.process_index() == 0:
         runs.write_config(config, workdir)
-        runs.write_problems(prepared, workdir)
-    statistics, marks = prepared.normalizer.to_json(), runs.marks(prepared)
-    assets = checkpoint.make_assets(config, statistics, marks, prepared.masks)
+        runs.write_problems(mixture, workdir)
+    statistics, marks = mixture.normalizer.to_json(), runs.marks(mixture)
+    assets = checkpoint.make_assets(config, statistics, marks, mixture.masks)
     if config.data.placement == "device":
-        resident = device.load_device_data(prepared)
+        resident = device.load_device_data(mixture)
         data = parallel.replicate(resident)
-        sampler = prepared.sampler(parts.law, parts.schedule)
+        sampler = mixture.sampler(parts.law, parts.schedule)
         step_fn = parallel.lift_resident(parts.train_step, sampler, rows, key)
         batches: Iterator[Any] = itertools.repeat(data)
         where = lambda: None  # noqa: E731
@@ -100,7 +101,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
                 f"{config.data.lanes}: give another --workdir, or data.lanes = {lanes} to resume"
             )
         stream = pipeline.stream_batches(
-            prepared,
+            mixture,
             parts.law,
             parts.schedule,
             seed=config.seed,
@@ -120,12 +121,12 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
 
     def stop_if_marked(sums):
         if first := int(sums.nonfinite):
-            guard.stop(workdir, first, rows_at(first), prepared.names, float(rate(first - 1)))
+            guard.stop(workdir, first, rows_at(first), mixture.names, float(rate(first - 1)))
 
     def report(step, sums, timing):
         sums = jax.tree.map(lambda x: x[0], jax.device_get(sums))
         stop_if_marked(sums)
-        row = metrics.summarize(step, sums, prepared.names, float(rate(step - 1)))
+        row = metrics.summarize(step, sums, mixture.names, float(rate(step - 1)))
         logging.log_every_n_seconds(logging.INFO, "step %d loss %.4f", 30, step, row["loss"])
         if writer:
             writer.write(row, timing)
@@ -145,7 +146,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             steps=config.train.steps,
             log_every=config.train.log_every,
             checkpoint_every=config.train.checkpoint_every,
-            take_sums=parallel.lift_take_sums(state_lib.empty_sums(len(prepared.names))),
+            take_sums=parallel.lift_take_sums(state_lib.empty_sums(len(mixture.names))),
             report=report,
             save=save,
         )
@@ -163,14 +164,14 @@ class Parts(NamedTuple):
     """What a config is made into.
 
     Attributes:
-      prepared: its data.
+      mixture: its data.
       law, schedule: its mixing law and noise schedule.
       create: ``key -> TrainState`` at step 0; the same on every host.
       shapes: of that state.
       train_step: pure, of one device (``step.make_train_step``).
     """
 
-    prepared: sources.Prepared
+    mixture: mixtures.Mixture
     law: mixing.Law
     schedule: schedules.Schedule
     create: Callable[[jax.Array], state_lib.TrainState]
@@ -184,10 +185,10 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     if told := hold.untold(config.data):
         raise ValueError(told)
-    prepared = sources.prepare(config.data, law)
-    shapes = prepared.observation_shapes, prepared.action_dim, len(prepared.names)
+    mixture = mixtures.open_mixture(config.data, law)
+    shapes = mixture.observation_shapes, mixture.action_dim, len(mixture.names)
     learner = make_learner(config, *shapes, axis_name)
-    return Parts(prepared, law, schedule, *learner)
+    return Parts(mixture, law, schedule, *learner)
 
 
 class Learner(NamedTuple):
@@ -209,7 +210,7 @@ def make_learner(
 
     Args:
       config: of the run.
-      observation: shapes of one row by name, see ``sources.observation_shapes``.
+      observation: shapes of one row by name, see ``mixtures.observation_shapes``.
       action_dim: D.
       count: number of sources.
       axis_name: see ``step.make_train_step``.
@@ -272,10 +273,10 @@ def open_checkpoints(
 def describe(config: ml_collections.ConfigDict, parts: Parts) -> str:
     """One line about the run, for the log."""
     size = sum(p.size for p in jax.tree.leaves(parts.shapes.params))
-    prepared = parts.prepared
+    mixture = parts.mixture
     told = ", ".join(
         f"{n} ({'clean' if c else 'corrupt'}, {int(k)} chunks)"
-        for n, c, k in zip(prepared.names, prepared.sources.clean, prepared.chunks, strict=True)
+        for n, c, k in zip(mixture.names, mixture.sources.clean, mixture.chunks, strict=True)
     )
     return (
         f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "

@@ -8,9 +8,10 @@ import numpy as np
 import scipy.stats
 
 from ambient_jax.analysis import divergence, spectrum
-from ambient_jax.analysis import locality as receptive
-from ambient_jax.analysis import mismatch as mismatches
-from ambient_jax.annotate import classifier, thresholds, units
+from ambient_jax.annotate import buckets as units
+from ambient_jax.annotate import classifier, thresholds
+from ambient_jax.annotate import locality as receptive
+from ambient_jax.annotate import mismatch as mismatches
 from ambient_jax.data import chunk
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def spectra(job: Job) -> dict[str, Any]:
     the clean ones' mean; it knows nothing of where motions go.
     """
     found: dict[str, Any] = {}
-    for name in job.prepared.names:
+    for name in job.mixture.names:
         frequency, psd = spectrum.power_spectrum(chunks_of(job, name))
         found[name] = {"psd": psd}
         keep = frequency > 0
@@ -75,7 +76,7 @@ def spectra(job: Job) -> dict[str, Any]:
             found[name] |= spectrum.fit_power_law(frequency, psd)._asdict()
     horizon = job.config.data.horizon
     clean = np.mean([found[name]["psd"] for name in job.role("clean")], 0)
-    dims = job.prepared.action_dim
+    dims = job.mixture.action_dim
     for name in job.role("corrupt"):
         found[name]["bound"] = divergence.spectral_bound(
             clean, found[name]["psd"], horizon, job.levels, dims=dims
@@ -92,7 +93,7 @@ def locality(job: Job) -> dict[str, Any]:
     task, horizon = job.config.task, job.config.data.horizon
     widths = sorted({*range(1, min(8, horizon)), *range(8, horizon, 2), horizon})
     fields, losses = {}, {}
-    for name in job.prepared.names:
+    for name in job.mixture.names:
         own = job.steps(name)
         held_out = job.fitted.fold[own] == 0
         parts = [
@@ -113,7 +114,7 @@ def locality(job: Job) -> dict[str, Any]:
             job.fitted
             if known
             else classifier.fit(
-                job.data, options, schedule=job.schedule, seed=seed, names=job.prepared.names
+                job.data, options, schedule=job.schedule, seed=seed, names=job.mixture.names
             )
         )
         for name, positions in some.items():
@@ -144,7 +145,7 @@ def mismatch(job: Job) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     clean = np.concatenate([job.steps(name) for name in job.role("clean")])
     positions = np.sort(rng.permutation(clean)[: task.compared])
-    names = dict(names=job.prepared.names)
+    names = dict(names=job.mixture.names)
     fitted = [job.fitted] + [
         classifier.fit(job.data, job.options(), schedule=job.schedule, seed=seed + i, **names)
         for i in range(1, task.mismatch)

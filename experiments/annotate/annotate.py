@@ -12,11 +12,14 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks, mixing, schedules
-from ambient_jax.annotate import classifier, thresholds, units
-from ambient_jax.data import bounds, device, hold, sources
+from ambient_jax.annotate import buckets as units
+from ambient_jax.annotate import classifier, thresholds
+from ambient_jax.cli import report
+from ambient_jax.data import bounds, device, hold
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import lock, runs, trainer
-from experiments import report, tasks
+from experiments import tasks
 from experiments.annotate import analyse
 
 COLUMNS = ("source", "granularity", "units", "sigma_min", "10% to 90%", "always", "never")
@@ -32,7 +35,7 @@ class Job:
     Attributes:
       config: of the experiment.
       schedule: whose training law draws the classifier's noise levels.
-      prepared, data: the sources, and all their steps on the device.
+      mixture, data: the sources, and all their steps on the device.
       fitted: classifiers of whole chunks.
       levels: [L] of the grid.
       judged: [M] positions of the steps of each corrupt source that are judged, by name: all, or
@@ -42,7 +45,7 @@ class Job:
 
     config: ml_collections.ConfigDict
     schedule: schedules.Schedule
-    prepared: sources.Prepared
+    mixture: mixtures.Mixture
     data: device.DeviceData
     fitted: classifier.Fitted
     levels: np.ndarray
@@ -51,7 +54,7 @@ class Job:
 
     def steps(self, name: str) -> np.ndarray:
         """Positions of the steps of a source."""
-        k = self.prepared.names.index(name)
+        k = self.mixture.names.index(name)
         return np.arange(self.data.offset[k], self.data.offset[k] + self.data.size[k])
 
     def options(self, crop: int = 0) -> classifier.Options:
@@ -61,7 +64,7 @@ class Job:
     def role(self, role: str) -> list[str]:
         """Names of the sources of a role."""
         clean = role == "clean"
-        pairs = zip(self.prepared.names, self.prepared.sources.clean, strict=True)
+        pairs = zip(self.mixture.names, self.mixture.sources.clean, strict=True)
         return [name for name, is_clean in pairs if bool(is_clean) == clean]
 
 
@@ -75,17 +78,17 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         tasks.get(build).build(config)
     schedule = trainer.build(schedules, config.schedule)
     _check(config)
-    prepared = sources.prepare(_held(config.data), mixing.CoTraining(), observed=task.observed)
-    about = {"config": _settings(config), "data": prepared.fingerprints}
+    mixture = mixtures.open_mixture(_held(config.data), mixing.CoTraining(), observed=task.observed)
+    about = {"config": _settings(config), "data": mixture.fingerprints}
     if _is_done(folder / "report", about):
         logging.info("%s has the bounds of this data and config", folder)
         return
-    data = device.load_device_data(prepared)
+    data = device.load_device_data(mixture)
     levels = grid(task.levels)
     fitted = classifier.fit(
-        data, options_of(config), schedule=schedule, seed=config.seed, names=prepared.names
+        data, options_of(config), schedule=schedule, seed=config.seed, names=mixture.names
     )
-    job = Job(config, schedule, prepared, data, fitted, levels, {}, {})
+    job = Job(config, schedule, mixture, data, fitted, levels, {}, {})
     begin = time.perf_counter()
     chunks = _judge(job)
     seconds = time.perf_counter() - begin
@@ -240,7 +243,7 @@ def decide(
     how = {"granularity": granularity, "levels": job.levels.tolist(), "config": task.to_dict()}
     made = bounds.for_source(
         name,
-        job.prepared.datasets[name].fingerprint,
+        job.mixture.datasets[name].fingerprint,
         episode,
         own - job.data.start[own],
         each,

@@ -24,8 +24,8 @@ GB. Chunks stand still past an episode's end and are judged like all others.
 
 import ml_collections
 
+from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
-from experiments import config_file
 
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:

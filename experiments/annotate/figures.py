@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ambient_jax.analysis.mismatch import lost as lost_entropy
 from ambient_jax.annotate import thresholds
+from ambient_jax.annotate.mismatch import lost as lost_entropy
 
 if TYPE_CHECKING:
     from experiments.annotate.annotate import Job

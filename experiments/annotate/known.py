@@ -23,11 +23,12 @@ import tqdm
 
 from ambient_jax import mixing
 from ambient_jax.annotate import thresholds
-from ambient_jax.data import chunk, sources, write
+from ambient_jax.cli import report
+from ambient_jax.data import chunk, write
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as train_config
 from ambient_jax.train import lock
-from experiments import report
 
 COLUMNS = ("source", "exact", "found", "bounds file", "found - exact")
 KINDS = ("offset", "jitter", "short")
@@ -166,13 +167,13 @@ def exact_curve(
 
 
 def exact_sigma_min(
-    config: ml_collections.ConfigDict, prepared: sources.Prepared
+    config: ml_collections.ConfigDict, mixture: mixtures.Mixture
 ) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
     """(levels, curve, sigma_min) of each corrupt source as its normalised chunks have it."""
     from experiments.annotate import annotate
 
     task, levels = config.task, annotate.grid(_LEVELS)
-    scaling = prepared.normalizer
+    scaling = mixture.normalizer
     affine = scaling.shift[chunk.ACTION], scaling.scale[chunk.ACTION]
     law = {
         name: Chunks(law, config.data.horizon, task.episode_steps, *affine)
@@ -209,8 +210,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     annotate.run(config, workdir)
     folder, task = pathlib.Path(expanded(workdir)), config.task
     stored = report.read(folder / "report" / "results.json")
-    prepared = sources.prepare(config.data, mixing.CoTraining(), observed=False)
-    truth = exact_sigma_min(config, prepared)
+    mixture = mixtures.open_mixture(config.data, mixing.CoTraining(), observed=False)
+    truth = exact_sigma_min(config, mixture)
     rule = dict(tau=task.tau, rule=task.rule)
     curves = {name: np.asarray(c) for name, c in stored["curves"].items()}
     found = {n: float(thresholds.sigma_min(stored["levels"], c, **rule)) for n, c in curves.items()}

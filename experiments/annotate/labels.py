@@ -12,10 +12,12 @@ from absl import logging
 
 from ambient_jax import mixing
 from ambient_jax.annotate import labels
-from ambient_jax.data import bounds, sources
+from ambient_jax.cli import report
+from ambient_jax.data import bounds
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import lock
-from experiments import report, tasks
+from experiments import tasks
 
 COLUMNS = ("source", "steps", "labelled", "at least", "mean sigma_min")
 
@@ -30,14 +32,14 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     task, folder = config.task, pathlib.Path(expanded(workdir))
     if build := task.get("build", ""):
         tasks.get(build).build(config)
-    prepared = sources.prepare(config.data, mixing.CoTraining(), observed=False)
+    mixture = mixtures.open_mixture(config.data, mixing.CoTraining(), observed=False)
     rule = {name: task[name] for name in ("threshold", "at_least", "below", "unlabelled")}
     parts, rows, labelled = [], [], 0
-    corrupt = [n for n, c in zip(prepared.names, prepared.sources.clean, strict=True) if not c]
+    corrupt = [n for n, c in zip(mixture.names, mixture.sources.clean, strict=True) if not c]
     if not corrupt:
         raise ValueError("all sources are clean: expected a corrupt one, whose labels set bounds")
     for name in corrupt:
-        dataset = prepared.datasets[name]
+        dataset = mixture.datasets[name]
         episode, step, label = _read(dataset, task.label, name)
         low = labels.sigma_min(label, **rule)
         how = {"label": task.label, **rule}
@@ -54,7 +56,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if not labelled:
         raise ValueError(
             f"no step of {', '.join(corrupt)} has the label {task.label!r}: see the column quality "
-            "of ambient_jax/data/open_x/standardization.csv, or give a source of your own one"
+            "of ambient_jax/open_x/standardization.csv, or give a source of your own one"
         )
     path = bounds.write(folder / "bounds" / "labels.parquet", bounds.concatenate(parts))
     logging.info("%s: join it as config.data.bounds", path)

@@ -9,9 +9,9 @@ import numpy as np
 import tqdm
 
 from ambient_jax.analysis import assignment
+from ambient_jax.cli import report
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import lock
-from experiments import report
 
 COLUMNS = (
     "assignment",

@@ -34,9 +34,9 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from ambient_jax import mixing, schedules
+from ambient_jax.cli import console
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
-from experiments import console
 from experiments.benchmarks.processes import cpu_seconds, workers_of
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
@@ -155,8 +155,8 @@ class OurLoader:
             options = {"sigma_min": 0.0 if source == "clean" else 0.2, "last_step": "keep"}
             config.sources[source] = train_config.source(source, source, open_x=spec, **options)
         law = mixing.Ambient()
-        prepared = pipeline.prepare(config, law, cache=os.path.join(root, "cache"))
-        batches = pipeline.stream_batches(prepared, law, schedules.vp(), seed=0, batch_size=BATCH)
+        mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
+        batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=BATCH)
         self.batches, self.close = batches, batches.close
 
     def take(self, count: int) -> np.ndarray:

@@ -40,10 +40,10 @@ import PIL.Image
 from absl import flags
 
 from ambient_jax import mixing, schedules
+from ambient_jax.cli import console
 from ambient_jax.data import chunk, pipeline, write
-from ambient_jax.data.open_x import fixtures, registry
+from ambient_jax.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
-from experiments import console
 from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
@@ -109,9 +109,9 @@ def configure(root: str, file_format: str) -> ml_collections.ConfigDict:
     return config
 
 
-def grain_batches(prepared: pipeline.Prepared, batch: int) -> Iterator[Any]:
+def grain_batches(mixture: pipeline.Mixture, batch: int) -> Iterator[Any]:
     """The same chunks by Grain's generic transformations."""
-    history, horizon = prepared.config.history, prepared.config.horizon
+    history, horizon = mixture.config.history, mixture.config.horizon
 
     class Cut(grain.experimental.FlatMapTransform):
         max_fan_out = 1000
@@ -121,19 +121,19 @@ def grain_batches(prepared: pipeline.Prepared, batch: int) -> Iterator[Any]:
             return [chunk.gather(steps, t, 0, length, history, horizon, np) for t in range(length)]
 
     def source(k, name):
-        dataset = grain.MapDataset.source(prepared.datasets[name]).shuffle(seed=k).repeat()
+        dataset = grain.MapDataset.source(mixture.datasets[name]).shuffle(seed=k).repeat()
         chunks = grain.experimental.FlatMapIterDataset(
-            dataset.map(lambda e: prepared.read(k, 0, e)).to_iter_dataset(), Cut()
+            dataset.map(lambda e: mixture.read(k, 0, e)).to_iter_dataset(), Cut()
         )
         return grain.experimental.WindowShuffleIterDataset(
-            chunks, window_size=prepared.config.shuffle_window, seed=k
+            chunks, window_size=mixture.config.shuffle_window, seed=k
         )
 
-    sources = [source(k, name) for k, name in enumerate(prepared.names)]
-    mixed = grain.IterDataset.mix(sources, weights=np.asarray(prepared.sources.weight).tolist())
+    sources = [source(k, name) for k, name in enumerate(mixture.names)]
+    mixed = grain.IterDataset.mix(sources, weights=np.asarray(mixture.sources.weight).tolist())
     return iter(
         grain.experimental.ThreadPrefetchIterDataset(
-            mixed.batch(batch), prefetch_buffer_size=prepared.config.prefetch
+            mixed.batch(batch), prefetch_buffer_size=mixture.config.prefetch
         )
     )
 
@@ -159,12 +159,12 @@ def measure(
         config.prefetch = 0  # in this thread, where the profiler sees it
     law, schedule = mixing.Ambient(), schedules.vp()
     begin = time.perf_counter()
-    prepared = pipeline.prepare(config, law, cache=os.path.join(root, f"cache-{kind}"))
+    mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, f"cache-{kind}"))
     prepare_seconds = time.perf_counter() - begin
     if kind == "ours":
-        batches = pipeline.stream_batches(prepared, law, schedule, seed=0, batch_size=batch)
+        batches = pipeline.stream_batches(mixture, law, schedule, seed=0, batch_size=batch)
     else:
-        batches = grain_batches(prepared, batch)
+        batches = grain_batches(mixture, batch)
     for _ in range(-(-WARM_UP // batch)):
         next(batches)
     first, count = resident_mib(), max(1, (elements - WARM_UP) // batch)
@@ -180,7 +180,7 @@ def measure(
         "rate": count * batch / seconds,
         "first": first,
         "last": last,
-        "steps": float(prepared.chunks.sum()) / prepare_seconds,
+        "steps": float(mixture.chunks.sum()) / prepare_seconds,
     }
 
 
@@ -255,10 +255,10 @@ def watch(
     config.open_x.hz, config.open_x.image_size = None, (SIDE, SIDE)
     config.open_x.state_width, config.shuffle_window = 14, 10**6
     law, schedule = mixing.Ambient(), schedules.vp()
-    prepared = pipeline.prepare(config, law, cache=os.path.join(root, "cache"))
-    sizes = [s.num_steps * s.step_bytes for s in prepared.statistics.values()]
+    mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
+    sizes = [s.num_steps * s.step_bytes for s in mixture.statistics.values()]
     before, found = footprint(), []
-    batches = pipeline.stream_batches(prepared, law, schedule, seed=0, batch_size=batch)
+    batches = pipeline.stream_batches(mixture, law, schedule, seed=0, batch_size=batch)
     drawn, begin = 0, time.perf_counter()
     for i in range(1, samples + 1):
         while drawn < elements * i // samples:
@@ -267,7 +267,7 @@ def watch(
     rate = drawn / (time.perf_counter() - begin)
     state = batches.get_state()["taken"]["0"]
     batches.close()
-    epochs = np.array(state) / prepared.chunks
+    epochs = np.array(state) / mixture.chunks
     limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         **{"rate": rate, "before": before, "found": found, "drawn": drawn, "epochs": epochs},

@@ -25,9 +25,10 @@ import numpy as np
 from ambient_jax import mixing, schedules
 from ambient_jax.annotate import classifier, thresholds, training
 from ambient_jax.annotate import pairs as pairs_lib
-from ambient_jax.data import device, sources
+from ambient_jax.cli import report
+from ambient_jax.data import device
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import trainer
-from experiments import report
 from experiments.annotate import annotate, known
 from experiments.annotate import config as annotate_config
 
@@ -93,8 +94,8 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     kind, more = ROWS[name]
     config = _config(steps, count)
     known.build(config)
-    prepared = sources.prepare(config.data, mixing.CoTraining())
-    data = device.load_device_data(prepared)
+    mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
+    data = device.load_device_data(mixture)
     schedule = trainer.build(schedules, config.schedule)
     options, task = annotate.options_of(config), config.task
     levels, rng = annotate.grid(task.levels), np.random.default_rng(0)
@@ -120,7 +121,7 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
             for f, p in zip(each, positions, strict=True)
         ]
     clocks.append(time.process_time())
-    names = [n for n in prepared.names if n != "clean"]
+    names = [n for n in mixture.names if n != "clean"]
     rule = dict(tau=task.tau, rule=task.rule)
     low = [float(thresholds.sigma_min(levels, c.mean(0), **rule)) for c in curves]
     per_pair = more * task.batch_size / len(positions)
@@ -148,8 +149,8 @@ def main(steps: int, count: int) -> None:
         found[name] = json.loads(done.stdout.splitlines()[-1])
         print(name, {k: v for k, v in found[name].items() if k != "found"}, flush=True)
     config = _config(steps, count)
-    prepared = sources.prepare(config.data, mixing.CoTraining())
-    exact = {n: low for n, (_, _, low) in known.exact_sigma_min(config, prepared).items()}
+    mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
+    exact = {n: low for n, (_, _, low) in known.exact_sigma_min(config, mixture).items()}
     rows = []
     for name, row in found.items():
         error = known.errors(row["found"], exact)

@@ -25,8 +25,8 @@ import optax
 import torch
 from absl import flags, logging
 
+from ambient_jax.cli import console
 from ambient_jax.models.denoiser import build_denoiser
-from experiments import console
 from experiments.benchmarks import networks_torch
 
 _NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")

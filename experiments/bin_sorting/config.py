@@ -11,8 +11,8 @@ import dataclasses
 
 import ml_collections
 
+from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
-from experiments import config_file
 from experiments.bin_sorting.scene import Scene
 
 

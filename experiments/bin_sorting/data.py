@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
+from ambient_jax.cli import console
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.write import rlds_features
-from experiments import console, demos
+from experiments import demos
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv, state_size
 from experiments.bin_sorting.scene import Scene

@@ -16,7 +16,7 @@ import ml_collections
 
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.bin_sorting import policies
 from experiments.table import entries

@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import console, report
+from ambient_jax.cli import console, report
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.metrics import ratio

@@ -3,7 +3,7 @@
 python -m experiments.bin_sorting.sigma_max --config=experiments/bin_sorting/config.py:table
 
 Where x0_hat does not change when the policy is told the other rule, arbitrary demonstrations
-denoise as correct ones do (``ambient_jax.analysis.mismatch``). Policies that the table has trained
+denoise as correct ones do (``ambient_jax.annotate.mismatch``). Policies that the table has trained
 are taken from its workdir, others are trained; none is rolled out.
 """
 
@@ -16,13 +16,14 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from ambient_jax.analysis import mismatch
+from ambient_jax.annotate import mismatch
+from ambient_jax.cli import report
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
-from experiments import launch, report
+from experiments import launch
 from experiments.bin_sorting import data, policies, task
 from experiments.table import entries
 

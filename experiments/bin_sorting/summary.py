@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import ml_collections
 import numpy as np
 
-from ambient_jax.policy import evaluation
-from experiments import report
+from ambient_jax.cli import report
+from ambient_jax.evaluate import evaluation
 from experiments.bin_sorting import judge, levels, metrics, policies, task
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.table import entries as table_entries

@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from experiments.bin_sorting import figures, policies, summary, task
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.table.rows import Row

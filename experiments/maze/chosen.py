@@ -10,7 +10,7 @@ import pathlib
 
 import ml_collections
 
-from experiments import report
+from ambient_jax.cli import report
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 

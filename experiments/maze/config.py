@@ -9,8 +9,8 @@ debug   the same code on a few plans and steps
 
 import ml_collections
 
+from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
-from experiments import config_file
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:

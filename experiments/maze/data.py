@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from absl import flags, logging
 
+from ambient_jax.cli import console
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features
-from experiments import console, demos
+from experiments import demos
 from experiments.maze import planners
 from experiments.maze.env import DT, PADDING, WORLD
 

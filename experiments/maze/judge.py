@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from ambient_jax.data.paths import expanded
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.maze import env, levels, policies, task
 from experiments.maze.rollout import Rollouts

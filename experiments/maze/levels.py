@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from ambient_jax.data import chunk
-from ambient_jax.policy.evaluation import LEVELS
+from ambient_jax.evaluate.evaluation import LEVELS
 from experiments.maze import data
 
 

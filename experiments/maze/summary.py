@@ -9,8 +9,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from ambient_jax.cli import report
 from ambient_jax.data.paths import expanded
-from experiments import report
 from experiments.maze import data, judge, levels, metrics, policies
 from experiments.maze.rollout import Rollouts
 from experiments.table import entries as table_entries

@@ -12,10 +12,11 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
+from ambient_jax.cli import report
 from ambient_jax.data.paths import expanded
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics as train_metrics
-from experiments import checks, report
+from experiments import checks
 from experiments.estimates import Estimate
 from experiments.maze import data, env, figures, metrics
 from experiments.maze.rollout import Rollouts, Simulator

@@ -25,8 +25,8 @@ sigma_min=       of corrupt data sets, until something better is known (0.2)
 import ml_collections
 
 from ambient_jax import _checks
+from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
-from experiments import config_file
 
 
 def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
@@ -131,7 +131,7 @@ def _open_x(config, size):
 def _mixture(name):
     def variant(config, size="base", clean="", sigma_min="0.2"):
         # The readers of data sets stay out of a config that has none of them.
-        from ambient_jax.data.open_x import registry
+        from ambient_jax.open_x import registry
 
         _open_x(config, size)
         if name == "wide":
@@ -143,7 +143,7 @@ def _mixture(name):
 
 
 def _add(config, weights, clean, sigma_min):
-    from ambient_jax.data.open_x import registry
+    from ambient_jax.open_x import registry
 
     try:
         sigma_min = float(sigma_min)
@@ -162,7 +162,7 @@ def _add(config, weights, clean, sigma_min):
 
 
 def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
-    from ambient_jax.data.open_x import fixtures, registry
+    from ambient_jax.open_x import fixtures, registry
 
     _open_x(config, size)
     config.data.root = "runs/data/open_x_fixtures"

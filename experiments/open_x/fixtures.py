@@ -9,11 +9,11 @@ import ml_collections
 import tqdm
 
 from ambient_jax import mixing
-from ambient_jax.data import sources
-from ambient_jax.data.open_x import fixtures, registry
+from ambient_jax.cli import report
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
+from ambient_jax.open_x import fixtures, registry
 from ambient_jax.train import metrics, trainer
-from experiments import report
 
 COLUMNS = ("source", "role", "episodes", "steps", "Hz", "rows drawn", "loss", "doubts")
 
@@ -34,10 +34,10 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves a table of the sources in ``<workdir>/report``: what was drawn of each, its loss."""
     if jax.process_index():
         return
-    prepared = sources.prepare(config.data, trainer.build(mixing, config.law))
+    mixture = mixtures.open_mixture(config.data, trainer.build(mixing, config.law))
     history = metrics.read(pathlib.Path(expanded(workdir)) / "metrics.jsonl")
     rows, results = [], {}
-    for name, clean in zip(prepared.names, prepared.sources.clean, strict=True):
+    for name, clean in zip(mixture.names, mixture.sources.clean, strict=True):
         row = registry.get(config.data.sources[name].open_x)
         drawn, total, last = 0.0, 0.0, 0
         for entry in history:
@@ -45,7 +45,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
             count = share * entry["admitted"] * (entry["step"] - last)
             last = entry["step"]
             drawn, total = drawn + count, total + count * entry.get(f"loss_source/{name}", 0.0)
-        found = prepared.statistics[name]
+        found = mixture.statistics[name]
         loss = total / drawn if drawn else float("nan")
         results[name] = {"drawn": drawn, "loss": loss, "steps": found.num_steps}
         rows.append(

@@ -44,7 +44,7 @@ WORDINGS = (
     "the {}, please",
 )
 _TABLE, _EFFECTOR = (95, 90, 85), (15, 15, 15)
-# How a user's own data set of this kind comes in, see ``ambient_jax.data.open_x.spec``.
+# How a user's own data set of this kind comes in, see ``ambient_jax.open_x.spec``.
 SPEC = {
     "hz": HZ,
     "action": "xyz action | pad; rpy zeros; grip open",

@@ -11,8 +11,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ambient_jax.policy import evaluation
-from experiments import report
+from ambient_jax.cli import report
+from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import chosen, claims, drift, modes, policies, task
 from experiments.table.rows import Row
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import ml_collections
 
+from ambient_jax.cli import report
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
-from experiments import report
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 

@@ -18,9 +18,10 @@ import numpy as np
 from absl import flags, logging
 
 from ambient_jax import _checks
+from ambient_jax.cli import console
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.write import rlds_features
-from experiments import console, demos
+from experiments import demos
 from experiments.planar_pushing import expert
 from experiments.planar_pushing.env import STATE, PlanarPushingEnv
 from experiments.planar_pushing.scene import KNOBS, TARGET, Physics, Scene, between

@@ -18,7 +18,7 @@ import tqdm
 
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.planar_pushing import policies
 from experiments.table import entries, saved

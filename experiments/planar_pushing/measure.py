@@ -11,7 +11,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from experiments import console, report
+from ambient_jax.cli import console, report
 from experiments.estimates import Estimate, wilson
 from experiments.planar_pushing import data, expert, pushes, task
 from experiments.planar_pushing.env import PlanarPushingEnv

@@ -18,7 +18,7 @@ import numpy as np
 from ambient_jax import admission
 from ambient_jax.data import bounds, rlds
 from ambient_jax.data.paths import expanded
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import chosen
 from experiments.planar_pushing.scene import BAR_HALF, RADIUS, STEM_HALF, TAIL, TOP, WAIST
 

@@ -10,8 +10,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from ambient_jax.policy import evaluation
-from experiments import report
+from ambient_jax.cli import report
+from ambient_jax.evaluate import evaluation
 from experiments.estimates import Estimate, paired
 from experiments.planar_pushing import (
     caption,

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ambient_jax.annotate import thresholds
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import chosen, claims, figures, modes, policies, task
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table.rows import Row

@@ -10,8 +10,8 @@ from typing import Any
 
 import ml_collections
 
+from ambient_jax.cli import report
 from ambient_jax.policy.policy import Policy
-from experiments import report
 from experiments.table import saved
 from experiments.table.entries import Program
 

@@ -24,9 +24,9 @@ import tqdm
 from absl import flags, logging
 
 from ambient_jax import mixing
-from ambient_jax.data import sources
+from ambient_jax.cli import console
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import checkpoint, lock, runs, sweep, trainer
-from experiments import console
 from experiments.table import entries, saved
 from experiments.table.entries import Entry, Program, Table
 
@@ -128,10 +128,10 @@ def check_trained(
 
     Raises:
       ValueError: one was trained with another config or on other data (``runs.check_same``), or as
-        ``sources.prepare``.
+        ``mixtures.open_mixture``.
       FileNotFoundError: its data are gone.
     """
-    prepared: dict[str, sources.Prepared] = {}
+    mixture: dict[str, mixtures.Mixture] = {}
     for name, entry in named.items():
         for seed in base.task.seeds:
             folder = workdir / entries.key(name, seed)
@@ -148,10 +148,10 @@ def check_trained(
             # Policies of one program differ in nothing that the marks of the data hang on.
             shared = sweep.program(config).items()
             section = json.dumps([(n, v) for n, v in shared if n.startswith("data.")])
-            if section not in prepared:
+            if section not in mixture:
                 law = trainer.build(mixing, config.law)
-                prepared[section] = sources.prepare(config.data, law)
-            runs.check_same(assets, config, prepared[section], folder)
+                mixture[section] = mixtures.open_mixture(config.data, law)
+            runs.check_same(assets, config, mixture[section], folder)
 
 
 def _start(slots: Any) -> None:

@@ -4,8 +4,9 @@ import sys
 
 from absl import flags
 
+from ambient_jax.cli import console
 from ambient_jax.train import parallel
-from experiments import console, launch
+from experiments import launch
 
 DEMO = "experiments/open_x/config.py:demo"
 DEFAULT = "from ambient_jax.train import config\n\n\ndef get_config():\n    c = config.default()\n"

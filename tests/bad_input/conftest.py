@@ -15,7 +15,7 @@ import pytest
 from ambient_jax.data import statistics
 
 LIMIT = 20  # s: no refusal takes so long, a hang does
-# What a command prints as one line, see ``experiments.console``; SystemExit is a command's end.
+# What a command prints as one line, see ``ambient_jax.cli.console``; SystemExit is a command's end.
 REFUSALS = (ValueError, OSError, TypeError, FloatingPointError, SystemExit)
 
 

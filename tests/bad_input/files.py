@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ambient_jax import mixing
-from ambient_jax.data import example_wire, files, rlds, sources, tfrecord
+from ambient_jax.data import example_wire, files, rlds, tfrecord
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.train import config as config_lib
 
@@ -223,11 +224,11 @@ def unreadable_metadata(bench):
     rlds.open_dataset(path)
 
 
-def prepared(bench):
+def mixture(bench):
     config = config_lib.default()
     path = str(copied(bench))
     config.data.sources.demos = config_lib.source(path, "clean", split="none")
-    sources.prepare(config.data, mixing.get("ambient"), cache=bench.path / "cache")
+    mixtures.open_mixture(config.data, mixing.get("ambient"), cache=bench.path / "cache")
 
 
 def cut(size):
@@ -317,7 +318,7 @@ CASES = {
         info(lambda content: None, "none"),
         r"split 'none' of .* holds no episode.*; episodes are in train \(12\)",
     ),
-    "splits: an empty one is trained": (prepared, "source 'demos': split 'none' of .*train .12"),
+    "splits: an empty one is trained": (mixture, "source 'demos': split 'none' of .*train .12"),
     "splits: part of an empty one": (
         info(lambda content: None, "none[:50%]"),
         "split 'none' of .* holds no episode",

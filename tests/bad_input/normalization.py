@@ -6,7 +6,8 @@ import ml_collections
 import numpy as np
 
 from ambient_jax import mixing
-from ambient_jax.data import normalizer, sources
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import normalizer
 from ambient_jax.data.statistics import Moments, SourceStatistics
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.train import config as config_lib
@@ -27,7 +28,7 @@ def refuses(**fields):
     def act(bench):
         config = toy(bench, **fields)
         config.data.sources.good.path = "/nowhere"
-        sources.prepare(config.data, mixing.get("ambient"))
+        mixtures.open_mixture(config.data, mixing.get("ambient"))
 
     return act
 
@@ -99,7 +100,7 @@ def recorded(damage, **fields):
         config = toy(bench, **fields)
         config.data.sources = ml_collections.ConfigDict()
         config.data.sources.mine = config_lib.source(str(path), "clean")
-        sources.prepare(config.data, mixing.get("ambient"))
+        mixtures.open_mixture(config.data, mixing.get("ambient"))
 
     return act
 

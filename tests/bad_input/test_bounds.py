@@ -3,7 +3,8 @@
 import numpy as np
 
 from ambient_jax import admission, mixing
-from ambient_jax.data import bounds, rlds, sources
+from ambient_jax.data import bounds, rlds
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import sweep, trainer
 
@@ -44,7 +45,7 @@ def trains(low, high=None, **options):
 
 
 def states(**fields):
-    return lambda bench: sources.prepare(config(bench, 1.0, **fields).data, mixing.Ambient())
+    return lambda bench: mixtures.open_mixture(config(bench, 1.0, **fields).data, mixing.Ambient())
 
 
 def globally(bench):
@@ -103,7 +104,7 @@ WARNED = {
 def given_twice(bench):
     made = config(bench, 1.0, sigma_min=0.3)
     made.data.bounds = file(bench, 0.5)
-    sources.prepare(made.data, mixing.Ambient())
+    mixtures.open_mixture(made.data, mixing.Ambient())
 
 
 def test_rounding_to_float32_is_no_gap_and_no_swap(bench):
@@ -113,4 +114,4 @@ def test_rounding_to_float32_is_no_gap_and_no_swap(bench):
     near = np.nextafter(low, np.float32(0))  # no level lies between the two
     mixing.check_law(mixing.Ambient(), mixing.make_sources([1], [False], low, near))
     made = config(bench, bounds=file(bench, [0.3, 0.6], [0.3, 0.0]))
-    assert len(sources.prepare(made.data, mixing.Ambient()).units.owner) == 2
+    assert len(mixtures.open_mixture(made.data, mixing.Ambient()).units.owner) == 2

@@ -7,8 +7,9 @@ import zlib
 import numpy as np
 import PIL.Image
 
-from ambient_jax.data import images, sources
-from ambient_jax.data.open_x.dataset import CommonForm
+from ambient_jax.data import images
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.open_x.dataset import CommonForm
 from ambient_jax.policy import form
 from ambient_jax.train import config as train_config
 
@@ -58,7 +59,7 @@ def form_of_policy(**fields):
     common = CommonForm(cameras=("primary",), image_size=SIZE, state_width=0, **fields)
     data = train_config.default().data
     data.history = 2
-    shapes = sources.observation_shapes(data, common, {})
+    shapes = mixtures.observation_shapes(data, common, {})
     return form.FormOfSource(common, shapes, np.ones(7, bool), np.ones(0, bool))
 
 

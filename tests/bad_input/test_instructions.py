@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ambient_jax.data import instructions, sources
-from ambient_jax.data.open_x.dataset import CommonForm
+from ambient_jax.data import instructions
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.open_x.dataset import CommonForm
 from ambient_jax.policy import form
 from ambient_jax.train import config as train_config
 
@@ -16,7 +17,7 @@ def form_of_policy(bench, embeddings=False, **fields):
         instructions.save_instructions(bench.path / "texts.npz", TABLE)
         fields["embeddings"] = str(bench.path / "texts.npz")
     common = CommonForm(state_width=2, **{"instruction_bytes": 16, **fields})
-    shapes = sources.observation_shapes(train_config.default().data, common, {})
+    shapes = mixtures.observation_shapes(train_config.default().data, common, {})
     return form.FormOfSource(common, shapes, np.ones(7, bool), np.ones(2, bool))
 
 

@@ -169,7 +169,10 @@ def test_lists_are_taken_for_arrays():
     many = losses.batch_denoising_loss([rows], [rows], [rows], [0.5], mask=[mask])
     # eps_hat = h here, so that h - eps = 0.
     assert float(one) == 0 and many.tolist() == [0.0]
-    assert losses.batch_counts([0.1, 0.5], [0.2, 0.2], mask=[mask, mask]).tolist() == [False, True]
+    assert losses.batch_keep_mask([0.1, 0.5], [0.2, 0.2], mask=[mask, mask]).tolist() == [
+        False,
+        True,
+    ]
     assert float(losses.masked_mean([1.0, 2.0], [False, True])) == 2
     # Numbers in place of booleans: all but 0 are kept, once each.
     assert float(losses.masked_mean([1.0, 3.0], [2, 2])) == 2

@@ -3,10 +3,11 @@
 import numpy as np
 
 from ambient_jax import mixing
-from ambient_jax.data import bounds, chunk, device, rlds, sources
-from ambient_jax.data.open_x import registry, spec, standardize
+from ambient_jax.data import bounds, chunk, device, rlds
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.write import rlds_features, write_dataset
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
+from ambient_jax.open_x import registry, spec, standardize
 from ambient_jax.train import config as train_config
 from ambient_jax.train import trainer
 
@@ -30,7 +31,7 @@ def plain(b, **fields):
 
 
 def prepare(config):
-    return sources.prepare(config.data, mixing.CoTraining())
+    return mixtures.open_mixture(config.data, mixing.CoTraining())
 
 
 def common(b, given=None, **form):
@@ -274,7 +275,7 @@ def streamed(config):
 
 
 WARNED = {
-    "hold and nobody says what moves, prepared": (
+    "hold and nobody says what moves, mixture": (
         lambda b: prepare(plain(b, padding="hold")),
         "config.data.delta says not which.*until then the last action is repeated",
     ),
@@ -299,6 +300,6 @@ WARNED = {
 
 def test_a_mended_config_is_taken(bench):
     """The first remedy of the line about holding."""
-    prepared = trainer.assemble(plain(bench, padding="hold", delta=()), None).prepared
-    index, episode = next(prepared.datasets["good"].stream(0))
-    assert chunk.STILL not in prepared.read(0, index, episode)
+    mixture = trainer.assemble(plain(bench, padding="hold", delta=()), None).mixture
+    index, episode = next(mixture.datasets["good"].stream(0))
+    assert chunk.STILL not in mixture.read(0, index, episode)

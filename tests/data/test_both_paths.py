@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, noise_first, pipeline, sources
+from ambient_jax.data import device, noise_first, pipeline
+from ambient_jax.data import mixture as mixtures
 
 N, BINS = 10**6, 20
 VP = schedules.vp()
@@ -52,14 +53,14 @@ def p_value(sigma, source, mass):
 @pytest.mark.parametrize("name", LAWS)
 def test_a_million_draws_on_both_paths_follow_the_law(make_config, name):
     law = mixing.get(name, **LAWS[name])
-    prepared = sources.prepare(make_config(SOURCES, history=1, horizon=1), law)
-    mass = expected(law, prepared.sources)
+    mixture = mixtures.open_mixture(make_config(SOURCES, history=1, horizon=1), law)
+    mass = expected(law, mixture.sources)
 
-    data = device.load_device_data(prepared)
-    batch = jax.jit(prepared.sampler(law, VP))(data, jax.random.key(1), 0, jnp.arange(N))
+    data = device.load_device_data(mixture)
+    batch = jax.jit(mixture.sampler(law, VP))(data, jax.random.key(1), 0, jnp.arange(N))
     assert p_value(batch["sigma"], batch["source"], mass) > 1e-4
 
-    draws = noise_first.HostDraws(jax.random.key(1), np.arange(1000), law, prepared.sources, VP)
+    draws = noise_first.HostDraws(jax.random.key(1), np.arange(1000), law, mixture.sources, VP)
     drawn = [draws(step) for step in range(N // 1000)]
     sigma, source = (np.concatenate(d) for d in zip(*drawn, strict=True))
     assert p_value(sigma, source, mass) > 1e-4
@@ -72,10 +73,10 @@ def test_a_million_draws_on_both_paths_follow_the_law(make_config, name):
 def test_padding_is_the_same_on_both_paths(make_config, padding, masked):
     law = mixing.CoTraining()
     config = make_config({"demos": ([3, 5, 2], "clean", {})}, horizon=5, padding=padding)
-    prepared = sources.prepare(config, law)
-    data = device.load_device_data(prepared)
-    sampled = jax.jit(prepared.sampler(law, VP))(data, jax.random.key(0), 0, jnp.arange(200))
-    stream = pipeline.stream_batches(prepared, law, VP, seed=0, batch_size=200)
+    mixture = mixtures.open_mixture(config, law)
+    data = device.load_device_data(mixture)
+    sampled = jax.jit(mixture.sampler(law, VP))(data, jax.random.key(0), 0, jnp.arange(200))
+    stream = pipeline.stream_batches(mixture, law, VP, seed=0, batch_size=200)
     streamed = next(stream)
     stream.close()
     for batch in (sampled, streamed):
@@ -110,17 +111,17 @@ def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
     form["workers"] = 1
     config = make_common(given, form, history=1, horizon=1, prefetch=2)
     law = mixing.Ambient()
-    prepared = sources.prepare(config, law)
+    mixture = mixtures.open_mixture(config, law)
     options = {"seed": 3, "batch_size": 4000, "lanes": 4, "process_count": 2}
     drawn = []
     for host in range(2):
-        batches = pipeline.stream_batches(prepared, law, VP, process_index=host, **options)
+        batches = pipeline.stream_batches(mixture, law, VP, process_index=host, **options)
         drawn += [next(batches) for _ in range(15)]
         batches.close()
     sigma, source = (np.concatenate([b[n] for b in drawn]) for n in ("sigma", "source"))
     low, high = (np.concatenate([b[n] for b in drawn]) for n in ("sigma_min", "sigma_max"))
-    np.testing.assert_array_equal(low, np.asarray(prepared.sources.sigma_min)[source])
-    np.testing.assert_array_equal(high, np.asarray(prepared.sources.sigma_max)[source])
+    np.testing.assert_array_equal(low, np.asarray(mixture.sources.sigma_min)[source])
+    np.testing.assert_array_equal(high, np.asarray(mixture.sources.sigma_max)[source])
     assert np.all((sigma > low) | (sigma < high))
     # The image belongs to the source that was drawn: of four data sets two have one camera each.
     for batch in drawn:
@@ -129,15 +130,15 @@ def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
             np.testing.assert_array_equal(batch["observation"][f"image_{camera}_mask"][:, 0], has)
             seen = batch["observation"][f"image_{camera}"][:, 0].any((1, 2, 3))
             np.testing.assert_array_equal(seen, has)
-    mass = expected(law, prepared.sources)
+    mass = expected(law, mixture.sources)
     assert p_value(sigma, source, mass) > 1e-4
     # The levels of other rows, as a batch out of step would have them.
     with pytest.raises(AssertionError, match="where its probability is 0"):
         p_value(np.roll(sigma, 1), source, mass)
     # Data first: all of it admissible, by the weights, and not the law.
-    weight = np.asarray(prepared.sources.weight, np.float64)
+    weight = np.asarray(mixture.sources.weight, np.float64)
     chosen = rng.choice(48, len(sigma), p=weight / weight.sum())
-    low, high = (np.asarray(b)[chosen] for b in prepared.sources[1:3])
+    low, high = (np.asarray(b)[chosen] for b in mixture.sources[1:3])
     share = 1 - low + np.minimum(high, low)
     level = rng.uniform(0, share)
     level = np.where(level < np.minimum(high, low), level, level + low - np.minimum(high, low))

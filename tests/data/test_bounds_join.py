@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, device, pipeline, rlds, sources, units
+from ambient_jax.data import bounds, device, pipeline, rlds
+from ambient_jax.data import groups as units
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import sweep
 
@@ -39,9 +41,9 @@ def section(toy_data, **bad):
     return config
 
 
-def batch_of(prepared, law=LAW, rows=4000):
-    data = device.load_device_data(prepared)
-    draw = jax.jit(lambda d: prepared.sampler(law, VP)(d, jax.random.key(0), 0, jnp.arange(rows)))
+def batch_of(mixture, law=LAW, rows=4000):
+    data = device.load_device_data(mixture)
+    draw = jax.jit(lambda d: mixture.sampler(law, VP)(d, jax.random.key(0), 0, jnp.arange(rows)))
     return data, jax.tree.map(np.asarray, draw(jax.tree.map(jnp.asarray, data)))
 
 
@@ -52,7 +54,7 @@ def by_thirds(episode, step):
 
 def test_a_step_is_drawn_inside_its_own_bounds(toy_data, tmp_path):
     config = section(toy_data, bounds=write(toy_data, tmp_path, by_thirds))
-    data, batch = batch_of(sources.prepare(config.data, LAW))
+    data, batch = batch_of(mixtures.open_mixture(config.data, LAW))
     assert len(data.size) == 5 and data.owner.tolist() == [0, 0, 0, 0, 1]  # bad, then good
     assert data.sources.weight.sum() == pytest.approx(1)
     bad = batch["source"] == 0
@@ -70,11 +72,11 @@ def test_a_step_is_drawn_inside_its_own_bounds(toy_data, tmp_path):
 def test_the_law_is_that_of_the_admissible_steps(toy_data, tmp_path):
     """At each level the share of bad data is the number of its admissible steps among all."""
     config = section(toy_data, bounds=write(toy_data, tmp_path, by_thirds))
-    prepared = sources.prepare(config.data, LAW)
-    data, batch = batch_of(prepared, rows=40_000)
+    mixture = mixtures.open_mixture(config.data, LAW)
+    data, batch = batch_of(mixture, rows=40_000)
     _, episode, step = ids(toy_data["bad"])
     low, high = by_thirds(episode, step)
-    good = prepared.statistics["good"].num_steps
+    good = mixture.statistics["good"].num_steps
     for a, b in ((0.0, 0.1), (0.1, 0.3), (0.3, 0.6), (0.6, 1.0)):
         middle = (a + b) / 2
         count = np.sum((middle > low) | (middle < high))
@@ -87,15 +89,15 @@ def test_the_law_is_that_of_the_admissible_steps(toy_data, tmp_path):
 def test_one_pair_for_all_steps_is_the_pair_of_the_config(toy_data, tmp_path):
     both = lambda episode, step: (np.full(len(step), 0.3), np.zeros(len(step)))  # noqa: E731
     config = section(toy_data, bounds=write(toy_data, tmp_path, both))
-    _, one = batch_of(sources.prepare(config.data, LAW))
-    _, other = batch_of(sources.prepare(section(toy_data, sigma_min=0.3).data, LAW))
+    _, one = batch_of(mixtures.open_mixture(config.data, LAW))
+    _, other = batch_of(mixtures.open_mixture(section(toy_data, sigma_min=0.3).data, LAW))
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_unusable_steps_are_never_drawn(toy_data, tmp_path):
     half = lambda episode, step: (np.where(step % 2, 1.0, 0.2), 0 * step)  # noqa: E731
     config = section(toy_data, bounds=write(toy_data, tmp_path, half))
-    _, batch = batch_of(sources.prepare(config.data, LAW))
+    _, batch = batch_of(mixtures.open_mixture(config.data, LAW))
     bad = batch["id"][batch["source"] == 0]
     assert len(bad) and (bad[:, 2] % 2 == 0).all()
 
@@ -103,25 +105,25 @@ def test_unusable_steps_are_never_drawn(toy_data, tmp_path):
 def test_what_cannot_be_joined_is_refused(toy_data, tmp_path):
     path = write(toy_data, tmp_path, by_thirds)
     with pytest.raises(ValueError, match="bad has a bounds file .* sigma_min 0.2"):
-        sources.prepare(section(toy_data, bounds=path, sigma_min=0.2).data, LAW)
+        mixtures.open_mixture(section(toy_data, bounds=path, sigma_min=0.2).data, LAW)
     clean = section(toy_data)
     clean.data.sources.good.bounds = path
     with pytest.raises(ValueError, match="good has a bounds file and the role 'clean'"):
-        sources.prepare(clean.data, LAW)
+        mixtures.open_mixture(clean.data, LAW)
     with pytest.raises(ValueError, match="bad has a bounds file, expected none"):
         sweep.check({"one": section(toy_data, bounds=path)})
     with pytest.raises(FileNotFoundError):
-        sources.prepare(section(toy_data, bounds=str(tmp_path / "no.parquet")).data, LAW)
+        mixtures.open_mixture(section(toy_data, bounds=str(tmp_path / "no.parquet")).data, LAW)
     other = section(toy_data, bounds=path)
     other.data.sources.bad.path = toy_data["good"]
     with pytest.raises(ValueError, match="bad"):
-        device.load_device_data(sources.prepare(other.data, LAW))
+        device.load_device_data(mixtures.open_mixture(other.data, LAW))
     many = lambda episode, step: (np.linspace(0.1, 0.9, len(step)), 0 * step)  # noqa: E731
     config = section(toy_data, bounds=write(toy_data, tmp_path, many))
     limit, units.MAX_UNITS = units.MAX_UNITS, 100
     try:
         with pytest.raises(ValueError, match="different pairs of bounds, expected at most 100"):
-            device.load_device_data(sources.prepare(config.data, LAW))
+            device.load_device_data(mixtures.open_mixture(config.data, LAW))
     finally:
         units.MAX_UNITS = limit
 
@@ -134,21 +136,21 @@ def test_a_stream_draws_each_step_at_its_own_noise_levels(toy_data, tmp_path):
     path = write(toy_data, tmp_path, choose)
     config = section(toy_data, bounds=path)
     config.data.placement = "stream"
-    prepared = sources.prepare(config.data, LAW)
-    stream = pipeline.stream_batches(prepared, LAW, VP, seed=0, batch_size=64, lanes=2)
-    data = device.load_device_data(sources.prepare(section(toy_data, bounds=path).data, LAW))
+    mixture = mixtures.open_mixture(config.data, LAW)
+    stream = pipeline.stream_batches(mixture, LAW, VP, seed=0, batch_size=64, lanes=2)
+    data = device.load_device_data(mixtures.open_mixture(section(toy_data, bounds=path).data, LAW))
     key, seen = jax.random.key(0), []
-    sampler = jax.jit(prepared.sampler(LAW, VP))
+    sampler = jax.jit(mixture.sampler(LAW, VP))
     for step in range(100):
         batch, other = next(stream), sampler(data, key, step, jnp.arange(64))
         for name in ("sigma", "source", "sigma_min", "sigma_max"):
             np.testing.assert_array_equal(batch[name], other[name])
         source, episode, at = batch["id"].T
-        bad = source == prepared.names.index("bad")
+        bad = source == mixture.names.index("bad")
         np.testing.assert_array_equal(batch["sigma_min"][bad], levels[(episode + at) % 3][bad])
         assert np.all(batch["sigma"][bad] >= batch["sigma_min"][bad])
         seen += [tuple(i) for i in batch["id"][bad].tolist()]
-    total = prepared.statistics["bad"].num_steps
+    total = mixture.statistics["bad"].num_steps
     assert len(set(seen)) == total < len(seen)
 
 
@@ -158,5 +160,5 @@ def test_other_bounds_are_other_data(toy_data, tmp_path):
     for level in (0.3, 0.4):
         at = lambda episode, step, level=level: (np.full(len(step), level), 0 * step)  # noqa: E731
         config = section(toy_data, bounds=write(toy_data, tmp_path, at))
-        marks.append(sources.prepare(config.data, LAW).fingerprints)
+        marks.append(mixtures.open_mixture(config.data, LAW).fingerprints)
     assert marks[0]["good"] == marks[1]["good"] and marks[0]["bad"] != marks[1]["bad"]

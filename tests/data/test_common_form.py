@@ -13,7 +13,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, pipeline, rlds, statistics, units
+from ambient_jax.data import bounds, pipeline, rlds, statistics
+from ambient_jax.data import groups as units
 from ambient_jax.data.stream import ChunkStream
 
 VP, LAW = schedules.vp(), mixing.Ambient()
@@ -84,7 +85,7 @@ FORM = {
 
 @pytest.fixture
 def stream(write_row, make_common):
-    """``stream(form, names, formats, **fields) -> (prepared, make)``: ``make(**options)`` begins a
+    """``stream(form, names, formats, **fields) -> (mixture, make)``: ``make(**options)`` begins a
     stream of it."""
     begun = []
 
@@ -105,15 +106,15 @@ def stream(write_row, make_common):
         }
         fields = {"history": T, "horizon": H, "shuffle_window": 8} | fields
         config = make_common(sources, FORM | dict(form), **fields)
-        return again(pipeline.prepare(config, LAW))
+        return again(pipeline.open_mixture(config, LAW))
 
-    def again(prepared):
+    def again(mixture):
         def make(**options):
             options = {"seed": 0, "batch_size": 8} | options
-            begun.append(pipeline.stream_batches(prepared, LAW, VP, **options))
+            begun.append(pipeline.stream_batches(mixture, LAW, VP, **options))
             return begun[-1]
 
-        return prepared, make
+        return mixture, make
 
     prepare.again = again
     yield prepare
@@ -121,11 +122,11 @@ def stream(write_row, make_common):
         iterator.close()
 
 
-def as_stored(prepared):
+def as_stored(mixture):
     """Raw steps by source and episode: everything that the data set has, images encoded."""
     return {
-        name: list(rlds.open_dataset(prepared.datasets[name].directory, decode_images=False))
-        for name in prepared.names
+        name: list(rlds.open_dataset(mixture.datasets[name].directory, decode_images=False))
+        for name in mixture.names
     }
 
 
@@ -150,10 +151,10 @@ def decoded(blob, bgr):
     "formats", [("array_record",), ("tfrecord",), ("tfrecord", "array_record")]
 )
 def test_batches_are_what_their_ids_say(stream, formats):
-    prepared, make = stream(
+    mixture, make = stream(
         formats=formats, normalization="gaussian", normalize_per="source", prefetch=2
     )
-    raw, batches = as_stored(prepared), make()
+    raw, batches = as_stored(mixture), make()
     maps = {}
     for name, (_, action, _, state, *_) in KINDS.items():
         steps = [e["steps"] for e in raw[name]]
@@ -162,7 +163,7 @@ def test_batches_are_what_their_ids_say(stream, formats):
     seen = set()
     for batch in itertools.islice(batches, 24):
         for i, (k, episode, step) in enumerate(batch["id"].tolist()):
-            name = prepared.names[k]
+            name = mixture.names[k]
             _, _, parts, _, cameras, text, quality = KINDS[name]
             seen.add((name, episode, step))
             steps, length = raw[name][episode]["steps"], LENGTHS[name][episode]
@@ -202,7 +203,7 @@ def test_batches_are_what_their_ids_say(stream, formats):
         (n, e, t) for n, ls in LENGTHS.items() for e, c in enumerate(ls) for t in range(c)
     }
     assert seen == everything, "24 batches of 8 are more than two epochs of 58 steps"
-    shapes = prepared.observation_shapes
+    shapes = mixture.observation_shapes
     assert {n: (v.shape[1:], v.dtype) for n, v in batch["observation"].items()} == {
         n: (s.shape, s.dtype) for n, s in shapes.items()
     }
@@ -210,9 +211,9 @@ def test_batches_are_what_their_ids_say(stream, formats):
 
 def test_another_control_rate(stream):
     """20 Hz to 5 (of the other, 10): four steps become one, what is left a shorter one."""
-    prepared, make = stream({"hz": 5.0}, names=("bgr", "eef"), formats=("tfrecord",), horizon=1)
-    raw = [e["steps"] for e in as_stored(prepared)["eef"]]
-    found = {name: s.lengths.tolist() for name, s in prepared.statistics.items()}
+    mixture, make = stream({"hz": 5.0}, names=("bgr", "eef"), formats=("tfrecord",), horizon=1)
+    raw = [e["steps"] for e in as_stored(mixture)["eef"]]
+    found = {name: s.lengths.tolist() for name, s in mixture.statistics.items()}
     assert found == {"bgr": [3, 2], "eef": [2, 1, 2]}
     seen = set()
     for batch in itertools.islice(make(), 8):
@@ -241,12 +242,12 @@ def test_another_control_rate(stream):
 
 
 def test_the_number_of_workers_changes_nothing(stream):
-    prepared, make = stream(prefetch=2)
+    mixture, make = stream(prefetch=2)
     expected = list(itertools.islice(make(), 12))
     kept = copy.deepcopy(expected)
     for workers in (1, 2):
-        prepared.config.open_x.workers = workers
-        found, again = stream.again(pipeline.prepare(prepared.config, LAW))
+        mixture.config.open_x.workers = workers
+        found, again = stream.again(pipeline.open_mixture(mixture.config, LAW))
         assert found.form.workers == workers
         for a, b in zip(expected, again(), strict=False):
             assert_same(a, b)
@@ -255,7 +256,7 @@ def test_the_number_of_workers_changes_nothing(stream):
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_resumes_exactly_with_images(stream, prefetch):
-    prepared, make = stream(prefetch=prefetch)
+    mixture, make = stream(prefetch=prefetch)
     batches, drawn = make(), []
     states = [copy.deepcopy(batches.get_state())]
     for _ in range(16):
@@ -275,7 +276,7 @@ def test_resumes_exactly_with_images(stream, prefetch):
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])
 def test_any_number_of_hosts_gives_the_same_batches(stream, lanes):
-    prepared, make = stream()
+    mixture, make = stream()
     whole = list(itertools.islice(make(lanes=lanes), 10))
     for count in (c for c in (2, 4) if lanes % c == 0):
         hosts = [make(lanes=lanes, process_index=h, process_count=count) for h in range(count)]
@@ -291,9 +292,9 @@ def test_any_number_of_hosts_gives_the_same_batches(stream, lanes):
 
 def test_bounds_of_each_step(stream, tmp_path):
     """A bounds file makes units of some steps each; their images are still those of the ids."""
-    prepared, _ = stream(names=("bgr", "eef"))
-    config = prepared.config.copy_and_resolve_references()
-    eef = prepared.datasets["eef"]
+    mixture, _ = stream(names=("bgr", "eef"))
+    config = mixture.config.copy_and_resolve_references()
+    eef = mixture.datasets["eef"]
     episode = np.repeat(np.arange(3), LENGTHS["eef"])
     step = np.concatenate([np.arange(n) for n in LENGTHS["eef"]])
     low = np.float32([0.25, 0.5, 0.75])[(episode + step) % 3]
@@ -301,8 +302,8 @@ def test_bounds_of_each_step(stream, tmp_path):
     found = bounds.for_source("eef", eef.fingerprint, episode, step, low, high, method="test")
     config.sources.eef.bounds = str(bounds.write(tmp_path / "bounds.parquet", found))
     config.sources.eef.sigma_min = 0.0
-    prepared, make = stream.again(pipeline.prepare(config, LAW))
-    raw, seen = as_stored(prepared), set()
+    mixture, make = stream.again(pipeline.open_mixture(config, LAW))
+    raw, seen = as_stored(mixture), set()
     for batch in itertools.islice(make(), 30):
         for i, (k, e, t) in enumerate(batch["id"].tolist()):
             wanted = (0.0, 1.0)
@@ -321,16 +322,16 @@ def test_bounds_of_each_step(stream, tmp_path):
 @pytest.mark.parametrize("formats", [("array_record",), ("tfrecord",)])
 def test_little_memory_makes_small_windows_and_whole_epochs(stream, formats):
     """Windows of one step hold one episode: the episodes of a source come one after the other."""
-    prepared, make = stream(formats=formats, shuffle_window=1000)
-    config = prepared.config.copy_and_resolve_references()
+    mixture, make = stream(formats=formats, shuffle_window=1000)
+    config = mixture.config.copy_and_resolve_references()
     config.shuffle_memory = 1e-7
-    small, make_small = stream.again(pipeline.prepare(config, LAW))
+    small, make_small = stream.again(pipeline.open_mixture(config, LAW))
     ids = {
         few: np.concatenate([b["id"] for b in itertools.islice(m(), 40)])
         for few, m in ((False, make), (True, make_small))
     }
     torn = False
-    for k, name in enumerate(prepared.names):
+    for k, name in enumerate(mixture.names):
         every = sorted((e, t) for e, n in enumerate(LENGTHS[name]) for t in range(n))
         for few, found in ids.items():
             mine = [tuple(i) for i in found[found[:, 0] == k][:, 1:].tolist()]
@@ -355,15 +356,15 @@ def test_one_number_bounds_the_bytes_of_all_windows(write_row, make_common, part
     given = {n: (write_row(n, lengths), n, options) for n, (lengths, options) in rows.items()}
     form = {"cameras": CAMERAS, "instruction_bytes": TEXT}
     config = make_common(given, form, history=1, horizon=1, shuffle_window=10**6)
-    prepared = pipeline.prepare(config, LAW)
-    measured = prepared.statistics.values()
+    mixture = pipeline.open_mixture(config, LAW)
+    measured = mixture.statistics.values()
     total = sum(s.num_steps * s.step_bytes for s in measured)
     config.shuffle_memory = part * total / 2**30
-    windows = pipeline._windows(prepared, units.cut(prepared))
+    windows = pipeline._windows(mixture, units.cut(mixture))
     largest = 0
     with futures.ThreadPoolExecutor(1) as executor:
         for k, found in enumerate(measured):
-            opened = ChunkStream(prepared, k, window=windows[k], seed=0, executor=executor)
+            opened = ChunkStream(mixture, k, window=windows[k], seed=0, executor=executor)
             sizes = [statistics._size(w.steps) for w, _ in opened.take(2 * found.num_steps)]
             assert len(sizes) > 2, "it turns over"
             largest += 2 * (max(sizes) - 3.5 * found.step_bytes)  # texts and images differ a bit

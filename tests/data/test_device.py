@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, sources
+from ambient_jax.data import device
+from ambient_jax.data import mixture as mixtures
 
 VP = schedules.vp()
 AMBIENT = mixing.Ambient()
@@ -15,8 +16,8 @@ TWO = {
 }
 
 
-def sampler(prepared, law=AMBIENT):
-    return jax.jit(prepared.sampler(law, VP))
+def sampler(mixture, law=AMBIENT):
+    return jax.jit(mixture.sampler(law, VP))
 
 
 def check_content(batch, history, horizon, lengths):
@@ -38,9 +39,9 @@ def check_content(batch, history, horizon, lengths):
 @pytest.mark.parametrize(("history", "horizon"), [(1, 1), (3, 4), (12, 9)])
 def test_batches_are_what_their_ids_say(make_config, file_format, history, horizon):
     config = make_config(TWO, file_format, history=history, horizon=horizon)
-    prepared = sources.prepare(config, AMBIENT)
-    data = device.load_device_data(prepared)
-    batch = sampler(prepared)(data, jax.random.key(0), 3, np.arange(300))
+    mixture = mixtures.open_mixture(config, AMBIENT)
+    data = device.load_device_data(mixture)
+    batch = sampler(mixture)(data, jax.random.key(0), 3, np.arange(300))
     shapes = {n: v.shape for n, v in batch.items() if n != "observation"}
     assert shapes == {
         "action": (300, horizon, 2),
@@ -58,9 +59,9 @@ def test_batches_are_what_their_ids_say(make_config, file_format, history, horiz
 
 
 def test_rows_do_not_depend_on_their_device(make_config):
-    prepared = sources.prepare(make_config(TWO), AMBIENT)
-    data = device.load_device_data(prepared)
-    sample = functools.partial(sampler(prepared), data, jax.random.key(1))
+    mixture = mixtures.open_mixture(make_config(TWO), AMBIENT)
+    data = device.load_device_data(mixture)
+    sample = functools.partial(sampler(mixture), data, jax.random.key(1))
     whole = sample(7, np.arange(32))
     parts = [sample(7, rows) for rows in np.split(np.arange(32), 4)]
     joined = jax.tree.map(lambda *p: np.concatenate(p), *parts)
@@ -71,8 +72,8 @@ def test_rows_do_not_depend_on_their_device(make_config):
 
 def test_normalised_by_source(make_config):
     config = make_config(TWO, normalization="bounds", normalize_per="source")
-    prepared = sources.prepare(config, AMBIENT)
-    data = device.load_device_data(prepared)
+    mixture = mixtures.open_mixture(config, AMBIENT)
+    data = device.load_device_data(mixture)
     for k in (0, 1):
         rows = slice(data.offset[k], data.offset[k] + data.size[k])
         for values in data.steps.values():
@@ -81,11 +82,11 @@ def test_normalised_by_source(make_config):
 
 
 def test_empty_episodes_are_never_drawn(make_config):
-    prepared = sources.prepare(
+    mixture = mixtures.open_mixture(
         make_config({"demos": ([4, 3, 5], "clean", {})}), AMBIENT, transforms={"demos": drop_second}
     )
-    data = device.load_device_data(prepared)
-    batch = sampler(prepared)(data, jax.random.key(0), 0, np.arange(200))
+    data = device.load_device_data(mixture)
+    batch = sampler(mixture)(data, jax.random.key(0), 0, np.arange(200))
     assert set(batch["id"][:, 1].tolist()) == {0, 2}
 
 
@@ -99,9 +100,9 @@ def drop_second(episode):
 def test_laws_that_ignore_bounds_say_so_in_the_batch(make_config):
     """Otherwise the loss would mask what the law has drawn."""
     law = mixing.CoTraining()
-    prepared = sources.prepare(make_config(TWO), law)
-    batch = sampler(prepared, law)(
-        device.load_device_data(prepared), jax.random.key(0), 0, np.arange(100)
+    mixture = mixtures.open_mixture(make_config(TWO), law)
+    batch = sampler(mixture, law)(
+        device.load_device_data(mixture), jax.random.key(0), 0, np.arange(100)
     )
     assert set(batch["source"].tolist()) == {0, 1}
     assert np.all(batch["sigma_min"] == 0) and np.all(batch["sigma_max"] == 1)
@@ -109,9 +110,9 @@ def test_laws_that_ignore_bounds_say_so_in_the_batch(make_config):
 
 def test_data_first_has_weights_that_restore_the_law(make_config):
     config = make_config(TWO, order="data_first")
-    prepared = sources.prepare(config, AMBIENT)
-    data = device.load_device_data(prepared)
-    batch = sampler(prepared)(data, jax.random.key(0), 0, np.arange(40_000))
+    mixture = mixtures.open_mixture(config, AMBIENT)
+    data = device.load_device_data(mixture)
+    batch = sampler(mixture)(data, jax.random.key(0), 0, np.arange(40_000))
     source, sigma, weight = (np.asarray(batch[n]) for n in ("source", "sigma", "weight"))
     assert abs(np.mean(source == 0) - 12 / 38) < 0.01
     # Noise first: p(sigma) is uniform, and the clean share is 1 in the middle, 12/38 outside.
@@ -123,6 +124,6 @@ def test_data_first_has_weights_that_restore_the_law(make_config):
 
 
 def test_noise_first_has_no_weight(make_config):
-    prepared = sources.prepare(make_config(TWO), AMBIENT)
-    batch = sampler(prepared)(device.load_device_data(prepared), jax.random.key(0), 0, np.arange(2))
+    mixture = mixtures.open_mixture(make_config(TWO), AMBIENT)
+    batch = sampler(mixture)(device.load_device_data(mixture), jax.random.key(0), 0, np.arange(2))
     assert "weight" not in batch

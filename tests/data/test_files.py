@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ambient_jax.data import files, rlds, tfrecord
-from ambient_jax.data.open_x import dataset as open_x
 from ambient_jax.data.write import rlds_features, write_dataset
+from ambient_jax.open_x import dataset as open_x
 
 SHARDS = 100
 MACHINE = [

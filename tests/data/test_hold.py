@@ -7,10 +7,11 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, device, hold, pipeline, rlds, sources
+from ambient_jax.data import chunk, device, hold, pipeline, rlds
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.features import leaves
-from ambient_jax.data.open_x import fixtures, registry, standardize
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
+from ambient_jax.open_x import fixtures, registry, standardize
 from ambient_jax.train import config as train_config
 from ambient_jax.train import trainer
 
@@ -52,17 +53,17 @@ def with_state(spec):
     return spec | {"state": "observation/state"}
 
 
-def past_the_end(prepared, batch):
+def past_the_end(mixture, batch):
     """Actions past the end and the last one before, in data units, of one source at a time."""
     source, number, step = np.asarray(batch["id"]).T
-    lengths = [prepared.statistics[n].lengths for n in prepared.names]
+    lengths = [mixture.statistics[n].lengths for n in mixture.names]
     left = np.array([lengths[k][e] - t for k, e, t in zip(source, number, step, strict=True)])
-    for k in range(len(prepared.names)):
-        index = k if prepared.normalizer.sources else None
+    for k in range(len(mixture.names)):
+        index = k if mixture.normalizer.sources else None
         actions = np.asarray(batch["action"])
         for row in np.flatnonzero((source == k) & (left < actions.shape[1])):
-            path = prepared.normalizer.unnormalize("action", actions[row], index)
-            yield prepared.names[k], path[left[row] - 1], path[left[row] :]
+            path = mixture.normalizer.unnormalize("action", actions[row], index)
+            yield mixture.names[k], path[left[row] - 1], path[left[row] :]
 
 
 @pytest.mark.parametrize("per", ["mixture", "source"])
@@ -71,17 +72,17 @@ def test_both_placements_stand_still(make_config, kind, per):
     """Displacements are zero in data units, whatever zero is when normalised."""
     specs = {"arm": with_state(ARM), "joints": with_state(JOINTS)}
     config = of_specs(make_config, specs, normalization=kind, normalize_per=per)
-    prepared = sources.prepare(config, LAW)
-    data = device.load_device_data(prepared)
-    stream = pipeline.stream_batches(prepared, LAW, VP, seed=0, batch_size=128)
-    drawn = jax.jit(prepared.sampler(LAW, VP))(data, jax.random.key(0), 0, jnp.arange(128))
+    mixture = mixtures.open_mixture(config, LAW)
+    data = device.load_device_data(mixture)
+    stream = pipeline.stream_batches(mixture, LAW, VP, seed=0, batch_size=128)
+    drawn = jax.jit(mixture.sampler(LAW, VP))(data, jax.random.key(0), 0, jnp.arange(128))
     streamed = next(stream)
     stream.close()
     assert "still" not in streamed and set(drawn) == set(streamed)
     for batch in (drawn, streamed):
         assert np.all(batch["mask"])
         seen = set()
-        for name, last, after in past_the_end(prepared, batch):
+        for name, last, after in past_the_end(mixture, batch):
             seen.add(name)
             wanted = np.tile(last, (len(after), 1))
             if name == "arm":  # xyz and rpy
@@ -94,9 +95,9 @@ def test_both_placements_stand_still(make_config, kind, per):
 @pytest.mark.parametrize("rotation", NO_TURN)
 def test_no_turn_in_every_rotation(make_config, rotation, hz):
     config = of_specs(make_config, {"arm": with_state(ARM)}, rotation, hz, horizon=3)
-    prepared = sources.prepare(config, LAW)
-    index, stored = next(prepared.datasets["arm"].stream(0))
-    arrays = prepared.read(0, index, stored)
+    mixture = mixtures.open_mixture(config, LAW)
+    index, stored = next(mixture.datasets["arm"].stream(0))
+    arrays = mixture.read(0, index, stored)
     length = len(arrays["action"])
     turn = NO_TURN[rotation]
     for at in range(length):
@@ -116,12 +117,12 @@ def test_no_turn_in_every_rotation(make_config, rotation, hz):
 def test_masks_and_the_mask_padding_are_as_before(make_config):
     for padding in ("mask", "hold"):
         config = of_specs(make_config, {"joints": with_state(JOINTS)}, padding=padding)
-        prepared = sources.prepare(config, LAW)
-        index, stored = next(prepared.datasets["joints"].stream(0))
-        assert chunk.STILL not in prepared.read(0, index, stored)  # positions alone: no memory
+        mixture = mixtures.open_mixture(config, LAW)
+        index, stored = next(mixture.datasets["joints"].stream(0))
+        assert chunk.STILL not in mixture.read(0, index, stored)  # positions alone: no memory
     config = of_specs(make_config, {"arm": with_state(ARM)}, padding="mask")
-    prepared = sources.prepare(config, LAW)
-    assert chunk.STILL not in device.load_device_data(prepared).steps
+    mixture = mixtures.open_mixture(config, LAW)
+    assert chunk.STILL not in device.load_device_data(mixture).steps
 
 
 @pytest.mark.parametrize("name", registry.data_sets())
@@ -154,11 +155,11 @@ def plain(make_config):
 
 @pytest.mark.parametrize("delta", [(), (0, 1, 2), (7, 3)])
 def test_plain_sources_by_their_field(plain, delta):
-    prepared = sources.prepare(plain(delta=delta), LAW)
-    batch = jax.jit(prepared.sampler(LAW, VP))(
-        device.load_device_data(prepared), jax.random.key(0), 0, jnp.arange(64)
+    mixture = mixtures.open_mixture(plain(delta=delta), LAW)
+    batch = jax.jit(mixture.sampler(LAW, VP))(
+        device.load_device_data(mixture), jax.random.key(0), 0, jnp.arange(64)
     )
-    found = list(past_the_end(prepared, batch))
+    found = list(past_the_end(mixture, batch))
     for _, last, after in found:
         wanted = np.tile(last, (len(after), 1))
         wanted[:, list(delta)] = 0
@@ -166,9 +167,9 @@ def test_plain_sources_by_their_field(plain, delta):
     assert found
     shape = type("", (), dict(dims={"state": 2}, history=1, horizon=6))
     options = dict(padding="hold", delta=delta)
-    chunks = evaluation.recorded(prepared.datasets["a"], shape, **options)
+    chunks = evaluation.recorded(mixture.datasets["a"], shape, **options)
     for (number, step), actions in zip(chunks.origin, chunks.action, strict=True):
-        own = rlds.open_dataset(prepared.datasets["a"].directory)[int(number)]["steps"]["action"]
+        own = rlds.open_dataset(mixture.datasets["a"].directory)[int(number)]["steps"]["action"]
         wanted = np.tile(own[-1], (6, 1))
         wanted[:, list(delta)] = 0
         wanted[: len(own) - step] = own[step : step + 6]
@@ -176,9 +177,9 @@ def test_plain_sources_by_their_field(plain, delta):
 
 
 def test_evaluation_of_a_common_form(make_config):
-    prepared = sources.prepare(of_specs(make_config, {"arm": with_state(ARM)}, "quat"), LAW)
+    mixture = mixtures.open_mixture(of_specs(make_config, {"arm": with_state(ARM)}, "quat"), LAW)
     shape = type("", (), dict(dims={"state": 2}, history=1, horizon=6))
-    chunks = evaluation.recorded(prepared.datasets["arm"], shape, padding="hold")
+    chunks = evaluation.recorded(mixture.datasets["arm"], shape, padding="hold")
     ends = chunks.action[:, -1][chunks.origin[:, 1] >= 2]  # 6 steps from there no episode has
     np.testing.assert_array_equal(ends[:, :7], np.tile([0, 0, 0, 0, 0, 0, 1], (len(ends), 1)))
 
@@ -186,10 +187,10 @@ def test_evaluation_of_a_common_form(make_config):
 def test_untold_it_is_said_and_training_refuses(plain, caplog):
     config = train_config.default()
     config.data = plain()
-    prepared = sources.prepare(config.data, LAW)
+    mixture = mixtures.open_mixture(config.data, LAW)
     assert "config.data.delta says not which" in caplog.records[-1].getMessage()
-    index, stored = next(prepared.datasets["a"].stream(0))
-    assert chunk.STILL not in prepared.read(0, index, stored)
+    index, stored = next(mixture.datasets["a"].stream(0))
+    assert chunk.STILL not in mixture.read(0, index, stored)
     config.policy.execute = 4
     config.data.root = "/nowhere"  # it is refused before a file is opened
     with pytest.raises(ValueError, match="padding is 'hold'.*set it to \\(\\), none"):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.data import device, sources
+from ambient_jax.data import device
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.train import config as config_lib
 
@@ -40,8 +41,8 @@ def test_fillers_are_zero(folders, kind, per):
         config.sources[name] = config_lib.source(str(folders[name]), "clean", open_x=SPEC | more)
     config.normalization, config.normalize_per = kind, per
     config.open_x.state_width, config.horizon = 4, 4
-    prepared = sources.prepare(config, mixing.get("ambient"))
-    steps = device.load_device_data(prepared).steps
+    mixture = mixtures.open_mixture(config, mixing.get("ambient"))
+    steps = device.load_device_data(mixture).steps
     action, state = steps["action"], steps["observation/state"]
     assert (action[80:, 6] == 0).all() and (action[:80, 6] != 0).any()
     assert (state[80:, 2:] == 0).all() and (state[:, 3] == 0).all()

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, device, pipeline, rlds, sources, statistics
-from ambient_jax.data.open_x import dataset as open_x
-from ambient_jax.data.open_x import standardize
-from ambient_jax.policy import evaluation
+from ambient_jax.data import bounds, device, pipeline, rlds, statistics
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.evaluate import evaluation
+from ambient_jax.open_x import dataset as open_x
+from ambient_jax.open_x import standardize
 
 LAW, VP = mixing.Ambient(), schedules.vp()
 SPEC = {"hz": 5, "action": "base action", "state": "observation/state"}
@@ -32,12 +33,12 @@ def ending(number, length, flagged=(-1,), filler=True):
     return {"steps": {"observation": observation, "action": action, **flags, **rewards}}
 
 
-def batches(prepared, count=10, rows=64):
+def batches(mixture, count=10, rows=64):
     """Batches of both placements."""
-    sampler = jax.jit(prepared.sampler(LAW, VP))
-    data = device.load_device_data(prepared)
+    sampler = jax.jit(mixture.sampler(LAW, VP))
+    data = device.load_device_data(mixture)
     yield from (sampler(data, jax.random.key(0), i, jnp.arange(rows)) for i in range(count))
-    stream = pipeline.stream_batches(prepared, LAW, VP, seed=0, batch_size=rows)
+    stream = pipeline.stream_batches(mixture, LAW, VP, seed=0, batch_size=rows)
     yield from (next(stream) for _ in range(count))
     stream.close()
 
@@ -55,14 +56,14 @@ def test_a_filler_is_no_sample(make_config, file_format, spec):
     config = make_config({"a": (episodes, "clean", of(spec))}, file_format=file_format)
     if spec:
         config.open_x.update(action_width=2, state_width=2)
-    prepared = sources.prepare(config, LAW)
+    mixture = mixtures.open_mixture(config, LAW)
     left = np.array(lengths) - 1
-    found = prepared.statistics["a"]
+    found = mixture.statistics["a"]
     assert found.lengths.tolist() == left.tolist()
-    assert found.fields["action"].min.min() >= 0 and prepared.chunks.tolist() == [left.sum()]
-    assert prepared.datasets["a"].episode_ids.tolist() == list(range(len(lengths)))
+    assert found.fields["action"].min.min() >= 0 and mixture.chunks.tolist() == [left.sum()]
+    assert mixture.datasets["a"].episode_ids.tolist() == list(range(len(lengths)))
     seen = set()
-    for batch in batches(prepared):
+    for batch in batches(mixture):
         batch = jax.device_get(batch)
         _, episode, step = batch["id"].T
         assert np.all(step < left[episode]) and batch["action"].min() >= 0
@@ -74,7 +75,7 @@ def test_a_filler_is_no_sample(make_config, file_format, spec):
     assert seen == {(e, t) for e, n in enumerate(left.tolist()) for t in range(n)}
     shape = type("", (), dict(dims={"state": 2} | ({} if spec else {"goal": 1}), history=2))
     shape.horizon = 4
-    chunks = evaluation.recorded(prepared.datasets["a"], shape)
+    chunks = evaluation.recorded(mixture.datasets["a"], shape)
     assert {tuple(o) for o in chunks.origin.tolist()} == seen and chunks.action.min() >= 0
 
 
@@ -86,7 +87,7 @@ def test_what_is_kept_and_what_has_no_flag(make_config, spec):
         config = make_config({"a": (episodes, "clean", of(lines, last_step=source))})
         if spec:
             config.open_x.update(action_width=2, state_width=2)
-        return sources.prepare(config, LAW).statistics["a"].lengths.tolist()
+        return mixtures.open_mixture(config, LAW).statistics["a"].lengths.tolist()
 
     assert lengths() == [5, 4, 8]
     assert lengths(source="keep") == [6, 5, 9]
@@ -102,7 +103,7 @@ def test_statistics_of_dropped_and_kept_steps_do_not_mix(make_config):
     least = []
     for last in ("keep", "drop", "keep"):
         config = make_config({"a": ([ending(0, 6), ending(1, 5)], "clean", {"last_step": last})})
-        least.append(sources.prepare(config, LAW).statistics["a"].fields["action"].min[0])
+        least.append(mixtures.open_mixture(config, LAW).statistics["a"].fields["action"].min[0])
     assert least == [FILLER, 0.25, FILLER]
 
 
@@ -120,12 +121,12 @@ def test_bounds_join_by_id(make_config, tmp_path):
         )
         bounds.write(path, made)
         config.sources.b.update(bounds=str(path), sigma_min=0.0)
-        data = device.load_device_data(sources.prepare(config, LAW))
+        data = device.load_device_data(mixtures.open_mixture(config, LAW))
         assert data.size.tolist() == [9] + [1] * 11
         np.testing.assert_allclose(data.sources.sigma_min[1:], low[:11])
     config.sources.b.last_step = "keep"
     with pytest.raises(ValueError, match="1 of 12 steps of source 'b' have no bounds.*step 11"):
-        device.load_device_data(sources.prepare(config, LAW))
+        device.load_device_data(mixtures.open_mixture(config, LAW))
 
 
 def test_a_resampled_motion_leaves_the_filler_out():
@@ -160,8 +161,8 @@ def told(make_config, episodes, caplog, spec=None, **options):
     if spec:
         config.open_x.update(action_width=2, state_width=2)
     with caplog.at_level(logging.WARNING, "absl"):
-        prepared = sources.prepare(config, LAW)
-    problems = sources.problems_of(prepared.datasets["a"], prepared.statistics["a"])
+        mixture = mixtures.open_mixture(config, LAW)
+    problems = mixtures.problems_of(mixture.datasets["a"], mixture.statistics["a"])
     return [r.getMessage() for r in caplog.records], problems
 
 
@@ -201,16 +202,16 @@ def test_episodes_of_one_step(make_config, caplog):
         {"none": ([ending(0, 1), ending(1, 1)], "clean", {})}, horizon=1, file_format="tfrecord"
     )
     with pytest.raises(ValueError, match="source 'none' .* no step .*, after 2 left out .*is_last"):
-        sources.prepare(config, LAW)
+        mixtures.open_mixture(config, LAW)
 
 
 def test_spec_sources_of_one_step(make_config):
     config = make_config({"a": ([ending(0, 1), ending(1, 9)], "clean", of(SPEC))})
     config.open_x.update(action_width=2, state_width=2)
     with pytest.raises(ValueError, match="source 'a': .*has 1 steps, too few for what its spec"):
-        sources.prepare(config, LAW)
+        mixtures.open_mixture(config, LAW)
     config.open_x.on_problem.episode = "skip"
-    assert sources.prepare(config, LAW).statistics["a"].lengths.tolist() == [0, 8]
+    assert mixtures.open_mixture(config, LAW).statistics["a"].lengths.tolist() == [0, 8]
 
 
 def test_low_level_statistics_are_of_all_that_is_stored(make_config):

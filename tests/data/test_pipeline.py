@@ -34,12 +34,12 @@ def make_stream(make_config):
     def make(file_format="array_record", law=AMBIENT, sources=TWO, fields=(), **options):
         fields = {"shuffle_window": 20, "prefetch": 0} | dict(fields)
         config = make_config(sources, file_format, placement="stream", **fields)
-        return again(pipeline.prepare(config, law), law, **options)
+        return again(pipeline.open_mixture(config, law), law, **options)
 
-    def again(prepared, law=AMBIENT, **options):
+    def again(mixture, law=AMBIENT, **options):
         options = {"seed": 0, "batch_size": 6} | options
-        iterators.append(pipeline.stream_batches(prepared, law, VP, **options))
-        return prepared, iterators[-1]
+        iterators.append(pipeline.stream_batches(mixture, law, VP, **options))
+        return mixture, iterators[-1]
 
     make.again = again
     yield make
@@ -82,9 +82,9 @@ def test_batches_are_what_their_ids_say(make_stream, file_format, history, horiz
 
 @pytest.mark.parametrize("law", [AMBIENT, mixing.CoTraining(), mixing.Exclusive()])
 def test_the_stream_draws_what_the_device_draws(make_stream, law):
-    prepared, batches = make_stream(law=law, seed=5)
-    data = device.load_device_data(prepared)
-    sample = jax.jit(prepared.sampler(law, VP))
+    mixture, batches = make_stream(law=law, seed=5)
+    data = device.load_device_data(mixture)
+    sample = jax.jit(mixture.sampler(law, VP))
     for step in range(20):
         resident = sample(data, jax.random.key(5), step, np.arange(6))
         streamed = next(batches)
@@ -133,8 +133,8 @@ def test_each_source_goes_by_epochs(make_stream, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_hosts_share_the_batch_and_the_data(make_stream, file_format):
-    prepared, whole = make_stream(file_format)
-    hosts = [make_stream.again(prepared, process_index=h, process_count=3)[1] for h in range(3)]
+    mixture, whole = make_stream(file_format)
+    hosts = [make_stream.again(mixture, process_index=h, process_count=3)[1] for h in range(3)]
     seen = [collections.Counter() for _ in hosts]
     for _ in range(60):
         batch, parts = next(whole), [next(h) for h in hosts]
@@ -151,12 +151,12 @@ def test_hosts_share_the_batch_and_the_data(make_stream, file_format):
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_run_goes_on_with_another_number_of_hosts(make_stream, file_format):
     """6 lanes on 3 hosts, then on 1, on 2 and on 6: the batches of a run that never changed."""
-    prepared, whole = make_stream(file_format, lanes=6)
+    mixture, whole = make_stream(file_format, lanes=6)
     expected = [next(whole) for _ in range(40)]
     state, at = None, 0
     for count in (3, 1, 2, 6):
         hosts = [
-            make_stream.again(prepared, lanes=6, process_index=h, process_count=count)[1]
+            make_stream.again(mixture, lanes=6, process_index=h, process_count=count)[1]
             for h in range(count)
         ]
         for host in hosts if state else ():
@@ -168,7 +168,7 @@ def test_a_run_goes_on_with_another_number_of_hosts(make_stream, file_format):
                 np.testing.assert_array_equal(found, batch[name])
         at, state = at + 10, pipeline.merge(host.get_state() for host in hosts)
     assert state == whole.get_state()
-    _, alone = make_stream.again(prepared, lanes=6)
+    _, alone = make_stream.again(mixture, lanes=6)
     with pytest.raises(ValueError, match="the state has lanes 5, expected also 0"):
         alone.set_state(hosts[-1].get_state())
 
@@ -176,7 +176,7 @@ def test_a_run_goes_on_with_another_number_of_hosts(make_stream, file_format):
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("prefetch", [0, 1, 4])
 def test_restored_streams_carry_on_exactly(make_stream, file_format, prefetch):
-    prepared, batches = make_stream(file_format, fields={"prefetch": prefetch})
+    mixture, batches = make_stream(file_format, fields={"prefetch": prefetch})
     states, drawn = [copy.deepcopy(batches.get_state())], []
     for _ in range(60):
         drawn.append(next(batches))
@@ -185,7 +185,7 @@ def test_restored_streams_carry_on_exactly(make_stream, file_format, prefetch):
         batches.set_state(states[start])  # back and forth in a used iterator
         assert batches.get_state() == states[start]
         assert_same(next(batches), drawn[start])
-        _, fresh = make_stream.again(prepared)
+        _, fresh = make_stream.again(mixture)
         fresh.set_state(states[start])
         for i in range(start, min(start + 20, 60)):
             assert_same(next(fresh), drawn[i])
@@ -203,14 +203,14 @@ def test_state_is_small_whatever_the_window(make_stream):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_checkpoints_of_grain_and_orbax(make_stream, file_format, tmp_path):
-    prepared, batches = make_stream(file_format, fields={"prefetch": 3})
+    mixture, batches = make_stream(file_format, fields={"prefetch": 3})
     for _ in range(11):
         next(batches)
     with ocp.CheckpointManager(tmp_path / "checkpoints") as manager:
         manager.save(11, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(batches)))
         expected = [next(batches) for _ in range(10)]
         manager.wait_until_finished()
-        _, fresh = make_stream.again(prepared)
+        _, fresh = make_stream.again(mixture)
         manager.restore(11, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(fresh)))
     for batch in expected:
         assert_same(next(fresh), batch)
@@ -222,8 +222,8 @@ def test_put_makes_what_the_devices_take(make_stream, prefetch):
         split = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), batch)
         return jax.device_put(split)
 
-    prepared, plain = make_stream(fields={"prefetch": prefetch})
-    _, sent = make_stream.again(prepared, put=put)
+    mixture, plain = make_stream(fields={"prefetch": prefetch})
+    _, sent = make_stream.again(mixture, put=put)
     for _ in range(10):
         batch, found = next(plain), next(sent)
         assert isinstance(found["action"], jax.Array)
@@ -241,8 +241,8 @@ def test_batches_do_not_share_memory(make_stream):
 
 
 def test_a_source_the_law_leaves_out_is_never_read(make_stream):
-    prepared, batches = make_stream(law=mixing.Filtering())
-    for shard in prepared.datasets["rrt"].shard_files:
+    mixture, batches = make_stream(law=mixing.Filtering())
+    for shard in mixture.datasets["rrt"].shard_files:
         os.truncate(shard, 10)
     for _ in range(20):
         assert np.all(next(batches)["source"] == 0)
@@ -252,11 +252,11 @@ def test_a_source_the_law_leaves_out_is_never_read(make_stream):
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_data_that_cannot_be_read_stop_the_stream(make_stream, file_format, prefetch):
-    prepared, _ = make_stream(file_format, fields={"prefetch": prefetch})
-    for shard in prepared.datasets["rrt"].shard_files:
+    mixture, _ = make_stream(file_format, fields={"prefetch": prefetch})
+    for shard in mixture.datasets["rrt"].shard_files:
         content = pathlib.Path(shard).read_bytes()
         pathlib.Path(shard).write_bytes(content[:40] + bytes(len(content) - 40))
-    _, batches = make_stream.again(prepared)
+    _, batches = make_stream.again(mixture)
     with pytest.raises(ValueError, match="rrt-train.*record"):
         for _ in range(20):
             next(batches)
@@ -290,8 +290,8 @@ def test_bad_options(make_stream, options, message):
     ],
 )
 def test_states_of_other_streams(make_stream, options, message):
-    prepared, batches = make_stream()
-    _, other = make_stream.again(prepared, **options)
+    mixture, batches = make_stream()
+    _, other = make_stream.again(mixture, **options)
     with pytest.raises(ValueError, match=message):
         other.set_state(batches.get_state())
 
@@ -316,9 +316,9 @@ def test_an_iterator_left_open_ends_quietly(make_stream, tmp_path):
         config = train_config.default().data
         config.observation, config.horizon = ("state",), 4
         config.sources.demos = train_config.source({str(tmp_path / "data" / "demos")!r}, "clean")
-        prepared = pipeline.prepare(config, mixing.Ambient())
+        mixture = pipeline.open_mixture(config, mixing.Ambient())
         batches = pipeline.stream_batches(
-            prepared, mixing.Ambient(), schedules.vp(), seed=0, batch_size=4
+            mixture, mixing.Ambient(), schedules.vp(), seed=0, batch_size=4
         )
         next(batches)
         import sys

@@ -23,7 +23,7 @@ import sys
 import numpy as np
 import tensorflow_datasets as tfds
 
-# The builder would look for prepared data in the cloud.
+# The builder would look for mixture data in the cloud.
 tfds.core.utils.gcs_utils._is_gcs_disabled = True
 
 class StockToy(tfds.core.GeneratorBasedBuilder):

@@ -5,25 +5,26 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.data import sources, stream
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import stream
 
 FORMATS = ["array_record", "tfrecord"]
 LENGTHS = [4, 9, 1, 6, 12, 3, 7, 2, 5, 11, 8, 4]
 
 
 @pytest.fixture
-def prepared(make_config, request):
+def mixture(make_config, request):
     config = make_config({"demos": (LENGTHS, "clean", {})}, request.param, shards=5)
-    return sources.prepare(config, mixing.Ambient())
+    return mixtures.open_mixture(config, mixing.Ambient())
 
 
 @pytest.fixture
 def open_stream():
     with futures.ThreadPoolExecutor(1) as executor:
 
-        def open_one(prepared, window=20, seed=0, host=0, hosts=1, **unit):
+        def open_one(mixture, window=20, seed=0, host=0, hosts=1, **unit):
             return stream.ChunkStream(
-                prepared,
+                mixture,
                 0,
                 window=window,
                 seed=seed,
@@ -36,7 +37,7 @@ def open_stream():
         yield open_one
 
 
-both_formats = pytest.mark.parametrize("prepared", FORMATS, indirect=True)
+both_formats = pytest.mark.parametrize("mixture", FORMATS, indirect=True)
 ALL = {(e, t) for e, n in enumerate(LENGTHS) for t in range(n)}
 
 
@@ -50,8 +51,8 @@ def ids(chunks, count):
 
 @both_formats
 @pytest.mark.parametrize("window", [1, 20, 71, 72, 1000])
-def test_an_epoch_has_every_chunk_once(prepared, open_stream, window):
-    chunks = open_stream(prepared, window)
+def test_an_epoch_has_every_chunk_once(mixture, open_stream, window):
+    chunks = open_stream(mixture, window)
     assert chunks.size == len(ALL) == 72
     epochs = [ids(chunks, 72) for _ in range(3)]
     for epoch in epochs:
@@ -61,19 +62,19 @@ def test_an_epoch_has_every_chunk_once(prepared, open_stream, window):
 
 
 @both_formats
-def test_the_size_of_the_pieces_asked_for_changes_nothing(prepared, open_stream):
-    whole = ids(open_stream(prepared), 150)
-    chunks = open_stream(prepared)
+def test_the_size_of_the_pieces_asked_for_changes_nothing(mixture, open_stream):
+    whole = ids(open_stream(mixture), 150)
+    chunks = open_stream(mixture)
     assert [i for n in (1, 2, 47, 100) for i in ids(chunks, n)] == whole
-    assert ids(open_stream(prepared, seed=1), 150) != whole
+    assert ids(open_stream(mixture, seed=1), 150) != whole
 
 
 @both_formats
 @pytest.mark.parametrize("hosts", [2, 3, 12])
-def test_hosts_are_disjoint_and_together_complete(prepared, open_stream, hosts):
+def test_hosts_are_disjoint_and_together_complete(mixture, open_stream, hosts):
     seen = collections.Counter()
     for host in range(hosts):
-        chunks = open_stream(prepared, host=host, hosts=hosts)
+        chunks = open_stream(mixture, host=host, hosts=hosts)
         mine = ids(chunks, chunks.size)
         assert set(mine) == set(ids(chunks, chunks.size))
         seen.update(mine)
@@ -81,8 +82,8 @@ def test_hosts_are_disjoint_and_together_complete(prepared, open_stream, hosts):
 
 
 @both_formats
-def test_windows_hold_whole_episodes_and_are_bounded(prepared, open_stream):
-    chunks, sizes = open_stream(prepared, window=20), []
+def test_windows_hold_whole_episodes_and_are_bounded(mixture, open_stream):
+    chunks, sizes = open_stream(mixture, window=20), []
     for window, steps in chunks.take(720):
         assert np.all(window.end[steps] <= len(window.order))
         sizes.append(len(window.order))
@@ -95,32 +96,32 @@ def test_windows_hold_whole_episodes_and_are_bounded(prepared, open_stream):
 
 @both_formats
 @pytest.mark.parametrize("window", [20, 1000])
-def test_taken_is_the_whole_state(prepared, open_stream, window):
-    whole = ids(open_stream(prepared, window), 300)
-    moved = open_stream(prepared, window)
+def test_taken_is_the_whole_state(mixture, open_stream, window):
+    whole = ids(open_stream(mixture, window), 300)
+    moved = open_stream(mixture, window)
     for start in (0, 1, 71, 72, 73, 200, 19, 150):
         moved.taken = start
         assert ids(moved, 100) == whole[start : start + 100]
-        fresh = open_stream(prepared, window)
+        fresh = open_stream(mixture, window)
         fresh.taken = start
         assert ids(fresh, 50) == whole[start : start + 50]
 
 
 @both_formats
-def test_chunks_are_shuffled_beyond_their_episodes(prepared, open_stream):
+def test_chunks_are_shuffled_beyond_their_episodes(mixture, open_stream):
     """Neighbours of one episode: 10% in a full shuffle, 84% unshuffled."""
-    chunks = open_stream(prepared, window=1000)
+    chunks = open_stream(mixture, window=1000)
     found = [e for e, _ in ids(chunks, 72 * 20)]
     same = np.mean([a == b for a, b in zip(found, found[1:], strict=False)])
     assert same < 0.2
-    episodes = [tuple(dict.fromkeys(e for e, _ in ids(open_stream(prepared, 1, s), 72)))
+    episodes = [tuple(dict.fromkeys(e for e, _ in ids(open_stream(mixture, 1, s), 72)))
                 for s in range(3)]  # fmt: skip
     assert len(set(episodes)) == 3
 
 
 def test_one_tfrecord_shard_gives_other_windows_each_epoch(make_config, open_stream):
     config = make_config({"demos": (LENGTHS, "clean", {})}, "tfrecord", shards=1)
-    chunks = open_stream(sources.prepare(config, mixing.Ambient()), window=20)
+    chunks = open_stream(mixtures.open_mixture(config, mixing.Ambient()), window=20)
     made = set()
     for window, _ in chunks.take(72 * 10):
         made.add(tuple(np.unique(window.episode)))
@@ -130,7 +131,7 @@ def test_one_tfrecord_shard_gives_other_windows_each_epoch(make_config, open_str
 def test_tfrecord_shards_take_turns(make_config, open_stream):
     """One episode of each of 16 shards in turn, then the next 16."""
     config = make_config({"demos": ([2] * 60, "clean", {})}, "tfrecord", shards=20, horizon=2)
-    chunks = open_stream(sources.prepare(config, mixing.Ambient()), window=1)
+    chunks = open_stream(mixtures.open_mixture(config, mixing.Ambient()), window=1)
     order = list(dict.fromkeys(e for e, _ in ids(chunks, 120)))
     shards = [e // 3 for e in order]
     assert len(set(shards[:16])) == 16 and shards[:16] == shards[16:32]
@@ -169,13 +170,13 @@ def test_of_fewer_episodes_than_lanes_every_lane_takes_steps():
 
 @both_formats
 @pytest.mark.parametrize("window", [20, 1000])
-def test_a_unit_has_its_own_steps_alone(prepared, open_stream, window):
+def test_a_unit_has_its_own_steps_alone(mixture, open_stream, window):
     """Units of one source split its chunks; each goes by epochs and restarts anywhere."""
     rng = np.random.default_rng(0)
     unit = rng.integers(0, 3, 72)
     expected = {(e, t): unit[i] for i, (e, t) in enumerate(sorted(ALL))}
     for u in range(3):
-        chunks = open_stream(prepared, window, keep=unit == u, unit=u)
+        chunks = open_stream(mixture, window, keep=unit == u, unit=u)
         mine = {i for i, v in expected.items() if v == u}
         assert chunks.size == len(mine)
         twice = ids(chunks, 2 * chunks.size)

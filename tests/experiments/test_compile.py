@@ -11,8 +11,9 @@ import jax
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import pipeline, sources
-from ambient_jax.data.open_x import fixtures
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import pipeline
+from ambient_jax.open_x import fixtures
 from ambient_jax.train import config as train_config
 from ambient_jax.train import trainer
 
@@ -65,8 +66,8 @@ def test_the_batch_is_the_loaders(config, tmp_path, monkeypatch):
         fixtures.write_fixture(tmp_path, name, lengths=(4, 3))
         source.path = fixtures.folder(name)
     law = mixing.Ambient()
-    prepared = sources.prepare(config.data, law)
-    batches = pipeline.stream_batches(prepared, law, schedules.vp(), seed=0, batch_size=6)
+    mixture = mixtures.open_mixture(config.data, law)
+    batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=6)
     try:
         real = next(batches)
     finally:
@@ -86,7 +87,7 @@ def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
     assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "out" / "results.json").read_text())["steps"].values()
 
-    observation = sources.observation_shapes(config.data, sources.common_form(config.data), {})
+    observation = mixtures.observation_shapes(config.data, mixtures.common_form(config.data), {})
     learner = trainer.make_learner(config, observation, 7, 2, None)
     state = jax.jit(learner.create)(jax.random.key(0))
     params = state.params

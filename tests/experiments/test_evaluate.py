@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ambient_jax.data import rlds
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, digests, trainer
 from ambient_jax.train import config as config_lib

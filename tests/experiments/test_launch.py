@@ -8,8 +8,9 @@ import sys
 import pytest
 from absl import flags, logging
 
+from ambient_jax.cli import console
 from ambient_jax.train import config as config_lib
-from experiments import checks, console, launch, tasks
+from experiments import checks, launch, tasks
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -76,7 +76,7 @@ def test_a_few_lines_are_enough(tmp_path, monkeypatch):
     config.train.batch_size = 4
     parts = trainer.assemble(config, None)
     batches = pipeline.stream_batches(
-        parts.prepared, parts.law, parts.schedule, seed=0, batch_size=config.train.batch_size
+        parts.mixture, parts.law, parts.schedule, seed=0, batch_size=config.train.batch_size
     )
     batch = next(batches)
     batches.close()

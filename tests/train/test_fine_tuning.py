@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.data import normalizer, sources
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import normalizer
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import fine_tuning
 
@@ -22,15 +23,15 @@ def start(toy_data, tmp_path, monkeypatch):
         config.data.sources.good = config_lib.source(toy_data["good"], "clean")
         config.data.horizon = config.policy.execute = 4
         config.train.init_from, config.train.init_maps = "somewhere", init_maps
-        prepared = sources.prepare(config.data, mixing.get("ambient"))
-        own = prepared.normalizer
+        mixture = mixtures.open_mixture(config.data, mixing.get("ambient"))
+        own = mixture.normalizer
         scale = {n: v * np.float32(shrink) for n, v in own.scale.items()}
         base = dataclasses.replace(own, scale=scale)
         assets = {"statistics": base.to_json(), "config": config.to_dict()}
         monkeypatch.setattr(fine_tuning.checkpoint, "load_assets", lambda path: assets)
-        resumed = fine_tuning.resumed(prepared, assets).normalizer
+        resumed = fine_tuning.resumed(mixture, assets).normalizer
         assert resumed.to_json() == base.to_json()
-        return base, fine_tuning.with_maps(config, prepared).normalizer, own
+        return base, fine_tuning.with_maps(config, mixture).normalizer, own
 
     return make
 

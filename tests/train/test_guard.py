@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from ambient_jax import schedules
-from ambient_jax.data import device, pipeline, rlds, sources
+from ambient_jax.data import device, pipeline, rlds
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.train import checkpoint, guard, metrics, sweep, trainer
 
@@ -60,15 +61,15 @@ def _job(poisoned, workdir, **changes):
 def _batches(config, hosts=1):
     """The batches of steps 1, 2, ..., drawn without a trainer."""
     law = trainer.build(trainer.mixing, config.law)
-    prepared, schedule = sources.prepare(config.data, law), schedules.vp()
+    mixture, schedule = mixtures.open_mixture(config.data, law), schedules.vp()
     key, size = jax.random.key(config.seed), config.train.batch_size
     if config.data.placement == "device":
-        data = device.load_device_data(prepared)
-        sampler = jax.jit(prepared.sampler(law, schedule))
+        data = device.load_device_data(mixture)
+        sampler = jax.jit(mixture.sampler(law, schedule))
         return (sampler(data, key, n, np.arange(size)) for n in itertools.count())
     streams = [
         pipeline.stream_batches(
-            *(prepared, law, schedule),
+            *(mixture, law, schedule),
             seed=config.seed,
             batch_size=size,
             process_index=i,

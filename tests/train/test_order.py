@@ -126,7 +126,9 @@ def test_expectation_of_loss_and_gradient(name, padding):
         weight = jax.vmap(lambda s, k: mixing.data_first_weight(law, s, k, sources))(
             batch["sigma"], batch["source"]
         )
-        keep = losses.batch_counts(*(batch[n] for n in ("sigma", "sigma_min", "sigma_max", "mask")))
+        keep = losses.batch_keep_mask(
+            *(batch[n] for n in ("sigma", "sigma_min", "sigma_max", "mask"))
+        )
 
         def mean(params):
             values = jax.vmap(lambda one: value_of(params, jax.tree.map(lambda a: a[None], one), 1))
@@ -196,7 +198,7 @@ def test_data_first_is_the_same_on_devices_and_in_micro_batches():
     """With rows that are drawn in vain and rows that padding empties, unevenly spread."""
     batch = drawn(LAWS["ambient"], "data_first", 64)
     batch["mask"] &= (jnp.arange(64) % 5 > 0)[:, None]
-    keep = losses.batch_counts(*(batch[n] for n in ("sigma", "sigma_min", "sigma_max", "mask")))
+    keep = losses.batch_keep_mask(*(batch[n] for n in ("sigma", "sigma_min", "sigma_max", "mask")))
     per_device = np.asarray(keep).reshape(4, 16).sum(1)
     assert len(set(per_device)) > 1
     want, _ = gradient(batch)

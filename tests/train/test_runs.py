@@ -183,37 +183,37 @@ def test_a_difference_is_told_with_the_field_both_values_and_the_ways_out(config
 
 
 def test_other_bounds_data_and_embeddings_are_told_apart(config, tmp_path):
-    def prepared(mark, table=None):
+    def mixture(mark, table=None):
         form = types.SimpleNamespace(table=table)
         data = {"good": types.SimpleNamespace(directory="there")}
         return types.SimpleNamespace(fingerprints={"good": mark}, form=form, datasets=data)
 
     config.data.sources.good.bounds = "file"
     assets = _assets(config)
-    runs.check_same(assets, config, prepared("data/bounds"), tmp_path)
+    runs.check_same(assets, config, mixture("data/bounds"), tmp_path)
     for mark, told in (
         ("other/bounds", "on other data of source 'good' than lie at there"),
         ("data/new", "with other bounds of source 'good' than those of 'file'"),
         ("data", "with other bounds of source 'good' than none"),
     ):
         with pytest.raises(ValueError, match=told):
-            runs.check_same(assets, config, prepared(mark), tmp_path)
+            runs.check_same(assets, config, mixture(mark), tmp_path)
     tables = [
         instructions.InstructionTable(("go",), np.full((1, 2), x, np.float32)) for x in (1, 1, 2)
     ]
     config.data.sources.good.open_x = "bridge"
     config.data.open_x.embeddings = "a"
-    assets = _assets(config) | {"data": runs.marks(prepared("data/bounds", tables[0]))}
+    assets = _assets(config) | {"data": runs.marks(mixture("data/bounds", tables[0]))}
     config.data.open_x.embeddings = "b"
-    runs.check_same(assets, config, prepared("data/bounds", tables[1]), tmp_path)
+    runs.check_same(assets, config, mixture("data/bounds", tables[1]), tmp_path)
     with pytest.raises(ValueError, match="other embeddings than those of .* = 'b'"):
-        runs.check_same(assets, config, prepared("data/bounds", tables[2]), tmp_path)
+        runs.check_same(assets, config, mixture("data/bounds", tables[2]), tmp_path)
     # A run of a version that kept no mark of them: the path decides.
     del assets["data"][runs._EMBEDDINGS]
     with pytest.raises(ValueError, match="other embeddings"):
-        runs.check_same(assets, config, prepared("data/bounds", tables[1]), tmp_path)
+        runs.check_same(assets, config, mixture("data/bounds", tables[1]), tmp_path)
     config.data.open_x.embeddings = "a"
-    runs.check_same(assets, config, prepared("data/bounds", tables[1]), tmp_path)
+    runs.check_same(assets, config, mixture("data/bounds", tables[1]), tmp_path)
 
 
 def test_what_has_changed_is_told_in_one_line(config, caplog):

@@ -137,7 +137,7 @@ def test_a_batch_with_nothing_admissible_changes_no_parameter_but_by_decay():
 def test_what_a_masked_row_or_padded_action_holds_does_not_matter(loss):
     step, state = _step(step_lib.Objective(loss=loss))
     batch = _batch()
-    keep = losses.batch_counts(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
+    keep = losses.batch_keep_mask(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
     assert not bool(keep.all())
     poisoned = dict(batch)
     bad = ~keep[:, None, None] | ~batch["mask"][..., None]
@@ -156,7 +156,7 @@ def test_one_device_or_many_whatever_they_mask(loss):
     objective = step_lib.Objective(loss=loss)
     alone, state = _step(objective)
     split, _ = _step(objective, axis_name="batch")
-    keep = losses.batch_counts(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
+    keep = losses.batch_keep_mask(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
     assert len({int(k.sum()) for k in keep.reshape(4, 2)}) > 1, "masks must differ"
 
     @functools.partial(jax.vmap, axis_name="batch", in_axes=(None, 0))
@@ -234,7 +234,7 @@ def test_dimensions_that_a_robot_lacks_are_no_part_of_the_loss(loss, prediction)
     (total, (rows, keep)), grads = function(params, batch, keys, noise_key)
     noised = jax.jit(functools.partial(step_lib.noised, objective))
     start, z, _ = noised(batch | {"action": action}, keys, noise_key)
-    admissible = losses.batch_counts(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
+    admissible = losses.batch_keep_mask(batch["sigma"], batch["sigma_min"], batch["sigma_max"])
     np.testing.assert_array_equal(keep, admissible & has.any(1))
     assert 3 <= keep.sum() < B
     kernels = {"denoising": losses.batch_denoising_loss, "ambient": losses.batch_ambient_loss}

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.data import bounds, sources, write
+from ambient_jax.cli import report
+from ambient_jax.data import bounds, write
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as train_config
-from experiments import report
 from experiments.annotate import __main__ as command
 from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
@@ -68,8 +69,8 @@ def test_jitter_bars_low_noise_only_and_the_file_joins_training(config, workdir)
     assert 0.01 < low < 0.6 and len(made) == 48 * 29  # without fillers
     data = config.data.copy_and_resolve_references()
     data.sources.jagged.bounds = str(workdir / "bounds" / "datapoint.parquet")
-    prepared = sources.prepare(data, mixing.Ambient())
-    assert list(prepared.bounds) == ["jagged"]
+    mixture = mixtures.open_mixture(data, mixing.Ambient())
+    assert list(mixture.bounds) == ["jagged"]
 
 
 def test_report_has_what_the_bounds_come_from(workdir):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, pipeline, sources
+from ambient_jax.data import bounds, pipeline
+from ambient_jax.data import mixture as mixtures
 from experiments.annotate import __main__ as command
 from experiments.annotate import config as annotate_config
 
@@ -28,10 +29,10 @@ def test_what_failed_trains_high_noise_alone(config, tmp_path):
     assert set(made.sigma_min[made.rows("jaco_play")].tolist()) == {np.float32(0.2)}
     config.data.bounds, config.data.placement = str(path), "stream"
     law = mixing.Ambient()
-    prepared = sources.prepare(config.data, law, observed=False)
-    kuka = prepared.names.index("kuka")
+    mixture = mixtures.open_mixture(config.data, law, observed=False)
+    kuka = mixture.names.index("kuka")
     seen = set()
-    stream = pipeline.stream_batches(prepared, law, schedules.vp(), seed=0, batch_size=128)
+    stream = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=128)
     for _ in range(4):
         batch = next(stream)
         mine = batch["source"] == kuka

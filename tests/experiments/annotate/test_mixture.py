@@ -9,7 +9,8 @@ import pytest
 
 from ambient_jax import mixing, schedules
 from ambient_jax.annotate import thresholds
-from ambient_jax.data import bounds, device, pipeline, sources
+from ambient_jax.data import bounds, device, pipeline
+from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 from experiments.annotate import __main__ as command
 from experiments.annotate import annotate, known
@@ -67,17 +68,17 @@ def test_training_on_images_joins_the_file(config, workdir, placement):
     data.bounds, data.placement = str(path), placement
     if placement == "device":
         data.open_x.cameras, data.open_x.instruction_bytes = (), 0
-    prepared = sources.prepare(data, mixing.Ambient())
+    mixture = mixtures.open_mixture(data, mixing.Ambient())
     law, schedule = mixing.Ambient(), schedules.vp()
     if placement == "stream":
-        stream = pipeline.stream_batches(prepared, law, schedule, seed=0, batch_size=64)
+        stream = pipeline.stream_batches(mixture, law, schedule, seed=0, batch_size=64)
         batch = next(stream)
     else:
-        sampler = jax.jit(prepared.sampler(law, schedule))
-        batch = sampler(device.load_device_data(prepared), jax.random.key(0), 0, jnp.arange(64))
+        sampler = jax.jit(mixture.sampler(law, schedule))
+        batch = sampler(device.load_device_data(mixture), jax.random.key(0), 0, jnp.arange(64))
     made = bounds.read(path)
     assert len(set(np.asarray(batch["source"]).tolist())) > 1
-    for k, name in enumerate(prepared.names):
+    for k, name in enumerate(mixture.names):
         rows = np.asarray(batch["source"]) == k
         want = 0 if name == "bridge_orig" else made.sigma_min[made.rows(name)[0]]
         np.testing.assert_array_equal(np.asarray(batch["sigma_min"])[rows], np.float32(want))

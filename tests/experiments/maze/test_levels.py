@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ambient_jax.data.normalizer import Normalizer
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.maze import data, levels
 

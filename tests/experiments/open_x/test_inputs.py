@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ambient_jax import schedules
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import step as step_lib
 from ambient_jax.train import trainer

@@ -13,7 +13,7 @@ import pytest
 
 from ambient_jax import mixing
 from ambient_jax.data import bounds
-from ambient_jax.policy import evaluation
+from ambient_jax.evaluate import evaluation
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
 from experiments import launch

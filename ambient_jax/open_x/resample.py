@@ -1,0 +1,130 @@
+"""An episode at another control rate: motions composed, commands kept, steps chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ambient_jax.open_x import rotations
+
+# Grid points this near a step are that step: 0.1 and its like have no exact float.
+_SNAP = 1e-9
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Grid:
+    """Steps of the output among the ``length`` steps of the source.
+
+    Attributes:
+      length: number of source steps that have an action.
+      start, end: of each output step, in source steps, possibly fractional, [N].
+    """
+
+    length: int
+    start: np.ndarray
+    end: np.ndarray
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Source step that each output step observes: the latest at its time, [N] int64."""
+        return np.floor(self.start).astype(np.int64)
+
+    @property
+    def commands(self) -> np.ndarray:
+        """Source step whose command is in force when an output step ends, [N] int64."""
+        return np.maximum(np.ceil(self.end).astype(np.int64) - 1, self.steps)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every output step is one whole step of the source."""
+        return np.array_equal(self.start, self.steps) and np.array_equal(self.end, self.start + 1)
+
+    def owners(self, length: int) -> np.ndarray:
+        """Output step that accounts for each of ``length`` source steps; -1 before the first."""
+        return np.searchsorted(self.steps, np.arange(length), side="right") - 1
+
+
+def grid(length: int, source_hz: float | None, hz: float | None, first: int = 0) -> Grid:
+    """Output steps at ``hz`` (None: those of the source) from source step ``first`` on.
+
+    The last output step may be shorter than 1 / hz: the motion that is left is not lost.
+    """
+    ratio = 1.0 if hz is None or hz == source_hz else source_hz / hz
+    count = max(int(np.ceil((length - first) / ratio - _SNAP)), 0)
+    edges = first + np.arange(count + 1) * ratio
+    edges = np.where(np.abs(edges - np.round(edges)) < _SNAP, np.round(edges), edges)
+    edges = np.minimum(edges, length)
+    return Grid(length, edges[:-1], edges[1:])
+
+
+def sums(deltas: np.ndarray, where: Grid) -> np.ndarray:
+    """Sum of deltas [T, d] over each output step, parts of a step by their share, [N, d]."""
+    path = np.concatenate([np.zeros((1, deltas.shape[1])), np.cumsum(deltas, 0)])
+    return _along(path, where.end) - _along(path, where.start)
+
+
+def poses(
+    xyz: np.ndarray, turns: np.ndarray, where: Grid, frame: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Composes displacements [T, 3] and rotations [T, 3, 3] over each output step.
+
+    In the frame "tool" each motion is given in the tool's frame where it starts (x <- x + R t,
+    R <- R dR); else in the fixed axes of the base (x <- x + t, R <- dR R).
+
+    Returns:
+      Displacements [N, 3] and rotations [N, 3, 3], in the same frame.
+    """
+    tool = frame == "tool"
+    attitude = np.empty((len(turns) + 1, 3, 3))
+    attitude[0] = np.eye(3)
+    for t, turn in enumerate(turns):
+        attitude[t + 1] = attitude[t] @ turn if tool else turn @ attitude[t]
+    before = _attitude_at(attitude, turns, where.start, tool)
+    after = _attitude_at(attitude, turns, where.end, tool)
+    back = np.swapaxes(before, -1, -2)
+    if not tool:
+        return sums(xyz, where), after @ back
+    moved = sums((attitude[:-1] @ xyz[..., None])[..., 0], where)
+    return (back @ moved[..., None])[..., 0], back @ after
+
+
+def _attitude_at(attitude: np.ndarray, turns: np.ndarray, at: np.ndarray, tool: bool) -> np.ndarray:
+    index = np.minimum(np.floor(at).astype(np.int64), len(turns))
+    share = at - index
+    out = attitude[index]
+    part = share > 0
+    if part.any():
+        turned = rotations.power(turns[index[part]], share[part])
+        out[part] = out[part] @ turned if tool else turned @ out[part]
+    return out
+
+
+def _along(path: np.ndarray, at: np.ndarray) -> np.ndarray:
+    index = np.minimum(np.floor(at).astype(np.int64), len(path) - 2)
+    share = (at - index)[:, None]
+    # Not path + share * step: a whole step must give the next point to the last bit.
+    return path[index] * (1 - share) + path[index + 1] * share
+
+
+def flags(steps: dict[str, Any], where: Grid) -> dict[str, np.ndarray]:
+    """First, last, terminal, reward and discount of the output, nothing of the source lost.
+
+    Rewards of the source steps that an output step accounts for are added, discounts multiplied.
+    """
+    count = len(where.start)
+    out = {
+        "is_first": np.arange(count) == 0,
+        "is_last": np.arange(count) == count - 1,
+        "is_terminal": np.zeros(count, bool),
+        "reward": np.zeros(count, np.float32),
+        "discount": np.ones(count, np.float32),
+    }
+    join = {"is_terminal": np.logical_or, "reward": np.add, "discount": np.multiply}
+    for name, operation in join.items():
+        if name in steps:
+            given = np.asarray(steps[name]).reshape(-1).astype(out[name].dtype)
+            owner = where.owners(len(given))
+            operation.at(out[name], owner[owner >= 0], given[owner >= 0])
+    return out

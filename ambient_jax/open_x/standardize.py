@@ -1,0 +1,436 @@
+"""The one interpreter that turns an episode of any data set into the common form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ambient_jax import _checks
+from ambient_jax.data.features import flatten, leaves
+from ambient_jax.open_x import grippers, resample, rotations
+from ambient_jax.open_x.spec import CAMERAS, Field, Part, Spec, parse
+
+OUTPUT_ROTATIONS = ("rpy", "rotvec", "quat", "rot6d")
+
+
+def standardise(
+    spec: Spec | Mapping[str, Any],
+    episode: Mapping[str, Any],
+    *,
+    hz: float | None = None,
+    rotation: str = "rpy",
+    cameras: Iterable[str] = CAMERAS,
+    depth: Iterable[str] = (),
+) -> dict[str, Any]:
+    """An RLDS episode to the common form.
+
+    Args:
+      spec: of the data set (``registry.get(name).spec``), or the lines that `spec.parse` takes.
+      episode: as `rlds.open_dataset` gives it, steps as arrays [T, ...]; images decoded or as
+        encoded bytes.
+      hz: common control rate; None keeps the data set's own. Motions over a new step are composed
+        (a share of a step moves its share), of commands that are positions the last stands, an
+        observation is the latest at its time, rewards are added.
+      rotation: of the action, "rpy" (as Open-X models take it), "rotvec", "quat" or "rot6d".
+      cameras: of "primary", "secondary" and "wrist", those wanted.
+      depth: likewise, of the depth cameras.
+
+    Returns:
+      ``steps`` with ``observation`` (``image_<camera>``, ``depth_<camera>``, ``state`` [T, d]
+      float32: those that the data set has), ``action`` [T, D] float32 (xyz m, rotation rad,
+      gripper 1 = open; or joints, as the spec says), ``action_mask`` [T, D] bool (False: a filler,
+      the data set has no such motion), ``camera_mask`` by camera [T] bool, ``language_instruction``
+      [T] bytes, ``quality`` by label [T] float32, ``is_first``, ``is_last``, ``is_terminal``,
+      ``reward`` and ``discount``; and ``episode_metadata`` as it came. Encoded images of a camera
+      in ``spec.bgr`` must be flipped by whoever decodes them; decoded ones are.
+
+    Raises:
+      ValueError: a field is missing (the nearest is named) or of another width, a value is not
+        finite, a gripper leaves its convention's range, the episode is too short, or the rate
+        cannot be changed.
+    """
+    spec = spec if isinstance(spec, Spec) else parse(spec)
+    where = spec.name or "episode"
+    _checks.one_of("rotation", rotation, OUTPUT_ROTATIONS)
+    cameras, depth = tuple(cameras), tuple(depth)
+    for role in (*cameras, *depth):
+        _checks.one_of("camera", role, CAMERAS)
+    if hz is not None and hz != spec.hz and (why := cannot_resample(spec)):
+        raise ValueError(f"{where}: {why}: keep its own rate (hz=None), or give hz in its spec")
+    if hz is not None and not 0 < hz < float("inf"):
+        raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or None for its own")
+    read = _Reader(where, episode)
+    length = read.length - (spec.has_diff or read.ends_in_filler(spec))
+    grid = resample.grid(length, spec.hz, hz, first=int(spec.drop_first))
+    if not len(grid.start):
+        raise ValueError(
+            f"{where}: the episode has {read.length} steps, too few for what its spec drops "
+            "(first step, filler of the last one, difference to the next one): leave it out"
+        )
+    action, mask = _action(spec, read, grid, rotation)
+    steps: dict[str, Any] = {
+        "observation": {},
+        "action": action.astype(np.float32),
+        "action_mask": np.tile(mask, (len(action), 1)),
+        "camera_mask": {},
+        "quality": {},
+    }
+    observation = steps["observation"]
+    at: Any = grid.steps
+    if grid.whole:  # a view: images are not copied
+        at = slice(at[0], at[-1] + 1)
+    if spec.state:
+        state = [read.numbers(f, "state")[at] for f in spec.state]
+        observation["state"] = np.concatenate(state, -1).astype(np.float32)
+    for role in cameras:
+        there = np.zeros(len(action), bool)
+        if role in spec.cameras:
+            there = read.present(spec.cameras[role])[at]
+            observation[f"image_{role}"] = read.image(spec.cameras[role])[at]
+        steps["camera_mask"][role] = there
+    for role in depth:
+        if role in spec.depth:
+            observation[f"depth_{role}"] = read.depth(spec.depth[role])[at]
+    steps["language_instruction"] = read.language(spec.language)[at]
+    for label, field in spec.quality.items():
+        steps["quality"][label] = read.quality(label, field)[at]
+    steps.update(resample.flags(episode["steps"], grid))
+    out = {"steps": steps}
+    if "episode_metadata" in episode:
+        out["episode_metadata"] = episode["episode_metadata"]
+    return out
+
+
+def check(
+    spec: Spec,
+    features: Any,
+    *,
+    cameras: Iterable[str] = CAMERAS,
+    depth: Iterable[str] = (),
+) -> tuple[str, ...]:
+    """Checks a spec against the features of a data set (features.json), before a record is read.
+
+    Returns:
+      The features that `standardise` reads with these cameras, for ``rlds.open_dataset(keys=...)``.
+
+    Raises:
+      ValueError: a field is missing (the nearest is named), or of another width than its part.
+    """
+    found = leaves(features)
+    where = spec.name or "spec"
+    keys = []
+    for what, field in spec.fields(cameras, depth):
+        if field.key not in found:
+            raise ValueError(_missing(where, what, field.key, found))
+        keys.append(field.key)
+    for part in spec.action:
+        leaf = None if part.field.constant else found[part.field.key]
+        if leaf is not None and None not in leaf.shape:
+            width = int(np.prod(leaf.shape))
+            window = _window(where, part.field, width)
+            _check_width(where, part, window, width)
+    # Never required: not every data set has all of them.
+    flags = ("is_last", "is_terminal", "reward", "discount")
+    keys += [f"steps/{k}" for k in flags if f"steps/{k}" in found]
+    keys += [k for k in found if k.startswith("episode_metadata/")]
+    return tuple(dict.fromkeys(keys))
+
+
+def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
+    """What ``standardise`` gives as every step's ``action_mask``, from the features alone: [D]."""
+    found = leaves(features)
+    masks = []
+    for part in spec.action:
+        width = 1 if part.field.constant else _taken(spec, part.field, found)
+        if part.is_rotation:
+            masks.append(_rotation_mask(part, rotation))
+        elif part.kind == "xyz":
+            masks.append(np.arange(3) < (0 if part.field.constant else width))
+        else:
+            masks.append(np.full(width, not part.field.constant))
+    return np.concatenate(masks)
+
+
+def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
+    """The action [D] of a robot that stands still: 0, or a rotation's identity, for displacements;
+    NaN for positions and grippers, which stay as they are, and for fillers."""
+    found = leaves(features)
+    values: list[np.ndarray] = []
+    for part in spec.action:
+        if part.is_rotation:
+            values.append(rotations.from_matrix(rotation, np.eye(3)))
+        elif part.kind == "xyz":
+            values.append(np.zeros(3))
+        else:
+            width = 1 if part.field.constant else _taken(spec, part.field, found)
+            values.append(np.full(width, 0.0 if part.is_delta else np.nan))
+    there = action_mask(spec, features, rotation)
+    return np.where(there, np.concatenate(values), np.nan).astype(np.float32)
+
+
+def state_width(spec: Spec, features: Any) -> int:
+    """Numbers of a state, from the features alone."""
+    found = leaves(features)
+    return sum(_taken(spec, field, found) for field in spec.state)
+
+
+def cannot_resample(spec: Spec) -> str:
+    """Why a data set cannot be brought to another control rate; "" if it can."""
+    if spec.hz is None:
+        return "its control rate is unknown"
+    if spec.frame == "tool" and any(part.kind == "base" for part in spec.action):
+        return "its displacements are in the frame of a base whose heading is unknown"
+    return ""
+
+
+def _taken(spec: Spec, field: Field, found: Mapping[str, Any]) -> int:
+    shape = found[field.key].shape
+    if None in shape:
+        raise ValueError(
+            f"{spec.name or 'spec'}: {field.key} has shape {shape} in its features: take some of "
+            "its numbers with [start:stop] in the spec"
+        )
+    window = _window(spec.name or "spec", field, int(np.prod(shape)))
+    return window.stop - window.start
+
+
+class _Reader:
+    """Fields of one episode, [T, ...] each, every problem named."""
+
+    def __init__(self, where: str, episode: Mapping[str, Any]):
+        if not isinstance(episode.get("steps"), Mapping):
+            raise ValueError(f"{where}: the episode has no 'steps', expected RLDS")
+        self.where = where
+        self.flat = flatten(episode)
+        by_length = {k: len(v) for k, v in self.flat.items() if k.startswith("steps/")}
+        self.length = next(iter(by_length.values()), 0)
+        for key, length in by_length.items():
+            if length != self.length:
+                first = next(iter(by_length))
+                raise ValueError(
+                    f"{where}: {key} has {length} steps, {first} has {self.length}: the same "
+                    "number is expected"
+                )
+
+    def ends_in_filler(self, spec: Spec) -> bool:
+        """Whether the spec drops the last step: is_last is set there, its action is a filler."""
+        last = self.flat.get("steps/is_last", ())
+        return spec.last_step == "drop" and len(last) > 0 and bool(np.ravel(last)[-1])
+
+    def raw(self, field: Field, what: str) -> np.ndarray:
+        """A field as it is, that of an episode repeated over the steps."""
+        if field.key not in self.flat:
+            raise ValueError(_missing(self.where, what, field.key, self.flat))
+        value = self.flat[field.key]
+        if not field.of_episode:
+            return np.asarray(value)
+        if isinstance(value, np.ndarray):
+            return np.broadcast_to(value, (self.length, *value.shape))
+        out = np.empty(self.length, object if isinstance(value, bytes | str) else type(value))
+        out[:] = value
+        return out
+
+    def numbers(self, field: Field, what: str) -> np.ndarray:
+        """Numbers [T, w] in float64, finite, those that the field's window takes."""
+        raw = self.raw(field, what)
+        if raw.dtype.kind not in "fiub":
+            raise ValueError(f"{self.where}: {field.key} is {raw.dtype}, expected numbers")
+        array = raw.reshape(len(raw), int(np.prod(raw.shape[1:])))
+        window = _window(self.where, field, array.shape[1])
+        array = array[:, window].astype(np.float64)
+        bad = ~np.isfinite(array)
+        if bad.any():
+            step, column = np.argwhere(bad)[0]
+            raise ValueError(
+                f"{self.where}: {field.key} is {array[step, column]} at step {step}, number "
+                f"{window.start + column}: leave the episode out or repair it"
+            )
+        return array * _scale(field)
+
+    def width(self, field: Field) -> int:
+        """How many numbers a field takes."""
+        raw = self.raw(field, "action")
+        window = _window(self.where, field, int(np.prod(raw.shape[1:])))
+        return window.stop - window.start
+
+    def present(self, field: Field) -> np.ndarray:
+        """Whether a camera is there, [T] bool."""
+        for flag in field.words("if"):
+            flag = Field(flag.lstrip("/"), flag[0] == "/")
+            return self.raw(flag, "flag").reshape(self.length).astype(bool)
+        return np.ones(self.length, bool)
+
+    def image(self, field: Field) -> np.ndarray:
+        image = self.raw(field, "camera")
+        return image[..., ::-1] if field.has("bgr") and image.ndim == 4 else image
+
+    def depth(self, field: Field) -> np.ndarray:
+        depth = self.raw(field, "depth")
+        if depth.dtype == object:  # still encoded
+            return depth
+        depth = depth[..., None] if depth.ndim == 3 else depth
+        return (depth * _scale(field)).astype(np.float32)
+
+    def language(self, fields: tuple[Field, ...]) -> np.ndarray:
+        """The first text that is not empty, [T] bytes."""
+        out = np.full(self.length, b"", object)
+        for field in fields:
+            raw = self.raw(field, "language")
+            for step in np.flatnonzero(out == b""):
+                out[step] = _text(raw[step], field.has("codepoints"))
+        return out
+
+    def quality(self, label: str, field: Field) -> np.ndarray:
+        """A label [T] float32."""
+        raw = self.raw(field, f"quality {label!r}")
+        for word in field.words("contains"):
+            return np.array([word.encode() in _text(v, False) for v in raw], np.float32)
+        numbers = self.numbers(field, f"quality {label!r}")
+        if numbers.shape[1] != 1:
+            raise ValueError(
+                f"{self.where}: quality {label!r} reads {field.key}, {numbers.shape[1]} numbers a "
+                "step, expected 1: pick one with [i]"
+            )
+        numbers = numbers[:, 0]
+        if field.has("max"):
+            numbers = np.full(self.length, numbers.max())
+        for word in field.words("equals"):
+            numbers = numbers == float(word)
+        return numbers.astype(np.float32)
+
+
+def _action(
+    spec: Spec, read: _Reader, grid: resample.Grid, rotation: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The action [N, D], and what of it the data set has [D]."""
+    columns: list[np.ndarray] = []
+    mask: list[np.ndarray] = []
+    xyz = np.zeros((grid.length, 3))
+    for part in spec.action:
+        field = part.field
+        values = None if field.constant else _values(spec, read, part)
+        if values is not None:  # a rotation's differences come later, and need one step more
+            values = values[: grid.length + (part.is_rotation and part.is_diff)]
+        if part.kind == "xyz":
+            # Composed together with the rotation, which follows it.
+            xyz = np.zeros((grid.length, 3)) if values is None else values
+            mask.append(np.arange(3) < (0 if values is None else read.width(field)))
+        elif part.is_rotation:
+            columns += _pose(spec, read, part, xyz, values, grid, rotation)
+            mask.append(_rotation_mask(part, rotation))
+        else:
+            if values is None:
+                values = np.full((grid.length, 1), float(field.path == "open"))
+            together = part.is_delta and not grid.whole
+            columns.append(resample.sums(values, grid) if together else values[grid.commands])
+            mask.append(np.full(values.shape[1], not field.constant))
+    return np.concatenate(columns, -1), np.concatenate(mask)
+
+
+def _values(spec: Spec, read: _Reader, part: Part) -> np.ndarray:
+    """Numbers of a part at each step; rotations are not yet converted, nor differences of them."""
+    field = part.field
+    values = read.numbers(field, "action")
+    _check_width(read.where, part, slice(0, values.shape[1]), values.shape[1])
+    if part.kind == "grip":
+        return grippers.to_open(read.where, field, values)
+    if field.has("rate"):
+        values = values / spec.hz
+    if field.has("diff") and not part.is_rotation:
+        values = np.diff(values, axis=0)
+    if field.has("pad"):
+        values = np.pad(values, ((0, 0), (0, 3 - values.shape[1])))
+    return values
+
+
+def _pose(
+    spec: Spec,
+    read: _Reader,
+    part: Part,
+    xyz: np.ndarray,
+    values: np.ndarray | None,
+    grid: resample.Grid,
+    rotation: str,
+) -> list[np.ndarray]:
+    """Displacement [N, 3] and rotation [N, w] over each output step."""
+    encoding, diff, at = part.kind, part.is_diff, grid.steps
+    if values is not None and part.field.has("subtract") and rotation == "rpy":
+        angles = -np.remainder(np.pi - np.diff(values, axis=0), 2 * np.pi) + np.pi
+        return [each[at] if grid.whole else resample.sums(each, grid) for each in (xyz, angles)]
+    if encoding == "unstated":
+        encoding = rotation
+        if rotations.WIDTHS[rotation] != 3:
+            raise ValueError(
+                f"{read.where}: nobody says what the three numbers of its rotation are, so they "
+                f"cannot become {rotation!r}: take 'rpy' or 'rotvec', or name them in the spec"
+            )
+    if values is not None and not diff and encoding == rotation and grid.whole:
+        return [xyz[at], values[at]]  # to the last bit, angles beyond half a turn included
+    turns = np.tile(np.eye(3), (grid.length, 1, 1))
+    if values is not None:
+        try:
+            turns = rotations.to_matrix(encoding, values)
+        except ValueError as error:
+            raise ValueError(f"{read.where}: {part.field.key}: {error}") from None
+        if diff:  # what leads to the next attitude in the base frame: matrices do not wrap
+            turns = turns[1:] @ np.swapaxes(turns[:-1], -1, -2)
+    if grid.whole:
+        return [xyz[at], rotations.from_matrix(rotation, turns[at])]
+    moved, turned = resample.poses(xyz, turns, grid, spec.frame)
+    return [moved, rotations.from_matrix(rotation, turned)]
+
+
+def _rotation_mask(part: Part, rotation: str) -> np.ndarray:
+    width = rotations.WIDTHS[rotation]
+    if part.field.constant:
+        return np.zeros(width, bool)
+    if part.kind == "yaw" and rotation in ("rpy", "rotvec"):
+        return np.arange(width) == 2
+    return np.ones(width, bool)
+
+
+def _check_width(where: str, part: Part, window: slice, width: int) -> None:
+    taken = len(range(*window.indices(width)))
+    expected = 3 if part.kind in ("xyz", "unstated") else rotations.WIDTHS.get(part.kind)
+    expected = 1 if part.kind == "grip" else expected
+    ok = taken <= 3 if part.field.has("pad") else expected in (None, taken)
+    if not ok:
+        raise ValueError(
+            f"{where}: action part {part.kind!r} takes {taken} numbers of {part.field.key}, "
+            f"expected {expected}: correct the spec, or this is another version of the data set"
+        )
+
+
+def _window(where: str, field: Field, width: int) -> slice:
+    """The numbers that a field takes of ``width``, which must all be there."""
+    start, stop = field.window
+    start = 0 if start is None else start + width * (start < 0)
+    stop = width if stop is None else stop + width * (stop < 0)
+    if not 0 <= start < stop <= width:
+        told = ":".join("" if v is None else str(v) for v in field.window)
+        raise ValueError(
+            f"{where}: {field.key} has {width} numbers a step, [{told}] is not in it: correct the "
+            "spec, or this is another version of the data set"
+        )
+    return slice(start, stop)
+
+
+def _scale(field: Field) -> float:
+    return float(next(iter(field.words("scale")), 1.0))
+
+
+def _missing(where: str, what: str, key: str, found: Iterable[str]) -> str:
+    found = sorted(found)
+    hint = _checks.nearest(key, found) or f"; it has {', '.join(found)}"
+    return f"{where}: {what} needs {key!r}, which the data set does not have{hint}"
+
+
+def _text(value: Any, codepoints: bool) -> bytes:
+    if codepoints:
+        points = np.asarray(value).reshape(-1)
+        end = np.flatnonzero(points == 0)
+        points = points[: end[0]] if len(end) else points
+        return "".join(map(chr, points.tolist())).encode()
+    return value.encode() if isinstance(value, str) else bytes(value)
