@@ -21,6 +21,7 @@ RANKS = {
     "corruption": 4,
     "mixing": 5,
     "losses": 6,
+    "_names": 6.1,
     "data": 7,
     "open_x": 7,
     "models": 8,
