@@ -79,8 +79,8 @@ def evaluate(
         }
     caption = (
         f"Policy of step {step}. Loss: {_LOSS} {len(evaluation.LEVELS)} noise levels. Action "
-        f"error: root mean squared difference of a sampled chunk from the recorded one, in data units "
-        f"({sampled} chunks)."
+        "error: root mean squared difference of a sampled chunk from the recorded one, in data "
+        f"units ({sampled} chunks)."
     )
     folder = directory.parent / "evaluation" / (split or "train").replace("/", "_")
     results = {"levels": evaluation.LEVELS, "sources": sources, "step": step}
@@ -94,9 +94,9 @@ def best(
 ) -> Report:
     """Records the checkpoint of the lowest denoising loss as the best one.
 
-    Leaves ``<workdir>/checkpoints_by_loss/`` and ``<workdir>/best.json``. The loss is the mean over all levels and all clean sources (all sources where none is clean),
-    with the same chunks and noise for every checkpoint. Training may go on meanwhile; checkpoints
-    that it deletes are left out.
+    Leaves ``<workdir>/checkpoints_by_loss/`` and ``<workdir>/best.json``. The loss is the mean over
+    all levels and all clean sources (all sources where none is clean), with the same chunks and
+    noise for every checkpoint. Training may go on meanwhile; what it deletes is left out.
 
     Args:
       path: workdir, or its checkpoints folder.
