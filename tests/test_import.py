@@ -22,6 +22,7 @@ RANKS = {
     "mixing": 5,
     "losses": 6,
     "_names": 6.1,
+    "estimates": 6.2,
     "data": 7,
     "open_x": 7,
     "models": 8,
