@@ -67,7 +67,7 @@ def denoising_loss(
     x0: Array,
     eps: Array,
     sigma: Array,
-    sigma_min: Array = 0.0,
+    sigma_min: jax.typing.ArrayLike = 0.0,
     sigma_max: Array | None = None,
     mask: Array | None = None,
     *,
@@ -198,7 +198,7 @@ def batch_denoising_loss(
     x0: Array,
     eps: Array,
     sigma: Array,
-    sigma_min: Array = 0.0,
+    sigma_min: jax.typing.ArrayLike = 0.0,
     sigma_max: Array | None = None,
     mask: Array | None = None,
     *,
@@ -257,8 +257,7 @@ def _batch_ambient_loss(*args, **options):
 
 def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
     """``keep_mask`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
-    levels = dict(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
-    levels = [_checks.level(name, value, nan=True) for name, value in levels.items()]
+    levels = schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max, nan=True)
     return _over_batch(keep_mask, *levels, _checks.mask("mask", mask))
 
 
