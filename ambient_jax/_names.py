@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ambient_jax import _checks
@@ -52,3 +52,15 @@ def make(what: str, name: Any, builtins: Mapping[str, Any], options: Mapping[str
         return factory(**options)
     except TypeError as error:
         raise ValueError(f"{what} {name!r} with options {dict(options)}: {error}") from error
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` whose error gives the new name of what was renamed or moved."""
+
+    def getattr_of_module(name: str) -> Any:
+        if name in names:
+            # Not AttributeError, whose text "from module import name" would replace by its own.
+            raise ImportError(f"{module}.{name} is now {names[name]}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return getattr_of_module

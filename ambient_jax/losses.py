@@ -18,10 +18,13 @@ import inspect
 import jax
 import jax.numpy as jnp
 
-from ambient_jax import _checks, admission, corruption, schedules, targets
+from ambient_jax import _checks, _names, admission, corruption, schedules, targets
 
 Array = jax.Array
 WEIGHTINGS = ("unit", "buffered")
+_VP = schedules.vp()
+
+__getattr__ = _names.renamed(__name__, {"counts": "keep_mask", "batch_counts": "batch_keep_mask"})
 
 
 def check_buffer(buffer: float) -> None:
@@ -29,9 +32,6 @@ def check_buffer(buffer: float) -> None:
     _checks.number("buffer", buffer)
     if not buffer > 1:
         raise ValueError(f"buffer is {buffer}, expected S > 1 (4 is the published value)")
-
-
-_VP = schedules.vp()
 
 
 def keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
