@@ -1,4 +1,4 @@
-"""Ben-David et al. (2010): how much clean and how much corrupt data to weigh, by their divergence."""
+"""The best share of clean data beside corrupt data, by Ben-David et al. (2010)."""
 
 from __future__ import annotations
 
