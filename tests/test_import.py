@@ -21,6 +21,7 @@ RANKS = {
     "corruption": 4,
     "mixing": 5,
     "losses": 6,
+    "optim": 6.5,
     "data": 7,
     "models": 8,
     "annotate": 9,
