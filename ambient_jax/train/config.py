@@ -196,7 +196,8 @@ def check(config: ml_collections.ConfigDict) -> Checked:
         shapes = mixtures.observation_shapes(config.data, form, {})
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
-            _check_numbers(name, config[name])
+            if ":" not in config[name].name:  # all options of the built-in ones are numbers
+                _check_numbers(name, config[name])
             schedule = build(module, config[name])
     with _section("config.objective."):
         step.Objective(**config.objective, schedule=schedule)
