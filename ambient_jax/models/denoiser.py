@@ -90,7 +90,7 @@ def _built(what, modules, fields):
     if "dtype" in fields:
         _checks.one_of(f"dtype of {what} {name!r}", fields["dtype"], _DTYPES)
         fields["dtype"] = _DTYPES[fields["dtype"]]
-    module = _names.build(what, modules, name, fields)
+    module = _names.make(what, name, modules, fields)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what} {name!r} makes a {type(module).__name__}, expected a nn.Module")
     if hasattr(module, "check_sizes"):

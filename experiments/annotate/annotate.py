@@ -221,7 +221,7 @@ def options_of(config: ml_collections.ConfigDict, crop: int = 0) -> classifier.O
 
 def decide(
     job: Job, name: str, granularity: str, sigma_max: float
-) -> tuple[np.ndarray, bounds.Bounds]:
+) -> tuple[np.ndarray, bounds.BoundsTable]:
     """sigma_min of each unit [U] of a corrupt source, and the bounds of its steps. A granularity
     with a size, as in "random:1000", is of buckets of this size rather than ``task.bucket``."""
     task, own, c = job.config.task, job.steps(name), job.curves[name]
