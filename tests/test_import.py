@@ -12,7 +12,7 @@ import ambient_jax
 ROOT = pathlib.Path(ambient_jax.__file__).parent
 
 # Low to high. A module imports only modules of lower rank; inside a package (data, models, ...)
-# modules may import each other, without cycles.
+# modules may import each other, without cycles. A package's command, its __main__, may import all.
 RANKS = {
     "_checks": 0,
     "schedules": 1,
@@ -21,12 +21,17 @@ RANKS = {
     "corruption": 4,
     "mixing": 5,
     "losses": 6,
+    "optim": 6.5,
     "data": 7,
+    "open_x": 7,
     "models": 8,
     "annotate": 9,
     "analysis": 10,
     "train": 11,
     "policy": 12,
+    "cli": 13,
+    "evaluate": 14,
+    "compile": 14,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.
@@ -86,7 +91,7 @@ def test_every_module_has_a_rank():
         )
 
 
-@pytest.mark.parametrize("name", [n for n in modules() if n])
+@pytest.mark.parametrize("name", [n for n in modules() if n and not n.endswith("__main__")])
 def test_imports_point_down(name):
     top = name.split(".")[0]
     for other in internal(name, modules()[name]):

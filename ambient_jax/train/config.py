@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from ambient_jax import _checks, mixing, schedules
+from ambient_jax import _checks, mixing, optim, schedules
 from ambient_jax.train import weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
@@ -173,13 +173,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     from ambient_jax.data import augment
     from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
-    from ambient_jax.train import state, step
+    from ambient_jax.train import step
 
     _check_section("config", config, default())
     _check_name(config.name)
     _checks.number("config.seed", config.seed, 0, 2**32 - 1, whole=True)
     _check_train(config.train)
-    state.make_optimizer(config.train)
+    optim.check(config.train)
     with _section("config.data: "):
         form = mixtures.check(config.data)
         shapes = mixtures.observation_shapes(config.data, form, {})
@@ -244,8 +244,6 @@ def _check_train(train):
             f"config.train.accumulation is {train.accumulation}, expected a divisor of batch_size, "
             f"{train.batch_size}: it is the number of parts of a batch"
         )
-    _checks.number("config.train.learning_rate", train.learning_rate, 0, 1, above=True, below=True)
-    _checks.number("config.train.ema", train.ema, 0, 1, below=True)
     weights_and_biases.check(train.wandb)
 
 

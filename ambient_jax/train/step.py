@@ -11,7 +11,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from ambient_jax import _checks, corruption, losses, schedules, targets
+from ambient_jax import _checks, corruption, losses, optim, schedules, targets
 from ambient_jax.data import augment, noise_first
 from ambient_jax.train import state as state_lib
 
@@ -205,8 +205,7 @@ def make_train_step(
         grads = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1), grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = state_lib.ema_decay(state.step, ema_limit)
-        ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.ema_params, params)
+        ema = optim.average(state.ema_params, params, state.step, ema_limit)
         old = state.sums
         sums = state_lib.Sums(
             bin_loss=old.bin_loss + parts[0],

@@ -19,7 +19,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import mixing
+from ambient_jax import mixing, optim
 from ambient_jax.data import device
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
@@ -124,7 +124,7 @@ def _train(configs, workdir):
         statistics = mixture.normalizer.to_json()
         assets.append(checkpoint.make_assets(c, statistics, runs.marks(mixture)))
         writers.append(metrics.Writer(workdir / name, start, c))
-    rate = state_lib.learning_rate(config.train)
+    rate = optim.learning_rate(config.train)
 
     def stop_if_marked(sums):
         for k, first in enumerate(sums.nonfinite.tolist()):

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from ambient_jax import mixing, schedules
+from ambient_jax import mixing, optim, schedules
 from ambient_jax.data import augment, device, hold, pipeline
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
@@ -117,7 +117,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         where = lambda: _all_hosts(stream.get_state())  # noqa: E731
 
     writer = metrics.Writer(workdir, start, config) if jax.process_index() == 0 else None
-    rate = state_lib.learning_rate(config.train)
+    rate = optim.learning_rate(config.train)
 
     def stop_if_marked(sums):
         if first := int(sums.nonfinite):
@@ -218,7 +218,7 @@ def make_learner(
     objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)
-    optimizer = state_lib.make_optimizer(config.train)
+    optimizer = optim.make_optimizer(config.train)
     train_step = step_lib.make_train_step(
         objective,
         lambda params, *inputs: model.apply({"params": params}, *inputs),

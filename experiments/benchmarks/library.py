@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import corruption, losses, schedules
+from ambient_jax import corruption, losses, optim, schedules
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy import solvers
 from ambient_jax.train import config as config_lib
@@ -75,7 +75,7 @@ def loss_row(
     }
     steps = []
     for loss in step_lib.LOSSES:
-        optimizer = state_lib.make_optimizer(config)
+        optimizer = optim.make_optimizer(config)
         train_step = step_lib.make_train_step(step_lib.Objective(loss=loss), apply, optimizer)
         compiled = jax.jit(train_step, donate_argnums=0)
         holder = [state_lib.create(jax.tree.map(jnp.copy, params), optimizer, 2)]

@@ -3,9 +3,9 @@
 import json
 import os
 
+from ambient_jax.cli import launch
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import lock, runs, sweep, trainer
-from experiments import launch
 from experiments.annotate import annotate, labels
 from experiments.annotate import config as annotate_config
 from experiments.maze import config as maze_config
@@ -56,7 +56,7 @@ def _sweep(bench):
 
 def _launch(bench):
     config = _config(bench)
-    launch.train_and_evaluate(config, str(bench.path))
+    launch.trains()(config, str(bench.path))
 
 
 def _table(bench):

@@ -10,13 +10,14 @@ import ml_collections
 import numpy as np
 import pytest
 
+from ambient_jax import optim
 from ambient_jax.train import checkpoint, state
 from ambient_jax.train import config as config_lib
 
 
 def _made(width=3):
     params = {"dense": {"kernel": jnp.arange(2.0 * width).reshape(2, width)}}
-    made = state.create(params, state.make_optimizer(config_lib.default().train), 2)
+    made = state.create(params, optim.make_optimizer(config_lib.default().train), 2)
     return made.replace(step=jnp.int32(7))
 
 
