@@ -1,9 +1,9 @@
 """From a mixture to the bounds of its corrupt sources, as a library call.
 
-    from ambient_jax import annotate
+from ambient_jax import annotate
 
-    annotations = annotate.annotate(config.data, annotate.Options(granularity=("dataset",)))
-    paths = annotations.write("runs/my_bounds")
+annotations = annotate.annotate(config.data, annotate.Options(granularity=("dataset",)))
+paths = annotations.write("runs/my_bounds")
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from absl import logging
 from ambient_jax import schedules
 from ambient_jax.annotate import buckets, findings, thresholds
 from ambient_jax.annotate import evidence as evidence_lib
-from ambient_jax.annotate.evidence import Evidence, Options
+from ambient_jax.annotate.evidence import Evidence
+from ambient_jax.annotate.options import SCHEDULE, Options
 from ambient_jax.data import bounds
 from ambient_jax.data import mixture as mixtures
-
-# Wide, so that the classifier also learns what only low noise shows.
-SCHEDULE = {"name": "edm", "p_mean": -1.5, "p_std": 2.2}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class Annotations:
     mismatch: dict[str, Any] | None
 
     def write(self, folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
-        """Writes ``<granularity>.parquet`` for each granularity; returns the paths by granularity."""
+        """Writes ``<granularity>.parquet`` for each; returns the paths by granularity."""
         name = lambda granularity: f"{granularity.replace(':', '_')}.parquet"  # noqa: E731
         return {g: bounds.write(pathlib.Path(folder) / name(g), b) for g, b in self.bounds.items()}
 
@@ -67,7 +65,8 @@ def annotate(
       data: the data section of a config, see ``mixture.open_mixture``, or an opened mixture; with
         at least one clean and one corrupt source, and without bounds files.
       options: see ``Options``.
-      schedule: its training law draws the classifier's noise levels; default ``SCHEDULE``.
+      schedule: its training law draws the classifier's noise levels; default
+        ``options.SCHEDULE``.
       seed: of folds, initial parameters, draws and buckets.
       progress: show progress bars.
 

@@ -161,9 +161,8 @@ def probabilities(
             )
         pair = np.asarray(fitted.pairs.of_source)[source]
     ask = functools.partial(_probabilities, draws=draws, decisions=decisions)
-    return by_fold(
-        ask, fitted, data, positions, 0 if pair is None else pair, levels, batch_size, seed, progress
-    )
+    pair = 0 if pair is None else pair
+    return by_fold(ask, fitted, data, positions, pair, levels, batch_size, seed, progress)
 
 
 def by_fold(

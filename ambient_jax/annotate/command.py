@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +13,8 @@ from absl import logging
 
 from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import annotation, classifier, findings, labels
-from ambient_jax.annotate.evidence import Options, open_standing_still
+from ambient_jax.annotate.evidence import open_standing_still
+from ambient_jax.annotate.options import Options
 from ambient_jax.cli import report, tasks
 from ambient_jax.data import bounds
 from ambient_jax.data import mixture as mixtures
@@ -37,38 +36,6 @@ _LOW = 0.05  # noise level of the total variation in the table
 _MAY_DIFFER = 0.3  # upper end of its interval: a source that looks clean may still differ
 
 
-@dataclasses.dataclass(frozen=True)
-class Stored:
-    """What an annotation left in its workdir.
-
-    Attributes:
-      folder: of its bounds files, ``<granularity>.parquet`` ("random_10" for "random:10").
-      results: all that ``report/results.json`` holds.
-    """
-
-    folder: pathlib.Path
-    results: Mapping[str, Any]
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """[L]."""
-        return tuple(self.results["levels"])
-
-    def total_variation(self, source: str) -> tuple[float, ...]:
-        """Of a corrupt source from the clean ones at each level, [L]."""
-        return tuple(self.results["total_variation"][source]["value"])
-
-    def sigma_min(self, source: str, granularity: str = "dataset") -> float:
-        """Mean over the units of a source."""
-        return self.results["sigma_min"][f"{source}, {granularity}"]["mean"]
-
-
-def read(workdir: str | os.PathLike[str]) -> Stored:
-    """What an annotation left in its workdir; raises FileNotFoundError where there is none."""
-    folder = pathlib.Path(expanded(workdir))
-    return Stored(folder / "bounds", report.read(folder / "report" / "results.json"))
-
-
 def run(
     config: ml_collections.ConfigDict, workdir: str, short_names: Mapping[str, str] | None = None
 ) -> None:
@@ -86,8 +53,11 @@ def run(
 @lock.alone
 def by_classifier(
     config: ml_collections.ConfigDict, workdir: str, short_names: Mapping[str, str] | None = None
-) -> Stored:
-    """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir, if not there yet."""
+) -> dict[str, Any]:
+    """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir, if not there yet.
+
+    A size is part of the file's name, as in ``random_10.parquet``. Returns ``report/results.json``.
+    """
     folder = pathlib.Path(expanded(workdir))
     if build := config.task.get("build", ""):
         tasks.get(build, short_names).build(config)
@@ -97,7 +67,7 @@ def by_classifier(
     about = {"config": settings(config), "data": mixture.fingerprints}
     if is_done(folder / "report", about):
         logging.info("%s has the bounds of this data and config", folder)
-        return read(folder)
+        return report.read(folder / "report" / "results.json")
     begin = time.perf_counter()
     annotations = annotation.annotate(mixture, options, schedule=schedule, seed=config.seed)
     logging.info("annotated in %.0f s", time.perf_counter() - begin)
@@ -112,7 +82,7 @@ def by_classifier(
         figures.write(folder / "report", annotations, results)
     columns, rows = _table(annotations, results)
     print(report.write(folder / "report", columns, rows, _caption(options, results), results))
-    return read(folder)
+    return report.read(folder / "report" / "results.json")
 
 
 def settings(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import dataclasses
 
 import ml_collections
 
-from ambient_jax.annotate.annotation import SCHEDULE
-from ambient_jax.annotate.evidence import Options
+from ambient_jax.annotate.options import SCHEDULE, Options
 from ambient_jax.train import config as train_config
 
 

@@ -1,4 +1,4 @@
-"""A mixture, its noise classifier, and P(clean) of the corrupt chunks: what bounds are made from."""
+"""What bounds are made from: a mixture, its noise classifier and P(clean) of corrupt chunks."""
 
 from __future__ import annotations
 
@@ -10,100 +10,11 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import _checks, mixing, schedules
-from ambient_jax.annotate import buckets, classifier, thresholds
+from ambient_jax import mixing, schedules
+from ambient_jax.annotate import classifier, thresholds
+from ambient_jax.annotate.options import Options
 from ambient_jax.data import device, hold
 from ambient_jax.data import mixture as mixtures
-
-ANALYSES = ("spectrum", "jerk", "bucket_noise")
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How bounds are made; the fields of the command's section ``config.task``.
-
-    Attributes:
-      granularity: which chunks share one bound, see ``buckets``; one set of bounds for each, such
-        as "dataset", "random" or "random:1000", whose buckets have 1000 chunks.
-      bucket: chunks in a bucket, where the granularity names no size.
-      tau: sigma_min is where P(clean) passes 0.5 - tau.
-      rule: "isotonic" or "last", see ``thresholds.sigma_min``.
-      levels: number of noise levels that P(clean) is measured at.
-      distinct: number of levels that bounds are rounded up to.
-      draws: noise draws of each chunk at each level.
-      judged: chunks of each source that are judged; 0: all, as granularities below "dataset" need.
-      observed, encoder, blur, patience, learning_rate, folds, steps, batch_size, features,
-        evaluate_every: of the classifier, see ``training.Options``.
-      analyses: parts of the report, of ``ANALYSES``.
-      compared: most chunks of each side that the total variation, mismatch, crops and jerk use.
-      crops: widths in actions for sigma_max by locality; () leaves sigma_max at 0.
-      mismatch: number of classifiers, each with a seed of its own, for sigma_max by the denoising
-        of clean chunks (``annotate.mismatch``); 0: none, and sigma_max is that of locality.
-      crop_steps: training steps of the classifiers of crops.
-      field_chunks: most chunks that the receptive field is measured on.
-      field_steps: training steps of its denoiser.
-    """
-
-    granularity: tuple[str, ...] = ("dataset", "random", "datapoint")
-    bucket: int = 100
-    tau: float = 0.05
-    rule: str = "isotonic"
-    levels: int = 16
-    distinct: int = 64
-    draws: int = 2
-    judged: int = 0
-    observed: bool = False
-    encoder: tuple[int, int, int] = (4, 256, 2)
-    blur: float = 0.0
-    patience: int = 8
-    learning_rate: float = 2e-3
-    folds: int = 4
-    steps: int = 2000
-    batch_size: int = 256
-    features: tuple[int, ...] = (32, 64)
-    evaluate_every: int = 100
-    analyses: tuple[str, ...] = ANALYSES
-    compared: int = 4000
-    crops: tuple[int, ...] = (1, 2, 4, 8)
-    mismatch: int = 0
-    crop_steps: int = 1000
-    field_chunks: int = 20_000
-    field_steps: int = 3000
-
-    def __post_init__(self):
-        for name in self.granularity:
-            _checks.one_of("granularity", name.partition(":")[0], buckets.GRANULARITIES)
-        for name in self.analyses:
-            _checks.one_of("analyses", name, ANALYSES)
-        if self.judged and set(self.granularity) != {"dataset"}:
-            raise ValueError(
-                f"judged is {self.judged} and granularity {tuple(self.granularity)}: bounds finer "
-                "than by data set need every chunk judged; set judged to 0 (all), or granularity "
-                "to ('dataset',)"
-            )
-
-    @classmethod
-    def from_config(cls, task: ml_collections.ConfigDict) -> Options:
-        """Options from a section that has these fields, and maybe others."""
-        fields = {field.name: task[field.name] for field in dataclasses.fields(cls)}
-        try:
-            return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
-        except ValueError as error:
-            raise ValueError(f"config.task.{error}") from error
-
-    def classifier(self, history: int, horizon: int, crop: int = 0) -> classifier.Options:
-        """Of the classifier of whole chunks, or of their first ``crop`` actions."""
-        names = ("folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate")
-        return classifier.Options(
-            history=history,
-            horizon=horizon,
-            crop=crop,
-            observed=self.observed and not crop,
-            steps=self.crop_steps if crop else self.steps,
-            encoder=self.encoder,
-            blur=self.blur,
-            **{name: getattr(self, name) for name in names},
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,11 +72,28 @@ class Evidence:
         config = self.mixture.config
         return classifier.fit(
             self.data,
-            self.options.classifier(config.history, config.horizon, crop),
+            classifier_options(self.options, config.history, config.horizon, crop),
             schedule=self.schedule,
             seed=self.seed if seed is None else seed,
             names=self.mixture.names,
         )
+
+
+def classifier_options(
+    options: Options, history: int, horizon: int, crop: int = 0
+) -> classifier.Options:
+    """Of the classifier of whole chunks, or of their first ``crop`` actions."""
+    names = ("folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate")
+    return classifier.Options(
+        history=history,
+        horizon=horizon,
+        crop=crop,
+        observed=options.observed and not crop,
+        steps=options.crop_steps if crop else options.steps,
+        encoder=options.encoder,
+        blur=options.blur,
+        **{name: getattr(options, name) for name in names},
+    )
 
 
 def grid(count: int) -> np.ndarray:
@@ -226,7 +154,7 @@ def gather(
     data = device.load_device_data(mixture)
     sizes = mixture.config.history, mixture.config.horizon
     how: dict[str, Any] = dict(schedule=schedule, seed=seed, progress=progress)
-    fitted = classifier.fit(data, options.classifier(*sizes), names=mixture.names, **how)
+    fitted = classifier.fit(data, classifier_options(options, *sizes), names=mixture.names, **how)
     rng, judged = np.random.default_rng(seed), {}
     for name in _names(mixture, clean=False):
         own = _steps(mixture, data, name)

@@ -16,7 +16,6 @@ from ambient_jax.annotate.evidence import Evidence
 
 GREY = "#8a8f98"
 TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
-_INK = "#22262b"
 _FEW = 4  # sources that one panel can hold
 _DASHED = dict(color=GREY, lw=0.8, ls="--")
 _SMALL = dict(fontsize=7)
@@ -268,7 +267,8 @@ def chunks(evidence: Evidence, name: str, *, shown: int = 8) -> Figure:
     for line, (label, row) in zip(figure.subplots(2, shown), rows.items(), strict=True):
         for axes, i in zip(line, row, strict=False):
             path = actions[own[i] : min(own[i] + evidence.horizon, int(end[own[i]]))]
-            axes.plot(path[:, 0], path[:, min(1, path.shape[1] - 1)], ".-", lw=0.8, ms=2, color=_INK)
+            second = min(1, path.shape[1] - 1)
+            axes.plot(path[:, 0], path[:, second], ".-", lw=0.8, ms=2, color="#22262b")
             axes.set_aspect("equal", adjustable="datalim")
             axes.set_xticks([])
             axes.set_yticks([])

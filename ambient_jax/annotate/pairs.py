@@ -170,7 +170,10 @@ def draw(
     any_pair = jax.vmap(
         lambda row: jax.random.randint(jax.random.fold_in(keys, row), (), 0, len(pairs.mask))
     )(rows)
-    return batch | {"clean": clean, "pair": jnp.where(clean, any_pair, pairs.of_source[batch["source"]])}
+    return batch | {
+        "clean": clean,
+        "pair": jnp.where(clean, any_pair, pairs.of_source[batch["source"]]),
+    }
 
 
 def measured(pairs: Pairs, batch: dict[str, Any], length: int) -> Pairs:
