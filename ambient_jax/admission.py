@@ -17,8 +17,9 @@ unusable           (1, 0)                  none
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,45 @@ import numpy as np
 from ambient_jax import _checks, schedules
 
 Array = jax.Array
+
+
+class Bounds(NamedTuple):
+    """Bounds of N samples, or of one. Immutable, a pytree, and unpacks as (sigma_min, sigma_max).
+
+    Attributes:
+      sigma_min, sigma_max: [N] or scalar float32, noise levels in [0, 1].
+    """
+
+    sigma_min: np.ndarray
+    sigma_max: np.ndarray
+
+    @classmethod
+    def make(
+        cls,
+        sigma_min: Any,
+        sigma_max: Any = None,
+        ids: Sequence[Any] | None = None,
+        *,
+        ordered: bool = False,
+        where: Callable[[int], str] | None = None,
+    ) -> Bounds:
+        """Checked bounds on the host; sigma_max None is that of clean or ambient samples.
+
+        The arguments and the ValueError are those of ``check_bounds``.
+        """
+        check_bounds(sigma_min, sigma_max, ids, ordered=ordered, where=where)
+        low = np.asarray(sigma_min, np.float32)
+        high = np.where(low <= 0, 1, 0) if sigma_max is None else sigma_max
+        return cls(low, np.asarray(high, np.float32))
+
+    def coverage(self, schedule: schedules.Schedule | None = None) -> Array:
+        """Each sample's probability in [0, 1] that a training level is admissible: ``measure``."""
+        return measure(*self, schedule)
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with any bound or with their order."""
+        columns = (np.ascontiguousarray(column, np.float32) for column in self)
+        return hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()[:16]
 
 
 def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:

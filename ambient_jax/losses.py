@@ -18,10 +18,13 @@ import inspect
 import jax
 import jax.numpy as jnp
 
-from ambient_jax import _checks, admission, corruption, schedules, targets
+from ambient_jax import _checks, _names, admission, corruption, schedules, targets
 
 Array = jax.Array
 WEIGHTINGS = ("unit", "buffered")
+_VP = schedules.vp()
+
+__getattr__ = _names.renamed(__name__, {"counts": "keep_mask", "batch_counts": "batch_keep_mask"})
 
 
 def check_buffer(buffer: float) -> None:
@@ -29,9 +32,6 @@ def check_buffer(buffer: float) -> None:
     _checks.number("buffer", buffer)
     if not buffer > 1:
         raise ValueError(f"buffer is {buffer}, expected S > 1 (4 is the published value)")
-
-
-_VP = schedules.vp()
 
 
 def keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
@@ -67,7 +67,7 @@ def denoising_loss(
     x0: Array,
     eps: Array,
     sigma: Array,
-    sigma_min: Array = 0.0,
+    sigma_min: jax.typing.ArrayLike = 0.0,
     sigma_max: Array | None = None,
     mask: Array | None = None,
     *,
@@ -198,7 +198,7 @@ def batch_denoising_loss(
     x0: Array,
     eps: Array,
     sigma: Array,
-    sigma_min: Array = 0.0,
+    sigma_min: jax.typing.ArrayLike = 0.0,
     sigma_max: Array | None = None,
     mask: Array | None = None,
     *,
@@ -257,8 +257,7 @@ def _batch_ambient_loss(*args, **options):
 
 def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
     """``keep_mask`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
-    levels = dict(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
-    levels = [_checks.level(name, value, nan=True) for name, value in levels.items()]
+    levels = schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max, nan=True)
     return _over_batch(keep_mask, *levels, _checks.mask("mask", mask))
 
 

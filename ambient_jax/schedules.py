@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 
-from ambient_jax import _checks
+from ambient_jax import _checks, _names
 
 
 def _level(value, name="sigma", what="a noise level"):
@@ -237,13 +237,15 @@ def edm(
 SCHEDULES = {"vp": vp, "cosine": cosine, "rectified_flow": rectified_flow, "edm": edm}
 
 
-def get(name: str, **options: float) -> Schedule:
-    """A schedule by name, as configs state it. Raises ValueError for an unknown name or option."""
-    _checks.one_of("schedule", name, SCHEDULES)
-    try:
-        return SCHEDULES[name](**options)
-    except TypeError as e:
-        raise ValueError(f"schedule {name!r} does not take the options {options}: {e}") from None
+def get(name: str, **options: Any) -> Schedule:
+    """The schedule that a config names: one of ``SCHEDULES``, or your "package.module:Class".
+
+    Raises:
+      ValueError: an unknown name or option, or a value that the schedule refuses.
+    """
+    schedule = _names.make("schedule", name, SCHEDULES, options)
+    check(schedule)
+    return schedule
 
 
 def levels(*, nan: bool = False, **values: Any) -> list[Any]:

@@ -152,7 +152,11 @@ FIELDS = [
     ("schedule.name", "cosin", r"config.schedule: schedule is 'cosin'.*did you mean 'cosine'"),
     ("schedule", section(name="edm", p_std=0.0), r"config.schedule: edm has .*p_std 0.0"),
     ("schedule", section(name="edm", p_mean=NAN), r"config.schedule.p_mean is nan"),
-    ("schedule", section(name="vp", offset=0.1), r"config.schedule: schedule 'vp' does not take"),
+    (
+        "schedule",
+        section(name="vp", offset=0.1),
+        r"config.schedule: option of schedule 'vp' is 'offset'",
+    ),
     ("model.name", "unett", r"config.model: .*'unett'.*Did you mean 'unet'"),
     ("model.features", 64, r"config.model: .*features is 64; expected a list of widths"),
     ("model.features", (64, True), r"config.model: .*features is True; expected an integer"),
