@@ -25,7 +25,6 @@ squares through the last 80% of the samples, with its 95% interval.
 
 import io
 import math
-import multiprocessing
 import os
 import resource
 import tempfile
@@ -44,6 +43,7 @@ from ambient_jax.cli import console
 from ambient_jax.data import chunk, pipeline, write
 from ambient_jax.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
+from experiments.benchmarks import harness
 from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
@@ -278,14 +278,14 @@ def watch(
 def memory_table(root: str) -> None:
     """Prints a row for each value of shuffle_memory, and what was seen on the way."""
     names, elements, samples = wide(_OPEN_X.value), _ELEMENTS.value, _SAMPLES.value
-    _in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
+    harness.in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
     print(
         "| shuffle_memory | before | first | peak | last | slope in 10^6 elements | worker, shared "
         "file at the end | descriptors | elements/s |\n|---|---|---|---|---|---|---|---|---|"
     )
     notes = []
     for memory in _MEMORY.value:
-        seen = _in_process(watch, root, names, memory, _BATCH.value, elements, samples)
+        seen = harness.in_process(watch, root, names, memory, _BATCH.value, elements, samples)
         mebibytes, last = [f["all"] for f in seen["found"]], seen["found"][-1]
         rise, error = slope(mebibytes[samples // 5 :], seen["drawn"] / samples / 1e6)
         print(
@@ -322,20 +322,14 @@ def main(argv):
         print("|---|---|---|---|---|---|")
         for name, row in ROWS.items():
             if not os.path.exists(os.path.join(root, row[0])):
-                _in_process(build, root, row[0])
-            found = _in_process(measure, root, *row, *arguments)
+                harness.in_process(build, root, row[0])
+            found = harness.in_process(measure, root, *row, *arguments)
             growth = found["last"] / found["first"] - 1
             print(
                 f"| {name} | {found['rate']:,.0f} | {found['first']:.0f} | {found['last']:.0f} | "
                 f"{growth:+.1%} | {found['steps']:,.0f} |",
                 flush=True,
             )
-
-
-def _in_process(function, *arguments):
-    """Runs it in a fresh process, whose memory holds nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 if __name__ == "__main__":

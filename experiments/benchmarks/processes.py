@@ -1,11 +1,10 @@
 """What processes cost: processor time, memory, descriptors."""
 
-import math
 import os
 import pathlib
 
 import numpy as np
-from scipy import special
+from scipy import stats
 
 
 def workers_of(pid: int) -> list[int]:
@@ -48,12 +47,7 @@ def footprint() -> dict[str, float]:
 
 
 def slope(values: list[float], width: float) -> tuple[float, float]:
-    """Of a line by least squares through values at distances of ``width``, and its half interval.
-
-    95% by Student's t, as if what is left over were independent.
-    """
-    x = np.arange(len(values)) * width
-    x, y = x - x.mean(), np.asarray(values) - np.mean(values)
-    rise = float(x @ y / (x @ x))
-    error = math.sqrt(((y - rise * x) ** 2).sum() / (len(x) - 2) / (x @ x))
-    return rise, float(special.stdtrit(len(x) - 2, 0.975)) * error
+    """Returns the slope of the least-squares line through values at distances of ``width``, and
+    half of its 95% interval (Student's t, as if residuals were independent)."""
+    line = stats.linregress(np.arange(len(values)) * width, values)
+    return float(line.slope), float(stats.t.ppf(0.975, len(values) - 2) * line.stderr)
