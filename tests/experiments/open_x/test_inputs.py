@@ -14,7 +14,7 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import step as step_lib
 from ambient_jax.train import trainer
 from experiments.open_x import config as open_x_config
-from experiments.open_x import floors, inputs, scene
+from experiments.open_x import floors, held_out, inputs, scene
 
 
 def test_images_show_the_objects_where_they_are_and_only_there():
@@ -102,7 +102,7 @@ def seen(run):
     """The policy and what is held out."""
     config, workdir = run
     policy = Policy.from_checkpoint(workdir, source="steady")
-    return policy, inputs.held_out(config, policy)
+    return policy, held_out.read(config, policy)
 
 
 def test_a_row_has_the_loss_of_the_training(seen):
@@ -159,7 +159,7 @@ def test_held_out_chunks_are_of_new_scenes_and_follow_the_law_that_the_floors_ta
     texts = [bytes(t).rstrip(b"\0").decode() for t in held.chunks.observation["instruction"]]
     for text, colour in zip(texts, held.colours[np.arange(len(step)), held.named], strict=True):
         assert list(scene.COLOURS)[colour] in text
-    swapped = inputs.swapped(held.chunks, "instruction").observation["instruction"]
+    swapped = held_out.swapped(held.chunks, "instruction").observation["instruction"]
     np.testing.assert_array_equal(
         swapped[scene.STEPS :], held.chunks.observation["instruction"][: -scene.STEPS]
     )
