@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 
 _SHOWN = 4
 
@@ -82,10 +82,7 @@ def stop(
     path = pathlib.Path(expanded(workdir)) / "nonfinite.json"
     if jax.process_index() == 0:
         lines = ",\n    ".join(json.dumps(row) for row in listed)
-        text = f'{{\n  "step": {step},\n  "rows": [\n    {lines}\n  ]\n}}\n'
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, f'{{\n  "step": {step},\n  "rows": [\n    {lines}\n  ]\n}}\n')
     told = ", ".join(
         f"{r['source']} {r['episode']} {r['step']} ({largest[r['row']]:.3g})"
         for r in listed[:_SHOWN]

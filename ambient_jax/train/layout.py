@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import Any
 
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 
 _BEST = "best"
 _HOW_TO = "find the best with python -m ambient_jax.evaluate --best --checkpoint=<workdir>"
@@ -101,6 +101,4 @@ def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
       **why: JSON values that the record tells beside it, such as its loss.
     """
     path = pathlib.Path(expanded(workdir)) / f"{_BEST}.json"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"step": step, **why}, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps({"step": step, **why}, indent=2) + "\n")

@@ -7,7 +7,6 @@ of them more data outweigh that they are of the wrong rule. ``sigma_max`` measur
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import ml_collections
 
 from ambient_jax.data import rlds
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.bin_sorting import policies
@@ -45,8 +44,6 @@ def measure(
             options = {name: config.data[name] for name in ("action", "padding", "delta")}
             chunks = evaluation.recorded(rlds.open_dataset(data, "train"), policy, **options)
             loss = evaluation.denoising_loss(policy, *chunks[:3]).tolist()
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(loss))
-            os.replace(temporary, file)
+            write_text(file, json.dumps(loss))
         found[name] = json.loads(file.read_text())
     return found

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from experiments.maze import env, levels, policies, task
@@ -84,6 +83,4 @@ def _measure_levels(directory, config):
         chunks = levels.chunks(held_out, history=policy.history, horizon=policy.horizon)
         found[source] = evaluation.denoising_loss(policy, *chunks[:3]).tolist()
     text = json.dumps(found | {"metres": float(policy.normalizer.scale["action"].mean())})
-    temporary = directory / "levels.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, directory / "levels.json")
+    write_text(directory / "levels.json", text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
-import os
 import pathlib
 import zipfile
 import zlib
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from ambient_jax.data.paths import replacing
 from ambient_jax.train import checkpoint
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, AttributeError)
@@ -62,9 +62,8 @@ def _other(path, about):
 
 def save(path: pathlib.Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays by name; the file appears when it is complete."""
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, about=json.dumps(about), **arrays)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        np.savez_compressed(file, about=json.dumps(about), **arrays)
 
 
 def load(path: pathlib.Path) -> dict[str, np.ndarray]:
