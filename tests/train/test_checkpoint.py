@@ -121,7 +121,7 @@ def test_the_best_stays_whoever_recorded_it_and_across_a_resume(tmp_path):
         saver.close()
         return checkpoint.steps_in(folder)
 
-    with pytest.raises(FileNotFoundError, match=r"no .*best.json, .* experiments.evaluate --best"):
+    with pytest.raises(FileNotFoundError, match=r"no .*best.json, .* ambient_jax.evaluate --best"):
         checkpoint.find(tmp_path / "best")
     assert train(1, 2) == [2]
     # As an evaluation in another process does, while this one trains and between its starts.
