@@ -13,7 +13,7 @@ import ambient_jax
 ROOT = pathlib.Path(ambient_jax.__file__).parent
 
 # Low to high. A module imports only modules of lower rank; inside a package (data, models, ...)
-# modules may import each other, without cycles.
+# modules may import each other, without cycles. A package's command, __main__, may import all.
 RANKS = {
     "_checks": 0,
     "_names": 1,
@@ -24,6 +24,7 @@ RANKS = {
     "corruption": 5,
     "mixing": 6,
     "losses": 7,
+    "estimates": 8,
     "optim": 8,
     "transforms": 9,
     "data": 10,
@@ -31,11 +32,11 @@ RANKS = {
     "models": 12,
     "train": 13,
     "policy": 14,
-    "analysis": 15,
-    "annotate": 16,
-    "evaluate": 17,
-    "compile": 18,
-    "cli": 19,
+    "cli": 15,
+    "analysis": 16,
+    "annotate": 17,
+    "evaluate": 18,
+    "compile": 19,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.
@@ -103,7 +104,7 @@ def test_every_module_has_a_rank():
         )
 
 
-@pytest.mark.parametrize("name", [n for n in LIBRARY if layer(n)])
+@pytest.mark.parametrize("name", [n for n in LIBRARY if layer(n) and "__main__" not in n])
 def test_imports_point_down(name):
     own = layer(name)
     for other in internal(name):

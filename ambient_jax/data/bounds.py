@@ -38,7 +38,7 @@ _SCHEMA = pa.schema(
         ("sigma_max", pa.float32()),
     ]
 )
-_ANNOTATE = "make one with python -m experiments.annotate"
+_ANNOTATE = "make one with python -m ambient_jax.annotate"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

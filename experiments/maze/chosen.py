@@ -10,8 +10,8 @@ import pathlib
 
 import ml_collections
 
+from ambient_jax.annotate import command
 from ambient_jax.cli import report
-from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
 GRANULARITIES = ("dataset", "random", "datapoint")
@@ -26,7 +26,7 @@ def annotate_data(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     config.task.update({"build": "", "granularity": GRANULARITIES, "crops": ()})
     folder = workdir / "annotation"
     if not base.task.report_only:
-        annotate.run(config, str(folder))
+        command.by_classifier(config, str(folder))
     elif not (folder / "report" / "results.json").exists():
         base.task.groups = tuple(group for group in base.task.groups if group != "chosen")
         return

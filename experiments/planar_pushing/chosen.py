@@ -14,10 +14,10 @@ from typing import Any
 
 import ml_collections
 
+from ambient_jax.annotate import command
 from ambient_jax.cli import report
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
-from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
 TABLE, OBSERVED, STRICT = "table", "observed", "strict"
@@ -118,7 +118,7 @@ def annotate_data(base: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     for name, options in needed(base.task).items():
         config, folder = _config(base, name, **options), workdir / "annotation" / name
         if not base.task.report_only:
-            annotate.run(config, str(folder))
+            command.by_classifier(config, str(folder))
         file = folder / "report" / "results.json"
         if file.exists():
             found[name] = _told(config, folder, report.read(file))

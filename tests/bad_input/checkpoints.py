@@ -6,13 +6,13 @@ import shutil
 import jax
 import numpy as np
 
+from ambient_jax import evaluate
 from ambient_jax.cli import report
 from ambient_jax.data import bounds, instructions, rlds
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, fine_tuning, metrics, trainer
 from ambient_jax.train import config as config_lib
-from experiments import evaluate
 from experiments.table import saved
 
 NORMALIZER = Normalizer(

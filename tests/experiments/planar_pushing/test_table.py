@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.cli import launch
 from ambient_jax.data import bounds
 from ambient_jax.evaluate import evaluation
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments import launch
 from experiments.estimates import Estimate, wilson
 from experiments.planar_pushing import chosen, claims, drift, metrics, policies, summary, table
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import entries, saved
 from experiments.table.rows import Row
+from experiments.tasks import TASKS
 
 # What the table leaves of its policies: six of the group main, two chosen, three of the scaling
 # study; and of those that are picked, target only and the best of either kind.
@@ -346,7 +347,7 @@ def another_config_is_refused(config, folder):
     config = copy.deepcopy(config)
     named = policies.entries(config.task)
     alone = entries.config_of(config, "target", named["target"], 0)
-    launch.train_and_evaluate(alone, str(folder / "target" / "seed_0"))  # which finds it complete
+    launch.trains(TASKS)(alone, str(folder / "target" / "seed_0"))  # which finds it complete
     config.train.learning_rate *= 2
     config.task.groups = (*config.task.groups, "omni")
     for config.task.report_only in (True, False):
