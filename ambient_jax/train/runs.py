@@ -41,7 +41,7 @@ import ml_collections
 from absl import logging
 
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.data.paths import write_text
+from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 
 # What does not touch the training.
@@ -69,7 +69,7 @@ _TOLD = (
 def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Writes ``config.json``, whole or not at all."""
     workdir.mkdir(parents=True, exist_ok=True)
-    write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
+    paths.write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
 
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:

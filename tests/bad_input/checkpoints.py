@@ -394,7 +394,7 @@ CASES = {
     ),
     "config with a foreign field of the model": (
         _aged(_with(3, "config", "model", "depth")),
-        "makes no policy: Unknown field 'depth'",
+        "makes no policy: option of model 'unet' is 'depth'",
     ),
     "config of another width": (
         _aged(_with([16], "config", "model", "features")),
