@@ -72,11 +72,11 @@ def _train(configs, workdir):
     parts = trainer.assemble(config, axis_name=None)
     mixture, total = parts.mixture, config.train.steps
     laws = [trainer.build(mixing, c.law) for c in configs.values()]
-    mixtures = [
+    sources = [
         mixing.resolve(law, mixtures.weighted_sources(c.data, law, mixture.statistics))[1]
         for law, c in zip(laws, configs.values(), strict=True)
     ]
-    law = mixing.resolve(laws[0], mixtures[0])[0]
+    law = mixing.resolve(laws[0], sources[0])[0]
     keys = [jax.random.key(c.seed) for c in configs.values()]
     logging.info("%d policies, the first is %s", len(names), trainer.describe(config, parts))
 
@@ -117,7 +117,7 @@ def _train(configs, workdir):
     devices = parallel.policy_devices(len(names))
     stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
     data = parallel.replicate(device.load_device_data(mixture), devices)
-    inputs = data, parallel.spread(stack(mixtures)), parallel.spread(jnp.stack(keys))
+    inputs = data, parallel.spread(stack(sources)), parallel.spread(jnp.stack(keys))
     assets, writers = [], []
     for name, c in configs.items():
         runs.write_config(c, workdir / name)
@@ -129,7 +129,7 @@ def _train(configs, workdir):
     def stop_if_marked(sums):
         for k, first in enumerate(sums.nonfinite.tolist()):
             if first:
-                of = keys[k], first, config.train.batch_size, mixtures[k]
+                of = keys[k], first, config.train.batch_size, sources[k]
                 rows = guard.redrawn(sampler, data, *of)
                 guard.stop(workdir / names[k], first, rows, mixture.names, float(rate(first - 1)))
 
