@@ -164,8 +164,11 @@ def held_out_losses(table: Table) -> dict[str, Any]:
     made = table_rollouts.kept_measures(table, main, seeds, about, measure)
     if not made:
         return {}
-    found = {name: {"sigma": evaluation.LEVELS, **first} for name, [first] in made.items()}
-    scale = float(next(iter(found.values()))["metres"])
+    found = {
+        name: {"sigma": evaluation.LEVELS} | {k: v.tolist() for k, v in first.items()}
+        for name, [first] in made.items()
+    }
+    scale = next(iter(found.values()))["metres"]
     linear: dict[str, Any] = {"sigma": evaluation.LEVELS}
     for source, test in chunks.items():
         train = levels.chunks(root / f"maze_{source}", **shape)

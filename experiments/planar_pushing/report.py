@@ -39,8 +39,6 @@ PAPER = {
     "datapoint": "93.5",
     "best omni": "92.0",
 }
-# Of an annotation's results, in ``results.json``.
-_KEPT = ("sigma_min", "levels", "curves", "total_variation", "classifier")
 
 
 def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
@@ -104,7 +102,6 @@ def write(table: Table) -> str:
     results = {
         "fresh starts": confirmed,
         "best": best,
-        "annotations": {name: {k: r[k] for k in _KEPT} for name, r in annotations.items()},
         "modes": {"names": modes.MODES, "bias": bias, "scaling": scaled_bias},
         "levels": evaluation.LEVELS,
         "held out": {"loss": losses, "of source only": drifts},

@@ -24,6 +24,8 @@ from experiments.table.policies import Config
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# What ``results.json`` holds of an annotation.
+_ANNOTATION = ("sigma_min", "levels", "curves", "total_variation", "classifier")
 _HOLDS = {True: "yes", False: "**no**", None: "undecided"}
 
 
@@ -121,6 +123,10 @@ def write(
     content = {
         "policies": rows,
         "claims": [claim._asdict() for claim in claims],
+        "annotations": {
+            name: {field: annotation.results[field] for field in _ANNOTATION}
+            for name, annotation in table.annotations.items()
+        },
         **results,
         "config": table.config.to_dict(),
     }
