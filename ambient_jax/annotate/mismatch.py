@@ -34,7 +34,7 @@ import numpy as np
 
 from ambient_jax import corruption, schedules
 from ambient_jax.annotate import calibration, classifier, thresholds
-from ambient_jax.data import chunk, device, noise_first
+from ambient_jax.data import device
 
 Array = jax.Array
 
@@ -139,70 +139,47 @@ def by_classifier(
     batch_size: int = 512,
     seed: int = 0,
 ) -> Judged:
-    """Judges chunks, each by the fold that has not seen its episode, mean over noise draws.
+    """Judges chunks, each by the fold that has not seen its episode; mean over noise draws.
 
     Args:
-      fitted: with ``observed``, or it compares p(A) with q(A).
-      data: what it was fitted on.
+      fitted: with ``observed``, otherwise it compares p(A) with q(A).
+      data: that it was fitted on.
       positions: [N] of clean chunks.
       levels: [L] in (0, 1).
-      pair: against which corrupt source.
+      pair: number of the corrupt source to compare with.
       draws, seed: of the noise, the same at every level.
       batch_size: chunks at a time.
     """
-    positions = np.asarray(positions)
-    found = np.empty((2, len(positions), len(levels)))
-    data = jax.tree.map(jnp.asarray, data._replace(order=None, offset=None, size=None))
-    pairs = jax.tree.map(jnp.asarray, fitted.pairs)
-    ask = functools.partial(_ask, data, jnp.asarray(levels, jnp.float32), pairs, pair)
-    for k in range(fitted.options.folds):
-        params = jax.tree.map(lambda x: x[k], fitted.params)  # noqa: B023
-        temperature = fitted.temperature[0], fitted.temperature[1][k, pair]
-        mine = np.flatnonzero(fitted.fold[positions] == k)
-        for begin in range(0, len(mine), batch_size):
-            rows = mine[begin : begin + batch_size]
-            # One shape for all batches: the last one is filled up with its first chunks.
-            padded = jnp.asarray(np.resize(positions[rows], batch_size))
-            of = dict(network=fitted.network, options=fitted.options, draws=draws)
-            each = ask(params, temperature, padded, jax.random.key(seed), **of)
-            found[:, rows] = np.asarray(each)[:, : len(rows)]
-    return Judged(*found)
+    ask = functools.partial(_excess_and_logit, draws=draws)
+    answers = classifier.by_fold(
+        ask, fitted, data, np.asarray(positions), pair, levels, batch_size, seed
+    )
+    return Judged(*np.moveaxis(answers.astype(np.float64), 1, 0))
 
 
 @functools.partial(jax.jit, static_argnames=("network", "options", "draws"))
-def _ask(
-    data, levels, pairs, pair, params, temperature, positions, key, *, network, options, draws
+def _excess_and_logit(
+    data, levels, pairs, params, temperature, positions, pair, key, *, network, options, draws
 ):
-    observation, action, _ = chunk.gather(
-        data.steps,
-        positions,
-        data.start[positions],
-        data.end[positions],
-        options.history,
-        options.horizon,
-        padding="hold",
-    )
-    x0 = action[:, : options.length]
-    keys = noise_first.row_keys(key, 0, positions)
-    pair = jnp.full(len(x0), pair)
+    """The two fields of ``Judged``, [B, 2, L]."""
+    observation, x0, eps = classifier.cut(data, positions, options, key)
+    middles, log_temperature = temperature
 
     def logits(x_t, sigma, scale):
         level = jnp.full(len(x0), sigma)
         return network.apply(params, x_t, level, pair, pairs, observation) / scale
 
     def at(sigma):
-        scale = calibration.temperature(calibration.log_ratio(sigma), *temperature)
+        x = jnp.full(len(x0), calibration.log_ratio(sigma))
+        scale = calibration.temperature(x, middles, log_temperature[pair])
 
         def one(draw):
-            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:]))(
-                keys
-            )
-            x_t = corruption.add_noise(x0, eps, sigma)
+            x_t = corruption.add_noise(x0, eps(draw), sigma)
             # Rows do not see one another: the gradient of the sum is that of each.
-            told = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
+            difference = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
             gained = logits(x_t, sigma, scale) - logits(x_t, 1.0, scale)
-            return jnp.stack([jnp.mean(told**2, axis=(1, 2)), gained])
+            return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), gained])
 
         return jax.lax.map(one, jnp.arange(draws)).mean(0)
 
-    return jnp.moveaxis(jax.lax.map(at, levels), 0, -1)
+    return jnp.transpose(jax.lax.map(at, levels), (2, 1, 0))

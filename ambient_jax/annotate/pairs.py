@@ -33,13 +33,13 @@ class Pairs(NamedTuple):
     """K pairs of S sources.
 
     Attributes:
-      of: [S] int32, the pair of each corrupt source; 0 for clean ones.
+      of_source: [S] int32, the pair of each corrupt source; 0 for clean ones.
       mask: [K, D] float32, 1 where the source of the pair and all clean ones have the dimension.
       moments: [K, orders] mean squares of the differences of the pair's chunks, see
         ``ChunkClassifier``; ones until they are ``measured``.
     """
 
-    of: Array
+    of_source: Array
     mask: Array
     moments: Array
 
@@ -64,8 +64,8 @@ def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
             f"source {', '.join(alone)} shares no dimension of the action with all the clean "
             "sources, expected at least one: leave it out, or bound it by hand (sigma_min)"
         )
-    of = np.where(clean, 0, np.cumsum(~clean) - 1).astype(np.int32)
-    return Pairs(of, shared.astype(np.float32), np.ones((len(shared), 1), np.float32))
+    of_source = np.where(clean, 0, np.cumsum(~clean) - 1).astype(np.int32)
+    return Pairs(of_source, shared.astype(np.float32), np.ones((len(shared), 1), np.float32))
 
 
 def deal(
@@ -170,7 +170,10 @@ def draw(
     any_pair = jax.vmap(
         lambda row: jax.random.randint(jax.random.fold_in(keys, row), (), 0, len(pairs.mask))
     )(rows)
-    return batch | {"clean": clean, "pair": jnp.where(clean, any_pair, pairs.of[batch["source"]])}
+    return batch | {
+        "clean": clean,
+        "pair": jnp.where(clean, any_pair, pairs.of_source[batch["source"]]),
+    }
 
 
 def measured(pairs: Pairs, batch: dict[str, Any], length: int) -> Pairs:

@@ -1,1 +1,12 @@
-"""Data: RLDS episodes in and out, without TensorFlow. Import the modules you need."""
+"""From data sets on disk to batches: sources, mixtures, bounds. Import the modules you need."""
+
+from ambient_jax import _names
+
+__getattr__ = _names.renamed(
+    __name__,
+    {
+        "open_x": "ambient_jax.open_x",
+        "sources": "ambient_jax.data.mixture",
+        "units": "ambient_jax.data.groups",
+    },
+)

@@ -25,7 +25,7 @@ class Measured(Protocol):
     datasets: Mapping[str, Any]
     statistics: Mapping[str, Any]
     sources: mixing.Sources
-    bounds: Mapping[str, bounds.Bounds]
+    bounds: Mapping[str, bounds.BoundsTable]
 
 
 class Units(NamedTuple):

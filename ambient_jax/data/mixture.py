@@ -53,7 +53,7 @@ class Mixture:
     normalizer: normalizer.Normalizer
     sources: mixing.Sources
     config: ml_collections.ConfigDict
-    bounds: Mapping[str, bounds.Bounds]
+    bounds: Mapping[str, bounds.BoundsTable]
     form: open_x.CommonForm | None = None
 
     @property

@@ -80,7 +80,7 @@ def stream_batches(
     if lanes < 1 or lanes % process_count:
         raise ValueError(
             f"the data are dealt in {lanes} lanes, expected a multiple of the {process_count} "
-            "hosts: run on a number of hosts that divides it, or set config.data.lanes for a new "
+            "hosts: run on a number of hosts that divides it, or set config.data.shards for a new "
             "run"
         )
     if batch_size < 1 or batch_size % lanes:

@@ -194,7 +194,7 @@ class Checkpointer:
 
 def _check_finite(step: int, state: state_lib.TrainState) -> None:
     saved = {"params": state.params, "ema_params": state.ema_params, "opt_state": state.opt_state}
-    for name, leaf in _by_name(saved).items():
+    for name, leaf in by_name(saved).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise FloatingPointError(
                 f"{name} is not finite at step {step}, which is not saved: lower "
@@ -214,14 +214,15 @@ def _without_ema(state: state_lib.TrainState) -> dict:
     }
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
+def by_name(tree: Any) -> dict[str, Any]:
+    """Leaves of a tree by their path, such as "dense/kernel", in the tree's order."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     name = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))  # noqa: E731
     return {"/".join(map(name, path)): leaf for path, leaf in flat}
 
 
 def _shapes(tree: Any) -> dict[str, tuple]:
-    return {name: tuple(leaf.shape) for name, leaf in _by_name(tree).items()}
+    return {name: tuple(leaf.shape) for name, leaf in by_name(tree).items()}
 
 
 def check_shapes(saved: Any, expected: Any, where: Any) -> None:
@@ -312,40 +313,6 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
         "params": params,
         "step": step,
     }
-
-
-def fine_tune(params: Any, path: str | os.PathLike) -> Any:
-    """The parameters with those of a checkpoint where name and shape agree; others stay.
-
-    Takes the moving average, which is what policies use. Logs what was not found.
-
-    Args:
-      params: of a new model, a nested dict of arrays.
-      path: see ``find``.
-
-    Raises:
-      FileNotFoundError: no finished checkpoint at the path.
-      ValueError: nothing agrees, or a checkpoint of another format.
-    """
-    saved = _by_name(load_policy_assets(path)["params"])
-    flat, tree = jax.tree_util.tree_flatten_with_path(params)
-    taken, fresh, leaves = 0, [], []
-    for name, leaf in zip(_by_name(params), (leaf for _, leaf in flat), strict=True):
-        found = saved.get(name)
-        agrees = found is not None and found.shape == leaf.shape
-        leaves.append(jnp.asarray(found, leaf.dtype) if agrees else leaf)
-        taken += agrees
-        if not agrees:
-            fresh.append(f"{name} {tuple(leaf.shape)}")
-    if not taken:
-        raise ValueError(
-            f"no parameter of {path} has name and shape of one of this model's, such as "
-            f"{fresh[0]}: fine-tune with the model section of its config.json"
-        )
-    logging.info(
-        "%d of %d parameters from %s; new: %s", taken, len(flat), path, ", ".join(fresh) or "none"
-    )
-    return jax.tree_util.tree_unflatten(tree, leaves)
 
 
 def make_assets(

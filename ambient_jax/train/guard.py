@@ -7,18 +7,16 @@ last batches are remembered.
 
 from __future__ import annotations
 
-import collections
 import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ambient_jax.data.paths import expanded
 
@@ -46,58 +44,6 @@ def rows(batch: dict[str, Any], xp=jnp) -> Rows:
     numbers = [x for x in given if jnp.issubdtype(x.dtype, jnp.floating)]
     largest = [xp.max(xp.abs(x.reshape(len(x), -1)), axis=1) for x in numbers]
     return Rows(batch["id"], batch["sigma"], xp.max(xp.stack(largest), axis=0))
-
-
-def redrawn(
-    sampler: Callable, data: Any, key: jax.Array, step: int, size: int, sources: Any = None
-) -> Rows:
-    """All rows of a step's batch of data that live on the devices.
-
-    Args:
-      sampler: ``sampler(data, key, step, rows) -> batch``.
-      data: as ``parallel.replicate`` made them.
-      key: of the run.
-      step: counted from 1.
-      size: B.
-      sources: in place of the data's.
-    """
-
-    @jax.jit
-    def draw(data):
-        data = jax.tree.map(lambda x: x[0], data)
-        data = data if sources is None else data._replace(sources=sources)
-        return rows(sampler(data, key, step - 1, jnp.arange(size)))
-
-    return draw(jax.tree.map(lambda x: x.addressable_data(0), data))
-
-
-class Recent:
-    """The rows of a stream's last batches, this host's, kept before they are sent to devices.
-
-    Args:
-      put: sends a batch to the devices.
-      size: number of batches.
-    """
-
-    def __init__(self, put: Callable[[Any], Any], size: int):
-        self._put, self._rows = put, collections.deque(maxlen=size)
-
-    def put(self, batch: dict[str, np.ndarray]) -> tuple[Rows, Any]:
-        """For ``pipeline.stream_batches``, whose iterator goes to ``follow``."""
-        return rows(batch, np), self._put(batch)
-
-    def follow(self, batches: Iterator[tuple[Rows, Any]], start: int) -> Iterator[Any]:
-        """The batches on the devices, of the steps after ``start``."""
-        for step, (of_host, batch) in enumerate(batches, start + 1):
-            self._rows.append((step, of_host))
-            yield batch
-
-    def rows(self, step: int) -> Rows:
-        """All hosts' rows of a step, in order; all hosts must call it."""
-        of_host = dict(self._rows)[step]
-        if jax.process_count() == 1:
-            return of_host
-        return multihost_utils.process_allgather(of_host, tiled=True)
 
 
 def stop(

@@ -11,7 +11,7 @@ from typing import Any
 from ambient_jax.data.paths import expanded
 
 _BEST = "best"
-_HOW_TO = "find the best with python -m experiments.evaluate --best --checkpoint=<workdir>"
+_HOW_TO = "find the best with python -m ambient_jax.evaluate --best --checkpoint=<workdir>"
 _PARTS = ("assets", "state", "ema_params")
 
 

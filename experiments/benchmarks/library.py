@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import corruption, losses, schedules
+from ambient_jax import corruption, losses, optim, schedules
+from ambient_jax.estimates import bootstrap
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy import solvers
 from ambient_jax.train import config as config_lib
@@ -38,9 +39,7 @@ def interleaved(functions: list[Callable[[], None]], repeats: int) -> np.ndarray
 def ratio(seconds: np.ndarray) -> tuple[float, float, float]:
     """Median over repeats of second / first, with the 95% interval of the median (bootstrap)."""
     each = seconds[1] / seconds[0]
-    draws = np.random.default_rng(0).choice(each, (2000, each.size))
-    low, high = np.quantile(np.median(draws, 1), [0.025, 0.975])
-    return float(np.median(each)), float(low), float(high)
+    return float(np.median(each)), *bootstrap(np.median, each)
 
 
 def _network(batch, features):
@@ -75,7 +74,7 @@ def loss_row(
     }
     steps = []
     for loss in step_lib.LOSSES:
-        optimizer = state_lib.make_optimizer(config)
+        optimizer = optim.make_optimizer(config)
         train_step = step_lib.make_train_step(step_lib.Objective(loss=loss), apply, optimizer)
         compiled = jax.jit(train_step, donate_argnums=0)
         holder = [state_lib.create(jax.tree.map(jnp.copy, params), optimizer, 2)]

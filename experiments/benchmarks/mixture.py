@@ -23,14 +23,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import mixing, schedules
-from ambient_jax.annotate import classifier, thresholds, training
+from ambient_jax.annotate import classifier, evidence, thresholds, training
 from ambient_jax.annotate import pairs as pairs_lib
+from ambient_jax.annotate.options import Options
 from ambient_jax.cli import report
 from ambient_jax.data import device
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import trainer
-from experiments.annotate import annotate, known
 from experiments.annotate import config as annotate_config
+from experiments.annotate import known
 
 COLUMNS = (
     *("classifiers", "rows of a pair", "mean error", "largest", "rank", "training, CPU s"),
@@ -76,14 +77,16 @@ def separate(
         lambda *x: np.repeat(np.stack(x), options.folds, 0),
         *each,
     )
-    found = training.train(data, members, repeated, options, schedule=schedule, seed=seed)
+    trained = training.train(data, members, repeated, options, schedule=schedule, seed=seed)
     own = [slice(k * options.folds, (k + 1) * options.folds) for k in range(len(each))]
     return [
         classifier.Fitted(
-            *(options, schedule, pair, found.network),
-            jax.tree.map(lambda x: x[rows], found.params),  # noqa: B023
-            (found.temperature[0], found.temperature[1][rows]),
-            *(fold, found.history, found.judged),
+            *(options, schedule, pair),
+            trained._replace(
+                params=jax.tree.map(lambda x: x[rows], trained.params),  # noqa: B023
+                temperature=(trained.temperature[0], trained.temperature[1][rows]),
+            ),
+            fold,
         )
         for pair, rows in zip(each, own, strict=True)
     ]
@@ -97,8 +100,9 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     data = device.load_device_data(mixture)
     schedule = trainer.build(schedules, config.schedule)
-    options, task = annotate.options_of(config), config.task
-    levels, rng = annotate.grid(task.levels), np.random.default_rng(0)
+    task, sizes = config.task, (config.data.history, config.data.horizon)
+    options = evidence.classifier_options(Options.from_config(task), *sizes)
+    levels, rng = evidence.grid(task.levels), np.random.default_rng(0)
     positions = [
         rng.permutation(np.arange(offset, offset + size))[: task.judged]
         for offset, size, clean in zip(data.offset, data.size, data.sources.clean, strict=True)
@@ -150,7 +154,7 @@ def main(steps: int, count: int) -> None:
         print(name, {k: v for k, v in found[name].items() if k != "found"}, flush=True)
     config = _config(steps, count)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
-    exact = {n: low for n, (_, _, low) in known.exact_sigma_min(config, mixture).items()}
+    exact = known.sigma_min(config, *known.exact_curves(config, mixture))
     rows = []
     for name, row in found.items():
         error = known.errors(row["found"], exact)

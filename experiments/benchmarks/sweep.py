@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import mixing, schedules
+from ambient_jax import mixing, optim, schedules
 from ambient_jax.data import device
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import config as config_lib
@@ -51,7 +51,7 @@ def sweep_row(
     """Seconds of a step of K policies together over K times that of one."""
     config = config_lib.default().train
     model = build_denoiser({"name": "unet", "features": features, "blocks": 1})
-    optimizer = state_lib.make_optimizer(config)
+    optimizer = optim.make_optimizer(config)
     train_step = step_lib.make_train_step(
         step_lib.Objective(), lambda p, *inputs: model.apply({"params": p}, *inputs), optimizer
     )

@@ -10,9 +10,9 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
+from ambient_jax.estimates import Estimate
 from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
-from experiments.estimates import Estimate
 from experiments.maze import claims, env, figures
 from experiments.maze.rollout import Rollouts
 from experiments.table.experiment import Table

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.estimates import Estimate
+from ambient_jax.estimates import Estimate
 from experiments.planar_pushing import classifier_bounds, modes, policies
 from experiments.table import report
 from experiments.table.report import Claim, Row

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ambient_jax.estimates import Estimate, paired
 from ambient_jax.evaluate import evaluation
-from experiments.estimates import Estimate, paired
 from experiments.planar_pushing import (
     caption,
     claims,

@@ -9,8 +9,8 @@ from typing import Any
 
 import ml_collections
 
+from ambient_jax.annotate import command
 from ambient_jax.cli import report
-from experiments.annotate import annotate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Annotation:
 
     Attributes:
       bounds: folder of its bounds files, one for each granularity.
-      results: its ``results.json``, see ``experiments.annotate``.
+      results: its ``results.json``, see ``ambient_jax.annotate``.
       source: the corrupt source's name.
       n_clean, n_corrupt: sample sizes of Ben-David's bound: episodes, as the chunks of one episode
         are not independent.
@@ -65,7 +65,7 @@ def run(
     """Runs an annotation unless it is there; None if it is not there and ``report_only``.
 
     Args:
-      config: of ``experiments.annotate``.
+      config: of ``ambient_jax.annotate``.
       folder: its workdir.
       source: the corrupt source's name.
       sizes: ``n_clean`` and ``n_corrupt``.
@@ -73,7 +73,7 @@ def run(
     """
     file = folder / "report" / "results.json"
     if not report_only:
-        annotate.run(config, str(folder))
+        command.by_classifier(config, str(folder))
     elif not file.exists():
         return None
     return Annotation(str(folder / "bounds"), report.read(file), source, *sizes)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.estimates import Estimate
+from ambient_jax.estimates import Estimate
 
 INK, GREY = "#22262b", "#8a8f98"
 # Told apart with any colour vision.

@@ -14,9 +14,9 @@ from absl import logging
 
 from ambient_jax.cli import report
 from ambient_jax.data.paths import expanded
+from ambient_jax.estimates import Estimate
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics
-from experiments.estimates import Estimate
 from experiments.table import rollouts
 from experiments.table.experiment import Table
 from experiments.table.policies import Config

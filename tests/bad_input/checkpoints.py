@@ -6,13 +6,13 @@ import shutil
 import jax
 import numpy as np
 
+from ambient_jax import evaluate
 from ambient_jax.cli import report
 from ambient_jax.data import bounds, instructions, rlds
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint, metrics, trainer
+from ambient_jax.train import checkpoint, fine_tuning, metrics, trainer
 from ambient_jax.train import config as config_lib
-from experiments import evaluate
 from experiments.table import cache as rollouts_cache
 
 NORMALIZER = Normalizer(
@@ -182,7 +182,7 @@ def _both(change):
 
 
 def _tune(run):
-    checkpoint.fine_tune({"another": {"kernel": np.zeros((3, 3), np.float32)}}, run)
+    fine_tuning.adopt({"another": {"kernel": np.zeros((3, 3), np.float32)}}, run)
 
 
 def _other_family(run):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ambient_jax import optim
 from ambient_jax.train import checkpoint, digests, state
 from ambient_jax.train import config as config_lib
 
@@ -17,7 +18,7 @@ EXCEPT = ("digests.json", "commit_success.txt", "_CHECKPOINT_METADATA")
 
 def _made():
     params = {"dense": {"kernel": jnp.arange(4096.0).reshape(64, 64)}}
-    return state.create(params, state.make_optimizer(config_lib.default().train), 2)
+    return state.create(params, optim.make_optimizer(config_lib.default().train), 2)
 
 
 def _save(path, *steps):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.annotate import command as library
 from ambient_jax.cli import report
 from ambient_jax.data import bounds, write
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as train_config
 from experiments.annotate import __main__ as command
-from experiments.annotate import annotate
 from experiments.annotate import config as annotate_config
 
 
@@ -59,7 +59,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def workdir(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("annotation")
-    annotate.run(config, str(folder))
+    command.run(config, str(folder))
     return folder
 
 
@@ -91,42 +91,42 @@ def test_report_has_what_the_bounds_come_from(workdir):
 def test_a_second_run_finds_the_first(config, workdir, caplog):
     path = workdir / "bounds" / "dataset.parquet"
     before = path.stat().st_mtime_ns
-    annotate.run(config, str(workdir))
+    command.run(config, str(workdir))
     assert path.stat().st_mtime_ns == before
 
 
 def test_a_damaged_report_is_made_again(tmp_path):
     about = {"config": {"seed": 0}}
     report.write(tmp_path, ["x"], [["1"]], "", about)
-    assert annotate._is_done(tmp_path, about)
+    assert library.is_done(tmp_path, about)
     with (tmp_path / "results.json").open("r+") as file:
         file.truncate(10)
-    assert not annotate._is_done(tmp_path, about)
+    assert not library.is_done(tmp_path, about)
 
 
 def test_a_report_of_the_same_data_stands_wherever_they_lie(tmp_path, config):
-    about = {"config": annotate._settings(config), "data": {"smooth": "1", "jagged": "2"}}
+    about = {"config": library.settings(config), "data": {"smooth": "1", "jagged": "2"}}
     report.write(tmp_path, ["x"], [["1"]], "", about)
     moved = config.copy_and_resolve_references()
     moved.data.root, moved.data.sources.jagged.path = "elsewhere", "renamed"
-    assert annotate._is_done(tmp_path, about | {"config": annotate._settings(moved)})
+    assert library.is_done(tmp_path, about | {"config": library.settings(moved)})
     moved.data.horizon = 9
-    assert not annotate._is_done(tmp_path, about | {"config": annotate._settings(moved)})
-    assert not annotate._is_done(tmp_path, about | {"data": {"smooth": "1", "jagged": "3"}})
+    assert not library.is_done(tmp_path, about | {"config": library.settings(moved)})
+    assert not library.is_done(tmp_path, about | {"data": {"smooth": "1", "jagged": "3"}})
 
 
 def test_the_template_asks_for_its_paths(tmp_path):
     config = annotate_config.get_config("rlds")
     config.data.sources.clean.path = str(tmp_path)
     with pytest.raises(ValueError, match="config.data.sources.corrupt.path is missing"):
-        annotate.run(config, str(tmp_path))
+        command.run(config, str(tmp_path))
 
 
 def test_one_role_alone_is_refused(config, tmp_path):
     other = config.copy_and_resolve_references()
     other.data.sources.jagged.role = "clean"
     with pytest.raises(ValueError, match="corrupt sources have 0 episodes"):
-        annotate.run(other, str(tmp_path))
+        command.run(other, str(tmp_path))
 
 
 def test_three_points_drift_per_datapoint_and_not_per_data_set(tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.estimates import wilson
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.estimates import wilson
 from experiments.maze import claims, metrics, policies, report
 from experiments.maze import config as maze_config
 from experiments.maze.rollout import Rollouts

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.cli import launch
 from ambient_jax.data import bounds
+from ambient_jax.estimates import Estimate, wilson
 from ambient_jax.evaluate import evaluation
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments import launch
-from experiments.estimates import Estimate, wilson
 from experiments.planar_pushing import (
     claims,
     classifier_bounds,
@@ -32,6 +32,7 @@ from experiments.table import cache
 from experiments.table import policies as table_policies
 from experiments.table.annotations import Annotation
 from experiments.table.report import Row
+from experiments.tasks import TASKS
 
 # What the table leaves of its policies: six of the group main, two chosen, three of the scaling
 # study; and of those that are picked, target only and the best of either kind.
@@ -357,7 +358,7 @@ def another_config_is_refused(config, folder):
     config = copy.deepcopy(config)
     named = rows_of(config)
     alone = table_policies.config_of(config, "target", named["target"], 0)
-    launch.train_and_evaluate(alone, str(folder / "target" / "seed_0"))  # which finds it complete
+    launch.trains(TASKS)(alone, str(folder / "target" / "seed_0"))  # which finds it complete
     config.train.learning_rate *= 2
     config.task.groups = (*config.task.groups, "omni")
     for config.task.report_only in (True, False):

@@ -8,11 +8,11 @@ import ml_collections
 import numpy as np
 import pytest
 
+from ambient_jax.estimates import Estimate
 from experiments import bin_sorting, maze, planar_pushing  # noqa: F401
 from experiments.bin_sorting import claims as bin_claims
 from experiments.bin_sorting import metrics as bin_metrics
 from experiments.bin_sorting import report as bin_report
-from experiments.estimates import Estimate
 from experiments.maze import claims as maze_claims
 from experiments.maze import metrics as maze_metrics
 from experiments.maze import report as maze_report
