@@ -46,7 +46,7 @@ def sigma_min(
 
 def annotate(
     mixture: mixtures.Mixture, label: str, **rule: float
-) -> tuple[bounds.Bounds, dict[str, np.ndarray]]:
+) -> tuple[bounds.BoundsTable, dict[str, np.ndarray]]:
     """Bounds of all corrupt sources from a quality label, and the label of each step by source.
 
     Args:
