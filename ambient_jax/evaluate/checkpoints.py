@@ -20,7 +20,7 @@ from ambient_jax.evaluate import evaluation
 from ambient_jax.open_x import dataset as open_x
 from ambient_jax.policy import stored
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint, layout
+from ambient_jax.train import checkpoint
 
 COLUMNS = ("source", "role", "chunks", "loss, all levels", "action error", "of each dimension")
 _LOSS = "squared error of x0_hat in normalised units, mean over"
@@ -107,7 +107,7 @@ def best(
       ValueError: an unknown split, or the path of one checkpoint.
     """
     directory, step = checkpoint.find(path)
-    if layout.absolute(path) not in (directory, directory.parent):
+    if checkpoint.absolute(path) not in (directory, directory.parent):
         raise ValueError(f"{path} is one checkpoint, expected a workdir with several to compare")
     config = _config(directory / str(step))
     sources = config.data.sources

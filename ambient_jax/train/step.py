@@ -42,7 +42,8 @@ class Objective:
     buffer: float = 4.0
 
     def __post_init__(self):
-        _names.resolve("loss", self.loss, LOSSES)
+        if not callable(_names.resolve("loss", self.loss, LOSSES)):
+            raise ValueError(f"loss is {self.loss!r}, which cannot be called: expected a function")
         _checks.one_of("prediction", self.prediction, targets.PREDICTIONS)
         _checks.one_of("weighting", self.weighting, losses.WEIGHTINGS)
         losses.check_buffer(self.buffer)

@@ -11,7 +11,7 @@ from ambient_jax import evaluate
 from ambient_jax.data import rlds
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint, digests, trainer
+from ambient_jax.train import checkpoint, checkpoint_files, trainer
 from ambient_jax.train import config as config_lib
 
 
@@ -56,7 +56,7 @@ def test_the_best_checkpoint_is_recorded_and_found(trained, toy_data, tmp_path):
         trained / "checkpoints" / "2" / "ema_params", workdir / "checkpoints" / "6" / "ema_params"
     )
     for step in (2, 4, 6):  # as if each had been saved with these
-        digests.write(workdir / "checkpoints" / str(step), step)
+        checkpoint_files.write_digests(workdir / "checkpoints" / str(step), step)
     table = evaluate.best(workdir, split="train[:50%]", samples=64).table
     results = json.loads((workdir / "checkpoints_by_loss" / "results.json").read_text())
     expected = {}

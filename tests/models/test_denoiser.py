@@ -76,7 +76,7 @@ def test_it_is_pure_under_vmap_over_parameters():
         ({"name": "unett"}, "model is 'unett'.*did you mean 'unet'"),
         (
             {"name": "unet", "feature": (8,)},
-            "option of model 'unet' is 'feature'.*did you mean 'features'",
+            "model 'unet' is 'feature'.*did you mean 'features'",
         ),
         ({"name": "transformer", "groups": 8}, "option of model 'transformer' is 'groups'"),
         (
@@ -95,7 +95,7 @@ def test_it_is_pure_under_vmap_over_parameters():
         ({"name": "unet", "parent": None}, "option of model 'unet' is 'parent'"),
         (
             {"name": "unet", "dtype": "float3"},
-            "dtype of model 'unet' is 'float3'.*did you mean 'float32'",
+            "model 'unet' is 'float3'.*did you mean 'float32'",
         ),
         ({"name": "unet", "features": (12,)}, "12 is not a multiple of groups = 8"),
         ({"name": "unet", "features": 64}, "features is 64; expected a list of widths"),
