@@ -27,8 +27,10 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import parallel, trainer
 
-COLUMNS = ("config", "compiled for", "parameters", "state GiB", "rows", "batch MiB", "TFLOP")
-COLUMNS += ("arguments GiB", "temporaries GiB", "peak GiB")
+COLUMNS = (
+    *("config", "compiled for", "parameters", "state GiB", "rows", "batch MiB", "TFLOP"),
+    *("arguments GiB", "temporaries GiB", "peak GiB"),
+)
 CAPTION = """For each device: rows and MiB of its share of the batch, which the host sends at
 every step; TFLOP of its step as XLA counts them (a loop once); arguments (state and batch) and
 temporaries of the compiled program; the peak adds the program itself and the outputs that reuse no
@@ -88,7 +90,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
     observation = jax.tree.map(one_row, batch["observation"])
     width, names = batch["action"].shape[-1], config.data.sources
     learner = trainer.make_learner(config, observation, width, len(names), parallel.AXIS)
-    step = parallel.lift_streamed(learner.train_step, jax.random.key(config.seed), devices)
+    step: Any = parallel.lift_streamed(learner.train_step, jax.random.key(config.seed), devices)
     everywhere = lambda s: jax.ShapeDtypeStruct((count, *s.shape), s.dtype)  # noqa: E731
     start = time.monotonic()
     lowered = step.lower(*jax.tree.map(everywhere, (learner.shapes, batch)))
