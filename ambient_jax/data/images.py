@@ -18,13 +18,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ambient_jax.data import image_worker
 from ambient_jax.data.image_worker import cannot_be_decoded as cannot_be_decoded
 from ambient_jax.data.image_worker import looks_whole as looks_whole
+from ambient_jax.transforms.frames import check_frames as check_frames
+from ambient_jax.transforms.frames import check_size as check_size
+from ambient_jax.transforms.frames import resize as resize
 
 # Pieces a worker gets of a batch, for an even end; and of all batches, to fit in the pipe (64 KiB).
 _PIECES, _ALL_PIECES = 8, 5000
@@ -51,78 +53,6 @@ def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) 
     if why := why or image_worker.decode(blob, out, bgr):
         raise ValueError(f"the image cannot be decoded: {why}")
     return out
-
-
-def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames of any camera brought to the size that training, evaluation and policies see.
-
-    The one way in which sizes are changed here, whatever the pixels were stored as: Pillow's
-    BILINEAR, a triangle widened by the scale when shrinking. Frames of that size come back as they
-    are.
-
-    Args:
-      frames: [..., H, W, 3] uint8, RGB.
-      size: (h, w), the training's ``config.data.open_x.image_size``.
-
-    Returns:
-      [..., h, w, 3] uint8.
-
-    Raises:
-      ValueError: frames that are no such array.
-    """
-    frames, size = check_frames("frames", frames), check_size(size)
-    if frames.shape[-3:-1] == size:
-        return frames
-    flat = frames.reshape(-1, *frames.shape[-3:])
-    out = np.empty((len(flat), *size, 3), np.uint8)
-    for i, frame in enumerate(flat):
-        out[i] = image_worker.resize(frame, size)
-    return out.reshape(*frames.shape[:-3], *size, 3)
-
-
-def check_frames(name: str, frames: Any) -> np.ndarray:
-    """``frames`` as the array [..., H, W, 3] uint8 that they have to be.
-
-    Raises:
-      ValueError: something else; what is likely meant is said.
-    """
-    frames = np.asarray(frames)
-    shape, dtype = frames.shape, frames.dtype
-    told = f"{name} has shape {shape} and type {dtype}, expected [..., height, width, 3] uint8"
-    colours = frames.ndim >= 3 and shape[-1] == 3
-    if not colours and frames.ndim >= 3 and shape[-3] == 3:
-        hint = "channels come first here: np.moveaxis(frame, -3, -1)"
-    elif not colours and frames.ndim >= 3 and shape[-1] == 4:
-        hint = "take the fourth channel away: frame[..., :3]"
-    elif not colours and frames.ndim >= 3 and shape[-1] == 1:
-        hint = "repeat the grey: np.repeat(frame, 3, axis=-1)"
-    elif not colours:
-        hint = "one of grey alone becomes np.repeat(frame[..., None], 3, axis=-1)"
-    elif dtype.kind == "f":
-        hint = "numbers in [0, 1] become np.uint8(np.round(255 * frame))"
-    elif dtype != np.uint8:
-        hint = "bring it to 0 .. 255 and to uint8"
-    elif 0 in shape[-3:-1]:
-        hint = "it has no pixels"
-    else:
-        return frames
-    raise ValueError(f"{told}: {hint}")
-
-
-def check_size(size: Any) -> tuple[int, int]:
-    """(h, w) as whole numbers that memory can hold.
-
-    Raises:
-      ValueError: something else.
-    """
-    given = size if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else ()
-    sides = [int(n) for n in given if isinstance(n, int | np.integer) and not isinstance(n, bool)]
-    most = image_worker.MOST_PIXELS
-    if len(sides) != 2 or len(given) != 2 or min(sides) < 1 or sides[0] * sides[1] > most:
-        raise ValueError(
-            f"the size of images is {size!r}, expected (height, width) in pixels, at most {most}"
-        )
-    return sides[0], sides[1]
 
 
 class ImageDecoder:

@@ -352,15 +352,13 @@ def make_assets(
     config: ml_collections.ConfigDict,
     statistics: str,
     data: dict[str, str] | None = None,
-    masks: dict[str, dict[str, list[bool]]] | None = None,
 ) -> dict:
-    """The JSON saved with every checkpoint; ``data`` are fingerprints of the sources, ``masks`` the
-    dimensions of "action" and "state" that each has (``sources.Mixture.masks``)."""
+    """The JSON saved with every checkpoint; ``statistics`` is that of its chain of transforms,
+    ``data`` the fingerprints of the sources."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,
         "data": data or {},
-        "masks": masks or {},
         "version": __version__,
         "git_revision": git_revision(),
     }

@@ -46,15 +46,15 @@ def default() -> ml_collections.ConfigDict:
     config.data.order = "noise_first"  # or data_first, with importance weights (device only)
     # When streaming:
     config.data.shuffle_window = 10_000  # steps of a source that are shuffled among each other
-    # Bounds the memory of all windows of a lane, which get smaller where they would not fit: GiB.
+    # Bounds the memory of all windows of a shard, which get smaller where they would not fit: GiB.
     config.data.shuffle_memory = config_dict.placeholder(float)
     # Parts that data are dealt in: a run resumes on any number of hosts that divides it. None: as
     # many as hosts.
-    config.data.lanes = config_dict.placeholder(int)
+    config.data.shards = config_dict.placeholder(int)
     config.data.prefetch = 4  # batches
 
     # The common form of sources that say what they are (source(open_x=...)); see
-    # data.open_x.dataset.CommonForm and its table of problems.
+    # open_x.common_form.CommonForm and its table of problems.
     config.data.open_x = ml_collections.ConfigDict()
     config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: each its own
     config.data.open_x.rotation = "rpy"  # of the action: rpy, rotvec, quat, rot6d
@@ -80,7 +80,7 @@ def default() -> ml_collections.ConfigDict:
         }
     )
 
-    # Of camera images, on the device, see data.augment.Augmentation.
+    # Of camera images, on the device, see transforms.augment.Augmentation.
     config.augmentation = ml_collections.ConfigDict()
     config.augmentation.crop = config_dict.placeholder(tuple)  # (height, width)
     config.augmentation.resized_crop = config_dict.placeholder(float)  # least share of the area
@@ -146,12 +146,14 @@ def source(
     bounds: str = "",
     open_x: str | Mapping[str, Any] = "",
     last_step: str = "",
+    format: str = "",
 ) -> ml_collections.ConfigDict:
     """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds, which
     are one pair or, for each of its steps, in a bounds file (``data.bounds``). ``open_x`` says how
     it becomes the common form: a row of the registry, or the lines of a spec (``open_x.spec``).
     ``last_step`` says what the action of a step with ``is_last`` is: "drop", the default, a filler,
-    as RLDS defines it; "keep", a real one, as many converters store it."""
+    as RLDS defines it; "keep", a real one, as many converters store it. ``format`` names what opens
+    the path (``data.source``): "rlds", "open_x", or package.module:Class."""
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     )
@@ -159,6 +161,7 @@ def source(
     fields.sigma_max = sigma_max
     fields.bounds = bounds
     fields.last_step = last_step
+    fields.format = format
     fields.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
     return fields
 
@@ -170,10 +173,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     optimizer, solver, and the data section with its sources, which may still lack paths.
     """
     # Not at the top: those who only write a config need no reader of data and no network.
-    from ambient_jax.data import augment
     from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
     from ambient_jax.train import state, step
+    from ambient_jax.transforms import augment
 
     _check_section("config", config, default())
     _check_name(config.name)
@@ -181,8 +184,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_train(config.train)
     state.make_optimizer(config.train)
     with _section("config.data: "):
-        form = mixtures.check(config.data)
-        shapes = mixtures.observation_shapes(config.data, form, {})
+        shapes = mixtures.check(config.data)
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
             _check_numbers(name, config[name])

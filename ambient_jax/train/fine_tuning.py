@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
 from ambient_jax.train import checkpoint
 from ambient_jax.train import config as config_lib
+from ambient_jax.transforms.chain import Chain
 
 MAPS = ("base", "data")
 # Of normalised data: bounds and quantiles end at 1, and of a Gaussian hardly any is beyond 5.
@@ -37,8 +37,7 @@ def check(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -
 
 def resumed(mixture: mixtures.Mixture, assets: dict[str, Any]) -> mixtures.Mixture:
     """With the maps of the run's own checkpoint: its parameters know no others."""
-    saved = normalizer.Normalizer.from_json(assets["statistics"])
-    return dataclasses.replace(mixture, normalizer=saved)
+    return mixture.with_normalizer(Chain.from_json(assets["statistics"]).normalizer)
 
 
 def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> mixtures.Mixture:
@@ -50,7 +49,7 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
         logging.info("maps to unit size are those of the new data, not of %s", path)
         return mixture
     assets = checkpoint.load_assets(path)
-    base = normalizer.Normalizer.from_json(assets["statistics"])
+    base = Chain.from_json(assets["statistics"]).normalizer
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]
     only = clean[0] if len(clean) == 1 else None
@@ -63,7 +62,7 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
         f"; new are those of {', '.join(kept)}, which it lacks" if kept else "",
         f"; the data lie beyond its range in {', '.join(beyond[:8])}" if beyond else "",
     )
-    return dataclasses.replace(mixture, normalizer=found)
+    return mixture.with_normalizer(found)
 
 
 def _beyond(mixture, found):
@@ -71,7 +70,7 @@ def _beyond(mixture, found):
     told = []
     for k, name in enumerate(mixture.names):
         for field, moments in mixture.statistics[name].fields.items():
-            masks = mixtures.had(mixture.datasets[name])[field] if mixture.form else True
+            masks = mixture.masks[name].get(field, True)
             ends = np.stack([moments.min, moments.max])
             unit = found.normalize(field, ends, k if found.sources else None)
             outside = masks & (np.abs(unit).max(axis=0) > _EDGE.get(found.kind, np.inf))

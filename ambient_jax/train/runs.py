@@ -15,13 +15,13 @@ train.keep, keep_every, checkpoint_every       yes: they say when is saved and w
 train.log_every                                yes: rows of metrics.jsonl are means over other
                                                windows from there on
 train.init_from, init_maps                     yes: they were used at step 0
-data.shuffle_window, shuffle_memory, lanes     where data.placement is "device", which has no use
+data.shuffle_window, shuffle_memory, shards    where data.placement is "device", which has no use
                                                for them
 data.open_x                                    where no source has open_x
 data.observation, action, delta                where sources have open_x
 data.sources.*.sigma_min, sigma_max            where the source has a bounds file
 data.open_x.on_problem                         from or to "raise": with it there was no problem
-data.lanes                                     to None and back, where the number stays
+data.shards                                    to None and back, where the number stays
 train.steps                                    to more, with train.extend: the learning rate is
                                                that of the longer run from there on
 all others                                     no
@@ -55,7 +55,7 @@ MAY_CHANGE = (
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
     *("train.init_from", "train.init_maps", "train.extend"),
 )
-_UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.lanes")
+_UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
 _UNUSED_IN_COMMON_FORM = ("data.observation", "data.action", "data.delta")
 _PROBLEMS = "data.open_x.on_problem."
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
@@ -76,11 +76,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
     """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
-    found = {
-        name: mixtures.problems_of(dataset, mixture.statistics[name])
-        for name, dataset in mixture.datasets.items()
-    }
-    found = {name: problems for name, problems in found.items() if problems}
+    found = {name: problems for name, problems in mixture.problems.items() if problems}
     if found:
         text = json.dumps(found, indent=2)
         (workdir / "data_problems.json").write_text(text + "\n", encoding="utf-8")
@@ -117,7 +113,7 @@ def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -
         return True  # who raises and goes on has met no such problem
     if _is_bounds(name):
         return bool(saved) == bool(now)
-    if name == "data.lanes" and None in (saved, now):
+    if name == "data.shards" and None in (saved, now):
         return True  # the trainer compares with those that the stream had
     sources = config["data"]["sources"].values()
     common = any(source.get("open_x") for source in sources)
@@ -176,10 +172,7 @@ def _given(fields, name, defaults):
 def marks(mixture: mixtures.Mixture) -> dict[str, str]:
     """What tells the content of a run's data: the sources' fingerprints, and that of instruction
     embeddings."""
-    found = dict(mixture.fingerprints)
-    if mixture.form and (table := mixture.form.table):
-        found[_EMBEDDINGS] = table.digest
-    return found
+    return mixture.fingerprints | dict(mixture.format.marks)
 
 
 def check_same(

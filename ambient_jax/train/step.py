@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from ambient_jax import _checks, corruption, losses, schedules, targets
-from ambient_jax.data import augment, noise_first
+from ambient_jax.data import noise_first
 from ambient_jax.train import state as state_lib
+from ambient_jax.transforms import augment
 
 LOSSES = ("denoising", "ambient")
 Batch = dict[str, Any]

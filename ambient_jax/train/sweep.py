@@ -121,7 +121,7 @@ def _train(configs, workdir):
     assets, writers = [], []
     for name, c in configs.items():
         runs.write_config(c, workdir / name)
-        statistics = mixture.normalizer.to_json()
+        statistics = mixture.chain.cropped(config.augmentation.crop).to_json()
         assets.append(checkpoint.make_assets(c, statistics, runs.marks(mixture)))
         writers.append(metrics.Writer(workdir / name, start, c))
     rate = state_lib.learning_rate(config.train)

@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import augment, device, hold, pipeline
+from ambient_jax.data import device, pipeline
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.models.denoiser import build_denoiser
@@ -26,6 +26,7 @@ from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
 from ambient_jax.train.config import build
+from ambient_jax.transforms import augment
 
 
 class Result(NamedTuple):
@@ -78,8 +79,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
     if jax.process_index() == 0:
         runs.write_config(config, workdir)
         runs.write_problems(mixture, workdir)
-    statistics, marks = mixture.normalizer.to_json(), runs.marks(mixture)
-    assets = checkpoint.make_assets(config, statistics, marks, mixture.masks)
+    statistics = mixture.chain.cropped(config.augmentation.crop).to_json()
+    assets = checkpoint.make_assets(config, statistics, runs.marks(mixture))
     if config.data.placement == "device":
         resident = device.load_device_data(mixture)
         data = parallel.replicate(resident)
@@ -94,11 +95,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
         step_fn = parallel.lift_streamed(parts.train_step, key)
         # A report comes one interval late.
         recent = guard.Recent(parallel.shard, 2 * config.train.log_every)
-        lanes = position and position["of"]["lanes"]
-        if lanes and config.data.lanes not in (None, lanes):
+        shards = position and position["of"]["shards"]
+        if shards and config.data.shards not in (None, shards):
             raise ValueError(
-                f"workdir {workdir} holds a run with data.lanes = {lanes}, this one has "
-                f"{config.data.lanes}: give another --workdir, or data.lanes = {lanes} to resume"
+                f"workdir {workdir} holds a run with data.shards = {shards}, this one has "
+                f"{config.data.shards}: give another --workdir, or data.shards = {shards} to resume"
             )
         stream = pipeline.stream_batches(
             mixture,
@@ -108,7 +109,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
             batch_size=config.train.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            lanes=config.data.lanes or lanes,
+            shards=config.data.shards or shards,
             put=recent.put,
         )
         if position is not None:  # of each host that trained; there may be another number now
@@ -183,7 +184,7 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     """Checks the config, opens its data and builds its parts; raises ValueError, see ``train``."""
     config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
-    if told := hold.untold(config.data):
+    if told := mixtures.missing_delta(config.data):
         raise ValueError(told)
     mixture = mixtures.open_mixture(config.data, law)
     shapes = mixture.observation_shapes, mixture.action_dim, len(mixture.names)
@@ -289,8 +290,8 @@ def _merged(position: Any, folder: pathlib.Path) -> dict[str, Any]:
     """The position of the whole stream from those of all hosts, saved in a checkpoint."""
     try:
         found = pipeline.merge(position)
-        lanes, _ = int(found["of"]["lanes"]), int(found["step"])
-        if sorted(map(int, found["taken"])) == list(range(lanes)):
+        shards, _ = int(found["of"]["shards"]), int(found["step"])
+        if sorted(map(int, found["taken"])) == list(range(shards)):
             return found
     except (TypeError, KeyError, IndexError, ValueError, AttributeError):
         pass

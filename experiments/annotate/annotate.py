@@ -15,7 +15,7 @@ from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import buckets as units
 from ambient_jax.annotate import classifier, thresholds
 from ambient_jax.cli import report
-from ambient_jax.data import bounds, device, hold
+from ambient_jax.data import bounds, device
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import lock, runs, trainer
@@ -145,11 +145,11 @@ ANALYSES = {
 def _held(data):
     """The data section with chunks that stand still past an episode's end, as classifiers see them:
     a mask would tell them where an episode ends."""
-    if told := hold.untold(data):
-        raise ValueError(told)
+    if missing := mixtures.missing_delta(data):
+        raise ValueError(missing)
     data = data.copy_and_resolve_references()
     data.padding = "hold"
-    if hold.untold(data):
+    if mixtures.missing_delta(data):
         logging.warning(
             "chunks repeat the last action past an episode's end: if dimensions of the action are "
             "displacements, name them in config.data.delta, such as (0, 1, 2); () says that none is"

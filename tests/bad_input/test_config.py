@@ -99,8 +99,8 @@ FIELDS = [
     ("data.normalization", "gausian", r"normalization is 'gausian'.*did you mean 'gaussian'"),
     ("data.normalize_per", "sources", r"normalize_per is 'sources'.*did you mean 'source'"),
     ("data.padding", "repeat", r"data.padding is 'repeat', expected one of mask, hold"),
-    ("data.lanes", 0, r"data.lanes is 0, expected at least 1"),
-    ("data.lanes", 1.5, r"data.lanes is 1.5 \(float\), expected int"),
+    ("data.shards", 0, r"data.shards is 0, expected at least 1"),
+    ("data.shards", 1.5, r"data.shards is 1.5 \(float\), expected int"),
     ("data.prefetch", -1, r"data.prefetch is -1, expected at least 0"),
     ("data.prefetch", 10**6, r"data.prefetch is 1000000, expected at most"),
     ("data.shuffle_window", 0, r"data.shuffle_window is 0, expected at least 1"),
@@ -194,11 +194,11 @@ CASES |= {
     ),
     "open_x of one source alone": (
         with_(("data.sources.a.open_x", "bridge_orig")),
-        r"config.data: source 'b' has no open_x",
+        r"config.data: source 'b' has the format 'rlds' and",
     ),
 }
 
 
 def test_what_the_cases_start_from_is_right(bench):
     with_()(bench)
-    with_(("train.clip_norm", INF), ("policy.clip", 1), ("data.lanes", 4))(bench)
+    with_(("train.clip_norm", INF), ("policy.clip", 1), ("data.shards", 4))(bench)
