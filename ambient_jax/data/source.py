@@ -174,6 +174,12 @@ class Format(Protocol):
         return ""
 
 
+def size_of(arrays: Mapping[str, Any]) -> int:
+    """Bytes of arrays, and of the blobs in those of objects; what is no array does not count."""
+    arrays = [a for a in arrays.values() if isinstance(a, np.ndarray)]
+    return sum(sum(map(len, a)) if a.dtype == object else a.nbytes for a in arrays)
+
+
 def formats(
     config: ml_collections.ConfigDict, fields: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Format]:

@@ -21,7 +21,7 @@ from etils import epath
 from ambient_jax.data import chunk, image_worker, images, last_step, rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds_source import RldsSource
-from ambient_jax.data.source import Format, Problem
+from ambient_jax.data.source import Format, Problem, size_of
 from ambient_jax.open_x import camera_flags, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
 from ambient_jax.open_x.common_form import POLICIES, CommonForm
@@ -129,8 +129,7 @@ class OpenXSource(RldsSource):
         return arrays | {f"quality/{label}": v for label, v in steps["quality"].items()}
 
     def extra_bytes(self, episode):
-        arrays = [v for v in episode["steps"].values() if isinstance(v, np.ndarray)]
-        return sum(sum(map(len, v)) if v.dtype == object else v.nbytes for v in arrays)
+        return size_of(episode["steps"])
 
     def refuse_images(self, problems):
         found = problems.get("image")

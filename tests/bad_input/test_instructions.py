@@ -3,7 +3,7 @@
 import numpy as np
 
 from ambient_jax.open_x.common_form import CommonForm
-from ambient_jax.transforms import instructions
+from ambient_jax.transforms import instructions, steps
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.normalizer import Normalizer
 
@@ -61,10 +61,7 @@ CASES = {
         "'open the draw' is not among the 1 .*did you mean 'open the drawer'",
     ),
     "a text that is no UTF-8": (told(b"\xff\xfe", embeddings=True), "is no UTF-8"),
-    "a number to encode": (
-        lambda b: CommonForm(instruction_bytes=8).text.encode([3]),
-        "row 0 is int 3",
-    ),
+    "a number to encode": (lambda b: steps.Text(8).encode([3]), "row 0 is int 3"),
     "a number to look up": (lambda b: TABLE.look_up([3]), "Instruction int 3 is no text"),
     "a text to encode that is too long": (
         lambda b: instructions.encode_bytes(["open the drawer"], 8),

@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, pipeline, rlds, statistics
+from ambient_jax.data import bounds, pipeline, rlds, source
 from ambient_jax.data.stream import ChunkStream
 
 VP, LAW = schedules.vp(), mixing.Ambient()
@@ -364,7 +364,7 @@ def test_one_number_bounds_the_bytes_of_all_windows(write_row, make_common, part
     with futures.ThreadPoolExecutor(1) as executor:
         for k, found in enumerate(measured):
             opened = ChunkStream(mixture, k, window=windows[k], seed=0, executor=executor)
-            sizes = [statistics._size(w.steps) for w, _ in opened.take(2 * found.num_steps)]
+            sizes = [source.size_of(w.steps) for w, _ in opened.take(2 * found.num_steps)]
             assert len(sizes) > 2, "it turns over"
             largest += 2 * (max(sizes) - 3.5 * found.step_bytes)  # texts and images differ a bit
     assert largest <= part * total
