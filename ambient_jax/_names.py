@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ambient_jax import _checks
@@ -34,3 +35,36 @@ def resolve(what: str, name: Any, builtins: Mapping[str, Any]) -> Any:
             f"{what} is {name!r}, expected package.module:attribute of something importable "
             f"({error})"
         ) from error
+
+
+def make(what: str, name: Any, builtins: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Calls what ``name`` stands for with the options of its config section.
+
+    Raises:
+      ValueError: an unknown name or option, or options that the thing refuses.
+    """
+    factory = resolve(what, name, builtins)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} is {name!r}, which cannot be called: {error}") from error
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [p for p in parameters if p not in ("parent", "name")]  # these two are Flax's
+        for option in options:
+            _checks.one_of(f"option of {what} {name!r}", option, known or ["(none)"])
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise ValueError(f"{what} {name!r} with options {dict(options)}: {error}") from error
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` whose error gives the new name of what was renamed or moved."""
+
+    def getattr_of_module(name: str) -> Any:
+        if name in names:
+            # Not AttributeError, whose text "from module import name" would replace by its own.
+            raise ImportError(f"{module}.{name} is now {names[name]}")
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return getattr_of_module

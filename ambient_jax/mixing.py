@@ -22,13 +22,13 @@ sigma, the other takes its mass. Laws are frozen and hashable (static arguments 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import _checks, admission, schedules
+from ambient_jax import _checks, _names, admission, ben_david, schedules
 
 Array = jax.Array
 _VP = schedules.vp()
@@ -60,33 +60,57 @@ def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
         raise ValueError(
             f"source weights are {weight.tolist()}, expected finite numbers >= 0, one of them > 0"
         )
-    admission.check_bounds(sigma_min, sigma_max)
+    bounds = admission.Bounds.make(sigma_min, sigma_max)
     for name, value in (("clean", clean), ("sigma_min", sigma_min), ("sigma_max", sigma_max)):
         if value is not None and np.shape(value) not in ((), weight.shape):
             raise ValueError(
                 f"{name} has shape {np.shape(value)}, expected a scalar or one entry for each of "
                 f"the {weight.size} sources"
             )
-    low = np.broadcast_to(np.asarray(sigma_min, np.float32), weight.shape)
-    if sigma_max is None:
-        sigma_max = np.where(low <= 0, 1.0, 0.0)
-    high = np.broadcast_to(np.asarray(sigma_max, np.float32), weight.shape)
+    low, high = (np.broadcast_to(bound, weight.shape) for bound in bounds)
     clean = np.broadcast_to(np.asarray(clean, bool), weight.shape)
     return Sources(*map(jnp.asarray, (weight / weight.sum(), low, high, clean)))
 
 
+class Law:
+    """A mixing law: a frozen dataclass of its options, with one of the two methods below.
+
+    A law of your own goes by "my_package.my_module:MyLaw" in a config.
+    """
+
+    def simplify(self, sources: Sources) -> tuple[Law, Sources]:
+        """The same P(source | sigma) as a simpler law, so that several laws share a program."""
+        return self, sources
+
+    def probabilities(self, sigma: Array, weight: Array, clean: Array) -> Array:
+        """P(source | sigma), which sums to 1, or all 0 where no source is admissible.
+
+        Args:
+          sigma: noise level in [0, 1], scalar.
+          weight: [K] weights of the sources that are admissible at sigma, 0 for the others.
+          clean: [K] booleans, True for clean sources.
+        """
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
-class Filtering:
+class Filtering(Law):
     """Clean data only."""
 
+    def simplify(self, sources):
+        return Ambient(), _everywhere(sources, jnp.where(sources.clean, sources.weight, 0))
+
 
 @dataclasses.dataclass(frozen=True)
-class CoTraining:
+class CoTraining(Law):
     """Natural co-training: every source by its weight at every level."""
 
+    def simplify(self, sources):
+        return Ambient(), _everywhere(sources, sources.weight)
+
 
 @dataclasses.dataclass(frozen=True)
-class Reweighted:
+class Reweighted(Law):
     """Co-training with a fixed share ``alpha`` in [0, 1] of clean data."""
 
     alpha: float = 0.5
@@ -94,9 +118,13 @@ class Reweighted:
     def __post_init__(self):
         _share("alpha", self.alpha)
 
+    def simplify(self, sources):
+        weight = _split_by_share(self.alpha, sources.weight, sources.clean)
+        return Ambient(), _everywhere(sources, weight)
+
 
 @dataclasses.dataclass(frozen=True)
-class Ambient:
+class Ambient(Law):
     """Hard bounds: every source by its weight at the levels it is admissible at (Omni included).
 
     ``alpha`` in [0, 1] re-weights: weights are scaled first so that clean sources hold that share
@@ -109,14 +137,38 @@ class Ambient:
         if self.alpha is not None:
             _share("alpha", self.alpha)
 
+    def simplify(self, sources):
+        if self.alpha is None:
+            return self, sources
+        weight = _split_by_share(self.alpha, sources.weight, sources.clean)
+        return Ambient(), sources._replace(weight=weight)
+
+    def probabilities(self, sigma, weight, clean):
+        return _normalise(weight)
+
 
 @dataclasses.dataclass(frozen=True)
-class Exclusive:
+class Exclusive(Law):
     """Exclusive bands: corrupt data where admissible, clean data only where none is."""
 
+    def probabilities(self, sigma, weight, clean):
+        corrupt = jnp.where(clean, 0, weight)
+        return _normalise(jnp.where(jnp.sum(corrupt) > 0, corrupt, jnp.where(clean, weight, 0)))
+
+
+class _Shared(Law):
+    """A share of clean data that depends on sigma."""
+
+    def alpha(self, sigma: jax.typing.ArrayLike) -> Array:
+        """The share of clean data in [0, 1] at sigma."""
+        raise NotImplementedError
+
+    def probabilities(self, sigma, weight, clean):
+        return _split_by_share(self.alpha(sigma), weight, clean)
+
 
 @dataclasses.dataclass(frozen=True)
-class Soft:
+class Soft(_Shared):
     """A share of clean data alpha(sigma), piecewise linear; the default falls from 1 to 0."""
 
     sigmas: tuple[float, ...] = (0.0, 1.0)
@@ -132,7 +184,7 @@ class Soft:
 
 
 @dataclasses.dataclass(frozen=True)
-class BenDavid:
+class BenDavid(_Shared):
     """The share of clean data that minimises Ben-David et al.'s bound at each level.
 
     Attributes:
@@ -159,11 +211,10 @@ class BenDavid:
 
     def alpha(self, sigma):
         divergence = jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(self.divergences))
-        return ben_david_alpha(self.n_clean, self.n_corrupt, divergence, self.capacity)
+        return ben_david.best_alpha(self.n_clean, self.n_corrupt, divergence, self.capacity)
 
 
-Law = Filtering | CoTraining | Reweighted | Ambient | Exclusive | Soft | BenDavid
-LAWS = {
+LAWS: dict[str, type[Law]] = {
     "filtering": Filtering,
     "cotraining": CoTraining,
     "reweighted": Reweighted,
@@ -174,17 +225,25 @@ LAWS = {
 }
 
 
-def get(name: str, **options) -> Law:
-    """A law by name, as configs state it. Raises ValueError for an unknown name or option."""
-    _checks.one_of("law", name, LAWS)
-    known = [f.name for f in dataclasses.fields(LAWS[name])]
-    for option in options:
-        _checks.one_of(f"option of law {name!r}", option, known or ["(none)"])
+def get(name: str, **options: Any) -> Law:
+    """The law that a config names: one of ``LAWS``, or your "package.module:Class".
+
+    Raises:
+      ValueError: an unknown name or option, or a value that the law refuses.
+    """
     options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
-    try:
-        return LAWS[name](**options)
-    except TypeError as e:
-        raise ValueError(f"law {name!r} with options {options}: {e}") from None
+    law = _names.make("law", name, LAWS, options)
+    check(law)
+    return law
+
+
+def check(law: Law) -> None:
+    """Raises ValueError unless it is a law, rather than its name or class."""
+    if not isinstance(law, Law):
+        raise ValueError(
+            f"law is {' '.join(repr(law).split())[:80]}, expected a law such as "
+            f"mixing.get({law if isinstance(law, str) else 'ambient'!r})"
+        )
 
 
 def _share(name, value):
@@ -202,84 +261,30 @@ def _knots(name, xs, what, ys):
         raise ValueError(f"{name} {xs} and {what} {ys}: expected all in [0, 1]")
 
 
-def _positive(n_clean, n_corrupt, divergence, capacity):
-    """Raises ValueError where a number of the bound is known to be none of its kind."""
-    sizes = {"n_clean": n_clean, "n_corrupt": n_corrupt, "capacity": capacity}
-    for name, value in sizes.items():
-        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
-            raise ValueError(f"{name} is {value}, expected a number > 0")
-    if not isinstance(divergence, jax.core.Tracer) and not np.all(np.asarray(divergence) >= 0):
-        raise ValueError(f"divergence is {divergence}, expected a number >= 0")
-
-
-def ben_david_bound(alpha, n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """The part of the bound that depends on alpha: estimation error plus bias (2010, theorem 3).
-
-    ``capacity sqrt(alpha^2 / n_clean + (1 - alpha)^2 / n_corrupt) + (1 - alpha) divergence``.
-    """
-    alpha = _checks.level("alpha", alpha, "a share")
-    _positive(n_clean, n_corrupt, divergence, capacity)
-    spread = alpha**2 / n_clean + (1 - alpha) ** 2 / n_corrupt
-    return capacity * jnp.sqrt(spread) + (1 - alpha) * divergence
-
-
-def ben_david_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """The alpha in [0, 1] that minimises ``ben_david_bound`` (2010, section 5.1, eq. 1).
-
-    With D = capacity / divergence: 1 if n_clean >= D^2, else min(1, nu) with
-    ``nu = n_clean / n (1 + n_corrupt / sqrt(D^2 n - n_clean n_corrupt))``, n = n_clean + n_corrupt.
-    Zero divergence gives the natural share n_clean / n.
-    """
-    _positive(n_clean, n_corrupt, divergence, capacity)
-    n_clean = jnp.asarray(n_clean) * 1.0
-    n = n_clean + n_corrupt
-    # Times divergence^2 throughout, so that divergence = 0 is no special case.
-    radicand = capacity**2 * n - n_clean * n_corrupt * divergence**2
-    root = jnp.sqrt(jnp.where(radicand > 0, radicand, 1.0))
-    nu = n_clean / n * (1 + n_corrupt * divergence / root)
-    enough = n_clean * divergence**2 >= capacity**2
-    return jnp.where(enough | (radicand <= 0), 1.0, jnp.minimum(nu, 1.0))
-
-
 def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
     """The same P(source | sigma) in its simplest form.
 
-    Filtering, CoTraining and Reweighted are Ambient over sources of other weights without bounds,
-    and Ambient with a share over other weights, so all are one program that differs in arrays.
-    Other laws come back as they are. Whoever restricts sigma must use these bounds, or it could
-    not reach all that the law does.
+    Filtering, CoTraining and Reweighted become Ambient over sources of other weights without
+    bounds, and Ambient with a share becomes Ambient over other weights: one program serves them
+    all. Data-first sampling must use the bounds returned here, or it misses levels that the law
+    trains.
 
     Raises:
-      ValueError: for what is no law, such as a name, or no ``Sources``.
+      ValueError: ``law`` is no law (its name, say), or ``sources`` are no ``Sources``.
     """
-    if not isinstance(law, Law):
-        raise ValueError(
-            f"law is {' '.join(repr(law).split())[:80]}, expected a law such as "
-            f"mixing.get({law if isinstance(law, str) else 'ambient'!r})"
-        )
+    check(law)
     if not isinstance(sources, Sources):
         raise ValueError(
             f"sources is of type {type(sources).__name__}, expected mixing.make_sources(...)"
         )
-    if not isinstance(law, Filtering | CoTraining | Reweighted | Ambient) or law == Ambient():
-        return law, sources
-    weight = sources.weight
-    clean, corrupt = jnp.where(sources.clean, weight, 0), jnp.where(sources.clean, 0, weight)
-    if isinstance(law, Filtering):
-        weight = clean
-    elif isinstance(law, Reweighted | Ambient):
-        weight = _shares(law.alpha, clean, corrupt)
-    if isinstance(law, Ambient):
-        return Ambient(), sources._replace(weight=weight)
-    everywhere = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
-    return Ambient(), Sources(weight, *everywhere, sources.clean)
+    return law.simplify(sources)
 
 
 def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
     """P(source | sigma).
 
     Args:
-      law: one of this module's laws (static).
+      law: a law (static).
       sigma: noise level in [0, 1], scalar.
       sources: K sources.
 
@@ -290,17 +295,21 @@ def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
     _checks.scalar(sigma=sigma)
     sigma = _checks.level("sigma", sigma)
     keep = admission.admissible(sigma, sources.sigma_min, sources.sigma_max)
-    mass = jnp.where(keep, sources.weight, 0)
-    if isinstance(law, Ambient):
-        return _normalise(mass)
-    clean, corrupt = jnp.where(sources.clean, mass, 0), jnp.where(sources.clean, 0, mass)
-    if isinstance(law, Exclusive):
-        return _normalise(jnp.where(jnp.sum(corrupt) > 0, corrupt, clean))
-    return _shares(law.alpha(sigma), clean, corrupt)
+    return law.probabilities(sigma, jnp.where(keep, sources.weight, 0), sources.clean)
 
 
-def _shares(alpha, clean, corrupt):
-    """Mass alpha on the clean group, the rest on the corrupt; all on one if the other is empty."""
+def _everywhere(sources, weight):
+    """Sources of these weights, each admissible at every level."""
+    bounds = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
+    return Sources(weight, *bounds, sources.clean)
+
+
+def _split_by_share(alpha, weight, clean):
+    """Probability alpha for clean sources and the rest for corrupt ones, by weight within each.
+
+    Where one group is empty the other takes everything.
+    """
+    clean, corrupt = jnp.where(clean, weight, 0), jnp.where(clean, 0, weight)
     alpha = jnp.where(jnp.sum(clean) > 0, jnp.where(jnp.sum(corrupt) > 0, alpha, 1.0), 0.0)
     return alpha * _normalise(clean) + (1 - alpha) * _normalise(corrupt)
 

@@ -1,16 +1,13 @@
-"""Tasks by name: what builds an experiment's data and evaluates its policies.
+"""Short names of the tasks here, for ``config.task.name``; see ``ambient_jax.cli.tasks``.
 
-A task is a module with ``build(config)``, which writes the RLDS data where they are absent. Most
-have ``evaluate(config, workdir)``, too, which leaves ``<workdir>/report/`` of one policy; those of
-``planar_pushing`` are evaluated by its table alone.
+Those of ``planar_pushing`` are evaluated by its table alone.
 """
 
-import importlib
-from types import ModuleType
+from typing import Any
 
-from ambient_jax import _checks
+from ambient_jax.cli import tasks
 
-_MODULES = {
+TASKS = {
     "bin_sorting": "experiments.bin_sorting.task",
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",
@@ -19,9 +16,6 @@ _MODULES = {
 }
 
 
-def get(name: str) -> ModuleType | None:
-    """The task's module, None for the empty name. Raises ValueError for an unknown one."""
-    if not name:
-        return None
-    _checks.one_of("config.task.name", name, _MODULES)
-    return importlib.import_module(_MODULES[name])
+def get(name: str) -> Any:
+    """Returns the task that has this short name, or that it names as ``package.module``."""
+    return tasks.get(name, TASKS)

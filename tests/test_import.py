@@ -1,6 +1,7 @@
 """The package's layers: what each module may import, and what `import ambient_jax` must not."""
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -12,27 +13,36 @@ import ambient_jax
 ROOT = pathlib.Path(ambient_jax.__file__).parent
 
 # Low to high. A module imports only modules of lower rank; inside a package (data, models, ...)
-# modules may import each other, without cycles.
+# modules may import each other, without cycles. A package's command, __main__, may import all.
 RANKS = {
     "_checks": 0,
-    "schedules": 1,
-    "admission": 2,
-    "targets": 3,
-    "corruption": 4,
-    "mixing": 5,
-    "losses": 6,
-    "data": 7,
-    "models": 8,
-    "annotate": 9,
-    "analysis": 10,
-    "train": 11,
-    "policy": 12,
+    "_names": 1,
+    "ben_david": 1,
+    "schedules": 2,
+    "admission": 3,
+    "targets": 4,
+    "corruption": 5,
+    "mixing": 6,
+    "losses": 7,
+    "estimates": 8,
+    "optim": 8,
+    "transforms": 9,
+    "data": 10,
+    "open_x": 11,
+    "models": 12,
+    "train": 13,
+    "policy": 14,
+    "cli": 15,
+    "analysis": 16,
+    "annotate": 17,
+    "evaluate": 18,
+    "compile": 19,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.
 MATHS_MAY_IMPORT = {
-    *("__future__", "collections", "dataclasses", "difflib", "functools", "inspect", "math"),
-    "numbers",
+    *("__future__", "collections", "dataclasses", "difflib", "functools", "hashlib", "importlib"),
+    *("inspect", "math", "numbers"),
     *("typing", "jax", "numpy", "ambient_jax"),
 }
 HEAVY = {
@@ -41,66 +51,74 @@ HEAVY = {
 }
 
 
-def modules():
-    """{dotted name below the package: file}, '' for the package itself."""
+def modules(package="ambient_jax"):
+    """{dotted name: file} of a top-level package's modules."""
     names = {}
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
+    for path in sorted((ROOT.parent / package).rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
         names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return names
 
 
-def imports(name, path):
-    """Every absolute module name that a file imports, anywhere in it, lazily or not."""
-    package = ["ambient_jax", *name.split(".")] if name else ["ambient_jax"]
-    if path.name != "__init__.py":
-        package = package[:-1]
+LIBRARY, EXPERIMENTS = modules(), modules("experiments")
+EVERYTHING = LIBRARY | EXPERIMENTS
+
+
+@functools.cache
+def imports(name):
+    """Every absolute module name that a module imports, anywhere in its file, lazily or not."""
+    path = EVERYTHING[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = []
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*base, *([node.module] if node.module else [])])
             # `from a.b import c`: c may be a module or a name in a.b
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            found += [f"{base}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
-def internal(name, path):
-    """Names of the package's own modules that a file imports."""
-    known = modules()
-    for full in imports(name, path):
-        if full.split(".")[0] != "ambient_jax":
-            continue
-        inner = full.removeprefix("ambient_jax").removeprefix(".")
-        while inner and inner not in known:
-            inner = inner.rpartition(".")[0]
-        yield inner
+def internal(name):
+    """Names of the repository's own modules that a module imports."""
+    found = set()
+    for full in imports(name):
+        while full and full not in EVERYTHING:
+            full = full.rpartition(".")[0]
+        found.add(full)
+    return found - {"", name}
+
+
+def layer(name):
+    """The part of ``ambient_jax`` that a module belongs to; "" for the package itself."""
+    return name.removeprefix("ambient_jax").removeprefix(".").split(".")[0]
 
 
 def test_every_module_has_a_rank():
-    for name in modules():
-        top = name.split(".")[0]
-        assert not top or top in RANKS, (
-            f"ambient_jax.{top} has no rank: add it to RANKS in tests/test_import.py, above "
+    for name in LIBRARY:
+        assert not layer(name) or layer(name) in RANKS, (
+            f"{name} has no rank: add {layer(name)!r} to RANKS in tests/test_import.py, above "
             "everything that it imports and below everything that imports it"
         )
 
 
-@pytest.mark.parametrize("name", [n for n in modules() if n])
+@pytest.mark.parametrize("name", [n for n in LIBRARY if layer(n) and "__main__" not in n])
 def test_imports_point_down(name):
-    top = name.split(".")[0]
-    for other in internal(name, modules()[name]):
-        if not other:
-            continue  # the package: its __init__ holds re-exports of the maths, and the version
-        below = other.split(".")[0]
-        assert below == top or RANKS[below] < RANKS[top], (
-            f"ambient_jax.{name} imports ambient_jax.{other}: {top} has rank {RANKS[top]} and may "
-            f"import lower ranks only, {below} has {RANKS[below]}"
+    own = layer(name)
+    for other in internal(name):
+        assert other not in EXPERIMENTS, f"{name} imports {other}: the library knows no experiment"
+        below = layer(other)
+        assert below in ("", own) or RANKS[below] < RANKS[own], (
+            f"{name} imports {other}: {own} has rank {RANKS[own]} and may import lower ranks only, "
+            f"{below} has {RANKS[below]}"
         )
 
 
-def test_no_cycles_inside_packages():
-    graph = {n: set(internal(n, p)) - {n, ""} for n, p in modules().items() if n}
+def test_no_cycles_in_the_repository():
+    # The package's own __init__ is left out: it holds the maths, the version and lazy names.
+    graph = {n: internal(n) - {"ambient_jax"} for n in EVERYTHING if n != "ambient_jax"}
     done, path = set(), []
 
     def visit(name):
@@ -117,18 +135,18 @@ def test_no_cycles_inside_packages():
 
 
 def test_the_walk_sees_what_it_should():
-    """The checks above could pass by seeing nothing: known edges of the maths."""
-    known = modules()
-    assert set(internal("corruption", known["corruption"])) == {"schedules", "targets"}
-    assert {"admission", "corruption", "schedules", "targets", "_checks"} == set(
-        internal("losses", known["losses"])
-    )
-    assert "losses" in set(internal("", known[""]))
+    """The checks above could pass by seeing nothing: known edges of the maths and a task."""
+    known = lambda *names: {f"ambient_jax.{name}" for name in names}  # noqa: E731
+    corruption, losses = (internal(f"ambient_jax.{n}") for n in ("corruption", "losses"))
+    assert known("schedules", "targets") <= corruption
+    assert known("admission", "corruption", "schedules", "targets", "_checks") <= losses
+    assert known("losses") <= internal("ambient_jax")
+    assert "experiments.maze.env" in internal("experiments.maze.task")
 
 
 @pytest.mark.parametrize("name", MATHS)
 def test_maths_imports_neither_flax_nor_io(name):
-    found = {full.split(".")[0] for full in imports(name, modules()[name])}
+    found = {full.split(".")[0] for full in imports(f"ambient_jax.{name}")}
     assert found <= MATHS_MAY_IMPORT, f"ambient_jax.{name} imports {found - MATHS_MAY_IMPORT}"
 
 
@@ -150,18 +168,18 @@ def test_importing_the_package_is_light():
     assert not (after & HEAVY) - before, f"import ambient_jax loads {sorted(after & HEAVY)}"
 
 
-PACKAGES = [n for n, p in modules().items() if n and p.name == "__init__.py"]
+PACKAGES = [n for n, path in LIBRARY.items() if path.name == "__init__.py"]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_package_inits_are_light(name):
     """A subpackage's __init__ imports nothing heavy, so its light modules stay light."""
-    found = {full.split(".")[0] for full in imports(name, modules()[name])}
+    found = {full.split(".")[0] for full in imports(name)}
     assert not found & HEAVY
 
 
 def test_tensorflow_is_never_imported():
-    for name, path in modules().items():
-        assert "tensorflow" not in {full.split(".")[0] for full in imports(name, path)}, (
-            f"ambient_jax.{name} imports tensorflow: read and write through the TF-free modules"
+    for name in LIBRARY:
+        assert "tensorflow" not in {full.split(".")[0] for full in imports(name)}, (
+            f"{name} imports tensorflow: read and write through the TF-free modules"
         )

@@ -1,29 +1,29 @@
 """c(x_sigma, sigma): the probability that a noised chunk is clean, from data it was not trained on.
 
 Episodes are dealt into folds. The classifier of a fold trains on the other folds, is calibrated on
-its own, stops where the calibrated loss there is least, and answers for its own fold: no chunk is
-judged by a network that has seen its episode. All folds train as one vmapped program.
+its own fold, stops where the calibrated loss there is least, and answers for its own fold: no chunk
+is judged by a network that has seen its episode. All folds train as one vmapped program.
 
-Each corrupt source is a question of its own, "clean, or of source k?" (``pairs``). The network of a
-fold has one trunk for all of them and a logit for each. Measured against a small network of its own
-for each of 48 pairs, all vmapped, at as many rows (``experiments.benchmarks.mixture``, one run of
-400 steps, so that neither is trained to its end): mean error of sigma_min 0.090 against 0.095, 51 s
-of CPU time against 71 in training and 7 against 22 in judging, 1.2 GiB of memory against 6.7.
+Each corrupt source is compared with the clean ones separately (``pairs``). The network of a fold
+has one trunk for all pairs and one logit for each. Compared with a small network for each of 48
+pairs, all vmapped, at as many rows (``experiments.benchmarks.mixture``, one run of 400 steps, too
+few for either to converge): mean error of sigma_min 0.090 against 0.095, 51 s of CPU time against
+71 in training and 7 against 22 in judging, 1.2 GiB of memory against 6.7.
 
 Calibration divides logits by a temperature of the pair and of the noise level. With few clean
-episodes a network learns by heart where these go, which shows at middle noise levels and is wrong
-elsewhere: there the temperature is large and the answer 1/2, while what it knows at low noise is
-left as it is.
+episodes a network learns by heart where they go, which helps at middle noise levels on training
+data and misleads on others: there the temperature is large and the answer 1/2, while the answers at
+low noise stay as they are.
 
-In chunks the robot stands still past the end of its episode (padding "hold", with which the data
-are to be mixture too): a mask would tell sources apart by the lengths of their episodes.
+Past the end of its episode a chunk stands still (padding "hold", which the mixture must use too): a
+mask would tell sources apart by the lengths of their episodes.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,21 +45,21 @@ class Fitted(NamedTuple):
 
     Attributes:
       options, schedule: as given to ``fit``.
-      pairs: the questions that it answers.
-      network: of one fold; ``params`` has a leading axis of folds.
-      temperature, history, judged: see ``training.Trained``, whose members are the folds.
+      pairs: the pairs that they compare.
+      trained: its members are the folds.
       fold: [N] fold of each step of the data.
     """
 
     options: Options
     schedule: schedules.Schedule
     pairs: pairs_lib.Pairs
-    network: training.Network
-    params: Any
-    temperature: tuple[np.ndarray, np.ndarray]
+    trained: training.Trained
     fold: np.ndarray
-    history: list[dict[str, Any]]
-    judged: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def history(self):
+        """See ``training.Trained``."""
+        return self.trained.history
 
 
 def fit(
@@ -74,9 +74,9 @@ def fit(
     """Trains the classifiers of all folds on the clean sources against each of the corrupt ones.
 
     Args:
-      data: all sources; roles are those of ``data.sources``. Weights count among the clean ones.
+      data: all sources, with their roles in ``data.sources``. Weights count among the clean ones.
       options: see ``Options``.
-      schedule: whose training law draws the noise levels; default vp (sigma uniform).
+      schedule: its training law draws the noise levels; default vp (sigma uniform).
       seed: of folds, initial parameters and draws.
       names: of the sources, for messages.
       progress: show a progress bar.
@@ -89,30 +89,27 @@ def fit(
     fold = pairs_lib.deal(data, options.folds, seed, names)
     pairs = pairs_lib.make(data, names)
     parts = pairs_lib.split(data, fold, options.folds)
-    data = jax.tree.map(jnp.asarray, _steps_of(data, options))
+    data = _on_device(data, options)
     first = jax.tree.map(lambda x: x[0], parts[0])
     pairs = training.measured(data, first, pairs, options, schedule=schedule, seed=seed)
-    each = jax.tree.map(lambda x: np.repeat(x[None], options.folds, 0), pairs)
-    found = training.train(
-        data, parts, each, options, schedule=schedule, seed=seed, progress=progress
+    repeated = jax.tree.map(lambda x: np.repeat(x[None], options.folds, 0), pairs)
+    trained = training.train(
+        data, parts, repeated, options, schedule=schedule, seed=seed, progress=progress
     )
-    least = np.min([row["held_out"] for row in found.history], 0)
+    least = np.min([row["held_out"] for row in trained.history], 0)
     logging.info(
         "classifier: %d pairs, %d steps, held-out loss %s nats (log 2 = 0.693 knows nothing)",
-        *(len(pairs.mask), found.history[-1]["step"], np.round(least, 4).tolist()),
+        *(len(pairs.mask), trained.history[-1]["step"], np.round(least, 4).tolist()),
     )
-    return Fitted(
-        *(options, schedule, pairs, found.network, found.params, found.temperature, fold),
-        *(found.history, found.judged),
-    )
+    return Fitted(options, schedule, pairs, trained, fold)
 
 
-def _steps_of(data, options):
-    """What chunks are cut from; parts have the rest. Observations only where they are seen."""
+def _on_device(data, options):
+    """The data that chunks are cut from; observations only where the classifier sees them."""
     acted = (chunk.ACTION, chunk.STILL)
-    seen = {n: x for n, x in data.steps.items() if n in acted or options.observed}
-    nothing = dict(order=None, offset=None, size=None, sources=None, constants={})
-    return data._replace(steps=seen, **nothing)
+    steps = {n: x for n, x in data.steps.items() if n in acted or options.observed}
+    unused = dict(order=None, offset=None, size=None, sources=None, constants={})
+    return jax.tree.map(jnp.asarray, data._replace(steps=steps, **unused))
 
 
 def probabilities(
@@ -130,68 +127,120 @@ def probabilities(
 ) -> np.ndarray:
     """c [N, L]: P(clean) of the chunks at ``positions`` [N] at each level, mean over noise draws.
 
-    Of a classifier that sees the observation it is that of even odds given the observation: its
-    logit less that at sigma = 1, where the observation is all that tells. It compares p(A | O)
-    with q(A | O); observations that only one side has would keep it from ever reaching 1/2.
+    A classifier that sees the observation answers for even odds given the observation: its logit
+    minus its logit at sigma = 1, where only the observation counts. This compares p(A | O) with
+    q(A | O); otherwise c would never reach 1/2 at observations that only one side has.
 
-    With ``decisions`` it is the share of draws with P(clean) > 1/2 instead, which accuracy and
-    total variation are made of (``analysis.divergence``).
+    Draw i of a chunk is the same noise at every level (common random numbers), a function of the
+    chunk's position: curves are smooth in sigma, and neither batch size nor order matter.
 
-    ``pair`` ([N] or one for all) says against which corrupt source (0..K-1, in the order of the
-    data); by default a corrupt chunk is asked about its own. The classifier of the chunk's own fold
-    answers. Draw i of a chunk is the same noise at every level (common random numbers), a function
-    of the chunk's position: curves are smooth in sigma, and neither batch size nor order matter.
-    Levels and draws are looped over on device.
+    Args:
+      fitted: from ``fit``; the classifier of a chunk's own fold answers.
+      data: that it was fitted on.
+      positions: [N] of the first steps of the chunks.
+      levels: [L] noise levels.
+      pair: [N] or one for all: the corrupt source (0..K-1, in the order of the data) to compare
+        with; by default the chunk's own, if it is corrupt.
+      draws: noise draws of each chunk.
+      decisions: return the share of draws with P(clean) > 1/2 instead, from which accuracy and
+        total variation follow (``analysis.divergence``).
+      batch_size: chunks at a time.
+      seed: of the noise.
+      progress: show a progress bar.
 
     Raises:
       ValueError: clean chunks of a mixture without a pair.
     """
-    positions, levels = np.asarray(positions), jnp.asarray(levels, jnp.float32)
-    asked = _asked(fitted, data, positions, pair)
-    found = np.empty((len(positions), len(levels)), np.float32)
-    ask = functools.partial(
-        _ask,
-        jax.tree.map(jnp.asarray, _steps_of(data, fitted.options)),
-        levels,
-        fitted.pairs,
-        network=fitted.network,
-        draws=draws,
-        decisions=decisions,
-        options=fitted.options,
-    )
+    positions = np.asarray(positions)
+    if pair is None and len(fitted.pairs.mask) > 1:
+        source = np.searchsorted(np.asarray(data.offset), positions, side="right") - 1
+        if np.asarray(data.sources.clean)[source].any():
+            raise ValueError(
+                f"some chunks are of a clean source and pair is None, expected one of the "
+                f"{len(fitted.pairs.mask)} pairs: against which corrupt source?"
+            )
+        pair = np.asarray(fitted.pairs.of_source)[source]
+    ask = functools.partial(_probabilities, draws=draws, decisions=decisions)
+    pair = 0 if pair is None else pair
+    return by_fold(ask, fitted, data, positions, pair, levels, batch_size, seed, progress)
+
+
+def by_fold(
+    ask: Callable[..., Array],
+    fitted: Fitted,
+    data: device.DeviceData,
+    positions: np.ndarray,
+    pair: int | np.ndarray,
+    levels: np.ndarray,
+    batch_size: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> np.ndarray:
+    """What the classifier of each chunk's own fold answers, [N, ..., L].
+
+    Args:
+      ask: jitted ``ask(batch, fitted parts...)``, see ``_probabilities``: answers [B, ..., L].
+      fitted, data, positions, levels, batch_size, seed, progress: see ``probabilities``.
+      pair: [N] or one for all.
+    """
+    pair = np.broadcast_to(np.asarray(pair, np.int32), len(positions))
+    data, pairs = _on_device(data, fitted.options), jax.tree.map(jnp.asarray, fitted.pairs)
+    trained = fitted.trained
+    answers: np.ndarray | None = None
+    static = dict(network=trained.network, options=fitted.options)
     with tqdm.tqdm(
         total=len(positions), desc="annotate", unit="chunk", disable=not progress
     ) as bar:
-        for k in range(fitted.options.folds):
-            params = jax.tree.map(lambda x: x[k], fitted.params)  # noqa: B023
-            mine = np.flatnonzero(fitted.fold[positions] == k)
-            for begin in range(0, len(mine), batch_size):
-                rows = mine[begin : begin + batch_size]
-                # One shape for all batches: the last one is filled up with its first chunk.
-                padded = (np.resize(values[rows], batch_size) for values in (positions, asked))
-                temperature = fitted.temperature[0], fitted.temperature[1][k]
-                c = ask(params, temperature, *map(jnp.asarray, padded), jax.random.key(seed))
-                found[rows] = np.asarray(c)[: len(rows)]
+        for fold in range(fitted.options.folds):
+            params = jax.tree.map(lambda x: x[fold], trained.params)  # noqa: B023
+            temperature = trained.temperature[0], trained.temperature[1][fold]
+            members = np.flatnonzero(fitted.fold[positions] == fold)
+            for begin in range(0, len(members), batch_size):
+                rows = members[begin : begin + batch_size]
+                # One shape for all batches: the last one is filled up with its first chunks.
+                filled = (jnp.asarray(np.resize(v[rows], batch_size)) for v in (positions, pair))
+                arrays = (
+                    data,
+                    jnp.float32(levels),
+                    pairs,
+                    params,
+                    temperature,
+                    *filled,
+                    jax.random.key(seed),
+                )
+                batch = np.asarray(ask(*arrays, **static))[: len(rows)]
+                if answers is None:
+                    answers = np.empty((len(positions), *batch.shape[1:]), batch.dtype)
+                answers[rows] = batch
                 bar.update(len(rows))
-    return found
+    return np.empty((0, len(levels)), np.float32) if answers is None else answers
 
 
-def _asked(fitted, data, positions, pair):
-    """The pair of each chunk."""
-    if pair is not None or len(fitted.pairs.mask) == 1:
-        pair = 0 if pair is None else pair
-        return np.broadcast_to(np.asarray(pair, np.int32), len(positions))
-    source = np.searchsorted(np.asarray(data.offset), positions, side="right") - 1
-    if np.asarray(data.sources.clean)[source].any():
-        raise ValueError(
-            f"some chunks are of a clean source and pair is None, expected one of the "
-            f"{len(fitted.pairs.mask)} pairs: against which corrupt source?"
+def cut(data: device.DeviceData, positions: Array, options: Options, key: Array):
+    """Chunks at ``positions`` [B]: their observations, their x0 [B, H, D], and ``eps(draw)``, which
+    gives the noise of a draw, a function of each chunk's position."""
+    observation, action, _ = chunk.gather(
+        data.steps,
+        positions,
+        data.start[positions],
+        data.end[positions],
+        options.history,
+        options.horizon,
+        padding="hold",
+    )
+    x0 = action[:, : options.length]
+    keys = noise_first.row_keys(key, jnp.int32(0), positions)
+
+    def eps(draw):
+        return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:]))(
+            keys
         )
-    return np.asarray(fitted.pairs.of)[source]
+
+    return observation, x0, eps
 
 
 @functools.partial(jax.jit, static_argnames=("network", "options"))
-def _ask(
+def _probabilities(
     data,
     levels,
     pairs,
@@ -202,53 +251,41 @@ def _ask(
     key,
     *,
     network,
+    options,
     draws,
     decisions,
-    options,
 ):
-    observation, action, _ = chunk.gather(
-        data.steps,
-        positions,
-        data.start[positions],
-        data.end[positions],
-        options.history,
-        options.horizon,
-        padding="hold",
-    )
-    action = action[:, : options.length]
-    keys = noise_first.row_keys(key, 0, positions)
+    observation, x0, eps = cut(data, positions, options, key)
     middles, log_temperature = temperature
-    ask = lambda x_t, sigma: network.apply(  # noqa: E731
+    logits = lambda x_t, sigma: network.apply(  # noqa: E731
         params, x_t, jnp.full(len(x_t), sigma), pair, pairs, observation
     )
-    given = ask(action, 1.0) if options.observed else 0.0
+    prior = logits(x0, 1.0) if options.observed else 0.0
 
     def at(sigma):
-        x = jnp.full(len(action), calibration.log_ratio(sigma))
+        x = jnp.full(len(x0), calibration.log_ratio(sigma))
         scale = calibration.temperature(x, middles, log_temperature[pair])
 
-        def one(draw, total):
-            eps = jax.vmap(
-                lambda k: jax.random.normal(jax.random.fold_in(k, draw), action.shape[1:])
-            )(keys)
-            x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(action, eps)
-            clean = jax.nn.sigmoid((ask(x_t, sigma) - given) / scale)
+        def add(draw, total):
+            x_t = corruption.add_noise(x0, eps(draw), sigma)
+            clean = jax.nn.sigmoid((logits(x_t, sigma) - prior) / scale)
             return total + jnp.where(decisions, clean > 0.5, clean)
 
-        # A loop whose length is no part of the program: reports ask with several numbers of draws.
-        return jax.lax.fori_loop(0, draws, one, jnp.zeros(len(action))) / draws
+        # The number of draws is traced: reports with several numbers of draws compile once.
+        return jax.lax.fori_loop(0, draws, add, jnp.zeros(len(x0))) / draws
 
     return jax.lax.map(at, levels).T
 
 
 def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of held-out rows by P(clean), in ``bins`` of equal width: mean P(clean), share, number.
+    """Held-out rows binned by P(clean): mean P(clean), share of clean rows, number of rows.
 
-    A calibrated classifier's share is its mean P(clean). Empty bins are left out.
+    The ``bins`` have equal widths; empty ones are left out. For a calibrated classifier the share
+    equals the mean.
     """
-    probability, clean = fitted.judged
-    at = np.minimum((probability * bins).astype(int), bins - 1)
-    count = np.bincount(at, minlength=bins)
+    probability, clean = fitted.trained.judged
+    index = np.minimum((probability * bins).astype(int), bins - 1)
+    count = np.bincount(index, minlength=bins)
     keep = count > 0
-    mean, share = (np.bincount(at, v, bins)[keep] / count[keep] for v in (probability, clean))
+    mean, share = (np.bincount(index, v, bins)[keep] / count[keep] for v in (probability, clean))
     return mean, share, count[keep]

@@ -6,20 +6,20 @@ clean law p on p's own noised chunks. What it costs there is the excess loss
     e(sigma) = E_p ||x0 - D_q(x_t, O)||^2 - E_p ||x0 - D_p(x_t, O)||^2 = E_p ||D_p - D_q||^2,
 
 with D = E[x0 | x_t, O] (D_p is the projection, so the cross term is 0). Where x_t itself still
-shows what was decided, e vanishes, however well p and q are told apart: the density ratio then does
-not depend on x. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, all that they disagree on.
+shows the decision, e vanishes, however well p and q can be told apart: the density ratio then does
+not depend on x. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
 
 Three ways to measure e, all of which leave out p(O) / q(O):
 
-* two denoisers, or one that is told whose data it denoises (``policy.evaluation.differences``);
+* two denoisers, or one that is conditioned on the source (``evaluate.evaluation.differences``);
 * the logit L(O, x_t, sigma) = log p/q of a classifier of (O, x_t). By Tweedie's formula (Robbins
   1956, Efron 2011) ``D_p - D_q = sigma^2 / alpha grad_x L``, see ``tweedie_difference``;
 * the conditional relative entropy KL(sigma) = E_p[L(O, x_t, sigma)] - E_p[L(O)]. With
   snr = alpha^2 / sigma^2, dKL / dsnr = e / 2 (Verdu 2010, Mismatched estimation and relative
-  entropy, theorem 1): KL(0) - KL(sigma) is what has been lost of it up to a level.
+  entropy, theorem 1): KL(0) - KL(sigma) has been lost at a level.
 
-sigma_max is the level up to which e stays below a share tau of its largest value (``sigma_max``). A
-share, since decisions are rare among chunks: their mean is small at every level.
+sigma_max is the level up to which e stays below a share tau of its largest value: a share, since
+few chunks hold a decision and the mean is small at every level.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ import numpy as np
 
 from ambient_jax import corruption, schedules
 from ambient_jax.annotate import calibration, classifier, thresholds
-from ambient_jax.data import chunk, device, noise_first
+from ambient_jax.data import device
 
 Array = jax.Array
 
 
 class Judged(NamedTuple):
-    """What a classifier knows of N chunks at L levels.
+    """A classifier's answers about N chunks at L levels.
 
     Attributes:
       excess: [N, L] mean square of the Tweedie difference per number, e / (H D) where the logit is
@@ -56,8 +56,7 @@ def tweedie_difference(logit: Callable[[Array], Array], x_t: Array, sigma: Array
     """``E_p[x0 | x_t] - E_q[x0 | x_t]`` of one sample: sigma^2 / alpha times the logit's gradient.
 
     Args:
-      logit: log p_sigma / q_sigma up to a constant, a scalar function of x_t at this level (and of
-        whatever else is given).
+      logit: log p_sigma / q_sigma up to a constant, a scalar function of x_t at this level.
       x_t: [H, D] (or any shape), variance preserving.
       sigma: noise level in (0, 1).
     """
@@ -73,8 +72,8 @@ def snr(levels) -> np.ndarray:
 def relative_entropy(levels, excess) -> np.ndarray:
     """KL [L] of the noised laws from e [L] at increasing levels, up to that at the last one.
 
-    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module), by trapezoids in log snr
-    from the last level on; what lies beyond it is e there times half its snr. Levels below 1.
+    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module): trapezoids in log snr up
+    to the last level, and beyond it e there times half its snr. Levels below 1.
     """
     gamma, excess = snr(levels), np.asarray(excess, np.float64)
     weighted = gamma * excess
@@ -85,8 +84,7 @@ def relative_entropy(levels, excess) -> np.ndarray:
 def lost(divergence) -> np.ndarray:
     """Share of a relative entropy [L] that noise has destroyed at each level, increasing.
 
-    Of the largest value of an isotonic fit, as noise only destroys. 1 throughout where there is
-    none.
+    It is a share of the largest value of an isotonic fit; 1 everywhere where that is 0.
     """
     kept = -thresholds.isotonic(-np.asarray(divergence, np.float64))
     return 1 - np.maximum(kept, 0) / kept[0] if kept[0] > 0 else np.ones_like(kept)
@@ -96,13 +94,13 @@ def sigma_max(levels, disagreement, *, tau: float = 0.05) -> float:
     """The level up to which a disagreement stays below a share of its largest value.
 
     Args:
-      levels: [L] increasing, in [0, 1]; the last near 1, or the largest value is not among them.
+      levels: [L] increasing, in [0, 1]; the last near 1, where the disagreement is largest.
       disagreement: [L] of any unit, such as e, or the share of KL that is ``lost``.
       tau: the share.
 
     Returns:
-      A level, linear between the two about the first crossing: the first level where it is above
-      the share there, 1 where there is no disagreement at all.
+      The first crossing, linear between two levels; the first level if the disagreement is above
+      the share there, 1 if there is no disagreement.
 
     Raises:
       ValueError: shapes that do not fit, values that are not finite, or a tau outside (0, 1).
@@ -139,70 +137,47 @@ def by_classifier(
     batch_size: int = 512,
     seed: int = 0,
 ) -> Judged:
-    """Judges chunks, each by the fold that has not seen its episode, mean over noise draws.
+    """Judges chunks, each by the fold that has not seen its episode; mean over noise draws.
 
     Args:
-      fitted: with ``observed``, or it compares p(A) with q(A).
-      data: what it was fitted on.
+      fitted: with ``observed``, otherwise it compares p(A) with q(A).
+      data: that it was fitted on.
       positions: [N] of clean chunks.
       levels: [L] in (0, 1).
-      pair: against which corrupt source.
+      pair: number of the corrupt source to compare with.
       draws, seed: of the noise, the same at every level.
       batch_size: chunks at a time.
     """
-    positions = np.asarray(positions)
-    found = np.empty((2, len(positions), len(levels)))
-    data = jax.tree.map(jnp.asarray, data._replace(order=None, offset=None, size=None))
-    pairs = jax.tree.map(jnp.asarray, fitted.pairs)
-    ask = functools.partial(_ask, data, jnp.asarray(levels, jnp.float32), pairs, pair)
-    for k in range(fitted.options.folds):
-        params = jax.tree.map(lambda x: x[k], fitted.params)  # noqa: B023
-        temperature = fitted.temperature[0], fitted.temperature[1][k, pair]
-        mine = np.flatnonzero(fitted.fold[positions] == k)
-        for begin in range(0, len(mine), batch_size):
-            rows = mine[begin : begin + batch_size]
-            # One shape for all batches: the last one is filled up with its first chunks.
-            padded = jnp.asarray(np.resize(positions[rows], batch_size))
-            of = dict(network=fitted.network, options=fitted.options, draws=draws)
-            each = ask(params, temperature, padded, jax.random.key(seed), **of)
-            found[:, rows] = np.asarray(each)[:, : len(rows)]
-    return Judged(*found)
+    ask = functools.partial(_excess_and_logit, draws=draws)
+    answers = classifier.by_fold(
+        ask, fitted, data, np.asarray(positions), pair, levels, batch_size, seed
+    )
+    return Judged(*np.moveaxis(answers.astype(np.float64), 1, 0))
 
 
 @functools.partial(jax.jit, static_argnames=("network", "options", "draws"))
-def _ask(
-    data, levels, pairs, pair, params, temperature, positions, key, *, network, options, draws
+def _excess_and_logit(
+    data, levels, pairs, params, temperature, positions, pair, key, *, network, options, draws
 ):
-    observation, action, _ = chunk.gather(
-        data.steps,
-        positions,
-        data.start[positions],
-        data.end[positions],
-        options.history,
-        options.horizon,
-        padding="hold",
-    )
-    x0 = action[:, : options.length]
-    keys = noise_first.row_keys(key, 0, positions)
-    pair = jnp.full(len(x0), pair)
+    """The two fields of ``Judged``, [B, 2, L]."""
+    observation, x0, eps = classifier.cut(data, positions, options, key)
+    middles, log_temperature = temperature
 
     def logits(x_t, sigma, scale):
         level = jnp.full(len(x0), sigma)
         return network.apply(params, x_t, level, pair, pairs, observation) / scale
 
     def at(sigma):
-        scale = calibration.temperature(calibration.log_ratio(sigma), *temperature)
+        x = jnp.full(len(x0), calibration.log_ratio(sigma))
+        scale = calibration.temperature(x, middles, log_temperature[pair])
 
         def one(draw):
-            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:]))(
-                keys
-            )
-            x_t = corruption.add_noise(x0, eps, sigma)
+            x_t = corruption.add_noise(x0, eps(draw), sigma)
             # Rows do not see one another: the gradient of the sum is that of each.
-            told = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
+            difference = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
             gained = logits(x_t, sigma, scale) - logits(x_t, 1.0, scale)
-            return jnp.stack([jnp.mean(told**2, axis=(1, 2)), gained])
+            return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), gained])
 
         return jax.lax.map(one, jnp.arange(draws)).mean(0)
 
-    return jnp.moveaxis(jax.lax.map(at, levels), 0, -1)
+    return jnp.transpose(jax.lax.map(at, levels), (2, 1, 0))

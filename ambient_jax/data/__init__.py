@@ -1,9 +1,14 @@
-"""Episodes on disk to batches, noise first; knows nothing of training."""
+"""From data sets on disk to batches: sources, mixtures, bounds. Import the modules you need."""
 
-_MOVED = {"augment": "ambient_jax.transforms", "instructions": "ambient_jax.transforms"}
+from ambient_jax import _names
 
-
-def __getattr__(name: str):
-    if name in _MOVED:
-        raise ImportError(f"ambient_jax.data.{name} has moved: import {_MOVED[name]}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = _names.renamed(
+    __name__,
+    {
+        "augment": "ambient_jax.transforms.augment",
+        "instructions": "ambient_jax.transforms.instructions",
+        "open_x": "ambient_jax.open_x",
+        "sources": "ambient_jax.data.mixture",
+        "units": "ambient_jax.data.groups",
+    },
+)

@@ -1,10 +1,11 @@
-"""The bounds file: sigma_min and sigma_max of every step, made once and joined by training.
+"""The bounds file: sigma_min and sigma_max of every step, written once and joined by training.
 
-One parquet file, columns source (dictionary of strings), episode (int64, the stable id of
-``RldsDataset.episode_ids``), step (int32), sigma_min and sigma_max (float32, as in
-``ambient_jax.admission``). Its schema metadata holds, as JSON under one key, the format number, the
-method and how it was run, the library version and, per source, the fingerprint of the data and the
-number of rows. Rows are joined by id, never by place; a fingerprint that differs is refused.
+It is one parquet file with the columns source (dictionary of strings), episode (int64, the stable
+id of ``RldsDataset.episode_ids``), step (int32), sigma_min and sigma_max (float32, see
+``ambient_jax.admission``). The schema's metadata hold one JSON text: the format's number, the
+method and its settings, the library's version and, for each source, the fingerprint of the data
+and the number of rows. Rows are joined by id, never by position, and only to data of the same
+fingerprint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import hashlib
 import json
 import os
 import pathlib
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from ambient_jax import __version__, _checks, admission
 from ambient_jax.data import files
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, replacing
 
 FORMAT = 1
 METADATA_KEY = b"ambient_jax.bounds"
@@ -37,28 +37,28 @@ _SCHEMA = pa.schema(
         ("sigma_max", pa.float32()),
     ]
 )
-_ANNOTATE = "make one with python -m experiments.annotate"
+_ANNOTATE = "make one with python -m ambient_jax.annotate"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Bounds:
-    """Bounds of the steps of K sources, N rows in any order.
+class BoundsTable:
+    """Bounds of the steps of K sources: N rows in any order.
 
     Attributes:
-      names: of the sources.
-      source: [N] int32 into names.
-      episode: [N] int64 stable episode ids.
+      names: the sources.
+      source: [N] int32, index into ``names``.
+      episode: [N] int64, stable episode id.
       step: [N] int32, position in the episode.
       sigma_min, sigma_max: [N] float32 in [0, 1]; clean (0, 1), unusable (1, 0), else
         sigma_max <= sigma_min.
-      fingerprints: of the data of each source, ``RldsDataset.fingerprint``.
-      method: what chose the bounds, such as "classifier".
-      how: its settings (tau, rule, granularity, levels, ...), anything JSON can hold.
-      version: of the library that made them.
+      fingerprints: ``RldsDataset.fingerprint`` of each source's data.
+      method: how the bounds were chosen, such as "classifier".
+      how: the method's settings (tau, rule, granularity, levels, ...), as JSON values.
+      version: the library's version that made them.
 
     Raises:
       ValueError: names that repeat, a source without fingerprint, columns of differing lengths, or
-        ids that are no integers. Values are checked by `write` and `lookup`.
+        ids that are no integers. ``write`` and ``lookup`` check the values.
     """
 
     names: tuple[str, ...]
@@ -80,7 +80,7 @@ class Bounds:
             if not self.fingerprints.get(name):
                 raise ValueError(
                     f"source {name!r} has no fingerprint, expected RldsDataset.fingerprint of the "
-                    "data that were annotated"
+                    "annotated data"
                 )
         object.__setattr__(self, "names", names)
         for name in ("source", "episode", "step"):
@@ -102,7 +102,7 @@ class Bounds:
         return self.source.size
 
     def digest(self, name: str) -> str:
-        """Of the rows of one source: what training with them hangs on."""
+        """Hash of one source's rows; changes when its bounds change."""
         rows = self.rows(name)
         digest = hashlib.sha256()
         for column in (self.episode, self.step, self.sigma_min, self.sigma_max):
@@ -110,7 +110,7 @@ class Bounds:
         return digest.hexdigest()[:16]
 
     def rows(self, name: str) -> np.ndarray:
-        """Row numbers of one source; ValueError when it is not in the file."""
+        """Row numbers of one source; raises ValueError when the table lacks it."""
         _known(self, name)
         return np.flatnonzero(self.source == self.names.index(name))
 
@@ -125,14 +125,14 @@ def for_source(
     *,
     method: str,
     how: Mapping[str, Any] | None = None,
-) -> Bounds:
-    """Bounds of one source, see `Bounds` for the arguments.
+) -> BoundsTable:
+    """The table of one source; the arguments are ``BoundsTable``'s.
 
     Args:
-      name, fingerprint: of the source.
+      name, fingerprint: the source and its data.
       episode, step: [N] ids.
       sigma_min, sigma_max: [N] or scalar; sigma_max None: 1 where sigma_min is 0 (clean), else 0.
-      method, how: what chose them.
+      method, how: how they were chosen.
     """
     episode = np.asarray(episode)
     low = np.asarray(sigma_min, np.float32)
@@ -140,11 +140,13 @@ def for_source(
     low, high = (np.broadcast_to(b, episode.shape) if np.ndim(b) == 0 else b for b in (low, high))
     source = np.zeros(episode.shape, np.int32)
     fingerprints = {name: fingerprint}
-    return Bounds((name,), source, episode, step, low, high, fingerprints, method, dict(how or {}))
+    return BoundsTable(
+        (name,), source, episode, step, low, high, fingerprints, method, dict(how or {})
+    )
 
 
-def concatenate(parts: Sequence[Bounds]) -> Bounds:
-    """One set of bounds for the sources of all parts, whose method and settings are one.
+def concatenate(parts: Sequence[BoundsTable]) -> BoundsTable:
+    """One table for the sources of all parts, which share method and settings.
 
     Raises:
       ValueError: no parts, a source in two of them, or methods or settings that differ.
@@ -159,13 +161,13 @@ def concatenate(parts: Sequence[Bounds]) -> Bounds:
                 "with different methods or settings: keep them in two files"
             )
     offsets = np.cumsum([0, *(len(part.names) for part in parts[:-1])])
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in _SCHEMA.names
         if name != "source"
     }
     source = np.concatenate([p.source + k for p, k in zip(parts, offsets, strict=True)])
-    return Bounds(
+    return BoundsTable(
         names=tuple(name for part in parts for name in part.names),
         source=source,
         fingerprints={n: f for part in parts for n, f in part.fingerprints.items()},
@@ -175,44 +177,40 @@ def concatenate(parts: Sequence[Bounds]) -> Bounds:
     )
 
 
-def write(path: str | os.PathLike[str], bounds: Bounds) -> pathlib.Path:
-    """Writes the file whole or not at all, and makes its directory.
+def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
+    """Writes the file whole or not at all, and makes its folder.
 
     Raises:
-      ValueError: bounds or ids that `lookup` would refuse, or ``how`` that JSON cannot hold.
+      ValueError: bounds or ids that ``lookup`` would refuse, or ``how`` that JSON cannot hold.
     """
-    for name in bounds.names:
-        check(bounds, name)
-    counts = np.bincount(bounds.source, minlength=len(bounds.names)).tolist()
+    for name in table.names:
+        check(table, name)
+    counts = np.bincount(table.source, minlength=len(table.names)).tolist()
     metadata = {
         "format": FORMAT,
-        "method": bounds.method,
-        "how": json.loads(_json(bounds.how)),
-        "version": bounds.version,
+        "method": table.method,
+        "how": json.loads(_json(table.how)),
+        "version": table.version,
         "sources": {
-            name: {"fingerprint": bounds.fingerprints[name], "rows": rows}
-            for name, rows in zip(bounds.names, counts, strict=True)
+            name: {"fingerprint": table.fingerprints[name], "rows": rows}
+            for name, rows in zip(table.names, counts, strict=True)
         },
     }
     source = pa.DictionaryArray.from_arrays(
-        pa.array(bounds.source, pa.int32()), pa.array(bounds.names, pa.string())
+        pa.array(table.source, pa.int32()), pa.array(table.names, pa.string())
     )
-    others = [pa.array(getattr(bounds, f.name), f.type) for f in list(_SCHEMA)[1:]]
+    others = [pa.array(getattr(table, f.name), f.type) for f in list(_SCHEMA)[1:]]
     schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
-    table = pa.Table.from_arrays([source, *others], schema=schema)
+    arrow = pa.Table.from_arrays([source, *others], schema=schema)
     path = pathlib.Path(expanded(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        pq.write_table(table, temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        pq.write_table(arrow, file, compression="zstd")
     return path
 
 
-def read(path: str | os.PathLike[str]) -> Bounds:
-    """Reads a bounds file; its values are checked by `lookup`, source by source.
+def read(path: str | os.PathLike[str]) -> BoundsTable:
+    """Reads a bounds file; ``lookup`` and ``check`` check its values, source by source.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -233,7 +231,7 @@ def read(path: str | os.PathLike[str]) -> Bounds:
     metadata = _metadata(path, table.schema)
     sources = metadata["sources"]
     names = tuple(sources)
-    columns = {}
+    columns: dict[str, Any] = {}
     for field in _SCHEMA:
         if field.name not in table.schema.names:
             raise ValueError(f"{path} has no column {field.name!r}: {_ANNOTATE} again")
@@ -259,7 +257,7 @@ def read(path: str | os.PathLike[str]) -> Bounds:
                 f"{path} holds {found} rows of {name}, its metadata say {rows}: it was edited "
                 "without them; change bounds with read and write of this module"
             )
-    return Bounds(
+    return BoundsTable(
         names=names,
         source=code,
         **{name: column.to_numpy(zero_copy_only=False) for name, column in columns.items()},
@@ -271,25 +269,25 @@ def read(path: str | os.PathLike[str]) -> Bounds:
 
 
 def lookup(
-    bounds: Bounds, name: str, episode, step, fingerprint: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    table: BoundsTable, name: str, episode, step, fingerprint: str | None = None
+) -> admission.Bounds:
     """The bounds of M steps of one source, joined by id.
 
     Args:
-      bounds: from `read`.
-      name: of the source.
-      episode, step: [M] ids, in any order; rows of the file that are not asked for are left out.
-      fingerprint: of the data that are going to be trained on, None to trust them.
+      table: from ``read``.
+      name: the source.
+      episode, step: [M] ids, in any order; the table may hold more rows than these.
+      fingerprint: of the data to train on; None skips the comparison.
 
     Returns:
-      (sigma_min [M], sigma_max [M]), float32.
+      Bounds [M].
 
     Raises:
       ValueError: the source is not in the file, its data are of another version, ids that are
         missing or stand in the file twice, or bounds of this source that are no bounds.
     """
-    _known(bounds, name)
-    made_on = bounds.fingerprints[name]
+    _known(table, name)
+    made_on = table.fingerprints[name]
     if fingerprint is not None and fingerprint != made_on:
         raise ValueError(
             f"bounds of source {name!r} were made on other data (fingerprint {made_on}) than these "
@@ -300,8 +298,8 @@ def lookup(
         raise ValueError(
             f"episode and step have shapes {episode.shape} and {step.shape}, expected [M] both"
         )
-    rows = bounds.rows(name)
-    keys, order, episodes, low, span = _check(bounds, name, rows)
+    rows = table.rows(name)
+    keys, order, episodes, low, span = _check(table, name, rows)
     number = np.searchsorted(episodes, episode)
     number = np.minimum(number, max(episodes.size - 1, 0))
     offset = step.astype(np.int64) - low
@@ -320,30 +318,30 @@ def lookup(
             f"is episode {episode[i]} step {step[i]}: annotate the whole of this split"
         )
     at = rows[order[place]]
-    return bounds.sigma_min[at], bounds.sigma_max[at]
+    return admission.Bounds(table.sigma_min[at], table.sigma_max[at])
 
 
-def check(bounds: Bounds, name: str) -> None:
-    """Raises ValueError where `lookup` would for any step, without the data; names the first row.
+def check(table: BoundsTable, name: str) -> None:
+    """Raises ValueError, without reading data, where ``lookup`` of some step would.
 
     Args:
-      bounds: from `read`.
-      name: of the source that they are for.
+      table: from ``read``.
+      name: the source to check.
     """
-    _check(bounds, name, bounds.rows(name))
+    _check(table, name, table.rows(name))
 
 
-def _check(bounds, name, rows):
-    """Refuses bad rows of one source; returns what a join needs: sorted keys and their meaning."""
-    low, high = bounds.sigma_min[rows], bounds.sigma_max[rows]
+def _check(table, name, rows):
+    """Refuses bad rows of one source; returns sorted keys, their order, and how to make a key."""
+    low, high = table.sigma_min[rows], table.sigma_max[rows]
 
     def row(i):
         r = rows[i]
-        return f"source {name!r} episode {bounds.episode[r]} step {bounds.step[r]} (row {r})"
+        return f"source {name!r} episode {table.episode[r]} step {table.step[r]} (row {r})"
 
     admission.check_bounds(low, high, where=row, ordered=True)
-    episodes, number = np.unique(bounds.episode[rows], return_inverse=True)
-    step = bounds.step[rows].astype(np.int64)
+    episodes, number = np.unique(table.episode[rows], return_inverse=True)
+    step = table.step[rows].astype(np.int64)
     first = step.min() if rows.size else 0
     # Fewer than 2^31 episodes times fewer than 2^32 steps: the key cannot overflow.
     span = step.max() - first + 1 if rows.size else 1
@@ -359,11 +357,11 @@ def _check(bounds, name, rows):
     return keys, order, episodes, first, span
 
 
-def _known(bounds, name):
-    if name not in bounds.names:
+def _known(table, name):
+    if name not in table.names:
         raise ValueError(
-            f"there are no bounds of source {name!r}, only of {', '.join(bounds.names) or 'none'}"
-            f"{_checks.nearest(name, bounds.names)}"
+            f"there are no bounds of source {name!r}, only of {', '.join(table.names) or 'none'}"
+            f"{_checks.nearest(name, table.names)}"
         )
 
 

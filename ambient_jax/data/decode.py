@@ -1,4 +1,4 @@
-"""Batches whose encoded images are decoded in worker processes, ahead of the batch in use."""
+"""Batches whose encoded images a pool of threads decodes, ahead of the batch in use."""
 
 from __future__ import annotations
 
@@ -62,12 +62,8 @@ class DecodedBatches(grain.DatasetIterator):
             flipped = np.array([source.bgr.get(camera, False) for source in self._sources])
             bgr.append(np.repeat(flipped[batch["source"]], encoded.shape[1]))
         if self._decoder is None:
-            self._decoder = images.ImageDecoder(
-                self._images.size,
-                workers=self._mixture.format.workers,
-                capacity=len(blobs),
-                in_flight=self._AHEAD,
-            )
+            workers = self._mixture.format.workers
+            self._decoder = images.ImageDecoder(self._images.size, workers=workers)
         return self._decoder.submit(blobs, np.concatenate(bgr))
 
     def _report(self, batch, index, reason):

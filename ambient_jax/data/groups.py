@@ -40,7 +40,7 @@ def cut(
     sources: mixing.Sources,
     datasets: Mapping[str, Any],
     statistics: Mapping[str, Any],
-    files: Mapping[str, bounds.Bounds],
+    files: Mapping[str, bounds.BoundsTable],
 ) -> Groups:
     """The groups of sources.
 

@@ -48,7 +48,7 @@ class Mixture:
     sources: mixing.Sources
     groups: Groups
     config: ml_collections.ConfigDict
-    bounds: Mapping[str, bounds_file.Bounds]
+    bounds: Mapping[str, bounds_file.BoundsTable]
     format: Format
 
     @property

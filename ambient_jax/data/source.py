@@ -138,7 +138,7 @@ class Format(Protocol):
         only the data say how wide they are.
       steps: of the chain of transforms, after normalisation and masks.
       labels: of each chunk, carried into the batch's "quality".
-      workers: processes that decode images, on each host.
+      workers: threads that decode images, on each host.
       marks: hashes of files, beside the data, that the batches depend on, by config field.
     """
 

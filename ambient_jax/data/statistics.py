@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import sys
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from absl import logging
 
 from ambient_jax.data import chunk, last_step, rlds_source, tails
 from ambient_jax.data import source as source_lib
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 from ambient_jax.data.source import Source, Transform
 
 CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
@@ -265,11 +264,9 @@ def _write(path, key, measured):
         "problems": measured.problems,
         "fields": {name: moments.to_dict() for name, moments in measured.fields.items()},
     }
-    temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(stored))
-        os.replace(temporary, path)
+        write_text(path, json.dumps(stored))
     except OSError as error:
         logging.warning(
             "statistics cannot be kept (%s): set %s to a writable directory", error, CACHE_VARIABLE

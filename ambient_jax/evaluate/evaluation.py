@@ -105,7 +105,7 @@ def recorded(
 
 def _decoded(source, camera, blobs, size):
     """Images and their mask, of encoded ones [N, T]."""
-    with images.ImageDecoder(size, workers=0, capacity=blobs.size) as decoder:
+    with images.ImageDecoder(size, workers=0) as decoder:
         bgr = np.full(blobs.size, source.bgr.get(camera, False))
         decoded, failures = decoder.submit(list(blobs.flat), bgr).result()
     there = np.array([bool(blob) for blob in blobs.flat])

@@ -60,7 +60,7 @@ class CommonForm:
       action_width, state_width: numbers that actions and states are padded to with zeros;
         state_width 0 leaves states out.
       quality: labels carried into the batch; NaN where a source has no such label.
-      workers: processes that decode images, on each host.
+      workers: threads that decode images, on each host; 0 for none.
       on_problem: policy by kind, see the module.
     """
 

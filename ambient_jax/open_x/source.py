@@ -18,7 +18,7 @@ import PIL.Image
 from absl import logging
 from etils import epath
 
-from ambient_jax.data import chunk, image_worker, images, last_step, rlds
+from ambient_jax.data import chunk, image_checks, last_step, rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.data.source import Format, Problem, size_of
@@ -209,7 +209,7 @@ class OpenXSource(RldsSource):
             return None, [("episode", str(error))]
         steps, problems = common["steps"], []
         skips = self.form.policy("image") == "skip"
-        look = images.cannot_be_decoded if skips else images.looks_whole
+        look = image_checks.cannot_be_decoded if skips else image_checks.looks_whole
         for camera in self.form.cameras:
             blobs = steps[f"image_{camera}"]
             absent = sum(not blob for blob in blobs)
@@ -306,7 +306,7 @@ class OpenXSource(RldsSource):
         parts += sorted(table.text) if table else []
         package = __name__.rpartition(".")[0]
         parts += [inspect.getsource(sys.modules[f"{package}.{name}"]) for name in _CODE]
-        parts.append(inspect.getsource(image_worker))
+        parts.append(inspect.getsource(image_checks))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -364,7 +364,7 @@ def open_source(
 
 
 def _cut(told):
-    return any(why in told for why in image_worker.NO_IMAGE)
+    return any(why in told for why in image_checks.NO_IMAGE)
 
 
 def _padded(name, what, mask, width):

@@ -10,11 +10,12 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from ambient_jax import _checks, mixing, schedules
+from ambient_jax import _checks, mixing, optim, schedules
 from ambient_jax.train import weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
 _OPEN = ("law", "schedule", "model", "task")
+RENAMED = {"data.lanes": "data.shards"}  # fields of older versions
 
 
 def default() -> ml_collections.ConfigDict:
@@ -65,7 +66,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.open_x.action_width = 7  # actions and states are padded to these, and masked
     config.data.open_x.state_width = 8  # 0: no states
     config.data.open_x.quality = ()  # labels carried into the batch
-    config.data.open_x.workers = 1  # processes of a host that decode images
+    config.data.open_x.workers = 1  # threads of a host that decode images
     config.data.open_x.on_problem = ml_collections.ConfigDict(
         {
             "version": "raise",
@@ -148,12 +149,22 @@ def source(
     last_step: str = "",
     format: str = "",
 ) -> ml_collections.ConfigDict:
-    """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds, which
-    are one pair or, for each of its steps, in a bounds file (``data.bounds``). ``open_x`` says how
-    it becomes the common form: a row of the registry, or the lines of a spec (``open_x.spec``).
-    ``last_step`` says what the action of a step with ``is_last`` is: "drop", the default, a filler,
-    as RLDS defines it; "keep", a real one, as many converters store it. ``format`` names what opens
-    the path (``data.source``): "rlds", "open_x", or package.module:Class."""
+    """A source of data.
+
+    Args:
+      path: of its RLDS folder.
+      role: "clean" or "corrupt".
+      split: such as "train[:90%]".
+      weight: multiplies its number of chunks.
+      sigma_min, sigma_max: bounds of all its steps.
+      bounds: a file with bounds for each of its steps, in their place (``data.bounds``).
+      open_x: how it becomes the common form: a row of the registry, or the lines of a spec
+        (``open_x.spec``).
+      last_step: what the action of a step with ``is_last`` is: "drop", the default, a filler, as
+        RLDS defines it; "keep", a real one, as many converters store it.
+      format: what opens the path: "rlds", "open_x", or ``package.module:Class`` of a
+        ``data.source.Format``; "" for "open_x" where there is open_x, else "rlds".
+    """
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     )
@@ -166,28 +177,39 @@ def source(
     return fields
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for what no run can mean, before any data are read or devices used.
+class Checked(ml_collections.FrozenConfigDict):
+    """A config that ``check`` accepted; nothing can be written into it."""
 
-    Each part says itself what it can be made of: law, schedule, objective, model, augmentation,
-    optimizer, solver, and the data section with its sources, which may still lack paths.
+
+def check(config: ml_collections.ConfigDict) -> Checked:
+    """Returns a frozen copy of a config that can be run; no data are read and no devices used.
+
+    Each part checks its own section: law, schedule, objective, model, augmentation, optimizer,
+    solver, and the data section with its sources, which may still lack paths.
+
+    Raises:
+      ValueError: for what no run can mean.
     """
+    if isinstance(config, Checked):
+        return config
     # Not at the top: those who only write a config need no reader of data and no network.
     from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
-    from ambient_jax.train import state, step
+    from ambient_jax.train import step
     from ambient_jax.transforms import augment
 
     _check_section("config", config, default())
     _check_name(config.name)
     _checks.number("config.seed", config.seed, 0, 2**32 - 1, whole=True)
     _check_train(config.train)
-    state.make_optimizer(config.train)
+    optim.check(config.train)
+    _checks.one_of("config.train.init_maps", config.train.init_maps, ("base", "data"))
     with _section("config.data: "):
         shapes = mixtures.check(config.data)
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
-            _check_numbers(name, config[name])
+            if ":" not in config[name].name:  # all options of the built-in ones are numbers
+                _check_numbers(name, config[name])
             schedule = build(module, config[name])
     with _section("config.objective."):
         step.Objective(**config.objective, schedule=schedule)
@@ -206,6 +228,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.policy.execute is {policy.execute}, expected at most the "
             f"{config.data.horizon} actions of a chunk (config.data.horizon)"
         )
+    return Checked(config)
 
 
 def build(module: Any, section: ml_collections.ConfigDict) -> Any:
@@ -246,8 +269,6 @@ def _check_train(train):
             f"config.train.accumulation is {train.accumulation}, expected a divisor of batch_size, "
             f"{train.batch_size}: it is the number of parts of a batch"
         )
-    _checks.number("config.train.learning_rate", train.learning_rate, 0, 1, above=True, below=True)
-    _checks.number("config.train.ema", train.ema, 0, 1, below=True)
     weights_and_biases.check(train.wandb)
 
 
@@ -262,6 +283,8 @@ def _check_numbers(name, section):
 def _check_section(path, section, expected):
     for name in section:
         if name not in expected:
+            if new := RENAMED.get(f"{path}.{name}".removeprefix("config.")):
+                raise ValueError(f"{path}.{name} has a new name: set config.{new}")
             raise ValueError(
                 f"{path}.{name} is no field of a training run, expected one of "
                 f"{', '.join(sorted(expected))}{_checks.nearest(name, expected)}"
@@ -306,13 +329,14 @@ def foreign(config: ml_collections.ConfigDict) -> list[str]:
 
     Those of sections that others check (sources, model, law, ...) are left out.
     """
-    return [name for name in _foreign("", config, default())]
+    return list(_foreign("", config, default()))
 
 
 def _foreign(prefix, section, expected):
     for name in section:
         if name not in expected:
-            yield f"{prefix}{name}"
+            if f"{prefix}{name}" not in RENAMED:
+                yield f"{prefix}{name}"
         elif name not in (*_OPEN, "sources") and isinstance(
             section[name], ml_collections.ConfigDict
         ):

@@ -33,7 +33,6 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +41,7 @@ import ml_collections
 from absl import logging
 
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 
 # What does not touch the training.
@@ -69,9 +69,7 @@ _TOLD = (
 def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Writes ``config.json``, whole or not at all."""
     workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / "config.tmp"
-    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
-    os.replace(temporary, workdir / "config.json")
+    paths.write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
 
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
@@ -151,7 +149,10 @@ def _bounded(config):
 
 def _different(one, other):
     defaults = flat(config_lib.default().to_dict())
-    one, other = flat(one), flat(json.loads(json.dumps(other)))
+    one, other = (
+        {config_lib.RENAMED.get(n, n): v for n, v in flat(json.loads(json.dumps(tree))).items()}
+        for tree in (one, other)
+    )
     return {
         name: tuple(_given(fields, name, defaults) for fields in (one, other))
         for name in sorted(one.keys() | other.keys())

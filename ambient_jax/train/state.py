@@ -1,4 +1,4 @@
-"""What training carries from step to step, and the optimizer."""
+"""What training carries from step to step."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
-
-from ambient_jax import _checks
 
 BINS = 10
 
@@ -73,43 +70,3 @@ def create(params: Any, optimizer: optax.GradientTransformation, sources: int) -
         opt_state=optimizer.init(params),
         sums=empty_sums(sources),
     )
-
-
-def check_optimizer(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for numbers of the train section that no optimizer can have."""
-    number = lambda name, *limits, **k: _checks.number(  # noqa: E731
-        f"config.train.{name}", config[name], *limits, **k
-    )
-    number("weight_decay", 0, below=True)
-    for name in ("b1", "b2"):
-        number(name, 0, 1, below=True)
-    number("clip_norm", 0, above=True)
-
-
-def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
-    """Linear warm-up, then cosine decay to 0 at ``config.steps`` (config: the train section)."""
-    if not 0 <= config.warmup < config.steps:
-        raise ValueError(
-            f"config.train.warmup is {config.warmup} and config.train.steps {config.steps}, "
-            "expected 0 <= warmup < steps"
-        )
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup, config.steps
-    )
-
-
-def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """AdamW with gradients clipped by their global norm (config: the train section)."""
-    check_optimizer(config)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
-        ),
-    )
-
-
-def ema_decay(step: jax.Array, limit: float) -> jax.Array:
-    """Decay of the moving average at a step: grows from 0.1 to ``limit``, so that the average
-    forgets the random start (as in Diffusion Policy; the step it needs is part of the state)."""
-    return jnp.minimum(limit, (1.0 + step) / (10.0 + step))

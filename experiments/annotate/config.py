@@ -24,49 +24,20 @@ GB. Chunks stand still past an episode's end and are judged like all others.
 
 import ml_collections
 
+from ambient_jax.annotate import config as annotate_config
 from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
+from experiments.annotate import known
 
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one."""
+    """The configuration of a variant; raises ValueError for an unknown one.
+
+    The fields of ``config.task`` are those of ``ambient_jax.annotate.Options``.
+    """
     name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
-    config = train_config.default()
+    config = annotate_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
-    # Of the classifier's noise levels: wide, so that it also learns what only low noise shows.
-    config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -1.5, "p_std": 2.2})
-    config.task = ml_collections.ConfigDict(
-        {
-            "name": "annotate",
-            "granularity": ("dataset", "random", "datapoint"),  # a bounds file for each
-            "bucket": 100,  # datapoints in a bucket; ("random:10", "random:1000") for several sizes
-            "tau": 0.05,  # sigma_min is where P(clean) passes 0.5 - tau
-            "rule": "isotonic",  # or last
-            "levels": 16,  # noise levels that P(clean) is measured at
-            "distinct": 64,  # levels that bounds are rounded up to
-            "draws": 2,  # noise draws of each chunk at each level
-            "judged": 0,  # chunks of each source that are judged; 0: all, as finer units need
-            "observed": False,  # whether the classifier also sees the observation
-            "encoder": (4, 256, 2),  # frequencies, width and depth of its encoder
-            "blur": 0.0,  # noise on normalised observations in training, see training.Options
-            "patience": 8,  # evaluations without a better held-out loss until it stops
-            "learning_rate": 2e-3,
-            "folds": 4,
-            "steps": 2000,
-            "batch_size": 256,
-            "features": (32, 64),  # of the classifier
-            "evaluate_every": 100,
-            "analyses": ("spectrum", "jerk", "bucket_noise"),  # of the report
-            "compared": 4000,  # chunks of either side that the total variation is measured on
-            "crops": (1, 2, 4, 8),  # widths in actions for sigma_max by locality; () leaves it 0
-            # Classifiers, of seeds of their own, for sigma_max by the denoising of clean chunks
-            # (analysis.mismatch); 0: none, and sigma_max is that of locality.
-            "mismatch": 0,
-            "crop_steps": 1000,  # training steps of their classifiers
-            "field_chunks": 20_000,  # chunks that the receptive field is measured on
-            "field_steps": 3000,  # training steps of its denoiser
-        }
-    )
     VARIANTS[name](config, **options)
     return config
 
@@ -141,16 +112,7 @@ def _open_x(config, mixture="wide", clean=""):
 def _labels(config, mixture="wide", clean="", label="success"):
     _open_x(config, mixture, clean)
     config.data.open_x.quality = (label,)
-    config.task = ml_collections.ConfigDict(
-        {
-            "name": "labels",
-            "label": label,
-            "threshold": 0.5,
-            "at_least": 0.0,  # sigma_min where the label is the threshold or more
-            "below": 0.5,
-            "unlabelled": 0.2,
-        }
-    )
+    config.task = annotate_config.labels(label)
     if mixture == "debug":
         config.task.build = "open_x_fixtures"
 
@@ -162,8 +124,6 @@ def _open_x_debug(config):
 
 
 def _known(config):
-    from experiments.annotate import known
-
     config.data.root = "runs/data/known"
     config.data.delta = ()
     config.data.horizon = 8
@@ -182,8 +142,6 @@ def _known_debug(config):
     config.data.sources = ml_collections.ConfigDict()
     config.task.update(dict(sources=6, clean_episodes=200, episodes=50, judged=1000, compared=100))
     config.task.update(dict(batch_size=256, steps=300, levels=12))
-    from experiments.annotate import known
-
     known.add_sources(config)
 
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 import scipy.special
+import scipy.stats
 import tqdm
 
 from ambient_jax import mixing
-from ambient_jax.annotate import thresholds
+from ambient_jax.annotate import command, evidence, thresholds
 from ambient_jax.cli import report
 from ambient_jax.data import chunk, write
 from ambient_jax.data import mixture as mixtures
@@ -31,7 +32,7 @@ from ambient_jax.train import config as train_config
 from ambient_jax.train import lock
 
 COLUMNS = ("source", "exact", "found", "bounds file", "found - exact")
-KINDS = ("offset", "jitter", "short")
+CHANGES = ("offset", "jitter", "short")
 DIMS = 2
 _LEVELS = 40  # of the exact curve
 _DRAWS = 4000  # of its average
@@ -51,21 +52,15 @@ class Law(NamedTuple):
 
 
 def laws(count: int) -> dict[str, Law]:
-    """By name: "clean", and ``count`` corrupt ones, a multiple of the three kinds."""
-    each = count // len(KINDS)
-    found = {"clean": Law()}
-    for i, (offset, jitter, shorter) in enumerate(
-        zip(
-            np.geomspace(0.3, 1.3, each),
-            np.geomspace(0.021, 1, each),
-            np.geomspace(1.02, 6, each),
-            strict=True,
-        )
-    ):
-        found[f"offset_{i:02d}"] = Law(offset=offset)
-        found[f"jitter_{i:02d}"] = Law(jitter=jitter)
-        found[f"short_{i:02d}"] = Law(length=6.0 / shorter)
-    return found
+    """By name: "clean", and ``count`` corrupt ones, a multiple of three."""
+    steps = count // len(CHANGES)
+    changes = {
+        "offset": [Law(offset=v) for v in np.geomspace(0.3, 1.3, steps)],
+        "jitter": [Law(jitter=v) for v in np.geomspace(0.021, 1, steps)],
+        "short": [Law(length=6.0 / v) for v in np.geomspace(1.02, 6, steps)],
+    }
+    names = [(f"{change}_{i:02d}", change, i) for i in range(steps) for change in CHANGES]
+    return {"clean": Law()} | {name: changes[change][i] for name, change, i in names}
 
 
 def add_sources(config: ml_collections.ConfigDict) -> None:
@@ -134,15 +129,15 @@ class Chunks:
     def draw(self, rng, count: int) -> np.ndarray:
         """x0 [count, H, D]."""
         whole = self.root @ rng.normal(size=(count, len(self.root), len(self.mean)))
-        kind = rng.choice(len(self.index), count, p=np.exp(self.log_weight))
-        held = np.take_along_axis(whole, self.index[kind][:, :, None], axis=1)
+        part = rng.choice(len(self.index), count, p=np.exp(self.log_weight))
+        held = np.take_along_axis(whole, self.index[part][:, :, None], axis=1)
         return self.mean + held / self.scale
 
     def log_density(self, x_t: np.ndarray, sigma: float) -> np.ndarray:
         """Of noised chunks x_t [N, H, D] at level sigma, [N]."""
         alpha2 = 1 - sigma**2
         centred = np.moveaxis(x_t - np.sqrt(alpha2) * self.mean, 1, 2)  # [N, D, H]
-        # Of each dimension, kind of chunk and eigenvector: [D, M H].
+        # For each dimension, held length and eigenvector: [D, M H].
         variance = alpha2 * self.values.ravel() / self.scale[:, None] ** 2 + sigma**2
         z = centred @ np.moveaxis(self.vectors, 0, 1).reshape(centred.shape[2], -1)
         shape = (len(x_t), len(variance), *self.values.shape)
@@ -158,41 +153,37 @@ def exact_curve(
     rng = np.random.default_rng(seed)
     x0 = np.concatenate([law.draw(rng, draws // 2) for law in (clean, corrupt)])
     eps = rng.normal(size=x0.shape)
-    found = []
+    curve = []
     for sigma in levels:
         x_t = np.sqrt(1 - sigma**2) * x0 + sigma * eps
         logit = clean.log_density(x_t, sigma) - corrupt.log_density(x_t, sigma)
-        found.append(2 * np.mean(scipy.special.expit(logit) * scipy.special.expit(-logit)))
-    return np.array(found)
+        curve.append(2 * np.mean(scipy.special.expit(logit) * scipy.special.expit(-logit)))
+    return np.array(curve)
 
 
-def exact_sigma_min(
+def exact_curves(
     config: ml_collections.ConfigDict, mixture: mixtures.Mixture
-) -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-    """(levels, curve, sigma_min) of each corrupt source as its normalised chunks have it."""
-    from experiments.annotate import annotate
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Levels [L], and the exact curve [L] of each corrupt source's normalised chunks."""
+    task, levels = config.task, evidence.grid(_LEVELS)
+    affine = (getattr(mixture.normalizer, name)[chunk.ACTION] for name in ("shift", "scale"))
+    sizes = config.data.horizon, task.episode_steps, *affine
+    chunks = {name: Chunks(law, *sizes) for name, law in laws(task.sources).items()}
+    clean = chunks.pop("clean")
+    bar = tqdm.tqdm(chunks.items(), desc="exact")
+    return levels, {name: exact_curve(clean, corrupt, levels) for name, corrupt in bar}
 
-    task, levels = config.task, annotate.grid(_LEVELS)
-    scaling = mixture.normalizer
-    affine = scaling.shift[chunk.ACTION], scaling.scale[chunk.ACTION]
-    law = {
-        name: Chunks(law, config.data.horizon, task.episode_steps, *affine)
-        for name, law in laws(task.sources).items()
-    }
-    found = {}
-    for name in tqdm.tqdm([n for n in law if n != "clean"], desc="exact"):
-        curve = exact_curve(law["clean"], law[name], levels)
-        low = float(thresholds.sigma_min(levels, curve, tau=task.tau, rule=task.rule))
-        found[name] = levels, curve, low
-    return found
+
+def sigma_min(config: ml_collections.ConfigDict, levels, curves) -> dict[str, float]:
+    """sigma_min of the curves [L] of sources, by name."""
+    rule = dict(tau=config.task.tau, rule=config.task.rule)
+    return {n: float(thresholds.sigma_min(levels, c, **rule)) for n, c in curves.items()}
 
 
 def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
     """Mean, largest and signed mean error of sigma_min, and Spearman's rank correlation."""
-    import scipy.stats
-
-    gap = np.array([found[name] - exact[name] for name in exact])
-    both = [[each[name] for name in exact] for each in (found, exact)]
+    both = np.array([[values[name] for name in exact] for values in (found, exact)])
+    gap = both[0] - both[1]
     return {
         "mean": np.abs(gap).mean(),
         "largest": np.abs(gap).max(),
@@ -204,22 +195,18 @@ def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, 
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Annotates as any mixture, then writes ``known/`` into the workdir: table, numbers, figure."""
-    from experiments.annotate import annotate, figures
-
     build(config)
-    annotate.run(config, workdir)
-    folder, task = pathlib.Path(expanded(workdir)), config.task
-    stored = report.read(folder / "report" / "results.json")
+    stored = command.by_classifier(config, workdir)
+    folder, task = pathlib.Path(expanded(workdir)) / "known", config.task
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining(), observed=False)
-    truth = exact_sigma_min(config, mixture)
-    rule = dict(tau=task.tau, rule=task.rule)
+    exact_levels, truth = exact_curves(config, mixture)
+    exact = sigma_min(config, exact_levels, truth)
     curves = {name: np.asarray(c) for name, c in stored["curves"].items()}
-    found = {n: float(thresholds.sigma_min(stored["levels"], c, **rule)) for n, c in curves.items()}
-    exact = {name: low for name, (_, _, low) in truth.items()}
-    in_file = {n: stored["sigma_min"][f"{n}, dataset"]["mean"] for n in exact}
+    found = sigma_min(config, stored["levels"], curves)
+    in_file = {name: stored["sigma_min"][f"{name}, dataset"]["mean"] for name in exact}
     rows = [
         [n, *(f"{v:.3f}" for v in (exact[n], found[n], in_file[n])), f"{found[n] - exact[n]:+.3f}"]
-        for n in sorted(exact, key=exact.get)
+        for n in sorted(exact, key=exact.__getitem__)
     ]
     error = errors(found, exact)
     caption = (
@@ -235,11 +222,41 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         "found": found,
         "in_bounds_file": in_file,
         "errors": error,
-        "exact_levels": truth[rows[0][0]][0],
-        "exact_curves": {name: curve for name, (_, curve, _) in truth.items()},
+        "exact_levels": exact_levels,
+        "exact_curves": truth,
         "levels": stored["levels"],
         "curves": curves,
         "config": config.to_dict(),
     }
-    print(report.write(folder / "known", COLUMNS, rows, caption, results))
-    figures.known(folder / "known", results, rule)
+    print(report.write(folder, COLUMNS, rows, caption, results))
+    from ambient_jax.annotate import figures  # needs matplotlib
+
+    levels = np.asarray(stored["levels"])
+    at_levels = {name: np.interp(levels, exact_levels, curve) for name, curve in truth.items()}
+    page = figures.page(levels, curves, task.tau, task.rule, at_levels)
+    page.savefig(folder / "curves.png", dpi=160)
+    figure(found, exact).savefig(folder / "found.png", dpi=160)
+
+
+def figure(found: Mapping[str, float], exact: Mapping[str, float]) -> Any:
+    """sigma_min against the exact one."""
+    from matplotlib.figure import Figure
+
+    from ambient_jax.annotate.figures import GREY, TICKS
+
+    plot = Figure(figsize=(4.4, 4.2), layout="constrained")
+    axes, ends = plot.subplots(), (2e-3, 0.998)
+    axes.plot(ends, ends, color=GREY, lw=0.8, ls="--")
+    for change, marker in zip(sorted(CHANGES), "os^", strict=True):
+        own = [name for name in exact if name.startswith(change)]
+        x, y = (np.clip([values[n] for n in own], *ends) for values in (exact, found))
+        axes.plot(x, y, marker, ms=4.5, alpha=0.8, label=change)
+    axes.set(xscale="logit", yscale="logit")
+    axes.set_xlabel(r"$\sigma_{min}$, exact (0 and 1 at the ends)")
+    axes.set_ylabel(r"$\sigma_{min}$, found (0 and 1 at the ends)")
+    axes.set_xticks(*TICKS)
+    axes.set_yticks(*TICKS)
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    return plot

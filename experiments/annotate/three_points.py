@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -30,43 +32,21 @@ COLUMNS = (
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes ``report/`` into the workdir."""
-    from experiments.annotate import figures  # they need matplotlib
-
-    task, found = config.task, []
-    grid = [(kind, tau, n) for tau in task.tau for kind in task.assignments for n in task.corrupt]
-    for i, (kind, tau, n) in enumerate(tqdm.tqdm(grid, desc="three points")):
-        rng = np.random.default_rng([config.seed, i])
-        size = dict(bucket=task.bucket, tau=tau)
-        exact = assignment.trained_law(kind, task.clean, n, **size)
-        drawn, error = assignment.simulate(rng, kind, task.clean, n, repeats=task.repeats, **size)
-        trained = [
-            assignment.train(rng, kind, task.clean, n, draws=task.draws, **size)
-            for _ in range(task.pairs)
-        ]
-        sampled = np.array([each.generated for each in trained])
-        found.append(
-            {
-                "assignment": kind,
-                "tau": tau,
-                "corrupt": n,
-                "exact": exact,
-                "drawn": drawn,
-                "standard_error": error,
-                "trained": np.mean([each.low_noise for each in trained], 0),
-                "sampled": sampled.mean(0),
-                "sampled_error": sampled.std(0, ddof=1) / np.sqrt(task.pairs),
-            }
-        )
+    task, grid = config.task, []
+    for tau in task.tau:
+        grid += [(name, tau, n) for name in task.assignments for n in task.corrupt]
+    results = [
+        _row(task, np.random.default_rng([config.seed, i]), *cell)
+        for i, cell in enumerate(tqdm.tqdm(grid, desc="three points"))
+    ]
     rows = [
         [
-            row["assignment"],
-            row["tau"],
-            row["corrupt"],
+            *(row[name] for name in ("assignment", "tau", "corrupt")),
             *(f"{row[name][1]:.4f}" for name in ("exact", "drawn", "standard_error", "trained")),
             *(f"{row[name][1]:.3f}" for name in ("sampled", "sampled_error")),
             f"{row['sampled'][0]:.3f}",
         ]
-        for row in found
+        for row in results
     ]
     caption = (
         f"Clean data: {task.clean} points, 0 or 1; corrupt: -1 or 0. Share of 0 (right: 1/2) among "
@@ -75,7 +55,54 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"a table denoiser (mean of {task.pairs} pairs), and in what its sampler returns. Buckets "
         f"of {task.bucket} datapoints, at random (bucket) or by sigma_min (ordered)."
     )
-    results = {"rows": found, "config": config.to_dict()}
     folder = pathlib.Path(expanded(workdir)) / "report"
-    print(report.write(folder, COLUMNS, rows, caption, results))
-    figures.three_points(folder, found)
+    contents = {"rows": results, "config": config.to_dict()}
+    print(report.write(folder, COLUMNS, rows, caption, contents))
+    figure(results).savefig(folder / "three_points.png", dpi=160)
+
+
+def _row(task, rng, name, tau, corrupt):
+    cell, size = (name, task.clean, corrupt), dict(bucket=task.bucket, tau=tau)
+    drawn, error = assignment.simulate(rng, *cell, repeats=task.repeats, **size)
+    trained = [assignment.train(rng, *cell, draws=task.draws, **size) for _ in range(task.pairs)]
+    sampled = np.array([one.generated for one in trained])
+    return {
+        "assignment": name,
+        "tau": tau,
+        "corrupt": corrupt,
+        "exact": assignment.trained_law(*cell, **size),
+        "drawn": drawn,
+        "standard_error": error,
+        "trained": np.mean([one.low_noise for one in trained], 0),
+        "sampled": sampled.mean(0),
+        "sampled_error": sampled.std(0, ddof=1) / np.sqrt(task.pairs),
+    }
+
+
+def figure(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Share of 0 against the size of the corrupt set, by assignment."""
+    from matplotlib.figure import Figure
+
+    taus = sorted({row["tau"] for row in rows}, reverse=True)
+    plot = Figure(figsize=(4.4 * len(taus), 3.4), layout="constrained")
+    for axes, tau in zip(plot.subplots(1, len(taus), squeeze=False)[0], taus, strict=True):
+        for i, name in enumerate(dict.fromkeys(row["assignment"] for row in rows)):
+            own = [row for row in rows if row["assignment"] == name and row["tau"] == tau]
+            size = [row["corrupt"] for row in own]
+            share = {key: [row[key][1] for row in own] for key in ("exact", "drawn", "sampled")}
+            errors = {
+                key: [1.96 * row[key][1] for row in own]
+                for key in ("standard_error", "sampled_error")
+            }
+            style = dict(color=f"C{i}")
+            axes.plot(size, share["exact"], "-", lw=1, label=name, **style)
+            axes.errorbar(size, share["drawn"], errors["standard_error"], fmt="o", ms=4, **style)
+            style |= dict(fmt="x:", ms=5, lw=0.8)
+            axes.errorbar(size, share["sampled"], errors["sampled_error"], **style)
+        axes.axhline(0.5, color="#8a8f98", lw=0.8, ls="--")
+        axes.set(xscale="log", ylim=(0.4, 1.02), title=rf"$\tau$ = {tau:g}")
+        axes.set_xlabel("number of corrupt points")
+        axes.set_ylabel("share of 0: data (line, dots), samples (x)")
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=7)
+    return plot

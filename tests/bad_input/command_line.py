@@ -4,9 +4,8 @@ import sys
 
 from absl import flags
 
-from ambient_jax.cli import console
+from ambient_jax.cli import console, launch
 from ambient_jax.train import parallel
-from experiments import launch
 
 DEMO = "experiments/open_x/config.py:demo"
 DEFAULT = "from ambient_jax.train import config\n\n\ndef get_config():\n    c = config.default()\n"
@@ -62,7 +61,7 @@ CASES = {
     "option's value": (variant("open_x", "rtx,size=larg"), r"size is 'larg'.*mean 'large'"),
     "option no number": (variant("open_x", "rtx,sigma_min=x"), r"sigma_min= is 'x', expected a n"),
     "option missing": (variant("annotate", "open_x"), r"clean= is missing.*config.py, line \d+"),
-    "no config": (command(), r"--config is missing, expected for example --config=experiments/op"),
+    "no config": (command(), r"--config is missing, expected for example --config=my_config.py"),
     "config without a value": (command("--config"), r"there is no file ''|[Mm]issing value"),
     "config empty": (command("--config="), r"there is no file ''"),
     "two configs": (command(f"--config={DEMO}", f"--config={DEMO}"), r"is given 2 times"),

@@ -3,10 +3,10 @@
 import json
 import os
 
+from ambient_jax.annotate import command
+from ambient_jax.cli import launch
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import lock, runs, sweep, trainer
-from experiments import launch
-from experiments.annotate import annotate, labels
 from experiments.annotate import config as annotate_config
 from experiments.maze import config as maze_config
 from experiments.maze import table
@@ -56,7 +56,7 @@ def _sweep(bench):
 
 def _launch(bench):
     config = _config(bench)
-    launch.train_and_evaluate(config, str(bench.path))
+    launch.trains()(config, str(bench.path))
 
 
 def _table(bench):
@@ -64,7 +64,7 @@ def _table(bench):
 
 
 def _annotate(job):
-    return lambda bench: job.run(annotate_config.get_config("maze"), str(bench.path))
+    return lambda bench: job(annotate_config.get_config("maze"), str(bench.path))
 
 
 def _file(bench):
@@ -113,8 +113,8 @@ CASES = {
     "a run on another machine": (_far, "process 7 on far .*should it be gone for good, delete /"),
     "a sweep, of a policy": (_held(_sweep, "two"), "two is in use by process"),
     "a second table": (_held(_table), "in use by process"),
-    "a second annotation": (_held(_annotate(annotate)), "in use by process"),
-    "a second annotation by labels": (_held(_annotate(labels)), "in use by process"),
+    "a second annotation": (_held(_annotate(command.by_classifier)), "in use by process"),
+    "a second annotation by labels": (_held(_annotate(command.by_labels)), "in use by process"),
     "a workdir that is a file": (_file, "run is a file, expected a folder"),
     "a workdir that was taken over": (_taken_over, "taken over by process 7 on far.*writes no mo"),
     "another learning rate": (

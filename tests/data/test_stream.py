@@ -164,9 +164,7 @@ def test_of_fewer_episodes_than_shards_every_shard_takes_steps():
     dealt = [stream.deal(lengths, only, "array_record", "demos", shard, 3) for shard in range(3)]
     assert [e.tolist() for e, _ in dealt] == [[0], [0], [2]]
     np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), only)
-    with pytest.raises(
-        ValueError, match="source 'demos' has 3 steps for 4 shards: set con"
-    ):
+    with pytest.raises(ValueError, match="source 'demos' has 3 steps for 4 shards: set con"):
         stream.deal(lengths, only, "array_record", "demos", 0, 4)
 
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 from absl import flags, logging
 
-from ambient_jax.cli import console
+from ambient_jax.cli import console, launch
 from ambient_jax.train import config as config_lib
-from experiments import checks, launch, tasks
+from experiments import checks, tasks
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from ambient_jax import corruption, losses, schedules
+from ambient_jax import corruption, losses, optim, schedules
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
@@ -48,7 +48,7 @@ def _batch(size=B):
 
 def _step(objective=None, **options):
     config = config_lib.default().train
-    optimizer = state_lib.make_optimizer(config)
+    optimizer = optim.make_optimizer(config)
     step = step_lib.make_train_step(objective or step_lib.Objective(), _apply, optimizer, **options)
     return step, state_lib.create(_params(), optimizer, 2)
 
@@ -201,7 +201,7 @@ def test_a_linear_network_learns():
     """200 steps on x0 = 0: the best network for eps is x_t / sigma, far better than the start."""
     config = config_lib.default().train
     config.learning_rate, config.warmup, config.steps = 3e-2, 10, 200
-    optimizer = state_lib.make_optimizer(config)
+    optimizer = optim.make_optimizer(config)
     step = jax.jit(step_lib.make_train_step(step_lib.Objective(), _apply, optimizer))
     state = state_lib.create(_params(), optimizer, 2)
     batch = _batch() | {"sigma": jnp.full(B, 0.9), "action": jnp.zeros((B, H, D))}
@@ -263,7 +263,7 @@ def _see(params, x_t, sigma, observation):
 
 
 def _see_step(**options):
-    optimizer = state_lib.make_optimizer(config_lib.default().train)
+    optimizer = optim.make_optimizer(config_lib.default().train)
     step = step_lib.make_train_step(step_lib.Objective(), _see, optimizer, **options)
     return step, state_lib.create(_params(), optimizer, 2)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.annotate import thresholds
+from ambient_jax.annotate import evidence, thresholds
 from ambient_jax.data import bounds, device, pipeline
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 from experiments.annotate import __main__ as command
-from experiments.annotate import annotate, known
 from experiments.annotate import config as annotate_config
+from experiments.annotate import known
 from experiments.open_x import config as open_x_config
 
 # 7 dimensions, 16, 2, and one without rotations.
@@ -49,7 +49,7 @@ def test_one_file_has_a_bound_for_every_step_of_every_corrupt_source(workdir):
     for name in made.names:
         (low,) = set(made.sigma_min[made.rows(name)].tolist())
         curve = thresholds.sigma_min(results["levels"], results["curves"][name], tau=0.05)
-        assert low == pytest.approx(thresholds.round_up(curve, annotate.grid(64)), abs=1e-6)
+        assert low == pytest.approx(thresholds.round_up(curve, evidence.grid(64)), abs=1e-6)
     table = (workdir / "report" / "table.md").read_text().splitlines()
     cells = {line.split("|")[1].strip(): line.split("|") for line in table[2:7]}
     assert [int(cells[n][4]) for n in NAMES[1:]] == [7, 2, 4, 7, 7]
@@ -88,16 +88,18 @@ def test_training_on_images_joins_the_file(config, workdir, placement):
 def test_bad_configs_are_named(config, tmp_path):
     other = config.copy_and_resolve_references()
     other.task.granularity = ("dataset", "random")
-    with pytest.raises(ValueError, match="judged is 8 and granularity .'dataset', 'random'.: some"):
-        annotate.run(other, str(tmp_path))
+    with pytest.raises(
+        ValueError, match="config.task.judged is 8 and granularity .'dataset', 'random'.: bounds"
+    ):
+        command.run(other, str(tmp_path))
     other = config.copy_and_resolve_references()
     other.data.bounds = "bounds.parquet"
-    with pytest.raises(ValueError, match="has a bounds file, expected none: bounds are what is ma"):
-        annotate.run(other, str(tmp_path))
+    with pytest.raises(ValueError, match="has a bounds file, expected none: annotation makes"):
+        command.run(other, str(tmp_path))
     other = config.copy_and_resolve_references()
     other.data.sources.kuka.split = "train[:1]"
     with pytest.raises(ValueError, match="corrupt source kuka has 1 episodes, expected at least 2"):
-        annotate.run(other, str(tmp_path))
+        command.run(other, str(tmp_path))
     for variant, message in {
         "open_x,mixture=wide": "clean= is missing, expected names of the mixture's data sets",
         "open_x,cleam=kuka": "option 'cleam', expected one of mixture=, clean=.*did you mean",

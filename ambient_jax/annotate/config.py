@@ -1,0 +1,37 @@
+"""The default configuration of the command ``python -m ambient_jax.annotate``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from ambient_jax.annotate.options import SCHEDULE, Options
+from ambient_jax.train import config as train_config
+
+
+def default() -> ml_collections.ConfigDict:
+    """A training run's config whose task is annotation; set ``data.sources`` and what differs.
+
+    ``config.task`` has the fields of ``Options``. ``config.task.build`` may name a module whose
+    ``build(config)`` writes the data first.
+    """
+    config = train_config.default()
+    config.name = "annotate"
+    config.schedule = ml_collections.ConfigDict(SCHEDULE)
+    config.task = ml_collections.ConfigDict({"name": "annotate", **dataclasses.asdict(Options())})
+    return config
+
+
+def labels(label: str) -> ml_collections.ConfigDict:
+    """The section ``config.task`` that makes bounds from a quality label, see ``labels``."""
+    return ml_collections.ConfigDict(
+        {
+            "name": "labels",
+            "label": label,
+            "threshold": 0.5,
+            "at_least": 0.0,  # sigma_min where the label is the threshold or more
+            "below": 0.5,
+            "unlabelled": 0.2,
+        }
+    )

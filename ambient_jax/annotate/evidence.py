@@ -1,0 +1,182 @@
+"""What bounds are made from: a mixture, its noise classifier and P(clean) of corrupt chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from ambient_jax import mixing, schedules
+from ambient_jax.annotate import classifier, thresholds
+from ambient_jax.annotate.options import Options
+from ambient_jax.data import device
+from ambient_jax.data import mixture as mixtures
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """The sources, the fitted classifier and its answers.
+
+    Attributes:
+      options, seed: as given.
+      schedule: its training law draws the classifier's noise levels.
+      mixture, data: the sources, and all their steps.
+      fitted: classifiers of whole chunks.
+      levels: [L] at which chunks are judged.
+      judged: [M] positions of the judged chunks of each corrupt source, by name.
+      curves: P(clean) [M, L] of these chunks, by name.
+      chunks_per_second: how fast they were judged.
+    """
+
+    options: Options
+    seed: int
+    schedule: schedules.Schedule
+    mixture: mixtures.Mixture
+    data: device.DeviceData
+    fitted: classifier.Fitted
+    levels: np.ndarray
+    judged: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+    chunks_per_second: float
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.mixture.config.horizon
+
+    @property
+    def clean(self) -> list[str]:
+        """Names of the clean sources."""
+        return _names(self.mixture, clean=True)
+
+    @property
+    def corrupt(self) -> list[str]:
+        """Names of the corrupt sources."""
+        return _names(self.mixture, clean=False)
+
+    def steps(self, name: str) -> np.ndarray:
+        """Positions of the steps of a source."""
+        return _steps(self.mixture, self.data, name)
+
+    def sigma_min(self, curve: np.ndarray) -> np.ndarray:
+        """sigma_min of curves [..., L] of P(clean)."""
+        options = self.options
+        return thresholds.sigma_min(self.levels, curve, tau=options.tau, rule=options.rule)
+
+    def fit(self, crop: int = 0, seed: int | None = None) -> classifier.Fitted:
+        """Fits another classifier: of crops, or with another seed."""
+        config = self.mixture.config
+        return classifier.fit(
+            self.data,
+            classifier_options(self.options, config.history, config.horizon, crop),
+            schedule=self.schedule,
+            seed=self.seed if seed is None else seed,
+            names=self.mixture.names,
+        )
+
+
+def classifier_options(
+    options: Options, history: int, horizon: int, crop: int = 0
+) -> classifier.Options:
+    """Of the classifier of whole chunks, or of their first ``crop`` actions."""
+    names = ("folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate")
+    return classifier.Options(
+        history=history,
+        horizon=horizon,
+        crop=crop,
+        observed=options.observed and not crop,
+        steps=options.crop_steps if crop else options.steps,
+        encoder=options.encoder,
+        blur=options.blur,
+        **{name: getattr(options, name) for name in names},
+    )
+
+
+def grid(count: int) -> np.ndarray:
+    """Noise levels [count], equidistant in log(sigma / alpha) from 0.004 to 16."""
+    s = np.geomspace(0.004, 16, count)
+    return s / np.hypot(1, s)
+
+
+def open_standing_still(
+    data: ml_collections.ConfigDict | mixtures.Mixture, observed: bool
+) -> mixtures.Mixture:
+    """The mixture with chunks that stand still past an episode's end (padding "hold"): a mask would
+    tell the classifier where an episode ends.
+
+    Args:
+      data: a data section, or a mixture, which is not opened again.
+      observed: whether the observations are needed.
+
+    Raises:
+      ValueError: a source that has bounds already; see ``mixture.open_mixture``.
+    """
+    config = data.config if isinstance(data, mixtures.Mixture) else data
+    for name, source in config.sources.items():
+        if config.bounds or source.bounds:
+            raise ValueError(
+                f"source {name!r} has a bounds file, expected none: annotation makes the bounds"
+            )
+    if problem := mixtures.missing_delta(config):
+        raise ValueError(problem)
+    config = config.copy_and_resolve_references()
+    config.padding = "hold"
+    if mixtures.missing_delta(config):
+        logging.warning(
+            "chunks repeat the last action past an episode's end: if dimensions of the action are "
+            "displacements, name them in config.data.delta, such as (0, 1, 2); () says that none is"
+        )
+        config.delta = ()
+    if isinstance(data, mixtures.Mixture):
+        return dataclasses.replace(data, config=config)
+    return mixtures.open_mixture(config, mixing.CoTraining(), observed=observed)
+
+
+def gather(
+    mixture: mixtures.Mixture,
+    options: Options,
+    *,
+    schedule: schedules.Schedule,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evidence:
+    """Fits the classifier and judges chunks of every corrupt source.
+
+    Args:
+      mixture: from ``open_standing_still``.
+      options, schedule, seed: see ``Evidence``.
+      progress: show progress bars.
+    """
+    data = device.load_device_data(mixture)
+    sizes = mixture.config.history, mixture.config.horizon
+    how: dict[str, Any] = dict(schedule=schedule, seed=seed, progress=progress)
+    fitted = classifier.fit(data, classifier_options(options, *sizes), names=mixture.names, **how)
+    rng, judged = np.random.default_rng(seed), {}
+    for name in _names(mixture, clean=False):
+        own = _steps(mixture, data, name)
+        some = options.judged and len(own) > options.judged
+        judged[name] = np.sort(rng.permutation(own)[: options.judged]) if some else own
+    levels = grid(options.levels)
+    # All sources in one go, as batches are then full.
+    positions, begin = np.concatenate(list(judged.values())), time.perf_counter()
+    c = classifier.probabilities(
+        fitted, data, positions, levels, draws=options.draws, progress=progress
+    )
+    speed = len(positions) / (time.perf_counter() - begin)
+    ends = np.cumsum([len(own) for own in judged.values()])
+    curves = dict(zip(judged, np.split(c, ends[:-1]), strict=True))
+    return Evidence(options, seed, schedule, mixture, data, fitted, levels, judged, curves, speed)
+
+
+def _names(mixture, clean):
+    roles = zip(mixture.names, mixture.sources.clean, strict=True)
+    return [name for name, is_clean in roles if bool(is_clean) == clean]
+
+
+def _steps(mixture, data, name):
+    k = mixture.names.index(name)
+    return np.arange(data.offset[k], data.offset[k] + data.size[k])

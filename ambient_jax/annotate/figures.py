@@ -1,0 +1,277 @@
+"""Figures of an annotation: curves, bounds, chunks at both ends, calibration, spectra, locality."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ambient_jax.annotate import mismatch as mismatches
+from ambient_jax.annotate import thresholds
+from ambient_jax.annotate.annotation import Annotations
+from ambient_jax.annotate.evidence import Evidence
+
+GREY = "#8a8f98"
+TICKS = ([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
+_FEW = 4  # sources that one panel can hold
+_DASHED = dict(color=GREY, lw=0.8, ls="--")
+_SMALL = dict(fontsize=7)
+
+
+def write(folder: pathlib.Path, annotations: Annotations, results: Mapping[str, Any]) -> None:
+    """Writes all figures of ``command.results_of`` into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    evidence = annotations.evidence
+    tau, rule = evidence.options.tau, evidence.options.rule
+    made = {"quality": quality(evidence, results)}
+    if len(evidence.curves) > _FEW:
+        made["curves"] = page(evidence.levels, results["curves"], tau, rule)
+    else:
+        made["curves"] = curves(evidence, results)
+        made["sigma_min"] = distribution(annotations)
+        made |= {f"chunks_{name}": chunks(evidence, name) for name in evidence.curves}
+    if results["spectrum"]:
+        made["spectra"] = spectra(results["spectrum"])
+    if annotations.locality:
+        made["locality"] = locality(evidence.levels, annotations.locality, tau)
+    if annotations.mismatch:
+        made["sigma_max"] = mismatch(annotations)
+    for name, figure in made.items():
+        figure.savefig(folder / f"{name}.png", dpi=160)
+
+
+def _panels(width, height, columns):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    panels = figure.subplots(1, columns, squeeze=False)[0]
+    for axes in panels:
+        axes.grid(alpha=0.25)
+    return figure, panels
+
+
+def _noise_axis(axes):
+    axes.set(xscale="logit", xlabel=r"noise level $\sigma$")
+    axes.set_xticks(*TICKS)
+    axes.minorticks_off()
+
+
+def curves(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
+    """Mean P(clean) of each source with the spread of its datapoints; total variation."""
+    levels = evidence.levels
+    figure, (left, right) = _panels(8.4, 3.4, 2)
+    for i, (name, c) in enumerate(evidence.curves.items()):
+        color, mean = f"C{i}", c.mean(0)
+        low, high = np.quantile(c, [0.1, 0.9], axis=0)
+        left.fill_between(levels, low, high, color=color, alpha=0.15, lw=0)
+        left.plot(levels, mean, ".", color=color, label=name)
+        left.plot(levels, thresholds.isotonic(mean), color=color, lw=1)
+        crossing = float(evidence.sigma_min(mean))
+        if 0 < crossing < 1:
+            left.axvline(crossing, color=color, lw=1, ls=":")
+            left.text(crossing, 0.02, f" {crossing:.3f}", color=color, **_SMALL)
+        tv = results["total_variation"][name]
+        right.fill_between(levels, tv["low"], tv["high"], color=color, alpha=0.2, lw=0)
+        right.plot(levels, tv["value"], ".-", color=color, label=f"{name}, by the classifier")
+        if results["spectrum"]:
+            bound = results["spectrum"]["sources"][name]["bound"]
+            label = f"{name}, bound from the spectra"
+            right.plot(levels, bound, "--", color=color, lw=0.9, label=label)
+    left.axhline(0.5 - evidence.options.tau, **_DASHED)
+    left.set_ylabel("P(clean), 10% to 90% of datapoints")
+    right.set_ylabel("total variation (held out, 95%)")
+    for axes in (left, right):
+        _noise_axis(axes)
+        axes.legend(**_SMALL)
+    return figure
+
+
+def page(
+    levels: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    tau: float,
+    rule: str,
+    exact: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
+    """P(clean) of every source as small multiples in order of sigma_min, which is marked.
+
+    Args:
+      levels: [L].
+      curves: mean P(clean) [L] of each source.
+      tau, rule: see ``thresholds.sigma_min``.
+      exact: curves [L] that are known, by name.
+    """
+    low = {n: float(thresholds.sigma_min(levels, c, tau=tau, rule=rule)) for n, c in curves.items()}
+    columns = 8
+    lines = -(-len(low) // columns)
+    figure = Figure(figsize=(1.45 * columns, 1.25 * lines + 0.5), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in panels.ravel()[len(low) :]:
+        axes.set_visible(False)
+    for axes in panels.ravel()[max(0, len(low) - columns) : len(low)]:
+        axes.xaxis.set_tick_params(labelbottom=True)
+    for axes, name in zip(panels.ravel(), sorted(low, key=low.__getitem__), strict=False):
+        if exact:
+            axes.plot(levels, exact[name], color=GREY, lw=2.5, alpha=0.6)
+        axes.plot(levels, curves[name], ".", ms=3, color="C0")
+        axes.plot(levels, thresholds.isotonic(curves[name]), color="C0", lw=0.8)
+        axes.axhline(0.5 - tau, color=GREY, lw=0.6, ls="--")
+        if 0 < low[name] < 1:
+            axes.axvline(low[name], color="C3", lw=0.9)
+        bound = {0.0: "all", 1.0: "none"}.get(low[name], f"{low[name]:.3f}")
+        axes.set(xscale="logit", ylim=(-0.02, 0.56))
+        axes.set_xticks([0.02, 0.5, 0.98], ["0.02", "0.5", "0.98"], fontsize=6)
+        axes.set_yticks([0, 0.25, 0.5], ["0", "", "0.5"], fontsize=6)
+        axes.minorticks_off()
+        axes.grid(alpha=0.2)
+        axes.set_title(f"{name if len(name) < 24 else name[:22] + '..'}\n{bound}", fontsize=5.5)
+    figure.supxlabel(r"noise level $\sigma$", fontsize=8)
+    figure.supylabel("P(clean)", fontsize=8)
+    return figure
+
+
+def distribution(annotations: Annotations) -> Figure:
+    """Share of the datapoints of each source below each sigma_min, by granularity."""
+    edges = np.concatenate([[0.0], annotations.evidence.levels, [1.0]])
+    names = annotations.evidence.corrupt
+    figure, panels = _panels(4.2 * len(names), 3.2, len(names))
+    for axes, name in zip(panels, names, strict=True):
+        for granularity, file in annotations.bounds.items():
+            low = file.sigma_min[file.rows(name)]
+            share = [np.mean(low <= edge) for edge in edges]
+            axes.step(np.clip(edges, 2e-3, 0.9985), share, where="post", label=granularity)
+        _noise_axis(axes)
+        axes.set(xlabel=r"$\sigma_{min}$", title=name, ylim=(-0.02, 1.02))
+        axes.set_ylabel("share of datapoints admitted above it")
+        axes.legend(**_SMALL)
+    return figure
+
+
+def quality(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
+    """Held-out calibration, losses while training, and sigma_min's noise against bucket size."""
+    figure, (left, middle, right) = _panels(10.5, 3.2, 3)
+    mean, share, count = results["classifier"]["reliability"]
+    error = np.sqrt(np.maximum(share * (1 - share), 1e-9) / count)
+    left.plot([0, 1], [0, 1], **_DASHED)
+    left.errorbar(mean, share, yerr=1.96 * error, fmt="o-", ms=3, lw=1)
+    left.set(xlabel="P(clean), held out", ylabel="share of clean chunks", aspect="equal")
+    history = evidence.fitted.history
+    for name, color in (("train", GREY), ("held_out", "C0")):
+        lines = middle.plot(
+            [row["step"] for row in history], [row[name] for row in history], color=color, lw=1
+        )
+        lines[0].set_label(name.replace("_", " "))
+    middle.axhline(np.log(2), **_DASHED)
+    middle.set(xlabel="step", ylabel="cross entropy (nats)")
+    middle.legend(**_SMALL)
+    for name, noise in results["bucket_noise"].items():
+        right.plot(noise["size"], noise["std"], "o-", ms=3, lw=1, label=name)
+    right.set(xscale="log", xlabel="datapoints in a bucket (random)")
+    right.set_ylabel(r"standard deviation of $\sigma_{min}$")
+    if results["bucket_noise"]:
+        right.legend(**_SMALL)
+    right.set_visible(bool(results["bucket_noise"]))
+    return figure
+
+
+def spectra(spectrum: Mapping[str, Any]) -> Figure:
+    """Power spectral density of the chunks of each source, with its power law."""
+    figure, (axes,) = _panels(4.6, 3.4, 1)
+    shown = spectrum["frequency"] > 0
+    frequency = spectrum["frequency"][shown]
+    for i, (name, source) in enumerate(spectrum["sources"].items()):
+        label = name
+        if "exponent" in source:
+            law = source["constant"] * frequency ** -source["exponent"]
+            axes.plot(frequency, law, "--", color=f"C{i}", lw=0.8)
+            label = rf"{name}, $f^{{-{source['exponent']:.1f}}}$"
+        axes.plot(frequency, source["psd"][shown], "o-", ms=3, color=f"C{i}", label=label)
+    axes.set(xscale="log", yscale="log", xlabel="frequency (cycles per step)")
+    axes.set_xticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
+    axes.minorticks_off()
+    axes.set_ylabel("power spectral density (normalised$^2$)")
+    axes.legend(**_SMALL)
+    return figure
+
+
+def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figure:
+    """Error of the denoiser by crop, receptive field, and P(clean) of crops."""
+    figure, (left, middle, right) = _panels(10.5, 3.3, 3)
+    for i, (name, field) in enumerate(finding["field"].items()):
+        middle.plot(levels, field, "o-", ms=3, lw=1, color=f"C{i}", label=name)
+        loss = np.asarray(finding["losses"][name])
+        for k in range(0, len(levels), max(1, len(levels) // 5)):
+            style = dict(color=f"C{i}", alpha=0.25 + 0.75 * k / len(levels), lw=1)
+            line = loss[k] / loss[k, -1]
+            left.plot(finding["widths"], line, label=None if k else name, **style)
+            left.text(finding["widths"][0], line[0], f"{levels[k]:.2g} ", fontsize=5, ha="right")
+    left.set(yscale="log", xlabel="crop (steps)", ylabel="error / that of the whole chunk")
+    middle.set_ylabel("receptive field (steps)")
+    _noise_axis(middle)
+    _crops(right, levels, finding, tau, "{name}, {width}")
+    for value in finding["sigma_max"].values():
+        if value > 0:
+            right.axvline(value, color="C3", lw=1, ls=":")
+    right.set_ylabel("P(clean) of corrupt crops, by width")
+    for axes in (left, middle, right):
+        axes.legend(fontsize=6)
+    return figure
+
+
+def _crops(axes, levels, finding, tau, label):
+    """P(clean) of the crops of ``findings.locality``."""
+    for name, lines in finding["curves"].items():
+        for k, (width, line) in enumerate(zip(finding["crops"], lines, strict=True)):
+            style = dict(color="C3", alpha=0.25 + 0.75 * k / len(lines), lw=1)
+            axes.plot(levels, line, ".-", label=label.format(name=name, width=width), **style)
+    axes.axhline(0.5 - tau, **_DASHED)
+    _noise_axis(axes)
+
+
+def mismatch(annotations: Annotations) -> Figure:
+    """Share of the disagreement of denoisers against the level; P(clean) of crops without O."""
+    levels, tau = annotations.evidence.levels, annotations.evidence.options.tau
+    figure, (left, right) = _panels(8.8, 3.5, 2)
+    for i, (name, finding) in enumerate((annotations.mismatch or {})["each"].items()):
+        color, excess = f"C{i}", np.asarray(finding["excess"])
+        for one in excess:
+            left.plot(levels, one / one.max(), color=color, lw=0.6, alpha=0.6)
+        mean = excess.mean(0)
+        left.plot(levels, mean / mean.max(), ".-", color=color, label=f"{name}, excess loss")
+        lost = mismatches.lost(np.asarray(finding["relative_entropy"]).mean(0))
+        left.plot(levels, lost, ":", color=color, lw=1, label=f"{name}, relative entropy lost")
+        left.axvspan(finding["low"], finding["high"], color=color, alpha=0.15, lw=0)
+        left.text(finding["high"], 0.6, f" {finding['sigma_max']:.3f}", color=color, fontsize=8)
+    left.axhline(tau, **_DASHED)
+    left.set_ylabel("share of its largest value")
+    _noise_axis(left)
+    left.legend(**_SMALL)
+    if annotations.locality:
+        _crops(right, levels, annotations.locality, tau, "{name}, {width} actions")
+        right.set(ylabel="P(clean) of corrupt crops, actions alone", ylim=(0, 0.6))
+        right.legend(**_SMALL)
+    right.set_visible(bool(annotations.locality))
+    return figure
+
+
+def chunks(evidence: Evidence, name: str, *, shown: int = 8) -> Figure:
+    """The chunks of lowest and of highest sigma_min, first two action dimensions."""
+    c, own, end = evidence.curves[name], evidence.judged[name], evidence.data.end
+    low = evidence.sigma_min(c)
+    # P(clean) over all levels breaks the ties that a grid of levels leaves.
+    order = np.argsort(low - 1e-3 * c.mean(1))
+    figure = Figure(figsize=(1.25 * shown, 3.0), layout="constrained")
+    actions = np.asarray(evidence.data.steps["action"])
+    rows = {"lowest": order[:shown], "highest": order[-shown:]}
+    for line, (label, row) in zip(figure.subplots(2, shown), rows.items(), strict=True):
+        for axes, i in zip(line, row, strict=False):
+            path = actions[own[i] : min(own[i] + evidence.horizon, int(end[own[i]]))]
+            second = min(1, path.shape[1] - 1)
+            axes.plot(path[:, 0], path[:, second], ".-", lw=0.8, ms=2, color="#22262b")
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(f"{low[i]:.2g}", fontsize=7)
+        line[0].set_ylabel(f"{label}\n" + r"$\sigma_{min}$", fontsize=8)
+    return figure

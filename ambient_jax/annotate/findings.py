@@ -1,0 +1,255 @@
+"""What evidence says beside sigma_min: total variation, sigma_max, spectra, jerk, bucket noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ambient_jax.analysis import divergence, spectrum
+from ambient_jax.annotate import buckets, classifier
+from ambient_jax.annotate import locality as receptive
+from ambient_jax.annotate import mismatch as mismatches
+from ambient_jax.annotate.evidence import Evidence
+from ambient_jax.data import chunk
+
+BUCKETS = (1, 10, 100, 1000, 10_000)
+TAUS = (0.02, 0.05, 0.1, 0.2)
+_DRAWS = 4
+_DRAWS_OF_ONE = 16  # where each chunk has a sigma_min of its own
+_RESAMPLED = 1000  # draws of episodes for an interval
+
+
+def total_variation(evidence: Evidence) -> dict[str, dict[str, np.ndarray]]:
+    """Total variation of each corrupt source from the clean ones: "value", "low", "high" [L].
+
+    From held-out decisions on chunks that do not overlap (at most ``compared`` of each side), with
+    95% intervals.
+    """
+    rng, names = np.random.default_rng(evidence.seed), evidence.corrupt
+
+    def some(names):
+        positions = np.concatenate([_disjoint(evidence, name, rng) for name in names])
+        return rng.permutation(positions)[: evidence.options.compared]
+
+    clean = some(evidence.clean)
+    sides = [side for name in names for side in (clean, some([name]))]
+    sizes = [len(side) for side in sides]
+    pair = np.repeat(np.arange(len(sides)) // 2, sizes)
+    # [N, draws, L]: each draw is a decision. All pairs in one go, as batches are then full.
+    decisions = np.stack(
+        [
+            classifier.probabilities(
+                evidence.fitted,
+                evidence.data,
+                np.concatenate(sides),
+                evidence.levels,
+                pair=pair,
+                draws=1,
+                decisions=True,
+                seed=seed,
+            )
+            for seed in range(1, 1 + _DRAWS)
+        ],
+        1,
+    )
+    parts = np.split(decisions, np.cumsum(sizes)[:-1])
+    estimates = {}
+    for name, first, second in zip(names, parts[::2], parts[1::2], strict=True):
+        by_level = [
+            divergence.from_probabilities(first[..., i], second[..., i])
+            for i in range(len(evidence.levels))
+        ]
+        estimates[name] = dict(zip(("value", "low", "high"), np.transpose(by_level), strict=True))
+    return estimates
+
+
+def _disjoint(evidence, name, rng):
+    """Steps of a source whose chunks do not overlap."""
+    own, horizon = evidence.steps(name), evidence.horizon
+    first = own - evidence.data.start[own]
+    apart = own[first % horizon == rng.integers(0, horizon)]
+    return apart if len(apart) else own[first == 0]
+
+
+def locality(evidence: Evidence) -> dict[str, Any]:
+    """Receptive field of each source's denoiser, P(clean) of crops, and sigma_max from both.
+
+    The field that counts is the clean sources': a corrupt crop is good where what the clean
+    denoiser sees of it looks clean.
+    """
+    options, horizon, levels = evidence.options, evidence.horizon, evidence.levels
+    widths = sorted({*range(1, min(8, horizon)), *range(8, horizon, 2), horizon})
+    losses = {}
+    for name in evidence.mixture.names:
+        own = evidence.steps(name)
+        held_out = evidence.fitted.fold[own] == 0
+        trained, tested = (
+            chunks_of(evidence, name, own[keep], options.field_chunks)
+            for keep in (~held_out, held_out)
+        )
+        losses[name] = receptive.denoising_losses(
+            trained, tested, levels, widths, steps=options.field_steps, seed=evidence.seed
+        )
+    fields = {name: receptive.receptive_field(loss) for name, loss in losses.items()}
+    crops = [*sorted(w for w in options.crops if w < horizon), horizon]
+    rng = np.random.default_rng(evidence.seed)
+    some = {n: rng.permutation(evidence.steps(n))[: options.compared] for n in evidence.corrupt}
+    curves: dict[str, list] = {name: [] for name in some}
+    for width in crops:
+        fitted = evidence.fitted
+        if width != horizon or options.observed:
+            fitted = evidence.fit(crop=width)
+        for name, positions in some.items():
+            c = classifier.probabilities(fitted, evidence.data, positions, levels, draws=_DRAWS)
+            curves[name].append(c.mean(0))
+    field = np.max([fields[name] for name in evidence.clean], 0)
+    return {
+        "widths": widths,
+        "losses": {name: loss.loss for name, loss in losses.items()},
+        "prior": {name: loss.prior for name, loss in losses.items()},
+        "field": fields,
+        "crops": crops,
+        "curves": curves,
+        "sigma_max": {
+            name: receptive.sigma_max(levels, field, crops, c, tau=options.tau)
+            for name, c in curves.items()
+        },
+    }
+
+
+def mismatch(evidence: Evidence) -> dict[str, Any]:
+    """sigma_max by how wrongly each corrupt source denoises clean chunks, see ``mismatch``.
+
+    With ``options.mismatch`` classifiers, each with folds of its own, on at most ``compared`` clean
+    chunks. The intervals are of the mean over classifiers, with episodes drawn anew.
+    """
+    options, seed, levels = evidence.options, evidence.seed, evidence.levels
+    rng = np.random.default_rng(seed)
+    clean = np.concatenate([evidence.steps(name) for name in evidence.clean])
+    positions = np.sort(rng.permutation(clean)[: options.compared])
+    others = [evidence.fit(seed=seed + i) for i in range(1, options.mismatch)]
+    fitted = [evidence.fitted, *others]
+    # How often each draw of as many episodes has each episode: weights of its chunks.
+    episode = np.unique(np.asarray(evidence.data.start)[positions], return_inverse=True)[1]
+    count = episode.max() + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), _RESAMPLED)[:, episode]
+
+    def bound(excess, tau=options.tau):
+        return mismatches.sigma_max(levels, excess, tau=tau)
+
+    by_source = {}
+    for k, name in enumerate(evidence.corrupt):
+        judged = [
+            mismatches.by_classifier(one, evidence.data, positions, levels, pair=k)
+            for one in fitted
+        ]
+        excess = np.stack([one.excess for one in judged])  # [S, N, L]
+        entropy = np.stack([one.logit.mean(0) for one in judged])
+        mean = excess.mean((0, 1))
+        resampled = [bound(weights @ excess.mean(0)) for weights in drawn]
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        by_source[name] = {
+            "excess": excess.mean(1),
+            "relative_entropy": entropy,
+            "sigma_max": bound(mean),
+            "low": low,
+            "high": high,
+            "of_seed": [bound(one) for one in excess.mean(1)],
+            "by_tau": {f"{tau:g}": bound(mean, tau) for tau in TAUS},
+            "by_entropy": bound(mismatches.lost(entropy.mean(0))),
+            "chunks": len(positions),
+            "held_out": [np.min([row["held_out"] for row in one.history], 0) for one in fitted],
+        }
+    sigma_max = {name: finding["sigma_max"] for name, finding in by_source.items()}
+    return {"each": by_source, "sigma_max": sigma_max}
+
+
+def spectra(evidence: Evidence) -> dict[str, Any]:
+    """Power spectral density of each source's chunks, its power law, and the bound on TV.
+
+    The bound is that of Gaussian processes with the measured spectra, the corrupt source's against
+    the clean ones' mean; it does not see where motions go.
+    """
+    spectrum_of = lambda name: spectrum.power_spectrum(chunks_of(evidence, name))  # noqa: E731
+    measured = {name: spectrum_of(name) for name in evidence.mixture.names}
+    sources: dict[str, Any] = {}
+    for name, (frequency, psd) in measured.items():
+        sources[name] = {"psd": psd}
+        keep = frequency > 0
+        if keep.sum() >= 3 and np.all(psd[keep] > 0):
+            sources[name] |= spectrum.fit_power_law(frequency, psd)._asdict()
+    clean = np.mean([sources[name]["psd"] for name in evidence.clean], 0)
+    for name in evidence.corrupt:
+        psd, dims = sources[name]["psd"], evidence.mixture.action_dim
+        sources[name]["bound"] = divergence.spectral_bound(
+            clean, psd, evidence.horizon, evidence.levels, dims=dims
+        )
+    return {"frequency": frequency, "sources": sources}
+
+
+def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """Spearman's rank correlation of each chunk's jerk with its sigma_min and its P(clean).
+
+    On at most ``compared`` chunks, judged with many noise draws and continued past the end of their
+    episode as the classifier sees them: a rest has no jerk. "sigma_min_whole" leaves those out.
+    """
+    import scipy.stats
+
+    data, horizon, correlations = evidence.data, evidence.horizon, {}
+    rng = np.random.default_rng(evidence.seed)
+    fields = [name for name in (chunk.ACTION, chunk.STILL) if name in data.steps]
+    steps = {name: np.asarray(data.steps[name]) for name in fields}
+    rank = lambda x, y: float(scipy.stats.spearmanr(x, y)[0])  # noqa: E731
+    for name in evidence.curves:
+        some = rng.permutation(evidence.steps(name))[: evidence.options.compared]
+        if horizon < 4 or len(some) < 3:
+            continue
+        within = data.start[some], data.end[some]
+        _, chunks, _ = chunk.gather(steps, some, *within, 1, horizon, np, "hold")
+        jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
+        c = classifier.probabilities(
+            evidence.fitted, data, some, evidence.levels, draws=_DRAWS_OF_ONE
+        )
+        low = evidence.sigma_min(c)
+        whole = some + horizon <= data.end[some]
+        correlations[name] = {
+            "sigma_min": rank(jerk, low),
+            "clean_probability": rank(jerk, c.mean(1)),
+            "sigma_min_whole": rank(jerk[whole], low[whole]) if whole.sum() > 2 else None,
+            "chunks": len(some),
+        }
+    return correlations
+
+
+def bucket_noise(evidence: Evidence) -> dict[str, dict[str, Any]]:
+    """Mean and standard deviation of sigma_min over random buckets of several sizes."""
+    noise = {}
+    for name, c in evidence.curves.items():
+        sizes, rows = [size for size in BUCKETS if len(c) // size >= 5], []
+        for size in sizes:
+            bucket = buckets.assign("random", np.zeros(len(c), int), size=size, seed=evidence.seed)
+            low = evidence.sigma_min(np.clip(buckets.average(c, bucket), 0, 1))
+            rows.append([low.mean(), low.std()])
+        mean, std = np.transpose(rows) if rows else ([], [])
+        noise[name] = {"size": sizes, "mean": mean, "std": std}
+    return noise
+
+
+def chunks_of(
+    evidence: Evidence, name: str, positions: np.ndarray | None = None, most: int | None = None
+) -> np.ndarray:
+    """Normalised chunks [N, H, D] of a source that end within their episode.
+
+    Args:
+      evidence: has the steps.
+      name: of the source.
+      positions: where chunks may begin; default everywhere.
+      most: draw so many of them.
+    """
+    own = evidence.steps(name) if positions is None else positions
+    begin = own[own + evidence.horizon <= evidence.data.end[own]]
+    if most is not None and len(begin) > most:
+        begin = np.sort(np.random.default_rng(evidence.seed).permutation(begin)[:most])
+    action = np.asarray(evidence.data.steps[chunk.ACTION])
+    return action[begin[:, None] + np.arange(evidence.horizon)]
