@@ -46,25 +46,25 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
       ValueError: sources without ``open_x``, whose shapes only their data tell.
     """
     data = config.data
-    form = mixtures.common_form(data)
-    if form is None:
+    form = mixtures.format_of(data)
+    if not form.widths:
         raise ValueError(
             "the sources have no open_x, so only their data say how wide they are: expected a "
             "config whose sources have open_x, such as open_x/config.py:magic_soup"
         )
     shape = lambda *dims, dtype=np.float32: jax.ShapeDtypeStruct((rows, *dims), dtype)  # noqa: E731
-    observation = mixtures.observation_shapes(data, form, {})
+    observation, width = mixtures.check(data), form.widths["action"]
     batch = {
         "observation": {n: shape(*s.shape, dtype=s.dtype) for n, s in observation.items()},
-        "action": shape(data.horizon, form.action_width),
+        "action": shape(data.horizon, width),
         "mask": shape(data.horizon, dtype=np.bool_),
-        "dims": shape(form.action_width, dtype=np.bool_),
+        "dims": shape(width, dtype=np.bool_),
         "id": shape(3, dtype=np.int32),
         "source": shape(dtype=np.int32),
     }
     batch |= {name: shape() for name in ("sigma", "sigma_min", "sigma_max")}
-    if form.quality:
-        batch["quality"] = {label: shape() for label in form.quality}
+    if form.labels:
+        batch["quality"] = {label: shape() for label in form.labels}
     return batch
 
 

@@ -1,6 +1,6 @@
 """Encoders of instructions: of bytes, or of embeddings from any text encoder.
 
-Rows of zeros stand for "no instruction" (see `data.instructions`); both encoders put a learned
+Rows of zeros stand for "no instruction" (`transforms.instructions`); both encoders put a learned
 vector in their place.
 """
 
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from ambient_jax.data.instructions import is_empty
 from ambient_jax.models.layers import Conv1D, Dense, check_positive, gelu, layer_norm
+from ambient_jax.transforms.instructions import is_empty
 
 Dtype = Any
 # Against the softmax's largest logit this is a weight of exactly zero, and unlike minus infinity it

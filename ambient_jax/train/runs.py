@@ -74,11 +74,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
     """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
-    found = {
-        name: mixtures.problems_of(dataset, mixture.statistics[name])
-        for name, dataset in mixture.datasets.items()
-    }
-    found = {name: problems for name, problems in found.items() if problems}
+    found = {name: problems for name, problems in mixture.problems.items() if problems}
     if found:
         text = json.dumps(found, indent=2)
         (workdir / "data_problems.json").write_text(text + "\n", encoding="utf-8")
@@ -177,10 +173,7 @@ def _given(fields, name, defaults):
 def marks(mixture: mixtures.Mixture) -> dict[str, str]:
     """What tells the content of a run's data: the sources' fingerprints, and that of instruction
     embeddings."""
-    found = dict(mixture.fingerprints)
-    if mixture.form and (table := mixture.form.table):
-        found[_EMBEDDINGS] = table.digest
-    return found
+    return mixture.fingerprints | dict(mixture.format.marks)
 
 
 def check_same(

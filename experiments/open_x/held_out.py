@@ -12,7 +12,6 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import below
 from ambient_jax.evaluate import evaluation
-from ambient_jax.open_x import dataset as open_x
 from ambient_jax.policy.policy import Policy
 from experiments.open_x import scene
 
@@ -38,10 +37,8 @@ class HeldOut(NamedTuple):
 
 def read(config: ml_collections.ConfigDict, policy: Policy) -> HeldOut:
     """Reads all chunks of the clean source's split val, and the truth about their scenes."""
-    source = config.data.sources.steady
-    folder = below(config.data.root, source.path)
-    form = mixtures.common_form(config.data)
-    dataset = open_x.open_source(folder, "val", source.open_x, form, last_step=source.last_step)
+    folder = below(config.data.root, config.data.sources.steady.path)
+    dataset = mixtures.open_source(config.data, "steady", split="val")
     everything = dict(episodes=len(dataset), samples=len(dataset) * scene.STEPS)
     chunks = evaluation.recorded(dataset, policy, padding=config.data.padding, **everything)
     order = np.lexsort(chunks.origin.T[::-1])

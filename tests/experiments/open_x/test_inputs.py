@@ -112,8 +112,8 @@ def test_a_row_has_the_loss_of_the_training(seen):
     x0 = np.asarray(policy.normalizer.normalize("action", held.chunks.action))
     eps = evaluation.noise(x0.shape, 3)
     observation = policy.check(held.chunks.observation, (policy.history,))
-    batch = dict(action=x0, mask=held.chunks.mask, dims=np.tile(policy.form.dims, (len(x0), 1)))
-    assert policy.form.dims.tolist() == [True, True, *[False] * 5]
+    batch = dict(action=x0, mask=held.chunks.mask, dims=np.tile(policy.action_mask, (len(x0), 1)))
+    assert policy.action_mask.tolist() == [True, True, *[False] * 5]
     network = jax.jit(lambda p, o, x, sigma: policy.denoiser(p, o)(x, sigma))
     for sigma, loss in zip(levels, found, strict=True):
         alpha = math.sqrt(1 - sigma**2)
