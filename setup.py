@@ -26,6 +26,7 @@ DATA = [
     "tensorflow-datasets>=4.9.9",  # readers that never import TensorFlow
     "grain>=0.2.15",  # DatasetIterator as a public class, window shuffle
     "array_record>=0.8",
+    "google-crc32c>=1.7",  # checksums of TFRecord files, at 20 GB/s
     "pillow>=11",  # png, and resizing
     "simplejpeg>=1.8",  # half again as fast as Pillow, and strict about damaged data
 ]

@@ -14,8 +14,8 @@ unit with a fraction f of -1 so has mean 1/2 - f g(sigma): it is admissible
 
 Per datapoint, D_q's zeros all join D_p and none of its -1 does: the share of 0 goes to 1 as n_q
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
-low noise, and what is learned there is p0. Buckets ordered by sigma_min are nearly all 0 or all -1,
-and drift as datapoints do.
+low noise, and p0 is learned there. Buckets ordered by sigma_min are nearly all 0 or all -1, and
+drift as datapoints do.
 
 Three answers of increasing realism, all as probabilities of (-1, 0, 1):
 
@@ -27,9 +27,8 @@ Three answers of increasing realism, all as probabilities of (-1, 0, 1):
 The low-noise law is not the generated law. A sampler chooses its mode at high noise, where corrupt
 data are admissible because tau allows a difference: per data set, the generated share of 0 is 1/2
 at low n_q and 0.75 at tau = 0.05 however large n_q grows. It is bounded: the sampler comes to
-sigma_min with a law between p_sigma and q_sigma and is exact from there, so that what it returns
-is within TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with tau. Per datapoint nothing
-bounds it.
+sigma_min with a law between p_sigma and q_sigma and is exact from there, so its result is within
+TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with tau. Per datapoint nothing bounds it.
 """
 
 from __future__ import annotations
@@ -41,6 +40,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import binom
 
 from ambient_jax import _checks, admission, mixing
 
@@ -109,15 +109,6 @@ def _check(assignment, n_p, n_q, bucket, tau):
         )
 
 
-def _binomial(n, p=0.5):
-    """P(K = k) for K ~ Binomial(n, p), k = 0 ... n."""
-    if p <= 0 or p >= 1:
-        return np.eye(n + 1)[0 if p <= 0 else n]
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-    k = np.arange(n + 1)
-    return np.exp(logs[n] - logs - logs[::-1] + k * math.log(p) + (n - k) * math.log1p(-p))
-
-
 def _admitted(k, size, tau):
     """Is a unit of this size with k times -1 admissible at every level?"""
     return k / size <= 2 * tau + _ROUNDING
@@ -125,9 +116,8 @@ def _admitted(k, size, tau):
 
 def _unit(size, tau):
     """(P(admissible at low noise), E[number of -1 | admissible]) of a random unit."""
-    pmf = _binomial(size)
     k = np.arange(size + 1)
-    pmf = np.where(_admitted(k, size, tau), pmf, 0)
+    pmf = np.where(_admitted(k, size, tau), binom.pmf(k, size, 0.5), 0)
     total = pmf.sum()
     return total, (pmf @ k / total if total > 0 else 0.0)
 
@@ -159,7 +149,7 @@ def trained_law(
     if assignment in ("datapoint", "ordered"):
         size = 1 if assignment == "datapoint" else bucket
         zeros = np.arange(n_q + 1)
-        pmf = _binomial(n_q)
+        pmf = binom.pmf(zeros, n_q, 0.5)
         minus, joined = _ordered(zeros, n_q, size, tau)
     else:
         size = n_q if assignment == "dataset" else min(bucket, n_q)
@@ -168,7 +158,7 @@ def trained_law(
         last, last_kappa = _unit(rest, tau) if rest else (0.0, 0.0)
         j = np.arange(whole + 1)[:, None]
         extra = np.array([0, 1])
-        pmf = _binomial(whole, chance)[:, None] * np.array([1 - last, last])
+        pmf = binom.pmf(j, whole, chance) * np.array([1 - last, last])
         joined = j * size + extra * rest
         minus = j * kappa + extra * last_kappa
     total = n_p + joined
@@ -214,9 +204,9 @@ def simulate(
     n_p: int,
     n_q: int,
     *,
-    repeats: int = 100,
-    bucket: int = 100,
-    tau: float = 0.05,
+    repeats=100,
+    bucket=100,
+    tau=0.05,
 ) -> tuple[np.ndarray, np.ndarray]:
     """``trained_law`` by drawing: data sets, sigma_min per unit, law of the admissible points.
 
@@ -234,31 +224,6 @@ def simulate(
         counts = np.array([minus[keep].sum(), n_p - ones + zeros[keep].sum(), ones])
         shares[repeat] = counts / counts.sum()
     return shares.mean(0), shares.std(0, ddof=1) / math.sqrt(repeats)
-
-
-def table(
-    rng: np.random.Generator,
-    n_p: int = 50,
-    n_q: tuple[int, ...] = (10, 100, 1000, 10_000, 100_000),
-    assignments: tuple[str, ...] = ("dataset", "datapoint", "bucket"),
-    **options,
-) -> list[dict]:
-    """Rows {assignment, n_q, exact, simulated, standard_error}; options are ``simulate``'s."""
-    rows = []
-    for assignment in assignments:
-        for n in n_q:
-            simulated, error = simulate(rng, assignment, n_p, n, **options)
-            exact = {k: v for k, v in options.items() if k != "repeats"}
-            rows.append(
-                {
-                    "assignment": assignment,
-                    "n_q": n,
-                    "exact": trained_law(assignment, n_p, n, **exact),
-                    "simulated": simulated,
-                    "standard_error": error,
-                }
-            )
-    return rows
 
 
 def unit_sources(rng, assignment, n_p, n_q, *, bucket=100, tau=0.05):
@@ -287,14 +252,14 @@ def admissible_law(levels, sources: mixing.Sources, laws) -> np.ndarray:
     return _probabilities(levels, sources) @ laws
 
 
-@jax.jit
-def _ambient(levels, sources):
-    return jax.vmap(lambda s: mixing.source_probabilities(mixing.Ambient(), s, sources))(levels)
-
-
 def _probabilities(levels, sources):
     """P(source | sigma) of the ambient law, [L, K]."""
     return np.asarray(_ambient(jnp.asarray(levels, jnp.float32), sources), np.float64)
+
+
+_ambient = jax.jit(
+    jax.vmap(functools.partial(mixing.source_probabilities, mixing.Ambient()), (0, None))
+)
 
 
 def _levels(count):
@@ -350,8 +315,7 @@ def train(
     """Fits a table x0_hat[level, bin of x_t] to noise-first draws, and samples with it.
 
     A level, then a source by ``mixing.source_probabilities`` at it, then a point of that source and
-    noise: the cell's mean of x0 minimises the denoising loss over all tables. Nothing is told to it
-    but the draws.
+    noise: the cell's mean of x0 minimises the denoising loss over all tables.
     """
     sources, laws = unit_sources(rng, assignment, n_p, n_q, bucket=bucket, tau=tau)
     grid = _levels(levels)

@@ -18,12 +18,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import erf, erfc
 
+from ambient_jax import _checks
 from ambient_jax.analysis import spectrum
 from ambient_jax.estimates import wilson_interval
-
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 class Mixture(NamedTuple):
@@ -44,9 +43,7 @@ class Estimate(NamedTuple):
 
 def _levels(sigma):
     """(alpha^2, sigma^2) of checked levels; alpha^2 without cancellation near 1."""
-    sigma = np.asarray(sigma, np.float64)
-    if not np.all((sigma >= 0) & (sigma <= 1)):
-        raise ValueError(f"sigma is {sigma}, expected noise levels in [0, 1]")
+    sigma = _checks.level("sigma", np.asarray(sigma, np.float64))
     return (1 - sigma) * (1 + sigma), sigma**2
 
 
@@ -77,7 +74,7 @@ def gaussian_tv(mean_difference, covariance, sigma) -> np.ndarray:
     power = np.where(power <= 1e-22 * power.sum(), 0.0, power)
     alpha2, sigma2 = (v[..., None] for v in _levels(sigma))
     squared = np.sum(_ratio(alpha2 * power, alpha2 * values + sigma2), -1)
-    return _erf(np.sqrt(squared / 8))
+    return erf(np.sqrt(squared / 8))
 
 
 def _spectral(covariance, n):
@@ -127,7 +124,7 @@ def gaussian_tv_1d(m1, v1, m2, v2, sigma) -> np.ndarray:
     h = mu + np.copysign(np.sqrt(r * (mu**2 + excess * np.log1p(excess))), mu)
     with np.errstate(divide="ignore", invalid="ignore"):
         roots = np.stack([h / -excess, c / h])
-        masses = 0.5 * (_erf(roots / math.sqrt(2)) - _erf((roots - mu) / np.sqrt(2 * r)))
+        masses = 0.5 * (erf(roots / math.sqrt(2)) - erf((roots - mu) / np.sqrt(2 * r)))
     # r = 1: the first root is infinite, where both laws have all their mass.
     masses = np.where(np.isinf(roots), 0.0, masses)
     tv = np.abs(masses[0] - masses[1])
@@ -136,8 +133,7 @@ def gaussian_tv_1d(m1, v1, m2, v2, sigma) -> np.ndarray:
 
 
 def _mixture(mixture, name):
-    weights, means, stds = (np.atleast_1d(np.asarray(v, np.float64)) for v in mixture)
-    stds, means = np.broadcast_to(stds, weights.shape), np.broadcast_to(means, weights.shape)
+    weights, means, stds = np.broadcast_arrays(*(np.atleast_1d(v).astype(float) for v in mixture))
     if np.any(weights < 0) or abs(weights.sum() - 1) > 1e-6 or np.any(stds < 0):
         raise ValueError(
             f"mixture {name} has weights {weights.tolist()} and stds {stds.tolist()}, expected "
@@ -168,30 +164,28 @@ def _mixture_tv(p, q, sigma):
     alpha2, sigma2 = _levels(sigma)
     laws = [(w, np.sqrt(alpha2) * m, np.sqrt(alpha2 * s**2 + sigma2)) for w, m, s in (p, q)]
 
-    def difference(x):
-        """Sign-carrying p - q, scaled; 0 for point masses."""
-        total = 0.0
-        for sign, (w, m, s) in zip((1, -1), laws, strict=True):
-            wide = s > 0
-            z = (x[:, None] - m[wide]) / s[wide]
-            total = total + sign * np.sum(w[wide] / s[wide] * np.exp(-(z**2) / 2), 1)
-        return total
+    def density(x, law):
+        """Up to a factor; without point masses."""
+        w, m, s = (v[law[2] > 0] for v in law)
+        return np.exp(-(((x[:, None] - m) / s) ** 2) / 2) @ (w / s)
+
+    def sign_of_difference(x):
+        return np.sign(density(x, laws[0]) - density(x, laws[1]))
 
     def mass_below(x, law):
         w, m, s = law
         z = (x[:, None] - m) / np.where(s > 0, s, 1.0)
-        below = np.where(s > 0, 0.5 * _erfc(-z / math.sqrt(2)), z >= 0)
+        below = np.where(s > 0, 0.5 * erfc(-z / math.sqrt(2)), z >= 0)
         return below @ w
 
-    grid = np.linspace(-9, 9, 200)
-    means, stds = (np.concatenate([laws[0][k], laws[1][k]]) for k in (1, 2))
-    edges = np.unique((means[:, None] + stds[:, None] * grid).ravel())
-    sign = np.sign(difference(edges))
+    _, means, stds = np.concatenate(laws, 1)[..., None]
+    edges = np.unique(means + stds * np.linspace(-9, 9, 200))
+    sign = sign_of_difference(edges)
     change = sign[:-1] * sign[1:] < 0
     low, high, left = edges[:-1][change], edges[1:][change], sign[:-1][change]
     for _ in range(50):
         middle = (low + high) / 2
-        same = np.sign(difference(middle)) == left
+        same = sign_of_difference(middle) == left
         low, high = np.where(same, middle, low), np.where(same, high, middle)
     edges = np.unique(np.concatenate([edges, low]))
     apart = mass_below(edges, laws[0]) - mass_below(edges, laws[1])
@@ -204,11 +198,9 @@ def from_accuracy(balanced_accuracy) -> np.ndarray:
     Raises:
       ValueError: for an accuracy outside [0, 1].
     """
+    what = "a share, not a percentage,"
     accuracy = np.asarray(balanced_accuracy, np.float64)
-    if not np.all((accuracy >= 0) & (accuracy <= 1)):
-        raise ValueError(
-            f"balanced accuracy is {accuracy}, expected a share in [0, 1], not a percentage"
-        )
+    _checks.level("balanced accuracy", accuracy, what)
     return np.maximum(2 * accuracy - 1, 0.0)
 
 
@@ -233,11 +225,7 @@ def from_probabilities(c_clean, c_corrupt) -> Estimate:
         c = np.asarray(c, np.float64)
         if c.ndim not in (1, 2) or not c.size:
             raise ValueError(f"c_{name} has shape {c.shape}, expected [N] or [N, draws], N >= 1")
-        if not np.all((c >= 0) & (c <= 1)):
-            raise ValueError(
-                f"c_{name} ranges over [{c.min():.4g}, {c.max():.4g}], expected probabilities in "
-                "[0, 1]: apply the sigmoid to logits first"
-            )
+        _checks.level(f"c_{name}", c, "a probability (the sigmoid of a logit)")
         shares.append(np.mean((c > 0.5) + 0.5 * (c == 0.5)))
         sizes.append(len(c))
     (p1, p2), (n1, n2) = shares, sizes
@@ -337,12 +325,12 @@ def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.
     Raises:
       ValueError: for a constant that is not positive.
     """
-    psds = []
-    for name, (exponent, constant) in (("first", first[:2]), ("second", second[:2])):
+    for name, (exponent, constant, *_) in (("first", first), ("second", second)):
         if not constant > 0:
             raise ValueError(f"{name} is (exponent {exponent}, constant {constant}), expected > 0")
-        psds.append(spectrum.power_law(spectrum.frequencies(horizon), exponent, constant))
-    return spectral_bound(*psds, horizon, sigma, dims=dims)
+    frequency = spectrum.frequencies(horizon)
+    psd_p, psd_q = (spectrum.power_law(frequency, *law[:2]) for law in (first, second))
+    return spectral_bound(psd_p, psd_q, horizon, sigma, dims=dims)
 
 
 def coupling_bound(power, sigma) -> np.ndarray:
@@ -357,4 +345,4 @@ def coupling_bound(power, sigma) -> np.ndarray:
     if np.any(power < 0):
         raise ValueError(f"power is {power}, expected a mean square distance >= 0")
     alpha2, sigma2 = _levels(sigma)
-    return _erf(np.sqrt(_ratio(alpha2 * power, sigma2) / 8))
+    return erf(np.sqrt(_ratio(alpha2 * power, sigma2) / 8))

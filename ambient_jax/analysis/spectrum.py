@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.signal
+import scipy.stats
 
 from ambient_jax import _checks
 
@@ -96,9 +98,7 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
         rise = np.linspace(0, 1, horizon)[:, None]
         x = x - (x[:, :1] + rise * (x[:, -1:] - x[:, :1]))
     elif taper == "hann":
-        ramp = np.arange(horizon) - (horizon - 1) / 2
-        slope = np.einsum("h,nhd->nd", ramp, x) / np.sum(ramp**2)
-        x = x - x.mean(1, keepdims=True) - ramp[:, None] * slope[:, None]
+        x = scipy.signal.detrend(x, axis=1)
         window = np.sin(np.pi * (np.arange(horizon) + 0.5) / horizon) ** 2
     power = np.abs(np.fft.rfft(x * window[:, None], axis=1)) ** 2 / np.sum(window**2)
     return frequencies(horizon), power.mean(axis=(0, 2))
@@ -134,12 +134,8 @@ def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerL
             "or filtered chunk has no power law there; restrict the range"
         )
     x, y = np.log(x), np.log(y)
-    centred = x - x.mean()
-    slope = np.dot(centred, y) / np.dot(centred, centred)
-    intercept = y.mean() - slope * x.mean()
-    variance = np.sum((y - intercept - slope * x) ** 2) / (x.size - 2)
-    error = np.sqrt(variance / np.dot(centred, centred))
-    return PowerLaw(float(-slope), float(np.exp(intercept)), float(error))
+    line = scipy.stats.linregress(x, y)
+    return PowerLaw(float(-line.slope), float(np.exp(line.intercept)), float(line.stderr))
 
 
 def _coloured(rng, shape, psd):
@@ -258,6 +254,4 @@ def compose(*corruptions: Corruption) -> Corruption:
 
 
 def _level(level):
-    if not 0 <= level <= 1:
-        raise ValueError(f"level is {level}, expected a corruption level in [0, 1]")
-    return float(level)
+    return float(_checks.level("level", level, "a corruption level"))

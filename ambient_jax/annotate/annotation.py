@@ -38,7 +38,7 @@ class Annotations:
       locality, mismatch: see ``findings``; None where they were not asked for.
     """
 
-    bounds: dict[str, bounds.Bounds]
+    bounds: dict[str, bounds.BoundsTable]
     sigma_min: dict[str, dict[str, np.ndarray]]
     sigma_max: dict[str, float]
     evidence: Evidence
@@ -82,7 +82,7 @@ def annotate(
     mismatch = findings.mismatch(evidence) if options.mismatch else None
     sigma_max = dict.fromkeys(evidence.corrupt, 0.0)
     sigma_max |= (mismatch or locality or {}).get("sigma_max", {})
-    files: dict[str, bounds.Bounds] = {}
+    files: dict[str, bounds.BoundsTable] = {}
     sigma_min: dict[str, dict[str, np.ndarray]] = {}
     for granularity in options.granularity:
         parts, sigma_min[granularity] = [], {}

@@ -3,11 +3,8 @@
 "You can't do statistics with n = 1." A classifier's output on one noised chunk says where that
 chunk lies, not whether its distribution differs from the clean one there. Bounds chosen one by
 one therefore *select*: at low noise levels they keep the corrupt samples that look most clean,
-and the trained law drifts towards those. The smallest case has X in {-1, 0, 1}, clean data uniform
-on {0, 1} and corrupt data uniform on {-1, 0}. Each corrupt 0 is perfectly clean and each -1 never
-is, so that per datapoint all zeros of the corrupt set train every level, and the share of 0 goes
-to 1 as that set grows, where 1/2 is right. A bound for the whole set, or for random buckets,
-treats 0 and -1 alike and keeps 1/2.
+and the trained law drifts towards those (``analysis.assignment`` has the smallest example). A bound
+for the whole set, or for random buckets, treats all samples alike.
 
 ==============  ==================================  =============================================
 granularity     units                               what it costs
@@ -27,8 +24,6 @@ Units are those of one source: episode ids of two sources may coincide.
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
 from ambient_jax import _checks
@@ -41,12 +36,11 @@ def assign(
 ) -> np.ndarray:
     """The unit of every datapoint of one source.
 
-    There are U = max(1, N // size) buckets: a bucket holds ``size`` datapoints or more, as the
-    size is what the statistics rest on, and the remainder is spread over all. Of "random" and
-    "ordered" any two buckets differ by at most one datapoint. Of "random_episode", whose shuffled
-    episodes are laid end to end and cut at their midpoints, a bucket differs from N / U by at most
-    the length of the longest episode, and there are fewer where an episode fills several. "ordered"
-    breaks ties at random, not by place in the data.
+    There are U = max(1, N // size) buckets, so a bucket holds ``size`` datapoints or more. Buckets
+    of "random" and "ordered" differ by at most one datapoint. "random_episode" lays shuffled
+    episodes end to end and cuts them at their midpoints: a bucket differs from N / U by at most the
+    longest episode, and there are fewer where an episode fills several. "ordered" breaks ties at
+    random, not by place in the data.
 
     Args:
       granularity: see the module.
@@ -64,12 +58,7 @@ def assign(
         another length or NaN.
     """
     _checks.one_of("granularity", granularity, GRANULARITIES)
-    episode = np.asarray(episode)
-    if episode.ndim != 1 or not episode.size or not np.issubdtype(episode.dtype, np.integer):
-        raise ValueError(
-            f"episode has shape {episode.shape} and type {episode.dtype}, expected [N] integer "
-            "ids, one per datapoint, N >= 1"
-        )
+    episode = _integers("episode", episode, "ids, one per datapoint")
     count = episode.size
     if granularity == "dataset":
         return np.zeros(count, np.int64)
@@ -77,15 +66,25 @@ def assign(
         return np.arange(count)
     if granularity == "episode":
         return np.unique(episode, return_inverse=True)[1]
-    buckets = max(1, count // _size(granularity, size))
-    rng = np.random.default_rng(seed)
+    if size is None:
+        raise ValueError(
+            f"granularity is {granularity!r}, which needs size: datapoints per bucket, such as 1000"
+        )
+    _checks.number("size", size, 1, whole=True)
+    number, rng = max(1, count // size), np.random.default_rng(seed)
     if granularity == "random_episode":
-        return _whole_episodes(episode, buckets, rng)
+        return _whole_episodes(episode, number, rng)
     order = rng.permutation(count)
     if granularity == "ordered":
-        order = order[np.argsort(_scores(scores, count)[order], kind="stable")]
+        scores = np.asarray(() if scores is None else scores)
+        if scores.shape != (count,) or np.isnan(scores).any():
+            raise ValueError(
+                f"scores has shape {scores.shape} and {np.isnan(scores).sum()} NaN, expected "
+                f"({count},) without NaN: 'ordered' needs one per datapoint, such as sigma_min"
+            )
+        order = order[np.argsort(scores[order], kind="stable")]
     unit = np.empty(count, np.int64)
-    unit[order] = np.arange(count) * buckets // count
+    unit[order] = np.arange(count) * number // count
     return unit
 
 
@@ -96,11 +95,8 @@ def average(values, units) -> np.ndarray:
       ValueError: another number of values than units, or a unit number that is negative or
         skipped.
     """
-    values, units = np.asarray(values), _units(units)
-    if not values.ndim or len(values) != units.size:
-        raise ValueError(
-            f"values has shape {values.shape}, expected [{units.size}, ...]: one row per datapoint"
-        )
+    values, units = np.asarray(values), _integers("units", units, "from assign")
+    _check_rows(values, units.size, "datapoint")
     sizes = np.bincount(units)
     if not sizes.all():
         raise ValueError(
@@ -118,63 +114,39 @@ def spread(values, units) -> np.ndarray:
     """Gives every datapoint the value of its unit: values [U, ...], units [N] -> [N, ...].
 
     Raises:
-      ValueError: another number of values than units has numbers.
+      ValueError: another number of values than the units have numbers.
     """
-    values, units = np.asarray(values), _units(units)
-    if not values.ndim or len(values) != units.max() + 1:
-        raise ValueError(
-            f"values has shape {values.shape}, expected [{units.max() + 1}, ...]: one row per unit"
-        )
+    values, units = np.asarray(values), _integers("units", units, "from assign")
+    _check_rows(values, units.max() + 1, "unit")
     return values[units]
 
 
-def _whole_episodes(episode, buckets, rng):
-    number, lengths = np.unique(episode, return_inverse=True, return_counts=True)[1:]
+def _whole_episodes(episode, number, rng):
+    index, lengths = np.unique(episode, return_inverse=True, return_counts=True)[1:]
     order = rng.permutation(lengths.size)
     ends = np.cumsum(lengths[order])
     # Twice the midpoint, so that it is an integer.
-    bucket = (2 * ends - lengths[order]) * buckets // (2 * episode.size)
-    bucket_of = np.empty(lengths.size, np.int64)
+    bucket = (2 * ends - lengths[order]) * number // (2 * episode.size)
+    bucket_of_episode = np.empty(lengths.size, np.int64)
     # An episode longer than a bucket can leave its neighbours without a midpoint: close the gaps.
-    bucket_of[order] = np.unique(bucket, return_inverse=True)[1]
-    return bucket_of[number]
+    bucket_of_episode[order] = np.unique(bucket, return_inverse=True)[1]
+    return bucket_of_episode[index]
 
 
-def _size(granularity, size):
-    if size is None:
+def _check_rows(values, count, what):
+    if not values.ndim or len(values) != count:
         raise ValueError(
-            f"granularity is {granularity!r}, which needs size: datapoints per bucket, such as 1000"
+            f"values has shape {values.shape}, expected [{count}, ...]: one row per {what}"
         )
-    try:
-        number = operator.index(size)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"size is {size!r}, expected an integer >= 1: datapoints per bucket")
-    return number
 
 
-def _scores(scores, count):
-    if scores is None:
+def _integers(name, values, what):
+    values = np.asarray(values)
+    if values.ndim != 1 or not values.size or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(
-            "granularity is 'ordered', which needs scores: one per datapoint, such as sigma_min"
+            f"{name} has shape {values.shape} and type {values.dtype}, expected [N] integers "
+            f"{what}, N >= 1"
         )
-    scores = np.asarray(scores)
-    if scores.shape != (count,):
-        raise ValueError(f"scores has shape {scores.shape}, expected ({count},) as episode")
-    missing = np.flatnonzero(np.isnan(scores))
-    if missing.size:
-        raise ValueError(f"{missing.size} of {count} scores are NaN, the first at {missing[0]}")
-    return scores
-
-
-def _units(units):
-    units = np.asarray(units)
-    if units.ndim != 1 or not units.size or not np.issubdtype(units.dtype, np.integer):
-        raise ValueError(
-            f"units has shape {units.shape} and type {units.dtype}, expected [N] integers from "
-            "assign, N >= 1"
-        )
-    if units.min() < 0:
-        raise ValueError(f"units holds {units.min()}, expected numbers from 0 up, as from assign")
-    return units
+    if name == "units" and values.min() < 0:
+        raise ValueError(f"units holds {values.min()}, expected numbers from 0 up, as from assign")
+    return values

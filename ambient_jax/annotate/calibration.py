@@ -1,8 +1,8 @@
 """Temperatures of a classifier's logits, one for each band of the noise level.
 
-Logits divided by a temperature are honest about how much is known (Guo et al. 2017). How much a
-noise classifier knows hangs on the level, so the temperature does: linear in log(sigma / alpha)
-between the middles of bands, each of which has the temperature of least held-out cross entropy.
+Dividing logits by a temperature calibrates them (Guo et al. 2017). How much a noise classifier
+knows depends on the level, so the temperature does too: linear in log(sigma / alpha) between the
+middles of bands, each of which has the temperature of least held-out cross entropy.
 """
 
 import functools
@@ -33,9 +33,9 @@ class Calibrated(NamedTuple):
 
 
 def fit(
-    logits: Array, clean: Array, x: Array, middles: Array, pair: Array = 0, pairs: int = 1
+    logits: Array, clean: Array, x: Array, middles: Array, pair: Array | int = 0, pairs: int = 1
 ) -> Calibrated:
-    """Calibrates logits [M] at x = log(sigma / alpha) [M] on their labels; the rest as below."""
+    """Calibrates logits [M] on their labels; see ``temperatures`` for the arguments."""
     log_temperature = jnp.log(temperatures(logits, clean, x, middles, pair, pairs))
     scaled = logits / temperature(x, middles, log_temperature[jnp.broadcast_to(pair, x.shape)])
     loss = cross_entropy(scaled, clean).mean()
@@ -43,7 +43,7 @@ def fit(
 
 
 def temperatures(
-    logits: Array, clean: Array, x: Array, middles: Array, pair: Array = 0, pairs: int = 1
+    logits: Array, clean: Array, x: Array, middles: Array, pair: Array | int = 0, pairs: int = 1
 ) -> Array:
     """The temperature in [1/8, 64] of each band that has the least cross entropy, [pairs, bands].
 
@@ -51,7 +51,7 @@ def temperatures(
       logits, clean: [M], of held-out rows.
       x: [M] log(sigma / alpha) of each row, which belongs to the band of the nearest middle.
       middles: [bands] increasing.
-      pair: [M] or scalar in 0..pairs-1: which of ``pairs`` classifiers each row is of.
+      pair: [M] or scalar in 0..pairs-1: the classifier of each row.
       pairs: number of classifiers.
     """
     grid = jnp.geomspace(*_GRID)
@@ -75,5 +75,5 @@ def log_ratio(sigma: Array) -> Array:
 
 
 def cross_entropy(logits: Array, clean: Array) -> Array:
-    """Of each row, in nats."""
+    """Cross entropy of each row, in nats."""
     return optax.sigmoid_binary_cross_entropy(logits, clean.astype(logits.dtype))

@@ -183,10 +183,10 @@ def by_fold(
       fitted, data, positions, levels, batch_size, seed, progress: see ``probabilities``.
       pair: [N] or one for all.
     """
-    levels = jnp.asarray(levels, jnp.float32)
     pair = np.broadcast_to(np.asarray(pair, np.int32), len(positions))
     data, pairs = _on_device(data, fitted.options), jax.tree.map(jnp.asarray, fitted.pairs)
-    trained, answers = fitted.trained, None
+    trained = fitted.trained
+    answers: np.ndarray | None = None
     static = dict(network=trained.network, options=fitted.options)
     with tqdm.tqdm(
         total=len(positions), desc="annotate", unit="chunk", disable=not progress
@@ -199,7 +199,15 @@ def by_fold(
                 rows = members[begin : begin + batch_size]
                 # One shape for all batches: the last one is filled up with its first chunks.
                 filled = (jnp.asarray(np.resize(v[rows], batch_size)) for v in (positions, pair))
-                arrays = (data, levels, pairs, params, temperature, *filled, jax.random.key(seed))
+                arrays = (
+                    data,
+                    jnp.float32(levels),
+                    pairs,
+                    params,
+                    temperature,
+                    *filled,
+                    jax.random.key(seed),
+                )
                 batch = np.asarray(ask(*arrays, **static))[: len(rows)]
                 if answers is None:
                     answers = np.empty((len(positions), *batch.shape[1:]), batch.dtype)
@@ -221,7 +229,7 @@ def cut(data: device.DeviceData, positions: Array, options: Options, key: Array)
         padding="hold",
     )
     x0 = action[:, : options.length]
-    keys = noise_first.row_keys(key, 0, positions)
+    keys = noise_first.row_keys(key, jnp.int32(0), positions)
 
     def eps(draw):
         return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:]))(

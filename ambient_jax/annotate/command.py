@@ -230,7 +230,7 @@ def by_labels(
         there = np.isfinite(label)
         share = f"{100 * (label[there] >= task.threshold).mean():.1f}%" if there.any() else ""
         low = labels.sigma_min(label, **rule).mean()
-        rows.append([name, len(label), f"{100 * there.mean():.1f}%", share, f"{low:.3f}"])
+        rows.append([name, str(len(label)), f"{100 * there.mean():.1f}%", share, f"{low:.3f}"])
     caption = (
         f"sigma_min is {task.at_least:g} where {task.label} is at least {task.threshold:g}, "
         f"{task.below:g} where it is below, and {task.unlabelled:g} where there is no label."

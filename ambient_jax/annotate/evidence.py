@@ -64,8 +64,8 @@ class Evidence:
 
     def sigma_min(self, curve: np.ndarray) -> np.ndarray:
         """sigma_min of curves [..., L] of P(clean)."""
-        rule = dict(tau=self.options.tau, rule=self.options.rule)
-        return thresholds.sigma_min(self.levels, curve, **rule)
+        options = self.options
+        return thresholds.sigma_min(self.levels, curve, tau=options.tau, rule=options.rule)
 
     def fit(self, crop: int = 0, seed: int | None = None) -> classifier.Fitted:
         """Fits another classifier: of crops, or with another seed."""

@@ -195,22 +195,22 @@ def spectra(spectrum: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def locality(levels: np.ndarray, found: Mapping[str, Any], tau: float) -> Figure:
+def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figure:
     """Error of the denoiser by crop, receptive field, and P(clean) of crops."""
     figure, (left, middle, right) = _panels(10.5, 3.3, 3)
-    for i, (name, field) in enumerate(found["field"].items()):
+    for i, (name, field) in enumerate(finding["field"].items()):
         middle.plot(levels, field, "o-", ms=3, lw=1, color=f"C{i}", label=name)
-        loss = np.asarray(found["losses"][name])
+        loss = np.asarray(finding["losses"][name])
         for k in range(0, len(levels), max(1, len(levels) // 5)):
             style = dict(color=f"C{i}", alpha=0.25 + 0.75 * k / len(levels), lw=1)
             line = loss[k] / loss[k, -1]
-            left.plot(found["widths"], line, label=None if k else name, **style)
-            left.text(found["widths"][0], line[0], f"{levels[k]:.2g} ", fontsize=5, ha="right")
+            left.plot(finding["widths"], line, label=None if k else name, **style)
+            left.text(finding["widths"][0], line[0], f"{levels[k]:.2g} ", fontsize=5, ha="right")
     left.set(yscale="log", xlabel="crop (steps)", ylabel="error / that of the whole chunk")
     middle.set_ylabel("receptive field (steps)")
     _noise_axis(middle)
-    _crops(right, levels, found, tau, "{name}, {width}")
-    for value in found["sigma_max"].values():
+    _crops(right, levels, finding, tau, "{name}, {width}")
+    for value in finding["sigma_max"].values():
         if value > 0:
             right.axvline(value, color="C3", lw=1, ls=":")
     right.set_ylabel("P(clean) of corrupt crops, by width")
@@ -219,10 +219,10 @@ def locality(levels: np.ndarray, found: Mapping[str, Any], tau: float) -> Figure
     return figure
 
 
-def _crops(axes, levels, found, tau, label):
+def _crops(axes, levels, finding, tau, label):
     """P(clean) of the crops of ``findings.locality``."""
-    for name, lines in found["curves"].items():
-        for k, (width, line) in enumerate(zip(found["crops"], lines, strict=True)):
+    for name, lines in finding["curves"].items():
+        for k, (width, line) in enumerate(zip(finding["crops"], lines, strict=True)):
             style = dict(color="C3", alpha=0.25 + 0.75 * k / len(lines), lw=1)
             axes.plot(levels, line, ".-", label=label.format(name=name, width=width), **style)
     axes.axhline(0.5 - tau, **_DASHED)
@@ -233,16 +233,16 @@ def mismatch(annotations: Annotations) -> Figure:
     """Share of the disagreement of denoisers against the level; P(clean) of crops without O."""
     levels, tau = annotations.evidence.levels, annotations.evidence.options.tau
     figure, (left, right) = _panels(8.8, 3.5, 2)
-    for i, (name, found) in enumerate((annotations.mismatch or {})["each"].items()):
-        color, excess = f"C{i}", np.asarray(found["excess"])
+    for i, (name, finding) in enumerate((annotations.mismatch or {})["each"].items()):
+        color, excess = f"C{i}", np.asarray(finding["excess"])
         for one in excess:
             left.plot(levels, one / one.max(), color=color, lw=0.6, alpha=0.6)
         mean = excess.mean(0)
         left.plot(levels, mean / mean.max(), ".-", color=color, label=f"{name}, excess loss")
-        lost = mismatches.lost(np.asarray(found["relative_entropy"]).mean(0))
+        lost = mismatches.lost(np.asarray(finding["relative_entropy"]).mean(0))
         left.plot(levels, lost, ":", color=color, lw=1, label=f"{name}, relative entropy lost")
-        left.axvspan(found["low"], found["high"], color=color, alpha=0.15, lw=0)
-        left.text(found["high"], 0.6, f" {found['sigma_max']:.3f}", color=color, fontsize=8)
+        left.axvspan(finding["low"], finding["high"], color=color, alpha=0.15, lw=0)
+        left.text(finding["high"], 0.6, f" {finding['sigma_max']:.3f}", color=color, fontsize=8)
     left.axhline(tau, **_DASHED)
     left.set_ylabel("share of its largest value")
     _noise_axis(left)

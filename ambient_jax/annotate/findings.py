@@ -40,8 +40,14 @@ def total_variation(evidence: Evidence) -> dict[str, dict[str, np.ndarray]]:
     decisions = np.stack(
         [
             classifier.probabilities(
-                *(evidence.fitted, evidence.data, np.concatenate(sides), evidence.levels),
-                **dict(pair=pair, draws=1, decisions=True, seed=seed),
+                evidence.fitted,
+                evidence.data,
+                np.concatenate(sides),
+                evidence.levels,
+                pair=pair,
+                draws=1,
+                decisions=True,
+                seed=seed,
             )
             for seed in range(1, 1 + _DRAWS)
         ],
@@ -78,12 +84,12 @@ def locality(evidence: Evidence) -> dict[str, Any]:
     for name in evidence.mixture.names:
         own = evidence.steps(name)
         held_out = evidence.fitted.fold[own] == 0
-        parts = (
+        trained, tested = (
             chunks_of(evidence, name, own[keep], options.field_chunks)
             for keep in (~held_out, held_out)
         )
         losses[name] = receptive.denoising_losses(
-            *parts, levels, widths, steps=options.field_steps, seed=evidence.seed
+            trained, tested, levels, widths, steps=options.field_steps, seed=evidence.seed
         )
     fields = {name: receptive.receptive_field(loss) for name, loss in losses.items()}
     crops = [*sorted(w for w in options.crops if w < horizon), horizon]

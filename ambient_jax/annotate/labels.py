@@ -37,8 +37,8 @@ def sigma_min(
             f"label has shape {label.shape} and the threshold is {threshold}, expected [N] and a "
             "finite number"
         )
-    for name, low in (("at_least", at_least), ("below", below), ("unlabelled", unlabelled)):
-        admission.check_bounds(low, None, [name])
+    for name, value in (("at_least", at_least), ("below", below), ("unlabelled", unlabelled)):
+        admission.check_bounds(value, None, [name])
     with np.errstate(invalid="ignore"):
         low = np.where(label >= threshold, at_least, below)
     return np.where(np.isnan(label), unlabelled, low)
@@ -46,7 +46,7 @@ def sigma_min(
 
 def annotate(
     mixture: mixtures.Mixture, label: str, **rule: float
-) -> tuple[bounds.Bounds, dict[str, np.ndarray]]:
+) -> tuple[bounds.BoundsTable, dict[str, np.ndarray]]:
     """Bounds of all corrupt sources from a quality label, and the label of each step by source.
 
     Args:

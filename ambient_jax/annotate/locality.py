@@ -7,11 +7,13 @@ from q.
 
 A crop is a window of w steps about the chunk's middle step, of which the denoiser restores that one
 step: ``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D`` falls with w. For Gaussian
-processes it is the Wiener filter's and a formula; for data, ``denoising_losses`` measures it.
+processes the best denoiser is the Wiener filter and the loss a formula; for data,
+``denoising_losses`` measures it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -19,9 +21,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import tqdm
 
+from ambient_jax import optim
 from ambient_jax.models.layers import Dense, NoiseEmbedding, mish
 
 
@@ -32,7 +33,7 @@ class Losses(NamedTuple):
       levels: [L] noise levels.
       widths: [W] increasing, the last is the whole chunk.
       loss: [L, W].
-      prior: of guessing the mean, what a denoiser that sees nothing has.
+      prior: loss of the mean, which a denoiser that sees nothing would guess.
     """
 
     levels: np.ndarray
@@ -61,7 +62,7 @@ def windows(horizon: int, widths) -> tuple[np.ndarray, int]:
 
 
 def wiener_losses(covariance, levels, widths, dims: int = 1) -> Losses:
-    """Losses of the best linear denoiser; for Gaussian processes the best of all.
+    """Losses of the best linear denoiser, which is the best of all for Gaussian processes.
 
     Args:
       covariance: [H * D, H * D] of x0, steps before dimensions (row ``h * D + d``).
@@ -173,11 +174,11 @@ class _Correction(nn.Module):
     @nn.compact
     def __call__(self, seen, sigma, crop):
         """[B, D] from seen [B, H * D], sigma [B] and crop [B, W] (one-hot)."""
-        told = jnp.concatenate([NoiseEmbedding(32)(sigma), crop], -1)
-        told = mish(Dense(self.width, name="told")(told))
+        condition = jnp.concatenate([NoiseEmbedding(32)(sigma), crop], -1)
+        condition = mish(Dense(self.width, name="told")(condition))
         h = Dense(self.width, name="in")(seen)
         for i in range(3):
-            scale, shift = jnp.split(Dense(2 * self.width, name=f"film_{i}")(told), 2, -1)
+            scale, shift = jnp.split(Dense(2 * self.width, name=f"film_{i}")(condition), 2, -1)
             h = h + Dense(self.width, name=f"dense_{i}")(mish(h * (1 + scale) + shift))
         return h
 
@@ -190,6 +191,52 @@ class _Denoiser(nn.Module):
     def __call__(self, seen, sigma, crop):
         h = _Correction(self.width, name="correction")(seen, sigma, crop)
         return nn.Dense(self.dims, kernel_init=nn.initializers.zeros, name="out")(mish(h))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+    """The loss of a batch, which is a key: a random chunk, level and crop in each row."""
+
+    module: _Denoiser
+    batch_size: int
+
+    def error(self, params, x0, eps, level, crop, cells):
+        """Squared error [B] in units of the linear denoiser's."""
+        sigma = cells["sigma"][level]
+        alpha = jnp.sqrt((1 - sigma) * (1 + sigma))
+        x_t = alpha[:, None] * x0 + sigma[:, None] * eps
+        whitened = jnp.einsum("bmn,bn->bm", cells["whiten"][level, crop], x_t)
+        guess = jnp.einsum("bdn,bn->bd", cells["filter"][level, crop], x_t)
+        scale = cells["error"][level, crop][:, None]
+        one_hot = jax.nn.one_hot(crop, cells["error"].shape[1])
+        target = (x0[:, cells["middle"]] - guess) / scale
+        return jnp.mean((target - self.module.apply(params, whitened, sigma, one_hot)) ** 2, -1)
+
+    def __call__(self, params, key, shared, own):
+        data, cells = shared
+        keys = jax.random.split(key, 4)
+        draw = lambda key, size: jax.random.randint(key, (self.batch_size,), 0, size)  # noqa: E731
+        count, (levels, crops) = len(data), cells["error"].shape
+        index, level, crop = map(draw, keys[:3], (count, levels, crops))
+        eps = jax.random.normal(keys[3], (self.batch_size, data.shape[1]))
+        return self.error(params, data[index], eps, level, crop, cells).mean()
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def _measure(params, x0, keys, cells, *, loss):
+    """Mean error of each level and crop, [L, W]; every cell sees the same noise."""
+    levels, crops = cells["error"].shape
+
+    def at(level):
+        def one(key):
+            eps = jax.random.normal(key, x0.shape)
+            full = lambda v: jnp.full(len(x0), v)  # noqa: E731
+            error = lambda crop: loss.error(params, x0, eps, full(level), full(crop), cells)  # noqa: E731
+            return jax.lax.map(lambda crop: error(crop).mean(), jnp.arange(crops))
+
+        return jax.lax.map(one, keys).mean(0)
+
+    return jax.lax.map(at, jnp.arange(levels))
 
 
 def denoising_losses(
@@ -207,9 +254,9 @@ def denoising_losses(
 ) -> Losses:
     """Losses of a denoiser trained on crops of every width at every level, on held-out chunks.
 
-    One network for all: the Wiener filter of the chunks' covariance, plus what a network makes of
-    the whitened window, trained on the mean squared error in units of the filter's. On a Gaussian
-    process there is nothing to add.
+    One network for all: the Wiener filter of the chunks' covariance, plus a network's correction
+    from the whitened window, trained on the mean squared error in units of the filter's. On a
+    Gaussian process there is nothing to add.
 
     Args:
       chunks: [N, H, D] to train on.
@@ -218,8 +265,8 @@ def denoising_losses(
       levels: [L] in (0, 1).
       widths: see ``windows``.
       steps, batch_size, width: of the training, with AdamW.
-      draws: of noise for each held-out chunk.
-      seed: of everything.
+      draws: noise draws of each held-out chunk.
+      seed: of initial parameters and draws.
       progress: show a progress bar.
 
     Raises:
@@ -235,80 +282,33 @@ def denoising_losses(
     if not np.all((levels > 0) & (levels < 1)):
         raise ValueError(f"levels are {levels.tolist()}, expected them in (0, 1)")
     horizon, dims = chunks.shape[1:]
-    shown, middle = windows(horizon, widths)
     mean = chunks.reshape(len(chunks), -1).mean(0)
     centred, tested = (x.reshape(len(x), -1) - mean for x in (chunks, held_out))
     covariance = centred.astype(np.float64).T @ centred / len(centred)
     filters, whiten, linear = _wiener(covariance, levels, widths, dims)
+    linear = np.maximum(linear, 1e-12)
+    middle = _columns((horizon - 1) // 2, dims)
     cells = {
         "filter": jnp.asarray(filters, jnp.float32),
-        "error": jnp.asarray(np.sqrt(np.maximum(linear, 1e-12)), jnp.float32),
+        "error": jnp.asarray(np.sqrt(linear), jnp.float32),
         # White inputs: detail is as large as the route.
         "whiten": jnp.asarray(whiten, jnp.float32),
         "sigma": jnp.asarray(levels, jnp.float32),
+        "middle": middle,
     }
-    module = _Denoiser(width, dims)
-
-    def error(params, x0, eps, level, crop):
-        """Squared error [B] in units of the linear denoiser's."""
-        sigma = cells["sigma"][level]
-        alpha = jnp.sqrt((1 - sigma) * (1 + sigma))
-        x_t = alpha[:, None] * x0 + sigma[:, None] * eps
-        whitened = jnp.einsum("bmn,bn->bm", cells["whiten"][level, crop], x_t)
-        guess = jnp.einsum("bdn,bn->bd", cells["filter"][level, crop], x_t)
-        scale = cells["error"][level, crop][:, None]
-        one_hot = jax.nn.one_hot(crop, len(shown))
-        target = (x0[:, middle * dims : (middle + 1) * dims] - guess) / scale
-        return jnp.mean((target - module.apply(params, whitened, sigma, one_hot)) ** 2, -1)
-
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(optax.cosine_decay_schedule(2e-3, steps), weight_decay=1e-2),
+    loss, every = _Loss(_Denoiser(width, dims), batch_size), min(100, steps)
+    first = jnp.zeros((1, horizon * dims)), jnp.ones(1) / 2, jnp.ones((1, linear.shape[1]))
+    key = lambda i: jax.random.fold_in(jax.random.key(seed + 1), i)  # noqa: E731
+    fitted = optim.fit(
+        loss,
+        loss.module.init(jax.random.key(seed), *first),
+        [jax.random.split(key(i), every) for i in range(-(-steps // every))],
+        optim.Recipe(steps),
+        shared=(jnp.asarray(centred), cells),
+        progress="receptive field" if progress else "",
     )
-    data = jnp.asarray(centred)
-
-    def loss(params, key):
-        keys = jax.random.split(key, 4)
-        at = jax.random.randint(keys[0], (batch_size,), 0, len(data))
-        level = jax.random.randint(keys[1], (batch_size,), 0, len(levels))
-        crop = jax.random.randint(keys[2], (batch_size,), 0, len(shown))
-        eps = jax.random.normal(keys[3], (batch_size, horizon * dims))
-        return error(params, data[at], eps, level, crop).mean()
-
-    every = min(100, steps)
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def advance(carry, key):
-        def one(carry, key):
-            params, opt_state = carry
-            updates, opt_state = optimizer.update(jax.grad(loss)(params, key), opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), None
-
-        return jax.lax.scan(one, carry, jax.random.split(key, every))[0]
-
-    first = jnp.zeros((1, horizon * dims)), jnp.ones(1) / 2, jnp.ones((1, len(shown)))
-    params = module.init(jax.random.key(seed), *first)
-    carry = params, optimizer.init(params)
-    for i in tqdm.tqdm(range(-(-steps // every)), desc="receptive field", disable=not progress):
-        carry = advance(carry, jax.random.fold_in(jax.random.key(seed + 1), i))
-
-    @jax.jit
-    def measure(params, x0):
-        def at(level):
-            def one(key):
-                eps = jax.random.normal(key, x0.shape)
-                full = lambda v: jnp.full(len(x0), v)  # noqa: E731
-                crops = jnp.arange(len(shown))
-                return jax.lax.map(
-                    lambda crop: error(params, x0, eps, full(level), full(crop)).mean(), crops
-                )
-
-            return jax.lax.map(one, jax.random.split(jax.random.key(seed + 2), draws)).mean(0)
-
-        return jax.lax.map(at, jnp.arange(len(levels)))
-
-    found = np.asarray(measure(carry[0], jnp.asarray(tested)), np.float64)
-    # A wider crop can do what a narrower does: if it was learnt worse, that is no law of the data.
-    found = np.minimum.accumulate(found * np.maximum(linear, 1e-12), axis=1)
-    middle_steps = tested[:, middle * dims : (middle + 1) * dims]
-    return Losses(levels, np.asarray(widths), found, float(np.mean(middle_steps**2)))
+    keys = jax.random.split(jax.random.key(seed + 2), draws)
+    measured = _measure(fitted.params, jnp.asarray(tested), keys, cells, loss=loss)
+    # A wider crop can do what a narrower one does: a larger loss only means that it learnt worse.
+    error = np.minimum.accumulate(np.asarray(measured, np.float64) * linear, axis=1)
+    return Losses(levels, np.asarray(widths), error, float(np.mean(tested[:, middle] ** 2)))

@@ -6,20 +6,20 @@ clean law p on p's own noised chunks. What it costs there is the excess loss
     e(sigma) = E_p ||x0 - D_q(x_t, O)||^2 - E_p ||x0 - D_p(x_t, O)||^2 = E_p ||D_p - D_q||^2,
 
 with D = E[x0 | x_t, O] (D_p is the projection, so the cross term is 0). Where x_t itself still
-shows what was decided, e vanishes, however well p and q are told apart: the density ratio then does
-not depend on x. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, all that they disagree on.
+shows the decision, e vanishes, however well p and q can be told apart: the density ratio then does
+not depend on x. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
 
 Three ways to measure e, all of which leave out p(O) / q(O):
 
-* two denoisers, or one that is told whose data it denoises (``policy.evaluation.differences``);
+* two denoisers, or one that is conditioned on the source (``evaluate.evaluation.differences``);
 * the logit L(O, x_t, sigma) = log p/q of a classifier of (O, x_t). By Tweedie's formula (Robbins
   1956, Efron 2011) ``D_p - D_q = sigma^2 / alpha grad_x L``, see ``tweedie_difference``;
 * the conditional relative entropy KL(sigma) = E_p[L(O, x_t, sigma)] - E_p[L(O)]. With
   snr = alpha^2 / sigma^2, dKL / dsnr = e / 2 (Verdu 2010, Mismatched estimation and relative
-  entropy, theorem 1): KL(0) - KL(sigma) is what has been lost of it up to a level.
+  entropy, theorem 1): KL(0) - KL(sigma) has been lost at a level.
 
-sigma_max is the level up to which e stays below a share tau of its largest value (``sigma_max``). A
-share, since decisions are rare among chunks: their mean is small at every level.
+sigma_max is the level up to which e stays below a share tau of its largest value: a share, since
+few chunks hold a decision and the mean is small at every level.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Array = jax.Array
 
 
 class Judged(NamedTuple):
-    """What a classifier knows of N chunks at L levels.
+    """A classifier's answers about N chunks at L levels.
 
     Attributes:
       excess: [N, L] mean square of the Tweedie difference per number, e / (H D) where the logit is
@@ -56,8 +56,7 @@ def tweedie_difference(logit: Callable[[Array], Array], x_t: Array, sigma: Array
     """``E_p[x0 | x_t] - E_q[x0 | x_t]`` of one sample: sigma^2 / alpha times the logit's gradient.
 
     Args:
-      logit: log p_sigma / q_sigma up to a constant, a scalar function of x_t at this level (and of
-        whatever else is given).
+      logit: log p_sigma / q_sigma up to a constant, a scalar function of x_t at this level.
       x_t: [H, D] (or any shape), variance preserving.
       sigma: noise level in (0, 1).
     """
@@ -73,8 +72,8 @@ def snr(levels) -> np.ndarray:
 def relative_entropy(levels, excess) -> np.ndarray:
     """KL [L] of the noised laws from e [L] at increasing levels, up to that at the last one.
 
-    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module), by trapezoids in log snr
-    from the last level on; what lies beyond it is e there times half its snr. Levels below 1.
+    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module): trapezoids in log snr up
+    to the last level, and beyond it e there times half its snr. Levels below 1.
     """
     gamma, excess = snr(levels), np.asarray(excess, np.float64)
     weighted = gamma * excess
@@ -85,8 +84,7 @@ def relative_entropy(levels, excess) -> np.ndarray:
 def lost(divergence) -> np.ndarray:
     """Share of a relative entropy [L] that noise has destroyed at each level, increasing.
 
-    Of the largest value of an isotonic fit, as noise only destroys. 1 throughout where there is
-    none.
+    It is a share of the largest value of an isotonic fit; 1 everywhere where that is 0.
     """
     kept = -thresholds.isotonic(-np.asarray(divergence, np.float64))
     return 1 - np.maximum(kept, 0) / kept[0] if kept[0] > 0 else np.ones_like(kept)
@@ -96,13 +94,13 @@ def sigma_max(levels, disagreement, *, tau: float = 0.05) -> float:
     """The level up to which a disagreement stays below a share of its largest value.
 
     Args:
-      levels: [L] increasing, in [0, 1]; the last near 1, or the largest value is not among them.
+      levels: [L] increasing, in [0, 1]; the last near 1, where the disagreement is largest.
       disagreement: [L] of any unit, such as e, or the share of KL that is ``lost``.
       tau: the share.
 
     Returns:
-      A level, linear between the two about the first crossing: the first level where it is above
-      the share there, 1 where there is no disagreement at all.
+      The first crossing, linear between two levels; the first level if the disagreement is above
+      the share there, 1 if there is no disagreement.
 
     Raises:
       ValueError: shapes that do not fit, values that are not finite, or a tau outside (0, 1).

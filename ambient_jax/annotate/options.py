@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import ml_collections
 
@@ -10,7 +11,7 @@ from ambient_jax import _checks
 from ambient_jax.annotate import buckets
 
 # Of the classifier's noise levels: wide, so that it also learns what only low noise shows.
-SCHEDULE = {"name": "edm", "p_mean": -1.5, "p_std": 2.2}
+SCHEDULE: dict[str, Any] = {"name": "edm", "p_mean": -1.5, "p_std": 2.2}
 ANALYSES = ("spectrum", "jerk", "bucket_noise")
 
 
@@ -81,8 +82,8 @@ class Options:
     @classmethod
     def from_config(cls, task: ml_collections.ConfigDict) -> Options:
         """Options from a section that has these fields, and maybe others."""
-        fields = {field.name: task[field.name] for field in dataclasses.fields(cls)}
+        fields: dict[str, Any] = {field.name: task[field.name] for field in dataclasses.fields(cls)}
         try:
-            return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
+            return cls(**fields)
         except ValueError as error:
             raise ValueError(f"config.task.{error}") from error

@@ -1,14 +1,14 @@
-"""A mixture as pairs: each corrupt source against all clean ones, on what both have.
+"""A mixture as pairs: each corrupt source against all clean ones, on the dimensions of both.
 
-sigma_min of a source is a matter of that source and the clean ones alone. One classifier between
-the clean sources and all corrupt ones pooled would answer another question: its P(clean) at a chunk
-hangs on how the other corrupt sources look there. So K corrupt sources make K pairs, each with as
-many clean rows as corrupt ones; two data sets are the case K = 1.
+sigma_min of a source depends on that source and the clean ones alone. One classifier between the
+clean sources and all corrupt ones pooled would not do: its P(clean) at a chunk depends on how the
+other corrupt sources look there. So K corrupt sources make K pairs, each with as many clean rows as
+corrupt ones; two data sets are the case K = 1.
 
-A pair is compared on the dimensions of the action that its source and every clean source have, see
-``mask``. All others are set to 0 for both sides, after the noise, and so tell nothing: neither
-padding nor an absent dimension sets sources apart. What a dimension means is not known here: where
-one source has joints in the places of another's positions, they are compared as training sees them.
+A pair is compared on the dimensions of the action that its source and every clean source have. All
+others are set to 0 for both sides, after the noise, so that neither padding nor an absent dimension
+sets sources apart. Where one source has joints in the places of another's positions, they are
+compared as training sees them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ambient_jax.models.classifier import difference_moments
 
 Array = jax.Array
 _BALANCED = mixing.Reweighted(0.5)
-_STREAM = 0x7061  # of the draw of the pair, apart from those of data and noise
+_STREAM = 0x7061  # of the draw of the pair, apart from the streams of data and noise
 
 
 class Pairs(NamedTuple):
@@ -39,17 +39,13 @@ class Pairs(NamedTuple):
         ``ChunkClassifier``; ones until they are ``measured``.
     """
 
-    of_source: Array
-    mask: Array
-    moments: Array
+    of_source: Array | np.ndarray
+    mask: Array | np.ndarray
+    moments: Array | np.ndarray
 
 
 def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
-    """The pairs of all corrupt sources, in order.
-
-    Args:
-      data: all sources; their ``dims``, if any, are the dimensions that each has.
-      names: of the sources, for messages.
+    """The pairs of all corrupt sources, in order; ``names`` of the sources are for messages.
 
     Raises:
       ValueError: a corrupt source that has no dimension in common with the clean ones.
@@ -84,27 +80,29 @@ def deal(
         starts, index = np.unique(data.start[offset : offset + size], return_inverse=True)
         fold[offset : offset + size] = rng.permutation(len(starts))[index] % folds
         counts[k] = len(starts)
-    # Clean sources are pooled; each corrupt one is a question of its own.
-    groups = {"clean sources have": counts[clean].sum()}
-    groups |= {} if not clean.all() else {"corrupt sources have": 0}
-    for k in np.flatnonzero(~clean):
-        told = "s have" if np.sum(~clean) == 1 else f" {names[k] if names else k} has"
-        groups[f"corrupt source{told}"] = counts[k]
-    for group, count in groups.items():
+    # Clean sources are pooled; each corrupt one is compared on its own.
+    corrupt = {f" {n} has": c for n, c in zip(names or range(len(clean)), counts, strict=True)}
+    corrupt = {
+        n: c for (n, c), is_clean in zip(corrupt.items(), clean, strict=True) if not is_clean
+    }
+    if len(corrupt) < 2:
+        corrupt = {"s have": sum(corrupt.values())}
+    sides = {"clean sources have": counts[clean].sum()}
+    for side, count in (sides | {f"corrupt source{n}": c for n, c in corrupt.items()}).items():
         if count < folds:
             raise ValueError(
-                f"the {group} {count} episodes, expected at least {folds}, one for each fold: a "
+                f"the {side} {count} episodes, expected at least {folds}, one for each fold: a "
                 "classifier needs both roles in training and held out"
             )
     return fold
 
 
 def split(data: device.DeviceData, fold: np.ndarray, folds: int) -> list[dict[str, Any]]:
-    """What is trained on and what is held out by each fold, as places of one order.
+    """The training and the held-out part of each fold, as places of one order.
 
     Returns:
-      [training, held out], fields of ``DeviceData`` with a leading axis of folds. Corrupt sources
-      have one weight each, clean ones theirs.
+      [training, held out], fields of ``DeviceData`` with a leading axis of folds. Every corrupt
+      source has the same weight, clean ones have their own.
     """
     parts = [_split(data, fold == k) for k in range(folds)]
     order = np.stack([p[0].pop("order") for p in parts])  # the same array: it is the large one
@@ -113,7 +111,7 @@ def split(data: device.DeviceData, fold: np.ndarray, folds: int) -> list[dict[st
 
 
 def _split(data, out):
-    """Two parts, the steps where ``out`` is False and where it is True; the first has the order."""
+    """The parts where ``out`` is False and where it is True; the first has the order."""
     order, sizes = [], []
     for offset, size in zip(data.offset, data.size, strict=True):
         own = np.arange(offset, offset + size, dtype=np.int32)
@@ -151,8 +149,8 @@ def draw(
     """A batch of one fold's part, balanced: half of the rows are clean in expectation.
 
     Returns:
-      that of ``device.sample_batch`` with ``clean`` [B], a label, and ``pair`` [B]: that of a
-      corrupt row's source, and any one for a clean row, so that each pair is balanced, too.
+      the batch of ``device.sample_batch`` with ``clean`` [B], a label, and ``pair`` [B]: that of a
+      corrupt row's source, and a random one for a clean row, so that each pair is balanced, too.
     """
     batch = device.sample_batch(
         data._replace(**part),
@@ -180,9 +178,9 @@ def measured(pairs: Pairs, batch: dict[str, Any], length: int) -> Pairs:
     """The pairs with the moments of the first ``length`` actions of a batch's chunks."""
     action, pair = np.asarray(batch["action"])[:, :length], np.asarray(batch["pair"])
     mask = np.asarray(pairs.mask) > 0
-    found = []
+    moments = []
     for k, own in enumerate(mask):
         chunks = action[pair == k][..., own]
-        # A pair without a row in the batch is as all are.
-        found.append(difference_moments(chunks if len(chunks) else action[..., own]))
-    return pairs._replace(moments=np.maximum(np.asarray(found), 1e-8).astype(np.float32))
+        # A pair without a row in the batch gets the moments of all rows.
+        moments.append(difference_moments(chunks if len(chunks) else action[..., own]))
+    return pairs._replace(moments=np.maximum(moments, 1e-8).astype(np.float32))

@@ -5,10 +5,9 @@ and over noise draws: 0.5 says that the classifier cannot tell. sigma_min is whe
 0.5 - tau, under a rule that makes one crossing out of a noisy curve.
 
 The true curve of a data set increases. With the best classifier p / (p + q), its mean over q is
-1/2 - 1/4 sum (p - q)^2 / (p + q), an f-divergence between p_sigma and q_sigma, and noise contracts
-every f-divergence: c climbs to 1/2 and never crosses it. Random units have that curve in
-expectation. Others (one datapoint, units ordered by score) need not; the rule then gives the
-crossing of the nearest increasing curve.
+1/2 - 1/4 sum (p - q)^2 / (p + q): an f-divergence between p_sigma and q_sigma, which noise
+contracts, so c climbs to 1/2 and never crosses it. Random units have that curve in expectation.
+Others (one datapoint, units ordered by score) need not.
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ RULES = ("isotonic", "last")
 def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isotonic"):
     """inf {sigma : c(sigma) > 0.5 - tau} of every unit, under a monotone rule.
 
-    "isotonic", the default, fits the increasing curve nearest to c (least squares, equal weights:
-    pool adjacent violators) and takes its one crossing. It uses all levels, so that the noise of
-    one moves the result little. "last" takes the last crossing of c itself: above it c stays above
-    the threshold at every level measured. Noise adds crossings, so that the first lies too low on
-    average and the last too high: one dip near sigma = 1, where c is within tau of the threshold,
-    is enough. The isotonic crossing lies between them. On three curves at 20 levels with noise of
-    0.03 in c, the first is 0.01 to 0.05 too low, the last 0.05 to 0.24 too high and the isotonic
-    at most 0.02 too high. Take "last" where a corrupt sample at a wrong level costs more than a
-    lost one. Both agree on an increasing curve.
+    "isotonic", the default, fits the increasing curve nearest to c (least squares: pool adjacent
+    violators) and takes its one crossing. It uses all levels, so that the noise of one moves the
+    result little. "last" takes the last crossing of c itself: above it c stays above the threshold
+    at every level measured. Noise adds crossings, so the first is on average too low and the last
+    too high; the isotonic one lies between them. On three curves at 20 levels with noise of 0.03 in
+    c, the first is 0.01 to 0.05 too low, the last 0.05 to 0.24 too high and the isotonic one at
+    most 0.02 too high. Take "last" where a corrupt sample at a wrong level costs more than a lost
+    one. Both agree on an increasing curve.
 
     Between two levels c is interpolated linearly. Nothing is extrapolated: a unit above the
     threshold at every level gets 0 (so let the levels begin near 0), one above it at no level, or
@@ -54,7 +52,13 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
     if not 0 < tau < 0.5:
         raise ValueError(f"tau is {tau}, expected a number in (0, 0.5), such as 0.05")
     levels = _levels(levels)
-    curve = _curve(clean_probability, levels)
+    curve = np.asarray(clean_probability, np.float64)
+    if not curve.ndim or curve.shape[-1] != levels.size:
+        raise ValueError(
+            f"clean_probability has shape {curve.shape}, expected [..., {levels.size}]: one value "
+            "per level, levels last"
+        )
+    _checks.level("clean_probability", curve, "a probability")
     if rule == "isotonic":
         curve = isotonic(curve)
     below = curve <= 0.5 - tau
@@ -106,7 +110,7 @@ def round_up(sigma_min, levels) -> np.ndarray:
     levels = _levels(levels)
     bounds = np.asarray(sigma_min)
     bounds = bounds if np.issubdtype(bounds.dtype, np.floating) else bounds.astype(np.float64)
-    _check_unit_interval("sigma_min", bounds)
+    _checks.level("sigma_min", bounds)
     # In the type of the bounds: 0.3 kept as float32 is above 0.3, and must not go up a level.
     grid = np.append(levels, 1.0).astype(bounds.dtype)
     up = grid[np.searchsorted(grid[:-1], bounds, side="left")]
@@ -117,7 +121,7 @@ def _levels(levels):
     levels = np.asarray(levels, np.float64)
     if levels.ndim != 1 or not levels.size:
         raise ValueError(f"levels has shape {levels.shape}, expected [L] noise levels, L >= 1")
-    _check_unit_interval("levels", levels)
+    _checks.level("levels", levels)
     wrong = np.flatnonzero(np.diff(levels) <= 0)
     if wrong.size:
         i = wrong[0]
@@ -126,25 +130,3 @@ def _levels(levels):
             "them, and the curves with them"
         )
     return levels
-
-
-def _curve(clean_probability, levels):
-    curve = np.asarray(clean_probability, np.float64)
-    if not curve.ndim or curve.shape[-1] != levels.size:
-        raise ValueError(
-            f"clean_probability has shape {curve.shape}, expected [..., {levels.size}]: one value "
-            "per level, levels last"
-        )
-    _check_unit_interval("clean_probability", curve, "a probability")
-    return curve
-
-
-def _check_unit_interval(name, values, what="a noise level"):
-    bad = ~((values >= 0) & (values <= 1))
-    if bad.any():
-        index = tuple(int(i) for i in np.argwhere(bad)[0])
-        at = f" at index {index[0] if len(index) == 1 else index}" if index else ""
-        raise ValueError(
-            f"{name} is {values[index]}{at}, expected {what} in [0, 1] "
-            f"({int(bad.sum())} of {values.size} are not)"
-        )

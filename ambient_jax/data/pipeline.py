@@ -287,7 +287,7 @@ class _BatchIterator(grain.DatasetIterator):
 
 
 class _Decoded(grain.DatasetIterator):
-    """Images decoded in worker processes, some batches ahead of the one that is taken."""
+    """Images decoded by a pool of threads, some batches ahead of the one that is taken."""
 
     _AHEAD = 2
 
@@ -346,12 +346,8 @@ class _Decoded(grain.DatasetIterator):
             blobs += list(found.flat)
             bgr.append(np.repeat(self._bgr[camera][batch["source"]], found.shape[1]))
         if self._decoder is None:
-            self._decoder = images.ImageDecoder(
-                tuple(self._form.image_size),
-                workers=self._form.workers,
-                capacity=len(blobs),
-                in_flight=self._AHEAD,
-            )
+            size, workers = tuple(self._form.image_size), self._form.workers
+            self._decoder = images.ImageDecoder(size, workers=workers)
         return self._decoder.submit(blobs, np.concatenate(bgr))
 
     def _tell(self, batch, failures):

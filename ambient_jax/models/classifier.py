@@ -23,7 +23,7 @@ class ChunkClassifier(nn.Module):
 
     With a condition a logit is ``g(condition) + alpha h(x_t, condition, sigma)``: at sigma = 1 the
     condition is all that tells, and near it the logit's slope in x_t falls like alpha, as the
-    exact one's does (``analysis.mismatch`` divides by it). What h is there can hardly be learned
+    exact one's does (``annotate.mismatch`` divides by it). What h is there can hardly be learned
     there, alpha being small, and the exact one hardly changes: above ``_HIGH`` h is told that
     level.
 

@@ -66,7 +66,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.open_x.action_width = 7  # actions and states are padded to these, and masked
     config.data.open_x.state_width = 8  # 0: no states
     config.data.open_x.quality = ()  # labels carried into the batch
-    config.data.open_x.workers = 1  # processes of a host that decode images
+    config.data.open_x.workers = 1  # threads of a host that decode images
     config.data.open_x.on_problem = ml_collections.ConfigDict(
         {
             "version": "raise",

@@ -129,15 +129,15 @@ class Chunks:
     def draw(self, rng, count: int) -> np.ndarray:
         """x0 [count, H, D]."""
         whole = self.root @ rng.normal(size=(count, len(self.root), len(self.mean)))
-        kind = rng.choice(len(self.index), count, p=np.exp(self.log_weight))
-        held = np.take_along_axis(whole, self.index[kind][:, :, None], axis=1)
+        part = rng.choice(len(self.index), count, p=np.exp(self.log_weight))
+        held = np.take_along_axis(whole, self.index[part][:, :, None], axis=1)
         return self.mean + held / self.scale
 
     def log_density(self, x_t: np.ndarray, sigma: float) -> np.ndarray:
         """Of noised chunks x_t [N, H, D] at level sigma, [N]."""
         alpha2 = 1 - sigma**2
         centred = np.moveaxis(x_t - np.sqrt(alpha2) * self.mean, 1, 2)  # [N, D, H]
-        # Of each dimension, kind of chunk and eigenvector: [D, M H].
+        # For each dimension, held length and eigenvector: [D, M H].
         variance = alpha2 * self.values.ravel() / self.scale[:, None] ** 2 + sigma**2
         z = centred @ np.moveaxis(self.vectors, 0, 1).reshape(centred.shape[2], -1)
         shape = (len(x_t), len(variance), *self.values.shape)
@@ -153,12 +153,12 @@ def exact_curve(
     rng = np.random.default_rng(seed)
     x0 = np.concatenate([law.draw(rng, draws // 2) for law in (clean, corrupt)])
     eps = rng.normal(size=x0.shape)
-    found = []
+    curve = []
     for sigma in levels:
         x_t = np.sqrt(1 - sigma**2) * x0 + sigma * eps
         logit = clean.log_density(x_t, sigma) - corrupt.log_density(x_t, sigma)
-        found.append(2 * np.mean(scipy.special.expit(logit) * scipy.special.expit(-logit)))
-    return np.array(found)
+        curve.append(2 * np.mean(scipy.special.expit(logit) * scipy.special.expit(-logit)))
+    return np.array(curve)
 
 
 def exact_curves(

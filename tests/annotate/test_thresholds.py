@@ -161,14 +161,14 @@ def test_round_up():
         ({"tau": np.nan}, "tau is nan, expected"),
         ({"levels": [0.1, 0.3, 0.2]}, "levels must increase: level 2 is 0.2 after 0.3"),
         ({"levels": [0.1, 0.1, 0.2]}, "levels must increase: level 1 is 0.1 after 0.1"),
-        ({"levels": [0.1, 0.3, 1.2]}, r"levels is 1.2 at index 2, expected a noise level in"),
-        ({"levels": [0.1, np.nan, 0.2]}, "levels is nan at index 1"),
+        ({"levels": [0.1, 0.3, 1.2]}, r"levels at index 2 is 1.2, expected a noise level in"),
+        ({"levels": [0.1, np.nan, 0.2]}, "levels at index 1 is nan"),
         ({"levels": [[0.1, 0.3]]}, r"levels has shape \(1, 2\), expected \[L\]"),
         ({"levels": []}, r"levels has shape \(0,\)"),
         ({"levels": [0.1, 0.3]}, r"clean_probability has shape \(2, 3\), expected \[..., 2\]"),
         ({"c": 0.5}, r"clean_probability has shape \(\), expected \[..., 3\]"),
-        ({"c": [[0.1, 0.2, 0.3], [0.1, np.nan, 2]]}, r"is nan at index \(1, 1\).*2 of 6 are not"),
-        ({"c": [0.1, 0.2, 1.3]}, "clean_probability is 1.3 at index 2, expected a probability"),
+        ({"c": [[0.1, 0.2, 0.3], [0.1, np.nan, 2]]}, r"at index \(1, 1\) is nan"),
+        ({"c": [0.1, 0.2, 1.3]}, "clean_probability at index 2 is 1.3, expected a probability"),
     ],
 )
 def test_bad_input(change, message):
@@ -178,7 +178,7 @@ def test_bad_input(change, message):
 
 
 def test_round_up_refuses_what_is_no_level():
-    with pytest.raises(ValueError, match="sigma_min is nan at index 1, expected a noise level"):
+    with pytest.raises(ValueError, match="sigma_min at index 1 is nan, expected a noise level"):
         thresholds.round_up([0.1, np.nan], LEVELS)
     with pytest.raises(ValueError, match="sigma_min is 1.5, expected"):
         thresholds.round_up(1.5, LEVELS)

@@ -13,7 +13,7 @@ from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, fine_tuning, metrics, trainer
 from ambient_jax.train import config as config_lib
-from experiments.table import saved
+from experiments.table import cache as rollouts_cache
 
 NORMALIZER = Normalizer(
     "bounds",
@@ -439,10 +439,10 @@ CASES = {
         "No instruction embeddings at ~nobodyhere/told.npz",
     ),
     "rollouts are a text": (
-        _written("rollouts.npz", "no archive", saved.load),
+        _written("rollouts.npz", "no archive", rollouts_cache.load),
         "rollouts.npz holds no rollouts, or is damaged .*: delete it",
     ),
-    "rollouts are empty": (_written("rollouts.npz", "", saved.load), "holds no rollouts"),
+    "rollouts are empty": (_written("rollouts.npz", "", rollouts_cache.load), "holds no rollouts"),
     "report is a list": (_written("results.json", "[1]", report.read), "results.json is no report"),
     "report is cut": (_written("results.json", '{"a": ', report.read), "results.json is no report"),
 }
@@ -450,7 +450,7 @@ CASES = {
 
 def _rollouts_made_anew(b):
     (b.path / "rollouts.npz").write_text("no archive")
-    assert not saved.is_current(b.path / "rollouts.npz", {})
+    assert not rollouts_cache.is_current(b.path / "rollouts.npz", {})
 
 
 def _resumed(text, kept):

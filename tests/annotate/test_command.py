@@ -1,19 +1,17 @@
-"""The annotation from data to a bounds file that training joins, and the thought experiment."""
+"""Annotation as a library call and as a command: from data to a bounds file that training joins."""
 
 import json
 
-import ml_collections
 import numpy as np
 import pytest
 
-from ambient_jax import mixing
-from ambient_jax.annotate import command as library
+from ambient_jax import annotate, mixing
+from ambient_jax.annotate import command, evidence, thresholds
+from ambient_jax.annotate import config as annotate_config
 from ambient_jax.cli import report
 from ambient_jax.data import bounds, write
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as train_config
-from experiments.annotate import __main__ as command
-from experiments.annotate import config as annotate_config
 
 
 def walks(rng, count, jitter):
@@ -43,9 +41,8 @@ def config(tmp_path_factory):
         features = write.rlds_features({"state": vector}, vector)
         episodes = walks(rng, count, jitter)
         write.write_dataset(root, name=name, version="1.0.0", features=features, episodes=episodes)
-    config = annotate_config.get_config("rlds")
+    config = annotate_config.default()
     config.data.root = str(root)
-    config.data.sources = ml_collections.ConfigDict()
     config.data.sources.smooth = train_config.source("smooth", "clean")
     config.data.sources.jagged = train_config.source("jagged", "corrupt")
     config.data.observation = ("state",)
@@ -98,25 +95,27 @@ def test_a_second_run_finds_the_first(config, workdir, caplog):
 def test_a_damaged_report_is_made_again(tmp_path):
     about = {"config": {"seed": 0}}
     report.write(tmp_path, ["x"], [["1"]], "", about)
-    assert library.is_done(tmp_path, about)
+    assert command.is_done(tmp_path, about)
     with (tmp_path / "results.json").open("r+") as file:
         file.truncate(10)
-    assert not library.is_done(tmp_path, about)
+    assert not command.is_done(tmp_path, about)
 
 
 def test_a_report_of_the_same_data_stands_wherever_they_lie(tmp_path, config):
-    about = {"config": library.settings(config), "data": {"smooth": "1", "jagged": "2"}}
+    about = {"config": command.settings(config), "data": {"smooth": "1", "jagged": "2"}}
     report.write(tmp_path, ["x"], [["1"]], "", about)
     moved = config.copy_and_resolve_references()
     moved.data.root, moved.data.sources.jagged.path = "elsewhere", "renamed"
-    assert library.is_done(tmp_path, about | {"config": library.settings(moved)})
+    assert command.is_done(tmp_path, about | {"config": command.settings(moved)})
     moved.data.horizon = 9
-    assert not library.is_done(tmp_path, about | {"config": library.settings(moved)})
-    assert not library.is_done(tmp_path, about | {"data": {"smooth": "1", "jagged": "3"}})
+    assert not command.is_done(tmp_path, about | {"config": command.settings(moved)})
+    assert not command.is_done(tmp_path, about | {"data": {"smooth": "1", "jagged": "3"}})
 
 
 def test_the_template_asks_for_its_paths(tmp_path):
-    config = annotate_config.get_config("rlds")
+    config = annotate_config.default()
+    for role in ("clean", "corrupt"):
+        config.data.sources[role] = train_config.source("", role)
     config.data.sources.clean.path = str(tmp_path)
     with pytest.raises(ValueError, match="config.data.sources.corrupt.path is missing"):
         command.run(config, str(tmp_path))
@@ -129,15 +128,27 @@ def test_one_role_alone_is_refused(config, tmp_path):
         command.run(other, str(tmp_path))
 
 
-def test_three_points_drift_per_datapoint_and_not_per_data_set(tmp_path):
-    config = annotate_config.get_config("three_points")
-    config.task.update(dict(tau=(0.05,), corrupt=(1000,), repeats=40, pairs=2, draws=20_000))
-    command.run(config, str(tmp_path))
-    results = json.loads((tmp_path / "report" / "results.json").read_text())
-    share = {row["assignment"]: row["drawn"][1] for row in results["rows"]}
-    for row in results["rows"]:
-        gap = np.abs(np.subtract(row["drawn"], row["exact"]))
-        assert np.all(gap < 4.5 * np.array(row["standard_error"]) + 1e-4), row["assignment"]
-    assert share["datapoint"] > 0.9 and share["ordered"] > 0.9
-    assert abs(share["dataset"] - 0.5) < 0.05 and abs(share["bucket"] - 0.5) < 0.05
-    assert (tmp_path / "report" / "three_points.png").exists()
+def test_the_library_call_makes_the_bounds_of_the_command(config, workdir, tmp_path):
+    settings = config.copy_and_resolve_references().task
+    settings.update(dict(granularity=("dataset",), crops=(), analyses=()))
+    mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
+    options = annotate.Options.from_config(settings)
+    annotations = annotate.annotate(mixture, options, progress=False)
+    path = annotations.write(tmp_path)["dataset"]
+    ours, theirs = bounds.read(path), bounds.read(workdir / "bounds" / "dataset.parquet")
+    np.testing.assert_array_equal(ours.sigma_min, theirs.sigma_min)
+    assert annotations.sigma_max == {"jagged": 0.0} and annotations.evidence.clean == ["smooth"]
+    levels, curve = annotations.evidence.levels, annotations.evidence.curves["jagged"].mean(0)
+    low = thresholds.round_up(thresholds.sigma_min(levels, curve), evidence.grid(options.distinct))
+    assert annotations.sigma_min["dataset"]["jagged"] == pytest.approx(low)
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ValueError, match="granularity is 'datset'.*did you mean 'dataset'"):
+        annotate.Options(granularity=("datset:10",))
+    with pytest.raises(ValueError, match="analyses is 'jerks'.*did you mean 'jerk'"):
+        annotate.Options(analyses=("jerks",))
+    task = annotate_config.default().task
+    task.update(dict(judged=8, granularity=("random",)))
+    with pytest.raises(ValueError, match=r"config.task.judged is 8 and granularity \('random',\)"):
+        annotate.Options.from_config(task)
