@@ -302,8 +302,8 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
         )
     if name not in info.splits:
         hint = _checks.nearest(name, info.splits)
-        names = ", ".join(info.splits) or "none"
-        raise ValueError(f"{directory} has no split {name!r}, it has {names}{hint}")
+        splits = ", ".join(info.splits) or "none"
+        raise ValueError(f"{directory} has no split {name!r}, it has {splits}{hint}")
     if (file_format := str(info.file_format.value)) not in _FORMATS:
         raise ValueError(
             f"{directory} is stored as {file_format}, expected array_record or tfrecord"
