@@ -1,4 +1,4 @@
-"""What processes cost: processor time, memory, descriptors."""
+"""What a process holds: memory and descriptors."""
 
 import math
 import os
@@ -6,13 +6,6 @@ import pathlib
 
 import numpy as np
 from scipy import special
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    with open(f"/proc/{pid}/stat") as file:
-        ticks = sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def footprint() -> dict[str, float]:
@@ -25,9 +18,9 @@ def footprint() -> dict[str, float]:
 
 
 def slope(values: list[float], width: float) -> tuple[float, float]:
-    """Of a line by least squares through values at distances of ``width``, and its half interval.
+    """Slope of the least-squares line through values ``width`` apart, and half its 95% interval.
 
-    95% by Student's t, as if what is left over were independent.
+    By Student's t, as if the residuals were independent.
     """
     x = np.arange(len(values)) * width
     x, y = x - x.mean(), np.asarray(values) - np.mean(values)
