@@ -26,6 +26,7 @@ DATA = [
     "tensorflow-datasets>=4.9.9",  # readers that never import TensorFlow
     "grain>=0.2.15",  # DatasetIterator as a public class, window shuffle
     "array_record>=0.8",
+    "google-crc32c>=1.7",  # checksums of TFRecord files, at 20 GB/s
     "pillow>=11",  # png, and resizing
     "simplejpeg>=1.8",  # half again as fast as Pillow, and strict about damaged data
 ]
@@ -43,7 +44,16 @@ BINS = [
 ]
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "psutil>=6", "tensorflow-cpu>=2.18", *BINS, *WANDB]
+TEST = [
+    "pytest>=8",
+    "build>=1.2",
+    "setuptools>=70.1",
+    "pytest-xdist>=3.6",
+    "psutil>=6",
+    "tensorflow-cpu>=2.18",
+    *BINS,
+    *WANDB,
+]
 
 setup(
     name="ambient_jax",
@@ -53,7 +63,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_packages(include=["ambient_jax*", "experiments*"]),
+    # The experiments run from the clone's root and are not installed.
+    packages=find_packages(include=["ambient_jax", "ambient_jax.*"]),
     package_data={"ambient_jax": ["py.typed"], "ambient_jax.open_x": ["*.csv"]},
     install_requires=CORE,
     extras_require={

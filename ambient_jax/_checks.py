@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SOLVERS = ("ddpm", "ddim", "heun")  # of policy.solvers; here, as a training's config names one, too
+SOLVERS = ("ddpm", "ddim", "heun")  # here, as the config of a training run names one too
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -43,35 +43,34 @@ def number(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``; no bool is one, nor
-    is NaN.
+    """Raises ValueError unless ``value`` is a number in the interval; booleans and NaN are refused.
 
     Args:
-      what: the number's name in the message.
-      value: what came.
-      low, high: ends of the interval; infinite ones are not asked for.
-      whole: take whole numbers only.
-      above, below: leave out the low, the high end.
+      what: name of the number in the message.
+      value: the number.
+      low, high: ends of the interval.
+      whole: accept integers only.
+      above, below: exclude the low end, the high end.
     """
-    kind = numbers.Integral if whole else numbers.Real
-    of_kind = isinstance(value, kind) and not isinstance(value, bool | np.bool_)
-    of_kind = of_kind and not math.isnan(value)
-    if of_kind and (low < value if above else low <= value):
+    number_type = numbers.Integral if whole else numbers.Real
+    is_number = isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
+    is_number = is_number and not math.isnan(value)
+    if is_number and (low < value if above else low <= value):
         if value < high if below else value <= high:
             return
-    if math.isinf(high) or (whole and of_kind and value < low):
+    if math.isinf(high) or (whole and is_number and value < low):
         limits = "" if math.isinf(low) else f"above {low}" if above else f"at least {low}"
         limits += " and finite" if below and math.isinf(high) else ""
-    elif whole and of_kind:
+    elif whole and is_number:
         limits = f"at most {high}"
     else:
         limits = f"in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
-    expected = "" if of_kind else "a whole number " if whole else "a number "
+    expected = "" if is_number else "a whole number " if whole else "a number "
     raise ValueError(f"{what} is {value!r}, expected {expected}{limits}".rstrip())
 
 
 def names(what: str, value: Any) -> None:
-    """Raises ValueError unless ``value`` is a tuple (or list) of different, non-empty strings."""
+    """Raises ValueError unless ``value`` is a tuple or list of distinct, non-empty strings."""
     if isinstance(value, str):
         raise ValueError(f"{what} is the text {value!r}, expected a tuple of names: ({value!r},)")
     if not isinstance(value, tuple | list):
@@ -90,7 +89,7 @@ def flag(what: str, value: Any) -> None:
 
 
 def solver_options(solver: Any, steps: Any, clip: Any, eta: Any = 0.0) -> None:
-    """Raises ValueError unless ``policy.solvers.solve`` can take these options."""
+    """Raises ValueError unless ``policy.solvers.solve`` accepts these options."""
     one_of("solver", solver, SOLVERS)
     number("steps", steps, 1, whole=True)
     real = isinstance(clip, numbers.Real) and not isinstance(clip, bool)
@@ -134,26 +133,26 @@ def scalar(**values: Any) -> None:
 
 
 def array(name: str, value: Any) -> Any:
-    """``value``, a list as an array; ValueError unless it holds real numbers of floating point."""
+    """Returns ``value``, a list as an array; raises ValueError unless it holds real floats."""
     value = _listed(name, value)
     dtype = getattr(value, "dtype", None)
     floating = isinstance(value, float | int) if dtype is None else _is(dtype, jnp.floating)
     if not floating or isinstance(value, bool):
         raise ValueError(
-            f"{name} is {_told(value)}, expected floating-point numbers: convert with "
+            f"{name} is {_describe(value)}, expected floating-point numbers: convert with "
             "jnp.asarray(x, jnp.float32)"
         )
     return value
 
 
 def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = False) -> Any:
-    """``value``, a list as an array; ValueError unless its numbers are in [0, 1].
+    """Returns ``value``, a list as an array; raises ValueError unless its numbers are in [0, 1].
 
     Args:
-      name: of the argument.
-      value: of any shape; None is let through, and so is what ``jit`` does not know yet.
-      what: is expected.
-      nan: let NaN through, where it has a meaning.
+      name: the argument's name.
+      value: of any shape; None and tracers pass.
+      what: what the numbers are, for the message.
+      nan: accept NaN, where it has a meaning.
     """
     value = _listed(name, value)
     if value is None or (isinstance(value, float) and 0 <= value <= 1):
@@ -163,7 +162,7 @@ def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = Fal
         isinstance(value, float | int) if dtype is None else _is(dtype, jnp.floating, jnp.integer)
     )
     if not real or isinstance(value, bool):
-        raise ValueError(f"{name} is {_told(value)}, expected {what} in [0, 1]")
+        raise ValueError(f"{name} is {_describe(value)}, expected {what} in [0, 1]")
     if isinstance(value, jax.core.Tracer):
         return value
     known = np.asarray(value)
@@ -182,7 +181,7 @@ def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = Fal
 
 
 def key(value: Any, name: str = "key") -> jax.Array:
-    """A PRNG key, or an array of them, from one of either kind or from a seed.
+    """Returns a typed PRNG key (or array of keys) for a typed key, an old-style key or a seed.
 
     Raises:
       ValueError: for anything else.
@@ -198,23 +197,23 @@ def key(value: Any, name: str = "key") -> jax.Array:
     except (ValueError, TypeError, OverflowError):
         pass
     raise ValueError(
-        f"{name} is {_told(value)}, expected jax.random.key(seed), jax.random.PRNGKey(seed) or a "
-        "seed, an integer"
+        f"{name} is {_describe(value)}, expected jax.random.key(seed), jax.random.PRNGKey(seed) "
+        "or a seed, an integer"
     )
 
 
-def _is(dtype, *kinds):
-    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+def _is(dtype, *supertypes):
+    return any(jnp.issubdtype(dtype, supertype) for supertype in supertypes)
 
 
 def mask(name: str, value: Any) -> Any:
-    """``value``, a list as an array, None as it is; ValueError unless it holds booleans, or numbers
-    in their place."""
+    """Returns ``value``, a list as an array; raises ValueError unless it holds booleans, numbers
+    used as booleans, or is None."""
     value = _listed(name, value)
     dtype = getattr(value, "dtype", None)
-    numbers_ = dtype is not None and _is(dtype, jnp.bool_, jnp.floating, jnp.integer)
-    if value is not None and not numbers_ and not isinstance(value, bool):
-        raise ValueError(f"{name} is {_told(value)}, expected booleans")
+    boolean = dtype is not None and _is(dtype, jnp.bool_, jnp.floating, jnp.integer)
+    if value is not None and not boolean and not isinstance(value, bool):
+        raise ValueError(f"{name} is {_describe(value)}, expected booleans")
     return value
 
 
@@ -224,11 +223,11 @@ def _listed(name, value):
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} is {_told(value)}, expected an array of numbers") from None
+        raise ValueError(f"{name} is {_describe(value)}, expected an array of numbers") from None
 
 
-def _told(value):
-    """What came, in a few words of one line."""
+def _describe(value):
+    """One short line about a value, for a message."""
     dtype = getattr(value, "dtype", None)
     if dtype is not None:
         return f"an array of {dtype} and shape {np.shape(value)}"

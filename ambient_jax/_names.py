@@ -46,8 +46,9 @@ def make(what: str, name: Any, builtins: Mapping[str, Any], options: Mapping[str
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} is {name!r}, which cannot be called: {error}") from error
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [p for p in parameters if p not in ("parent", "name")]  # these two are Flax's
         for option in options:
-            _checks.one_of(f"option of {what} {name!r}", option, list(parameters) or ["(none)"])
+            _checks.one_of(f"option of {what} {name!r}", option, known or ["(none)"])
     try:
         return factory(**options)
     except TypeError as error:

@@ -1,10 +1,10 @@
-"""Which noise levels a sample may train: its bounds (sigma_min, sigma_max) and what follows.
+"""Which noise levels a sample may train: its bounds (sigma_min, sigma_max).
 
 A sample is admissible at ``sigma > sigma_min`` (there it looks like clean data) or at
-``sigma < sigma_max`` (there the denoiser is too local to see what is wrong with it).
+``sigma < sigma_max`` (there the denoiser is too local to see what is wrong with the sample).
 
 =================  ======================  ==============================================
-kind of sample     (sigma_min, sigma_max)  admissible levels
+sample             (sigma_min, sigma_max)  admissible levels
 =================  ======================  ==============================================
 clean              (0, 1)                  all
 ambient            (s, 0)                  above s
@@ -120,8 +120,8 @@ def sample_sigma(
 ) -> Array:
     """Draws a noise level from p(sigma) restricted to one sample's admissible set.
 
-    This is the second half of data-first sampling. A sample without admissible level (1, 0) gets
-    sigma = 1, which is not admissible for it either, so that its loss is masked.
+    This is the second half of data-first sampling. A sample that no level admits, (1, 0), gets
+    sigma = 1, where its loss is masked.
 
     Args:
       key: PRNG key.
@@ -146,10 +146,10 @@ def sample_sigma(
 
 
 def intersect(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Array, Array]:
-    """Bounds (sigma_min, sigma_max) under which a sample is admissible only where both allow it.
+    """Bounds (sigma_min, sigma_max) that admit a level only where both pairs admit it.
 
-    The larger sigma_min and the smaller sigma_max. Exact except where one pair's low band reaches
-    into the other's high band: there the result is the smaller, safe set.
+    They are the larger sigma_min and the smaller sigma_max. Where one pair's low band reaches into
+    the other's high band, the result admits less than both do, which is safe.
     """
     sigma_min = jnp.maximum(jnp.asarray(first[0]), jnp.asarray(second[0]))
     upper = [default_sigma_max(*pair) for pair in (first, second)]
@@ -169,25 +169,25 @@ def check_bounds(
     ordered: bool = False,
     where: Callable[[int], str] | None = None,
 ) -> None:
-    """Refuses bounds that are none, at float32, the precision that they are kept in.
+    """Raises ValueError unless all bounds are in [0, 1] at float32, the precision of storage.
 
     Args:
-      sigma_min, sigma_max: [N] or scalar; sigma_max None is not looked at.
-      ids: [N], to name a bad one by.
-      ordered: also refuse ``sigma_max > sigma_min`` of data other than clean, (0, 1): to a kernel
-        it says "every level", stated of data it is a slip.
-      where: names number i, where ``ids`` will not do.
+      sigma_min, sigma_max: [N] or scalar; sigma_max None is not checked.
+      ids: [N] names of the samples, for the message.
+      ordered: also refuse ``sigma_max > sigma_min``, except for clean data (0, 1): such bounds
+        admit every level, which is valid in a kernel and a mistake in data.
+      where: ``where(i)`` names sample i, instead of ``ids``.
 
     Raises:
-      ValueError: that names the first bad one and counts them.
+      ValueError: names the first bad sample and counts the bad ones.
     """
     given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
     given = {n: np.atleast_1d(np.asarray(v)) for n, v in given.items() if v is not None}
     name = where or (lambda i: f"index {i}" if ids is None else repr(ids[i]))
 
-    def refuse(bad, told):
+    def refuse(bad, message):
         count = f"; {bad.sum()} rows of {bad.size} are bad" if bad.size > 1 else ""
-        raise ValueError(f"{told(int(np.flatnonzero(bad)[0]))}{count}")
+        raise ValueError(f"{message(int(np.flatnonzero(bad)[0]))}{count}")
 
     for field, values in given.items():
         if values.dtype.kind not in "iuf":

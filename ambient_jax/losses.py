@@ -28,14 +28,14 @@ __getattr__ = _names.renamed(__name__, {"counts": "keep_mask", "batch_counts": "
 
 
 def check_buffer(buffer: float) -> None:
-    """Raises ValueError unless ``buffer`` is a number that the buffered weighting can have."""
+    """Raises ValueError unless ``buffer`` is a number > 1."""
     _checks.number("buffer", buffer)
     if not buffer > 1:
         raise ValueError(f"buffer is {buffer}, expected S > 1 (4 is the published value)")
 
 
 def keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """True if this sample counts in the mean: admissible at sigma, with a valid entry."""
+    """True if the sample counts in the mean: admissible at sigma, with at least one valid entry."""
     keep = admission.admissible(sigma, sigma_min, sigma_max)
     mask = _checks.mask("mask", mask)
     return keep if mask is None else keep & jnp.any(mask)
@@ -264,11 +264,11 @@ def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """``(sum, count)`` of the kept values [B], whose quotient is their mean.
 
-    Without weights the count is the number kept. Weights are those of ``mixing.data_first_weight``,
-    whose mean over the rows *drawn* is 1, rows that nothing admits (weight 0) among them. So the
-    sum is of weight times value, and the count that of ``rows_drawn``.
+    Without weights the count is the number kept. With the weights of ``mixing.data_first_weight``,
+    whose mean over all rows *drawn* is 1, the sum is of weight times value and the count is that of
+    ``rows_drawn``.
 
-    Across devices psum both and divide once: the mean of masked means is another number.
+    Across devices psum both and divide once: the mean of masked means differs from the masked mean.
     """
     values, keep = _checks.array("values", values), jnp.asarray(_checks.mask("keep", keep), bool)
     weight = None if weight is None else _checks.array("weight", weight)
@@ -281,9 +281,9 @@ def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple
 
 
 def weight_sums(keep: Array, weight: Array) -> Array:
-    """What ``rows_drawn`` takes, [3], as sums over rows [B]: add them over batches and devices.
+    """The three sums over rows [B] that ``rows_drawn`` needs, [3]; add them over devices.
 
-    A weight that is not finite says nothing of a row that is not kept: the row is left out.
+    A row that is not kept and whose weight is not finite is left out.
     """
     keep = jnp.asarray(_checks.mask("keep", keep), bool)
     known = keep | jnp.isfinite(weight)
@@ -299,10 +299,10 @@ def weight_sums(keep: Array, weight: Array) -> Array:
 def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
     """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
 
-    With importance weights w, the mean of w times loss over all rows drawn has the noise-first
-    loss as its expectation; to divide by the rows kept would leave out those that nothing admits,
-    though they were drawn. What padding empties is no part of the noise-first mean: it is left out
-    by its weight, which counts it as often as noise first would draw it.
+    With importance weights w, the mean of w times loss over all rows drawn has the noise-first loss
+    as its expectation. Dividing by the rows kept instead would ignore rows that were drawn but are
+    admissible nowhere. Rows emptied by padding are no part of the noise-first mean; they are left
+    out in proportion to their weight.
     """
     return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 
@@ -310,8 +310,7 @@ def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
 def masked_mean(values: Array, keep: Array, weight: Array | None = None) -> Array:
     """Mean of the kept values [B], 0 (gradient 0) when none is kept; see ``masked_sum``.
 
-    With weights from data first it estimates the noise-first mean, without bias where padding
-    empties no row.
+    With data-first weights it estimates the noise-first mean, unbiased if padding empties no row.
     """
     total, count = masked_sum(values, keep, weight)
     return total / jnp.where(count > 0, count, 1)

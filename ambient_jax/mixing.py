@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import _checks, _names, admission, schedules
+from ambient_jax import _checks, _names, admission, ben_david, schedules
 
 Array = jax.Array
 _VP = schedules.vp()
@@ -211,7 +211,7 @@ class BenDavid(_Shared):
 
     def alpha(self, sigma):
         divergence = jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(self.divergences))
-        return ben_david_alpha(self.n_clean, self.n_corrupt, divergence, self.capacity)
+        return ben_david.best_alpha(self.n_clean, self.n_corrupt, divergence, self.capacity)
 
 
 LAWS: dict[str, type[Law]] = {
@@ -259,45 +259,6 @@ def _knots(name, xs, what, ys):
         )
     if not all(0 <= v <= 1 for v in (*xs, *ys)):
         raise ValueError(f"{name} {xs} and {what} {ys}: expected all in [0, 1]")
-
-
-def _positive(n_clean, n_corrupt, divergence, capacity):
-    """Raises ValueError where a number of the bound is known to be none of its kind."""
-    sizes = {"n_clean": n_clean, "n_corrupt": n_corrupt, "capacity": capacity}
-    for name, value in sizes.items():
-        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
-            raise ValueError(f"{name} is {value}, expected a number > 0")
-    if not isinstance(divergence, jax.core.Tracer) and not np.all(np.asarray(divergence) >= 0):
-        raise ValueError(f"divergence is {divergence}, expected a number >= 0")
-
-
-def ben_david_bound(alpha, n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """The part of the bound that depends on alpha: estimation error plus bias (2010, theorem 3).
-
-    ``capacity sqrt(alpha^2 / n_clean + (1 - alpha)^2 / n_corrupt) + (1 - alpha) divergence``.
-    """
-    alpha = _checks.level("alpha", alpha, "a share")
-    _positive(n_clean, n_corrupt, divergence, capacity)
-    spread = alpha**2 / n_clean + (1 - alpha) ** 2 / n_corrupt
-    return capacity * jnp.sqrt(spread) + (1 - alpha) * divergence
-
-
-def ben_david_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """The alpha in [0, 1] that minimises ``ben_david_bound`` (2010, section 5.1, eq. 1).
-
-    With D = capacity / divergence: 1 if n_clean >= D^2, else min(1, nu) with
-    ``nu = n_clean / n (1 + n_corrupt / sqrt(D^2 n - n_clean n_corrupt))``, n = n_clean + n_corrupt.
-    Zero divergence gives the natural share n_clean / n.
-    """
-    _positive(n_clean, n_corrupt, divergence, capacity)
-    n_clean = jnp.asarray(n_clean) * 1.0
-    n = n_clean + n_corrupt
-    # Times divergence^2 throughout, so that divergence = 0 is no special case.
-    radicand = capacity**2 * n - n_clean * n_corrupt * divergence**2
-    root = jnp.sqrt(jnp.where(radicand > 0, radicand, 1.0))
-    nu = n_clean / n * (1 + n_corrupt * divergence / root)
-    enough = n_clean * divergence**2 >= capacity**2
-    return jnp.where(enough | (radicand <= 0), 1.0, jnp.minimum(nu, 1.0))
 
 
 def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:

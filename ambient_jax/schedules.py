@@ -5,10 +5,10 @@ variance-preserving form ``x_t = sqrt(1 - sigma^2) x0 + sigma eps`` (0 = data, 1
 Every other schedule is a change of scale and of clock:
 
 * scale: its own ``x_t = alpha x0 + noise eps`` is the variance-preserving ``x_t`` times
-  ``scale(sigma)``, because only the ratio noise / alpha carries meaning;
+  ``scale(sigma)``, because only the ratio noise / alpha matters;
 * clock: ``sigma(t)`` and its inverse ``time(sigma)``, with t in [0, 1] and 0 = data.
 
-So bounds such as ``sigma_min`` are stated in sigma and stay what they are in every schedule.
+So bounds such as ``sigma_min`` are stated in sigma and hold in every schedule.
 A schedule also carries the training law p(sigma), through ``quantile`` and ``cdf``.
 Schedules are frozen and hashable (static arguments of ``jax.jit``); every method is pure and takes
 Python scalars, NumPy arrays and tracers of any shape.
@@ -28,7 +28,7 @@ from ambient_jax import _checks, _names
 
 
 def _level(value, name="sigma", what="a noise level"):
-    """Numbers in [0, 1] as a floating-point array; ValueError where they are known not to be."""
+    """Numbers in [0, 1] as a float array; raises ValueError for known numbers outside."""
     return jnp.asarray(_checks.level(name, value, what)) * 1.0
 
 
@@ -249,12 +249,12 @@ def get(name: str, **options: Any) -> Schedule:
 
 
 def levels(*, nan: bool = False, **values: Any) -> list[Any]:
-    """The noise levels; ValueError for one that is known, outside ``jit``, and not in [0, 1]."""
+    """Returns the noise levels; raises ValueError for a known one that is not in [0, 1]."""
     return [_checks.level(name, value, nan=nan) for name, value in values.items()]
 
 
 def check(schedule: Schedule) -> None:
-    """Raises ValueError unless it is a schedule, not its name or the function that makes it."""
+    """Raises ValueError unless ``schedule`` is one, rather than its name or constructor."""
     if isinstance(schedule, type) or not hasattr(schedule, "coefficients"):
         name = schedule if isinstance(schedule, str) else "vp"
         raise ValueError(

@@ -53,7 +53,7 @@ def _safe_divide(numerator, denominator):
 
 
 def arrays(**values: Any) -> list[Any]:
-    """The arrays by name; ValueError for one that is not of floating-point numbers."""
+    """Returns the arrays; raises ValueError, by name, for one that does not hold floats."""
     return [_checks.array(name, value) for name, value in values.items()]
 
 
@@ -151,8 +151,8 @@ def ambient_target(
 
     Unbiased: its mean given ``x_t = renoise(x_min, z, sigma, sigma_min)`` is the posterior mean of
     the denoising target. Its variance grows without bound as sigma falls to sigma_min, where this
-    function stays finite by holding the noise ratio at or above 1e-3; the losses use
-    ``scaled_ambient_target``, which needs no such care. With sigma_min = 0 this is the denoising
+    function stays finite by keeping the noise ratio at or above 1e-3. The losses use
+    ``scaled_ambient_target``, which needs no such limit. With sigma_min = 0 this is the denoising
     target.
 
     Args:
@@ -181,20 +181,20 @@ def convert(
     target: str,
     schedule: schedules.Schedule = _VP,
 ) -> Array:
-    """Converts a prediction at (x_t, sigma) from one kind to another.
+    """Converts a prediction at (x_t, sigma) from one type to another.
 
-    Where the level hides the answer (eps from x0 at sigma = 0, x0 from eps at sigma = 1) the result
-    is finite and means nothing.
+    Where the level does not determine the answer (eps from x0 at sigma = 0, x0 from eps at
+    sigma = 1) the result is finite but meaningless.
 
     Args:
-      value: prediction of kind ``source``, [H, D] (or any shape).
+      value: prediction of type ``source``, [H, D] (or any shape).
       x_t: noisy sample of the same shape, scaled as the schedule's.
       sigma: noise level in [0, 1], scalar (or broadcastable).
       source, target: "x0", "eps", "v", "velocity" or "score".
       schedule: the schedule of x_t.
 
     Returns:
-      The prediction of kind ``target``, of value's shape.
+      The prediction of type ``target``, of value's shape.
     """
     _checks.one_of("source", source, CONVERTIBLE)
     _checks.one_of("target", target, CONVERTIBLE)

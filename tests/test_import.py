@@ -13,16 +13,18 @@ import ambient_jax
 ROOT = pathlib.Path(ambient_jax.__file__).parent
 
 # Low to high. A module imports only modules of lower rank; inside a package (data, models, ...)
-# modules may import each other, without cycles.
+# modules may import each other, without cycles. A package's command, __main__, may import all.
 RANKS = {
     "_checks": 0,
     "_names": 1,
+    "ben_david": 1,
     "schedules": 2,
     "admission": 3,
     "targets": 4,
     "corruption": 5,
     "mixing": 6,
     "losses": 7,
+    "estimates": 8,
     "optim": 8,
     "transforms": 9,
     "data": 10,
@@ -102,7 +104,7 @@ def test_every_module_has_a_rank():
         )
 
 
-@pytest.mark.parametrize("name", [n for n in LIBRARY if layer(n)])
+@pytest.mark.parametrize("name", [n for n in LIBRARY if layer(n) and "__main__" not in n])
 def test_imports_point_down(name):
     own = layer(name)
     for other in internal(name):

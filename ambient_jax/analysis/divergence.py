@@ -22,6 +22,7 @@ from scipy.special import erf, erfc
 
 from ambient_jax import _checks
 from ambient_jax.analysis import spectrum
+from ambient_jax.estimates import wilson_interval
 
 
 class Mixture(NamedTuple):
@@ -228,18 +229,12 @@ def from_probabilities(c_clean, c_corrupt) -> Estimate:
         shares.append(np.mean((c > 0.5) + 0.5 * (c == 0.5)))
         sizes.append(len(c))
     (p1, p2), (n1, n2) = shares, sizes
-    low1, high1 = _wilson(p1, n1)
-    low2, high2 = _wilson(p2, n2)
+    low1, high1 = wilson_interval(p1, n1)
+    low2, high2 = wilson_interval(p2, n2)
     tv = p1 - p2
     low = tv - math.hypot(p1 - low1, high2 - p2)
     high = tv + math.hypot(high1 - p1, p2 - low2)
     return Estimate(*(float(np.clip(v, 0, 1)) for v in (tv, low, high)))
-
-
-def _wilson(share, n, z=1.959963984540054):
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return centre - half, centre + half
 
 
 def optimal_probability(x_t, mean_p, covariance_p, mean_q, covariance_q, sigma) -> jax.Array:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ambient_jax.data.paths import write_text
 from ambient_jax.train import checkpoint
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     table = f"{markdown(columns, rows)}\n\n{caption}\n"
     content = {**plain(results), "git_revision": checkpoint.git_revision()}
-    for name, text in (("table.md", table), ("results.json", json.dumps(content, indent=2) + "\n")):
-        temporary = directory / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, directory / name)
+    write_text(directory / "table.md", table)
+    write_text(directory / "results.json", json.dumps(content, indent=2) + "\n")
     return table
 
 

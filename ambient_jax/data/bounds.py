@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import pathlib
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 
 from ambient_jax import __version__, _checks, admission
 from ambient_jax.data import files
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, replacing
 
 FORMAT = 1
 METADATA_KEY = b"ambient_jax.bounds"
@@ -38,7 +37,7 @@ _SCHEMA = pa.schema(
         ("sigma_max", pa.float32()),
     ]
 )
-_ANNOTATE = "make one with python -m experiments.annotate"
+_ANNOTATE = "make one with python -m ambient_jax.annotate"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -205,12 +204,8 @@ def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
     arrow = pa.Table.from_arrays([source, *others], schema=schema)
     path = pathlib.Path(expanded(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        pq.write_table(arrow, temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        pq.write_table(arrow, file, compression="zstd")
     return path
 
 

@@ -1,33 +1,19 @@
-"""Batches of camera images, decoded in worker processes into memory that they share.
-
-Encoded images and decoded ones travel through one file in memory (``memfd_create``): it needs no
-/dev/shm, and is gone with the last process that has it, however that ended. Workers are programs of
-their own (``image_worker``), neither forks of a process with threads nor imports of its __main__.
-All of them read pieces of work from one pipe, so that whoever is free takes the next.
-"""
+"""Camera images: decoded, resized and checked, one at a time or in batches by a pool of threads."""
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
-import pathlib
-import select
-import subprocess
-import sys
-import threading
-import weakref
+import io
 from collections.abc import Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
+import PIL.Image
+import simplejpeg
 
-from ambient_jax.data import image_worker
-from ambient_jax.data.image_worker import cannot_be_decoded as cannot_be_decoded
-from ambient_jax.data.image_worker import looks_whole as looks_whole
+from ambient_jax.data import image_checks
 
-# Pieces a worker gets of a batch, for an even end; and of all batches, to fit in the pipe (64 KiB).
-_PIECES, _ALL_PIECES = 8, 5000
+_PIECES = 8  # of a batch for each worker, so that all end at about the same time
 
 
 def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) -> np.ndarray:
@@ -35,30 +21,65 @@ def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) 
 
     Args:
       blob: the encoded image.
-      size: (h, w), see ``resize``; None keeps its own.
+      size: (h, w), see ``resize``; None keeps the image's own.
       bgr: its channels are blue first, and are flipped.
 
     Raises:
-      ValueError: it cannot be decoded, or is none.
+      ValueError: it is no image, or cannot be decoded.
     """
     if not isinstance(blob, bytes | bytearray) or not blob:
-        told = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
-        raise ValueError(f"the image is {told}, expected the bytes of a jpeg or png")
-    blob, why = bytes(blob), looks_whole(bytes(blob))
-    out = np.empty((*(check_size(size) if size is not None else (1, 1)), 3), np.uint8)
-    if not why and size is None:
-        out = np.empty((*image_worker.size_of(blob), 3), np.uint8)
-    if why := why or image_worker.decode(blob, out, bgr):
+        given = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
+        raise ValueError(f"the image is {given}, expected the bytes of a jpeg or png")
+    blob = bytes(blob)
+    size = None if size is None else check_size(size)
+    if why := image_checks.looks_whole(blob):
+        raise ValueError(f"the image cannot be decoded: {why}")
+    if size is None:
+        png = blob.startswith(image_checks.PNG)
+        size = image_checks.png_size(blob)[0] if png else image_checks.jpeg_size(blob)
+    out = np.empty((*size, 3), np.uint8)
+    if why := decode_into(blob, out, bgr):
         raise ValueError(f"the image cannot be decoded: {why}")
     return out
 
 
-def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames of any camera brought to the size that training, evaluation and policies see.
+def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
+    """Decodes a jpeg or png into ``out`` [h, w, 3] uint8; returns "" or why it cannot be.
 
-    The one way in which sizes are changed here, whatever the pixels were stored as: Pillow's
-    BILINEAR, a triangle widened by the scale when shrinking. Frames of that size come back as they
-    are.
+    Always RGB (BGR channels if ``bgr``): grey is repeated, palettes are looked up, alpha is
+    dropped, an animation is its still image, and orientation tags are ignored, as TensorFlow does.
+    An image of another size is resized from all of its pixels, so that its encoding does not
+    matter. ``out`` is zeros for an empty blob and after an error.
+    """
+    try:
+        if blob.startswith(image_checks.PNG):
+            image_checks.png_size(blob)
+            with PIL.Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
+                _resize_into(image if image.mode == "RGB" else image.convert("RGB"), out)
+            if bgr:
+                out[:] = out[..., ::-1].copy()
+        elif blob:
+            # simplejpeg is strict: libjpeg alone fills what is damaged with grey.
+            order = "BGR" if bgr else "RGB"
+            if image_checks.jpeg_size(blob) == out.shape[:2]:
+                simplejpeg.decode_jpeg(blob, order, buffer=out)
+            else:
+                _resize_into(PIL.Image.fromarray(simplejpeg.decode_jpeg(blob, order)), out)
+        else:
+            out[:] = 0
+        return ""
+    except Exception as error:  # whatever a decoder raises for damaged data
+        out[:] = 0
+        return image_checks.reason(error)
+
+
+def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Frames of any camera in the size that training, evaluation and policies see.
+
+    The library resizes in no other way: Pillow's BILINEAR, a triangle filter that is widened by the
+    scale when shrinking (the default of ``tf.image.resize(antialias=True)``). It does not
+    overshoot, as Lanczos does, and costs a third of its taps. Frames of that size are returned
+    unchanged.
 
     Args:
       frames: [..., H, W, 3] uint8, RGB.
@@ -68,36 +89,42 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
       [..., h, w, 3] uint8.
 
     Raises:
-      ValueError: frames that are no such array.
+      ValueError: frames have another shape or dtype.
     """
     frames, size = check_frames("frames", frames), check_size(size)
     if frames.shape[-3:-1] == size:
         return frames
     flat = frames.reshape(-1, *frames.shape[-3:])
     out = np.empty((len(flat), *size, 3), np.uint8)
-    for i, frame in enumerate(flat):
-        out[i] = image_worker.resize(frame, size)
+    for frame, resized in zip(flat, out, strict=True):
+        _resize_into(PIL.Image.fromarray(np.ascontiguousarray(frame)), resized)
     return out.reshape(*frames.shape[:-3], *size, 3)
 
 
+def _resize_into(image: PIL.Image.Image, out: np.ndarray) -> None:
+    h, w = out.shape[:2]
+    if image.size != (w, h):
+        image = image.resize((w, h), PIL.Image.Resampling.BILINEAR)
+    out[:] = np.asarray(image)
+
+
 def check_frames(name: str, frames: Any) -> np.ndarray:
-    """``frames`` as the array [..., H, W, 3] uint8 that they have to be.
+    """Returns ``frames`` as an array [..., H, W, 3] uint8.
 
     Raises:
-      ValueError: something else; what is likely meant is said.
+      ValueError: it is something else; the message says what to do about the likely cause.
     """
     frames = np.asarray(frames)
     shape, dtype = frames.shape, frames.dtype
-    told = f"{name} has shape {shape} and type {dtype}, expected [..., height, width, 3] uint8"
-    colours = frames.ndim >= 3 and shape[-1] == 3
-    if not colours and frames.ndim >= 3 and shape[-3] == 3:
-        hint = "channels come first here: np.moveaxis(frame, -3, -1)"
-    elif not colours and frames.ndim >= 3 and shape[-1] == 4:
-        hint = "take the fourth channel away: frame[..., :3]"
-    elif not colours and frames.ndim >= 3 and shape[-1] == 1:
-        hint = "repeat the grey: np.repeat(frame, 3, axis=-1)"
-    elif not colours:
-        hint = "one of grey alone becomes np.repeat(frame[..., None], 3, axis=-1)"
+    if frames.ndim < 3 or shape[-1] != 3:
+        if frames.ndim >= 3 and shape[-3] == 3:
+            hint = "channels come first here: np.moveaxis(frame, -3, -1)"
+        elif frames.ndim >= 3 and shape[-1] == 4:
+            hint = "take the fourth channel away: frame[..., :3]"
+        elif frames.ndim >= 3 and shape[-1] == 1:
+            hint = "repeat the grey: np.repeat(frame, 3, axis=-1)"
+        else:
+            hint = "one of grey alone becomes np.repeat(frame[..., None], 3, axis=-1)"
     elif dtype.kind == "f":
         hint = "numbers in [0, 1] become np.uint8(np.round(255 * frame))"
     elif dtype != np.uint8:
@@ -106,18 +133,20 @@ def check_frames(name: str, frames: Any) -> np.ndarray:
         hint = "it has no pixels"
     else:
         return frames
-    raise ValueError(f"{told}: {hint}")
+    raise ValueError(
+        f"{name} has shape {shape} and type {dtype}, expected [..., height, width, 3] uint8: {hint}"
+    )
 
 
 def check_size(size: Any) -> tuple[int, int]:
-    """(h, w) as whole numbers that memory can hold.
+    """Returns (h, w) as integers.
 
     Raises:
-      ValueError: something else.
+      ValueError: it is no pair of integers, or more pixels than an image may have.
     """
     given = size if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else ()
     sides = [int(n) for n in given if isinstance(n, int | np.integer) and not isinstance(n, bool)]
-    most = image_worker.MOST_PIXELS
+    most = image_checks.MOST_PIXELS
     if len(sides) != 2 or len(given) != 2 or min(sides) < 1 or sides[0] * sides[1] > most:
         raise ValueError(
             f"the size of images is {size!r}, expected (height, width) in pixels, at most {most}"
@@ -126,93 +155,41 @@ def check_size(size: Any) -> tuple[int, int]:
 
 
 class ImageDecoder:
-    """Decodes jpeg and png images of any size to one size, several batches at a time.
+    """Decodes batches of jpeg and png images to one size, in the background.
 
     Args:
       size: (h, w) of the decoded images.
-      workers: processes; 0 decodes in the calling thread, to the same bits.
-      capacity: most images that a batch may hold.
-      in_flight: batches that may be submitted and not yet taken. They bound the memory: each costs
-        capacity * h * w * 3 bytes, and the encoded images of the largest batch so far.
+      workers: threads; 0 decodes in ``submit``, to the same bits. Decoders and resizing let go of
+        the interpreter's lock, so the threads run beside Python code.
 
-    Raises:
-      RuntimeError: in ``submit`` or ``result``, once a worker has ended by itself (the system kills
-        processes when memory runs out), or after ``close``.
-
-    Threads may share a decoder. How one image is decoded is said by ``image_worker.decode``.
+    Each batch that is submitted and not yet taken holds its decoded images, N * h * w * 3 bytes:
+    the caller bounds how many there are. Threads may share a decoder.
     """
 
-    def __init__(self, size: tuple[int, int], *, workers: int, capacity: int, in_flight: int = 2):
-        numbers = {"height": size[0], "width": size[1], "capacity": capacity}
-        for name, value in {**numbers, "in_flight": in_flight, "workers + 1": workers + 1}.items():
-            if value < 1:
-                raise ValueError(f"{name} of the image decoder is {value}, expected at least 1")
-        self.size, self.workers, self.capacity = (int(size[0]), int(size[1])), workers, capacity
-        self._lock = threading.RLock()
-        self._batches: dict[int, Pending] = {}  # by slot, the oldest first
-        self._free = list(range(in_flight))
-        self._pieces = max(1, min(_PIECES * workers, _ALL_PIECES // in_flight))
-        self._processes: list[subprocess.Popen] = []
-        self._received: dict[int, tuple[subprocess.Popen, bytes]] = {}  # unread, by descriptor
-        self._poll = select.poll()
-        self._finalizer = weakref.finalize(self, lambda: None)
-        self._dead = ""
-        if workers:
-            self._start(in_flight)
-
-    def _start(self, in_flight):
-        if not hasattr(os, "memfd_create"):
-            raise RuntimeError(f"image workers need Linux, this is {sys.platform}: take workers=0")
-        shape = in_flight, self.capacity, self.size
-        self._file = os.memfd_create("images")
-        os.ftruncate(self._file, image_worker.Memory.shapes(*shape)[2])
-        self._memory = image_worker.Memory.of(mmap.mmap(self._file, 0), *shape)
-        read, self._work = os.pipe()
-        command = [sys.executable, "-P", str(pathlib.Path(image_worker.__file__))]
-        command += map(str, (self._file, in_flight, self.capacity, *self.size))
-        # Idle threads of numpy's are memory too.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        try:
-            for _ in range(self.workers):
-                process = subprocess.Popen(
-                    command,
-                    stdin=read,
-                    stdout=subprocess.PIPE,
-                    pass_fds=[self._file],
-                    env=environment,
-                )
-                self._processes.append(process)
-        finally:
-            os.close(read)
-            self._finalizer = weakref.finalize(
-                self, _stop, self._processes, self._work, self._file, self._memory.stop
-            )
-        for process in self._processes:
-            self._received[process.stdout.fileno()] = process, b""
-            self._poll.register(process.stdout, select.POLLIN)
+    def __init__(self, size: tuple[int, int], *, workers: int):
+        if workers < 0:
+            raise ValueError(f"workers of the image decoder is {workers}, expected at least 0")
+        self.size, self.workers = check_size(size), workers
+        self._pool = futures.ThreadPoolExecutor(workers, "images") if workers else None
+        self._closed = False
 
     def submit(self, blobs: Sequence[bytes], bgr: np.ndarray | None = None) -> Pending:
-        """Hands N encoded images to the workers; copies them, so that they may go.
-
-        Returns at once while fewer than ``in_flight`` batches are out, and else waits for the
-        oldest, whose images move to its ``Pending``. An object that occurs twice is decoded once.
+        """Starts to decode N images. An object that occurs twice is decoded once.
 
         Args:
           blobs: N jpeg or png images; b"" where there is none.
           bgr: [N] bool, images whose channels are to be flipped; None for none.
 
         Raises:
-          ValueError, TypeError: more images than the capacity, a blob that is not bytes, or ``bgr``
-            of another shape.
+          ValueError, TypeError: a blob that is not bytes, or ``bgr`` of another shape.
+          RuntimeError: the decoder is closed.
         """
-        if len(blobs) > self.capacity:
-            raise ValueError(
-                f"{len(blobs)} images submitted, expected at most the capacity {self.capacity}"
-            )
         flips = np.zeros(len(blobs), bool) if bgr is None else np.asarray(bgr)
         if flips.shape != (len(blobs),):
             raise ValueError(f"bgr has shape {flips.shape}, expected [{len(blobs)}] as the blobs")
-        chosen: dict[tuple[int, bool], int] = {}
+        if self._closed:
+            raise RuntimeError("the image decoder is closed")
+        number: dict[tuple[int, bool], int] = {}
         rows, distinct = np.full(len(blobs), -1), []
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
             if not isinstance(blob, bytes):
@@ -220,57 +197,22 @@ class ImageDecoder:
                     f"blob {i} is a {type(blob).__name__}, expected bytes (b'' for no image)"
                 )
             if blob:
-                row = rows[i] = chosen.setdefault((id(blob), flip), len(distinct))
-                if row == len(distinct):
+                rows[i] = number.setdefault((id(blob), flip), len(distinct))
+                if rows[i] == len(distinct):
                     distinct.append((blob, flip))
-        with self._lock:
-            self._check()
-            pending = Pending(self, rows, len(distinct))
-            if self.workers:
-                self._send(pending, distinct)
-            else:
-                images = np.empty((len(distinct), *self.size, 3), np.uint8)
-                for row, (blob, flip) in enumerate(distinct):
-                    if reason := image_worker.decode(blob, images[row], flip):
-                        pending._reasons[row] = reason
-                pending._take(images)
-        return pending
-
-    def _send(self, pending, distinct):
-        self._receive(0)
-        if not self._free:
-            slot, oldest = next(iter(self._batches.items()))
-            self._wait(oldest)
-            self._release(slot)
-        slot = self._free.pop()
-        self._batches[slot] = pending
-        offset, table = (slot + 1) * image_worker.BLOBS, self._memory.table[slot]
-        # A piece has an equal share of the bytes, which say best how long an image takes.
-        share = sum(len(blob) for blob, _ in distinct) / self._pieces
-        pieces, begin, size = [], 0, 0
-        for row, (blob, flip) in enumerate(distinct):
-            os.pwrite(self._file, blob, offset)
-            table[row] = offset, len(blob), flip
-            offset, size = offset + len(blob), size + len(blob)
-            if size >= share or row + 1 == len(distinct):
-                pieces.append(image_worker.PIECE.pack(slot, begin, row + 1))
-                begin, size = row + 1, 0
-        most = select.PIPE_BUF // image_worker.PIECE.size  # such writes are never torn
-        for i in range(0, len(pieces), most):
-            try:
-                os.write(self._work, b"".join(pieces[i : i + most]))
-            except BrokenPipeError:
-                break  # all workers are gone, and _receive will say why
+        images = np.empty((len(distinct), *self.size, 3), np.uint8)
+        if self._pool is None:
+            return Pending(rows, images, [_decode_all(distinct, images)])
+        step = max(1, -(-len(distinct) // (_PIECES * self.workers)))
+        pieces = [slice(i, i + step) for i in range(0, len(distinct), step)]
+        reasons = [self._pool.submit(_decode_all, distinct[p], images[p]) for p in pieces]
+        return Pending(rows, images, reasons)
 
     def close(self) -> None:
-        """Ends the workers; may be repeated. Who still waits for them gets an error."""
-        self._dead = self._dead or "the image decoder is closed"
-        with self._lock:
-            self._finalizer()
-            for process in self._processes:
-                process.stdout.close()
-            self._batches.clear()
-            self._memory = None
+        """Ends the threads; may be repeated. ``result`` of an unfinished batch then raises."""
+        self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> ImageDecoder:
         return self
@@ -278,101 +220,35 @@ class ImageDecoder:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _check(self):
-        if self._dead:
-            raise RuntimeError(self._dead)
 
-    def _wait(self, pending):
-        while pending._left:
-            self._receive(100)  # and look whether another thread has closed the decoder
-
-    def _receive(self, milliseconds):
-        """Reads what the workers report, waiting for it so long at most."""
-        self._check()
-        for file, _ in self._poll.poll(milliseconds):
-            process, text = self._received[file]
-            data = os.read(file, 1 << 16)
-            if not data:
-                self._died(process)
-            text += data
-            head = image_worker.DONE
-            while len(text) >= head.size:
-                slot, count, length = head.unpack_from(text)
-                if len(text) < head.size + length:
-                    break
-                pending = self._batches[slot]
-                if length:
-                    reasons = json.loads(text[head.size : head.size + length])
-                    pending._reasons.update(dict(reasons))
-                pending._left -= count
-                text = text[head.size + length :]
-            self._received[file] = process, text
-
-    def _died(self, process):
-        code = process.wait()
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-        self._dead = (
-            f"image worker {process.pid} {how} while its decoder was open: signal 9 is mostly the "
-            "system's when memory runs out (take fewer workers or a smaller batch); for anything "
-            "else see the worker's own message above"
-        )
-        self._check()
-
-    def _release(self, slot):
-        """Copies the images of a finished batch out of the ring."""
-        pending = self._batches.pop(slot)
-        pending._take(self._memory.ring[slot])
-        self._free.append(slot)
-
-    def _result(self, pending):
-        with self._lock:
-            if pending._images is None:
-                self._check()
-                self._wait(pending)
-                slot = next(slot for slot, other in self._batches.items() if other is pending)
-                self._release(slot)
+def _decode_all(blobs: list[tuple[bytes, bool]], out: np.ndarray) -> list[str]:
+    return [decode_into(blob, image, bgr) for (blob, bgr), image in zip(blobs, out, strict=True)]
 
 
 class Pending:
-    """A batch handed to the workers; made by ``ImageDecoder.submit``."""
+    """A batch that is being decoded; made by ``ImageDecoder.submit``."""
 
-    def __init__(self, decoder: ImageDecoder, rows: np.ndarray, distinct: int):
-        self._decoder, self._rows, self._left = decoder, rows, distinct
-        self._reasons: dict[int, str] = {}  # by distinct image
-        self._images: np.ndarray | None = None
+    def __init__(self, rows: np.ndarray, images: np.ndarray, reasons: list[Any]):
+        self._rows = rows  # of each image among the distinct ones, -1 for none
+        self._images, self._reasons = images, reasons
 
     def result(self) -> tuple[np.ndarray, dict[int, str]]:
         """Waits for (images uint8 [N, h, w, 3], {i: why image i could not be decoded}).
 
-        The array is the caller's own. Images that are missing or could not be decoded are zeros,
-        and only the latter are failures. Batches may be taken in any order, each once.
+        Images that are missing or could not be decoded are zeros, and only the latter are in the
+        dict. Batches may be taken in any order.
+
+        Raises:
+          RuntimeError: the decoder was closed before the batch was decoded.
         """
-        if self._decoder is None:
-            raise RuntimeError("the result of this batch of images has been taken already")
-        self._decoder._result(self)
-        images, self._images, self._decoder = self._images, None, None
-        rows = enumerate(self._rows.tolist())
-        return images, {i: self._reasons[row] for i, row in rows if row in self._reasons}
-
-    def _take(self, distinct):
-        count = len(self._rows)
-        self._left = 0
-        if np.array_equal(self._rows, np.arange(count)):
-            self._images = distinct[:count].copy()
-            return
-        self._images = np.empty((count, *distinct.shape[1:]), np.uint8)
-        for image, row in zip(self._images, self._rows.tolist(), strict=True):
-            image[:] = distinct[row] if row >= 0 else 0
-
-
-def _stop(processes, work, file, stop):
-    """Closes the pipe that keeps the workers alive, and waits for them."""
-    stop[0] = 1
-    os.close(work)
-    for process in processes:
         try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    os.close(file)
+            lists = [r.result() if isinstance(r, futures.Future) else r for r in self._reasons]
+        except futures.CancelledError as error:
+            raise RuntimeError("the image decoder is closed") from error
+        reasons = [why for piece in lists for why in piece]
+        images, there = self._images, self._rows >= 0
+        if not np.array_equal(self._rows, np.arange(len(self._rows))):
+            images = np.zeros((len(self._rows), *images.shape[1:]), np.uint8)
+            images[there] = self._images[self._rows[there]]
+        rows = enumerate(self._rows.tolist())
+        return images, {i: reasons[row] for i, row in rows if row >= 0 and reasons[row]}

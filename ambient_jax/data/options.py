@@ -45,8 +45,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             "config.data.shuffle_memory", config.shuffle_memory, 0, above=True, below=True
         )
     _checks.number("config.data.prefetch", config.prefetch, 0, 10_000, whole=True)
-    if config.lanes is not None:
-        _checks.number("config.data.lanes", config.lanes, 1, whole=True)
+    if config.shards is not None:
+        _checks.number("config.data.shards", config.shards, 1, whole=True)
     form(config.open_x)
 
 

@@ -1,19 +1,46 @@
-"""Paths as a user gives them."""
+"""Paths as a user gives them, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
-    """The path with a leading ``~`` or ``~name`` as the home that it stands for.
+    """The path with a leading ``~`` or ``~name`` replaced by that home.
 
-    One whose home nobody knows stays as it is, and so does any other path, also ``gs://``.
+    Returns any other path as it is: ``gs://``, or the home of a user whom the system does not know.
     """
     return os.path.expanduser(os.fspath(path))
 
 
 def below(root: str, path: str) -> str:
-    """The path, from a root ("" = none) on unless it is whole by itself; ``expanded``."""
+    """``expanded`` path, taken from ``root`` unless it is absolute or ``root`` is ""."""
     whole = "://" in path or path.startswith("~") or os.path.isabs(path)
     return expanded(path if whole or not root else os.path.join(root, path))
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """An open file beside ``path`` that replaces it at the end, or is deleted after an error.
+
+    Readers see the old content or all of the new one. The directory must exist.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 text file whole or not at all."""
+    with replacing(path) as file:
+        file.write(text.encode())

@@ -80,7 +80,7 @@ def stream_batches(
     if lanes < 1 or lanes % process_count:
         raise ValueError(
             f"the data are dealt in {lanes} lanes, expected a multiple of the {process_count} "
-            "hosts: run on a number of hosts that divides it, or set config.data.lanes for a new "
+            "hosts: run on a number of hosts that divides it, or set config.data.shards for a new "
             "run"
         )
     if batch_size < 1 or batch_size % lanes:
@@ -287,7 +287,7 @@ class _BatchIterator(grain.DatasetIterator):
 
 
 class _Decoded(grain.DatasetIterator):
-    """Images decoded in worker processes, some batches ahead of the one that is taken."""
+    """Images decoded by a pool of threads, some batches ahead of the one that is taken."""
 
     _AHEAD = 2
 
@@ -346,12 +346,8 @@ class _Decoded(grain.DatasetIterator):
             blobs += list(found.flat)
             bgr.append(np.repeat(self._bgr[camera][batch["source"]], found.shape[1]))
         if self._decoder is None:
-            self._decoder = images.ImageDecoder(
-                tuple(self._form.image_size),
-                workers=self._form.workers,
-                capacity=len(blobs),
-                in_flight=self._AHEAD,
-            )
+            size, workers = tuple(self._form.image_size), self._form.workers
+            self._decoder = images.ImageDecoder(size, workers=workers)
         return self._decoder.submit(blobs, np.concatenate(bgr))
 
     def _tell(self, batch, failures):

@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax.data import chunk, last_step, tails
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 from ambient_jax.data.rlds import Episode, RldsDataset
 
 CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
@@ -312,11 +311,9 @@ def _write(path, key, found):
         "problems": found.problems,
         "fields": {name: moments.to_dict() for name, moments in found.fields.items()},
     }
-    temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(stored))
-        os.replace(temporary, path)
+        write_text(path, json.dumps(stored))
     except OSError as error:
         logging.warning(
             "statistics cannot be kept (%s): set %s to a writable directory", error, CACHE_VARIABLE

@@ -26,6 +26,7 @@ from ambient_jax.data import tfrecord
 from ambient_jax.data.example_proto import EpisodeEncoder
 from ambient_jax.data.features import rlds_features
 from ambient_jax.data.paths import expanded
+from ambient_jax.data.records import TFRecords
 
 __all__ = ["rlds_features", "write_dataset"]
 
@@ -165,9 +166,9 @@ def _write_split(
         # An even cut needs the number of episodes: spool them once to count them.
         spool = os.fspath(template.data_dir / "spool")
         num_episodes = _spool(spool, records)
-        with open(spool, "rb") as file:
-            records = tfrecord.read_records(file, spool, 0, num_episodes)
-            info = _write_split(template, records, shards, num_episodes)
+        spooled = TFRecords([spool], [num_episodes])
+        records = (spooled.read(0, i) for i in range(num_episodes))
+        info = _write_split(template, records, shards, num_episodes)
         os.remove(spool)
         return info
     ends = None

@@ -120,8 +120,7 @@ def _encoded(form, steps):
 
 def _decoded(dataset, camera, blobs):
     """Images and their mask, of encoded ones [N, T]."""
-    options = dict(workers=0, capacity=blobs.size)
-    with images.ImageDecoder(tuple(dataset.form.image_size), **options) as decoder:
+    with images.ImageDecoder(tuple(dataset.form.image_size), workers=0) as decoder:
         bgr = np.full(blobs.size, dataset.bgr[camera])
         found, failures = decoder.submit(list(blobs.flat), bgr).result()
     there = np.array([bool(blob) for blob in blobs.flat])

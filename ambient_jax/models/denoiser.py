@@ -1,7 +1,6 @@
 """Denoiser: an observation encoder and a backbone; built from a configuration."""
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from ambient_jax import _checks, _names
 from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.transformer import TransformerDenoiser
@@ -66,7 +66,8 @@ def build_denoiser(
 
     A field `encoder` holds `{"name": "observation" | "multimodal", **fields of the encoder}`;
     without a name it is the `MultimodalEncoder` where the `observation`, shapes of one row by name,
-    has more than histories [T, d], else the `ObservationEncoder`.
+    has more than histories [T, d], else the `ObservationEncoder`. Both names may also be
+    `package.module:attribute` of a module, or of a function that makes one, called as those here.
 
     Accepts an `ml_collections.ConfigDict` or a dict; fields left out keep their defaults, and
     `dtype` is "float32" or "bfloat16".
@@ -74,42 +75,27 @@ def build_denoiser(
     Raises:
         ValueError: an unknown name or field (the nearest is suggested) or sizes that do not fit.
     """
-    fields = dict(config)
-    if "name" not in fields:
-        raise ValueError(
-            f"The model config has no field 'name'; expected one of {_listed(BACKBONES)}."
-        )
-    encoder = _plain(fields.pop("encoder", {}))
+    fields = _plain(config)
+    encoder = fields.pop("encoder", {})
     if not isinstance(encoder, dict):
-        raise ValueError(f"The model's encoder is {encoder!r}; expected a section of fields.")
+        raise ValueError(f"encoder is {encoder!r}, expected a section of fields")
     vectors = all(len(one.shape) == 2 for one in (observation or {}).values())
     encoder = {"name": "observation" if vectors else "multimodal", **encoder}
-    backbone = _chosen("model", fields, BACKBONES, more=("encoder",))
-    encoder = _chosen("encoder", encoder, ENCODERS)(**encoder)
-    denoiser = Denoiser(backbone(**_plain(fields)), encoder)
-    denoiser.backbone.check_sizes()
-    denoiser.encoder.check_sizes()
-    return denoiser
+    return Denoiser(_built("model", BACKBONES, fields), _built("encoder", ENCODERS, encoder))
 
 
-def _chosen(what, fields, modules, more=()):
-    """The module that ``name``, taken out of the fields, names; its fields checked and typed."""
-    name = fields.pop("name")
-    if not isinstance(name, str) or name not in modules:
-        raise ValueError(
-            f"Unknown {what} name {name!r}; expected one of {_listed(modules)}."
-            + _nearest(name, modules)
-        )
-    _check_fields(f"{what} {name!r}", fields, modules[name], more)
+def _built(what, modules, fields):
+    """The module of a section; one that has `check_sizes` is asked whether its sizes fit."""
+    name = fields.pop("name", None)
     if "dtype" in fields:
-        dtype = fields["dtype"]
-        if not isinstance(dtype, str) or dtype not in _DTYPES:
-            raise ValueError(
-                f"Unknown dtype {dtype!r} for {what} {name!r}; expected one of {_listed(_DTYPES)}."
-                + _nearest(dtype, _DTYPES)
-            )
-        fields["dtype"] = _DTYPES[dtype]
-    return modules[name]
+        _checks.one_of(f"dtype of {what} {name!r}", fields["dtype"], _DTYPES)
+        fields["dtype"] = _DTYPES[fields["dtype"]]
+    module = _names.make(what, name, modules, fields)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{what} {name!r} makes a {type(module).__name__}, expected a nn.Module")
+    if hasattr(module, "check_sizes"):
+        module.check_sizes()
+    return module
 
 
 def _plain(fields):
@@ -117,22 +103,3 @@ def _plain(fields):
     if isinstance(fields, Mapping | ml_collections.ConfigDict):
         return {name: _plain(value) for name, value in fields.items()}
     return tuple(fields) if isinstance(fields, list) else fields
-
-
-def _check_fields(owner, fields, module, more=()):
-    known = {f.name for f in dataclasses.fields(module)} - {"parent", "name"} | set(more)
-    for field in fields:
-        if field not in known:
-            raise ValueError(
-                f"Unknown field {field!r} for {owner}; expected some of {_listed(known)}."
-                + _nearest(field, known)
-            )
-
-
-def _listed(names) -> str:
-    return ", ".join(repr(name) for name in sorted(names))
-
-
-def _nearest(name: Any, known) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""

@@ -38,7 +38,7 @@ from absl import logging
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data import image_worker, images, instructions, last_step, rlds
+from ambient_jax.data import image_checks, instructions, last_step, rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.open_x import camera_flags, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
@@ -76,7 +76,7 @@ class CommonForm:
       action_width, state_width: numbers that actions and states are padded to with zeros;
         state_width 0 leaves states out.
       quality: labels carried into the batch; NaN where a source has no such label.
-      workers: processes that decode images, on each host.
+      workers: threads that decode images, on each host; 0 for none.
       on_problem: policy by kind, see the module.
     """
 
@@ -247,7 +247,7 @@ class OpenXDataset:
             return None, [("episode", str(error))]
         steps, problems = common["steps"], []
         skips = self.form.policy("image") == "skip"
-        look = images.cannot_be_decoded if skips else images.looks_whole
+        look = image_checks.cannot_be_decoded if skips else image_checks.looks_whole
         for camera in self.form.cameras:
             blobs = steps[f"image_{camera}"]
             absent = sum(not blob for blob in blobs)
@@ -343,7 +343,7 @@ class OpenXDataset:
         parts += sorted(self.form.table.text) if self.form.table else []
         package = __name__.rpartition(".")[0]
         parts += [inspect.getsource(sys.modules[f"{package}.{name}"]) for name in _CODE]
-        parts.append(inspect.getsource(image_worker))
+        parts.append(inspect.getsource(image_checks))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -399,7 +399,7 @@ def open_source(
 
 
 def _cut(told):
-    return any(why in told for why in image_worker.NO_IMAGE)
+    return any(why in told for why in image_checks.NO_IMAGE)
 
 
 def _padded(name, what, mask, width):

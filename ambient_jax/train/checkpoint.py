@@ -1,16 +1,16 @@
-"""Orbax checkpoints: train state, EMA parameters, data position and the assets a policy needs.
+"""Checkpoints: what a run needs to go on exactly, and what a policy needs.
 
 ``<workdir>/checkpoints/<step>/`` holds four items:
 
 * ``state``       step, parameters, optimizer, metric sums
 * ``ema_params``  what a policy loads
-* ``data``        position of the input stream, one file a host (absent when data live on device)
+* ``data``        position of the input stream, one entry a host (absent when data live on device)
 * ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
-and ``digests.json``, which every load compares with the files that it reads. A checkpoint appears
-under its name only when it is complete; a killed save leaves nothing to load.
-The best one is what ``record_best`` was told, from outside of the training: ``<workdir>/best.json``
-names its step, ``<workdir>/best`` is a path to it, and it is not deleted.
+and ``digests.json`` (``checkpoint_files``). A checkpoint appears under its name only when it is
+complete; a killed save leaves nothing to load. The best one is recorded from outside the training
+(``record_best``): ``<workdir>/best.json`` names its step, ``<workdir>/best`` is a path to it, and
+it is not deleted.
 """
 
 from __future__ import annotations
@@ -30,25 +30,28 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from ambient_jax import __version__
-from ambient_jax.train import digests, layout
+from ambient_jax.train import checkpoint_files as files
 from ambient_jax.train import state as state_lib
-from ambient_jax.train.layout import best_step, find, record_best, steps_in  # noqa: F401
+from ambient_jax.train.checkpoint_files import absolute, best_step, find, record_best, steps_in
+
+__all__ = ["absolute", "best_step", "find", "record_best", "steps_in", "Checkpointer"]
 
 FORMAT = 1
 _RUN = ("assets", "state", "ema_params", "data")
+_ARRAYS = ("state", "ema_params")
 _POLICY = ("assets", "ema_params")
 
 
 def git_revision() -> str:
     """Revision of the code that runs, with "+changes" when the tree differs; "" outside git."""
-    here = pathlib.Path(__file__).parent
+
+    def git(*arguments):
+        options = dict(cwd=pathlib.Path(__file__).parent, capture_output=True, text=True)
+        return subprocess.run(["git", *arguments], timeout=10, check=True, **options).stdout.strip()
+
     try:
-        run = lambda *a: subprocess.run(  # noqa: E731
-            ["git", *a], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-        return run("rev-parse", "HEAD") + (
-            "+changes" if run("status", "--porcelain", "-uno") else ""
-        )
+        changes = "+changes" if git("status", "--porcelain", "-uno") else ""
+        return git("rev-parse", "HEAD") + changes
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -59,20 +62,20 @@ class Checkpointer:
     Args:
       directory: of the checkpoints.
       keep: number of the newest that stay.
-      keep_every: those whose step is a multiple of it stay as well.
-
-    The one that is recorded as the best (``record_best``) stays, too.
+      keep_every: those whose step is a multiple of it stay as well, and so does the best.
     """
 
     def __init__(
         self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
     ):
-        self._directory = layout.absolute(directory)
+        self._directory = absolute(directory)
         self._saving, self._sound = 0, None  # steps
         policies = ocp.checkpoint_managers
         preserved = [policies.LatestN(keep), _Best(self._directory)]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
+        handlers = dict.fromkeys(_ARRAYS, ocp.StandardCheckpointHandler)
+        handlers |= dict.fromkeys(("data", "assets"), ocp.JsonCheckpointHandler)
         self._manager = ocp.CheckpointManager(
             epath.Path(self._directory),
             options=ocp.CheckpointManagerOptions(
@@ -81,18 +84,15 @@ class Checkpointer:
                 # On the thread that saves, between the last file and the commit.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             ),
-            item_names=("state", "ema_params", "data", "assets"),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "ema_params": ocp.StandardCheckpointHandler(),
-                "data": ocp.JsonCheckpointHandler(),
-                "assets": ocp.JsonCheckpointHandler(),
-            },
+            item_names=tuple(handlers),
+            item_handlers={name: handler() for name, handler in handlers.items()},
         )
 
     def _write_digests(self):
         unfinished = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
-        digests.write(max(unfinished, key=lambda path: path.stat().st_mtime), self._saving)
+        folder = max(unfinished, key=lambda path: path.stat().st_mtime)
+        files.await_metadata(folder)
+        files.write_digests(folder, self._saving)
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -106,19 +106,19 @@ class Checkpointer:
         Raises:
           ValueError: all are damaged, so that going on would be to begin anew; they stay.
         """
-        found, failed = -1, None
+        step, error = -1, None
         if jax.process_index() == 0:
             try:
-                found = digests.set_aside(self._directory, _RUN, at_most)
-            except (ValueError, OSError) as error:
-                found, failed = -2, error
+                step = files.set_aside(self._directory, _RUN, at_most)
+            except (ValueError, OSError) as e:
+                step, error = -2, e
         if jax.process_count() > 1:
-            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
-        if found == -2:
-            raise failed or ValueError(f"no checkpoint in {self._directory} is sound, see host 0")
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        if step == -2:
+            raise error or ValueError(f"no checkpoint in {self._directory} is sound, see host 0")
         self._manager.reload()
-        self._sound = found if jax.process_index() == 0 else None
-        return found if found >= 0 else None
+        self._sound = step if jax.process_index() == 0 else None
+        return step if step >= 0 else None
 
     def all_steps(self) -> list[int]:
         return list(self._manager.all_steps())
@@ -130,7 +130,7 @@ class Checkpointer:
                 self._manager.delete(later)
 
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
-        """Saves a host copy of the state (as from ``parallel.unreplicate``); returns at once.
+        """Saves a host copy of the state (as from ``parallel.fetch``); returns at once.
 
         Raises:
           FloatingPointError: for parameters or optimizer moments that are not finite; the
@@ -149,7 +149,7 @@ class Checkpointer:
             items["data"] = ocp.args.JsonSave(data)
         self._manager.wait_until_finished()  # as save does: the one before is done with its digests
         self._saving = step
-        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=digests.METADATA)
+        self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=files.METADATA)
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
         """The train state and the data position saved at a step; ``like`` may be shapes only.
@@ -160,27 +160,23 @@ class Checkpointer:
         """
         folder = self._directory / str(step)
         if step != self._sound:
-            digests.check(folder, _RUN)
+            files.check(folder, _RUN)
         self._sound = None
-        with digests.reading(folder, ("state", "ema_params")):
+        with files.reading(folder, _ARRAYS):
             item = self._manager.item_metadata(step)
-            saved = [getattr(item[name], "tree", item[name]) for name in ("state", "ema_params")]
-        check_shapes(saved[0], _without_ema(like), folder)
-        check_shapes({"ema_params": saved[1]}, {"ema_params": like.ema_params}, folder)
-        like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        items = dict(
-            state=ocp.args.StandardRestore(_without_ema(like)),
-            ema_params=ocp.args.StandardRestore(like.ema_params),
-        )
-        position = digests.read_json(folder, "data") if (folder / "data").exists() else None
-        with digests.reading(folder, ("state", "ema_params")):
+            saved = {name: getattr(item[name], "tree", item[name]) for name in _ARRAYS}
+        expected = {"state": _without_ema(like), "ema_params": like.ema_params}
+        check_shapes(saved.pop("state"), expected["state"], folder)
+        check_shapes(saved, {"ema_params": like.ema_params}, folder)
+        position = files.read_json(folder, "data") if (folder / "data").exists() else None
+        empty = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), expected)
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in empty.items()}
+        with files.reading(folder, _ARRAYS):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         tree = restored["state"]
-        sums = state_lib.Sums(**tree["sums"], nonfinite=np.zeros_like(like.sums.nonfinite))
-        state = state_lib.TrainState(
-            tree["step"], tree["params"], restored["ema_params"], tree["opt_state"], sums
-        )
-        return state, position
+        nonfinite = np.zeros(like.sums.nonfinite.shape, like.sums.nonfinite.dtype)
+        tree["sums"] = state_lib.Sums(**tree["sums"], nonfinite=nonfinite)
+        return state_lib.TrainState(ema_params=restored["ema_params"], **tree), position
 
     def assets(self, step: int) -> dict:
         """See ``load_assets``."""
@@ -192,9 +188,9 @@ class Checkpointer:
         self._manager.close()
 
 
-def _check_finite(step: int, state: state_lib.TrainState) -> None:
+def _check_finite(step, state):
     saved = {"params": state.params, "ema_params": state.ema_params, "opt_state": state.opt_state}
-    for name, leaf in _by_name(saved).items():
+    for name, leaf in by_name(saved).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
             raise FloatingPointError(
                 f"{name} is not finite at step {step}, which is not saved: lower "
@@ -203,30 +199,26 @@ def _check_finite(step: int, state: state_lib.TrainState) -> None:
             )
 
 
-def _without_ema(state: state_lib.TrainState) -> dict:
+def _without_ema(state):
     sums = dict(vars(state.sums))
     del sums["nonfinite"]  # 0 wherever a state is saved
-    return {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "sums": sums,
-    }
+    tree = {name: getattr(state, name) for name in ("step", "params", "opt_state")}
+    return {**tree, "sums": sums}
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
+def by_name(tree: Any) -> dict[str, Any]:
+    """Leaves of a tree by their path, such as "dense/kernel", in the tree's order."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     name = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))  # noqa: E731
     return {"/".join(map(name, path)): leaf for path, leaf in flat}
 
 
-def _shapes(tree: Any) -> dict[str, tuple]:
-    return {name: tuple(leaf.shape) for name, leaf in _by_name(tree).items()}
-
-
 def check_shapes(saved: Any, expected: Any, where: Any) -> None:
     """Raises ValueError at the first array whose shape differs between a checkpoint and a model."""
-    saved, expected = _shapes(getattr(saved, "tree", saved)), _shapes(expected)
+    saved, expected = (
+        {name: tuple(leaf.shape) for name, leaf in by_name(tree).items()}
+        for tree in (getattr(saved, "tree", saved), expected)
+    )
     for name in sorted(saved.keys() | expected.keys()):
         if saved.get(name) != expected.get(name):
             raise ValueError(
@@ -248,7 +240,7 @@ class _Best:
         except (ValueError, OSError) as e:  # no reason for the training to stop
             logging.warning("%s", e)
             best = None
-        return [each.step == best for each in checkpoints]
+        return [checkpoint.step == best for checkpoint in checkpoints]
 
 
 def load_assets(path: str | os.PathLike) -> dict[str, Any]:
@@ -268,26 +260,27 @@ def load_assets(path: str | os.PathLike) -> dict[str, Any]:
 def _load_assets(folder, items):
     """The assets, once the files of all ``items`` are found to be what was saved."""
     if not (folder / "assets").is_dir():
-        digests.check(folder, items)  # says so
-    assets = digests.read_json(folder, "assets")
+        files.check(folder, items)  # says so
+    assets = files.read_json(folder, "assets")
     if isinstance(assets, dict) and assets.get("format", FORMAT) != FORMAT:
         raise ValueError(
             f"checkpoint {folder} has format {assets['format']}, expected {FORMAT}: load it "
             f"with the version that wrote it ({assets.get('version', 'unknown')})"
         )
-    digests.check(folder, items)
-    kinds = {"format": int, "config": dict, "statistics": str, "data": dict}
-    for name, kind in kinds.items():
-        if not isinstance(assets, dict) or not isinstance(assets.get(name), kind):
+    files.check(folder, items)
+    types = {"format": int, "config": dict, "statistics": str, "data": dict}
+    for name, expected in types.items():
+        if not isinstance(assets, dict) or not isinstance(assets.get(name), expected):
             raise ValueError(
                 f"checkpoint {folder} has unreadable assets (their JSON has no "
-                f"{name!r} of type {kind.__name__}); {digests.way_on(folder, items)}"
+                f"{name!r} of type {expected.__name__}); {files.remedy(folder, items)}"
             )
     return assets
 
 
 def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``params`` (EMA), ``step``.
+    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``masks``, ``params`` (EMA) and
+    ``step``.
 
     Raises:
       FileNotFoundError, ValueError: see ``load_assets``.
@@ -301,7 +294,7 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"policy_{me}"
     )
     with (
-        digests.reading(folder, ("ema_params",)),
+        files.reading(folder, ("ema_params",)),
         ocp.StandardCheckpointer(multiprocessing_options=alone) as reader,
     ):
         params = reader.restore(folder / "ema_params")
@@ -314,48 +307,20 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
     }
 
 
-def fine_tune(params: Any, path: str | os.PathLike) -> Any:
-    """The parameters with those of a checkpoint where name and shape agree; others stay.
-
-    Takes the moving average, which is what policies use. Logs what was not found.
-
-    Args:
-      params: of a new model, a nested dict of arrays.
-      path: see ``find``.
-
-    Raises:
-      FileNotFoundError: no finished checkpoint at the path.
-      ValueError: nothing agrees, or a checkpoint of another format.
-    """
-    saved = _by_name(load_policy_assets(path)["params"])
-    flat, tree = jax.tree_util.tree_flatten_with_path(params)
-    taken, fresh, leaves = 0, [], []
-    for name, leaf in zip(_by_name(params), (leaf for _, leaf in flat), strict=True):
-        found = saved.get(name)
-        agrees = found is not None and found.shape == leaf.shape
-        leaves.append(jnp.asarray(found, leaf.dtype) if agrees else leaf)
-        taken += agrees
-        if not agrees:
-            fresh.append(f"{name} {tuple(leaf.shape)}")
-    if not taken:
-        raise ValueError(
-            f"no parameter of {path} has name and shape of one of this model's, such as "
-            f"{fresh[0]}: fine-tune with the model section of its config.json"
-        )
-    logging.info(
-        "%d of %d parameters from %s; new: %s", taken, len(flat), path, ", ".join(fresh) or "none"
-    )
-    return jax.tree_util.tree_unflatten(tree, leaves)
-
-
 def make_assets(
     config: ml_collections.ConfigDict,
     statistics: str,
     data: dict[str, str] | None = None,
     masks: dict[str, dict[str, list[bool]]] | None = None,
 ) -> dict:
-    """The JSON saved with every checkpoint; ``data`` are fingerprints of the sources, ``masks`` the
-    dimensions of "action" and "state" that each has (``sources.Mixture.masks``)."""
+    """The JSON saved with every checkpoint.
+
+    Args:
+      config: of the run.
+      statistics: of the normalisation, as JSON.
+      data: fingerprints of the sources.
+      masks: dimensions of "action" and "state" that each source has (``Mixture.masks``).
+    """
     return {
         "config": config.to_dict(),
         "statistics": statistics,

@@ -15,6 +15,7 @@ from ambient_jax.train import weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
 _OPEN = ("law", "schedule", "model", "task")
+RENAMED = {"data.lanes": "data.shards"}  # fields of older versions
 
 
 def default() -> ml_collections.ConfigDict:
@@ -46,11 +47,11 @@ def default() -> ml_collections.ConfigDict:
     config.data.order = "noise_first"  # or data_first, with importance weights (device only)
     # When streaming:
     config.data.shuffle_window = 10_000  # steps of a source that are shuffled among each other
-    # Bounds the memory of all windows of a lane, which get smaller where they would not fit: GiB.
+    # Bounds the memory of all windows of a shard, which get smaller where they would not fit: GiB.
     config.data.shuffle_memory = config_dict.placeholder(float)
     # Parts that data are dealt in: a run resumes on any number of hosts that divides it. None: as
     # many as hosts.
-    config.data.lanes = config_dict.placeholder(int)
+    config.data.shards = config_dict.placeholder(int)
     config.data.prefetch = 4  # batches
 
     # The common form of sources that say what they are (source(open_x=...)); see
@@ -65,7 +66,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.open_x.action_width = 7  # actions and states are padded to these, and masked
     config.data.open_x.state_width = 8  # 0: no states
     config.data.open_x.quality = ()  # labels carried into the batch
-    config.data.open_x.workers = 1  # processes of a host that decode images
+    config.data.open_x.workers = 1  # threads of a host that decode images
     config.data.open_x.on_problem = ml_collections.ConfigDict(
         {
             "version": "raise",
@@ -163,12 +164,21 @@ def source(
     return fields
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for what no run can mean, before any data are read or devices used.
+class Checked(ml_collections.FrozenConfigDict):
+    """A config that ``check`` accepted; nothing can be written into it."""
 
-    Each part says itself what it can be made of: law, schedule, objective, model, augmentation,
-    optimizer, solver, and the data section with its sources, which may still lack paths.
+
+def check(config: ml_collections.ConfigDict) -> Checked:
+    """Returns a frozen copy of a config that can be run; no data are read and no devices used.
+
+    Each part checks its own section: law, schedule, objective, model, augmentation, optimizer,
+    solver, and the data section with its sources, which may still lack paths.
+
+    Raises:
+      ValueError: for what no run can mean.
     """
+    if isinstance(config, Checked):
+        return config
     # Not at the top: those who only write a config need no reader of data and no network.
     from ambient_jax.data import augment
     from ambient_jax.data import mixture as mixtures
@@ -180,12 +190,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     _checks.number("config.seed", config.seed, 0, 2**32 - 1, whole=True)
     _check_train(config.train)
     optim.check(config.train)
+    _checks.one_of("config.train.init_maps", config.train.init_maps, ("base", "data"))
     with _section("config.data: "):
         form = mixtures.check(config.data)
         shapes = mixtures.observation_shapes(config.data, form, {})
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
-            _check_numbers(name, config[name])
+            if ":" not in config[name].name:  # all options of the built-in ones are numbers
+                _check_numbers(name, config[name])
             schedule = build(module, config[name])
     with _section("config.objective."):
         step.Objective(**config.objective, schedule=schedule)
@@ -204,6 +216,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"config.policy.execute is {policy.execute}, expected at most the "
             f"{config.data.horizon} actions of a chunk (config.data.horizon)"
         )
+    return Checked(config)
 
 
 def build(module: Any, section: ml_collections.ConfigDict) -> Any:
@@ -258,6 +271,8 @@ def _check_numbers(name, section):
 def _check_section(path, section, expected):
     for name in section:
         if name not in expected:
+            if new := RENAMED.get(f"{path}.{name}".removeprefix("config.")):
+                raise ValueError(f"{path}.{name} has a new name: set config.{new}")
             raise ValueError(
                 f"{path}.{name} is no field of a training run, expected one of "
                 f"{', '.join(sorted(expected))}{_checks.nearest(name, expected)}"
@@ -302,13 +317,14 @@ def foreign(config: ml_collections.ConfigDict) -> list[str]:
 
     Those of sections that others check (sources, model, law, ...) are left out.
     """
-    return [name for name in _foreign("", config, default())]
+    return list(_foreign("", config, default()))
 
 
 def _foreign(prefix, section, expected):
     for name in section:
         if name not in expected:
-            yield f"{prefix}{name}"
+            if f"{prefix}{name}" not in RENAMED:
+                yield f"{prefix}{name}"
         elif name not in (*_OPEN, "sources") and isinstance(
             section[name], ml_collections.ConfigDict
         ):

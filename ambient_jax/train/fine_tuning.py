@@ -3,36 +3,80 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import _checks
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
 from ambient_jax.train import checkpoint
-from ambient_jax.train import config as config_lib
+from ambient_jax.train import state as state_lib
 
-MAPS = ("base", "data")
 # Of normalised data: bounds and quantiles end at 1, and of a Gaussian hardly any is beyond 5.
 _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
-def check(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Before data are read: the options of fine-tuning, and the base where a run starts from it.
+def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
+    """Checks, before data are read, the checkpoint that a run starts from.
 
     Raises:
       FileNotFoundError: no checkpoint at ``train.init_from``, or ValueError: see ``load_assets``.
     """
-    config_lib.check(config)
-    _checks.one_of("config.train.init_maps", config.train.init_maps, MAPS)
     fresh = [w for w in workdirs if not checkpoint.steps_in(w / "checkpoints")]
     if config.train.init_from and fresh:
         checkpoint.load_assets(config.train.init_from)
+
+
+def initial(
+    config: ml_collections.ConfigDict,
+    create: Callable[[jax.Array], state_lib.TrainState],
+    key: jax.Array,
+) -> state_lib.TrainState:
+    """The train state at step 0, with the parameters of ``train.init_from`` where it is given."""
+    state = jax.jit(create)(key)
+    if not config.train.init_from:
+        return state
+    params = adopt(state.params, config.train.init_from)
+    # A copy: the step gives away the buffers of both.
+    return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
+
+
+def adopt(params: Any, path: str | os.PathLike) -> Any:
+    """The parameters with those of a checkpoint where name and shape agree; others stay.
+
+    Takes the moving average, which is what policies use. Logs which parameters stay.
+
+    Args:
+      params: of a new model, a nested dict of arrays.
+      path: see ``checkpoint.find``.
+
+    Raises:
+      FileNotFoundError: no finished checkpoint at the path.
+      ValueError: nothing agrees, or a checkpoint of another format.
+    """
+    saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
+    leaves = checkpoint.by_name(params)
+    found = {
+        name: jnp.asarray(saved[name], leaf.dtype)
+        for name, leaf in leaves.items()
+        if name in saved and saved[name].shape == leaf.shape
+    }
+    new = [f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items() if name not in found]
+    if not found:
+        raise ValueError(
+            f"no parameter of {path} has name and shape of one of this model's, such as "
+            f"{new[0]}: fine-tune with the model section of its config.json"
+        )
+    told = ", ".join(new) or "none"
+    logging.info("%d of %d parameters from %s; new: %s", len(found), len(leaves), path, told)
+    return jax.tree.unflatten(jax.tree.structure(params), list((leaves | found).values()))
 
 
 def resumed(mixture: mixtures.Mixture, assets: dict[str, Any]) -> mixtures.Mixture:

@@ -1,8 +1,8 @@
 """One run to a workdir: a file says which process writes there, and goes with it.
 
 ``<workdir>/running.lock`` appears whole or not at all (a hard link, which NFS makes atomic). A
-process that was killed leaves it behind. On the same machine that is seen at once, by process and
-start time; of another machine by its silence, as whoever holds a lock touches it all the time.
+process that was killed leaves it behind. On the same machine its process id and start time tell at
+once; an owner on another machine counts as gone after a silence, as an owner touches its lock.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NAME = "running.lock"
 BEAT = 10.0  # s between two signs of life
 SILENCE = 120.0  # s without one after which an owner on another machine counts as gone
 
+Owner = dict[str, Any]  # content of the file
 # What this process holds, by real path of the workdir: its token, thread and depth.
 _HELD: dict[str, tuple[str, int, int]] = {}
 
@@ -43,7 +44,7 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
     for all, and all raise what it raises; all hosts must come here.
 
     Raises:
-      ValueError: another run holds it, told with who that is, since when and what to do.
+      ValueError: another run holds it; the message has who, since when and what to do.
       OSError: the workdir cannot be made or written to.
     """
     folder, error = pathlib.Path(expanded(workdir)), None
@@ -53,19 +54,18 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
             made = _enter(folder, key)
         except (ValueError, OSError) as e:
             error = e
-    told = parallel.tell_all(str(error) if error else "")
+    message = parallel.tell_all(str(error) if error else "")
     if error:
         raise error
-    if told:
-        raise ValueError(told)
+    if message:
+        raise ValueError(message)
     if not parallel.is_first_host():
         yield
         return
     stop = threading.Event()
     with _released_at_sigterm():
         if _HELD[key][2] == 1:
-            beat = threading.Thread(target=_beat, args=(key, stop), daemon=True)
-            beat.start()
+            threading.Thread(target=_beat, args=(key, stop), daemon=True).start()
         try:
             yield
         finally:
@@ -88,21 +88,32 @@ def alone(job: Callable) -> Callable:
 
 
 def check(workdir: str | os.PathLike[str]) -> None:
-    """Raises OSError where another run has taken a workdir that this process held: it was silent
-    for too long, or somebody deleted its file. Called before anything is written over."""
+    """Called before anything is written over: makes the file anew where somebody deleted it.
+
+    Raises:
+      OSError: another run has taken a workdir that this process held.
+    """
     key = os.path.realpath(expanded(workdir))
-    if key in _HELD:
-        _keep(key)
+    if key not in _HELD:
+        return
+    folder, (token, *_) = pathlib.Path(key), _HELD[key]
+    _create(folder / NAME, _about(folder, token))
+    owner = _read(folder / NAME)
+    if owner is not None and owner.get("token") != token:
+        raise OSError(
+            f"workdir {folder} was taken over by {_who(owner)}, as this run gave no sign of life "
+            f"for {SILENCE:g} s or its {NAME} was deleted: this run ends here and writes no more"
+        )
 
 
 def await_end(workdir: str | os.PathLike[str], seconds: float = 60.0) -> None:
-    """Waits until a run on this machine that was told to stop has let go of its workdir."""
+    """Waits until a stopped run on this machine has let go of its workdir."""
     path, end = pathlib.Path(expanded(workdir)) / NAME, time.monotonic() + seconds
     while (owner := _read(path)) and _probe(owner, path) and time.monotonic() < end:
         time.sleep(0.2)
 
 
-def _enter(folder, key) -> bool:
+def _enter(folder: pathlib.Path, key: str) -> bool:
     """Takes the lock, or counts once more; returns whether it made the folder."""
     if key in _HELD and _HELD[key][1] == threading.get_ident():
         token, thread, depth = _HELD[key]
@@ -119,14 +130,19 @@ def _enter(folder, key) -> bool:
         if owner is None:  # released just now
             continue
         if _is_alive(owner, path):
-            raise ValueError(_refusal(owner, folder, path))
+            here = owner.get("machine") == _machine()
+            rest = "" if here else f"; should it be gone for good, delete {path}"
+            raise ValueError(
+                f"workdir {folder} is in use by {_who(owner)}, since {owner.get('since')}: wait "
+                f"for its end or stop it, or give another --workdir{rest}"
+            )
         if _take_over(path, owner, about):
             break
     _HELD[key] = token, threading.get_ident(), 1
     return made
 
 
-def _leave(key, wholly=False):
+def _leave(key: str, wholly: bool = False) -> None:
     token, thread, depth = _HELD[key]
     if depth > 1 and not wholly:
         _HELD[key] = token, thread, depth - 1
@@ -137,27 +153,15 @@ def _leave(key, wholly=False):
         path.unlink(missing_ok=True)
 
 
-def _keep(key):
-    """Makes the file anew where it is gone; raises OSError where it is another's."""
-    folder, (token, *_) = pathlib.Path(key), _HELD[key]
-    _create(folder / NAME, _about(folder, token))
-    owner = _read(folder / NAME)
-    if owner is not None and owner.get("token") != token:
-        raise OSError(
-            f"workdir {folder} was taken over by {_who(owner)}, as this run gave no sign of life "
-            f"for {SILENCE:g} s or its {NAME} was deleted: this run ends here and writes no more"
-        )
-
-
-def _beat(key, stop):
+def _beat(key: str, stop: threading.Event) -> None:
     while not stop.wait(BEAT):
         with contextlib.suppress(OSError):  # gone: ``check`` sees to it
             os.utime(pathlib.Path(key) / NAME)
 
 
 @contextlib.contextmanager
-def _released_at_sigterm():
-    """While training takes steps the loop has a handler of its own, which saves."""
+def _released_at_sigterm() -> Iterator[None]:
+    """Releases at SIGTERM; while training takes steps the loop has a handler of its own."""
     me = os.getpid()
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -178,7 +182,7 @@ def _released_at_sigterm():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _about(folder, token) -> dict[str, Any]:
+def _about(folder: pathlib.Path, token: str) -> Owner:
     return {
         "token": token,
         "host": socket.gethostname(),
@@ -191,7 +195,7 @@ def _about(folder, token) -> dict[str, Any]:
     }
 
 
-def _create(path, about) -> bool:
+def _create(path: pathlib.Path, about: Owner) -> bool:
     """Writes the file unless it is there; returns whether it did."""
     if path.exists():
         return False
@@ -216,21 +220,21 @@ def _create(path, about) -> bool:
     return True
 
 
-def _read(path) -> dict[str, Any] | None:
+def _read(path: pathlib.Path) -> Owner | None:
     """Who holds the lock, {} where the file cannot be understood; None where there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        owner = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
-def _take_over(path, owner, about) -> bool:
+def _take_over(path: pathlib.Path, owner: Owner, about: Owner) -> bool:
     """Puts a lock in place of that of an owner who is gone; returns whether it did.
 
-    Of many that find it gone, one makes the file that says so; the lock itself is never absent.
+    Of many that try, one makes a file that claims it; the lock itself is never absent.
     """
     claim = path.with_name(f"{path.name}.after.{owner.get('token')}")
     if not _create(claim, about):
@@ -247,8 +251,8 @@ def _take_over(path, owner, about) -> bool:
     return True
 
 
-def _is_alive(owner, path) -> bool:
-    """Whether the owner of a lock runs; watches a file that says nothing of this machine."""
+def _is_alive(owner: Owner, path: pathlib.Path) -> bool:
+    """Whether the owner of a lock runs; watches the file where its process cannot be seen."""
     alive = _probe(owner, path)
     if alive is not None:
         return alive
@@ -261,8 +265,8 @@ def _is_alive(owner, path) -> bool:
     return False
 
 
-def _probe(owner, path) -> bool | None:
-    """Whether an owner on this machine runs; None of another, whose processes are not seen."""
+def _probe(owner: Owner, path: pathlib.Path) -> bool | None:
+    """Whether an owner on this machine runs; None if it is on another."""
     if not _machine() or owner.get("machine") != _machine():
         return None
     if owner.get("folder") != _identity(path.parent):
@@ -270,22 +274,22 @@ def _probe(owner, path) -> bool | None:
     return _started(owner.get("pid")) == owner.get("started")
 
 
-def _touched(path) -> int | None:
+def _touched(path: pathlib.Path) -> int | None:
     try:
-        with path.open() as file:  # opening it, as NFS remembers what a bare stat has told
+        with path.open() as file:  # opening it, as NFS may answer a bare stat from memory
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError:
         return None
 
 
-def _identity(folder) -> str:
-    found = os.stat(folder)
-    return f"{found.st_dev}:{found.st_ino}"
+def _identity(folder: pathlib.Path) -> str:
+    status = os.stat(folder)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 @functools.cache
 def _machine() -> str:
-    """Names the boot of a machine and which processes are seen here; "" where nothing tells."""
+    """Names the boot of a machine and the processes that are seen here; "" if unknown."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -293,7 +297,7 @@ def _machine() -> str:
         return ""
 
 
-def _started(pid) -> str:
+def _started(pid: int | None) -> str:
     """When a process was started, in ticks since the boot; "" of one that is gone."""
     try:
         text = pathlib.Path(f"/proc/{pid}/stat").read_text()
@@ -303,18 +307,9 @@ def _started(pid) -> str:
     return "" if state in "ZX" else rest[18]
 
 
-def _who(owner) -> str:
+def _who(owner: Owner) -> str:
     if not owner:
         return "an unknown process"
     here = owner.get("machine") == _machine() and owner.get("pid") == os.getpid()
-    told = "this very process" if here else f"process {owner.get('pid')}"
-    return f"{told} on {owner.get('host')} ({owner.get('command')})"
-
-
-def _refusal(owner, folder, path):
-    here = owner.get("machine") == _machine()
-    rest = "" if here else f"; should it be gone for good, delete {path}"
-    return (
-        f"workdir {folder} is in use by {_who(owner)}, since {owner.get('since')}: wait for its "
-        f"end or stop it, or give another --workdir{rest}"
-    )
+    process = "this very process" if here else f"process {owner.get('pid')}"
+    return f"{process} on {owner.get('host')} ({owner.get('command')})"

@@ -18,6 +18,7 @@ import numpy as np
 import tensorboardX
 from absl import logging
 
+from ambient_jax.data import paths
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import weights_and_biases
@@ -138,6 +139,4 @@ def _truncate(path: pathlib.Path, step: int) -> None:
         shutil.copyfile(path, aside)
         logging.warning("%s has lines that are no rows: %s keeps it as it was", path, aside)
     kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    paths.write_text(path, "".join(kept))

@@ -195,16 +195,13 @@ def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.A
 
 
 def lift_take_sums(empty: Any) -> Callable:
-    """``state -> (state with empty sums, the first device's sums [1, ...])``, without waiting."""
-    take = jax.pmap(
-        lambda state: (state.replace(sums=empty), state.sums), axis_name=AXIS, donate_argnums=0
-    )
+    """``state -> (state with empty sums, sums)`` of lifted states, without waiting."""
 
-    def take_sums(state):
-        state, sums = take(state)
-        return state, jax.tree.map(lambda x: x.addressable_data(0), sums)
+    def take(state):
+        clear = lambda new, old: jnp.broadcast_to(new, old.shape)  # noqa: E731
+        return state.replace(sums=jax.tree.map(clear, empty, state.sums)), state.sums
 
-    return take_sums
+    return jax.pmap(take, donate_argnums=0)
 
 
 def any_host(flag: bool) -> bool:
@@ -268,11 +265,20 @@ def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: i
     )
 
 
-def lift_take_policy_sums(empty: Any) -> Callable:
-    """``states -> (states with empty sums, sums)`` of ``spread`` states, without waiting."""
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of one structure as one, with a leading axis over them."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
-    def take(states):
-        clear = lambda new, old: jnp.broadcast_to(new, old.shape)  # noqa: E731
-        return states.replace(sums=jax.tree.map(clear, empty, states.sums)), states.sums
 
-    return jax.pmap(take, donate_argnums=0)
+def place(states: Sequence[Any], stacked: bool) -> Any:
+    """States of the policies on the devices: one on each, or stacked ones ``spread``."""
+    return spread(stack(states)) if stacked else replicate(states[0])
+
+
+def fetch(tree: Any, stacked: bool) -> list[Any]:
+    """Undoes ``place``: the tree of each policy, on the host."""
+    if not stacked:
+        return [unreplicate(tree)]
+    whole = gather(tree)
+    count = len(jax.tree.leaves(whole)[0])
+    return [jax.tree.map(lambda x: x[k], whole) for k in range(count)]  # noqa: B023

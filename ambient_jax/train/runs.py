@@ -15,13 +15,13 @@ train.keep, keep_every, checkpoint_every       yes: they say when is saved and w
 train.log_every                                yes: rows of metrics.jsonl are means over other
                                                windows from there on
 train.init_from, init_maps                     yes: they were used at step 0
-data.shuffle_window, shuffle_memory, lanes     where data.placement is "device", which has no use
+data.shuffle_window, shuffle_memory, shards    where data.placement is "device", which has no use
                                                for them
 data.open_x                                    where no source has open_x
 data.observation, action, delta                where sources have open_x
 data.sources.*.sigma_min, sigma_max            where the source has a bounds file
 data.open_x.on_problem                         from or to "raise": with it there was no problem
-data.lanes                                     to None and back, where the number stays
+data.shards                                    to None and back, where the number stays
 train.steps                                    to more, with train.extend: the learning rate is
                                                that of the longer run from there on
 all others                                     no
@@ -33,7 +33,6 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -42,6 +41,7 @@ import ml_collections
 from absl import logging
 
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 
 # What does not touch the training.
@@ -55,7 +55,7 @@ MAY_CHANGE = (
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
     *("train.init_from", "train.init_maps", "train.extend"),
 )
-_UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.lanes")
+_UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
 _UNUSED_IN_COMMON_FORM = ("data.observation", "data.action", "data.delta")
 _PROBLEMS = "data.open_x.on_problem."
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
@@ -69,9 +69,7 @@ _TOLD = (
 def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Writes ``config.json``, whole or not at all."""
     workdir.mkdir(parents=True, exist_ok=True)
-    temporary = workdir / "config.tmp"
-    temporary.write_text(config.to_json_best_effort(indent=2) + "\n")
-    os.replace(temporary, workdir / "config.json")
+    paths.write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
 
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
@@ -117,7 +115,7 @@ def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -
         return True  # who raises and goes on has met no such problem
     if _is_bounds(name):
         return bool(saved) == bool(now)
-    if name == "data.lanes" and None in (saved, now):
+    if name == "data.shards" and None in (saved, now):
         return True  # the trainer compares with those that the stream had
     sources = config["data"]["sources"].values()
     common = any(source.get("open_x") for source in sources)
@@ -155,7 +153,10 @@ def _bounded(config):
 
 def _different(one, other):
     defaults = flat(config_lib.default().to_dict())
-    one, other = flat(one), flat(json.loads(json.dumps(other)))
+    one, other = (
+        {config_lib.RENAMED.get(n, n): v for n, v in flat(json.loads(json.dumps(tree))).items()}
+        for tree in (one, other)
+    )
     return {
         name: tuple(_given(fields, name, defaults) for fields in (one, other))
         for name in sorted(one.keys() | other.keys())

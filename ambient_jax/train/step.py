@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,17 +12,24 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from ambient_jax import _checks, corruption, losses, optim, schedules, targets
+from ambient_jax import _checks, _names, corruption, losses, optim, schedules, targets
 from ambient_jax.data import augment, noise_first
 from ambient_jax.train import state as state_lib
 
-LOSSES = ("denoising", "ambient")
+LOSSES = {"denoising": losses.denoising_loss, "ambient": losses.ambient_loss}
 Batch = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised: which target, from x0 ("denoising") or from x_min only ("ambient").
+    """What is minimised.
+
+    Attributes:
+      loss: "denoising" (x0 is used), "ambient" (x_min only), or ``package.module:function`` of a
+        kernel that is called as ``losses.denoising_loss``.
+      prediction: what the network's output is, see ``targets``.
+      schedule: of the noise.
+      weighting, buffer: of the ambient loss.
 
     Raises:
       ValueError: an unknown name, or a buffer out of range.
@@ -34,7 +42,8 @@ class Objective:
     buffer: float = 4.0
 
     def __post_init__(self):
-        _checks.one_of("loss", self.loss, LOSSES)
+        if not callable(_names.resolve("loss", self.loss, LOSSES)):
+            raise ValueError(f"loss is {self.loss!r}, which cannot be called: expected a function")
         _checks.one_of("prediction", self.prediction, targets.PREDICTIONS)
         _checks.one_of("weighting", self.weighting, losses.WEIGHTINGS)
         losses.check_buffer(self.buffer)
@@ -54,7 +63,7 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
     """
     x0, sigma = batch["action"], batch["sigma"]
     z = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(keys)
-    if objective.loss == "denoising":
+    if objective.loss != "ambient":
         anchor, start = jnp.zeros_like(sigma), x0
     else:
         anchor = corruption.anchor_level(sigma, batch["sigma_min"])
@@ -110,9 +119,12 @@ def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable
         common = dict(prediction=objective.prediction, schedule=objective.schedule)
         if objective.loss == "denoising":
             rows = losses.batch_denoising_loss(h, start, z, sigma, *bounds, **common)
-        else:
+        elif objective.loss == "ambient":
             common.update(weighting=objective.weighting, buffer=objective.buffer)
             rows = losses.batch_ambient_loss(h, start, z, sigma, *bounds, **common)
+        else:
+            kernel = functools.partial(_names.resolve("loss", objective.loss, LOSSES), **common)
+            rows = jax.vmap(kernel)(h, start, z, sigma, *bounds)
         total, _ = losses.masked_sum(rows, keep, batch.get("weight"))
         return total, (rows, keep)
 

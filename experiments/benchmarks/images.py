@@ -1,10 +1,10 @@
 """Times batches of camera images beside tf.data doing the same work: decoding alone, and all.
 
-Both have the same two cores: our decoder two worker processes, tf.data its own choice of threads
+Both have the same two cores: our decoder two threads, tf.data its own choice of them
 (AUTOTUNE wherever there is a choice). The images, smoothed noise with shapes at quality 95, are the
 same; each side hands out numpy batches, images [64, h, w, 3] uint8. They take turns, stopped while
 the other has its own, so that neither runs ahead; each turn's ratio is one row of the spread. The
-processor's time an image (user and system, all processes of a side) is printed too: other work on
+processor's time an image (user and system) is printed too: other work on
 the machine changes it less, but not nothing.
 
 decode  from bytes in memory. Both decode 480x640 in full and resize all pixels.
@@ -37,11 +37,11 @@ from ambient_jax import mixing, schedules
 from ambient_jax.cli import console
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
-from experiments.benchmarks.processes import cpu_seconds, workers_of
+from experiments.benchmarks.processes import cpu_seconds
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
-_WORKERS = flags.DEFINE_integer("workers", 2, "Our processes, and the cores of both sides.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Our threads, and the cores of both sides.")
 _ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
 _SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
 _ROOT = flags.DEFINE_string("root", "", "Its data.")
@@ -117,7 +117,7 @@ class OurDecoder:
     def __init__(self, name: str, root: str, workers: int):
         source, size = ROWS[name][1:]
         blobs = [scene(*source, seed) for seed in range(DISTINCT)]
-        self.decoder = images.ImageDecoder(size, workers=workers, capacity=BATCH, in_flight=3)
+        self.decoder = images.ImageDecoder(size, workers=workers)
         self.batches = [blobs[i : i + BATCH] for i in range(0, len(blobs), BATCH)]
         self.waiting = []
         self.close = self.decoder.close
@@ -248,11 +248,10 @@ Side = OurDecoder | OurLoader | TensorFlow
 
 def turn(side: Side, count: int) -> dict[str, float]:
     """Images/s and the processor's microseconds an image."""
-    mine = [os.getpid(), *workers_of(os.getpid())]
-    cpu, begin = cpu_seconds(mine), time.perf_counter()
+    cpu, begin = cpu_seconds(os.getpid()), time.perf_counter()
     side.take(count)
     seconds, number = time.perf_counter() - begin, count * BATCH
-    return {"rate": number / seconds, "cpu": (cpu_seconds(mine) - cpu) / number * 1e6}
+    return {"rate": number / seconds, "cpu": (cpu_seconds(os.getpid()) - cpu) / number * 1e6}
 
 
 def serve(name: str, kind: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,30 +15,10 @@ from ambient_jax.policy import solvers
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
+from experiments.benchmarks import harness
 
 HISTORY, HORIZON, DIM = 2, 16, 2
 FEATURES = (32, 64, 128)  # of the U-Net
-
-
-def interleaved(functions: list[Callable[[], None]], repeats: int) -> np.ndarray:
-    """Seconds [functions, repeats] of calls in turn, so that a busy machine slows all alike."""
-    for f in functions:
-        f()
-    seconds = np.zeros((len(functions), repeats))
-    for r in range(repeats):
-        for i, f in enumerate(functions):
-            begin = time.perf_counter()
-            f()
-            seconds[i, r] = time.perf_counter() - begin
-    return seconds
-
-
-def ratio(seconds: np.ndarray) -> tuple[float, float, float]:
-    """Median over repeats of second / first, with the 95% interval of the median (bootstrap)."""
-    each = seconds[1] / seconds[0]
-    draws = np.random.default_rng(0).choice(each, (2000, each.size))
-    low, high = np.quantile(np.median(draws, 1), [0.025, 0.975])
-    return float(np.median(each)), float(low), float(high)
 
 
 def _network(batch, features):
@@ -50,11 +28,6 @@ def _network(batch, features):
     x = jax.random.normal(keys[1], (batch, HORIZON, DIM))
     params = jax.jit(model.init)(keys[2], x, jnp.ones(batch) / 2, observation)["params"]
     return lambda p, *a: model.apply({"params": p}, *a), params, observation, x
-
-
-def name_of(features: tuple[int, ...]) -> str:
-    """Widths as they stand in the tables, such as 32-64-128."""
-    return "-".join(map(str, features))
 
 
 def loss_row(
@@ -85,12 +58,13 @@ def loss_row(
             jax.block_until_ready(holder[0])
 
         steps.append(run)
-    seconds = interleaved(steps, repeats)
-    middle, low, high = ratio(seconds)
+    seconds = harness.interleaved(steps, repeats)
+    middle, low, high = harness.ratio(seconds)
     return [
         "ambient step / denoising step",
         f"{middle:.3f} ({low:.3f} to {high:.3f})",
-        f"{np.median(seconds[0]) * 1e3:.1f} ms denoising, U-Net {name_of(features)}, batch {batch}",
+        f"{np.median(seconds[0]) * 1e3:.1f} ms denoising, U-Net {harness.widths(features)}, "
+        f"batch {batch}",
     ]
 
 
@@ -114,7 +88,7 @@ def latency_row(
         )
 
     keys = jax.random.split(jax.random.key(1), batch)
-    seconds = interleaved([lambda: jax.block_until_ready(act(keys))], repeats)[0]
+    seconds = harness.interleaved([lambda: jax.block_until_ready(act(keys))], repeats)[0]
     return [
         f"DDIM, {steps} steps, {batch} chunks at once",
         f"{np.median(seconds) * 1e3:.1f} ms",
@@ -153,8 +127,8 @@ def weighting_row(sigma_min: float, draws: int = 1_000_000) -> list[str]:
 def import_row(repeats: int = 7) -> list[str]:
     """Time of ``import ambient_jax`` over that of ``import jax``, in fresh processes."""
     run = lambda module: subprocess.run([sys.executable, "-c", f"import {module}"], check=True)  # noqa: E731
-    seconds = interleaved([lambda: run("jax"), lambda: run("ambient_jax")], repeats)
-    middle, low, high = ratio(seconds)
+    seconds = harness.interleaved([lambda: run("jax"), lambda: run("ambient_jax")], repeats)
+    middle, low, high = harness.ratio(seconds)
     return [
         "import ambient_jax / import jax",
         f"{middle:.2f} ({low:.2f} to {high:.2f})",
@@ -163,11 +137,9 @@ def import_row(repeats: int = 7) -> list[str]:
 
 
 def main() -> str:
-    """The table as markdown."""
+    """Returns the table as markdown."""
     rows = [loss_row(), latency_row(1), latency_row(200), import_row()]
-    rows += [weighting_row(s) for s in (0.1, 0.3, 0.6)]
-    lines = ["| measure | value | note |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+    return harness.table([*rows, *map(weighting_row, (0.1, 0.3, 0.6))])
 
 
 if __name__ == "__main__":

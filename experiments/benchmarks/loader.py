@@ -15,17 +15,15 @@ few pixels, so that a million elements take minutes, and ``IMAGE_BYTES`` bytes, 
 have. No episode is larger than ``--largest``: while one is read there are some copies of it, and
 what was freed stays in the process, which would hide a leak. In all the data are several times
 ``config.data.shuffle_memory``, which each row gives; the windows turn over many times. Batches come
-finished, images decoded in a worker process. Memory is what all of it occupies, in MiB: private
-pages of the process and its share of common ones (PSS), the same of the worker, and the file in
-memory between them (encoded and decoded images), counted once. The slope is that of a line by least
-squares through the last 80% of the samples, with its 95% interval.
+finished, images decoded by a thread. Memory is that of the process in MiB: its private pages and
+its share of common ones (PSS). The slope is that of a line by least squares through the last 80% of
+the samples, with its 95% interval.
 
     python -m experiments.benchmarks.loader --open_x=48 --elements=1000000 --memory=0.25 --memory=1
 """
 
 import io
 import math
-import multiprocessing
 import os
 import resource
 import tempfile
@@ -44,6 +42,7 @@ from ambient_jax.cli import console
 from ambient_jax.data import chunk, pipeline, write
 from ambient_jax.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
+from experiments.benchmarks import harness
 from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
@@ -278,21 +277,21 @@ def watch(
 def memory_table(root: str) -> None:
     """Prints a row for each value of shuffle_memory, and what was seen on the way."""
     names, elements, samples = wide(_OPEN_X.value), _ELEMENTS.value, _SAMPLES.value
-    _in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
+    harness.in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
     print(
-        "| shuffle_memory | before | first | peak | last | slope in 10^6 elements | worker, shared "
-        "file at the end | descriptors | elements/s |\n|---|---|---|---|---|---|---|---|---|"
+        "| shuffle_memory | before | first | peak | last | slope in 10^6 elements | descriptors | "
+        "elements/s |\n|---|---|---|---|---|---|---|---|"
     )
     notes = []
     for memory in _MEMORY.value:
-        seen = _in_process(watch, root, names, memory, _BATCH.value, elements, samples)
-        mebibytes, last = [f["all"] for f in seen["found"]], seen["found"][-1]
+        seen = harness.in_process(watch, root, names, memory, _BATCH.value, elements, samples)
+        mebibytes = [f["memory"] for f in seen["found"]]
         rise, error = slope(mebibytes[samples // 5 :], seen["drawn"] / samples / 1e6)
         print(
-            f"| {memory * 1024:.0f} | {seen['before']['all']:.0f} | {mebibytes[0]:.0f} | "
+            f"| {memory * 1024:.0f} | {seen['before']['memory']:.0f} | {mebibytes[0]:.0f} | "
             f"{max(mebibytes):.0f} | {mebibytes[-1]:.0f} | {rise:+.0f} +- {error:.0f} | "
-            f"{last['workers']:.0f}, {last['share']:.0f} | {seen['found'][0]['descriptors']} to "
-            f"{last['descriptors']} | {seen['rate']:,.0f} |",
+            f"{seen['found'][0]['descriptors']} to {seen['found'][-1]['descriptors']} | "
+            f"{seen['rate']:,.0f} |",
             flush=True,
         )
         notes.append(
@@ -322,20 +321,14 @@ def main(argv):
         print("|---|---|---|---|---|---|")
         for name, row in ROWS.items():
             if not os.path.exists(os.path.join(root, row[0])):
-                _in_process(build, root, row[0])
-            found = _in_process(measure, root, *row, *arguments)
+                harness.in_process(build, root, row[0])
+            found = harness.in_process(measure, root, *row, *arguments)
             growth = found["last"] / found["first"] - 1
             print(
                 f"| {name} | {found['rate']:,.0f} | {found['first']:.0f} | {found['last']:.0f} | "
                 f"{growth:+.1%} | {found['steps']:,.0f} |",
                 flush=True,
             )
-
-
-def _in_process(function, *arguments):
-    """Runs it in a fresh process, whose memory holds nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 if __name__ == "__main__":

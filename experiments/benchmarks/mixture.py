@@ -9,39 +9,33 @@ included.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import resource
-import subprocess
-import sys
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from ambient_jax import mixing, schedules
 from ambient_jax.annotate import classifier, evidence, thresholds, training
 from ambient_jax.annotate import pairs as pairs_lib
 from ambient_jax.annotate.options import Options
-from ambient_jax.cli import report
+from ambient_jax.cli import console, report
 from ambient_jax.data import device
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.train import trainer
+from ambient_jax.train import config as config_lib
 from experiments.annotate import config as annotate_config
 from experiments.annotate import known
+from experiments.benchmarks import harness
 
 COLUMNS = (
     *("classifiers", "rows of a pair", "mean error", "largest", "rank", "training, CPU s"),
     *("judging, CPU s", "peak memory"),
 )
-ROWS = {
-    # kind, rows over those of the variant's batch
-    "one trunk": ("shared", 1.0),
-    "one for each pair": ("separate", 1.0),
-}
+ROWS = ("one trunk", "one for each pair")
 
 
 def separate(
@@ -73,10 +67,7 @@ def separate(
             )
         )
     members = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    repeated = jax.tree.map(
-        lambda *x: np.repeat(np.stack(x), options.folds, 0),
-        *each,
-    )
+    repeated = jax.tree.map(lambda *x: np.repeat(np.stack(x), options.folds, 0), *each)
     trained = training.train(data, members, repeated, options, schedule=schedule, seed=seed)
     own = [slice(k * options.folds, (k + 1) * options.folds) for k in range(len(each))]
     return [
@@ -94,12 +85,11 @@ def separate(
 
 def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     """Trains and judges one row of the table in this process."""
-    kind, more = ROWS[name]
     config = _config(steps, count)
     known.build(config)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     data = device.load_device_data(mixture)
-    schedule = trainer.build(schedules, config.schedule)
+    schedule = config_lib.build(schedules, config.schedule)
     task, sizes = config.task, (config.data.history, config.data.horizon)
     options = evidence.classifier_options(Options.from_config(task), *sizes)
     levels, rng = evidence.grid(task.levels), np.random.default_rng(0)
@@ -110,13 +100,13 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     ]
     ask = dict(draws=task.draws)
     clocks = [time.process_time()]
-    if kind == "shared":
+    if name == ROWS[0]:
         fitted = classifier.fit(data, options, schedule=schedule)
         clocks.append(time.process_time())
         c = classifier.probabilities(fitted, data, np.concatenate(positions), levels, **ask)
         curves = np.split(c, np.cumsum([len(p) for p in positions])[:-1])
     else:
-        batch = max(2, round(more * options.batch_size / len(positions)))
+        batch = max(2, round(options.batch_size / len(positions)))
         options = dataclasses.replace(options, batch_size=batch)
         each = separate(data, options, schedule)
         clocks.append(time.process_time())
@@ -128,10 +118,9 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     names = [n for n in mixture.names if n != "clean"]
     rule = dict(tau=task.tau, rule=task.rule)
     low = [float(thresholds.sigma_min(levels, c.mean(0), **rule)) for c in curves]
-    per_pair = more * task.batch_size / len(positions)
     return {
         "found": dict(zip(names, low, strict=True)),
-        "rows": f"{per_pair:.0f} x {steps}",
+        "rows": f"{task.batch_size / len(positions):.0f} x {steps}",
         "seconds": np.diff(clocks).tolist(),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
@@ -143,20 +132,15 @@ def _config(steps, count):
     return config
 
 
-def main(steps: int, count: int) -> None:
-    """Prints the table."""
-    found = {}
-    for name in ROWS:
-        command = [sys.executable, "-m", "experiments.benchmarks.mixture", f"--row={name}"]
-        command += [f"--steps={steps}", f"--sources={count}"]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-        print(name, {k: v for k, v in found[name].items() if k != "found"}, flush=True)
+def main(_: list[str]) -> None:
+    console.setup()
+    steps, count = flags.FLAGS.steps, int(flags.FLAGS.sources)
+    measured = {name: harness.in_process(measure, name, steps, count) for name in ROWS}
     config = _config(steps, count)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     exact = known.sigma_min(config, *known.exact_curves(config, mixture))
     rows = []
-    for name, row in found.items():
+    for name, row in measured.items():
         error = known.errors(row["found"], exact)
         cells = [f"{error[k]:.3f}" for k in ("mean", "largest", "rank")]
         cells += [*(f"{s:.0f}" for s in row["seconds"]), f"{row['memory']:.1f} GiB"]
@@ -165,12 +149,6 @@ def main(steps: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--row", choices=ROWS)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--sources", type=int, default=48, choices=(6, 48))
-    given = parser.parse_args()
-    if given.row:
-        print(json.dumps(measure(given.row, given.steps, given.sources)))
-    else:
-        main(given.steps, given.sources)
+    flags.DEFINE_integer("steps", 400, "of training")
+    flags.DEFINE_enum("sources", "48", ("6", "48"), "corrupt sources")
+    console.run(main)

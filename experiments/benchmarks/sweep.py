@@ -20,7 +20,8 @@ from ambient_jax.train import config as config_lib
 from ambient_jax.train import parallel
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
-from experiments.benchmarks import library
+from experiments.benchmarks import harness
+from experiments.benchmarks.library import FEATURES
 
 EPISODES, STEPS, HISTORY, HORIZON, DIM = 100, 40, 2, 16, 2
 
@@ -46,7 +47,7 @@ def sweep_row(
     policies: int,
     batch: int = 128,
     repeats: int = 12,
-    features: tuple[int, ...] = library.FEATURES,
+    features: tuple[int, ...] = FEATURES,
 ) -> list[str]:
     """Seconds of a step of K policies together over K times that of one."""
     config = config_lib.default().train
@@ -90,23 +91,17 @@ def sweep_row(
             jax.block_until_ready(holder[0])
 
         runs.append(run)
-    seconds = library.interleaved(runs, repeats)
-    middle, low, high = library.ratio(seconds / np.array([[1], [policies]]))
+    seconds = harness.interleaved(runs, repeats)
+    middle, low, high = harness.ratio(seconds / np.array([[1], [policies]]))
     milliseconds = 1e3 * np.median(seconds, 1) / [1, policies]
     return [
         f"{policies} policies together / one by one",
         f"{middle:.2f} ({low:.2f} to {high:.2f})",
         f"{milliseconds[1]:.1f} ms a policy and step, {milliseconds[0]:.1f} ms alone; batch "
-        f"{batch}, U-Net {library.name_of(features)}, {jax.device_count()} "
+        f"{batch}, U-Net {harness.widths(features)}, {jax.device_count()} "
         f"{jax.default_backend()} device(s)",
     ]
 
 
-def main() -> str:
-    """The table as markdown."""
-    lines = ["| measure | value | note |", "|---|---|---|"]
-    return "\n".join(lines + [f"| {' | '.join(sweep_row(k))} |" for k in (2, 4, 8)])
-
-
 if __name__ == "__main__":
-    print(main())
+    print(harness.table([sweep_row(policies) for policies in (2, 4, 8)]))

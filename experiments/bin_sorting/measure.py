@@ -12,10 +12,10 @@ import tqdm
 from absl import flags
 
 from ambient_jax.cli import console, report
+from ambient_jax.estimates import wilson
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.metrics import ratio
-from experiments.estimates import wilson
 
 COLUMNS = (
     *("rule", "blocks placed as told", "95%", "episodes with all", "95%", "correct logic"),

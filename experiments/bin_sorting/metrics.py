@@ -23,8 +23,8 @@ import math
 
 import numpy as np
 
+from ambient_jax.estimates import Estimate, bootstrap, wilson
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT
-from experiments.estimates import Estimate, wilson
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,10 @@ def ratio(
     value, used = float(numerators.sum() / total), int((denominators > 0).sum())
     if value in (0.0, 1.0):
         return dataclasses.replace(wilson(int(value) * used, used), count=int(total))
-    rows = np.random.default_rng(seed).integers(0, len(numerators), (resamples, len(numerators)))
-    above, below = numerators[rows].sum(1), denominators[rows].sum(1)
-    low, high = np.quantile(above[below > 0] / below[below > 0], [0.025, 0.975])
-    return Estimate(value, float(low), float(high), int(total))
+    low, high = bootstrap(_ratio, numerators, denominators, resamples=resamples, seed=seed)
+    return Estimate(value, low, high, int(total))
+
+
+def _ratio(numerators, denominators, axis):
+    with np.errstate(invalid="ignore"):
+        return numerators.sum(axis) / denominators.sum(axis)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import ml_collections
 
-from experiments.table.entries import Entry, of_groups
+from experiments.table.annotations import Annotations
+from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = ("main", "sweep", "chosen", "variants", "alpha", "opposite", "more")
 CORRUPT = ("arbitrary", "opposite")
@@ -22,55 +23,55 @@ def omni(sigma_max: float, *, corrupt: str = "arbitrary", sigma_min: float = 1.0
     return f"omni_{corrupt}_{sigma_max:g}{above}"
 
 
-def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
+def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict[str, PolicyRow]:  # noqa: B006
     """The policies of the configured groups by name, in the order of the table.
 
     Raises:
       ValueError: for an unknown group.
     """
-    best = task.best
-    found = {"correct": Entry("correct only", "main", {"law.name": "filtering"})}
-    found |= _against("arbitrary", "main", best)
+    best, only = task.best, {"law.name": "filtering"}
+    found = {"correct": PolicyRow("correct only", "main", only)}
+    found |= _without_bounds("arbitrary", "main")
+
+    def add_omni(group, level, *, corrupt="arbitrary", sigma_min=1.0):
+        name = omni(level, corrupt=corrupt, sigma_min=sigma_min)
+        above = "" if sigma_min == 1 else f", sigma_min {sigma_min:g}"
+        label = f"omni with {corrupt}, sigma_max {level:g}{above}"
+        changes = {"law.name": "ambient"} | _bounds(corrupt, sigma_min, level)
+        found.setdefault(name, PolicyRow(label, group, changes))
+
+    add_omni("main", best)
     for level in task.sigma_max:
-        _add_omni(found, "sweep", level)
+        add_omni("sweep", level)
     label = f"omni with arbitrary, sigma_max {task.chosen:g} by classifier"
     bounds = {"law.name": "ambient"} | _bounds("arbitrary", 1.0, task.chosen)
-    found["chosen"] = Entry(label, "chosen", bounds)
+    found["chosen"] = PolicyRow(label, "chosen", bounds)
     for level in task.sigma_min:
-        _add_omni(found, "variants", best, sigma_min=level)
+        add_omni("variants", best, sigma_min=level)
     exclusive = {"law.name": "exclusive"} | _bounds("arbitrary", 1.0, best)
-    found["exclusive"] = Entry(f"exclusive bands, sigma_max {best}", "variants", exclusive)
+    found["exclusive"] = PolicyRow(f"exclusive bands, sigma_max {best}", "variants", exclusive)
     for alpha in task.alpha:
         law = {"law.name": "reweighted", "law.alpha": alpha} | _only("arbitrary")
-        found[f"alpha_{alpha}"] = Entry(f"co-training, alpha {alpha}", "alpha", law)
-    found |= _against("opposite", "opposite", best)
-    for level in task.sigma_max_opposite:
-        _add_omni(found, "opposite", level, corrupt="opposite")
-    more = {"law.name": "filtering", "data.sources.correct.split": "train"}
-    found["correct_more"] = Entry(f"correct only, {task.correct} of them", "more", more)
+        found[f"alpha_{alpha}"] = PolicyRow(f"co-training, alpha {alpha}", "alpha", law)
+    found |= _without_bounds("opposite", "opposite")
+    for level in (best, *task.sigma_max_opposite):
+        add_omni("opposite", level, corrupt="opposite")
+    more = only | {"data.sources.correct.split": "train"}
+    found["correct_more"] = PolicyRow(f"correct only, {task.correct} of them", "more", more)
     return of_groups(found, task, GROUPS)
 
 
-def _against(corrupt, group, best):
-    """What correct demonstrations and a corrupt set give without and with bounds."""
+def _without_bounds(corrupt, group):
+    """What a corrupt set gives alone and mixed with correct demonstrations."""
     natural = {"law.name": "cotraining"} | _only(corrupt)
     alone = natural | {"data.sources.correct.weight": 0.0}
     conditioned = natural | {"data.observation": ("state", "task")}
-    made = {
-        f"only_{corrupt}": Entry(f"{corrupt} only", group, alone),
-        f"cotrain_{corrupt}": Entry(f"co-training with {corrupt}", group, natural),
-        f"task_{corrupt}": Entry(f"co-training with {corrupt}, told the task", group, conditioned),
+    mixed = f"co-training with {corrupt}"
+    return {
+        f"only_{corrupt}": PolicyRow(f"{corrupt} only", group, alone),
+        f"cotrain_{corrupt}": PolicyRow(mixed, group, natural),
+        f"task_{corrupt}": PolicyRow(f"{mixed}, told the task", group, conditioned),
     }
-    _add_omni(made, group, best, corrupt=corrupt)
-    return made
-
-
-def _add_omni(found, group, level, *, corrupt="arbitrary", sigma_min=1.0):
-    name = omni(level, corrupt=corrupt, sigma_min=sigma_min)
-    above = "" if sigma_min == 1 else f", sigma_min {sigma_min:g}"
-    label = f"omni with {corrupt}, sigma_max {level:g}{above}"
-    changes = {"law.name": "ambient"} | _bounds(corrupt, sigma_min, level)
-    found.setdefault(name, Entry(label, group, changes))
 
 
 def _only(corrupt):

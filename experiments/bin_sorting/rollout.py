@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,24 +33,10 @@ class Rollouts:
 class Simulator(simulate.Simulator):
     """Rollouts of a planning function in one kind of scene, see ``simulate.Simulator``."""
 
-    def __init__(
-        self,
-        plan: simulate.Plan,
-        *,
-        history: int = 1,
-        scene: Scene = Scene(),  # noqa: B008
-        threads: int | None = None,
-    ):
-        super().__init__(plan, lambda: BinSortingEnv(scene), history=history, threads=threads)
+    def __init__(self, plan: simulate.Plan, *, scene: Scene = Scene(), **options: Any):  # noqa: B008
+        super().__init__(plan, lambda: BinSortingEnv(scene), **options)
 
-    def __call__(
-        self,
-        params: Any,
-        seeds: Sequence[int],
-        *,
-        constant: Mapping[str, np.ndarray] | None = None,
-        seed: int = 0,
-    ) -> Rollouts:
-        """One episode for each scene of ``seeds`` [N], see ``simulate.Simulator.episodes``."""
-        found = self.episodes(params, seeds, constant=constant, seed=seed)
-        return Rollouts(found.seeds, found.lengths, found.infos["placements"], found.qpos)
+    def __call__(self, *args: Any, **options: Any) -> Rollouts:
+        """One episode for each scene; arguments of ``simulate.Simulator.episodes``."""
+        made = self.episodes(*args, **options)
+        return Rollouts(made.seeds, made.lengths, made.infos["placements"], made.qpos)

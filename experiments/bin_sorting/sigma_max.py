@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -25,7 +27,8 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
 from experiments import launch
 from experiments.bin_sorting import data, policies, task
-from experiments.table import entries
+from experiments.table.figures import noise_axis, panels
+from experiments.table.policies import config_of, key
 
 LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 32, 19))
 TAUS = (0.02, 0.05, 0.1, 0.2)
@@ -36,25 +39,26 @@ COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS),
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves ``sigma_max/`` in the workdir: table, figure and JSON."""
     task.build(config)
-    folder, seeds = pathlib.Path(expanded(workdir)), config.task.seeds
-    told = [_policy(config, folder, seed) for seed in seeds]
+    folder = pathlib.Path(expanded(workdir))
+    trained = [_policy(config, folder, seed) for seed in config.task.seeds]
     judged = {"held out": ("bins_correct_held_out", "train")} if config.task.held_out else {}
     judged["trained on"] = ("bins_correct", config.data.sources.correct.split)
     rows, found = [], {}
     for name, (dataset, split) in judged.items():
         episodes = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / dataset, split)
-        chunks = evaluation.recorded(episodes, told[0], padding=config.data.padding, samples=1024)
-        each = np.stack([_differences(told[0], policy.params, chunks) for policy in told])
-        found[name] = measured(each) | {"chunks": len(chunks.action)}
-        cells = [f"{v:.3f}" for v in found[name]["by_tau"].values()]
-        of_seed = ", ".join(f"{v:.3f}" for v in found[name]["of_seed"])
-        rows.append([name, len(chunks.action), *cells, of_seed])
+        options = dict(padding=config.data.padding, samples=1024)
+        chunks = evaluation.recorded(episodes, trained[0], **options)
+        each = np.stack([_differences(trained[0], policy.params, chunks) for policy in trained])
+        one = found[name] = measured(each) | {"chunks": len(chunks.action)}
+        of_seed = ", ".join(f"{v:.3f}" for v in one["of_seed"])
+        by_tau = [f"{v:.3f}" for v in one["by_tau"].values()]
+        rows.append([name, one["chunks"], *by_tau, of_seed])
     results = {"levels": LEVELS, "found": found, "config": config.to_dict()}
     caption = (
         "sigma_max: the level up to which the mean square of the change of x0_hat, when the policy "
         "is told the arbitrary rule instead of the correct one, stays below a share tau of its "
-        f"largest value; of correct demonstrations, mean over {len(told)} training seeds, and of "
-        f"each seed at tau {TAUS[1]:g}. "
+        f"largest value; of correct demonstrations, mean over {len(trained)} training seeds, and "
+        f"of each seed at tau {TAUS[1]:g}. "
     )
     caption += "".join(
         f"By products of the changes of two seeds, in which errors cancel, {one['cross']:.3f} "
@@ -86,10 +90,9 @@ def measured(differences: np.ndarray) -> dict:
     }
 
 
-def figure(found: dict) -> Figure:
+def figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Share of the largest change against the noise level."""
-    plot = Figure(figsize=(5, 3.4), layout="constrained")
-    axes = plot.subplots()
+    plot, [[axes]] = panels(1, 1, 5, 3.4)
     for i, (name, one) in enumerate(found.items()):
         for each in one["excess"]:
             axes.plot(LEVELS, each / each.max(), color=f"C{i}", lw=0.6, alpha=0.6)
@@ -97,27 +100,23 @@ def figure(found: dict) -> Figure:
         axes.plot(LEVELS, mean / mean.max(), ".-", color=f"C{i}", label=name)
         axes.axvline(one["by_tau"]["0.05"], color=f"C{i}", ls=":", lw=1)
     axes.axhline(TAUS[1], color="0.5", lw=0.8, ls="--")
-    axes.set(xscale="logit", xlabel=r"noise level $\sigma$", ylabel="share of its largest value")
-    axes.set_xticks([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
+    noise_axis(axes, ylabel="share of its largest value")
     axes.legend(fontsize=7, title="correct demonstrations", title_fontsize=7)
     return plot
 
 
 def _policy(config, folder, seed):
-    """The policy told the task, trained if it is not there, and checked if it is."""
-    path = folder / entries.key(_TOLD, seed)
-    groups = config.copy_and_resolve_references()
-    groups.task.groups = ("main",)
-    entry = policies.entries(groups.task)[_TOLD]
-    trainer.train(entries.config_of(config, _TOLD, entry, seed), str(path))
+    """The policy that is told the task, trained if it is not there, and checked if it is."""
+    base = config.copy_and_resolve_references()
+    base.task.groups = ("main",)
+    row, path = policies.rows(base.task)[_TOLD], folder / key(_TOLD, seed)
+    trainer.train(config_of(config, _TOLD, row, seed), str(path))
     return Policy.from_checkpoint(path)
 
 
 def _differences(policy, params, chunks):
-    told = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
-    other = chunks.observation | {"task": told}
+    arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
+    other = chunks.observation | {"task": arbitrary}
     # Policies of seeds differ in their parameters only, so they share what is compiled.
     return evaluation.differences(policy, chunks, other, levels=LEVELS, params=params)
 

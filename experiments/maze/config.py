@@ -62,15 +62,8 @@ def _table(config):
             ),
             # Fields of experiments/annotate/config.py:maze to change for the group chosen.
             "annotate": {},
-            # What the annotation finds, filled in by the run: its folder of bounds files, and the
-            # total variation at each level. Sizes are plans, as a plan's steps hang together.
-            "bounds": "",
-            "ben_david": {
-                "n_clean": 100,
-                "n_corrupt": 5000,
-                "sigmas": (0.0, 1.0),
-                "divergences": (1.0, 0.0),
-            },
+            # Sample sizes of Ben-David's bound: plans, as the steps of one are not independent.
+            "ben_david": {"n_clean": 100, "n_corrupt": 5000},
             "goals": 1000,
             "eval_seed": 1,
             # Beside the policy's solver, for the policies of the group main.

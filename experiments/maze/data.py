@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
 
-from ambient_jax.cli import console
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.maze import planners
 from experiments.maze.env import DT, PADDING, WORLD
+from experiments.table.data import command
 
 VERSION = "1.0.0"
 # Raise it when the same arguments come to give other episodes: it is part of the cache's key.
@@ -31,22 +30,10 @@ def episodes(plans: planners.Plans, planner: str, seed: int) -> Iterator[dict[st
     """One RLDS episode for each plan of [T + 1, 2] positions: T steps, whose action is the next
     position. The last step's action is the goal, so it is terminal with reward 1."""
     for index, positions in enumerate(plans.positions):
-        steps = len(positions) - 1
-        last = np.arange(steps) == steps - 1
-        goal = plans.goals[index].astype(np.float32)
+        goal, path = plans.goals[index].astype(np.float32), positions.astype(np.float32)
+        observation = {"state": path[:-1], "goal": np.tile(goal, (len(path) - 1, 1))}
         yield {
-            "steps": {
-                "observation": {
-                    "state": positions[:-1].astype(np.float32),
-                    "goal": np.tile(goal, (steps, 1)),
-                },
-                "action": positions[1:].astype(np.float32),
-                "is_first": np.arange(steps) == 0,
-                "is_last": last,
-                "is_terminal": last,
-                "reward": last.astype(np.float32),
-                "discount": 1.0 - last.astype(np.float32),
-            },
+            "steps": demos.steps(observation, path[1:]),
             "episode_metadata": {
                 "planner": planner,
                 "seed": np.int64(seed),
@@ -103,45 +90,27 @@ def build(
         "gcs_held_out": ("gcs", held_out, seed + 1),
         "rrt_held_out": ("rrt", held_out, seed + 1),
     }
-    return {
-        name: _build_one(Path(expanded(root)), f"maze_{name}", *recipe, workers, progress)
-        for name, recipe in recipes.items()
-        if recipe[1]
-    }
-
-
-def _build_one(
-    root: Path,
-    name: str,
-    planner: str,
-    count: int,
-    seed: int,
-    workers: int | None,
-    progress: bool,
-) -> Path:
-    key = {
-        "planner": planner,
-        "plans": count,
-        "seed": seed,
-        "recipe": RECIPE,
-        "padding": PADDING,
-        "dt": DT,
-        "world": dataclasses.asdict(WORLD),
-    }
     vector = np.zeros(2, np.float32)
-    features = rlds_features(
-        {"state": vector, "goal": vector},
-        vector,
-        episode_metadata={"planner": str, "seed": np.int64, "index": np.int64, "goal": vector},
-    )
+    metadata = {"planner": str, "seed": np.int64, "index": np.int64, "goal": vector}
+    features = rlds_features({"state": vector, "goal": vector}, vector, episode_metadata=metadata)
+    world = {"padding": PADDING, "dt": DT, "world": dataclasses.asdict(WORLD)}
+    options = dict(workers=workers, progress=progress)
 
-    def found():
-        plans = planners.generate(planner, count, seed=seed, workers=workers, progress=progress)
-        if plans.failures:
-            logging.info("%s: %d attempts failed and were replaced", name, plans.failures)
-        yield from episodes(plans, planner, seed)
+    def plan(planner, count, seed):
+        yield from episodes(planners.generate(planner, count, seed=seed, **options), planner, seed)
 
-    return demos.write(root, name, VERSION, key, features, found())
+    return {
+        name: demos.write(
+            Path(expanded(root)),
+            f"maze_{name}",
+            VERSION,
+            dict(planner=planner, plans=count, seed=seed, recipe=RECIPE, **world),
+            features,
+            plan(planner, count, seed),
+        )
+        for name, (planner, count, seed) in recipes.items()
+        if count
+    }
 
 
 def load_positions(directory: str | os.PathLike[str]) -> list[np.ndarray]:
@@ -158,18 +127,5 @@ def load_positions(directory: str | os.PathLike[str]) -> list[np.ndarray]:
     return paths
 
 
-def _main(_: list[str]) -> None:
-    console.setup()
-    with console.one_line_errors():
-        given = flags.FLAGS
-        found = build(given.root, clean=given.clean, corrupt=given.corrupt, seed=given.seed)
-        for name, directory in found.items():
-            logging.info("%s: %s", name, directory)
-
-
 if __name__ == "__main__":
-    flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)
-    flags.DEFINE_integer("clean", 100, "Number of GCS plans.")
-    flags.DEFINE_integer("corrupt", 5000, "Number of RRT plans.")
-    flags.DEFINE_integer("seed", 0, "Seed of goals and planners.")
-    console.run(_main)
+    command(build)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.estimates import Estimate, mean, wilson
+from ambient_jax.estimates import Estimate, mean, wilson
 from experiments.maze.env import DT
 from experiments.maze.rollout import Rollouts
 

@@ -6,21 +6,18 @@ return positions [T + 1, 2] in metres, 0.1 s apart, never faster than 1 m/s (Euc
 
 from __future__ import annotations
 
-import concurrent.futures.process
 import contextlib
 import dataclasses
 import functools
 import logging as python_logging
 import math
-import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ambient_jax._checks import one_of
+from experiments import demos
 from experiments.maze.env import DT, PADDING, WORLD, World, collides, free_goals
 
 MAX_SPEED = 1.0  # metres per second
@@ -233,17 +230,6 @@ def _quiet_drake() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@contextlib.contextmanager
-def _explained_worker_death() -> Iterator[None]:
-    try:
-        yield
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise RuntimeError(
-            "a planning process died: it ran out of memory, or the main module cannot be imported "
-            "(a script needs `if __name__ == '__main__':`); workers=1 plans in this process"
-        ) from error
-
-
 PLANNERS: dict[str, Callable[[], Plan]] = {
     "gcs": GcsPlanner,
     "rrt": RrtPlanner,
@@ -288,8 +274,7 @@ def generate(
 ) -> Plans:
     """The first n successful attempts of a planner, each to a goal of its own.
 
-    The result does not depend on ``workers``. With more than one, processes are spawned: call
-    it from an importable main module (``if __name__ == "__main__":``).
+    The result does not depend on ``workers``, see ``demos.successes``.
 
     Args:
       planner: ``"gcs"``, ``"rrt"`` or ``"shortcut"``.
@@ -305,35 +290,17 @@ def generate(
     one_of("planner", planner, PLANNERS)
     if n < 0 or seed < 0:
         raise ValueError(f"n is {n} and seed {seed}, expected both non-negative")
-    if workers is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        workers = min(cores, n // 20)
-    plans, goals, attempts, tried = [], [], [], 0
-    job = functools.partial(attempt, planner, seed)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_explained_worker_death())
-        bar = stack.enter_context(tqdm(total=n, desc=f"{planner} plans", disable=not progress))
-        run = map
-        if workers > 1:
-            spawn = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(
-                concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
-            )
-            run = functools.partial(pool.map, chunksize=1 if planner == "gcs" else 16)
-        while len(plans) < n:
-            # As many attempts as plans are missing, in order: the same ones for any `workers`.
-            batch = range(tried, tried + n - len(plans))
-            for index, (goal, positions) in zip(batch, run(job, batch), strict=True):
-                if positions is not None:
-                    plans.append(positions)
-                    goals.append(goal)
-                    attempts.append(index)
-                    bar.update()
-            tried = batch.stop
-            if tried - len(plans) > 10 + len(plans):
-                raise RuntimeError(
-                    f"{tried - len(plans)} of {tried} {planner} attempts failed: check the "
-                    "planner and its solver on one goal with planners.attempt"
-                )
-    return Plans(plans, np.reshape(goals, (-1, 2)), np.array(attempts, int), tried - len(plans))
+    attempts, plans = [], []
+    job = functools.partial(_planned, planner, seed)
+    options = dict(label=planner, workers=workers, progress=progress)
+    for index, plan in demos.successes(job, n, **options):
+        attempts.append(index)
+        plans.append(plan)
+    goals, positions = zip(*plans, strict=True) if plans else ((), ())
+    failures = attempts[-1] + 1 - n if attempts else 0
+    return Plans(list(positions), np.reshape(goals, (-1, 2)), np.array(attempts, int), failures)
+
+
+def _planned(planner, seed, index):
+    goal, positions = attempt(planner, seed, index)
+    return None if positions is None else (goal, positions)

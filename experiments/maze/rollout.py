@@ -22,11 +22,12 @@ _KEEP = 4
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """N episodes. ``positions`` [N, T + 1, 2] repeat the last position once an episode is over.
+    """N episodes.
 
     Attributes:
-      positions: where the robot was, in metres; ``positions[i, : lengths[i] + 1]`` is episode i.
-        A colliding step leaves the robot where it was, so its last position is repeated.
+      positions: [N, T + 1, 2] float32, where the robot was, in metres; episode i is
+        ``positions[i, : lengths[i] + 1]``, after which its last position is repeated. A colliding
+        step leaves the robot where it was.
       lengths: [N] number of steps.
       success: [N] ended within 0.1 m of its goal.
       collided: [N] ended by touching an obstacle; neither flag means out of time.
@@ -40,9 +41,9 @@ class Rollouts:
     goals: np.ndarray
 
     def paths(self, keep: np.ndarray | None = None) -> list[np.ndarray]:
-        """The unpadded positions [T_i + 1, 2] of each episode, or of those in the mask ``keep``."""
+        """The positions [T_i + 1, 2] of each episode, or of those in the mask ``keep``."""
         chosen = range(len(self.lengths)) if keep is None else np.flatnonzero(keep)
-        return [self.positions[i, : self.lengths[i] + 1] for i in chosen]
+        return [self.positions[i, : self.lengths[i] + 1].astype(float) for i in chosen]
 
 
 class _Episodes(NamedTuple):
@@ -120,7 +121,7 @@ class Simulator:
             )
         longest = int(final.lengths.max())
         return Rollouts(
-            np.stack(positions[: longest + 1], 1).astype(np.float64),
+            np.stack(positions[: longest + 1], 1),
             final.lengths.astype(int),
             final.success,
             final.collided,

@@ -1,30 +1,23 @@
-"""The whole table: builds the data, trains and rolls out what is missing, writes the report."""
+"""The table: ``run(config, workdir)``."""
 
 from __future__ import annotations
 
-import pathlib
+import functools
 
-import ml_collections
-from absl import logging
+from experiments.maze import classifier_bounds, config, policies, report, task
+from experiments.maze.rollout import Rollouts
+from experiments.table import run as table
+from experiments.table.experiment import Experiment
 
-from ambient_jax.data.paths import expanded
-from experiments import checks
-from experiments.maze import chosen, judge, policies, summary, task
-from experiments.maze import config as own
-from experiments.table import workers
-
-
-@workers.alone
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Runs the experiment; the same command carries on, policy by policy."""
-    checks.same_task(config.task, own.get_config().task)
-    task.check(config)  # before the data: what is wrong is told at once
-    policies.entries(config.task)
-    task.build(config)
-    folder = pathlib.Path(expanded(workdir))
-    if "chosen" in config.task.groups:
-        chosen.annotate_data(config, folder)
-    if not workers.run(judge.TABLE, config, folder):
-        logging.warning("interrupted: the same command carries on")
-        return
-    print(summary.write(config, folder))
+EXPERIMENT = Experiment(
+    get_config=config.get_config,
+    check=task.check,
+    build=task.build,
+    annotate=classifier_bounds.annotate,
+    policies=policies.rows,
+    files=report.files,
+    simulator=task.simulator,
+    rollouts=Rollouts,
+    report=report.write,
+)
+run = functools.partial(table.run, EXPERIMENT)

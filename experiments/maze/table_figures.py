@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +10,24 @@ import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
 
+from ambient_jax.estimates import Estimate
 from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
-from experiments.estimates import Estimate
-from experiments.maze import env, figures
+from experiments.maze import claims, env, figures
 from experiments.maze.rollout import Rollouts
-from experiments.table import entries
+from experiments.table.experiment import Table
+from experiments.table.figures import (
+    GREY,
+    INK,
+    band,
+    intervals,
+    level_ticks,
+    noise_axis,
+    panels,
+    save,
+)
+from experiments.table.report import Row
 
-_INK, _GREY = "#22262b", "#8a8f98"
 # One colour for each role in all figures; told apart with any colour vision.
 _COLOURS = {"gcs": "#009e73", "rrt": "#d55e00", "cotrain": "#e69f00", "ambient": "#0072b2"}
 _OTHER = "#8a5fa8"
@@ -27,34 +36,45 @@ _SHOWN = (0.99, 0.8, 0.4, 0.15, 0.05, 0.0)
 
 
 def write(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
-    rows: Mapping[str, Any],
+    table: Table,
+    rows: Mapping[str, Row],
     best: str,
     sources: Mapping[str, Sequence[np.ndarray]],
-    jerk: Mapping[str, Estimate],
+    jerk: Estimate,
     rollouts: Mapping[str, Rollouts],
-    floor: Mapping[str, Any],
+    losses: Mapping[str, Any],
 ) -> None:
-    """Writes every figure of the report; see the functions of each for the arguments."""
-    folder = workdir / "report"
-    figures.save(figures.sources_figure(sources), folder / "data.png")
-    figures.save(pareto_figure(rows, best, jerk["rrt"]), folder / "pareto.png")
-    figures.save(sweep_figure(config, rows), folder / "sigma_min.png")
-    main = ["gcs", "rrt", "cotrain", best]
-    shown = {rows[n].label: rollouts[n] for n in main if n in rollouts}
-    figures.save(figures.rollouts_figure(shown), folder / "rollouts.png")
-    if floor:
-        figures.save(levels_figure(floor), folder / "levels.png")
+    """Writes the figures of the report.
+
+    Args:
+      table: whose report it is.
+      rows: by policy.
+      best: policy of the sweep.
+      sources: paths of each data set.
+      jerk: mean squared jerk of the RRT data.
+      rollouts: of the first seed, by policy.
+      losses: ``report.held_out_losses``.
+    """
+    main = [name for name in ("gcs", "rrt", "cotrain", best) if name in rollouts]
+    solver = dict(solver=table.config.policy.solver, steps=table.config.policy.steps)
     drawn = {
         rows[name].label: Policy.from_checkpoint(
-            workdir / entries.key(name, config.task.seeds[0]),
-            solver=config.policy.solver,
-            steps=config.policy.steps,
+            table.folder(name, table.config.task.seeds[0]), **solver
         )
         for name in main
     }
-    figures.save(denoising_figure(drawn), folder / "denoising.png")
+    save(
+        table.workdir / "report",
+        {
+            "data": figures.sources_figure(sources),
+            "pareto": pareto_figure(rows, best, jerk),
+            "sigma_min": sweep_figure(table.config.task, rows),
+            "rollouts": figures.rollouts_figure({rows[n].label: rollouts[n] for n in main}),
+            "levels": levels_figure(losses) if losses else None,
+            "denoising": denoising_figure(drawn),
+        },
+        dpi=200,
+    )
 
 
 def colour(name: str) -> str:
@@ -66,12 +86,11 @@ def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
     """Success against mean squared jerk, one point a policy with both intervals.
 
     Args:
-      rows: ``Row`` by policy.
+      rows: by policy.
       best: the policy to draw larger.
       data: mean squared jerk of the RRT data.
     """
-    figure = Figure(figsize=(7.6, 5.2), layout="constrained")
-    axes = figure.subplots()
+    figure, [[axes]] = panels(1, 1, 7.6, 5.2)
     failed = lambda share: max(100 * (1 - share), 0.05)  # noqa: E731 (the axis is logarithmic)
     points = {n: row.summary for n, row in rows.items() if row.summary.jerk.count}
     for name, point in points.items():
@@ -90,7 +109,7 @@ def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
     sweep = sorted(n for n in points if n.removeprefix("ambient_").replace(".", "").isdigit())
     line = [(points[n].jerk.value, failed(points[n].success.value)) for n in sweep]
     axes.plot(*np.transpose(line), color=_COLOURS["ambient"], lw=0.8, alpha=0.5)
-    axes.axvline(data.value, color=_GREY, lw=1, ls=":")
+    axes.axvline(data.value, color=GREY, lw=1, ls=":")
     axes.set(xscale="log", yscale="log", xlabel="mean squared jerk of successful rollouts [m²/s⁶]")
     axes.invert_yaxis()
     shown = [s for s in (99.9, 99.5, 99, 98, 95, 90, 80, 50, 20) if _within(axes, 100 - s)]
@@ -101,7 +120,7 @@ def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
     axes.set_ylabel("success [%] (failures on a logarithmic scale)")
     axes.grid(alpha=0.25)
     bottom = axes.get_ylim()[0]
-    axes.text(data.value, bottom, "RRT data ", fontsize=7, color=_GREY, va="bottom", ha="right")
+    axes.text(data.value, bottom, "RRT data ", fontsize=7, color=GREY, va="bottom", ha="right")
     places = {n: (p.jerk.value, failed(p.success.value)) for n, p in points.items()}
     _label(figure, axes, places)
     return figure
@@ -145,64 +164,46 @@ def _label(figure, axes, places):
         )
 
 
-def sweep_figure(config: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> Figure:
+def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
     """Success and mean squared jerk against sigma_min, with co-training and GCS only as limits."""
-    names = {f"ambient_{v}": v for v in sorted({*config.task.sigma_min, config.task.best})}
-    names = {name: level for name, level in names.items() if name in rows}
-    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    swept = claims.sweep(task, rows)
+    figure, [row] = panels(1, 2, 8.4, 3.4)
     parts = (("success", 100, "success [%]"), ("jerk", 1, "mean squared jerk [m²/s⁶]"))
-    for axes, (field, scale, label) in zip(figure.subplots(1, 2), parts, strict=True):
-        found = [getattr(rows[name].summary, field) for name in names]
-        value, low, high = (
-            scale * np.array([getattr(e, end) for e in found]) for end in ("value", "low", "high")
-        )
-        levels = list(names.values())
-        axes.fill_between(levels, low, high, color=_COLOURS["ambient"], alpha=0.2, lw=0)
-        axes.plot(levels, value, "o-", color=_COLOURS["ambient"], ms=4, label="ambient")
-        for limit, told in (("cotrain", "co-training"), ("gcs", "GCS only"), ("rrt", "RRT only")):
-            estimate = getattr(rows[limit].summary, field)
-            axes.axhspan(
-                scale * estimate.low, scale * estimate.high, color=colour(limit), alpha=0.15, lw=0
-            )
-            axes.axhline(scale * estimate.value, color=colour(limit), lw=1, ls="--", label=told)
+    for axes, (field, scale, label) in zip(row, parts, strict=True):
+        value = lambda name, field=field: getattr(rows[name].summary, field)  # noqa: E731
+        ambient = [value(name) for name in swept.values()]
+        band(axes, list(swept), ambient, scale, color=_COLOURS["ambient"], label="ambient")
+        for limit, name in (("cotrain", "co-training"), ("gcs", "GCS only"), ("rrt", "RRT only")):
+            [middle], ends = intervals([value(limit)], scale)
+            axes.axhspan(*ends[:, 0], color=colour(limit), alpha=0.15, lw=0)
+            axes.axhline(middle, color=colour(limit), lw=1, ls="--", label=name)
         axes.set(xscale="logit", xlabel=r"$\sigma_{min}$ of the RRT data", ylabel=label)
-        axes.set_xticks(levels, [f"{level:g}" for level in levels], fontsize=7, rotation=45)
-        axes.minorticks_off()
-        axes.grid(alpha=0.25)
-    if np.any(value > 0):
+        level_ticks(axes, list(swept))
+    if any(estimate.value > 0 for estimate in ambient):
         axes.set_yscale("log")
     axes.legend(fontsize=7)
     return figure
 
 
-def levels_figure(floor: Mapping[str, Any]) -> Figure:
+def levels_figure(losses: Mapping[str, Any]) -> Figure:
     """Loss of x0_hat against the noise level on held-out GCS and RRT chunks.
 
     Args:
-      floor: {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too.
+      losses: {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too.
     """
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, source in zip(panels, ("gcs", "rrt"), strict=True):
-        for name, found in floor.items():
+    figure, [row] = panels(1, 2, 8.4, 3.6, sharey=True)
+    for axes, source in zip(row, ("gcs", "rrt"), strict=True):
+        for name, loss in losses.items():
             linear = name.startswith("best")
-            axes.plot(
-                found["sigma"],
-                found[source],
-                color=_INK if linear else colour(name),
-                ls="--" if linear else "-",
-                lw=1.2,
-                label=name.replace("_", " "),
-            )
-        sigma = np.asarray(next(iter(floor.values()))["sigma"])
-        axes.plot(sigma, sigma**2, color=_GREY, lw=0.8, ls=":", label=r"$\sigma^2$")
-        axes.set(xscale="logit", yscale="log", xlabel=r"noise level $\sigma$")
+            style = dict(color=INK, ls="--") if linear else dict(color=colour(name), ls="-")
+            label = name.replace("_", " ")
+            axes.plot(loss["sigma"], loss[source], lw=1.2, label=label, **style)
+        sigma = np.asarray(loss["sigma"])
+        axes.plot(sigma, sigma**2, color=GREY, lw=0.8, ls=":", label=r"$\sigma^2$")
         axes.set_title(f"held-out {source.upper()} chunks", fontsize=9)
-        axes.grid(alpha=0.25)
-        axes.set_xticks([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
-        axes.minorticks_off()
-    panels[0].set_ylabel("mean squared error of x0_hat")
-    panels[1].legend(fontsize=7)
+        noise_axis(axes, yscale="log")
+    row[0].set_ylabel("mean squared error of x0_hat")
+    row[1].legend(fontsize=7)
     return figure
 
 
@@ -215,10 +216,10 @@ def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int =
       seed: of goals and noise.
     """
     places = env.free_goals(np.random.default_rng(seed), goals)
-    figure = Figure(figsize=(2.0 * len(_SHOWN), 2.15 * len(drawn)), layout="constrained")
-    panels = figure.subplots(len(drawn), len(_SHOWN), squeeze=False)
+    width, height = 2.0 * len(_SHOWN), 2.15 * len(drawn)
+    figure, lines = panels(len(drawn), len(_SHOWN), width, height)
     start = np.asarray(env.WORLD.start)
-    for line, (label, policy) in zip(panels, drawn.items(), strict=True):
+    for line, (label, policy) in zip(lines, drawn.items(), strict=True):
         levels, chunks = _denoise(policy, places, seed)
         for axes, level in zip(line, _SHOWN, strict=True):
             index = int(np.argmin(np.abs(levels - level)))

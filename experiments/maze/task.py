@@ -1,25 +1,23 @@
-"""The maze as a task of the trainer: builds its data, rolls out its policies, reports."""
+"""The maze as a task: checks its config, builds its data, rolls out its policies."""
 
 from __future__ import annotations
 
 import os
 import pathlib
-import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
-from absl import logging
-from jax.experimental import multihost_utils
 
-from ambient_jax.cli import report
 from ambient_jax.data.paths import expanded
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import metrics as train_metrics
 from experiments import checks
-from experiments.estimates import Estimate
 from experiments.maze import data, env, figures, metrics
 from experiments.maze.rollout import Rollouts, Simulator
+from experiments.table import report
+from experiments.table.data import build_once
+from experiments.table.rollouts import plan
 
 COLUMNS = ("policy", "success", "95% interval", "jerk^2", "95% interval", "accel^2", "time (s)")
 
@@ -37,81 +35,61 @@ def check(config: ml_collections.ConfigDict) -> None:
 def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets, ``maze_gcs`` and others, below data.root where they are absent."""
     task = config.task
-    if jax.process_index() == 0:
-        counts = {n: task.get(n, 0) for n in ("clean", "corrupt", "shortcut", "held_out")}
-        data.build(config.data.root, **counts, seed=task.data_seed)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("maze data")
+    counts = {n: task.get(n, 0) for n in ("clean", "corrupt", "shortcut", "held_out")}
+    build_once("maze", lambda: data.build(config.data.root, **counts, seed=task.data_seed))
 
 
-def run_policy(policy: Policy, goals: np.ndarray, *, execute: int, seed: int) -> Rollouts:
-    """Rolls a policy out once per goal [N, 2], all episodes at once."""
-    return simulator(policy, execute)(policy.params, goals, seed=seed)
-
-
-def simulator(policy: Policy, execute: int) -> Simulator:
-    """Rollouts of policies that differ from this one in their parameters only."""
-    plan = lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]  # noqa: E731
-    return Simulator(plan, history=policy.history)
+def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
+    """``simulate(params)``: one rollout for each of ``task.goals`` goals, of policies that differ
+    from this one in their parameters only."""
+    seed, execute = config.task.eval_seed, config.policy.execute
+    goals = env.free_goals(np.random.default_rng(seed), config.task.goals)
+    simulate = Simulator(plan(policy, execute), history=policy.history)
+    return lambda params: simulate(params, goals, seed=seed)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``."""
-    if jax.process_index() != 0:
-        return
-    workdir, task = pathlib.Path(expanded(workdir)), config.task
-    options = {name: config.policy[name] for name in ("solver", "steps", "clip")}
-    policy = Policy.from_checkpoint(workdir, **options)
-    goals = env.free_goals(np.random.default_rng(task.eval_seed), task.goals)
-    begin = time.perf_counter()
-    rollouts = run_policy(policy, goals, execute=config.policy.execute, seed=task.eval_seed)
-    logging.info("%d rollouts in %.1f s", len(goals), time.perf_counter() - begin)
+    report.of_one_policy(
+        config, workdir, simulator, metrics.summarise, lambda *of: _describe(config, *of)
+    )
 
-    label = f"{config.law.name}, {config.policy.solver} {config.policy.steps} steps"
-    summary = metrics.summarise(rollouts)
-    rows = [policy_row(label, summary)]
-    root = pathlib.Path(expanded(config.data.root))
-    sources = {n: data.load_positions(root / s.path) for n, s in config.data.sources.items()}
-    rows += [data_row(f"data: {name}", paths) for name, paths in sources.items()]
+
+def _describe(config, label, rollouts, summary):
+    task, sources = config.task, positions(config)
+    lines = [policy_cells(label, summary)]
+    lines += [data_cells(f"data: {name}", paths) for name, paths in sources.items()]
     caption = (
         f"{task.goals} rollouts (goals of seed {task.eval_seed}), one training seed "
         f"({config.seed}), {config.train.steps} steps of {config.train.batch_size}. Success with "
         "Wilson's interval; jerk^2 (m^2/s^6) and accel^2 (m^2/s^4): mean over successful rollouts, "
         "bootstrap interval. Rows of data: the training episodes themselves."
     )
-    results = {"policy": label, "summary": report.plain(summary), "config": config.to_dict()}
-    table = report.write(workdir / "report", COLUMNS, rows, caption, results)
-    figures.save(figures.rollouts_figure({label: rollouts}), workdir / "report" / "rollouts.png")
-    figures.save(figures.sources_figure(sources), workdir / "report" / "data.png")
-    history = train_metrics.read(workdir / "metrics.jsonl")
-    figures.save(report.loss_figure(history), workdir / "report" / "loss.png")
-    print(table)
+    drawn = {
+        "rollouts": figures.rollouts_figure({label: rollouts}),
+        "data": figures.sources_figure(sources),
+    }
+    return report.Description(COLUMNS, lines, caption, drawn)
 
 
-def policy_row(label: str, summary: metrics.Summary) -> list[str]:
-    success = summary.success
-    return [
-        label,
-        f"{100 * success.value:.1f}%",
-        f"{100 * success.low:.1f} to {100 * success.high:.1f}",
-        *_numbers(summary.jerk),
-        f"{summary.acceleration.value:.1f}",
-        f"{summary.time.value:.2f}",
-    ]
+def positions(
+    config: ml_collections.ConfigDict, paths: Mapping[str, str] | None = None
+) -> dict[str, list[np.ndarray]]:
+    """Positions of the episodes of each source, or of the data sets in ``paths``."""
+    root = pathlib.Path(expanded(config.data.root))
+    paths = paths or {name: source.path for name, source in config.data.sources.items()}
+    return {name: data.load_positions(root / path) for name, path in paths.items()}
 
 
-def data_row(label: str, paths: list[np.ndarray]) -> list[str]:
+def policy_cells(label: str, summary: metrics.Summary) -> list[str]:
+    """A policy's row, see ``COLUMNS``."""
+    cells = [label, *report.percent(summary.success), *report.numbers(summary.jerk)]
+    return [*cells, f"{summary.acceleration.value:.1f}", f"{summary.time.value:.2f}"]
+
+
+def data_cells(label: str, paths: list[np.ndarray]) -> list[str]:
+    """The row of a data set, see ``COLUMNS``."""
+    jerk, acceleration = metrics.mean_squared_jerk(paths), metrics.mean_squared_acceleration(paths)
     seconds = np.mean([env.DT * (len(path) - 1) for path in paths])
-    accel = metrics.mean_squared_acceleration(paths).value
-    return [
-        label,
-        "",
-        "",
-        *_numbers(metrics.mean_squared_jerk(paths)),
-        f"{accel:.1f}",
-        f"{seconds:.2f}",
-    ]
-
-
-def _numbers(estimate: Estimate) -> list[str]:
-    return [f"{estimate.value:.4g}", f"{estimate.low:.4g} to {estimate.high:.4g}"]
+    cells = [label, "", "", *report.numbers(jerk), f"{acceleration.value:.1f}"]
+    return [*cells, f"{seconds:.2f}"]

@@ -13,7 +13,8 @@ from ambient_jax.cli import report
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.open_x import fixtures, registry
-from ambient_jax.train import metrics, trainer
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import metrics
 
 COLUMNS = ("source", "role", "episodes", "steps", "Hz", "rows drawn", "loss", "doubts")
 
@@ -34,7 +35,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Leaves a table of the sources in ``<workdir>/report``: what was drawn of each, its loss."""
     if jax.process_index():
         return
-    mixture = mixtures.open_mixture(config.data, trainer.build(mixing, config.law))
+    mixture = mixtures.open_mixture(config.data, config_lib.build(mixing, config.law))
     history = metrics.read(pathlib.Path(expanded(workdir)) / "metrics.jsonl")
     rows, results = [], {}
     for name, clean in zip(mixture.names, mixture.sources.clean, strict=True):

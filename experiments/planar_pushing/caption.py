@@ -13,13 +13,12 @@ import numpy as np
 
 from ambient_jax.cli import report
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import chosen, claims, drift, modes, policies, task
-from experiments.table.rows import Row
+from experiments.planar_pushing import claims, classifier_bounds, drift, modes, policies, task
+from experiments.table import report as table_report
+from experiments.table.report import Claim, Row
 
-_HOLDS = {True: "yes", False: "**no**", None: "undecided"}
 
-
-def measured(config: ml_collections.ConfigDict, core_seconds: float) -> str:
+def measured(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> str:
     """How the numbers of the table came about."""
     given, data = config.task, config.data.sources
     return (
@@ -31,8 +30,7 @@ def measured(config: ml_collections.ConfigDict, core_seconds: float) -> str:
         f"Success: at rest within {task.asked(task.scene_of(config))}; Wilson's interval over the "
         "episodes of all seeds, which knows nothing of how seeds differ: their own successes stand "
         "beside it. Errors are means over all episodes. The best of a sweep is picked by the "
-        f"successes shown. Training took {core_seconds / 3600:.1f} core hours, rollouts not "
-        "counted."
+        "successes shown. " + table_report.training_took(seconds)
     )
 
 
@@ -40,22 +38,24 @@ def fresh(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> str:
     """The policies that were picked, where they were not picked."""
     if not rows:
         return ""
-    cells = lambda row: [row.label, str(len(row.seeds)), *_percent(row.summary.success)]  # noqa: E731
+    lines = [
+        [row.label, str(len(row.seeds)), *table_report.percent(row.summary.success)]
+        for row in rows.values()
+    ]
     return (
         f"The policies picked as the best, and target only, from {config.task.fresh} fresh starts "
         "for each training seed:\n\n"
-        + report.markdown(("policy", "seeds", "success", "95%"), list(map(cells, rows.values())))
+        + report.markdown(("policy", "seeds", "success", "95%"), lines)
     )
 
 
-def expected(checked: Sequence[claims.Claim]) -> str:
+def expected(checked: Sequence[Claim]) -> str:
     """The claims."""
     if not checked:
         return ""
-    lines = [(claim, value, _HOLDS[holds]) for claim, value, holds in checked]
     return (
-        report.markdown(("expected", "measured", "holds"), lines)
-        + "\n\nGains in points of success: means over the same starts, with bootstrap intervals of "
+        f"{table_report.expected(checked)}\n\n"
+        "Gains in points of success: means over the same starts, with bootstrap intervals of "
         "95% over starts. An order holds if its interval is above 0. What is to be as good, or not "
         f"to fall, holds if the interval is above {-100 * claims.MARGIN:g} points, and does not if "
         "it is below 0."
@@ -63,10 +63,14 @@ def expected(checked: Sequence[claims.Claim]) -> str:
 
 
 def bounds(annotations: Mapping[str, Any]) -> str:
-    """What the classifiers chose."""
-    if not annotations:
+    """What the classifiers chose: ``Annotation.results`` by name."""
+    lines = [
+        _bounds_cells(name, key.removeprefix("source, "), found)
+        for name, results in annotations.items()
+        for key, found in results["sigma_min"].items()
+    ]
+    if not lines:
         return ""
-    lines = [_bounds_cells(name, units, told) for name, units, told in _units(annotations)]
     columns = ("annotation", "per", "units", "sigma_min", "10% to 90%", "always", "never")
     return (
         "Bounds that the classifiers chose: mean and quantiles of the units' sigma_min, and the "
@@ -82,7 +86,7 @@ def bias(found: Mapping[str, Any]) -> str:
     data = next(iter(found.values()))["data"]
     shares = ", ".join(f"{m} {s:.1%}" for m, s in zip(modes.MODES, data, strict=True))
     columns = ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in the data")
-    lines = [_bias_cells(name, told) for name, told in found.items()]
+    lines = [_bias_cells(name, each) for name, each in found.items()]
     return (
         "Bias of modes: total variation between what the pusher does in the admitted source "
         "chunks and in all of them, at the level where it is largest (of those that admit "
@@ -94,10 +98,10 @@ def bias(found: Mapping[str, Any]) -> str:
 def scaled_bias(found: Mapping[int, Any]) -> str:
     """The same against the number of source demonstrations."""
     lines = [
-        [str(target), str(source), *_bias_cells(name, told)]
+        [str(target), str(source), *_bias_cells(name, each)]
         for target, by_source in found.items()
         for source, by_name in by_source.items()
-        for name, told in by_name.items()
+        for name, each in by_name.items()
     ]
     if not lines:
         return ""
@@ -127,31 +131,20 @@ def drifts(config: ml_collections.ConfigDict, found: Mapping[int, Any]) -> str:
     )
 
 
-def _percent(estimate):
-    low, high = 100 * estimate.low, 100 * estimate.high
-    return [f"{100 * estimate.value:.1f}%", f"{low:.1f} to {high:.1f}"]
-
-
-def _units(annotations):
-    """(annotation, granularity, what it found) of all, one after the other."""
-    for name, told in annotations.items():
-        for key, found in told["sigma_min"].items():
-            yield name, chosen.words(key.removeprefix("source, ")), found
-
-
-def _bounds_cells(name, units, found):
+def _bounds_cells(name, granularity, found):
     low, high = found["quantiles"][1], found["quantiles"][3]
     shares = [f"{100 * found[share]:.1f}%" for share in ("always", "never")]
     sizes = [str(found["units"]), f"{found['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
-    return [name, units, *sizes, *shares]
+    return [name, classifier_bounds.words(granularity), *sizes, *shares]
 
 
-def _bias_cells(name, told):
-    value, index = modes.largest(told)
+def _bias_cells(granularity, found):
+    value, index = modes.largest(found)
+    words = classifier_bounds.words(granularity)
     if index < 0:
-        return [chosen.words(name), "", "", "", ""]
-    share, data = told["shares"][index], told["data"]
+        return [words, "", "", "", ""]
+    share, data = found["shares"][index], found["data"]
     most = int(np.argmax(np.abs(share - data)))
-    level, admitted = evaluation.LEVELS[index], told["admitted"][index]
+    level, admitted = evaluation.LEVELS[index], found["admitted"][index]
     changed = f"{modes.MODES[most]}: {share[most]:.1%}, {data[most]:.1%}"
-    return [chosen.words(name), f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]
+    return [words, f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]

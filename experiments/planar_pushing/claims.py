@@ -8,11 +8,12 @@ from typing import Any
 
 import ml_collections
 
-from experiments.estimates import Estimate
-from experiments.planar_pushing import chosen, modes, policies
+from ambient_jax.estimates import Estimate
+from experiments.planar_pushing import classifier_bounds, modes, policies
+from experiments.table import report
+from experiments.table.report import Claim, Row
 
-# (claim, measured, whether it holds; None where the interval leaves it open).
-Claim = tuple[str, str, bool | None]
+Rows = Mapping[str, Row]
 # The gain in success from the first policy to the second over the same starts; None where they have
 # no training seed in common, or are not there.
 Gap = Callable[[str, str], Estimate | None]
@@ -22,44 +23,33 @@ MARGIN = 0.05  # of success, by which what is as good may be worse
 _LEAST = 0.02  # of the loss that a method must be below source only for something to be lost
 
 
-def sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict[float, str]:
-    """The policies of the sweep that there are, by sigma_min in rising order."""
-    named = {level: policies.hard(level) for level in sorted({*task.sigma_min, task.best})}
+def sweep(task: ml_collections.ConfigDict, rows: Rows) -> dict[float, str]:
+    """The policies of the sweep that are there, by sigma_min in rising order."""
+    named = {level: policies.hard(level) for level in _levels(task)}
     return {level: name for level, name in named.items() if name in rows}
 
 
-def reweighted(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict[float, str]:
-    """The policies of re-weighted co-training that there are, by alpha in rising order."""
-    named = {alpha: f"alpha_{alpha:g}" for alpha in sorted(task.alpha)}
-    return {alpha: name for alpha, name in named.items() if name in rows}
-
-
-def hard(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> list[str]:
-    """The policies that there are with one bound from the sweep, by weight and re-weighted."""
-    levels = sorted({*task.sigma_min, task.best})
-    weighted = [policies.weighted(level, alpha) for alpha in task.alpha for level in levels]
-    return [*sweep(task, rows).values(), *(name for name in weighted if name in rows)]
-
-
-def best_of(names: Iterable[str], rows: Mapping[str, Any]) -> str:
+def best_of(names: Iterable[str], rows: Rows) -> str:
     """The name that succeeds most often, of those with the most seeds; "" if none is there."""
     there = [name for name in names if name in rows]
     most = max((len(rows[name].seeds) for name in there), default=0)
     there = [name for name in there if len(rows[name].seeds) == most]
-    return max(there, key=lambda name: rows[name].summary.success.value, default="")
+    return report.best_of(there, rows, lambda summary: summary.success.value)
 
 
-def roles(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> dict[str, str]:
+def roles(task: ml_collections.ConfigDict, rows: Rows) -> dict[str, str]:
     """The policies that stand for the published ones: {"best alpha": name, ...}, "" for none."""
+    natural = [policies.hard(level) for level in _levels(task)]
+    weighted = [policies.weighted(v, alpha) for alpha in task.alpha for v in _levels(task)]
     return {
-        "best": best_of(hard(task, rows), rows),
-        "best alpha": best_of(reweighted(task, rows).values(), rows),
-        "best natural": best_of(sweep(task, rows).values(), rows),
+        "best": best_of([*natural, *weighted], rows),
+        "best alpha": best_of([f"alpha_{alpha:g}" for alpha in sorted(task.alpha)], rows),
+        "best natural": best_of(natural, rows),
         "best omni": best_of([f"omni_{level:g}" for level in task.sigma_max], rows),
     }
 
 
-def picked(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> list[str]:
+def picked(task: ml_collections.ConfigDict, rows: Rows) -> list[str]:
     """The policies whose order is claimed, of those that are there."""
     role = roles(task, rows)
     names = ("target", *(role[name] for name in ("best alpha", "best natural", "best")))
@@ -67,8 +57,8 @@ def picked(task: ml_collections.ConfigDict, rows: Mapping[str, Any]) -> list[str
 
 
 def check(
-    config: ml_collections.ConfigDict,
-    rows: Mapping[str, Any],
+    task: ml_collections.ConfigDict,
+    rows: Rows,
     gap: Gap,
     fresh: Gap,
     *,
@@ -76,20 +66,19 @@ def check(
     scaled_bias: Mapping[int, Any] | None = None,
     drifts: Mapping[int, Any] | None = None,
 ) -> list[Claim]:
-    """What holds and what does not; of policies that are not there yet it says nothing.
+    """The claims about the policies that are there.
 
     Args:
-      config: of the table.
-      rows: ``Row`` by policy.
+      task: the config's section.
+      rows: by policy.
       gap: on the starts of the table.
       fresh: on starts that no policy was picked on.
       bias, scaled_bias: ``modes.study`` and ``modes.study_scaling``.
       drifts: ``drift.of_methods``.
     """
-    task = config.task
     return [
         *_order(task, rows, fresh),
-        *_units(task, rows, gap),
+        *_granularities(task, rows, gap),
         *_few(task, gap),
         *_scaling(task, gap),
         *_drift(task, drifts or {}),
@@ -102,46 +91,51 @@ def points(gap: Estimate) -> str:
     return f"{100 * gap.value:+.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
 
 
+def _levels(task):
+    return sorted({*task.sigma_min, task.best})
+
+
 def _order(task, rows, fresh):
-    told, role = [], roles(task, rows)
+    role = roles(task, rows)
     mixed, natural, best = role["best alpha"], role["best natural"], role["best"]
-    gains = "the best re-weighted co-training < the best ambient"
+    claim = "the best re-weighted co-training < the best ambient"
     pairs = [("target", mixed, "target only < the best re-weighted co-training")]
-    pairs += [(mixed, natural, f"{gains} by natural weights")] if natural != best else []
-    for low, high, claim in (*pairs, (mixed, best, gains)):
-        if found := fresh(low, high):
-            told.append((f"{claim}, on fresh starts", _measured(low, high, found), _above(found)))
-    return told
+    pairs += [(mixed, natural, f"{claim} by natural weights")] if natural != best else []
+    return [
+        Claim(f"{claim}, on fresh starts", _measured(low, high, gap), _above(gap))
+        for low, high, claim in (*pairs, (mixed, best, claim))
+        if (gap := fresh(low, high))
+    ]
 
 
-def _units(task, rows, gap):
+def _granularities(task, rows, gap):
     """Finer units against one bound for all; the classifier's bound against the sweep's best."""
-    told = []
-
-    def reaches(name, of, claim):
-        if found := gap(of, name):
-            told.append((claim, _measured(of, name, found), _reaches(found)))
-
-    best = roles(task, rows)["best natural"]
+    role = roles(task, rows)
     sizes = (*task.buckets, *task.more_buckets)
-    names = [f"{way}_{size}" for size in sizes for way in chosen.WAYS]
+    buckets = [f"{way}_{size}" for size in sizes for way in classifier_bounds.WAYS]
     random = [f"random_{size}" for size in task.buckets]
-    share = f"_alpha_{task.best_alpha:g}"
-    for kind, prefix, suffix, buckets in (
-        ("classifier", "", "", names),
-        ("observing classifier", f"{chosen.OBSERVED}_", "", []),
-        (chosen.about(task, chosen.STRICT), f"{chosen.STRICT}_", "", random),
-        ("classifier, at the best share", "", share, random),
-        (f"{chosen.about(task, chosen.STRICT)}, at the best share", "strict_", share, random),
+    share, at_share = f"_alpha_{task.best_alpha:g}", ", at the best share"
+    strict = classifier_bounds.about(task, classifier_bounds.STRICT)
+    claims = []
+    for classifier, prefix, suffix, units in (
+        ("classifier", "", "", buckets),
+        ("observing classifier", f"{classifier_bounds.OBSERVED}_", "", []),
+        (strict, f"{classifier_bounds.STRICT}_", "", random),
+        (f"classifier{at_share}", "", share, random),
+        (f"{strict}{at_share}", f"{classifier_bounds.STRICT}_", share, random),
     ):
-        whole = f"{prefix}dataset{suffix}"
-        of = roles(task, rows)["best"] if suffix else best
-        reaches(whole, of, f"{kind}: sigma_min per data set is as good as the best of the sweep")
-        each = f"{prefix}datapoint{suffix}"
-        reaches(each, whole, f"{kind}: per datapoint is at least as good as per data set")
-        bucket = best_of([f"{prefix}{name}{suffix}" for name in buckets], rows)
-        reaches(bucket, whole, f"{kind}: buckets are at least as good as per data set")
-    return told
+        whole, each = (f"{prefix}{unit}{suffix}" for unit in ("dataset", "datapoint"))
+        best = role["best" if suffix else "best natural"]
+        bucket = best_of([f"{prefix}{unit}{suffix}" for unit in units], rows)
+        for name, reference, claim in (
+            (whole, best, "sigma_min per data set is as good as the best of the sweep"),
+            (each, whole, "per datapoint is at least as good as per data set"),
+            (bucket, whole, "buckets are at least as good as per data set"),
+        ):
+            if gain := gap(reference, name):
+                measured = _measured(reference, name, gain)
+                claims.append(Claim(f"{classifier}: {claim}", measured, _reaches(gain)))
+    return claims
 
 
 def _few(task, gap):
@@ -150,36 +144,35 @@ def _few(task, gap):
     gaps = [gap(low, high) for low, high in itertools.pairwise(names)]
     if None in gaps:
         return []
-    verdicts = [_above(found) for found in gaps]
+    verdicts = [_above(gain) for gain in gaps]
     holds = False if False in verdicts else None if None in verdicts else True
     claim = f"with {task.few} target demonstrations: target only < re-weighted < ambient"
-    measured = "; ".join(map(_measured, names, names[1:], gaps))
-    return [(claim, measured, holds)]
+    return [Claim(claim, "; ".join(map(_measured, names, names[1:], gaps)), holds)]
 
 
 def _scaling(task, gap):
     """From the smallest |D_S| to the largest: hard bounds leave ever less of what trains to the
     target, soft ones and buckets do not."""
-    told = []
+    small, large = min(task.sources, default=0), max(task.sources, default=0)
+    claims = []
     for target, method in itertools.product(task.targets, task.methods):
-        small, large = min(task.sources, default=0), max(task.sources, default=0)
         names = [policies.scaling(method, size, target) for size in (small, large)]
-        found, falls = gap(*names), method in _HARD
-        if method == "datapoint" or small == large or not found:
+        gain, falls = gap(*names), method in _HARD
+        if method == "datapoint" or small == large or not gain:
             continue
         claim = (
             f"{policies.method_label(task, method)}, {target} target demonstrations: success "
             f"{'falls' if falls else 'does not fall'} from {small} to {large} source ones"
         )
-        reaches = _reaches(found)
-        told.append((claim, points(found), None if reaches is None else reaches != falls))
-    return told
+        reaches = _reaches(gain)
+        claims.append(Claim(claim, points(gain), None if reaches is None else reaches != falls))
+    return claims
 
 
 def _drift(task, drifts):
     """The same by the loss on held-out target demonstrations: what a method learns of the target
     above sigma_min is how far its loss is below that of source only."""
-    told = []
+    claims = []
     for target, by_method in drifts.items():
         for method, ratios in by_method.items():
             if method == "datapoint" or len(ratios) < 2:
@@ -193,21 +186,21 @@ def _drift(task, drifts):
             )
             measured = f"loss {100 * first:.1f}% below source only, then {100 * last:.1f}%"
             holds = (last < first / 2) == falls if first >= _LEAST else None
-            told.append((claim, measured, holds))
-    return told
+            claims.append(Claim(claim, measured, holds))
+    return claims
 
 
 def _bias(task, bias, scaled):
-    told = []
-    largest = lambda found: modes.largest(found)[0]  # noqa: E731
+    largest = lambda found, name: modes.largest(found[name])[0]  # noqa: E731
+    claims = []
     for size in task.buckets:
         if {"datapoint", f"random_{size}"} <= bias.keys():
-            each, bucket = largest(bias["datapoint"]), largest(bias[f"random_{size}"])
+            each, bucket = largest(bias, "datapoint"), largest(bias, f"random_{size}")
             claim = f"bias of modes: random buckets of {size} have less than half of a datapoint's"
-            told.append((claim, f"{bucket:.3f} against {each:.3f}", bucket < each / 2))
+            claims.append(Claim(claim, f"{bucket:.3f} against {each:.3f}", bucket < each / 2))
     for target, by_source in scaled.items():
         pairs = {
-            source: (largest(found[f"random_{task.bucket}"]), largest(found["datapoint"]))
+            source: (largest(found, f"random_{task.bucket}"), largest(found, "datapoint"))
             for source, found in by_source.items()
         }
         claim = (
@@ -215,8 +208,8 @@ def _bias(task, bias, scaled):
             "demonstrations"
         )
         measured = "; ".join(f"{n}: {b:.3f} against {e:.3f}" for n, (b, e) in pairs.items())
-        told.append((claim, measured, all(b < e / 2 for b, e in pairs.values())))
-    return told
+        claims.append(Claim(claim, measured, all(b < e / 2 for b, e in pairs.values())))
+    return claims
 
 
 def _above(gap):

@@ -91,7 +91,6 @@ def _table(config):
             "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
             # Fields of experiments/annotate/config.py to change where sigma_min is chosen.
             "annotate": {},
-            "annotations": {},  # what comes of it, filled in by the run
             "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
             "report_only": False,  # train nothing: write the report of what is there
             "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator

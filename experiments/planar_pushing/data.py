@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
 
 from ambient_jax import _checks
-from ambient_jax.cli import console
-from ambient_jax.data.paths import expanded
 from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.planar_pushing import expert
 from experiments.planar_pushing.env import STATE, PlanarPushingEnv
 from experiments.planar_pushing.scene import KNOBS, TARGET, Physics, Scene, between
+from experiments.table import data
 from experiments.tabletop import IMAGE
 
 VERSION = "1.0.0"
@@ -34,7 +32,6 @@ WORLDS = ("target", "source")
 STYLE = {"target": "human", "source": "planner"}
 # What a conditioned policy is told: in whose world it is.
 DOMAIN = {"target": np.array([1, 0], np.float32), "source": np.array([0, 1], np.float32)}
-_HELD_OUT = 500_000  # attempts of held-out demonstrations start here
 
 
 def attempt(
@@ -42,8 +39,7 @@ def attempt(
 ) -> expert.Demonstration | None:
     """Attempt ``index`` of a world's stream, a pure function of its arguments; None if the slider
     did not come to its goal. ``world`` names the style and the starts, ``physics`` the rest."""
-    # Below 2^31, apart for seeds, worlds and attempts, and apart from the seeds of evaluation.
-    number = (seed * len(WORLDS) + WORLDS.index(world)) * 1_000_000 + index + 1_000_000
+    number = data.attempt_number(WORLDS.index(world), len(WORLDS), seed, index)
     demonstration = expert.demonstrate(_env(scene, physics, camera), STYLE[world], number)
     return demonstration if demonstration.success else None
 
@@ -109,94 +105,42 @@ def build(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Path]:
-    """Gives and writes the demonstrations below ``root``, unless they are there already.
-
-    Each data set remembers what it was built from: one that matches is kept, another is replaced,
-    and it appears under its name only when complete. ``workers`` does not change the result.
-    A smaller number of demonstrations is a split: the first 50 are the same of 50 as of 150.
+    """Writes the data sets that are missing, see ``table.data.build``.
 
     Args:
-      root: directory of all data sets; created if missing.
-      target, source: demonstrations of each world; 0 for no such data set.
-      held_out: more of each of these worlds that no policy sees, to test on; 0 for none.
+      root: directory of all data sets.
+      target, source: demonstrations of each world.
+      held_out: more of each.
       gap: level of the source physics, see ``scene.between``.
       knobs: what the gap is made of.
-      seed: of starts and experts.
+      seed: of starts and experts, 0 to 900.
       scene: what the experts stand before.
       camera: "front" or "top" adds images [96, 96, 3] as observation "image".
-      workers: processes; see ``demos.successes``.
+      workers: processes, which do not change the result; see ``demos.successes``.
       progress: show progress bars.
 
-    Returns:
-      ``{"target": directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
-
     Raises:
-      ValueError: a negative count, a seed that is not in 0 to 900, or unknown knobs.
+      ValueError: a negative count, another seed, or unknown knobs.
       RuntimeError: an expert fails too often, or no OpenGL for the camera.
     """
-    counts = {"target": target, "source": source}
-    if min(target, source, held_out) < 0 or not 0 <= seed <= 900:
-        raise ValueError(
-            f"asked for {counts} demonstrations and {held_out} held out with seed {seed}, "
-            "expected no negative count and a seed in 0 to 900"
-        )
-    recipes = {world: (world, count, 0) for world, count in counts.items() if count}
-    if held_out:
-        recipes |= {f"{w}_held_out": (w, held_out, _HELD_OUT) for w in list(recipes)}
     physics = {"target": TARGET, "source": between(gap, knobs)}
-    options = dict(scene=scene, camera=camera, seed=seed)
-    run = dict(workers=workers, progress=progress)
-    return {
-        name: _build_one(
-            Path(expanded(root)), f"push_{name}", *recipe, physics[recipe[0]], options, run
-        )
-        for name, recipe in recipes.items()
-    }
-
-
-def _build_one(
-    root: Path,
-    name: str,
-    world: str,
-    count: int,
-    first: int,
-    physics: Physics,
-    options: dict[str, Any],
-    run: dict[str, Any],
-) -> Path:
-    key = {"world": world, "demonstrations": count, "first": first, "recipe": RECIPE}
-    key |= {"camera": options["camera"], "seed": options["seed"]}
-    key |= {"scene": dataclasses.asdict(options["scene"]), "physics": dataclasses.asdict(physics)}
     observation = {"state": np.zeros(STATE, np.float32), "domain": np.zeros(2, np.float32)}
-    if options["camera"]:
+    if camera:
         observation["image"] = np.zeros((IMAGE, IMAGE, 3), np.uint8)
-    features = rlds_features(
-        observation,
-        np.zeros(2, np.float32),
-        episode_metadata={"world": str, "index": np.int64},
-    )
-    found = demonstrations(world, count, first=first, physics=physics, **options, **run)
-    episodes = (episode(index, demonstration, world) for index, demonstration in found)
-    return demos.write(root, name, VERSION, key, features, episodes)
+    metadata = {"world": str, "index": np.int64}
+    features = rlds_features(observation, np.zeros(2, np.float32), episode_metadata=metadata)
+    options = dict(scene=scene, camera=camera, seed=seed, workers=workers, progress=progress)
 
+    def of_world(world, count, first):
+        key = {"world": world, "demonstrations": count, "first": first, "recipe": RECIPE}
+        key |= {"camera": camera, "seed": seed, "scene": dataclasses.asdict(scene)}
+        key |= {"physics": dataclasses.asdict(physics[world])}
+        made = demonstrations(world, count, first=first, physics=physics[world], **options)
+        return data.DataSet(key, features, (episode(*numbered, world) for numbered in made))
 
-def _main(_: list[str]) -> None:
-    console.setup()
-    with console.one_line_errors():
-        given = flags.FLAGS
-        counts = {name: given[name].value for name in ("target", "source", "held_out")}
-        made = dict(gap=given.gap, knobs=tuple(given.knobs), seed=given.seed, camera=given.camera)
-        for name, directory in build(given.root, **counts, **made).items():
-            logging.info("%s: %s", name, directory)
+    counts = {"target": target, "source": source}
+    return data.build(root, "push", VERSION, counts, held_out, (seed, 900), of_world)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)
-    flags.DEFINE_integer("target", 150, "Demonstrations in the target's physics.")
-    flags.DEFINE_integer("source", 2000, "Demonstrations in the source's physics.")
-    flags.DEFINE_integer("held_out", 50, "Demonstrations of each to test on.")
-    flags.DEFINE_float("gap", 1.0, "Level of the source's physics; 0 is the target's.")
-    flags.DEFINE_list("knobs", list(KNOBS), "What the gap is made of.")
-    flags.DEFINE_integer("seed", 0, "Seed of starts and experts.")
-    flags.DEFINE_string("camera", "", "front or top: adds images.")
-    console.run(_main)
+    data.command(build, held_out=50)

@@ -8,79 +8,69 @@ policy of the source alone.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
-import tqdm
 
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.evaluate import evaluation
-from ambient_jax.policy.policy import Policy
 from experiments.planar_pushing import policies
-from experiments.table import entries, saved
+from experiments.table import rollouts
+from experiments.table.experiment import Table
 
 SAMPLES = 2048  # chunks
 _DATASET = "push_target_held_out"
 _HIGHEST = 0.95  # level beyond which a chunk is noise, and its loss that of a mean
 
 
-def losses(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, names: Iterable[str]
-) -> dict[str, np.ndarray]:
+def losses(table: Table, names: list[str]) -> dict[str, np.ndarray]:
     """Loss of x0_hat [S, L] of the seeds there are of each policy, at ``evaluation.LEVELS``.
 
     Mean squared error per number in normalised units, on ``SAMPLES`` chunks of the held-out target
-    demonstrations with the same noise for all. Each is measured once and kept beside its rollouts;
-    {} where no demonstration was held out.
+    demonstrations with the same noise for all. {} where no demonstration was held out.
     """
-    if not config.task.held_out:
+    config = table.config
+    if not config.task.held_out or not names:
         return {}
     dataset = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / _DATASET)
-    about = {"steps": config.train.steps, "data": dataset.fingerprint, "samples": SAMPLES}
-    chunks, found = None, {}
-    shared: dict[str, Policy] = {}  # policies that differ in parameters only are compiled once
-    for name in tqdm.tqdm(list(names), desc="held out", unit="policy"):
-        for seed in config.task.seeds:
-            folder = workdir / entries.key(name, seed)
-            if saved.step(folder) != config.train.steps:
-                continue
-            path = folder / "held_out.npz"
-            if not saved.is_current(path, about):
-                policy = Policy.from_checkpoint(folder)
-                if chunks is None:
-                    kept = dict(padding=config.data.padding, samples=SAMPLES)
-                    chunks = evaluation.recorded(dataset, policy, **kept)
-                one = shared.setdefault(policy.normalizer.to_json(), policy)
-                loss = evaluation.denoising_loss(one, *chunks[:3], params=policy.params)
-                saved.save(path, about, {"loss": loss})
-            found.setdefault(name, []).append(saved.load(path)["loss"])
-    return {name: np.stack(each) for name, each in found.items()}
+
+    @functools.cache
+    def chunks(like):
+        return evaluation.recorded(dataset, like, padding=config.data.padding, samples=SAMPLES)[:3]
+
+    def measure(policy, like):
+        return {"loss": evaluation.denoising_loss(like, *chunks(like), params=policy.params)}
+
+    about = {"data": dataset.fingerprint, "samples": SAMPLES}
+    made = rollouts.kept_measures(table, names, config.task.seeds, about, measure)
+    return {name: np.stack([one["loss"] for one in each]) for name, each in made.items()}
 
 
-def ratio(policy: np.ndarray, of: np.ndarray, above: float) -> float:
+def ratio(policy: np.ndarray, reference: np.ndarray, above: float) -> float:
     """A policy's losses [S, L] over another's [R, L]: geometric mean over the levels from ``above``
     to 0.95 of the ratio of their means over seeds."""
     levels = np.array(evaluation.LEVELS)
     some = (levels > above) & (levels < _HIGHEST)
-    return float(np.exp(np.mean(np.log(policy.mean(0) / of.mean(0))[some])))
+    return float(np.exp(np.mean(np.log(policy.mean(0) / reference.mean(0))[some])))
 
 
 def of_methods(
-    task: ml_collections.ConfigDict, found: Mapping[str, np.ndarray]
+    task: ml_collections.ConfigDict, losses: Mapping[str, np.ndarray]
 ) -> dict[int, dict[str, dict[int, float]]]:
     """{target demonstrations: {method: {source demonstrations: ratio}}} of what there is.
 
     The ratio is that of a policy to the one of the same source data alone, above ``task.best``: 1
     where nothing is left of the target.
     """
-    told: dict[int, dict[str, dict[int, float]]] = {}
+    found: dict[int, dict[str, dict[int, float]]] = {}
     for target, method, source in itertools.product(task.targets, task.methods, task.sources):
         name, alone = policies.scaling(method, source, target), policies.source_only(source)
-        if {name, alone} <= found.keys():
-            by_source = told.setdefault(target, {}).setdefault(method, {})
-            by_source[source] = ratio(found[name], found[alone], task.best)
-    return told
+        if {name, alone} <= losses.keys():
+            by_source = found.setdefault(target, {}).setdefault(method, {})
+            by_source[source] = ratio(losses[name], losses[alone], task.best)
+    return found

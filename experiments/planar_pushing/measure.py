@@ -12,7 +12,7 @@ import tqdm
 from absl import flags
 
 from ambient_jax.cli import console, report
-from experiments.estimates import Estimate, wilson
+from ambient_jax.estimates import Estimate, wilson
 from experiments.planar_pushing import data, expert, pushes, task
 from experiments.planar_pushing.env import PlanarPushingEnv
 from experiments.planar_pushing.scene import DT, TARGET, Physics, Scene, between

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from experiments.estimates import Estimate, mean, wilson
+from ambient_jax.estimates import Estimate, mean, wilson
 from experiments.planar_pushing.scene import DT
 
 

@@ -12,15 +12,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from ambient_jax import admission
 from ambient_jax.data import bounds, rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import chosen
+from experiments.planar_pushing import classifier_bounds
 from experiments.planar_pushing.scene import BAR_HALF, RADIUS, STEM_HALF, TAIL, TOP, WAIST
+from experiments.table.experiment import Table
 
 FACES = ("bar top", "bar ends", "waist", "stem sides", "tail")
 MODES = (*FACES, "moving around")
@@ -102,47 +102,45 @@ def bias(
     return {"data": data, "admitted": total / len(modes), "shares": shares, "bias": bias}
 
 
-def study(config: ml_collections.ConfigDict) -> dict[str, dict[str, np.ndarray]]:
+def study(table: Table) -> dict[str, dict[str, np.ndarray]]:
     """``bias`` of the table's bounds, by granularity; {} if they have not been made.
 
     Of bounds per data set, per datapoint and per bucket of ``task.buckets``, by the classifier of
     actions, at ``evaluation.LEVELS``.
     """
-    sizes = [f"{w}_{n}" for n in config.task.buckets for w in chosen.WAYS]
-    names = ("dataset", *sizes, "datapoint")
-    return _of_bounds(config, config.data.sources.source.split, [chosen.TABLE], names).get(
-        chosen.TABLE, {}
-    )
+    sizes = [f"{w}_{n}" for n in table.config.task.buckets for w in classifier_bounds.WAYS]
+    granularities, name = ("dataset", *sizes, "datapoint"), classifier_bounds.TABLE
+    split = table.config.data.sources.source.split
+    return _of_bounds(table, split, [name], granularities).get(name, {})
 
 
-def study_scaling(
-    config: ml_collections.ConfigDict,
-) -> dict[int, dict[int, dict[str, dict[str, np.ndarray]]]]:
+def study_scaling(table: Table) -> dict[int, dict[int, dict[str, dict[str, np.ndarray]]]]:
     """``bias`` of the bounds of the scaling study that have been made: {target demonstrations:
     {source demonstrations: {granularity: bias}}}, per datapoint and random bucket."""
-    task, found = config.task, {}
-    names = ("datapoint", f"random_{task.bucket}")
+    task, found = table.config.task, {}
+    granularities = ("datapoint", f"random_{task.bucket}")
     for source in sorted(task.sources):
-        made = {chosen.scaled(source, target): target for target in task.targets}
-        for name, told in _of_bounds(config, chosen.split(source), made, names).items():
-            found.setdefault(made[name], {})[source] = told
+        targets = {classifier_bounds.scaled(source, target): target for target in task.targets}
+        split = classifier_bounds.split(source)
+        for name, each in _of_bounds(table, split, targets, granularities).items():
+            found.setdefault(targets[name], {})[source] = each
     return found
 
 
-def _of_bounds(config, split, annotations, names):
+def _of_bounds(table, split, names, granularities):
     """{annotation: {granularity: bias}} of a split of the source, of annotations that are there."""
-    folders = {name: chosen.of(config.task, name)["bounds"] for name in annotations}
-    folders = {name: folder for name, folder in folders.items() if folder}
+    folders = {n: table.annotations[n].bounds for n in names if n in table.annotations}
     if not folders:
         return {}
-    directory = pathlib.Path(expanded(config.data.root)) / config.data.sources.source.path
-    episode, step, mode = of_data(directory, split, config.data.horizon)
+    data = table.config.data
+    directory = pathlib.Path(expanded(data.root)) / data.sources.source.path
+    episode, step, mode = of_data(directory, split, data.horizon)
     found = {}
-    for annotation, folder in folders.items():
-        for name in names:
-            read = bounds.read(pathlib.Path(folder) / f"{name}.parquet")
+    for name, folder in folders.items():
+        for granularity in granularities:
+            read = bounds.read(pathlib.Path(folder) / f"{granularity}.parquet")
             low, high = bounds.lookup(read, "source", episode, step)
-            found.setdefault(annotation, {})[name] = bias(mode, low, high, evaluation.LEVELS)
+            found.setdefault(name, {})[granularity] = bias(mode, low, high, evaluation.LEVELS)
     return found
 
 

@@ -21,8 +21,10 @@ from __future__ import annotations
 import ml_collections
 
 from ambient_jax import _checks
-from experiments.planar_pushing import chosen
-from experiments.table.entries import Entry, of_groups
+from experiments.planar_pushing import classifier_bounds
+from experiments.planar_pushing.classifier_bounds import OBSERVED, STRICT, TABLE
+from experiments.table.annotations import Annotations
+from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = (
     *("main", "weighted", "chosen", "buckets", "observed", "strict", "shared"),
@@ -37,43 +39,43 @@ _WEIGHT = "data.sources.target.weight"
 _HARD = {"law.name": "ambient"}
 
 
-def entries(task: ml_collections.ConfigDict) -> dict[str, Entry]:
+def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str, PolicyRow]:
     """The policies of the configured groups by name, in the order of the table.
 
     Raises:
       ValueError: for an unknown group or method.
     """
-    sizes = [f"{way}_{size}" for size in task.buckets for way in chosen.WAYS]
-    more = [f"{way}_{size}" for size in task.more_buckets for way in chosen.WAYS]
+    buckets = lambda sizes: [f"{w}_{n}" for n in sizes for w in classifier_bounds.WAYS]  # noqa: E731
     random = [f"random_{size}" for size in task.buckets]
     one = ("dataset", "datapoint")
     found = _main(task)
-    found |= _by_classifier(task, "chosen", chosen.TABLE, (*one, *sizes))
-    found |= _by_classifier(task, "buckets", chosen.TABLE, more)
-    found |= _by_classifier(task, "observed", chosen.OBSERVED, one)
-    found |= _by_classifier(task, "strict", chosen.STRICT, (*one, *random))
-    for annotation in (chosen.TABLE, chosen.STRICT):
-        units = (*one, *random)
-        found |= _by_classifier(task, "shared", annotation, units, alpha=task.best_alpha)
-    found |= {
-        "soft": Entry("soft ambient, linear alpha", "soft", {"law.name": "soft"}),
-        "soft_ben_david": Entry(
-            "soft ambient, Ben-David's alpha", "soft", _ben_david(task, chosen.TABLE)
-        ),
-    }
+    for group, name, granularities, alpha in (
+        ("chosen", TABLE, (*one, *buckets(task.buckets)), 0.0),
+        ("buckets", TABLE, buckets(task.more_buckets), 0.0),
+        ("observed", OBSERVED, one, 0.0),
+        ("strict", STRICT, (*one, *random), 0.0),
+        ("shared", TABLE, (*one, *random), task.best_alpha),
+        ("shared", STRICT, (*one, *random), task.best_alpha),
+    ):
+        found |= _by_classifier(task, annotations, group, name, granularities, alpha)
+    table = annotations.get(TABLE)
+    ben_david = table and table.soft_law()
+    found["soft"] = PolicyRow("soft ambient, linear alpha", "soft", {"law.name": "soft"})
+    found["soft_ben_david"] = PolicyRow("soft ambient, Ben-David's alpha", "soft", ben_david)
     best = _HARD | {f"{_SOURCE}.sigma_min": task.best}
     for level in task.sigma_max:
         label = f"ambient omni, sigma_min {task.best:g}, sigma_max {level:g}"
-        found[f"omni_{level:g}"] = Entry(label, "omni", best | {f"{_SOURCE}.sigma_max": level})
-    few = {"data.sources.target.split": chosen.split(task.few)}
+        changes = best | {f"{_SOURCE}.sigma_max": level}
+        found[f"omni_{level:g}"] = PolicyRow(label, "omni", changes)
+    few = {"data.sources.target.split": classifier_bounds.split(task.few)}
     for name, changes in {
         "target": {"law.name": "filtering"},
         f"alpha_{task.best_alpha:g}": _reweighted(task.best_alpha),
         hard(task.best): best,
     }.items():
         label = f"{_label(name)}, {task.few} target demonstrations"
-        found[f"{name}_few"] = Entry(label, "few", changes | few)
-    return of_groups(found | _scaling(task), task, GROUPS)
+        found[f"{name}_few"] = PolicyRow(label, "few", changes | few)
+    return of_groups(found | _scaling(task, annotations), task, GROUPS)
 
 
 def hard(sigma_min: float) -> str:
@@ -115,95 +117,97 @@ def method_label(task: ml_collections.ConfigDict, method: str) -> str:
 
 def _main(task):
     natural = {"law.name": "cotraining"}
+    levels = sorted({*task.sigma_min, task.best})
     found = {
-        "target": Entry("target only", "main", {"law.name": "filtering"}),
-        "source": Entry("source only", "main", natural | {_WEIGHT: 0.0}),
-        "cotrain": Entry("co-training, natural", "main", natural),
+        "target": PolicyRow("target only", "main", {"law.name": "filtering"}),
+        "source": PolicyRow("source only", "main", natural | {_WEIGHT: 0.0}),
+        "cotrain": PolicyRow("co-training, natural", "main", natural),
     }
     for alpha in task.alpha:
         name = f"alpha_{alpha:g}"
-        found[name] = Entry(_label(name), "main", _reweighted(alpha))
-    for level in sorted({*task.sigma_min, task.best}):
+        found[name] = PolicyRow(_label(name), "main", _reweighted(alpha))
+    for level in levels:
         changes = _HARD | {f"{_SOURCE}.sigma_min": level}
-        found[hard(level)] = Entry(_label(hard(level)), "main", changes)
+        found[hard(level)] = PolicyRow(_label(hard(level)), "main", changes)
     for alpha in task.alpha:
-        for level in sorted({*task.sigma_min, task.best}):
-            changes = _HARD | {"law.alpha": alpha, f"{_SOURCE}.sigma_min": level}
+        for level in levels:
+            changes = found[hard(level)].changes | {"law.alpha": alpha}
             label = f"{_label(hard(level))}, alpha {alpha:g}"
-            found[weighted(level, alpha)] = Entry(label, "weighted", changes)
+            found[weighted(level, alpha)] = PolicyRow(label, "weighted", changes)
     return found
 
 
-def _by_classifier(task, group, annotation, units, alpha=0.0):
+def _by_classifier(task, annotations, group, annotation, granularities, alpha):
     """Policies with the bounds of an annotation, one for each granularity."""
     found = {}
-    prefix = "" if annotation == chosen.TABLE else f"{annotation}_"
-    for unit in units:
-        label = f"ambient by {chosen.about(task, annotation)}, {chosen.words(unit)}"
-        if unit == "dataset":
-            label += f" (sigma_min {chosen.of(task, annotation)['sigma_min']:.3f})"
-        name, changes = f"{prefix}{unit}", _bounded(task, annotation, unit)
+    made = annotations.get(annotation)
+    for granularity in granularities:
+        classifier = classifier_bounds.about(task, annotation)
+        label = f"ambient by {classifier}, {classifier_bounds.words(granularity)}"
+        if granularity == "dataset" and made:
+            label += f" (sigma_min {made.sigma_min:.3f})"
+        name = granularity if annotation == TABLE else f"{annotation}_{granularity}"
+        changes = made and _bounded(made, granularity)
         if alpha:
             name, label = f"{name}_alpha_{alpha:g}", f"{label}, alpha {alpha:g}"
-            changes["law.alpha"] = alpha
-        found[name] = Entry(label, group, changes)
+            changes = changes and changes | {"law.alpha": alpha}
+        found[name] = PolicyRow(label, group, changes)
     return found
 
 
-def _scaling(task):
+def _scaling(task, annotations):
     found = {}
     for source in task.sources:
-        alone = {"law.name": "cotraining", _WEIGHT: 0.0, f"{_SOURCE}.split": chosen.split(source)}
-        found[source_only(source)] = Entry(f"source only, {source}", "scaling", alone)
+        split = {f"{_SOURCE}.split": classifier_bounds.split(source)}
+        alone = {"law.name": "cotraining", _WEIGHT: 0.0} | split
+        found[source_only(source)] = PolicyRow(f"source only, {source}", "scaling", alone)
     for target in task.targets:
-        only = {"law.name": "filtering"} | chosen.splits(min(task.sources), target)
-        found[f"target_{target}"] = Entry(f"target only, {target}", "scaling", only)
+        splits = classifier_bounds.splits(min(task.sources), target)
+        only = {"law.name": "filtering"} | splits
+        found[f"target_{target}"] = PolicyRow(f"target only, {target}", "scaling", only)
         for method in task.methods:
             for source in task.sources:
-                changes = _method(task, method, chosen.scaled(source, target))
                 label = f"{method_label(task, method)}, {source} source, {target} target"
-                given = changes | chosen.splits(source, target)
-                found[scaling(method, source, target)] = Entry(label, "scaling", given)
+                annotation = annotations.get(classifier_bounds.scaled(source, target))
+                changes = _method(task, method, annotation)
+                changes = changes and changes | classifier_bounds.splits(source, target)
+                row = PolicyRow(label, "scaling", changes)
+                found[scaling(method, source, target)] = row
     return found
 
 
 def _method(task, method, annotation):
-    """What a method of the group scaling changes, with the bounds of an annotation."""
-    if method in ("alpha", "soft", "ben_david"):
-        return {
-            "alpha": lambda: _reweighted(task.best_alpha),
-            "soft": lambda: {"law.name": "soft"},
-            "ben_david": lambda: _ben_david(task, annotation),
-        }[method]()
-    kind = method.removesuffix("_alpha")
-    if kind in ("hard", "low"):
-        changes = _HARD | {f"{_SOURCE}.sigma_min": task.best if kind == "hard" else task.low}
+    """What a method of the group scaling changes; None where its annotation is missing."""
+    bounds = method.removesuffix("_alpha")
+    if method == "alpha":
+        changes = _reweighted(task.best_alpha)
+    elif bounds == "soft":
+        changes = {"law.name": "soft"}
+    elif bounds in ("hard", "low"):
+        level = task.best if bounds == "hard" else task.low
+        changes = _HARD | {f"{_SOURCE}.sigma_min": level}
+    elif not annotation:
+        return None
+    elif bounds == "ben_david":
+        changes = annotation.soft_law()
     else:
-        unit = f"random_{task.bucket}" if kind == "random" else kind
-        changes = _bounded(task, annotation, unit)
-    return changes | ({"law.alpha": task.best_alpha} if kind != method else {})
+        changes = _bounded(annotation, f"random_{task.bucket}" if bounds == "random" else bounds)
+    return changes | ({"law.alpha": task.best_alpha} if bounds != method else {})
 
 
 def _label(name):
-    kind, _, level = name.partition("_")
-    what = {"alpha": "co-training, alpha", "ambient": "ambient, sigma_min"}
-    return f"{what[kind]} {level}" if level else f"{kind} only"
+    start, _, level = name.partition("_")
+    words = {"alpha": "co-training, alpha", "ambient": "ambient, sigma_min"}
+    return f"{words[start]} {level}" if level else f"{start} only"
 
 
 def _reweighted(alpha):
     return {"law.name": "reweighted", "law.alpha": alpha}
 
 
-def _bounded(task, annotation, granularity):
+def _bounded(annotation, granularity):
     """Changes for the bounds of an annotation. (One bound for all is no file: such policies train
     together.)"""
-    told = chosen.of(task, annotation)
     if granularity == "dataset":
-        return _HARD | {f"{_SOURCE}.sigma_min": told["sigma_min"]}
-    return _HARD | {f"{_SOURCE}.bounds": f"{told['bounds']}/{granularity}.parquet"}
-
-
-def _ben_david(task, annotation):
-    told = chosen.of(task, annotation)
-    fields = ("n_clean", "n_corrupt", "sigmas", "divergences")
-    return {"law.name": "ben_david"} | {f"law.{field}": told[field] for field in fields}
+        return _HARD | {f"{_SOURCE}.sigma_min": annotation.sigma_min}
+    return annotation.hard_law(granularity)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,23 +39,14 @@ class Simulator(simulate.Simulator):
         self,
         plan: simulate.Plan,
         *,
-        history: int = 1,
         scene: Scene = Scene(),  # noqa: B008
         physics: Physics = TARGET,
-        threads: int | None = None,
+        **options: Any,
     ):
-        make = lambda: PlanarPushingEnv(scene, physics)  # noqa: E731
-        super().__init__(plan, make, history=history, threads=threads)
+        super().__init__(plan, lambda: PlanarPushingEnv(scene, physics), **options)
 
-    def __call__(
-        self,
-        params: Any,
-        seeds: Sequence[int],
-        *,
-        constant: Mapping[str, np.ndarray] | None = None,
-        seed: int = 0,
-    ) -> Rollouts:
-        """One episode for each start of ``seeds`` [N], see ``simulate.Simulator.episodes``."""
-        found = self.episodes(params, seeds, constant=constant, seed=seed)
-        error = found.infos["error"]
-        return Rollouts(found.seeds, found.lengths, found.terminated, error, found.qpos)
+    def __call__(self, *args: Any, **options: Any) -> Rollouts:
+        """One episode for each start; arguments of ``simulate.Simulator.episodes``."""
+        made = self.episodes(*args, **options)
+        error = made.infos["error"]
+        return Rollouts(made.seeds, made.lengths, made.terminated, error, made.qpos)

@@ -1,32 +1,25 @@
-"""The whole table: builds the data, trains and rolls out what is missing, writes the report."""
+"""The table: ``run(config, workdir)``."""
 
 from __future__ import annotations
 
-import pathlib
+import functools
 
-import ml_collections
-from absl import logging
+from experiments.planar_pushing import classifier_bounds, config, policies, report, task
+from experiments.planar_pushing.rollout import Rollouts
+from experiments.table import rollouts
+from experiments.table import run as table
+from experiments.table.experiment import Experiment
 
-from ambient_jax.data.paths import expanded
-from experiments import checks
-from experiments.planar_pushing import chosen, claims, judge, policies, summary, task
-from experiments.planar_pushing import config as own
-from experiments.table import workers
-
-
-@workers.alone
-def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Runs the experiment; the same command carries on, policy by policy."""
-    checks.same_task(config.task, own.get_config().task)
-    task.check(config)  # before the data: what is wrong is told at once
-    policies.entries(config.task)
-    task.build(config)
-    folder = pathlib.Path(expanded(workdir))
-    chosen.annotate_data(config, folder)
-    if not workers.run(judge.TABLE, config, folder):
-        logging.warning("interrupted: the same command carries on")
-        return
-    if not config.task.report_only:
-        rows = summary.rows_of(config, summary.collect(config, folder))
-        judge.confirm(config, folder, claims.picked(config.task, rows))
-    print(summary.write(config, folder))
+EXPERIMENT = Experiment(
+    get_config=config.get_config,
+    check=task.check,
+    build=task.build,
+    annotate=classifier_bounds.annotate,
+    policies=policies.rows,
+    files=rollouts.simulated,
+    simulator=task.simulator,
+    rollouts=Rollouts,
+    confirm=report.confirm,
+    report=report.write,
+)
+run = functools.partial(table.run, EXPERIMENT)

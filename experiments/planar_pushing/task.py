@@ -1,20 +1,21 @@
-"""Planar pushing from a config: its data, its starts, rollouts of its policies."""
+"""Planar pushing as a task: checks its config, builds its data, rolls out its policies."""
 
 from __future__ import annotations
 
-import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ambient_jax.policy.policy import Policy
 from experiments import checks
 from experiments.planar_pushing import data
-from experiments.planar_pushing.rollout import Simulator
-from experiments.planar_pushing.scene import DT, KNOBS, TARGET, Physics, Scene, between
+from experiments.planar_pushing.rollout import Rollouts, Simulator
+from experiments.planar_pushing.scene import DT, KNOBS, Scene, between
+from experiments.table.data import build_once
+from experiments.table.rollouts import plan
 
 
 def scene_of(config: ml_collections.ConfigDict) -> Scene:
@@ -24,7 +25,7 @@ def scene_of(config: ml_collections.ConfigDict) -> Scene:
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for a value of ``config.task`` with which data or policies cannot be made.
-    Groups and methods are checked where they are looked up, see ``policies.entries``."""
+    Groups and methods are checked where they are looked up, see ``policies.rows``."""
     task = config.task
     rules: list[tuple[str, checks.Rule]] = [
         ("target source fresh few bucket buckets more_buckets sources targets", checks.whole(1)),
@@ -55,12 +56,9 @@ def check(config: ml_collections.ConfigDict) -> None:
 def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets, ``push_target`` and others, below data.root where they are absent."""
     task = config.task
-    if jax.process_index() == 0:
-        counts = {name: task[name] for name in ("target", "source", "held_out")}
-        made = dict(gap=task.gap, knobs=tuple(task.knobs), seed=task.data_seed)
-        data.build(config.data.root, **counts, **made, scene=scene_of(config))
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("planar pushing data")
+    options = {name: task[name] for name in ("target", "source", "held_out", "gap")}
+    options |= dict(knobs=tuple(task.knobs), seed=task.data_seed, scene=scene_of(config))
+    build_once("planar pushing", lambda: data.build(config.data.root, **options))
 
 
 def starts(task: ml_collections.ConfigDict) -> np.ndarray:
@@ -71,20 +69,20 @@ def starts(task: ml_collections.ConfigDict) -> np.ndarray:
 def fresh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The config whose starts are the ``task.fresh`` of the next eval_seed: those that are in the
     table pick what is best, and these measure it."""
-    config = copy.deepcopy(config)
+    config = ml_collections.ConfigDict(config.to_dict())
     config.task.update(dict(episodes=config.task.fresh, eval_seed=config.task.eval_seed + 1))
     return config
 
 
-def simulator(policy: Policy, execute: int, scene: Scene, physics: Physics = TARGET) -> Simulator:
-    """Rollouts of policies that differ from this one in their parameters only."""
-    plan = lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]  # noqa: E731
-    return Simulator(plan, history=policy.history, scene=scene, physics=physics)
-
-
-def constant(policy: Policy) -> dict[str, np.ndarray]:
-    """What a policy is told beside the state: a conditioned one that this is the target."""
-    return {"domain": data.DOMAIN["target"]} if "domain" in policy.dims else {}
+def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
+    """``simulate(params)``: one rollout in the target's physics from each of ``starts``, of
+    policies that differ from this one in their parameters only. A conditioned policy is told that
+    this is the target."""
+    options = dict(history=policy.history, scene=scene_of(config))
+    simulate = Simulator(plan(policy, config.policy.execute), **options)
+    constant = {"domain": data.DOMAIN["target"]} if "domain" in policy.dims else {}
+    given = dict(constant=constant, seed=config.task.eval_seed)
+    return lambda params: simulate(params, starts(config.task), **given)
 
 
 def asked(scene: Scene) -> str:

@@ -1,1 +1,6 @@
-"""Tables of policies: one base config, what each policy changes of it, and who trains which."""
+"""Tables of policies: the framework that the maze, planar pushing and bin sorting share.
+
+An experiment supplies its environment, data, config, policies, metrics, claims and figures (see
+``experiment.Experiment``). ``policies`` makes the training configs, ``run`` trains and rolls out
+what is missing, ``cache`` keeps rollouts, ``report`` writes the table.
+"""

@@ -6,14 +6,14 @@ import shutil
 import jax
 import numpy as np
 
+from ambient_jax import evaluate
 from ambient_jax.cli import report
 from ambient_jax.data import bounds, instructions, rlds
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint, metrics, trainer
+from ambient_jax.train import checkpoint, fine_tuning, metrics, trainer
 from ambient_jax.train import config as config_lib
-from experiments import evaluate
-from experiments.table import saved
+from experiments.table import cache as rollouts_cache
 
 NORMALIZER = Normalizer(
     "bounds",
@@ -182,7 +182,7 @@ def _both(change):
 
 
 def _tune(run):
-    checkpoint.fine_tune({"another": {"kernel": np.zeros((3, 3), np.float32)}}, run)
+    fine_tuning.adopt({"another": {"kernel": np.zeros((3, 3), np.float32)}}, run)
 
 
 def _other_family(run):
@@ -394,7 +394,7 @@ CASES = {
     ),
     "config with a foreign field of the model": (
         _aged(_with(3, "config", "model", "depth")),
-        "makes no policy: Unknown field 'depth'",
+        "makes no policy: option of model 'unet' is 'depth'",
     ),
     "config of another width": (
         _aged(_with([16], "config", "model", "features")),
@@ -439,10 +439,10 @@ CASES = {
         "No instruction embeddings at ~nobodyhere/told.npz",
     ),
     "rollouts are a text": (
-        _written("rollouts.npz", "no archive", saved.load),
+        _written("rollouts.npz", "no archive", rollouts_cache.load),
         "rollouts.npz holds no rollouts, or is damaged .*: delete it",
     ),
-    "rollouts are empty": (_written("rollouts.npz", "", saved.load), "holds no rollouts"),
+    "rollouts are empty": (_written("rollouts.npz", "", rollouts_cache.load), "holds no rollouts"),
     "report is a list": (_written("results.json", "[1]", report.read), "results.json is no report"),
     "report is cut": (_written("results.json", '{"a": ', report.read), "results.json is no report"),
 }
@@ -450,7 +450,7 @@ CASES = {
 
 def _rollouts_made_anew(b):
     (b.path / "rollouts.npz").write_text("no archive")
-    assert not saved.is_current(b.path / "rollouts.npz", {})
+    assert not rollouts_cache.is_current(b.path / "rollouts.npz", {})
 
 
 def _resumed(text, kept):

@@ -129,7 +129,7 @@ CASES = {
     "no field at all": (field("=3"), r"config has no field ''"),
     "no number": (field("train.steps=abc"), r"train.steps=abc: expected int such as 10000"),
     "a float": (field("train.steps=1e4"), r"train.steps=1e4: expected int such as 10000"),
-    "no number, unset": (field("data.lanes=many"), r"data.lanes=many: expected int"),
+    "no number, unset": (field("data.shards=many"), r"data.shards=many: expected int"),
     "field misspelt": (field("train.stpes=3"), r"no field 'stpes'.*did you mean 'steps'"),
     "section misspelt": (field("trian.steps=3"), r"no field 'trian'.*did you mean 'train'"),
     "source misspelt": (field("data.sources.gsc.path=x"), r"no field 'gsc'.*did you mean 'gcs'"),

@@ -50,7 +50,7 @@ def starts(**fields):
     def act(bench):
         config = toy(bench)
         config.train.update(fields)
-        fine_tuning.check(config, [bench.path])
+        fine_tuning.check_base(config_lib.check(config), [bench.path])
 
     return act
 

@@ -150,9 +150,9 @@ CASES = {
         _other(before={"data.placement": "stream"}, data__shuffle_window=5),
         "data.shuffle_window = 10000, this one has 5",
     ),
-    "another number of lanes": (
-        _other(before={"data.placement": "stream", "data.lanes": 2}, data__lanes=4),
-        "data.lanes = 2, this one has 4",
+    "another number of shards": (
+        _other(before={"data.placement": "stream", "data.shards": 2}, data__shards=4),
+        "data.shards = 2, this one has 4",
     ),
     "images skipped that were masked": (
         _other(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax import admission, corruption, losses, mixing, schedules, targets
+from ambient_jax import admission, ben_david, corruption, losses, mixing, schedules, targets
 from ambient_jax.data import noise_first
 from ambient_jax.policy import solvers
 
@@ -135,7 +135,7 @@ CASES = {
         "source is 2, expected an integer from 0 to 1",
     ),
     "share as text": (lambda b: mixing.Reweighted("half"), "alpha is half, expected a share"),
-    "Ben-David without data": (lambda b: mixing.ben_david_alpha(0, 5, 0.1), "n_clean is 0"),
+    "Ben-David without data": (lambda b: ben_david.best_alpha(0, 5, 0.1), "n_clean is 0"),
     "key a float": (lambda b: mixing.sample(0.5, mixing.Ambient(), PAIR), f"key is 0.5.*{KEY}"),
     "key None": (lambda b: admission.sample_sigma(None, 0.1), f"key is None.*{KEY}"),
     "key of floats": (lambda b: schedules.vp().sample(np.zeros(2)), f"float64.*{KEY}"),

@@ -92,7 +92,7 @@ def test_padding_is_the_same_on_both_paths(make_config, padding, masked):
 
 def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
     """48 sources of 4 data sets, of all weights and bounds, on two hosts of two lanes each: images
-    decoded in worker processes, batches finished.
+    decoded by a thread, batches finished.
 
     The end of the test tries it on wrong couplings, which must fail.
     """

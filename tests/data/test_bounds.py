@@ -232,7 +232,7 @@ def test_a_failed_write_leaves_the_old_file(path):
 
 def test_missing_files(path):
     with pytest.raises(
-        FileNotFoundError, match="did you mean 'test.parquet'.*experiments.annotate"
+        FileNotFoundError, match="did you mean 'test.parquet'.*ambient_jax.annotate"
     ):
         bounds.read(path.with_name("tests.parquet"))
     with pytest.raises(FileNotFoundError, match="no bounds file .*make one with python -m exp"):

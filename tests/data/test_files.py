@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from ambient_jax.data import files, rlds, tfrecord
+from ambient_jax.data import files, records, rlds, tfrecord
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.open_x import dataset as open_x
 
@@ -115,7 +115,7 @@ def skipping(path):
 
 def test_no_file_left_is_told_and_nothing_is_skipped(many, limit):
     dataset, common = rlds.open_dataset(many), skipping(many)
-    files._close_parked()
+    files.close_parked()
     lowest = lowest_free()
     limit(lowest)
     told = "Too many open files .this process may have [0-9]+, see 'ulimit -n'"
@@ -149,7 +149,7 @@ def test_what_the_machine_lacks(many, code, monkeypatch):
             raise RuntimeError(f"pread() failed: {os.strerror(code)}; reading {self.path}")
 
     monkeypatch.setattr(tfrecord, "read_record", fails)
-    monkeypatch.setattr(files.array_record_module, "ArrayRecordReader", Reader)
+    monkeypatch.setattr(records.array_record_module, "ArrayRecordReader", Reader)
     common = skipping(many)
     acts = [lambda: dataset[1], lambda: next(dataset.stream(0)), lambda: next(common.examine(0))]
     for act in acts:
@@ -185,20 +185,18 @@ def test_metadata_and_sizes(tmp_path):
         files.read_json(str(path))
 
 
-def test_a_parked_file_goes_on_where_it_was(tmp_path, monkeypatch):
-    paths = [tmp_path / str(i) for i in range(8)]
-    for i, path in enumerate(paths):
-        path.write_bytes(bytes(range(i, i + 10)))
-    parked = [files.ParkedFile(str(path)) for path in paths]
+def test_streams_go_on_where_they_were(many, monkeypatch):
+    dataset = rlds.open_dataset(many)
     gc.collect()
-    files._close_parked()
+    files.close_parked()
     before = open_files()
     monkeypatch.setattr(files, "_room", lambda: 2)
-    for step in range(10):
-        for i, each in enumerate(parked):
-            with each as file:
-                assert file.read(1) == bytes([i + step])
+    streams = [dataset.stream(shard) for shard in range(8)]
+    for step in range(2):
+        for shard, stream in enumerate(streams):
+            index, episode = next(stream)
+            assert index == episode["steps"]["action"][0, 0] == 2 * shard + step
             assert open_files() <= before + 2
-    for each in parked:
-        each.close()
+    del dataset, streams, stream
+    gc.collect()
     assert open_files() == before

@@ -43,6 +43,19 @@ def test_a_path_below_a_root(root, path, meant, monkeypatch):
     assert paths.below(root, path) == meant
 
 
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "table.json"
+    paths.write_text(path, "old")
+    with pytest.raises(KeyboardInterrupt), paths.replacing(path) as file:
+        file.write(b"half")
+        assert path.read_text() == "old"
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    paths.write_text(path, "\u03c3 new")
+    assert path.read_text(encoding="utf-8") == "\u03c3 new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypatch):
     """All that the data layer opens by a path; nothing named ~ is made where it runs."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -90,11 +90,11 @@ def test_flags_and_fields_reach_the_config(monkeypatch):
     monkeypatch.chdir(ROOT)
     values, rest = _parse(
         *(f"{DEMO}demo", "--config.train.steps=700", "--config.data.sources.rrt.sigma_min=0.3"),
-        *("--config.data.observation=state", "--config.data.lanes=4"),
+        *("--config.data.observation=state", "--config.data.shards=4"),
     )
     config, workdir = launch.checked("open_x", rest, values)
     assert (config.train.steps, config.data.sources.rrt.sigma_min) == (700, 0.3)
-    assert (config.data.observation, config.data.lanes) == (("state",), 4)
+    assert (config.data.observation, config.data.shards) == (("state",), 4)
     assert workdir == "runs/open_x/demo"
 
 

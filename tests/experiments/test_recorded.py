@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from ambient_jax import evaluate
 from ambient_jax.annotate import command
 from ambient_jax.data import bounds, statistics
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import trainer
-from experiments import evaluate
 from experiments.annotate import config as annotate_config
 
 
@@ -50,7 +50,7 @@ def test_images_instructions_and_states_are_trained_and_evaluated(common):
     rows = [json.loads(line) for line in (common / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
     assert all(np.isfinite(row["loss"]) for row in rows)
-    assert "| bridge " in evaluate.evaluate(common, split="val", samples=32, sampled=8)
+    assert "| bridge " in evaluate.evaluate(common, split="val", samples=32, sampled=8).table
 
 
 def test_the_policy_takes_what_a_robot_sees(common):

@@ -72,25 +72,31 @@ def test_it_is_pure_under_vmap_over_parameters():
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({}, "no field 'name'; expected one of 'transformer', 'unet'"),
-        ({"name": "unett"}, "Unknown model name 'unett'.*Did you mean 'unet'"),
-        ({"name": "unet", "feature": (8,)}, "Unknown field 'feature'.*Did you mean 'features'"),
-        ({"name": "transformer", "groups": 8}, "Unknown field 'groups' for model 'transformer'"),
+        ({}, "model is None, expected one of unet, transformer"),
+        ({"name": "unett"}, "model is 'unett'.*did you mean 'unet'"),
+        (
+            {"name": "unet", "feature": (8,)},
+            "model 'unet' is 'feature'.*did you mean 'features'",
+        ),
+        ({"name": "transformer", "groups": 8}, "option of model 'transformer' is 'groups'"),
         (
             {"name": "unet", "encoder": {"widht": 8}},
-            "Unknown field 'widht' for encoder 'observation'.*'width'",
+            "option of encoder 'observation' is 'widht'.*'width'",
         ),
         (
             {"name": "unet", "encoder": {"name": "multimodel"}},
-            "Unknown encoder name 'multimodel'.*'multimodal'",
+            "encoder is 'multimodel'.*'multimodal'",
         ),
         (
             {"name": "unet", "encoder": {"name": "multimodal", "vision": {"widht": 8}}},
             "vision has an unknown field 'widht'",
         ),
         ({"name": "unet", "encoder": {"width": -8}}, "ObservationEncoder width is -8"),
-        ({"name": "unet", "parent": None}, "Unknown field 'parent'"),
-        ({"name": "unet", "dtype": "float3"}, "Unknown dtype 'float3'.*Did you mean 'float32'"),
+        ({"name": "unet", "parent": None}, "option of model 'unet' is 'parent'"),
+        (
+            {"name": "unet", "dtype": "float3"},
+            "model 'unet' is 'float3'.*did you mean 'float32'",
+        ),
         ({"name": "unet", "features": (12,)}, "12 is not a multiple of groups = 8"),
         ({"name": "unet", "features": 64}, "features is 64; expected a list of widths"),
         ({"name": "transformer", "width": 10}, "width is 10, not a multiple of heads = 4"),

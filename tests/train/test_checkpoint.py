@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ambient_jax import optim
-from ambient_jax.train import checkpoint, state
+from ambient_jax.train import checkpoint, fine_tuning, state
 from ambient_jax.train import config as config_lib
 
 
@@ -121,7 +121,7 @@ def test_the_best_stays_whoever_recorded_it_and_across_a_resume(tmp_path):
         saver.close()
         return checkpoint.steps_in(folder)
 
-    with pytest.raises(FileNotFoundError, match=r"no .*best.json, .* experiments.evaluate --best"):
+    with pytest.raises(FileNotFoundError, match=r"no .*best.json, .* ambient_jax.evaluate --best"):
         checkpoint.find(tmp_path / "best")
     assert train(1, 2) == [2]
     # As an evaluation in another process does, while this one trains and between its starts.
@@ -165,10 +165,10 @@ def test_what_is_not_finite_is_not_saved(tmp_path):
 
 def test_fine_tuning_takes_what_agrees_in_name_and_shape(saved):
     new = {"dense": {"kernel": jnp.zeros((2, 3))}, "head": {"kernel": jnp.ones((3, 5))}}
-    found = checkpoint.fine_tune(new, saved)
+    found = fine_tuning.adopt(new, saved)
     saved_kernel = _state().ema_params["dense"]["kernel"]
     np.testing.assert_array_equal(found["dense"]["kernel"], saved_kernel)
     np.testing.assert_array_equal(found["head"]["kernel"], new["head"]["kernel"])
     # Another width: the old kernel does not fit, and nothing else is there to take.
     with pytest.raises(ValueError, match=r"no parameter of .* such as dense/kernel \(2, 4\)"):
-        checkpoint.fine_tune({"dense": {"kernel": jnp.zeros((2, 4))}}, saved)
+        fine_tuning.adopt({"dense": {"kernel": jnp.zeros((2, 4))}}, saved)

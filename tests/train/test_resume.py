@@ -92,7 +92,7 @@ def test_all_that_may_change_at_once_changes_no_number(toy_data, tmp_path, break
         **{"train.init_from": "nowhere", "train.extend": True, "policy.steps": 3},
     )
     if placement == "device":
-        other.data.shuffle_window, other.data.lanes, other.data.shuffle_memory = 3, 5, 0.1
+        other.data.shuffle_window, other.data.shards, other.data.shuffle_memory = 3, 5, 0.1
         other.data.open_x.cameras = ("wrist",)
     assert trainer.train(other, tmp_path / "elsewhere") == (20, "")
     assert _rows(tmp_path / "elsewhere") == _rows(tmp_path / "whole")
@@ -169,17 +169,17 @@ def test_a_complete_run_says_that_nothing_is_left(toy_data, tmp_path, caplog):
     assert not any("goes on" in line for line in lines)
 
 
-def test_lanes_of_a_stream_may_be_spelt_out_and_not_changed(toy_data, tmp_path, break_at):
+def test_shards_of_a_stream_may_be_spelt_out_and_not_changed(toy_data, tmp_path, break_at):
     config = _config(toy_data, "stream")
     trainer.train(config, tmp_path / "whole")
     break_at(14)
     with pytest.raises(Broken):
         trainer.train(config, tmp_path / "broken")
     break_at(0)
-    config.data.lanes = 2
-    with pytest.raises(ValueError, match="data.lanes = 1, this one has 2"):
+    config.data.shards = 2
+    with pytest.raises(ValueError, match="data.shards = 1, this one has 2"):
         trainer.train(config, tmp_path / "broken")
-    config.data.lanes = 1
+    config.data.shards = 1
     trainer.train(config, tmp_path / "broken")
     assert _rows(tmp_path / "broken") == _rows(tmp_path / "whole")
 

@@ -80,7 +80,7 @@ RESUMES = {
     **{f"data.{n}": (False, "x") for n in ("padding", "normalization", "normalize_per")},
     **{f"data.{n}": (False, "x") for n in ("placement", "order")},
     **{f"data.{n}": ("stream", 9) for n in ("shuffle_window", "shuffle_memory")},
-    "data.lanes": ("stream", 9),
+    "data.shards": ("stream", 9),
     "data.observation": ("plain", ("x",)),
     "data.action": ("plain", "x"),
     "data.delta": ("plain", (0,)),
@@ -146,8 +146,8 @@ def test_a_field_may_change_or_not(config, name):
                 assert differs == bool(open_x)
                 old = _with(config, name, "raise")
             changed = runs.differences(old, _with(config, name, value))
-            # The number of lanes that None stands for is known to the stream alone.
-            if name == "data.lanes" and placement == "stream":
+            # The number of shards that None stands for is known to the stream alone.
+            if name == "data.shards" and placement == "stream":
                 assert not changed
                 changed = runs.differences(_with(config, name, 3), _with(config, name, value))
             if name == "data.placement" and placement == value:

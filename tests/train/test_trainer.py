@@ -9,7 +9,7 @@ import signal
 import chex
 import pytest
 
-from ambient_jax.train import checkpoint, trainer
+from ambient_jax.train import checkpoint, feeds, trainer
 
 _SPEC = importlib.util.spec_from_file_location(
     "worker_module", pathlib.Path(__file__).parent / "worker.py"
@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_is_the_same(
 )
 def test_a_stream_does_not_begin_anew_without_its_position(position, tmp_path):
     with pytest.raises(ValueError, match="checkpoint .*30 has no position of the data stream"):
-        trainer._merged(position, tmp_path / "30")
+        feeds._merged(position, tmp_path / "30")
 
 
 def test_another_config_is_refused_on_the_same_workdir(toy_data, tmp_path):

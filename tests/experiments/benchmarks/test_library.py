@@ -1,28 +1,30 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks import library, sweep
+from experiments.benchmarks import harness, library, sweep
 
 
 def test_the_ratio_is_the_median_of_pairs_with_an_interval_around_it():
     seconds = np.array([[1.0, 2.0, 4.0, 1.0], [1.1, 2.2, 4.4, 9.0]])
-    middle, low, high = library.ratio(seconds)
+    middle, low, high = harness.ratio(seconds)
     assert middle == pytest.approx(1.1)
     assert low <= middle <= high <= 9
 
 
 def test_functions_are_called_in_turn_after_one_warm_up():
     calls = []
-    seconds = library.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 3)
+    seconds = harness.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 3)
     assert calls == ["a", "b"] * 4 and seconds.shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_rows_are_made_by_running_what_they_name():
     row = library.loss_row(batch=4, repeats=2, features=(8,))
     assert row[0].startswith("ambient step") and float(row[1].split()[0]) > 0
     assert "chunks/s" in library.latency_row(2, steps=2, repeats=1, features=(8,))[2]
 
 
+@pytest.mark.slow
 def test_the_sweep_row_is_made_by_training():
     row = sweep.sweep_row(2, batch=4, repeats=2, features=(8,))
     assert row[0].startswith("2 policies together") and 0 < float(row[1].split()[0]) < 10

@@ -12,11 +12,11 @@ import pytest
 from ambient_jax import mixing
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
+from experiments.bin_sorting import claims, policies, report
 from experiments.bin_sorting import config as bins_config
-from experiments.bin_sorting import policies, summary
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT
-from experiments.table import entries
+from experiments.table import policies as table_policies
 
 ROOT = pathlib.Path(__file__).parents[3]
 COLOURS = (0, 0, 1, 1)
@@ -31,24 +31,24 @@ def config():
 
 def test_policies_differ_from_the_base_in_what_they_say(config):
     base = config.to_dict()
-    for name, entry in policies.entries(config.task).items():
-        made = entries.config_of(config, name, entry, 7)
+    for name, row in policies.rows(config.task, {}).items():
+        made = table_policies.config_of(config, name, row, 7)
         config_lib.check(made)
         changed = runs.differences(base, made.to_dict())
-        told = {field for field in entry.changes if not field.startswith("law.")}
+        told = {field for field in row.changes if not field.startswith("law.")}
         law = {field for field in changed if field.startswith("law.")}
         assert changed.keys() - law - {"seed"} <= told, name
 
 
 def test_every_policy_is_trained_once_and_only_with_its_like(config):
-    named = policies.entries(config.task)
-    programs = entries.programs(config, named, together=4)
+    named = policies.rows(config.task, {})
+    programs = table_policies.programs(config, named, together=4)
     keys = [key for program in programs for key in program]
     once = set(config.task.one_seed)
     expected = [
-        entries.key(name, seed)
-        for name, entry in named.items()
-        for seed in ([0] if {name, entry.group} & once else config.task.seeds)
+        table_policies.key(name, seed)
+        for name, row in named.items()
+        for seed in ([0] if {name, row.group} & once else config.task.seeds)
     ]
     assert sorted(keys) == sorted(expected)
     for program in programs:
@@ -57,7 +57,7 @@ def test_every_policy_is_trained_once_and_only_with_its_like(config):
 
 def shares(config, name, sigma):
     """P(source | sigma) of a policy, as {name: share}, for sets of 1000, 4000 and 4000 chunks."""
-    made = entries.config_of(config, name, policies.entries(config.task)[name], 0)
+    made = table_policies.config_of(config, name, policies.rows(config.task, {})[name], 0)
     sources = made.data.sources
     names = ("correct", "arbitrary", "opposite")
     weight = [sources[n].weight * size for n, size in zip(names, (1, 4, 4), strict=True)]
@@ -94,7 +94,7 @@ def row(right, wrong, episodes=100):
     placements = np.where(np.arange(4) < right + wrong, placements, NOWHERE)
     count = np.full(episodes, 9)
     made = Rollouts(count, count, np.tile(placements, (episodes, 1)), np.zeros((episodes, 2, 33)))
-    return summary.summarise("", {0: made, 1: made}, COLOURS)
+    return report.summarise("", {0: made, 1: made}, COLOURS)
 
 
 def test_claims_hold_when_the_numbers_do(config):
@@ -111,8 +111,8 @@ def test_claims_hold_when_the_numbers_do(config):
         "cotrain_opposite": row(1, 3),
     }
     assert good["correct"].summary.score.value == 0.5 and good["correct"].seeds.keys() == {0, 1}
-    assert summary.best_of(config, good) == "omni_arbitrary_0.8"
-    told = summary.claims(config, good)
+    assert claims.best_of(config.task, good) == "omni_arbitrary_0.8"
+    told = claims.check(config.task, good)
     assert [c for c in told if not c[2]] == [] and len(told) == 10
     for worse, change in {
         "correct": row(4, 0),
@@ -122,9 +122,9 @@ def test_claims_hold_when_the_numbers_do(config):
         "omni_opposite_0.8": row(2, 0),
         "chosen": row(3, 0),
     }.items():
-        failed = [c for c in summary.claims(config, good | {worse: change}) if not c[2]]
+        failed = [c for c in claims.check(config.task, good | {worse: change}) if not c[2]]
         assert failed, worse
-    assert summary.claims(config, {"correct": row(2, 0)}) == []
+    assert claims.check(config.task, {"correct": row(2, 0)}) == []
 
 
 def test_from_demonstrations_to_the_report(tmp_path):

@@ -11,15 +11,24 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing
+from ambient_jax.estimates import wilson
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.estimates import wilson
+from experiments.maze import claims, metrics, policies, report
 from experiments.maze import config as maze_config
-from experiments.maze import judge, metrics, policies, summary
 from experiments.maze.rollout import Rollouts
-from experiments.table import entries, saved
+from experiments.table import cache, rollouts
+from experiments.table import policies as table_policies
+from experiments.table.annotations import Annotation
 
 ROOT = pathlib.Path(__file__).parents[3]
+
+
+RESULTS = {
+    "sigma_min": {"rrt, dataset": {"mean": 0.1}},
+    "levels": (0.1, 0.9),
+    "total_variation": {"rrt": {"value": (1.0, 0.0)}},
+}
 
 
 @pytest.fixture
@@ -27,18 +36,23 @@ def config():
     return maze_config.get_config("table")
 
 
+def rows_of(config):
+    """The policies of the table, whose annotation has been made."""
+    return policies.rows(config.task, {"rrt": Annotation("folder", RESULTS, "rrt", 100, 5000)})
+
+
 def test_every_variant_is_a_valid_config():
     for name in maze_config.VARIANTS:
         config = maze_config.get_config(name)
         config_lib.check(config)
-        assert policies.entries(config.task)
+        assert rows_of(config)
 
 
 def test_policies_differ_from_the_base_in_what_they_say(config):
     base = config.to_dict()
-    for name, entry in policies.entries(config.task).items():
-        changed = runs.differences(base, entries.config_of(config, name, entry, 7).to_dict())
-        told = {field for field in entry.changes if not field.startswith("law.")}
+    for name, row in rows_of(config).items():
+        changed = runs.differences(base, table_policies.config_of(config, name, row, 7).to_dict())
+        told = {field for field in row.changes if not field.startswith("law.")}
         law = {field for field in changed if field.startswith("law.")}
         assert changed.keys() - law - {"seed"} <= told, name
         assert changed["seed"][1] == 7
@@ -46,24 +60,24 @@ def test_policies_differ_from_the_base_in_what_they_say(config):
 
 
 def test_every_policy_is_trained_once_and_only_with_its_like(config):
-    programs = entries.programs(config, policies.entries(config.task), together=4)
+    programs = table_policies.programs(config, rows_of(config), together=4)
     names = [name for program in programs for name in program]
     once = set(config.task.one_seed)
     several = [
-        entries.key(name, seed)
-        for name, entry in policies.entries(config.task).items()
-        for seed in ([0] if {name, entry.group} & once else config.task.seeds)
+        table_policies.key(name, seed)
+        for name, row in rows_of(config).items()
+        for seed in ([0] if {name, row.group} & once else config.task.seeds)
     ]
     assert sorted(names) == sorted(several) and len(set(names)) == len(names)
     for program in programs:
         assert len(program) <= 4
         # Bounds of each step are no array of a sweep.
-        if any(map(entries.is_alone, program.values())):
+        if any(map(table_policies.is_alone, program.values())):
             assert len(program) == 1
         else:
             sweep.check(program)
     # One program holds every law that is one program: all of the table's hard laws.
-    (first, *_) = entries.programs(config, policies.entries(config.task), together=10**6)
+    (first, *_) = table_policies.programs(config, rows_of(config), together=10**6)
     assert {n.split("/")[0].split("_")[0] for n in first} == {
         *("gcs", "rrt", "cotrain", "ambient", "alpha")
     }
@@ -71,8 +85,7 @@ def test_every_policy_is_trained_once_and_only_with_its_like(config):
 
 
 def test_rrt_only_draws_no_gcs(config):
-    entry = policies.entries(config.task)["rrt"]
-    changed = entries.config_of(config, "rrt", entry, 0)
+    changed = table_policies.config_of(config, "rrt", rows_of(config)["rrt"], 0)
     law = trainer.build(mixing, changed.law)
     weights = [s.weight for s in changed.data.sources.values()]
     sources = mixing.make_sources(weights, [True, False])
@@ -82,10 +95,10 @@ def test_rrt_only_draws_no_gcs(config):
 def test_misspelt_group(config):
     config.task.groups = ("main", "sweeps")
     with pytest.raises(ValueError, match="sweeps.*did you mean 'sweep'"):
-        policies.entries(config.task)
+        rows_of(config)
 
 
-def rollouts(successes, jerk, count=200, steps=20):
+def made(successes, jerk, count=200, steps=20):
     """Straight paths with an alternating sideways step that gives them a mean squared jerk."""
     # A sideways zigzag of +-a has third differences of 8 a.
     a = np.sqrt(jerk) * 1e-3 / 8
@@ -96,16 +109,16 @@ def rollouts(successes, jerk, count=200, steps=20):
 
 
 def row(successes, jerk):
-    return summary.summarise("", {0: rollouts(successes, jerk), 1: rollouts(successes, jerk, 100)})
+    return report.summarise("", {0: made(successes, jerk), 1: made(successes, jerk, 100)})
 
 
 def test_seeds_are_pooled():
-    both = {0: rollouts(150, 100.0), 1: rollouts(50, 400.0, count=100, steps=30)}
-    found = summary.summarise("policy", both)
+    both = {0: made(150, 100.0), 1: made(50, 400.0, count=100, steps=30)}
+    found = report.summarise("policy", both)
     assert found.summary.success == wilson(200, 300)
     assert found.summary.jerk.value == pytest.approx((150 * 100 + 50 * 400) / 200)
     assert [found.seeds[s].success.value for s in (0, 1)] == [0.75, 0.5]
-    pooled = summary.pool(list(both.values()))
+    pooled = rollouts.pool(both.values())
     lengths = {len(path) for path in pooled.paths(pooled.success)}
     assert lengths == {21, 31}
 
@@ -123,13 +136,13 @@ def test_claims_hold_when_the_numbers_do(config):
         "exclusive": row(199, 3.2e3),
         "chosen_dataset": row(197, 3.4e3),
     }
-    good["rrt"] = dataclasses.replace(good["rrt"], summary=metrics.summarise(rollouts(200, 14e3)))
+    good["rrt"] = dataclasses.replace(good["rrt"], summary=metrics.summarise(made(200, 14e3)))
     good = {
         n: dataclasses.replace(r, summary=dataclasses.replace(r.summary, jerk=_spread(r)))
         for n, r in good.items()
     }
-    assert summary.best_of_sweep(config, good) == "ambient_0.1"
-    told = summary.claims(config, good, 14.3e3)
+    assert claims.best_of_sweep(config.task, good) == "ambient_0.1"
+    told = claims.check(config.task, good, 14.3e3)
     assert [c for c in told if not c[2]] == []
     for worse, count in (
         ("ambient_0.1", 3),
@@ -140,14 +153,14 @@ def test_claims_hold_when_the_numbers_do(config):
         ("chosen_dataset", 1),
     ):
         bad = good | {worse: row(100, 60e3)}
-        failed = [c for c in summary.claims(config, bad, 14.3e3) if not c[2]]
+        failed = [c for c in claims.check(config.task, bad, 14.3e3) if not c[2]]
         assert len(failed) >= count, worse
 
 
 def test_a_short_sweep_claims_nothing_of_its_limits(config):
     config.task.sigma_min, config.task.best = (0.03, 0.4), 0.1
     names = ("gcs", "rrt", "cotrain", "ambient_0.03", "ambient_0.1", "ambient_0.4")
-    told = summary.claims(config, {name: row(190, 9e3) for name in names}, 14.3e3)
+    told = claims.check(config.task, {name: row(190, 9e3) for name in names}, 14.3e3)
     assert not [claim for claim, *_ in told if "within intervals" in claim]
 
 
@@ -159,14 +172,15 @@ def _spread(r):
 def test_of_equally_successful_policies_the_smoothest_is_best(config):
     config.task.sigma_min = (0.2, 0.3)
     rows = {f"ambient_{v}": row(190, j) for v, j in ((0.1, 5e3), (0.2, 2e3), (0.3, 4e3))}
-    assert summary.best_of_sweep(config, rows) == "ambient_0.2"
+    assert claims.best_of_sweep(config.task, rows) == "ambient_0.2"
 
 
 def test_rollouts_come_back_as_saved(tmp_path):
-    made, path = rollouts(3, 10.0, count=5), tmp_path / "rollouts.npz"
-    saved.save(path, {}, dataclasses.asdict(made))
+    one, path = made(3, 10.0, count=5), tmp_path / "rollouts.npz"
+    cache.save(path, {}, dataclasses.asdict(one))
     for field in Rollouts.__dataclass_fields__:
-        np.testing.assert_array_equal(getattr(judge.load(path), field), getattr(made, field))
+        found = getattr(Rollouts(**cache.load(path)), field)
+        np.testing.assert_array_equal(found, getattr(one, field))
 
 
 def test_from_planning_to_the_report_and_again(tmp_path):

@@ -8,12 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from ambient_jax import schedules
+from ambient_jax import evaluate, schedules
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import step as step_lib
 from ambient_jax.train import trainer
-from experiments import evaluate
 from experiments.open_x import config as open_x_config
 from experiments.open_x import floors, inputs, scene
 
@@ -135,7 +134,7 @@ def test_a_row_has_the_loss_of_the_training(seen):
 
 def test_the_evaluation_command_reads_the_common_form(run):
     _, workdir = run
-    table = evaluate.evaluate(workdir, split="val", source="steady", samples=8, sampled=4)
+    table = evaluate.evaluate(workdir, split="val", source="steady", samples=8, sampled=4).table
     assert "| steady | clean | 8 " in table
     results = json.loads((workdir / "evaluation" / "val" / "results.json").read_text())
     found = results["sources"]["steady"]

@@ -77,7 +77,7 @@ def test_from_planning_to_the_report_and_again(tmp_path):
 BAD = [
     (["--config.train.stpes=5"], "names no field of the config: .*did you mean 'steps'"),
     (["--config.law.name=ambeint"], "law is 'ambeint', .*did you mean 'ambient'"),
-    (["--config.model.name=unett"], "Unknown model name 'unett'.*Did you mean 'unet'"),
+    (["--config.model.name=unett"], "model is 'unett'.*did you mean 'unet'"),
     (["--config.schedule.name=cosin"], "schedule is 'cosin', .*did you mean 'cosine'"),
     (["--config.task.name=maz"], "task.name is 'maz', .*did you mean 'maze'"),
     (["--config.task.name=", "--config.data.root=/nowhere"], "'gcs': /nowhere/maze_gcs does not"),

@@ -7,34 +7,40 @@ import logging
 import math
 import pathlib
 
-import ml_collections
 import numpy as np
 import pytest
 
 from ambient_jax import mixing
 from ambient_jax.cli import launch
 from ambient_jax.data import bounds
+from ambient_jax.estimates import Estimate, wilson
 from ambient_jax.evaluate import evaluation
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.estimates import Estimate, wilson
-from experiments.planar_pushing import chosen, claims, drift, metrics, policies, summary, table
+from experiments.planar_pushing import (
+    claims,
+    classifier_bounds,
+    drift,
+    metrics,
+    policies,
+    report,
+    table,
+)
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
-from experiments.table import entries, saved
-from experiments.table.rows import Row
+from experiments.table import cache
+from experiments.table import policies as table_policies
+from experiments.table.annotations import Annotation
+from experiments.table.report import Row
 from experiments.tasks import TASKS
 
 # What the table leaves of its policies: six of the group main, two chosen, three of the scaling
 # study; and of those that are picked, target only and the best of either kind.
 _LEFT = {"rollouts.npz": 6 + 2 + 3, "held_out.npz": 3, "fresh.npz": 3}
-FOUND = {
-    "bounds": "folder",
-    "sigma_min": 0.7,
-    "sigmas": (0.1, 0.9),
-    "divergences": (1.0, 0.0),
-    "n_clean": 50,
-    "n_corrupt": 2000,
+RESULTS = {
+    "sigma_min": {"source, dataset": {"mean": 0.7}},
+    "levels": (0.1, 0.9),
+    "total_variation": {"source": {"value": (1.0, 0.0)}},
 }
 
 
@@ -43,31 +49,36 @@ def config():
     config = push_config.get_config("table")
     config.task.groups = policies.GROUPS
     config.task.update(dict(sigma_min=(0.6,), best=0.8, sigma_max=(0.3,), one_seed=()))
-    names = chosen.needed(config.task)
-    config.task.annotations = ml_collections.ConfigDict({name: FOUND for name in names})
     return config
+
+
+def rows_of(config):
+    """The policies of the table, whose annotations have been made."""
+    annotation = Annotation("folder", RESULTS, "source", 50, 2000)
+    needed = classifier_bounds.needed(config.task)
+    return policies.rows(config.task, {name: annotation for name in needed})
 
 
 def test_policies_differ_from_the_base_in_what_they_say(config):
     base = config.to_dict()
-    for name, entry in policies.entries(config.task).items():
-        made = entries.config_of(config, name, entry, 7)
+    for name, row in rows_of(config).items():
+        made = table_policies.config_of(config, name, row, 7)
         config_lib.check(made)
         changed = runs.differences(base, made.to_dict())
-        told = {field for field in entry.changes if not field.startswith("law.")}
+        told = {field for field in row.changes if not field.startswith("law.")}
         law = {field for field in changed if field.startswith("law.")}
         assert changed.keys() - law - {"seed"} <= told, name
 
 
 def test_every_policy_is_trained_once_and_only_with_its_like(config):
     config.task.one_seed = ("scaling", "soft")
-    named = policies.entries(config.task)
-    programs = entries.programs(config, named, together=4)
+    named = rows_of(config)
+    programs = table_policies.programs(config, named, together=4)
     once = set(config.task.one_seed)
     expected = [
-        entries.key(name, seed)
-        for name, entry in named.items()
-        for seed in ([0] if {name, entry.group} & once else config.task.seeds)
+        table_policies.key(name, seed)
+        for name, row in named.items()
+        for seed in ([0] if {name, row.group} & once else config.task.seeds)
     ]
     assert sorted(key for program in programs for key in program) == sorted(expected)
     for program in programs:
@@ -77,7 +88,7 @@ def test_every_policy_is_trained_once_and_only_with_its_like(config):
 
 def share(config, name, sigma, sizes=(1, 9)):
     """P(target | sigma) of a policy, for sets of so many chunks."""
-    made = entries.config_of(config, name, policies.entries(config.task)[name], 0)
+    made = table_policies.config_of(config, name, rows_of(config)[name], 0)
     sources = [made.data.sources[n] for n in ("target", "source")]
     weight = [s.weight * size for s, size in zip(sources, sizes, strict=True)]
     low = [s.sigma_min for s in sources]
@@ -117,7 +128,7 @@ def test_each_policy_draws_what_its_name_says(config):
 
 
 def test_files_and_splits_are_those_of_the_annotation(config):
-    named = policies.entries(config.task)
+    named = rows_of(config)
     file, split = "data.sources.source.bounds", "data.sources.{}.split"
     for name in ("datapoint", "random_100", "random_episode_10", "ordered_1000"):
         assert named[name].changes[file] == f"folder/{name}.parquet"
@@ -127,30 +138,30 @@ def test_files_and_splits_are_those_of_the_annotation(config):
     assert made[file] == "folder/random_100.parquet"
     assert made[split.format("source")] == "train[:500]"
     assert made[split.format("target")] == "train[:10]"
-    needed = chosen.needed(config.task)
+    needed = classifier_bounds.needed(config.task)
     assert [needed[name]["fields"].get("tau") for name in ("table", "observed", "strict")] == [
         *(None, None, config.task.strict)
     ]
-    assert needed[chosen.scaled(500, 10)]["fields"]["observed"]
+    assert needed[classifier_bounds.scaled(500, 10)]["fields"]["observed"]
     asked = needed["table"]["fields"]["granularity"]
     units = {name.replace(":", "_") for name in asked}
     files = [e.changes[file] for e in named.values() if file in e.changes]
     assert {pathlib.Path(f).stem for f in files} <= units
     config.task.groups = ("main", "few")
-    assert chosen.needed(config.task) == {}
+    assert classifier_bounds.needed(config.task) == {}
     # Policies and groups that are not configured may be named, unknown ones not.
     for config.task.one_seed in (("omni_0.3",), ("scaling",), ()):
-        assert policies.entries(config.task)
+        assert rows_of(config)
     for wrong, right in (("scalling", "scaling"), ("omni_0.33", "omni_0.3")):
         config.task.one_seed = (wrong,)
         with pytest.raises(ValueError, match=f"one_seed is '{wrong}'.*did you mean '{right}'"):
-            policies.entries(config.task)
+            rows_of(config)
     config.task.groups = ("mian",)
     with pytest.raises(ValueError, match="did you mean 'main'"):
-        policies.entries(config.task)
+        rows_of(config)
     config.task.groups, config.task.methods = ("scaling",), ("rondom",)
     with pytest.raises(ValueError, match="did you mean 'random'"):
-        policies.entries(config.task)
+        rows_of(config)
 
 
 def row(percent, episodes=100):
@@ -166,7 +177,7 @@ def test_seeds_are_pooled():
         seed: Rollouts(lengths, lengths, np.arange(4) < count, error, qpos)
         for seed, count in ((0, 1), (1, 2))
     }
-    found = summary.summarise("", made)
+    found = report.summarise("", made)
     assert found.summary.success == wilson(3, 8)
     assert [found.seeds[seed].success for seed in (0, 1)] == [wilson(1, 4), wilson(2, 4)]
 
@@ -184,7 +195,7 @@ def gap_of(rows):
 
 
 def checked(config, rows, **studies):
-    return claims.check(config, rows, gap_of(rows), gap_of(rows), **studies)
+    return claims.check(config.task, rows, gap_of(rows), gap_of(rows), **studies)
 
 
 def test_claims_hold_when_the_numbers_do(config):
@@ -260,11 +271,11 @@ def test_gains_are_between_the_same_starts():
     second = first | (np.arange(400) % 4 == 0)
     of = lambda success: Rollouts(*[None] * 2, success, *[None] * 2)  # noqa: E731
     found = {"a": {0: of(first), 1: of(~first)}, "b": {0: of(second)}}
-    gain = summary.gains(found)("a", "b")
+    gain = report.gains(found)("a", "b")
     assert gain.value == pytest.approx(np.mean(second & ~first)) and gain.count == 400
     assert 0 < gain.low < gain.value < gain.high < gain.value + 0.05
     found["c"] = {2: of(first)}  # no seed in common
-    assert summary.gains(found)("a", "c") is None and summary.gains(found)("a", "d") is None
+    assert report.gains(found)("a", "c") is None and report.gains(found)("a", "d") is None
 
 
 def test_drift_is_measured_against_the_same_source_alone(config):
@@ -345,8 +356,8 @@ def test_from_demonstrations_to_the_report(tmp_path, caplog):
 def another_config_is_refused(config, folder):
     """Before anything is trained, and by a report of what is there, too."""
     config = copy.deepcopy(config)
-    named = policies.entries(config.task)
-    alone = entries.config_of(config, "target", named["target"], 0)
+    named = rows_of(config)
+    alone = table_policies.config_of(config, "target", named["target"], 0)
     launch.trains(TASKS)(alone, str(folder / "target" / "seed_0"))  # which finds it complete
     config.train.learning_rate *= 2
     config.task.groups = (*config.task.groups, "omni")
@@ -371,7 +382,7 @@ def other_data_are_refused(config, folder):
 def what_is_not_current_is_left_out(config, folder, caplog):
     file = folder / "cotrain" / "seed_0" / "rollouts.npz"
     about = json.loads(str(np.load(file)["about"])) | {"starts": [1, 0]}
-    saved.save(file, about, saved.load(file))
+    cache.save(file, about, cache.load(file))
     unfinished = folder / "source" / "seed_0"
     (unfinished / "checkpoints" / "4").rename(unfinished / "no_checkpoint")
     with caplog.at_level(logging.WARNING):

@@ -1,100 +1,103 @@
-"""Trains and evaluates the table's policies: one process for each CPU core, or one for all.
+"""Trains and evaluates a table's policies: one process for each CPU core, or one for all.
 
-A core each is twice as fast as all cores for one: small steps leave a second core idle.
+One core per process is twice as fast as all cores for one: small steps leave a second core idle.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import functools
 import json
 import multiprocessing
 import os
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import jax
-import ml_collections
 import tqdm
 from absl import flags, logging
 
 from ambient_jax import mixing
 from ambient_jax.cli import console
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.paths import expanded
 from ambient_jax.train import checkpoint, lock, runs, sweep, trainer
-from experiments.table import entries, saved
-from experiments.table.entries import Entry, Program, Table
+from experiments import checks
+from experiments.table import cache, policies, rollouts
+from experiments.table.experiment import Experiment, Table
+from experiments.table.policies import Config, Program
 
 # When the parent has ended, so must this process, once the job in hand has saved its state.
 _orphaned, _busy = threading.Event(), threading.Lock()
 
 
-def alone(job: Callable) -> Callable:
-    """A job whose last arguments are config and workdir, which it holds (``lock``) while it makes
-    what is missing; what only reports reads beside a running one."""
+def run(experiment: Experiment, config: Config, workdir: str | os.PathLike[str]) -> None:
+    """Builds the data, trains and rolls out what is missing and prints the report.
 
-    @functools.wraps(job)
-    def run(*args):
-        config, workdir = args[-2:]
-        reads = config.task.report_only
-        with contextlib.nullcontext() if reads else lock.hold(workdir):
-            return job(*args)
+    The same command carries on, policy by policy. It holds the workdir (``lock``) meanwhile; with
+    ``config.task.report_only`` it only reads, beside a running one too.
+    """
+    with contextlib.nullcontext() if config.task.report_only else lock.hold(workdir):
+        checks.same_task(config.task, experiment.get_config().task)
+        experiment.check(config)  # before data are built: what is wrong is said at once
+        experiment.policies(config.task, {})
+        experiment.build(config)
+        folder = pathlib.Path(expanded(workdir))
+        table = Table(experiment, config, folder, experiment.annotate(config, folder))
+        if not train_and_evaluate(table):
+            logging.warning("interrupted: the same command carries on")
+            return
+        if not config.task.report_only:
+            experiment.confirm(table)
+        print(experiment.report(table))
 
-    return run
 
-
-@alone
-def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+def train_and_evaluate(table: Table) -> bool:
     """Trains and evaluates what is missing; False if a signal ended it early.
 
-    With ``base.task.report_only`` it only checks what is there.
-
-    ``base.task`` has ``seeds``, ``one_seed``, ``groups``, ``together`` (policies in one program; 0:
-    4 on CPU, all on an accelerator) and ``workers`` (processes; 0: one for each CPU core, or one
-    for an accelerator).
+    With ``task.report_only`` it only checks what is there. The config's ``task`` has ``seeds``,
+    ``one_seed``, ``groups``, ``together`` (policies in one program; 0: 4 on CPU, all on an
+    accelerator) and ``workers`` (processes; 0: one for each CPU core, or one for an accelerator).
 
     Raises:
       ValueError: see ``check_trained``; also when there is nothing to report.
       RuntimeError: a process died.
     """
-    named = table.entries(base.task)
-    check_trained(named, base, workdir)
+    task, workdir = table.config.task, table.workdir
+    check_trained(table)
     on_cpu = jax.default_backend() == "cpu"
-    together = base.task.together or (4 if on_cpu else 10**6)
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
-    workers = base.task.workers or (len(cores) if on_cpu else 1)
-    programs = entries.programs(base, named, together)
+    workers = task.workers or (len(cores) if on_cpu else 1)
+    together = task.together or (4 if on_cpu else 10**6)
+    programs = policies.programs(table.config, table.rows, together)
     left = {
-        name: [saved.outdated(*of) for of in table.files(name, config, base, workdir).items()]
+        key: [cache.outdated(*file) for file in table.files(key, config).items()]
         for program in programs
-        for name, config in program.items()
+        for key, config in program.items()
     }
-    if base.task.report_only:
+    if task.report_only:
         if all(map(all, left.values())):
-            told = saved.tally(reason for reasons in left.values() for reason in reasons)
+            reasons = cache.tally(reason for reasons in left.values() for reason in reasons)
             raise ValueError(
-                f"{workdir} has no rollouts of this config ({told}), expected some: the same "
+                f"{workdir} has no rollouts of this config ({reasons}), expected some: the same "
                 "command without --config.task.report_only makes them"
             )
         return True
-    programs = [program for program in programs if any(any(left[name]) for name in program)]
+    programs = [program for program in programs if any(any(left[key]) for key in program)]
     count = sum(map(len, programs))
     logging.info(
         "%d policies to train or evaluate, as %d programs on %d processes",
         *(count, len(programs), workers),
     )
-    for name in left:  # processes of a table that was killed are saving what they have
-        lock.await_end(workdir / name)
-    bar = tqdm.tqdm(total=count, desc="policies", unit="policy", disable=not count)
-    with bar:
+    for key in left:  # processes of a table that was killed are saving what they have
+        lock.await_end(workdir / key)
+    with tqdm.tqdm(total=count, desc="policies", unit="policy", disable=not count) as bar:
         if workers == 1:
             for program in programs:
-                if train_and_evaluate(table, program, base, workdir):
+                if _train_and_evaluate(table, program):
                     return False
                 bar.update(len(program))
             return True
@@ -105,7 +108,7 @@ def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) ->
         with concurrent.futures.ProcessPoolExecutor(
             workers, mp_context=context, initializer=_start, initargs=(slots,)
         ) as pool:
-            jobs = {pool.submit(train_and_evaluate, table, p, base, workdir): p for p in programs}
+            jobs = {pool.submit(_train_and_evaluate, table, p): p for p in programs}
             try:
                 for job in concurrent.futures.as_completed(jobs):
                     if job.result():
@@ -121,9 +124,7 @@ def run(table: Table, base: ml_collections.ConfigDict, workdir: pathlib.Path) ->
     return True
 
 
-def check_trained(
-    named: Mapping[str, Entry], base: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> None:
+def check_trained(table: Table) -> None:
     """Checks each policy that has a checkpoint, of every seed, against its config and data.
 
     Raises:
@@ -132,20 +133,20 @@ def check_trained(
       FileNotFoundError: its data are gone.
     """
     mixture: dict[str, mixtures.Mixture] = {}
-    for name, entry in named.items():
-        for seed in base.task.seeds:
-            folder = workdir / entries.key(name, seed)
+    for name in table.rows:
+        for seed in table.config.task.seeds:
+            folder = table.folder(name, seed)
             try:
                 assets = checkpoint.load_assets(folder)
             except FileNotFoundError:
                 continue
             except ValueError as error:
-                if base.task.report_only:
+                if table.config.task.report_only:
                     raise
                 logging.warning("%s", error)  # training sets it aside, or says that none is sound
                 continue
-            config = entries.config_of(base, name, entry, seed)
-            # Policies of one program differ in nothing that the marks of the data hang on.
+            config = table.config_of(name, seed)
+            # Policies of one program have the same fingerprints of their data.
             shared = sweep.program(config).items()
             section = json.dumps([(n, v) for n, v in shared if n.startswith("data.")])
             if section not in mixture:
@@ -176,31 +177,23 @@ def _start(slots: Any) -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def train_and_evaluate(
-    table: Table, program: Program, base: ml_collections.ConfigDict, workdir: pathlib.Path
-) -> str:
-    """Trains the policies of one program and evaluates them; returns the signal that ended it."""
+def _train_and_evaluate(table: Table, program: Program) -> str:
+    """Trains the policies of one program and rolls them out; returns the signal that ended it."""
     with _busy:
         if _orphaned.is_set():
             return "SIGTERM"
-        if stopped := _train(program, workdir):
-            return stopped
-        table.evaluate(program, base, workdir)
+        # A sweep keeps its policies in step: one that is further must not go back with the others.
+        # (Complete ones are only checked to be of these configs.)
+        parts: dict[int, Program] = {}
+        for key, config in program.items():
+            parts.setdefault(cache.step(table.workdir / key), {})[key] = config
+        for part in parts.values():
+            (key, config), *others = part.items()
+            if policies.is_alone(config) and not others:
+                result = trainer.train(config, table.workdir / key)
+            else:
+                result = sweep.train(part, table.workdir)
+            if result.signal:
+                return result.signal
+        rollouts.evaluate(table, program)
         return ""
-
-
-def _train(program: Program, workdir: pathlib.Path) -> str:
-    # A sweep keeps its policies in step: one that is further must not go back with the others.
-    # (Complete ones are only checked to be of these configs.)
-    parts: dict[int, Program] = {}
-    for name, config in program.items():
-        parts.setdefault(saved.step(workdir / name), {})[name] = config
-    for part in parts.values():
-        (name, config), *others = part.items()
-        if entries.is_alone(config) and not others:
-            result = trainer.train(config, workdir / name)
-        else:
-            result = sweep.train(part, workdir)
-        if result.signal:
-            return result.signal
-    return ""

@@ -2,8 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from experiments import estimates
+from ambient_jax import estimates
 
 
 def test_bootstrap_interval_covers():
@@ -29,6 +30,17 @@ def test_wilson_ends_solve_the_score_equation(successes, trials):
         deviation = 1.959963984540054 * math.sqrt(end * (1 - end) / trials)
         assert abs(estimate.value - end) == pytest.approx(deviation, abs=1e-12)
     assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+def test_intervals_are_scipys():
+    found = estimates.wilson(13, 20)
+    known = stats.binomtest(13, 20).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=1e-15)
+    # The draws of numpy's generator, one resample after the other: those of the committed tables.
+    values, rng = np.random.default_rng(1).exponential(size=57), np.random.default_rng(3)
+    means = [rng.choice(values, len(values)).mean() for _ in range(2000)]
+    found = estimates.mean(values, seed=3)
+    assert (found.low, found.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-15)
 
 
 def test_more_successes_than_trials():

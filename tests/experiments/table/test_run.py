@@ -5,11 +5,13 @@ import pathlib
 import subprocess
 import sys
 import time
+import types
 
 import ml_collections
 import pytest
 
-from experiments.table import workers
+from experiments.table import run
+from experiments.table.experiment import Table
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -18,13 +20,11 @@ ROOT = pathlib.Path(__file__).parents[3]
 def test_no_process_outlives_its_parent(tmp_path):
     """Killed at any moment, the workers save what they have and end; the same command goes on."""
     script = (
-        "import pathlib, sys; from experiments.maze import config, judge, task\n"
-        "from experiments.table import workers\n"
+        "import sys; from experiments.maze import config, table\n"
         "if __name__ == '__main__':\n"
         "    c = config.get_config('debug'); c.task.groups = ('main', 'variants')\n"
         "    c.task.workers, c.train.steps, c.model.features = 2, 100_000, (8,)\n"
-        "    c.data.root = sys.argv[1]; task.build(c)\n"
-        "    workers.run(judge.TABLE, c, pathlib.Path(sys.argv[1]))\n"
+        "    c.data.root = sys.argv[1]; table.run(c, sys.argv[1])\n"
     )
     file = tmp_path / "run.py"
     file.write_text(script)
@@ -82,12 +82,13 @@ def test_a_damaged_checkpoint_is_the_trainer_s_affair(tmp_path, monkeypatch, cap
     def damaged(folder):
         raise ValueError(f"{folder} is damaged")
 
-    monkeypatch.setattr(workers.checkpoint, "load_assets", damaged)
-    task = {"seeds": (0,), "report_only": report_only}
-    base = ml_collections.ConfigDict({"task": task})
+    monkeypatch.setattr(run.checkpoint, "load_assets", damaged)
+    config = ml_collections.ConfigDict({"task": {"seeds": (0,), "report_only": report_only}})
+    experiment = types.SimpleNamespace(policies=lambda task, annotations: {"one": None})
+    table = Table(experiment, config, tmp_path)
     if report_only:
         with pytest.raises(ValueError, match="is damaged"):
-            workers.check_trained({"one": None}, base, tmp_path)
+            run.check_trained(table)
     else:
-        workers.check_trained({"one": None}, base, tmp_path)
+        run.check_trained(table)
         assert "is damaged" in caplog.text

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
+from ambient_jax import evaluate
 from ambient_jax.data import rlds
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
-from ambient_jax.train import checkpoint, digests, trainer
+from ambient_jax.train import checkpoint, checkpoint_files, trainer
 from ambient_jax.train import config as config_lib
-from experiments import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def trained(toy_data, tmp_path_factory):
 
 
 def test_every_source_has_its_losses_and_errors(trained):
-    table = evaluate.evaluate(trained, split="train[:50%]", samples=64, sampled=16)
+    table = evaluate.evaluate(trained, split="train[:50%]", samples=64, sampled=16).table
     assert "| good " in table and "| bad " in table
     folder = trained / "evaluation" / "train[:50%]"
     results = json.loads((folder / "results.json").read_text())
@@ -56,8 +56,8 @@ def test_the_best_checkpoint_is_recorded_and_found(trained, toy_data, tmp_path):
         trained / "checkpoints" / "2" / "ema_params", workdir / "checkpoints" / "6" / "ema_params"
     )
     for step in (2, 4, 6):  # as if each had been saved with these
-        digests.write(workdir / "checkpoints" / str(step), step)
-    table = evaluate.best(workdir, split="train[:50%]", samples=64)
+        checkpoint_files.write_digests(workdir / "checkpoints" / str(step), step)
+    table = evaluate.best(workdir, split="train[:50%]", samples=64).table
     results = json.loads((workdir / "checkpoints_by_loss" / "results.json").read_text())
     expected = {}
     for step in (2, 4, 6):

@@ -1,76 +1,84 @@
-"""Rollouts on disk, which remember what they hang on, so that they are made again if it changes."""
+"""Rollouts on disk, with what they depend on: they are made again when that changes."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import json
-import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from ambient_jax.data.paths import replacing
 from ambient_jax.train import checkpoint
 
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, AttributeError)
 
 
 def is_current(path: pathlib.Path, about: Mapping[str, Any]) -> bool:
-    """Whether the file is there and was made of ``about`` (JSON values, as given to ``save``)."""
+    """Whether the file is there and was saved with this ``about`` (JSON values)."""
     try:
-        return path.exists() and not _other(path, about)
+        return path.exists() and not _changed(path, about)
     except ValueError as error:
         logging.warning("%s: it is made anew", error)
         return False
 
 
 def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
-    """Why a policy's rollouts are not those that are asked for; "" for those that are.
+    """Why a policy's rollouts are not current; "" if they are.
 
     Args:
       path: of the file, in the policy's folder.
-      about: what it is to be made of; its "steps" are those of the complete training.
+      about: what the rollouts depend on; its "steps" are those of the complete training.
     """
     if not path.exists():
         return "not made yet"
     if (at := step(path.parent)) != about["steps"]:
         return f"of policies at step {at} of {about['steps']}"
     try:
-        other = _other(path, about)
+        changed = _changed(path, about)
     except ValueError:
         return "damaged"
-    return f"made with other {' and '.join(other)}" if other else ""
+    return f"made with other {' and '.join(changed)}" if changed else ""
 
 
 def tally(reasons: Iterable[str]) -> str:
-    """The reasons in words, with how often each is given, such as "3 not made yet"."""
+    """Each reason with its count, such as "3 not made yet"."""
     counted = collections.Counter(reasons).most_common()
     return ", ".join(f"{count} {reason}" for reason, count in counted)
 
 
-def _other(path, about):
-    """The names of what the file was made of otherwise."""
+def _changed(path, about):
+    """Names in ``about`` whose values differ from the file's."""
     with _reading(path), np.load(path) as file:
-        made = dict(json.loads(str(file["about"])))
-    return sorted(n for n in made.keys() | about.keys() if made.get(n) != about.get(n))
+        saved = dict(json.loads(str(file["about"])))
+    return sorted(n for n in saved.keys() | about.keys() if saved.get(n) != about.get(n))
 
 
 def save(path: pathlib.Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays by name; the file appears when it is complete."""
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, about=json.dumps(about), **arrays)
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        np.savez_compressed(file, about=json.dumps(about), **arrays)
 
 
 def load(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The arrays by name; raises ValueError for a file that is damaged."""
     with _reading(path), np.load(path) as file:
         return {name: file[name] for name in file.files if name != "about"}
+
+
+def kept(
+    path: pathlib.Path, about: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays of the file, which ``make()`` makes first if it is not current."""
+    if not is_current(path, about):
+        save(path, about, make())
+    return load(path)
 
 
 @contextlib.contextmanager
@@ -87,7 +95,7 @@ def _reading(path):
 
 
 def step(directory: pathlib.Path) -> int:
-    """How far a policy is trained: its last checkpoint's step, 0 without one."""
+    """The step of a policy's last checkpoint, 0 without one."""
     try:
         return checkpoint.find(directory)[1]
     except FileNotFoundError:

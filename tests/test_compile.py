@@ -17,9 +17,9 @@ from ambient_jax.open_x import fixtures
 from ambient_jax.train import config as train_config
 from ambient_jax.train import trainer
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 # `compile` is a builtin: the module is not imported under that name.
-compile_lib = importlib.import_module("experiments.compile")
+compile_lib = importlib.import_module("ambient_jax.compile")
 
 SMALL = """
 import ml_collections
@@ -80,7 +80,7 @@ def test_the_batch_is_the_loaders(config, tmp_path, monkeypatch):
 def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
     file = tmp_path / "config.py"
     file.write_text(SMALL)
-    command = [sys.executable, "-m", "experiments.compile", f"--config={file}", "--devices=2"]
+    command = [sys.executable, "-m", "ambient_jax.compile", f"--config={file}", "--devices=2"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "", "JAX_PLATFORMS": ""}
     options = dict(env=env, capture_output=True, text=True, timeout=600, check=False)
     done = subprocess.run([*command, "--workdir=out"], cwd=tmp_path, **options)

@@ -1,0 +1,230 @@
+"""Compiles a config's training step without data and without the chips, and prints what it takes.
+
+python -m ambient_jax.compile --config=my_config.py
+python -m ambient_jax.compile --config=... --topology=v5e:2x4  # for a TPU; needs libtpu
+
+The step is the one that training runs, on ``--devices`` devices of the host's platform or on a
+TPU's chips. The command prints parameters, FLOPs and the compiler's account of each device's
+memory, and adds a row to a table in the workdir (default ``runs/compile/<config name>``).
+"""
+
+from __future__ import annotations
+
+import logging as python_logging
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags, logging
+from jax.experimental import topologies
+
+from ambient_jax.cli import launch, report
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.paths import expanded
+from ambient_jax.train import parallel, trainer
+
+COLUMNS = ("config", "compiled for", "parameters", "state GiB", "rows", "batch MiB", "TFLOP")
+COLUMNS += ("arguments GiB", "temporaries GiB", "peak GiB")
+CAPTION = """For each device: rows and MiB of its share of the batch, which the host sends at
+every step; TFLOP of its step as XLA counts them (a loop once); arguments (state and batch) and
+temporaries of the compiled program; the peak adds the program itself and the outputs that reuse no
+argument's memory. The state holds the parameters, their average, and two moments of the optimizer.
+The CPU's compiler differs from an accelerator's, and so do its temporaries.
+"""
+
+
+def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]:
+    """Returns the shapes of a batch of ``rows`` rows as the loader makes it, from the config alone.
+
+    Raises:
+      ValueError: sources without ``open_x``, whose shapes only their data tell.
+    """
+    data = config.data
+    form = mixtures.common_form(data)
+    if form is None:
+        raise ValueError(
+            "the sources have no open_x, so only their data say how wide they are: expected a "
+            "config whose sources have open_x, such as open_x/config.py:magic_soup"
+        )
+    shape = lambda *dims, dtype=np.float32: jax.ShapeDtypeStruct((rows, *dims), dtype)  # noqa: E731
+    observation = mixtures.observation_shapes(data, form, {})
+    batch = {
+        "observation": {n: shape(*s.shape, dtype=s.dtype) for n, s in observation.items()},
+        "action": shape(data.horizon, form.action_width),
+        "mask": shape(data.horizon, dtype=np.bool_),
+        "dims": shape(form.action_width, dtype=np.bool_),
+        "id": shape(3, dtype=np.int32),
+        "source": shape(dtype=np.int32),
+    }
+    batch |= {name: shape() for name in ("sigma", "sigma_min", "sigma_max")}
+    if form.quality:
+        batch["quality"] = {label: shape() for label in form.quality}
+    return batch
+
+
+def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> dict[str, Any]:
+    """Compiles the config's step for devices, which may be those of a topology.
+
+    Returns:
+      The number of ``devices``, and of one device: ``kind``, ``parameters`` (by part),
+      ``state_bytes``, ``rows``, ``batch_bytes``, ``flops``, ``memory`` (bytes, by use) and
+      ``seconds`` of the compilation.
+
+    Raises:
+      ValueError: the batch is no multiple of the devices, or the program does not fit in them.
+    """
+    count = len(devices)
+    if config.train.batch_size % count:
+        raise ValueError(
+            f"train.batch_size is {config.train.batch_size}, expected a multiple of {count} devices"
+        )
+    rows = config.train.batch_size // count
+    batch = batch_shapes(config, rows)
+    one_row = lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype)  # noqa: E731
+    observation = jax.tree.map(one_row, batch["observation"])
+    width, names = batch["action"].shape[-1], config.data.sources
+    learner = trainer.make_learner(config, observation, width, len(names), parallel.AXIS)
+    step = parallel.lift_streamed(learner.train_step, jax.random.key(config.seed), devices)
+    everywhere = lambda s: jax.ShapeDtypeStruct((count, *s.shape), s.dtype)  # noqa: E731
+    start = time.monotonic()
+    lowered = step.lower(*jax.tree.map(everywhere, (learner.shapes, batch)))
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(
+            f"the step does not fit ({_first_lines(error)}); use more devices, "
+            "config.train.accumulation, or remat in config.model.encoder.vision"
+        ) from error
+    seconds = time.monotonic() - start
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    uses = ("argument", "output", "alias", "temp", "generated_code")
+    sizes = {use: getattr(memory, f"{use}_size_in_bytes") for use in uses}
+    # Outputs that are aliased take the arguments' memory.
+    sizes["peak"] = sum(sizes.values()) - 2 * sizes["alias"]
+    return {
+        "devices": count,
+        "kind": devices[0].device_kind,
+        "parameters": parts(learner.shapes.params),
+        "state_bytes": size_in_bytes(learner.shapes),
+        "rows": rows,
+        "batch_bytes": size_in_bytes(batch),
+        "flops": (cost[0] if isinstance(cost, list) else cost)["flops"],
+        "memory": sizes,
+        "seconds": seconds,
+    }
+
+
+def parts(params: Any) -> dict[str, int]:
+    """Counts parameters of the cameras' encoders, the instruction's, what joins both, denoiser."""
+    counts = {"vision": 0, "language": 0, "condition": 0, "denoiser": 0}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        top, name = (str(k.key) for k in path[:2])
+        part = "vision" if name.startswith(("image", "resnet")) else "condition"
+        part = "language" if name.startswith("instruction") else part
+        counts[part if top == "encoder" else "denoiser"] += leaf.size
+    return counts
+
+
+def size_in_bytes(tree: Any) -> int:
+    """Returns the size of all arrays, or shapes, of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def topology(name: str) -> list[jax.Device]:
+    """Returns the chips of a TPU topology, which need not be here; raises ValueError for none."""
+    # Off Google's cloud there is no metadata server to wait for.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    try:
+        chips = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except Exception as error:  # of many types, by version
+        raise ValueError(
+            f"no TPU topology {name!r} ({_first_lines(error)}): expected one such as v5e:2x4, and "
+            "libtpu installed (pip install -e '.[tpu]'; no chip is needed)"
+        ) from error
+    return list(chips.devices)
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Returns the figures of one compilation as a markdown table."""
+    total, memory = sum(figures["parameters"].values()), figures["memory"]
+    rows = [["parameters", f"{total / 1e6:.2f}M"]]
+    rows += [[f"  {n}", f"{count / 1e6:.2f}M"] for n, count in figures["parameters"].items()]
+    rows += [
+        ["state (parameters, average, optimizer)", _gib(figures["state_bytes"])],
+        [f"batch, {figures['rows']} rows", f"{figures['batch_bytes'] / 2**20:.1f} MiB"],
+        ["FLOPs of a step", f"{figures['flops']:.4g}"],
+        ["arguments (state and batch)", _gib(memory["argument"])],
+        ["outputs", f"{_gib(memory['output'])}, {_gib(memory['alias'])} in place of arguments"],
+        ["temporaries", _gib(memory["temp"])],
+        ["program", _gib(memory["generated_code"])],
+        ["peak", _gib(memory["peak"])],
+    ]
+    return report.markdown((f"each of {figures['devices']} x {figures['kind']}", ""), rows)
+
+
+def run(
+    config: ml_collections.ConfigDict, workdir: str, *, devices: int = 8, tpu: str = ""
+) -> None:
+    """Compiles, prints the figures, and adds a row to the table in the workdir.
+
+    Args:
+      config: of the common form.
+      workdir: folder of the table.
+      devices: number of the host's devices to compile for.
+      tpu: topology to compile for instead, such as "v5e:2x4".
+    """
+    # Before any device is asked for: a chip of this host may be training, and is not needed.
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 1 if tpu else devices)
+    # A program out of the cache comes without an account of its memory.
+    jax.config.update("jax_enable_compilation_cache", False)
+    python_logging.getLogger("jax").setLevel(python_logging.ERROR)
+    targets = topology(tpu) if tpu else jax.local_devices()
+    logging.info("compiling %s for %d x %s", config.name, len(targets), targets[0].device_kind)
+    figures = compile_step(config, targets)
+    logging.info("compiled in %.0f s", figures["seconds"])
+    print(table(figures))
+    folder = pathlib.Path(expanded(workdir))
+    results = folder / "results.json"
+    steps = report.read(results).get("steps", {}) if results.exists() else {}
+    target = tpu or f"{len(targets)} x CPU"
+    steps[f"{config.name}, {target}"] = {"target": target, "config": config.name} | figures
+    report.write(folder, COLUMNS, [_row(s) for s in steps.values()], CAPTION, {"steps": steps})
+
+
+def _row(figures):
+    memory = figures["memory"]
+    return [
+        *(figures["config"], figures["target"]),
+        f"{sum(figures['parameters'].values()) / 1e6:.1f}M",
+        f"{figures['state_bytes'] / 2**30:.2f}",
+        figures["rows"],
+        f"{figures['batch_bytes'] / 2**20:.1f}",
+        f"{figures['flops'] / 1e12:.3g}",
+        *(f"{memory[k] / 2**30:.2f}" for k in ("argument", "temp", "peak")),
+    ]
+
+
+def _gib(size):
+    return f"{size / 2**30:.3f} GiB"
+
+
+def _first_lines(error):
+    return " ".join(str(error).split())[:300]
+
+
+def main() -> None:
+    """The command."""
+    devices = flags.DEFINE_integer("devices", 8, "devices of the host's platform", lower_bound=1)
+    tpu = flags.DEFINE_string("topology", "", "TPU to compile for instead, such as v5e:2x4")
+    launch.run("compile", lambda c, w: run(c, w, devices=devices.value, tpu=tpu.value))
+
+
+if __name__ == "__main__":
+    main()

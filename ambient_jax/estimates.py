@@ -1,0 +1,97 @@
+"""Means and rates with their 95% intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+_Z95 = 1.959963984540054  # 97.5% quantile of the standard normal law
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval, and the number of samples behind it."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (n={self.count})"
+
+
+def mean(values: npt.ArrayLike, **options: Any) -> Estimate:
+    """Returns the mean of the non-NaN values with its ``bootstrap`` interval; NaN for no value."""
+    values = np.asarray(values, float)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    return Estimate(float(values.mean()), *bootstrap(np.mean, values, **options), len(values))
+
+
+def paired(values: npt.ArrayLike, others: npt.ArrayLike, **options: Any) -> Estimate:
+    """Returns the mean of the differences ``values - others`` of pairs, see ``mean``."""
+    values, others = np.asarray(values, float), np.asarray(others, float)
+    if values.shape != others.shape or values.ndim != 1:
+        raise ValueError(
+            f"values have shape {values.shape} and others {others.shape}, expected the same [N]"
+        )
+    return mean(values - others, **options)
+
+
+def bootstrap(
+    statistic: Callable[..., Any], *samples: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the ends of the percentile bootstrap's interval, which no normal law is needed for.
+
+    Args:
+      statistic: ``statistic(*samples, axis=-1)``; resamples for which it is NaN are left out.
+      samples: [N] each, of which the same rows are drawn.
+      resamples: number of draws.
+      seed: of the draws.
+    """
+    if len(samples[0]) == 1:
+        return (float(statistic(*samples, axis=-1)),) * 2
+    options: dict[str, Any] = dict(paired=True, vectorized=True, method="percentile", batch=100)
+    options |= dict(n_resamples=resamples, rng=np.random.default_rng(seed))
+    with warnings.catch_warnings():  # of resamples that are left out
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        draws = stats.bootstrap(samples, statistic, **options).bootstrap_distribution
+    low, high = np.nanquantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def wilson(successes: int, trials: int) -> Estimate:
+    """Returns a success rate with Wilson's score interval, which holds near 0 and 1 too.
+
+    Raises:
+      ValueError: no trials, or not ``0 <= successes <= trials``.
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            f"got {successes} successes of {trials} trials, expected 0 <= successes <= trials, "
+            "and at least one trial"
+        )
+    low, high = wilson_interval(successes / trials, trials)
+    low, high = 0.0 if successes == 0 else low, 1.0 if successes == trials else high
+    return Estimate(successes / trials, low, high, trials)
+
+
+def wilson_interval(share: float, trials: int) -> tuple[float, float]:
+    """Returns the ends of Wilson's interval of a share, which ties may make fractional.
+
+    (``scipy.stats.binomtest`` gives the same for whole numbers of successes, and takes no others.)
+    """
+    z2 = _Z95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = _Z95 / (1 + z2 / trials)
+    half *= math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return centre - half, centre + half

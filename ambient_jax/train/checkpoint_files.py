@@ -1,0 +1,297 @@
+"""The files of a run's checkpoints: which step a path means, and whether all is as it was saved.
+
+``<step>/digests.json`` has the SHA-256 of every file. Orbax commits it with the step, so that a
+checkpoint has it from the moment that it appears under its name; every read compares it. Those of
+older versions have none and are read with a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import logging
+
+from ambient_jax.data import paths
+
+DIGESTS = "digests.json"
+# Orbax keeps it with the step, so that one that lost its digests is not taken for an old one.
+METADATA = {"digests": DIGESTS}
+# Files of Orbax: of a step, changed at the commit, after our digests; of an item of JSON; written
+# last and never read.
+_STEP, _JSON, _COMMITTED = "_CHECKPOINT_METADATA", "metadata", "commit_success.txt"
+_PARTS = ("assets", "state", "ema_params")
+_OPTIONAL = "data"  # only where a stream was read
+_BEST = "best"
+_HOW_TO = "find the best with python -m ambient_jax.evaluate --best --checkpoint=<workdir>"
+
+
+def numbered(directory: pathlib.Path) -> list[int]:
+    """Names of folders that are numbers, ascending: Orbax takes them for steps."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if _is_number(p.name) and p.is_dir())
+
+
+def steps_in(directory: pathlib.Path) -> list[int]:
+    """Steps of the finished checkpoints in their folder, ascending; also of damaged ones."""
+    return [step for step in numbered(directory) if _is_checkpoint(directory / str(step))]
+
+
+def _is_number(name):
+    return re.fullmatch("0|[1-9][0-9]*", name) is not None
+
+
+def _is_checkpoint(path):
+    return _is_number(path.name) and any((path / part).exists() for part in _PARTS)
+
+
+def absolute(path: str | os.PathLike) -> pathlib.Path:
+    """The whole path, with ``~`` as the home."""
+    return pathlib.Path(os.path.abspath(paths.expanded(path)))
+
+
+def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
+    """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint.
+
+    ``<workdir>/best`` is the checkpoint that is recorded as the best one.
+
+    Raises:
+      FileNotFoundError: when there is no finished checkpoint, or none recorded.
+    """
+    path = absolute(path)
+    if _is_checkpoint(path):
+        return path.parent, int(path.name)
+    if path.name == _BEST and not path.exists():
+        return _find_best(path.parent)
+    for directory in (path, path / "checkpoints"):
+        if steps := steps_in(directory):
+            return directory, steps[-1]
+    raise FileNotFoundError(
+        f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that "
+        "folder, or one step's folder; train first, or check the path"
+    )
+
+
+def _find_best(workdir):
+    step, directory = best_step(workdir), workdir / "checkpoints"
+    if step is None:
+        raise FileNotFoundError(f"no {workdir / _BEST}.json, expected a recorded step: {_HOW_TO}")
+    if step not in steps_in(directory):
+        raise FileNotFoundError(
+            f"{workdir / _BEST}.json names step {step}, whose checkpoint is gone; there are "
+            f"{', '.join(map(str, steps_in(directory))) or 'none'}: {_HOW_TO}"
+        )
+    return directory, step
+
+
+def best_step(workdir: str | os.PathLike) -> int | None:
+    """The step that is recorded as the best, None without a record; ValueError if unreadable."""
+    path = absolute(workdir) / f"{_BEST}.json"
+    try:
+        step = json.loads(path.read_bytes())["step"]
+        if type(step) is int and step >= 0:
+            return step
+        reason = repr(step)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error)
+    raise ValueError(f"{path} does not name a step ({reason}): delete it, or {_HOW_TO}")
+
+
+def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
+    """Records a step's checkpoint as the best; a training process keeps it from its next save on.
+
+    Args:
+      workdir: of the run, which may go on.
+      step: one of ``steps_in``.
+      **why: JSON values kept in the record, such as the checkpoint's loss.
+    """
+    text = json.dumps({"step": step, **why}, indent=2) + "\n"
+    paths.write_text(absolute(workdir) / f"{_BEST}.json", text)
+
+
+def await_metadata(folder: pathlib.Path, seconds: float = 60.0) -> None:
+    """Waits until Orbax has written a step's metadata, which a thread of its own does: digests of
+    what is not yet there would not be those of what is saved."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            content = json.loads((folder / _STEP).read_bytes())
+            if METADATA.items() <= content["custom_metadata"].items():
+                return
+        time.sleep(0.01)
+
+
+def write_digests(folder: pathlib.Path, step: int) -> None:
+    """Writes the digests of a folder that is about to become a step's checkpoint."""
+    files = {name: _digest(folder / name) for name in _files(folder)}
+    text = json.dumps({"step": step, "sha256": files}, indent=1) + "\n"
+    (folder / DIGESTS).write_text(text, encoding="utf-8")
+
+
+def damage(folder: pathlib.Path, items: Sequence[str]) -> str:
+    """What is not as it was saved, such as "state/manifest.ocdbt is missing"; "" if all is.
+
+    Args:
+      folder: of one step.
+      items: the parts to read; the others may be damaged or gone.
+
+    Raises:
+      OSError: a file that cannot be read now, which does not mean that it is damaged.
+    """
+    try:
+        content = json.loads((folder / DIGESTS).read_bytes())
+        step = int(content["step"])
+        digests = {str(name): str(digest) for name, digest in content["sha256"].items()}
+    except FileNotFoundError:
+        return _damage_without_digests(folder, items)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"{DIGESTS} cannot be read"
+    if str(step) != folder.name:
+        return f"{DIGESTS} is that of step {step}"
+    is_read = lambda name: "/" not in name or name.split("/")[0] in items  # noqa: E731
+    present, saved = (set(filter(is_read, names)) for names in (_files(folder), digests))
+    for item in items:
+        was_saved = any(name.startswith(f"{item}/") for name in saved)
+        if not (folder / item).is_dir() and (was_saved or item != _OPTIONAL):
+            return f"{item} is missing"
+    for name in sorted(saved - present):
+        return f"{name} is missing"
+    for name in sorted(present - saved):
+        return f"{name} was not saved with it"
+    for name in sorted(present):
+        if _digest(folder / name) != digests[name]:
+            return f"{name} is not what was saved"
+    return ""
+
+
+def _damage_without_digests(folder, items):
+    saved = {}
+    if (folder / _STEP).exists():
+        try:
+            content = json.loads((folder / _STEP).read_bytes())
+            if METADATA.items() <= (content.get("custom_metadata") or {}).items():
+                return f"{DIGESTS} is missing"
+            saved = dict(content["item_handlers"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{_STEP} cannot be read"
+    for item in items:
+        if not (folder / item).is_dir() and (item in saved or item != _OPTIONAL):
+            return f"{item} is missing"
+    _warn_once(str(folder))
+    return ""
+
+
+@functools.cache
+def _warn_once(folder):
+    logging.warning(
+        "checkpoint %s has no %s, as it was saved by an older version: it is read unchecked",
+        *(folder, DIGESTS),
+    )
+
+
+def check(folder: pathlib.Path, items: Sequence[str]) -> None:
+    """Raises ValueError for ``damage``, with what to do about it."""
+    if reason := damage(folder, items):
+        raise ValueError(f"checkpoint {folder} is damaged: {reason}; {remedy(folder, items)}")
+
+
+def read_json(folder: pathlib.Path, item: str) -> Any:
+    """An item of JSON; raises ValueError for one that is none or missing."""
+    path = folder / item / _JSON
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        reason = f"{path} is missing"
+    except (ValueError, RecursionError) as error:
+        reason = f"{path} is no JSON, {error}"
+    raise ValueError(
+        f"checkpoint {folder} has unreadable {item} ({reason}); {remedy(folder, (item,))}"
+    )
+
+
+@contextlib.contextmanager
+def reading(folder: pathlib.Path, items: Sequence[str]) -> Iterator[None]:
+    """Makes whatever Orbax raises for items that it cannot read a ValueError of one line."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # of many types, by file and version
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(
+            f"checkpoint {folder} has unreadable {' or '.join(items)} ({reason}); "
+            f"{remedy(folder, items)}"
+        ) from error
+
+
+def remedy(folder: pathlib.Path, items: Sequence[str]) -> str:
+    """What to do about a damaged checkpoint: where the newest sound one is."""
+    for step in reversed(steps_in(folder.parent)):
+        other = folder.parent / str(step)
+        with contextlib.suppress(OSError):
+            if other != folder and not damage(other, items):
+                return f"step {step} is sound: give {other}, or move the damaged one away"
+    return "no other step beside it is sound: bring back a copy, or train anew in another workdir"
+
+
+def set_aside(directory: pathlib.Path, items: Sequence[str], at_most: int | None) -> int:
+    """See ``Checkpointer.sound_step``; -1 where there is no checkpoint."""
+    damaged, sound = {}, -1
+    for step in reversed(numbered(directory)):
+        if at_most is None or step <= at_most:
+            reason = damage(directory / str(step), items)
+            if not reason:
+                sound = step
+                break
+            damaged[step] = reason
+    if damaged and sound < 0:
+        reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        raise ValueError(
+            f"no checkpoint in {directory} is as it was saved ({reasons}): bring back a copy, or "
+            "give another --workdir to begin anew"
+        )
+    for step, reason in damaged.items():
+        name, number = f"{step}.damaged", 1
+        while (directory / name).exists():
+            number += 1
+            name = f"{step}.damaged-{number}"
+        (directory / str(step)).rename(directory / name)
+        logging.warning(
+            "checkpoint %s is damaged (%s): it is %s now, and the run goes on from step %d",
+            *(directory / str(step), reason, name, sound),
+        )
+    return sound
+
+
+def _files(folder):
+    """Names of the files below a folder, without hidden ones and those that are not checked."""
+    names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    return [
+        name.as_posix()
+        for name in names
+        if name.name not in (DIGESTS, _COMMITTED) and not any(p[0] == "." for p in name.parts)
+    ]
+
+
+def _digest(path):
+    if path.name != _STEP:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    # Only what Orbax does not change at its commit; all of it where that cannot be told.
+    text = path.read_bytes()
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        content = json.loads(text)
+        kept = {name: content[name] for name in ("item_handlers", "custom_metadata")}
+        text = json.dumps(kept, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()

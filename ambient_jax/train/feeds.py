@@ -1,0 +1,189 @@
+"""Where the batches of a run come from: data in device memory, or a stream from disk.
+
+Both feeds have
+
+* ``step_fn(state, batch) -> state``, the train step lifted over the devices;
+* ``batches``, an endless iterator of what ``step_fn`` takes;
+* ``state()``, the position to save with a checkpoint (None: there is none to save);
+* ``rows_at(step, policy)``, the rows of a step's batch, for the report of a run that is not finite.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ambient_jax import mixing
+from ambient_jax.data import device, pipeline
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.train import guard, parallel
+from ambient_jax.train.config import build
+from ambient_jax.train.parts import Parts
+
+
+class DeviceFeed:
+    """Data in device memory; the compiled step chooses each batch itself.
+
+    Args:
+      configs: of the policies; one, unless ``stacked``.
+      parts: built from the first config.
+      mixture: the data.
+      stacked: whether the policies are trained together, as stacked states.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ml_collections.ConfigDict],
+        parts: Parts,
+        mixture: mixtures.Mixture,
+        stacked: bool,
+    ):
+        config, law = configs[0], parts.law
+        self._size = config.train.batch_size
+        self._keys = [jax.random.key(c.seed) for c in configs]
+        self._sources: list[mixing.Sources | None] = [None]
+        resident = device.load_device_data(mixture)
+        if not stacked:
+            self._data = batch = parallel.replicate(resident)
+            self._sampler = mixture.sampler(law, parts.schedule)
+            rows = parallel.rows_per_device(self._size)
+            self.step_fn = parallel.lift_resident(
+                parts.train_step, self._sampler, rows, self._keys[0]
+            )
+        else:
+            # Laws that are one law over other weights: the weights are arrays of the program.
+            resolved = [_resolved(c, mixture) for c in configs]
+            law, self._sources = resolved[0][0], [sources for _, sources in resolved]
+            devices = parallel.policy_devices(len(configs))
+            self._data = parallel.replicate(resident, devices)
+            self._sampler = mixture.sampler(law, parts.schedule)
+            self.step_fn = parallel.lift_policies(
+                parts.train_step, self._sampler, self._size, devices
+            )
+            stacks = parallel.stack(self._sources), jnp.stack(self._keys)
+            batch = (self._data, *map(parallel.spread, stacks))
+        self.batches: Iterator[Any] = itertools.repeat(batch)
+
+    def state(self) -> None:
+        """None: what a step draws is a function of its number."""
+
+    def rows_at(self, step: int, policy: int = 0) -> guard.Rows:
+        """All rows of a step's batch (counted from 1), drawn once more."""
+        key, sources = self._keys[policy], self._sources[policy]
+
+        @jax.jit
+        def draw(data):
+            data = jax.tree.map(lambda x: x[0], data)
+            data = data if sources is None else data._replace(sources=sources)
+            return guard.rows(self._sampler(data, key, step - 1, jnp.arange(self._size)))
+
+        return draw(jax.tree.map(lambda x: x.addressable_data(0), self._data))
+
+
+def _resolved(config, mixture):
+    law = build(mixing, config.law)
+    return mixing.resolve(law, mixtures.weighted_sources(config.data, law, mixture.statistics))
+
+
+class StreamFeed:
+    """A stream from disk; each host reads its own rows of the batches.
+
+    Args:
+      config: of the run.
+      parts: built from it.
+      mixture: the data.
+      start: number of steps that are done.
+      position: of all hosts at that step, as ``state`` gave it; not used at step 0.
+      workdir: of the run, for messages.
+
+    Raises:
+      ValueError: no such position, one of other shards, or see ``pipeline.stream_batches``.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        parts: Parts,
+        mixture: mixtures.Mixture,
+        start: int,
+        position: Any,
+        workdir: pathlib.Path,
+    ):
+        shards = config.data.shards
+        if start:
+            position = _merged(position, workdir / "checkpoints" / str(start))
+            saved = position["of"]["lanes"]
+            if shards not in (None, saved):
+                raise ValueError(
+                    f"workdir {workdir} holds a run with data.shards = {saved}, this one has "
+                    f"{shards}: give another --workdir, or data.shards = {saved} to resume"
+                )
+            shards = saved
+        self.step_fn = parallel.lift_streamed(parts.train_step, jax.random.key(config.seed))
+        self._stream = pipeline.stream_batches(
+            mixture,
+            parts.law,
+            parts.schedule,
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            lanes=shards,
+            put=lambda batch: (guard.rows(batch, np), parallel.shard(batch)),
+        )
+        if start:
+            self._stream.set_state(position)
+        # A report comes one interval late.
+        self._recent: collections.deque[tuple[int, guard.Rows]] = collections.deque(
+            maxlen=2 * config.train.log_every
+        )
+        self.batches: Iterator[Any] = self._follow(start)
+
+    def _follow(self, start):
+        for step, (rows, batch) in enumerate(self._stream, start + 1):
+            self._recent.append((step, rows))
+            yield batch
+
+    def state(self) -> list[Any]:
+        """Every host's position in the stream, in order of hosts; all hosts must call it."""
+        position = self._stream.get_state()
+        if jax.process_count() == 1:
+            return [position]
+        text = np.frombuffer(json.dumps(position).encode(), np.uint8)
+        sizes = multihost_utils.process_allgather(np.asarray(text.size))
+        padded = np.zeros(int(np.max(sizes)), np.uint8)
+        padded[: text.size] = text
+        rows = multihost_utils.process_allgather(padded)
+        return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes, strict=True)]
+
+    def rows_at(self, step: int, policy: int = 0) -> guard.Rows:
+        """All hosts' rows of one of the last steps, in order; all hosts must call it."""
+        rows = dict(self._recent)[step]
+        if jax.process_count() == 1:
+            return rows
+        return multihost_utils.process_allgather(rows, tiled=True)
+
+
+def _merged(states: Any, folder: pathlib.Path) -> dict[str, Any]:
+    """The position of the whole stream from those of all hosts, saved in a checkpoint."""
+    try:
+        position = pipeline.merge(states)
+        count, _ = int(position["of"]["lanes"]), int(position["step"])
+        if sorted(map(int, position["taken"])) == list(range(count)):
+            return position
+    except (TypeError, KeyError, IndexError, ValueError, AttributeError):
+        pass
+    raise ValueError(
+        f"checkpoint {folder} has no position of the data stream in data (it has "
+        f"{json.dumps(states)[:60]}): move it away to resume from the one before"
+    )

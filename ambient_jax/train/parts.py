@@ -1,0 +1,112 @@
+"""The parts of a run, built from its config: data, law, schedule, model, optimizer, train step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from ambient_jax import mixing, optim, schedules
+from ambient_jax.data import augment, hold
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import state as state_lib
+from ambient_jax.train import step as step_lib
+from ambient_jax.train.config import build
+
+
+class Parts(NamedTuple):
+    """What a config is made into.
+
+    Attributes:
+      mixture: its data.
+      law, schedule: its mixing law and noise schedule.
+      create: ``key -> TrainState`` at step 0; the same on every host.
+      shapes: of that state.
+      train_step: pure, of one device (``step.make_train_step``).
+    """
+
+    mixture: mixtures.Mixture
+    law: mixing.Law
+    schedule: schedules.Schedule
+    create: Callable[[jax.Array], state_lib.TrainState]
+    shapes: state_lib.TrainState
+    train_step: Callable
+
+    def describe(self, config: ml_collections.ConfigDict) -> str:
+        """One line about the run, for the log."""
+        size = sum(p.size for p in jax.tree.leaves(self.shapes.params))
+        mixture = self.mixture
+        sources = ", ".join(
+            f"{n} ({'clean' if c else 'corrupt'}, {int(k)} chunks)"
+            for n, c, k in zip(mixture.names, mixture.sources.clean, mixture.chunks, strict=True)
+        )
+        return (
+            f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "
+            f"law {config.law.name}, {config.objective.loss} loss of "
+            f"{config.objective.prediction}, batch {config.train.batch_size} on "
+            f"{jax.device_count()} devices; sources: {sources}"
+        )
+
+
+class Learner(NamedTuple):
+    """What is trained and how, without data: see ``Parts``."""
+
+    create: Callable[[jax.Array], state_lib.TrainState]
+    shapes: state_lib.TrainState
+    train_step: Callable
+
+
+def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
+    """Checks the config, opens its data and builds its parts; raises ValueError, see
+    ``trainer.train``. ``axis_name``: see ``step.make_train_step``."""
+    config = config_lib.check(config)
+    schedule, law = build(schedules, config.schedule), build(mixing, config.law)
+    if reason := hold.untold(config.data):
+        raise ValueError(reason)
+    mixture = mixtures.open_mixture(config.data, law)
+    shapes = mixture.observation_shapes, mixture.action_dim, len(mixture.names)
+    return Parts(mixture, law, schedule, *make_learner(config, *shapes, axis_name))
+
+
+def make_learner(
+    config: ml_collections.ConfigDict,
+    observation: Mapping[str, jax.ShapeDtypeStruct],
+    action_dim: int,
+    sources: int,
+    axis_name: str | None,
+) -> Learner:
+    """Builds model, optimizer and step; computes nothing.
+
+    Args:
+      config: of the run.
+      observation: shapes of one row by name, see ``mixtures.observation_shapes``.
+      action_dim: D.
+      sources: their number.
+      axis_name: see ``step.make_train_step``.
+    """
+    objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
+    augmentation = augment.Augmentation(**config.augmentation)
+    model = build_denoiser(config.model, observation)
+    optimizer = optim.make_optimizer(config.train)
+    train_step = step_lib.make_train_step(
+        objective,
+        lambda params, *inputs: model.apply({"params": params}, *inputs),
+        optimizer,
+        ema_limit=config.train.ema,
+        accumulation=config.train.accumulation,
+        augmentation=augmentation,
+        axis_name=axis_name,
+    )
+
+    def create(key):
+        rows = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in observation.items()}
+        chunk = jnp.zeros((1, config.data.horizon, action_dim))
+        variables = model.init(key, chunk, jnp.zeros(1), augmentation.evaluation(rows))
+        return state_lib.create(variables["params"], optimizer, sources)
+
+    return Learner(create, jax.eval_shape(create, jax.random.key(0)), train_step)

@@ -1,0 +1,176 @@
+"""The report of the table: rows, caption, figures, ``results.json``."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
+from ambient_jax.evaluate import evaluation
+from experiments.maze import claims, levels, metrics, table_figures, task
+from experiments.maze.rollout import Rollouts
+from experiments.table import cache, report
+from experiments.table import rollouts as table_rollouts
+from experiments.table.experiment import Table
+from experiments.table.report import Row
+
+COLUMNS = (
+    *("policy", "seeds", "success", "95% interval", "of each seed", "jerk^2", "95% interval"),
+    *("accel^2", "time (s)", "collided", "timed out", "talk", "paper"),
+)
+# As printed in the talk (success / mean jerk^2, 100 trials, 100 GCS plans) and in the paper
+# (success / mean accel^2, 1000 trials, 50 GCS plans): Wei 2025; arXiv 2606.12365, section 5.1.
+# The talk's and the paper's best sigma_min and alpha stand for ours.
+TALK = {"gcs": "50% / 7.5k", "rrt": "100% / 17k", "cotrain": "91% / 14.5k", "best": "98% / 5.5k"}
+PAPER = {
+    "gcs": "57.5% / 31.9",
+    "cotrain": "99.4% / 62.2 (alpha 0.019)",
+    "best": "99.5% / 31.0 (sigma_min 0.074)",
+    "exclusive": "99.0% / 29.9",
+}
+
+
+def files(table: Table, key: str, config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+    """The files of a policy's rollouts: with the config's solver and, for policies of the group
+    main and of the first seed, with ``task.solvers``. See ``Experiment``."""
+    base, (name, seed) = table.config, key.split("/")
+    is_main = table.rows[name].group == "main" and seed == f"seed_{base.task.seeds[0]}"
+    return {
+        f"rollouts_{solver}_{steps}.npz": {
+            "steps": config.train.steps,
+            "solver": [solver, steps, config.policy.clip],
+            "execute": config.policy.execute,
+            "goals": [base.task.goals, base.task.eval_seed],
+        }
+        for solver, steps in [
+            (base.policy.solver, base.policy.steps),
+            *(base.task.solvers if is_main else ()),
+        ]
+    }
+
+
+def write(table: Table) -> str:
+    """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
+    config = table.config
+    own, made = f"{config.policy.solver} {config.policy.steps}", collect(table)
+    rows, others = {}, {}
+    for name, by_solver in made.items():
+        for solver, by_seed in by_solver.items():
+            label = table.rows[name].label
+            if solver == own:
+                rows[name] = summarise(label, by_seed)
+            else:
+                others[f"{name}, {solver}"] = summarise(f"{label}, {solver}", by_seed)
+    names = ["gcs", "rrt", *(["shortcut"] if config.task.shortcut else [])]
+    sources = task.positions(config, {name: f"maze_{name}" for name in names})
+    jerk = {name: metrics.mean_squared_jerk(paths) for name, paths in sources.items()}
+    best = claims.best_of_sweep(config.task, rows)
+    losses = held_out_losses(table)
+    results = {
+        "other solvers": others,
+        "data": {"mean squared jerk": jerk},
+        "best sigma_min": best,
+        "loss per noise level": losses,
+        "training core seconds": {name: report.core_seconds(table, name) for name in rows},
+    }
+    checked = claims.check(config.task, rows, jerk["rrt"].value)
+    data = [data_cells(f"data: {name}", paths) for name, paths in sources.items()]
+    lines = [*cells(rows, best), *cells(others), *data]
+    parts = [caption(config, results["training core seconds"]), report.expected(checked)]
+    text = report.write(table, COLUMNS, lines, parts, rows, checked, results)
+    first = {name: s[own][min(s[own])] for name, s in made.items() if own in s}
+    table_figures.write(table, rows, best, sources, jerk["rrt"], first, losses)
+    return text
+
+
+def collect(table: Table) -> dict[str, dict[str, dict[int, Rollouts]]]:
+    """The current rollouts: {policy: {"ddpm 50": {seed: rollouts}}}."""
+    made: dict[str, dict[str, dict[int, Rollouts]]] = {}
+    for name, seed, path, about in table_rollouts.current(table):
+        solver, steps, _ = about["solver"]
+        by_solver = made.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
+        by_solver[seed] = Rollouts(**cache.load(path))
+    return made
+
+
+def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
+    """A row from the rollouts of each seed."""
+    return report.row(label, by_seed, metrics.summarise)
+
+
+def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> str:
+    """How the numbers of the table were measured."""
+    return (
+        f"{config.task.goals} rollouts for each policy and training seed (goals of seed "
+        f"{config.task.eval_seed}), {config.train.steps} steps of {config.train.batch_size}, "
+        f"solver {config.policy.solver} {config.policy.steps} unless a row says otherwise (first "
+        "seed only). Success of all seeds with Wilson's interval, then of each seed; jerk^2 "
+        "(m^2/s^6) and accel^2 (m^2/s^4): mean over successful rollouts, bootstrap interval. The "
+        "talk prints success / jerk^2, the paper success / accel^2. "
+        + report.training_took(seconds)
+    )
+
+
+def cells(rows: Mapping[str, Row], best: str = "") -> list[list[str]]:
+    """The table's lines of policies, see ``COLUMNS``."""
+    lines = []
+    for name, row in rows.items():
+        label, success, *rest = task.policy_cells(row.label, row.summary)
+        interval, jerk, *rest = rest
+        reference = "best" if name == best else name
+        lines.append(
+            [
+                *(label + (" (best)" if name == best else ""), str(len(row.seeds))),
+                *(success, interval, report.of_each_seed(row, "success"), jerk, *rest),
+                *(f"{100 * v:.1f}%" for v in (row.summary.collided, row.summary.timed_out)),
+                *(published.get(reference, "") for published in (TALK, PAPER)),
+            ]
+        )
+    return lines
+
+
+def data_cells(label, paths):
+    """The table's line of a data set."""
+    label, success, interval, *jerk, acceleration, _ = task.data_cells(label, paths)
+    return [label, "", success, interval, "", *jerk, acceleration, *[""] * 5]
+
+
+def held_out_losses(table: Table) -> dict[str, Any]:
+    """Loss per noise level on held-out plans, by source: of the main policies, first seed, and of
+    the best linear denoiser. {} if no plan was held out."""
+    config, main = table.config, [n for n, row in table.rows.items() if row.group == "main"]
+    if not config.task.held_out:
+        return {}
+    root, shape = (
+        pathlib.Path(expanded(config.data.root)),
+        dict(history=config.data.history, horizon=config.data.horizon),
+    )
+    held_out = {source: root / f"maze_{source}_held_out" for source in ("gcs", "rrt")}
+    chunks = {source: levels.chunks(path, **shape) for source, path in held_out.items()}
+    about = {s: rlds.open_dataset(path).fingerprint for s, path in held_out.items()}
+
+    def measure(policy, like):
+        losses = {
+            source: evaluation.denoising_loss(like, *of, params=policy.params)
+            for source, of in chunks.items()
+        }
+        return {**losses, "metres": policy.normalizer.scale["action"].mean()}
+
+    seeds = config.task.seeds[:1]
+    made = table_rollouts.kept_measures(table, main, seeds, about, measure)
+    if not made:
+        return {}
+    found = {
+        name: {"sigma": evaluation.LEVELS} | {k: v.tolist() for k, v in first.items()}
+        for name, [first] in made.items()
+    }
+    scale = next(iter(found.values()))["metres"]
+    linear: dict[str, Any] = {"sigma": evaluation.LEVELS}
+    for source, test in chunks.items():
+        train = levels.chunks(root / f"maze_{source}", **shape)
+        linear[source] = levels.linear_loss(train, test, scale)
+    return {"best linear denoiser": linear, **found}

@@ -1,0 +1,110 @@
+"""Bounds that classifiers chose: no rollout, no sweep.
+
+An annotation is of so many source and target demonstrations, with a classifier of actions alone or
+one that also sees the observation, and with a tau. Each runs once, in
+``<workdir>/annotation/<name>``.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
+from experiments.annotate import config as annotate_config
+from experiments.table import annotations
+from experiments.table.annotations import Annotation
+
+TABLE, OBSERVED, STRICT = "table", "observed", "strict"
+# Ways of filling buckets, and what is in one of so many chunks.
+WAYS = {
+    "random": "{} random chunks",
+    "random_episode": "{} chunks of random episodes",
+    "ordered": "{} chunks in order of sigma_min",
+}
+# Methods of the group scaling that need an annotation.
+_ANNOTATED = {"dataset", "datapoint", "random", "random_alpha", "ben_david"}
+# Few target demonstrations are known by heart unless blurred.
+_OBSERVED = dict(observed=True, encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3, patience=4)
+
+
+def scaled(source: int, target: int) -> str:
+    """Name of the annotation of so many source and target demonstrations."""
+    return f"source_{source}_target_{target}"
+
+
+def about(task: ml_collections.ConfigDict, name: str) -> str:
+    """The classifier of an annotation in words."""
+    if name == TABLE:
+        return "classifier"
+    return "observing classifier" + ("" if name == OBSERVED else f", tau {task.strict:g}")
+
+
+def split(count: int) -> str:
+    """The split of the first demonstrations of a data set."""
+    return f"train[:{count}]"
+
+
+def splits(source: int, target: int) -> dict[str, str]:
+    """Config fields of a policy of so many source and target demonstrations."""
+    counts = {"source": source, "target": target}
+    return {f"data.sources.{name}.split": split(count) for name, count in counts.items()}
+
+
+def words(granularity: str) -> str:
+    """What shares a bound: of "random_100" or "random:100", "100 random chunks"."""
+    way, _, size = granularity.replace(":", "_").rpartition("_")
+    return WAYS[way].format(size) if way else granularity.replace("dataset", "data set")
+
+
+def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+    """The annotations that the configured groups need, by name: "fields" of the annotation's
+    config, and "splits" of the data."""
+    one = ("dataset", "datapoint")
+    random = tuple(f"random:{size}" for size in task.buckets)
+    all_sizes = [f"{way}:{n}" for n in (*task.buckets, *task.more_buckets) for way in WAYS]
+    strict, groups = _OBSERVED | {"tau": task.strict}, set(task.groups)
+    found = {}
+    if {"chosen", "buckets", "shared", "soft"} & groups:
+        found[TABLE] = dict(fields={"granularity": (*one, *all_sizes)})
+    if "observed" in groups:
+        found[OBSERVED] = dict(fields={"granularity": one, **_OBSERVED})
+    if {"strict", "shared"} & groups:
+        found[STRICT] = dict(fields={"granularity": (*one, *random), **strict})
+    if "scaling" in groups and set(task.methods) & _ANNOTATED:
+        fields = {"granularity": (*one, f"random:{task.bucket}"), **strict}
+        for target in task.targets:
+            for source in task.sources:
+                options = dict(fields=fields, splits={"source": source, "target": target})
+                found[scaled(source, target)] = options
+    return found
+
+
+def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Annotation]:
+    """The annotations that the configured groups need, made where they are missing. With
+    ``report_only`` nothing runs, and those that are missing are left out."""
+    found = {}
+    for name, needs in needed(config.task).items():
+        options = annotate_config.get_config("rlds")
+        options.name, options.data = name, ml_collections.ConfigDict(config.data.to_dict())
+        for source, count in needs.get("splits", {}).items():
+            options.data.sources[source].split = split(count)
+        # The table has built the data, and no policy of it takes sigma_max from here.
+        options.task.update(dict(crops=(), analyses=()) | needs["fields"])
+        options.task.update(config.task.annotate)
+        root = pathlib.Path(expanded(options.data.root))
+        sizes = [
+            len(
+                rlds.open_dataset(
+                    root / options.data.sources[n].path, options.data.sources[n].split
+                )
+            )
+            for n in ("target", "source")
+        ]
+        given = options, workdir / "annotation" / name, "source", sizes
+        if annotation := annotations.run(*given, report_only=config.task.report_only):
+            found[name] = annotation
+    return found

@@ -1,0 +1,142 @@
+"""The report of the table: rows, caption, figures, ``results.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ambient_jax.estimates import Estimate, paired
+from ambient_jax.evaluate import evaluation
+from experiments.planar_pushing import (
+    caption,
+    claims,
+    drift,
+    metrics,
+    modes,
+    table_figures,
+    task,
+)
+from experiments.planar_pushing.rollout import Rollouts
+from experiments.table import policies, report, rollouts
+from experiments.table.experiment import Table
+from experiments.table.report import Row
+
+Made = Mapping[str, Mapping[int, Rollouts]]  # rollouts by policy and training seed
+COLUMNS = (
+    *("policy", "seeds", "success", "95%", "of each seed", "final distance, mm"),
+    *("final angle, degrees", "seconds of successes", "talk", "paper"),
+)
+# Success as printed in the talk and in the paper, each with its own best alpha and bounds: Wei
+# 2025; arXiv 2606.12365, section 5.2.
+TALK = {"target": "75.5", "best alpha": "84.5", "best": "93.5"}
+PAPER = {
+    "target": "56.5",
+    "best alpha": "84.5",
+    "best": "87.0",
+    "datapoint": "93.5",
+    "best omni": "92.0",
+}
+
+
+def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
+    """A row from the rollouts of each seed."""
+    return report.row(label, by_seed, lambda r: metrics.summarise(r.success, r.error, r.lengths))
+
+
+def rows_of(table: Table, made: Made) -> dict[str, Row]:
+    """The rows of the table by policy."""
+    return {name: summarise(table.rows[name].label, by_seed) for name, by_seed in made.items()}
+
+
+def gains(made: Made) -> claims.Gap:
+    """``claims.Gap`` of rollouts: differences start by start, means over the seeds of both."""
+
+    def gain(low: str, high: str) -> Estimate | None:
+        seeds = sorted(made.get(low, {}).keys() & made.get(high, {}).keys())
+        if not seeds:
+            return None
+        mean = lambda name: np.mean([made[name][seed].success for seed in seeds], 0)  # noqa: E731
+        return paired(mean(high), mean(low))
+
+    return gain
+
+
+def _fresh(table: Table) -> Table:
+    """The table whose rollouts, ``fresh.npz``, are from ``task.fresh`` starts of the next
+    ``eval_seed``: policies that were picked as the best are measured where they were not."""
+    files = lambda *args: {"fresh.npz": rollouts.simulated(*args)["rollouts.npz"]}  # noqa: E731
+    experiment = dataclasses.replace(table.experiment, files=files)
+    return dataclasses.replace(table, experiment=experiment, config=task.fresh(table.config))
+
+
+def confirm(table: Table) -> None:
+    """Leaves ``fresh.npz`` of the policies that are picked as the best, of all seeds. They have the
+    same data, so they share what is compiled."""
+    picked = claims.picked(table.config.task, rows_of(table, rollouts.collect(table)))
+    program = {
+        policies.key(name, seed): table.config_of(name, seed)
+        for name in picked
+        for seed in table.config.task.seeds
+        if (table.folder(name, seed) / "rollouts.npz").exists()
+    }
+    rollouts.evaluate(_fresh(table), program)
+
+
+def write(table: Table) -> str:
+    """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
+    config, made = table.config, rollouts.collect(table)
+    rows = rows_of(table, made)
+    best, picked = claims.roles(config.task, rows), claims.picked(config.task, rows)
+    fresh = rollouts.collect(_fresh(table), picked)
+    confirmed = rows_of(table, fresh)
+    annotations = {name: found.results for name, found in table.annotations.items()}
+    bias, scaled_bias = modes.study(table), modes.study_scaling(table)
+    losses = drift.losses(table, [name for name in rows if table.rows[name].group == "scaling"])
+    drifts = drift.of_methods(config.task, losses)
+    studies = dict(bias=bias, scaled_bias=scaled_bias, drifts=drifts)
+    checked = claims.check(config.task, rows, gains(made), gains(fresh), **studies)
+    seconds = {name: report.core_seconds(table, name) for name in rows}
+    results = {
+        "fresh starts": confirmed,
+        "best": best,
+        "modes": {"names": modes.MODES, "bias": bias, "scaling": scaled_bias},
+        "levels": evaluation.LEVELS,
+        "held out": {"loss": losses, "of source only": drifts},
+        "training core seconds": seconds,
+    }
+    parts = [
+        caption.measured(config, seconds),
+        caption.fresh(config, confirmed),
+        caption.expected(checked),
+        caption.bounds(annotations),
+        caption.bias(bias),
+        caption.scaled_bias(scaled_bias),
+        caption.drifts(config, drifts),
+    ]
+    text = report.write(table, COLUMNS, cells(rows, best), parts, rows, checked, results)
+    first = {name: by_seed[min(by_seed)] for name, by_seed in made.items()}
+    table_figures.write(table, rows, best["best"], first, bias, drifts)
+    return text
+
+
+def cells(rows: Mapping[str, Row], best: Mapping[str, str]) -> list[list[str]]:
+    """The table's lines, see ``COLUMNS``."""
+    lines = []
+    for name, row in rows.items():
+        summary = row.summary
+        reference = next((role for role, policy in best.items() if policy == name), name)
+        lines.append(
+            [
+                row.label + (f" ({reference})" if reference != name else ""),
+                *(str(len(row.seeds)), *report.percent(summary.success)),
+                report.of_each_seed(row, "success"),
+                f"{1000 * summary.position.value:.1f}",
+                f"{math.degrees(summary.angle.value):.1f}",
+                f"{summary.seconds.value:.1f}" if summary.seconds.count else "",
+                *(published.get(reference, "") for published in (TALK, PAPER)),
+            ]
+        )
+    return lines

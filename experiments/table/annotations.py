@@ -1,0 +1,79 @@
+"""Bounds that a classifier chose for the one corrupt source of a table: no rollout, no sweep."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from ambient_jax.annotate import command
+from ambient_jax.cli import report
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """What an annotation found.
+
+    Attributes:
+      bounds: folder of its bounds files, one for each granularity.
+      results: its ``results.json``, see ``ambient_jax.annotate``.
+      source: the corrupt source's name.
+      n_clean, n_corrupt: sample sizes of Ben-David's bound: episodes, as the chunks of one episode
+        are not independent.
+    """
+
+    bounds: str
+    results: dict[str, Any]
+    source: str
+    n_clean: int
+    n_corrupt: int
+
+    @property
+    def sigma_min(self) -> float:
+        """The bound of the whole data set."""
+        return self.results["sigma_min"][f"{self.source}, dataset"]["mean"]
+
+    def hard_law(self, granularity: str) -> dict[str, Any]:
+        """Config fields of the ambient law with the bounds of a granularity."""
+        file = f"{self.bounds}/{granularity}.parquet"
+        return {"law.name": "ambient", f"data.sources.{self.source}.bounds": file}
+
+    def soft_law(self) -> dict[str, Any]:
+        """Config fields of the soft law by Ben-David's bound."""
+        return {
+            "law.name": "ben_david",
+            "law.n_clean": self.n_clean,
+            "law.n_corrupt": self.n_corrupt,
+            "law.sigmas": tuple(self.results["levels"]),
+            "law.divergences": tuple(self.results["total_variation"][self.source]["value"]),
+        }
+
+
+Annotations = Mapping[str, Annotation]
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    source: str,
+    sizes: tuple[int, int],
+    report_only: bool,
+) -> Annotation | None:
+    """Runs an annotation unless it is there; None if it is not there and ``report_only``.
+
+    Args:
+      config: of ``ambient_jax.annotate``.
+      folder: its workdir.
+      source: the corrupt source's name.
+      sizes: ``n_clean`` and ``n_corrupt``.
+      report_only: only read what is there.
+    """
+    file = folder / "report" / "results.json"
+    if not report_only:
+        command.by_classifier(config, str(folder))
+    elif not file.exists():
+        return None
+    return Annotation(str(folder / "bounds"), report.read(file), source, *sizes)

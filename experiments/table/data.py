@@ -1,0 +1,125 @@
+"""Data sets of demonstrations: one for each source, and held-out ones."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags, logging
+from jax.experimental import multihost_utils
+
+from ambient_jax.cli import console
+from ambient_jax.data.paths import expanded
+from experiments import demos
+
+_STREAM = 1_000_000  # attempts of a source and seed
+_HELD_OUT = 500_000  # attempts of held-out demonstrations start here
+
+
+class DataSet(NamedTuple):
+    """What a data set is built from.
+
+    Attributes:
+      key: JSON values; another key makes the data set anew.
+      features: of an episode, see ``rlds_features``.
+      episodes: that are asked for only if the data set is not there.
+    """
+
+    key: Mapping[str, Any]
+    features: Any
+    episodes: Iterable[dict[str, Any]]
+
+
+def attempt_number(source: int, sources: int, seed: int, attempt: int) -> int:
+    """The seed of an attempt: below 2^31, another for each source, seed and attempt, and none of
+    an evaluation's (``checks.evaluation_seeds``)."""
+    return (seed * sources + source) * _STREAM + attempt + _STREAM
+
+
+def build(
+    root: str | os.PathLike[str],
+    prefix: str,
+    version: str,
+    counts: Mapping[str, int],
+    held_out: int,
+    seed: tuple[int, int],
+    source: Callable[[str, int, int], DataSet],
+) -> dict[str, Path]:
+    """Writes data sets below ``root``, unless they are there already.
+
+    Each data set remembers what it was built from: one that matches is kept, another is replaced,
+    and it appears under its name only when complete. A smaller number of demonstrations is a
+    split: the first 50 are the same of 50 as of 150.
+
+    Args:
+      root: directory of all data sets; created if missing.
+      prefix, version: of the data sets.
+      counts: demonstrations of each source; 0 for no such data set.
+      held_out: more of each of these sources that no policy sees, to test on; 0 for none.
+      seed: the seed, and the largest that there is.
+      source: ``source(name, count, first)``: ``count`` demonstrations from attempt ``first`` on.
+
+    Returns:
+      ``{source: directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
+
+    Raises:
+      ValueError: a negative count, or a seed that there is not.
+    """
+    if min(*counts.values(), held_out) < 0 or not 0 <= seed[0] <= seed[1]:
+        raise ValueError(
+            f"asked for {dict(counts)} demonstrations and {held_out} held out with seed {seed[0]}, "
+            f"expected no negative count and a seed in 0 to {seed[1]}"
+        )
+    names = [name for name, count in counts.items() if count]
+    recipes = {name: (name, counts[name], 0) for name in names}
+    if held_out:
+        recipes |= {f"{name}_held_out": (name, held_out, _HELD_OUT) for name in names}
+    root = Path(expanded(root))
+    return {
+        name: demos.write(root, f"{prefix}_{name}", version, *source(*recipe))
+        for name, recipe in recipes.items()
+    }
+
+
+def build_once(name: str, build: Callable[[], object]) -> None:
+    """Calls ``build()`` on the first host; the others wait until it is done."""
+    if jax.process_index() == 0:
+        build()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def command(build: Callable[..., Mapping[str, Path]], **defaults: Any) -> None:
+    """The command of a module of data: ``build``'s numbers and texts are its flags.
+
+    Args:
+      build: ``build(root, ...)``; its docstring is the help.
+      defaults: of flags, where they differ from ``build``'s.
+    """
+    named = {n: p.default for n, p in inspect.signature(build).parameters.items()}
+    named = {n: v for n, v in (named | defaults).items() if type(v) in _FLAGS}
+    flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)
+    for name, value in named.items():
+        _FLAGS[type(value)](name, value, f"The argument {name} of build, see the module.")
+
+    def main(_):
+        console.setup()
+        with console.one_line_errors():
+            given = {n: flags.FLAGS[n].value for n in named}
+            given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
+            for name, directory in build(flags.FLAGS.root, **given).items():
+                logging.info("%s: %s", name, directory)
+
+    console.run(main)
+
+
+_FLAGS: dict[type, Callable] = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    tuple: flags.DEFINE_list,
+}

@@ -1,0 +1,93 @@
+"""What an experiment supplies, and one run of its table."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import ml_collections
+
+from ambient_jax.policy.policy import Policy
+from experiments.table import policies
+from experiments.table.annotations import Annotations
+from experiments.table.policies import Config, PolicyRow
+
+
+def _no_annotations(config: Config, workdir: pathlib.Path) -> Annotations:
+    return {}
+
+
+def _nothing(table: Table) -> None:
+    pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What an experiment supplies. The functions belong to modules: processes share them by name.
+
+    Attributes:
+      get_config: makes the default config.
+      check: ``check(config)`` raises ValueError for a value that cannot work.
+      build: ``build(config)`` writes the data sets that are missing.
+      policies: ``policies(task, annotations)``, the rows of the table by name, in order.
+      files: ``files(table, key, config)``, the files of a policy's rollouts, and what the rollouts
+        depend on besides the policy's parameters (JSON values).
+      simulator: ``simulator(policy, config)`` returns ``rollouts = simulate(params)`` for policies
+        that differ in their parameters only.
+      rollouts: the type of rollouts, a dataclass of arrays.
+      report: ``report(table)`` writes ``<workdir>/report/`` and returns the table as markdown.
+      annotate: ``annotate(config, workdir)`` makes the annotations that the policies need.
+      confirm: ``confirm(table)`` measures what the report needs besides the rollouts.
+    """
+
+    get_config: Callable[[], Config]
+    check: Callable[[Config], None]
+    build: Callable[[Config], None]
+    policies: Callable[[Config, Annotations], dict[str, PolicyRow]]
+    files: Callable[[Table, str, Config], dict[str, dict[str, Any]]]
+    simulator: Callable[[Policy, Config], Callable[[Any], Any]]
+    rollouts: type
+    report: Callable[[Table], str]
+    annotate: Callable[[Config, pathlib.Path], Annotations] = _no_annotations
+    confirm: Callable[[Table], None] = _nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One run of an experiment's table.
+
+    Attributes:
+      experiment: whose table it is.
+      config: of the table; nothing can be written into it.
+      workdir: has a folder for each policy and seed, and the report.
+      annotations: by name.
+    """
+
+    experiment: Experiment
+    config: Config
+    workdir: pathlib.Path
+    annotations: Annotations = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        object.__setattr__(self, "config", ml_collections.FrozenConfigDict(self.config))
+
+    @functools.cached_property
+    def rows(self) -> dict[str, PolicyRow]:
+        """The policies by name, in the order of the table."""
+        return self.experiment.policies(self.config.task, self.annotations)
+
+    def folder(self, name: str, seed: int) -> pathlib.Path:
+        """Where a policy's checkpoints and rollouts are."""
+        return self.workdir / policies.key(name, seed)
+
+    def config_of(self, name: str, seed: int) -> Config:
+        """The training config of a policy."""
+        return policies.config_of(self.config, name, self.rows[name], seed)
+
+    def files(self, key: str, config: Config) -> dict[pathlib.Path, dict[str, Any]]:
+        """The files of a policy's rollouts, and what they depend on besides its parameters."""
+        files = self.experiment.files(self, key, config)
+        return {self.workdir / key / name: about for name, about in files.items()}

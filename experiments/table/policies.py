@@ -1,0 +1,100 @@
+"""The policies of a table: one base config, and what each changes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from ambient_jax import _checks
+from ambient_jax.train import config as train_config
+from ambient_jax.train import sweep
+
+Config = ml_collections.ConfigDict
+Program = dict[str, Config]  # configs that one program trains, by ``key``
+
+
+class PolicyRow(NamedTuple):
+    """One policy of a table: its label, its group, and the config fields that it changes.
+
+    Of the law it names all fields: those that it does not name have the law's own default.
+    ``changes`` is None where the policy needs an annotation that has not been made.
+    """
+
+    label: str
+    group: str
+    changes: dict[str, Any] | None
+
+
+def of_groups(
+    rows: Mapping[str, PolicyRow], task: Config, groups: Sequence[str]
+) -> dict[str, PolicyRow]:
+    """The policies of ``task.groups`` that can be trained.
+
+    Args:
+      rows: the policies of all groups.
+      task: the config's section.
+      groups: names of all groups.
+
+    Raises:
+      ValueError: an unknown group, or an unknown group or policy in ``task.one_seed``.
+    """
+    for group in task.groups:
+        _checks.one_of("config.task.groups", group, groups)
+    for name in task.one_seed:
+        _checks.one_of("config.task.one_seed", name, (*groups, *rows))
+    return {
+        name: row
+        for name, row in rows.items()
+        if row.group in task.groups and row.changes is not None
+    }
+
+
+def config_of(base: Config, name: str, row: PolicyRow, seed: int) -> Config:
+    """The training config of a policy: a copy of the base with the row's changes and the seed."""
+    assert row.changes is not None
+    config = ml_collections.ConfigDict(base.to_dict())
+    config.name, config.seed, config.law = name, seed, ml_collections.ConfigDict()
+    for field, value in row.changes.items():
+        *parents, last = field.split(".")
+        section = config
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    train_config.check(config)
+    return config
+
+
+def key(name: str, seed: int) -> str:
+    """A policy's folder below the workdir: one for each policy and seed."""
+    return f"{name}/seed_{seed}"
+
+
+def is_alone(config: Config) -> bool:
+    """Whether a policy is trained by itself: bounds of each step are no array of a sweep."""
+    return any(source.get("bounds") for source in config.data.sources.values())
+
+
+def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list[Program]:
+    """All policies of all seeds, as lists of those that one program trains (at most ``together``).
+
+    In the order of ``task.groups`` and then of the seeds: a table that was interrupted has what
+    matters most. Policies and groups in ``task.one_seed`` are trained with the first seed only.
+    """
+    found: list[tuple[dict, Program]] = []
+    for index, seed in enumerate(base.task.seeds):
+        for name, row in rows.items():
+            if index and {name, row.group} & set(base.task.one_seed):
+                continue
+            config = config_of(base, name, row, seed)
+            shared = sweep.program(config)
+            for other, configs in found:
+                if other == shared and len(configs) < together and not is_alone(config):
+                    configs[key(name, seed)] = config
+                    break
+            else:
+                found.append((shared, {key(name, seed): config}))
+    place = {name: base.task.groups.index(row.group) for name, row in rows.items()}
+    first = lambda configs: min(place[name.split("/")[0]] for name in configs)  # noqa: E731
+    return sorted((configs for _, configs in found), key=first)

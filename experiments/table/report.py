@@ -1,0 +1,178 @@
+"""The report of a table: rows, claims, caption and ``results.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from absl import logging
+
+from ambient_jax.cli import report
+from ambient_jax.data.paths import expanded
+from ambient_jax.estimates import Estimate
+from ambient_jax.policy.policy import Policy
+from ambient_jax.train import metrics
+from experiments.table import rollouts
+from experiments.table.experiment import Table
+from experiments.table.policies import Config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What ``results.json`` holds of an annotation.
+_ANNOTATION = ("sigma_min", "levels", "curves", "total_variation", "classifier")
+_HOLDS = {True: "yes", False: "**no**", None: "undecided"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A policy's metrics, over all its seeds and of each seed."""
+
+    label: str
+    summary: Any
+    seeds: dict[int, Any]
+
+
+class Claim(NamedTuple):
+    """What a table is expected to show; ``holds`` is None where intervals leave it open."""
+
+    claim: str
+    measured: str
+    holds: bool | None
+
+
+def row(label: str, by_seed: Mapping[int, Any], summarise: Callable[[Any], Any]) -> Row:
+    """The row of the rollouts of each seed; ``summarise(rollouts)`` gives their metrics."""
+    seeds = {seed: summarise(each) for seed, each in by_seed.items()}
+    return Row(label, summarise(rollouts.pool(by_seed.values())), seeds)
+
+
+def best_of(names: Iterable[str], rows: Mapping[str, Row], value: Callable[[Any], Any]) -> str:
+    """The policy that is there with the largest ``value(summary)``; "" if none is there."""
+    return max((n for n in names if n in rows), key=lambda n: value(rows[n].summary), default="")
+
+
+def percent(estimate: Estimate, digits: int = 1) -> list[str]:
+    """Cells of a rate and its interval."""
+    value, low, high = (f"{100 * v:.{digits}f}" for v in _ends(estimate))
+    return [f"{value}%", f"{low} to {high}"]
+
+
+def numbers(estimate: Estimate) -> list[str]:
+    """Cells of a number and its interval."""
+    value, low, high = (f"{v:.4g}" for v in _ends(estimate))
+    return [value, f"{low} to {high}"]
+
+
+def of_each_seed(row: Row, field: str) -> str:
+    """The cell of a rate of each seed, in percent."""
+    return ", ".join(f"{100 * getattr(s, field).value:.1f}" for s in row.seeds.values())
+
+
+def _ends(estimate):
+    return estimate.value, estimate.low, estimate.high
+
+
+def expected(claims: Sequence[Claim]) -> str:
+    """The table of claims."""
+    lines = [(claim, measured, _HOLDS[holds]) for claim, measured, holds in claims]
+    return report.markdown(("expected", "measured", "holds"), lines)
+
+
+def core_seconds(table: Table, name: str) -> float:
+    """Core seconds of a policy's training, its share of the programs it was part of."""
+    total = 0.0
+    for seed in table.config.task.seeds:
+        last = 0
+        path = table.folder(name, seed) / "timing.jsonl"
+        for line in metrics.read(path, ("step", "steps_per_second")):
+            share = line.get("policies", 1)
+            total += (line["step"] - last) / line["steps_per_second"] / share
+            last = line["step"]
+    return total
+
+
+def training_took(seconds: Mapping[str, float]) -> str:
+    """The caption's sentence on core seconds of each policy."""
+    hours = sum(seconds.values()) / 3600
+    return f"Training took {hours:.1f} core hours, rollouts not counted."
+
+
+def write(
+    table: Table,
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    caption: Iterable[str],
+    rows: Mapping[str, Row],
+    claims: Sequence[Claim],
+    results: Mapping[str, Any],
+) -> str:
+    """Writes ``table.md`` and ``results.json`` into ``<workdir>/report``; returns the table.
+
+    Args:
+      table: whose report it is.
+      columns, lines: of the table.
+      caption: paragraphs below it; empty ones are left out.
+      rows, claims, results: what ``results.json`` holds besides the config.
+    """
+    content = {
+        "policies": rows,
+        "claims": [claim._asdict() for claim in claims],
+        "annotations": {
+            name: {field: annotation.results[field] for field in _ANNOTATION}
+            for name, annotation in table.annotations.items()
+        },
+        **results,
+        "config": table.config.to_dict(),
+    }
+    text = "\n\n".join(filter(None, caption))
+    return report.write(table.workdir / "report", columns, lines, text, content)
+
+
+class Description(NamedTuple):
+    """The report of one policy: the table, its caption and figures by file name."""
+
+    columns: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    caption: str
+    figures: Mapping[str, Figure]
+
+
+def of_one_policy(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    simulator: Callable[[Policy, Config], Callable[[Any], Any]],
+    summarise: Callable[[Any], Any],
+    describe: Callable[[str, Any, Any], Description],
+) -> None:
+    """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``.
+
+    Args:
+      config: of its training.
+      workdir: of its training.
+      simulator: see ``Experiment``.
+      summarise: ``summarise(rollouts)`` gives their metrics.
+      describe: ``describe(label, rollouts, metrics)``.
+    """
+    if jax.process_index() != 0:
+        return
+    folder = pathlib.Path(expanded(workdir))
+    options = {name: config.policy[name] for name in ("solver", "steps", "clip")}
+    policy = Policy.from_checkpoint(folder, **options)
+    begin = time.perf_counter()
+    made = simulator(policy, config)(policy.params)
+    logging.info("%d rollouts in %.1f s", len(made.lengths), time.perf_counter() - begin)
+    label = f"{config.law.name}, {config.policy.solver} {config.policy.steps} steps"
+    summary = summarise(made)
+    columns, lines, caption, figures = describe(label, made, summary)
+    results = {"policy": label, "summary": summary, "config": config.to_dict()}
+    table = report.write(folder / "report", columns, lines, caption, results)
+    loss = report.loss_figure(metrics.read(folder / "metrics.jsonl"))
+    for name, figure in {**figures, "loss": loss}.items():
+        figure.savefig(folder / "report" / f"{name}.png", dpi=160)
+    print(table)

@@ -1,0 +1,142 @@
+"""Rollouts of a table's trained policies, each from the same starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from ambient_jax.cli import report
+from ambient_jax.policy.policy import Policy
+from experiments.table import cache, policies
+from experiments.table.experiment import Table
+from experiments.table.policies import Config, Program
+
+
+def simulated(table: Table, key: str, config: Config) -> dict[str, dict[str, Any]]:
+    """``Experiment.files`` of a simulator: ``rollouts.npz``."""
+    base = table.config
+    about = {
+        "steps": config.train.steps,
+        "solver": [base.policy[name] for name in ("solver", "steps", "clip", "execute")],
+        "starts": [base.task.episodes, base.task.eval_seed],
+        "scene": report.plain(base.task.scene.to_dict()),
+    }
+    return {"rollouts.npz": about}
+
+
+def plan(policy: Policy, execute: int) -> Callable:
+    """The first ``execute`` actions of each chunk, ``plan(params, observation, keys)``: for
+    policies that differ from this one in their parameters only."""
+    return lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]
+
+
+def evaluate(table: Table, program: Program) -> None:
+    """Leaves current rollouts of each policy of one program in its folder."""
+    simulators: dict[str, Any] = {}
+    for key, config in program.items():
+        for path, about in table.files(key, config).items():
+            if cache.is_current(path, about):
+                continue
+            solver = dict(zip(("solver", "steps", "clip"), about["solver"], strict=False))
+            policy = Policy.from_checkpoint(table.workdir / key, **solver)
+            # Policies of one program differ in parameters only: they share what is compiled.
+            if path.name not in simulators:
+                simulators[path.name] = table.experiment.simulator(policy, table.config)
+            made = simulators[path.name](policy.params)
+            cache.save(path, about, dataclasses.asdict(made))
+
+
+def current(
+    table: Table, names: Iterable[str] | None = None
+) -> list[tuple[str, int, pathlib.Path, dict[str, Any]]]:
+    """(policy, seed, file, what it depends on) of the current rollouts.
+
+    Rollouts that are there and not current are left out, with a warning.
+
+    Args:
+      table: whose rollouts they are.
+      names: of the policies; None for all, in the table's order.
+    """
+    found, outdated = [], []
+    for name in table.rows if names is None else names:
+        for seed in table.config.task.seeds:
+            files = table.files(policies.key(name, seed), table.config_of(name, seed))
+            for path, about in files.items():
+                if not path.exists():
+                    continue
+                if reason := cache.outdated(path, about):
+                    outdated.append(reason)
+                else:
+                    found.append((name, seed, path, about))
+    if outdated:
+        logging.warning(
+            "left out %d rollouts (%s): the same command without --config.task.report_only makes "
+            "them anew",
+            *(len(outdated), cache.tally(outdated)),
+        )
+    return found
+
+
+def collect(table: Table, names: Iterable[str] | None = None) -> dict[str, dict[int, Any]]:
+    """The current rollouts, {policy: {seed: rollouts}}, see ``current``."""
+    found: dict[str, dict[int, Any]] = {}
+    for name, seed, path, _ in current(table, names):
+        found.setdefault(name, {})[seed] = table.experiment.rollouts(**cache.load(path))
+    return found
+
+
+def pool(rollouts: Iterable[Any]) -> Any:
+    """Rollouts of several policies as one; paths [N, T, ...] repeat their end to the longest."""
+    rollouts = list(rollouts)
+
+    def join(name):
+        arrays = [getattr(each, name) for each in rollouts]
+        longest = max(array.shape[1] for array in arrays) if arrays[0].ndim > 2 else 0
+        pad = lambda a: [(0, 0), (0, longest - a.shape[1])] + [(0, 0)] * (a.ndim - 2)  # noqa: E731
+        return np.concatenate([np.pad(a, pad(a), "edge") if longest else a for a in arrays])
+
+    fields = dataclasses.fields(rollouts[0])
+    return type(rollouts[0])(**{field.name: join(field.name) for field in fields})
+
+
+def kept_measures(
+    table: Table,
+    names: Iterable[str],
+    seeds: Iterable[int],
+    about: Mapping[str, Any],
+    measure: Callable[[Policy, Policy], Mapping[str, np.ndarray]],
+) -> dict[str, list[dict[str, np.ndarray]]]:
+    """What ``measure`` says of each complete policy, one item for each seed that is there.
+
+    Each policy is measured once; the arrays are kept in its folder as ``held_out.npz``.
+
+    Args:
+      table: whose policies they are.
+      names: of the policies.
+      seeds: of each.
+      about: what the arrays depend on besides the policy.
+      measure: ``measure(policy, like)``, where ``like`` differs from the policy in its parameters
+        only: the same for many policies, so that they share what is compiled.
+    """
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    like: dict[str, Policy] = {}
+
+    def make(folder):
+        policy = Policy.from_checkpoint(folder)
+        one = like.setdefault(policy.normalizer.to_json(), policy)
+        return measure(policy, one)
+
+    steps = table.config.train.steps
+    for name in names:
+        for seed in seeds:
+            folder = table.folder(name, seed)
+            if cache.step(folder) == steps:
+                path = folder / "held_out.npz"
+                arrays = cache.kept(path, {"steps": steps, **about}, lambda: make(folder))  # noqa: B023
+                found.setdefault(name, []).append(arrays)
+    return found
