@@ -171,7 +171,7 @@ def train(
     fitted = optim.fit(
         loss,
         _init(data, pairs, keys, loss=loss),
-        (first + np.arange(every) for first in range(0, options.steps, every)),
+        [first + np.arange(every) for first in range(0, options.steps, every)],
         optim.Recipe(options.steps, options.learning_rate, options.weight_decay, options.ema),
         shared=data,
         own=(parts[0], pairs, keys),

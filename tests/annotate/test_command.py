@@ -153,6 +153,16 @@ def test_the_library_call_makes_the_bounds_of_the_command(config, workdir, tmp_p
     assert annotations.sigma_min["dataset"]["jagged"].tolist() == [pytest.approx(low)]
 
 
+def test_a_training_config_is_annotated_with_the_defaults():
+    config = train_config.default()
+    completed = annotate_config.completed(config)
+    assert annotate.Options.from_config(completed.task) == annotate.Options()
+    assert completed.schedule.name == "edm" and config.schedule.name == "vp"
+    config.task.name = "my_package.my_task"
+    with pytest.raises(ValueError, match="config.task.name is 'my_package.my_task', expected one"):
+        command.run(config, "")
+
+
 def test_bad_options_are_named():
     with pytest.raises(ValueError, match="granularity is 'datset'.*did you mean 'dataset'"):
         annotate.Options(granularity=("datset:10",))
