@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,6 +138,9 @@ def fit(
       patience: ends after so many rounds in which no member's held-out loss fell.
       progress: label of a progress bar over the rounds; "": none.
     """
+    if members:
+        count = len(jax.tree.leaves(params)[0])
+        chex.assert_tree_shape_prefix((params, own), (count,))
     start = jax.vmap(recipe.optimizer().init) if members else recipe.optimizer().init
     carry = params, (params if recipe.ema else None), jax.jit(start)(params)
     best, least, since, step, history = params, np.inf, 0, 0, []

@@ -113,7 +113,8 @@ class ImageDecoder:
         if self._closed:
             raise RuntimeError("the image decoder is closed")
         number: dict[tuple[int, bool], int] = {}
-        rows, distinct = np.full(len(blobs), -1), []
+        distinct: list[tuple[bytes, bool]] = []
+        rows = np.full(len(blobs), -1)
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
             if not isinstance(blob, bytes):
                 raise TypeError(

@@ -18,6 +18,7 @@ Elsewhere `lax.conv_general_dilated` is left to the compiler. Weights and result
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def _step(steps: Sequence[jax.Array], offset: int) -> jax.Array | None:
 
 
 def _weighted_sum(weights: np.ndarray, terms: Sequence[jax.Array | None]) -> jax.Array:
-    total = None
+    total: Any = None
     for weight, term in zip(weights, terms, strict=True):
         if weight and term is not None:
             term = term if weight == 1 else term * np.float32(weight)

@@ -11,13 +11,18 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from ambient_jax.models.layers import Conv1D, Dense, check_positive, gelu, layer_norm
+from ambient_jax.models.layers import (
+    Attention,
+    Conv1D,
+    Dense,
+    check_odd,
+    check_positive,
+    gelu,
+    layer_norm,
+)
 from ambient_jax.transforms.instructions import is_empty
 
 Dtype = Any
-# Against the softmax's largest logit this is a weight of exactly zero, and unlike minus infinity it
-# leaves a row without any byte finite.
-_NEVER = -1e9
 
 
 class ByteEncoder(nn.Module):
@@ -61,7 +66,7 @@ class ByteEncoder(nn.Module):
         x = Conv1D(self.width, self.kernel_size, dtype=self.dtype, name="conv")(x)
         x = gelu(x) + _positions(instruction.shape[1], self.width).astype(self.dtype)
         for i in range(self.depth):
-            attention = MaskedAttention(self.heads, self.dtype, name=f"attention_{i}")
+            attention = Attention(self.heads, self.dtype, name=f"attention_{i}")
             x = x + attention(layer_norm(x), mask)
             h = gelu(Dense(4 * self.width, self.dtype, name=f"mlp_{i}_0")(layer_norm(x)))
             x = x + Dense(self.width, self.dtype, name=f"mlp_{i}_1")(h)
@@ -80,31 +85,7 @@ class ByteEncoder(nn.Module):
                 f"ByteEncoder width is {self.width}; expected an even multiple of heads ="
                 f" {self.heads}."
             )
-        if self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"ByteEncoder kernel_size is {self.kernel_size}; expected an odd number, so that"
-                " the length is kept."
-            )
-
-
-class MaskedAttention(nn.Module):
-    """Multi-head self-attention to the steps of [B, L, C] that a mask [B, L] leaves."""
-
-    heads: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        batch, length, width = x.shape
-        qkv = Dense(3 * width, self.dtype, name="qkv")(x)
-        heads = (batch, length, self.heads, width // self.heads)
-        q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
-        q = q * (width // self.heads) ** -0.5
-        logits = jnp.einsum("bihd,bjhd->bhij", q, k).astype(jnp.float32)
-        logits = jnp.where(mask[:, None, None], logits, _NEVER)
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, length, width)
-        return Dense(width, self.dtype, name="out")(mixed)
+        check_odd("ByteEncoder", self.kernel_size)
 
 
 class EmbeddingEncoder(nn.Module):

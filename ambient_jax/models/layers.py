@@ -156,6 +156,31 @@ class GroupNorm(nn.Module):
         return (x32 * a[:, None] + b[:, None]).astype(x.dtype)
 
 
+class Attention(nn.Module):
+    """Multi-head self-attention over the steps of [B, L, C] that a mask [B, L] leaves (None: all).
+
+    A row that is masked throughout stays finite.
+    """
+
+    heads: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        batch, length, width = x.shape
+        qkv = Dense(3 * width, self.dtype, name="qkv")(x)
+        heads = (batch, length, self.heads, width // self.heads)
+        q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
+        q = q * (width // self.heads) ** -0.5
+        logits = jnp.einsum("bihd,bjhd->bhij", q, k).astype(jnp.float32)
+        if mask is not None:
+            # Beside the largest logit a weight of exactly zero, as minus infinity would be.
+            logits = jnp.where(mask[:, None, None], logits, -1e9)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, length, width)
+        return Dense(width, self.dtype, name="out")(mixed)
+
+
 class NoiseEmbedding(nn.Module):
     """Embeds the canonical noise level sigma [B] in [0, 1] as [B, features].
 
@@ -218,6 +243,15 @@ def check_widths(owner: str, name: str, widths: Any) -> None:
         raise ValueError(f"{owner} {name} is empty; expected one width per level.")
     for width in widths:
         check_positive(owner, **{name: width})
+
+
+def check_odd(owner: str, kernel_size: int) -> None:
+    """Raises ValueError for an even kernel."""
+    if kernel_size % 2 == 0:
+        raise ValueError(
+            f"{owner} kernel_size is {kernel_size}; expected an odd number, so that the length is"
+            " kept."
+        )
 
 
 def check_positive(owner: str, **sizes: Any) -> None:

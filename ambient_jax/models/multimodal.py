@@ -76,10 +76,10 @@ class MultimodalEncoder(nn.Module):
             instruction = jnp.asarray(observation[INSTRUCTION])
             if jnp.issubdtype(instruction.dtype, jnp.floating):
                 width = self.language.get("width", EmbeddingEncoder.width)
-                encoder = EmbeddingEncoder(width, self.dtype, name="instruction_embedding")
+                words: nn.Module = EmbeddingEncoder(width, self.dtype, name="instruction_embedding")
             else:
-                encoder = ByteEncoder(**self.language, dtype=self.dtype, name="instruction_bytes")
-            parts.append(encoder(instruction))
+                words = ByteEncoder(**self.language, dtype=self.dtype, name="instruction_bytes")
+            parts.append(words(instruction))
         x = jnp.concatenate(parts, axis=-1)
         if self.width:
             for i in range(self.depth):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import normal, zeros
 
 from ambient_jax.models.layers import (
+    Attention,
     Dense,
     NoiseEmbedding,
     check_denoiser_inputs,
@@ -18,25 +19,6 @@ from ambient_jax.models.layers import (
 )
 
 Dtype = Any
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention over the horizon, without a mask."""
-
-    heads: int
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        batch, horizon, width = x.shape
-        qkv = Dense(3 * width, self.dtype, name="qkv")(x)
-        heads = (batch, horizon, self.heads, width // self.heads)
-        q, k, v = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
-        q = q * (width // self.heads) ** -0.5
-        logits = jnp.einsum("bihd,bjhd->bhij", q, k).astype(jnp.float32)
-        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
-        mixed = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, horizon, width)
-        return Dense(width, self.dtype, name="out")(mixed)
 
 
 class TransformerDenoiser(nn.Module):
@@ -84,7 +66,7 @@ class TransformerDenoiser(nn.Module):
         h = dense(self.width, "in")(x_t) + position.astype(self.dtype)
         for i in range(self.depth):
             y = layer_norm(h) * (1 + next(films)) + next(films)
-            h = h + next(films) * SelfAttention(self.heads, self.dtype, name=f"attention_{i}")(y)
+            h = h + next(films) * Attention(self.heads, self.dtype, name=f"attention_{i}")(y)
             y = layer_norm(h) * (1 + next(films)) + next(films)
             y = gelu(dense(self.mlp_ratio * self.width, f"mlp_{i}_in")(y))
             h = h + next(films) * dense(self.width, f"mlp_{i}_out")(y)
@@ -93,13 +75,8 @@ class TransformerDenoiser(nn.Module):
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
-        check_positive(
-            "TransformerDenoiser",
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            mlp_ratio=self.mlp_ratio,
-        )
+        names = ("width", "depth", "heads", "mlp_ratio")
+        check_positive("TransformerDenoiser", **{name: getattr(self, name) for name in names})
         if self.width % self.heads:
             raise ValueError(
                 f"TransformerDenoiser width is {self.width}, not a multiple of heads ="

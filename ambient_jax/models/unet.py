@@ -13,6 +13,7 @@ from ambient_jax.models.layers import (
     NoiseEmbedding,
     UpConv1D,
     check_denoiser_inputs,
+    check_odd,
     check_positive,
     check_widths,
     mish,
@@ -118,11 +119,7 @@ class UNet1D(nn.Module):
                     f" = {self.groups}; change features or groups."
                 )
         check_positive("UNet1D", kernel_size=self.kernel_size)
-        if self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"UNet1D kernel_size is {self.kernel_size}; expected an odd number, so that the"
-                " length is kept."
-            )
+        check_odd("UNet1D", self.kernel_size)
         if self.embed_dim % 2:
             raise ValueError(
                 f"UNet1D embed_dim is {self.embed_dim}; expected an even number, half sines and"

@@ -69,7 +69,8 @@ class Checkpointer:
         self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
     ):
         self._directory = absolute(directory)
-        self._saving, self._sound = 0, None  # steps
+        self._saving = 0  # step
+        self._sound: int | None = None
         policies = ocp.checkpoint_managers
         preserved = [policies.LatestN(keep), _Best(self._directory)]
         if keep_every is not None:
@@ -174,7 +175,8 @@ class Checkpointer:
         with files.reading(folder, _ARRAYS):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         tree = restored["state"]
-        nonfinite = np.zeros(like.sums.nonfinite.shape, like.sums.nonfinite.dtype)
+        shape = like.sums.nonfinite
+        nonfinite: Any = np.zeros(shape.shape, shape.dtype)
         tree["sums"] = state_lib.Sums(**tree["sums"], nonfinite=nonfinite)
         return state_lib.TrainState(ema_params=restored["ema_params"], **tree), position
 

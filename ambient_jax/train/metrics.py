@@ -19,12 +19,13 @@ import tensorboardX
 from absl import logging
 
 from ambient_jax.data import paths
-from ambient_jax.data.paths import expanded
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import weights_and_biases
 
 
-def summarize(step: int, sums: state_lib.Sums, names: list[str], learning_rate: float) -> dict:
+def summarize(
+    step: int, sums: state_lib.Sums, names: Sequence[str], learning_rate: float
+) -> dict[str, Any]:
     """One row: mean loss, per noise-level bin and per source (empty ones are left out)."""
     count, steps = float(np.sum(sums.bin_count)), max(int(sums.steps), 1)
     row: dict[str, Any] = {
@@ -58,7 +59,7 @@ class Writer:
         step: int = 0,
         config: ml_collections.ConfigDict | None = None,
     ):
-        self._dir = pathlib.Path(expanded(workdir))
+        self._dir = pathlib.Path(paths.expanded(workdir))
         self._dir.mkdir(parents=True, exist_ok=True)
         self._files = {}
         for name in ("metrics", "timing"):
@@ -102,7 +103,7 @@ def read(path: str | os.PathLike, fields: Sequence[str] = ("step",)) -> list[dic
       path: of the file; without it there are no rows.
       fields: numbers that every row has.
     """
-    path = pathlib.Path(expanded(path))
+    path = pathlib.Path(paths.expanded(path))
     return _rows(path, fields)[0] if path.exists() else []
 
 
@@ -117,9 +118,9 @@ def _rows(path, fields):
             logging.warning("%s line %d is cut short and is dropped", path, number)
             foreign |= number < len(lines)
             continue
-        told = [n for n in fields if not isinstance(row, dict) or not _is_number(row.get(n))]
-        if told:
-            logging.warning("%s line %d has no %s and is dropped", path, number, ", ".join(told))
+        lacking = [n for n in fields if not isinstance(row, dict) or not _is_number(row.get(n))]
+        if lacking:
+            logging.warning("%s line %d has no %s and is dropped", path, number, ", ".join(lacking))
             foreign = True
             continue
         rows.append(row)

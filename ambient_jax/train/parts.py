@@ -93,9 +93,13 @@ def make_learner(
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)
     optimizer = optim.make_optimizer(config.train)
+
+    def apply(params, *inputs):
+        return model.apply({"params": params}, *inputs)
+
     train_step = step_lib.make_train_step(
         objective,
-        lambda params, *inputs: model.apply({"params": params}, *inputs),
+        apply,
         optimizer,
         ema_limit=config.train.ema,
         accumulation=config.train.accumulation,

@@ -15,8 +15,8 @@ train.keep, keep_every, checkpoint_every       yes: they say when is saved and w
 train.log_every                                yes: rows of metrics.jsonl are means over other
                                                windows from there on
 train.init_from, init_maps                     yes: they were used at step 0
-data.shuffle_window, shuffle_memory, shards    where data.placement is "device", which has no use
-                                               for them
+data.shuffle_window, shuffle_memory, shards    where data.placement is "device", which does not use
+                                               them
 data.open_x                                    where no source has open_x
 data.observation, action, delta                where sources have open_x
 data.sources.*.sigma_min, sigma_max            where the source has a bounds file
@@ -57,9 +57,9 @@ MAY_CHANGE = (
 )
 _UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
 _UNUSED_IN_COMMON_FORM = ("data.observation", "data.action", "data.delta")
-_PROBLEMS = "data.open_x.on_problem."
+_BOUNDS = ("data.bounds", "data.sources.*.bounds")
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
-_TOLD = (
+_HINT = (
     "free to change are where data, bounds files and embeddings lie, prefetch, workers, what says "
     "when is saved and logged (train.keep, keep_every, checkpoint_every, log_every, wandb), "
     "init_from, name, policy, task"
@@ -74,17 +74,20 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
     """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
-    found = {name: problems for name, problems in mixture.problems.items() if problems}
-    if found:
-        text = json.dumps(found, indent=2)
-        (workdir / "data_problems.json").write_text(text + "\n", encoding="utf-8")
+    problems = {name: found for name, found in mixture.problems.items() if found}
+    if problems:
+        paths.write_text(workdir / "data_problems.json", json.dumps(problems, indent=2) + "\n")
 
 
-def flat(tree: dict, prefix: str = "") -> dict:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """A config's fields by dotted name, as JSON would give them back."""
     if not isinstance(tree, dict):
         return {prefix[1:]: list(tree) if isinstance(tree, tuple) else tree}
     return {k: v for n, t in tree.items() for k, v in flat(t, f"{prefix}.{n}").items()}
+
+
+def _matches(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def is_free(name: str) -> bool:
@@ -94,7 +97,7 @@ def is_free(name: str) -> bool:
 
 def is_place(name: str) -> bool:
     """Whether a field (dotted name) says where the data lie, and nothing of what they are."""
-    return any(fnmatch.fnmatchcase(name, each) for each in PATHS)
+    return _matches(name, PATHS)
 
 
 def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -> bool:
@@ -102,22 +105,22 @@ def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -
 
     Args:
       name: dotted, such as "train.keep".
-      config: of the run, as a dict; tells which fields are not used.
-      saved, now: both values, on which some fields hang.
+      config: of the run, as a dict; it says which fields are not used.
+      saved, now: both values.
     """
-    if is_free(name) or any(fnmatch.fnmatchcase(name, each) for each in MAY_CHANGE):
+    if is_free(name) or _matches(name, MAY_CHANGE):
         return True
-    if name.startswith(_PROBLEMS) and "raise" in (saved, now):
-        return True  # who raises and goes on has met no such problem
-    if _is_bounds(name):
+    if name.startswith("data.open_x.on_problem.") and "raise" in (saved, now):
+        return True  # the data raised nothing, so they have no such problem
+    if _matches(name, _BOUNDS):
         return bool(saved) == bool(now)
     if name == "data.shards" and None in (saved, now):
-        return True  # the trainer compares with those that the stream had
+        return True  # the feed compares with the number that the stream had
     sources = config["data"]["sources"].values()
     common = any(source.get("open_x") for source in sources)
-    unused = _UNUSED_ON_DEVICE if config["data"]["placement"] == "device" else ()
-    unused += _UNUSED_IN_COMMON_FORM if common else ("data.open_x.*",)
-    return any(fnmatch.fnmatchcase(name, each) for each in unused)
+    unused = _UNUSED_IN_COMMON_FORM if common else ("data.open_x.*",)
+    on_device = config["data"]["placement"] == "device"
+    return _matches(name, unused) or on_device and name in _UNUSED_ON_DEVICE
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
@@ -126,21 +129,19 @@ def differences(one: dict, other: dict) -> dict[str, tuple]:
     A field that is missing is one that has its default: a version that adds an option resumes the
     runs of those before it.
     """
-    found = _different(one, other)
-    found = {n: both for n, both in found.items() if not may_change(n, other, *both)}
-    bounded, of_other = _bounded(one), _bounded(other)
-    if bounded == of_other:
-        found = {n: both for n, both in found.items() if not _is_bounds(n)}
-    pairs = itertools.product(bounded & of_other, ("sigma_min", "sigma_max"))
-    unused = {f"data.sources.{source}.{field}" for source, field in pairs}
-    return {n: both for n, both in found.items() if n not in unused}
+    with_file, with_file_now = _sources_with_file(one), _sources_with_file(other)
+    sigmas = itertools.product(with_file & with_file_now, ("sigma_min", "sigma_max"))
+    unused = {f"data.sources.{source}.{field}" for source, field in sigmas}
+    return {
+        name: values
+        for name, values in _different(one, other).items()
+        if not may_change(name, other, *values)
+        and not (with_file == with_file_now and _matches(name, _BOUNDS))
+        and name not in unused
+    }
 
 
-def _is_bounds(name):
-    return any(fnmatch.fnmatchcase(name, n) for n in ("data.bounds", "data.sources.*.bounds"))
-
-
-def _bounded(config):
+def _sources_with_file(config):
     """Names of the sources that have a bounds file, their own or that of all corrupt ones."""
     common = config["data"].get("bounds")
     sources = config["data"]["sources"].items()
@@ -148,31 +149,26 @@ def _bounded(config):
 
 
 def _different(one, other):
+    """All dotted names that differ, with both values; None and empty ones are the same."""
     defaults = flat(config_lib.default().to_dict())
+    renamed = config_lib.RENAMED
     one, other = (
-        {config_lib.RENAMED.get(n, n): v for n, v in flat(json.loads(json.dumps(tree))).items()}
+        {renamed.get(n, n): v for n, v in flat(json.loads(json.dumps(tree))).items()}
         for tree in (one, other)
     )
-    return {
-        name: tuple(_given(fields, name, defaults) for fields in (one, other))
-        for name in sorted(one.keys() | other.keys())
-        if _value(one, name, defaults) != _value(other, name, defaults)
-    }
-
-
-def _value(fields, name, defaults):
-    value = _given(fields, name, defaults)
-    return None if value in ("", []) else value
-
-
-def _given(fields, name, defaults):
-    before = "keep" if name.endswith(".last_step") else None  # versions that never dropped it
-    return fields.get(name, before or defaults.get(name))
+    different = {}
+    for name in sorted(one.keys() | other.keys()):
+        # Versions that did not have the field never dropped a last step.
+        default = "keep" if name.endswith(".last_step") else defaults.get(name)
+        values = tuple(fields.get(name, default) for fields in (one, other))
+        first, second = (None if value in ("", []) else value for value in values)
+        if first != second:
+            different[name] = values
+    return different
 
 
 def marks(mixture: mixtures.Mixture) -> dict[str, str]:
-    """What tells the content of a run's data: the sources' fingerprints, and that of instruction
-    embeddings."""
+    """Hashes of a run's data: the sources' fingerprints, and that of instruction embeddings."""
     return mixture.fingerprints | dict(mixture.format.marks)
 
 
@@ -193,71 +189,67 @@ def check_same(
       step: of the checkpoint, where the run is to go on from it.
     """
     check_config(assets["config"], config, workdir, step)
-    _check_data(assets, config, mixture, workdir)
     changed = _different(assets["config"], config.to_dict())
+    _check_data(assets["data"], changed, config, mixture, workdir)
     if changed and step is not None and step < config.train.steps:
-        told = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
-        logging.info("%s goes on with other fields: %s", workdir, told)
+        fields = ", ".join(f"{n} from {a!r} to {b!r}" for n, (a, b) in changed.items())
+        logging.info("%s goes on with other fields: %s", workdir, fields)
 
 
 def check_config(
     saved: dict, config: ml_collections.ConfigDict, workdir: pathlib.Path, step: int | None = None
 ) -> None:
     """``check_same`` of configs alone, before data are read."""
-    found = differences(saved, config.to_dict())
-    total, now = found.get("train.steps", (0, 0))
+    different = differences(saved, config.to_dict())
+    total, now = different.get("train.steps", (0, 0))
     if step is not None and now and now < step:
         raise ValueError(
             f"workdir {workdir} holds a run at step {step} with train.steps = {total}, this one "
             f"has {now}, fewer than are done: give another --workdir, or train.steps = {total}"
         )
     if now > total and config.train.extend:
-        del found["train.steps"]
-    if not found:
+        del different["train.steps"]
+    if not different:
         return
     # Where nothing else differs but the number of steps there is one way out more.
-    name, *others = sorted(found, key=lambda n: n == "train.steps")
-    before, after = found[name]
+    name, *others = sorted(different, key=lambda n: n == "train.steps")
+    before, after = different[name]
     also = f" (and {', '.join(others[:4])} differ{'s' * (len(others) == 1)}, too)" if others else ""
+    hint = _HINT
     if name == "train.steps" and after > before:
-        more = (
-            "; the learning rate falls to 0 at the last step, so that going on differs from a run "
+        hint = (
+            "the learning rate falls to 0 at the last step, so that going on differs from a run "
             "of so many from the start: --config.train.extend goes on all the same"
         )
-    else:
-        more = f"; {_TOLD}"
     raise ValueError(
         f"workdir {workdir} holds a run with {name} = {before!r}, this one has {after!r}{also}: "
-        f"give another --workdir, or the same config to resume{more}"
+        f"give another --workdir, or the same config to resume; {hint}"
     )
 
 
-def _check_data(assets, config, mixture, workdir):
-    then, fields = assets["data"], _different(assets["config"], config.to_dict())
+def _check_data(saved, changed, config, mixture, workdir):
     for name, now in marks(mixture).items():
         if name == _EMBEDDINGS:
-            field = "data.open_x.embeddings"
-            # Runs of older versions have no mark of them: the same path must do.
-            if then.get(name, now if field not in fields else "") != now:
+            # Runs of older versions have no hash of them: the same path must do.
+            if saved.get(name, "" if name in changed else now) != now:
                 raise ValueError(
                     f"workdir {workdir} was trained with other embeddings than those of "
-                    f"config.{field} = {config.data.open_x.embeddings!r}: give another --workdir, "
+                    f"config.{name} = {config.data.open_x.embeddings!r}: give another --workdir, "
                     "or the old file"
                 )
             continue
-        before = then.get(name, "")
+        before = saved.get(name, "")
         if before == now:
             continue
         (data, _, bounds), (data_now, _, bounds_now) = before.partition("/"), now.partition("/")
-        if data == data_now and bounds != bounds_now:
-            path = config.data.sources[name].get("bounds") or config.data.bounds
+        if data != data_now or bounds == bounds_now:
             raise ValueError(
-                f"workdir {workdir} was trained with "
-                f"{'other bounds' if bounds else 'no bounds file'} of source {name!r} than "
-                f"{f'those of {path!r}' if bounds_now else 'none'}: give another --workdir, or "
-                f"the old {'file' if bounds else 'config'}"
+                f"workdir {workdir} was trained on other data of source {name!r} than lie at "
+                f"{mixture.datasets[name].directory}: give another --workdir, or the old data"
             )
+        path = config.data.sources[name].get("bounds") or config.data.bounds
         raise ValueError(
-            f"workdir {workdir} was trained on other data of source {name!r} than lie at "
-            f"{mixture.datasets[name].directory}: give another --workdir, or the old data"
+            f"workdir {workdir} was trained with {'other bounds' if bounds else 'no bounds file'} "
+            f"of source {name!r} than {f'those of {path!r}' if bounds_now else 'none'}: give "
+            f"another --workdir, or the old {'file' if bounds else 'config'}"
         )

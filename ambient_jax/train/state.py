@@ -12,8 +12,7 @@ import optax
 BINS = 10
 
 
-@flax.struct.dataclass
-class Sums:
+class Sums(flax.struct.PyTreeNode):
     """Metrics since the last report as sums and counts, so that any split of the work agrees.
 
     Kept in the state: a resumed run reports what an uninterrupted one would have.
@@ -34,8 +33,7 @@ class Sums:
         return self.replace(nonfinite=first)
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Parameters, their moving average, the optimizer and metric sums; no PRNG key.
 
     Randomness is a function of (run key, step, row), and step is here.

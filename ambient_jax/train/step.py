@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ class Objective:
 
 
 def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.Array):
-    """The noised chunks and how they came about.
+    """The noised chunks, and what they are made of.
 
     Args:
       objective: of this run.
@@ -62,20 +63,16 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
     Returns:
       (x_anchor, z, x_t), each [B, H, D]: the sample that x_t is made from, the noise added, x_t.
     """
-    x0, sigma = batch["action"], batch["sigma"]
+    x0, sigma, schedule = batch["action"], batch["sigma"], objective.schedule
     z = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(keys)
-    if objective.loss != "ambient":
-        anchor, start = jnp.zeros_like(sigma), x0
-    else:
+    anchor, start = jnp.zeros_like(sigma), x0
+    if objective.loss == "ambient":
         anchor = corruption.anchor_level(sigma, batch["sigma_min"])
         fixed = jax.vmap(lambda i: corruption.fixed_noise(noise_key, i, x0.shape[1:]))(batch["id"])
-        start = jax.vmap(
-            lambda x, e, s: corruption.add_noise(x, e, s, schedule=objective.schedule)
-        )(x0, fixed, anchor)
-    x_t = jax.vmap(lambda x, e, s, m: corruption.renoise(x, e, s, m, schedule=objective.schedule))(
-        start, z, sigma, anchor
-    )
-    return start, z, x_t
+        add_noise = functools.partial(corruption.add_noise, schedule=schedule)
+        start = jax.vmap(add_noise)(x0, fixed, anchor)
+    renoise = functools.partial(corruption.renoise, schedule=schedule)
+    return start, z, jax.vmap(renoise)(start, z, sigma, anchor)
 
 
 def without_masked(batch: Batch, keep: jax.Array) -> Batch:
@@ -92,8 +89,8 @@ def without_masked(batch: Batch, keep: jax.Array) -> Batch:
 
 
 def entries(batch: Batch) -> jax.Array:
-    """Which numbers of the actions count: not past the end, nor of dimensions that the source's
-    robot lacks (``dims`` [B, D], where the batch has it). [B, H, D]"""
+    """Mask [B, H, D] of the numbers of the actions that count: not past the end of the episode,
+    nor of dimensions that the source's robot lacks (``dims`` [B, D], where the batch has it)."""
     mask = jnp.broadcast_to(batch["mask"][..., None], batch["action"].shape)
     return mask & batch["dims"][:, None] if "dims" in batch else mask
 
@@ -183,12 +180,14 @@ def make_train_step(
     def train_step(state, batch, rng):
         noise_key, step_key = noise_first.noise_keys(rng)
         size = batch["sigma"].shape[0]
+        chex.assert_tree_shape_prefix(batch, (size,))
+        chex.assert_rank([batch["action"], batch["mask"], batch["sigma"]], [3, 2, 1])
         first = jax.lax.axis_index(axis_name) * size if axis_name else 0
-        keys = noise_first.row_keys(step_key, state.step, first + jnp.arange(size))
+        rows = first + jnp.arange(size)
+        keys = noise_first.row_keys(step_key, state.step, rows)
         sources = state.sums.source_loss.shape[0]
         if augmentation:
             key = jax.random.fold_in(noise_first.stream_key(rng, "augmentation"), state.step)
-            rows = first + jnp.arange(size)
             batch = {**batch, "observation": augmentation.batch(key, batch["observation"], rows)}
 
         if accumulation == 1:
@@ -201,16 +200,11 @@ def make_train_step(
                 )
             split = lambda a: a.reshape(accumulation, size // accumulation, *a.shape[1:])  # noqa: E731
             micro = jax.tree.map(split, (batch, keys))
-            body = lambda total, m: (  # noqa: E731
-                jax.tree.map(jnp.add, total, sums_of(state.params, *m, noise_key, sources)),
-                None,
-            )
-            shapes = jax.eval_shape(
-                lambda m: sums_of(state.params, *m, noise_key, sources),
-                jax.tree.map(lambda a: a[0], micro),
-            )
+            sums = lambda m: sums_of(state.params, *m, noise_key, sources)  # noqa: E731
+            add = lambda total, m: (jax.tree.map(jnp.add, total, sums(m)), None)  # noqa: E731
+            shapes = jax.eval_shape(sums, jax.tree.map(lambda a: a[0], micro))
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            (grads, parts), _ = jax.lax.scan(body, zeros, micro)
+            (grads, parts), _ = jax.lax.scan(add, zeros, micro)
 
         # Sums over devices first, one division last: devices keep different numbers of rows.
         grads, parts = psum((grads, parts))

@@ -11,8 +11,8 @@ import os
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from ambient_jax import mixing
 from ambient_jax.train import runs, trainer
@@ -50,7 +50,7 @@ def program(config: ml_collections.ConfigDict) -> dict:
         varies = runs.is_free(name) or section in ("seed", "law")
         if varies or name.startswith("data.sources.") and rest[-1] in _FREE_OF_SOURCES:
             del shared[name]
-    one = mixing.Sources(*(np.ones(1) for _ in mixing.Sources._fields))
+    one = mixing.Sources(*(jnp.ones(1) for _ in mixing.Sources._fields))
     return shared | {"law": repr(mixing.resolve(law, one)[0])}
 
 

@@ -6,20 +6,21 @@ import importlib.util
 import os
 import pathlib
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from absl import logging
 
-from ambient_jax.data.paths import expanded
+from ambient_jax.data import paths
 
 _FINISH = 60.0  # seconds to wait for uploads at the end; what is late stays on disk
 
 
 def check(project: str) -> None:
     """Raises ValueError if rows are wanted ("" = no) and the package is missing."""
-    found = importlib.util.find_spec("wandb") if project else None
+    package = importlib.util.find_spec("wandb") if project else None
     # A folder of that name, such as the package's own logs leave, is found as well.
-    if project and (found is None or found.origin is None):
+    if project and (package is None or package.origin is None):
         raise ValueError(
             f"config.train.wandb is {project!r} and the package wandb is not installed: "
             "pip install 'ambient_jax[wandb]', or leave the field empty"
@@ -28,9 +29,9 @@ def check(project: str) -> None:
 
 def run_id(workdir: str | os.PathLike) -> str:
     """The run's id, made at first and kept in ``<workdir>/wandb_id``: resumed, it is one run."""
-    path = pathlib.Path(expanded(workdir)) / "wandb_id"
+    path = pathlib.Path(paths.expanded(workdir)) / "wandb_id"
     if not path.exists():
-        path.write_text(uuid.uuid4().hex[:12] + "\n", encoding="utf-8")
+        paths.write_text(path, uuid.uuid4().hex[:12] + "\n")
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -46,7 +47,7 @@ class Run:
     def __init__(self, project: str, workdir: str | os.PathLike, config: dict[str, Any]):
         import wandb
 
-        options = dict(
+        options: dict[str, Any] = dict(
             project=project,
             id=run_id(workdir),
             resume="allow",
@@ -56,15 +57,14 @@ class Run:
             reinit="create_new",  # a sweep has several at once
             settings=wandb.Settings(finish_timeout=_FINISH, silent=True, console="off"),
         )
-        self._run = None
+        self._run: Any = None
         try:
             self._run = wandb.init(**options)
         except Exception as error:  # noqa: BLE001 (whatever fails there, training goes on)
             logging.warning(
                 "no connection to Weights & Biases (%s); rows are kept in %s, 'wandb sync' sends "
                 "them later",
-                " ".join(str(error).split()),
-                os.path.join(workdir, "wandb"),
+                *(" ".join(str(error).split()), os.path.join(workdir, "wandb")),
             )
             wandb.teardown()  # it would hold the id for the run that failed
             self._attempt(lambda: setattr(self, "_run", wandb.init(**options, mode="offline")))
@@ -81,7 +81,7 @@ class Run:
         if self._run is not None:
             self._attempt(self._run.finish)
 
-    def _attempt(self, call):
+    def _attempt(self, call: Callable[[], Any]) -> None:
         try:
             call()
         except Exception as error:  # noqa: BLE001

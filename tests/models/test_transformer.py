@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.models.transformer import SelfAttention, TransformerDenoiser
+from ambient_jax.models.layers import Attention
+from ambient_jax.models.transformer import TransformerDenoiser
 
 SMALL = TransformerDenoiser(width=16, depth=2, heads=2)
 
@@ -46,7 +47,7 @@ def test_blocks_start_as_the_identity():
 
 def test_attention_equals_its_definition():
     x = jax.random.normal(jax.random.key(0), (2, 5, 16))
-    y, params = SelfAttention(2).init_with_output(jax.random.key(1), x)
+    y, params = Attention(2).init_with_output(jax.random.key(1), x)
     weights = params["params"]
     expected = np.zeros(x.shape)
     for b in range(2):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from ambient_jax import schedules
+from ambient_jax import mixing, schedules
 from ambient_jax.data import device, pipeline, rlds
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.write import rlds_features, write_dataset
@@ -60,7 +60,7 @@ def _job(poisoned, workdir, **changes):
 
 def _batches(config, hosts=1):
     """The batches of steps 1, 2, ..., drawn without a trainer."""
-    law = trainer.build(trainer.mixing, config.law)
+    law = trainer.build(mixing, config.law)
     mixture, schedule = mixtures.open_mixture(config.data, law), schedules.vp()
     key, size = jax.random.key(config.seed), config.train.batch_size
     if config.data.placement == "device":
