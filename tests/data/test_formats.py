@@ -73,7 +73,6 @@ def test_what_is_no_format_is_said(config):
         ("rdls", "sources.long.format is 'rdls', expected one of rlds, open_x.*did you mean"),
         ("no_such_module:Format", "format is 'no_such_module:Format', expected package.module"),
     ):
-        config.sources.long.format = config.sources.short.format = name
+        config.sources = {"long": config_lib.source("walks", "clean", format=name)}
         with pytest.raises(ValueError, match=message):
-            config.sources.long.pop("length", None), config.sources.short.pop("length", None)
             mixtures.open_mixture(config, LAW)
