@@ -75,10 +75,11 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
     """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
     problems = {
-        name: mixtures.problems_of(dataset, mixture.statistics[name])
+        name: problems_of_source
         for name, dataset in mixture.datasets.items()
+        if (problems_of_source := mixtures.problems_of(dataset, mixture.statistics[name]))
     }
-    if problems := {name: found for name, found in problems.items() if found}:
+    if problems:
         paths.write_text(workdir / "data_problems.json", json.dumps(problems, indent=2) + "\n")
 
 
