@@ -16,14 +16,17 @@ def resolve(what: str, name: Any, builtins: Mapping[str, Any]) -> Any:
     Args:
       what: the config field, for messages.
       name: a key of ``builtins``, or ``package.module:attribute`` of code outside the package.
-      builtins: what the package has, by name.
+      builtins: what the package has, by name; as ``package.module:attribute`` where it should be
+        imported only if it is used.
 
     Raises:
       ValueError: an unknown name, or a module or attribute that cannot be imported.
     """
     if not isinstance(name, str) or ":" not in name:
         _checks.one_of(what, name, builtins)
-        return builtins[name]
+        if not isinstance(builtins[name], str):
+            return builtins[name]
+        name = builtins[name]
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

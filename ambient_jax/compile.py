@@ -27,8 +27,10 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import parallel, trainer
 
-COLUMNS = ("config", "compiled for", "parameters", "state GiB", "rows", "batch MiB", "TFLOP")
-COLUMNS += ("arguments GiB", "temporaries GiB", "peak GiB")
+COLUMNS = (
+    *("config", "compiled for", "parameters", "state GiB", "rows", "batch MiB", "TFLOP"),
+    *("arguments GiB", "temporaries GiB", "peak GiB"),
+)
 CAPTION = """For each device: rows and MiB of its share of the batch, which the host sends at
 every step; TFLOP of its step as XLA counts them (a loop once); arguments (state and batch) and
 temporaries of the compiled program; the peak adds the program itself and the outputs that reuse no
@@ -44,25 +46,25 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
       ValueError: sources without ``open_x``, whose shapes only their data tell.
     """
     data = config.data
-    form = mixtures.common_form(data)
-    if form is None:
+    form = mixtures.format_of(data)
+    if not form.widths:
         raise ValueError(
             "the sources have no open_x, so only their data say how wide they are: expected a "
             "config whose sources have open_x, such as open_x/config.py:magic_soup"
         )
     shape = lambda *dims, dtype=np.float32: jax.ShapeDtypeStruct((rows, *dims), dtype)  # noqa: E731
-    observation = mixtures.observation_shapes(data, form, {})
+    observation, width = mixtures.check(data), form.widths["action"]
     batch = {
         "observation": {n: shape(*s.shape, dtype=s.dtype) for n, s in observation.items()},
-        "action": shape(data.horizon, form.action_width),
+        "action": shape(data.horizon, width),
         "mask": shape(data.horizon, dtype=np.bool_),
-        "dims": shape(form.action_width, dtype=np.bool_),
+        "dims": shape(width, dtype=np.bool_),
         "id": shape(3, dtype=np.int32),
         "source": shape(dtype=np.int32),
     }
     batch |= {name: shape() for name in ("sigma", "sigma_min", "sigma_max")}
-    if form.quality:
-        batch["quality"] = {label: shape() for label in form.quality}
+    if form.labels:
+        batch["quality"] = {label: shape() for label in form.labels}
     return batch
 
 
@@ -88,7 +90,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
     observation = jax.tree.map(one_row, batch["observation"])
     width, names = batch["action"].shape[-1], config.data.sources
     learner = trainer.make_learner(config, observation, width, len(names), parallel.AXIS)
-    step = parallel.lift_streamed(learner.train_step, jax.random.key(config.seed), devices)
+    step: Any = parallel.lift_streamed(learner.train_step, jax.random.key(config.seed), devices)
     everywhere = lambda s: jax.ShapeDtypeStruct((count, *s.shape), s.dtype)  # noqa: E731
     start = time.monotonic()
     lowered = step.lower(*jax.tree.map(everywhere, (learner.shapes, batch)))

@@ -30,21 +30,21 @@ class Estimate:
 
 def mean(values: npt.ArrayLike, **options: Any) -> Estimate:
     """Returns the mean of the non-NaN values with its ``bootstrap`` interval; NaN for no value."""
-    values = np.asarray(values, float)
-    values = values[~np.isnan(values)]
-    if not len(values):
+    numbers = np.asarray(values, float)
+    numbers = numbers[~np.isnan(numbers)]
+    if not len(numbers):
         return Estimate(math.nan, math.nan, math.nan, 0)
-    return Estimate(float(values.mean()), *bootstrap(np.mean, values, **options), len(values))
+    return Estimate(float(numbers.mean()), *bootstrap(np.mean, numbers, **options), len(numbers))
 
 
 def paired(values: npt.ArrayLike, others: npt.ArrayLike, **options: Any) -> Estimate:
     """Returns the mean of the differences ``values - others`` of pairs, see ``mean``."""
-    values, others = np.asarray(values, float), np.asarray(others, float)
-    if values.shape != others.shape or values.ndim != 1:
+    first, second = np.asarray(values, float), np.asarray(others, float)
+    if first.shape != second.shape or first.ndim != 1:
         raise ValueError(
-            f"values have shape {values.shape} and others {others.shape}, expected the same [N]"
+            f"values have shape {first.shape} and others {second.shape}, expected the same [N]"
         )
-    return mean(values - others, **options)
+    return mean(first - second, **options)
 
 
 def bootstrap(

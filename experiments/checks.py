@@ -14,7 +14,7 @@ import numpy as np
 from ambient_jax import _checks
 
 T = TypeVar("T")
-# Whether a value is right, and what is expected of it.
+# A test of a value, and what it expects in words.
 Rule = tuple[Callable[[Any], bool], str]
 
 _EPISODES, _EVAL_SEEDS = 1000, 300
@@ -23,13 +23,13 @@ _FINEST = 0.01  # s, physics steps that resolve contacts with a time constant of
 
 
 def whole(low: int, high: float = math.inf) -> Rule:
-    """Whole numbers from ``low`` to ``high``."""
+    """Returns the rule of whole numbers from ``low`` to ``high``."""
     limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
     return lambda value: _fits(value, int) and low <= value <= high, f"a whole number {limits}"
 
 
 def at_most(task: ml_collections.ConfigDict, name: str) -> Rule:
-    """Numbers up to that of another field."""
+    """Returns the rule of numbers up to that of another field."""
     most = task[name]
     return lambda value: value <= most, f"at most config.task.{name}, {most}"
 
@@ -46,8 +46,8 @@ def fields(
 
     Args:
       task: the section.
-      rules: names of fields, separated by spaces, and the rule that the value of each, or each
-        value of a tuple, follows.
+      rules: pairs of field names, separated by spaces, and the rule of their values, or of each
+        value of a tuple.
       filled: names of tuples that may not be empty.
 
     Raises:
@@ -65,8 +65,8 @@ def fields(
 
 
 def same_task(task: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -> None:
-    """Raises ValueError unless ``config.task`` is of this command's experiment and has all fields
-    of its ``own`` task, as a config of another experiment has not."""
+    """Raises ValueError unless ``config.task`` has the name and all fields of the command's ``own``
+    task, which a config of another experiment lacks."""
     if task.name != own.name:
         raise ValueError(
             f"config.task.name is {task.name!r}, expected {own.name!r}: this command takes configs "
@@ -81,8 +81,9 @@ def same_task(task: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -
 
 
 def evaluation_seeds(task: ml_collections.ConfigDict) -> np.ndarray:
-    """[N] seeds of the ``task.episodes`` episodes that every policy is tested in: others for each
-    ``task.eval_seed``, and none of a demonstration.
+    """Returns seeds [N] of the ``task.episodes`` episodes that test every policy.
+
+    They differ for each ``task.eval_seed``, and none is a demonstration's.
 
     Raises:
       ValueError: episodes are not 1 to 1000, or eval_seed is not 0 to 299.
@@ -91,56 +92,54 @@ def evaluation_seeds(task: ml_collections.ConfigDict) -> np.ndarray:
     return _EVALUATION + _EPISODES * task.eval_seed + np.arange(task.episodes)
 
 
-def scene(kind: type[T], section: Mapping[str, Any]) -> T:
-    """The scene of ``config.task.scene``, whose fields are those of the dataclass ``kind``; what
-    the section lacks has its default.
+def scene(scene_class: type[T], section: Mapping[str, Any]) -> T:
+    """Returns the scene of ``config.task.scene``, whose fields are those of a dataclass.
 
     Raises:
-      ValueError: an unknown field, or what ``kind`` refuses.
+      ValueError: an unknown field, or a value that the dataclass refuses.
     """
     for name in section:
-        _checks.one_of("a field of config.task.scene", name, typing.get_type_hints(kind))
+        _checks.one_of("a field of config.task.scene", name, typing.get_type_hints(scene_class))
     try:
-        return kind(**{name: section[name] for name in section})
+        return scene_class(**section)
     except ValueError as error:
         raise ValueError(f"config.task.scene.{error}") from error
 
 
-def scene_numbers(made: Any, control_step: float, positive: Sequence[str]) -> None:
-    """``finite_numbers`` of a scene, whose ``timestep`` [s] must also be at most 10 ms and go a
-    whole number of times into the ``control_step`` [s]."""
-    finite_numbers(made, (*positive, "timestep"))
-    substeps = control_step / made.timestep
-    if made.timestep > _FINEST or not math.isclose(substeps, round(substeps)):
+def scene_numbers(scene: Any, control_step: float, positive: Sequence[str]) -> None:
+    """Checks a scene's ``finite_numbers``, and that its ``timestep`` [s] is at most 10 ms and
+    divides the ``control_step`` [s]."""
+    finite_numbers(scene, (*positive, "timestep"))
+    substeps = control_step / scene.timestep
+    if scene.timestep > _FINEST or not math.isclose(substeps, round(substeps)):
         raise ValueError(
-            f"timestep is {made.timestep}, expected at most {_FINEST} s, and a whole number of "
+            f"timestep is {scene.timestep}, expected at most {_FINEST} s, and a whole number of "
             f"them in a control step of {control_step} s"
         )
 
 
-def finite_numbers(made: Any, positive: Sequence[str]) -> None:
+def finite_numbers(instance: Any, positive: Sequence[str]) -> None:
     """Checks the fields of a frozen dataclass against their annotations (float, int, or tuples of
-    these) and gives them these types: lists become tuples, so it can be hashed.
+    these) and converts them: lists become tuples, so that it can be hashed.
 
     Raises:
       ValueError: a field of another type or length, not finite, or not positive where ``positive``
         names it. The message starts with the field's name.
     """
-    for name, hint in typing.get_type_hints(type(made)).items():
-        value, kinds = getattr(made, name), typing.get_args(hint)
-        each = value if kinds else (value,)
-        kinds = kinds or (hint,)
-        fits = isinstance(each, tuple | list) and len(each) == len(kinds)
-        fits = fits and all(map(_fits, each, kinds))
-        if not fits or (name in positive and not all(number > 0 for number in each)):
-            what = "positive " * (name in positive) + ("whole" if kinds[0] is int else "finite")
-            many = f"{len(kinds)} {what} numbers" if len(kinds) > 1 else f"a {what} number"
+    for name, hint in typing.get_type_hints(type(instance)).items():
+        value, types = getattr(instance, name), typing.get_args(hint)
+        values, types = value if types else (value,), types or (hint,)
+        fits = isinstance(values, tuple | list) and len(values) == len(types)
+        fits = fits and all(map(_fits, values, types))
+        if not fits or (name in positive and not all(number > 0 for number in values)):
+            what = "positive " * (name in positive) + ("whole" if types[0] is int else "finite")
+            many = f"{len(types)} {what} numbers" if len(types) > 1 else f"a {what} number"
             raise ValueError(f"{name} is {value!r}, expected {many}")
-        each = tuple(kind(number) for kind, number in zip(kinds, each, strict=True))
-        object.__setattr__(made, name, each if len(kinds) > 1 else each[0])
+        values = tuple(to(number) for to, number in zip(types, values, strict=True))
+        object.__setattr__(instance, name, values if len(types) > 1 else values[0])
 
 
-def _fits(value: Any, kind: type) -> bool:
-    """Whether a value is a finite number of the kind; each int is a float, too, and no bool is."""
-    number = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+def _fits(value: Any, number_type: type) -> bool:
+    """Whether a value is a finite number of the type; an int is also a float, a bool is neither."""
+    number = isinstance(value, numbers.Integral if number_type is int else numbers.Real)
     return number and not isinstance(value, bool) and math.isfinite(value)

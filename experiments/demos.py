@@ -7,7 +7,6 @@ import contextlib
 import functools
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -17,6 +16,7 @@ import tqdm
 from absl import logging
 
 from ambient_jax.data.write import write_dataset
+from experiments import simulate
 
 if TYPE_CHECKING:  # the maze has no physics
     from experiments.tabletop import TabletopEnv
@@ -33,18 +33,16 @@ def successes(
     workers: int | None = None,
     progress: bool = True,
 ) -> Iterator[tuple[int, T]]:
-    """The first ``count`` results of ``attempt(index)`` that are not None, from index ``first`` on,
-    each with its index.
+    """Yields the first ``count`` (index, ``attempt(index)``) that are not None, in order.
 
     They do not depend on ``workers``. With more than one, processes are spawned: ``attempt`` must
-    pickle, and the main module be importable (``if __name__ == "__main__":``).
+    pickle, and the main module must be importable (``if __name__ == "__main__":``).
 
     Raises:
       RuntimeError: more than half of the attempts fail.
     """
     if workers is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        workers = min(len(affinity(0)) if affinity else os.cpu_count() or 1, count // 20)
+        workers = min(simulate.cores(), count // 20)
     found, tried = 0, 0
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(
@@ -79,7 +77,7 @@ class Recorded(NamedTuple):
       states: [T, d] before each action.
       actions: [T, a].
       images: [T, h, w, 3] or None.
-      terminated: it came to its end in time.
+      terminated: whether it ended before the time limit.
       info: of the last step.
     """
 
@@ -91,7 +89,7 @@ class Recorded(NamedTuple):
 
 
 def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) -> Recorded:
-    """The episode of a seed under ``act()``, which may look at ``env``; None ends it."""
+    """Records the episode of a seed under ``act()``, which may read ``env`` and ends it by None."""
     observation, info = env.reset(seed=seed)
     seen, actions, done, terminated = [], [], False, False
     while not done and (action := act()) is not None:
@@ -105,7 +103,7 @@ def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) ->
 
 
 def steps(observation: Mapping[str, np.ndarray], actions: np.ndarray) -> dict[str, Any]:
-    """RLDS steps of T actions [T, a]; the last one is terminal with reward 1."""
+    """Returns RLDS steps of T actions [T, a]; the last one is terminal with reward 1."""
     last = np.arange(len(actions)) == len(actions) - 1
     return {
         "observation": dict(observation),
@@ -128,7 +126,7 @@ def write(
 ) -> Path:
     """Writes a data set, unless the one that is there was built from the same ``key``.
 
-    It appears under its name only when complete. ``episodes`` are not asked for if it is there.
+    It appears under its name only when complete. ``episodes`` are not drawn if it is there.
     """
     directory = root / name / version
     if built_from(directory) == json.loads(json.dumps(key)):
@@ -147,7 +145,7 @@ def write(
 
 
 def built_from(directory: Path) -> Mapping[str, Any] | None:
-    """The key of a data set; None if there is none, or one of another kind."""
+    """Returns the key of a data set that ``write`` wrote; None for any other, or none."""
     try:
         return json.loads(json.loads((directory / "dataset_info.json").read_text())["description"])
     except (FileNotFoundError, KeyError, json.JSONDecodeError):

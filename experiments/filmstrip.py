@@ -23,10 +23,9 @@ def draw(
     frames: int = 8,
     camera: str = "front",
 ) -> Figure:
-    """``frames`` moments, evenly spaced from start to end, of each of these episodes.
+    """Draws ``frames`` evenly spaced moments of each episode, from start to end.
 
-    Rendered where there is OpenGL (EGL or OSMesa); elsewhere drawn from above, and said so in the
-    log.
+    They are rendered where there is OpenGL (EGL or OSMesa), else drawn from above, with a warning.
 
     Args:
       env: an environment over MuJoCo (``model``, ``data``, ``image``); its state is overwritten.
@@ -34,9 +33,9 @@ def draw(
       lengths: [N] steps of each episode.
       labels: [N] of the rows.
       from_above: draws joint positions [q] on axes.
-      seconds: per step.
+      seconds: duration of a step.
       frames: number of moments.
-      camera: the model's, if rendered.
+      camera: name of the model's camera, if rendered.
     """
     figure = Figure(figsize=(1.6 * frames, 1.7 * len(labels)), layout="constrained")
     axes = figure.subplots(len(labels), frames, squeeze=False)
@@ -55,8 +54,7 @@ def draw(
                 axis.imshow(env.image(camera, 240))
             else:
                 from_above(axis, path[moment])
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
             axis.set_title(f"{moment * seconds:.1f} s", fontsize=6, pad=2)
         row[0].set_ylabel(label, fontsize=6)
     return figure

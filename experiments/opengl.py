@@ -1,4 +1,4 @@
-"""Rendering MuJoCo's scenes off screen, where there is something to render with."""
+"""Off-screen rendering of MuJoCo's scenes, where there is an OpenGL library."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 
 
 def choose() -> None:
-    """Sets MUJOCO_GL; call it before MuJoCo is first imported.
+    """Sets MUJOCO_GL to a library that is there; call it before MuJoCo is first imported.
 
-    It chooses its renderer then, and by default one that needs a display; one whose library is
-    missing makes the import fail, hence the look at what is there.
+    MuJoCo's own choice needs a display, and the import fails where the library is missing.
     """
     if sys.platform == "linux" and not {"DISPLAY", "MUJOCO_GL"} & set(os.environ):
         libraries = {"egl": "EGL", "osmesa": "OSMesa"}
-        found = [name for name, lib in libraries.items() if ctypes.util.find_library(lib)]
-        os.environ["MUJOCO_GL"] = found[0] if found else "disabled"
+        present = [name for name, lib in libraries.items() if ctypes.util.find_library(lib)]
+        os.environ["MUJOCO_GL"] = present[0] if present else "disabled"
 
 
 def renderer(model: Any, size: int) -> Any:
-    """A ``mujoco.Renderer`` of images [size, size, 3]; RuntimeError without OpenGL."""
+    """Returns a ``mujoco.Renderer`` of images [size, size, 3]; RuntimeError without OpenGL."""
     import mujoco  # after ``choose``
 
     if not hasattr(mujoco, "Renderer"):
@@ -30,7 +29,7 @@ def renderer(model: Any, size: int) -> Any:
             "no OpenGL library to render with (MUJOCO_GL is "
             f"{os.environ.get('MUJOCO_GL')}): install EGL or OSMesa, or do without camera"
         )
-    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # it tells what it found not to need
+    logging.getLogger("OpenGL").setLevel(logging.WARNING)  # its notes on what it does not need
     try:
         return mujoco.Renderer(model, size, size)
     except Exception as error:

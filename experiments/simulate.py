@@ -17,6 +17,12 @@ Array = jax.Array
 Plan = Callable[[Any, dict[str, Array], Array], Array]
 
 
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Episodes:
     """N episodes.
@@ -25,9 +31,9 @@ class Episodes:
       seeds: [N] of their scenes.
       lengths: [N] number of steps.
       infos: {name: [N, ...]} last info of each episode.
-      terminated: [N] it ended by itself, not by time.
-      qpos: [N, T + 1, q] float32, joint positions before each step, of which the last one is
-        repeated once an episode is over; ``qpos[i, : lengths[i] + 1]`` is episode i.
+      terminated: [N] whether it ended before the time limit.
+      qpos: [N, T + 1, q] float32, joint positions before each step; ``qpos[i, : lengths[i] + 1]``
+        is episode i, whose last position is repeated.
     """
 
     seeds: np.ndarray
@@ -38,15 +44,15 @@ class Episodes:
 
 
 class Simulator:
-    """Episodes of a planning function, compiled once for all the parameters it is given.
+    """Runs episodes of a planning function, which is compiled once for all its parameters.
 
     Args:
       plan: pure and jittable, see ``Plan``; its observations are float32, oldest first, the first
-        one repeated before the start. All its actions are executed before it is asked again.
-      make: makes an environment over MuJoCo (with ``data``), called once for each episode that
-        runs beside others. Only its observation "state" is used.
+        one repeated before the start. All its actions are executed before its next call.
+      make: makes an environment over MuJoCo (with ``data``), once for each simultaneous episode.
+        Only its observation "state" is used.
       history: T, observations that ``plan`` sees.
-      threads: that run the physics; None for one per available core.
+      threads: number of threads that run the physics; None for one per available core.
     """
 
     def __init__(
@@ -58,8 +64,7 @@ class Simulator:
         threads: int | None = None,
     ):
         self._plan, self._history, self._make = jax.jit(plan), history, make
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        self._threads = threads or (len(affinity(0)) if affinity else os.cpu_count() or 1)
+        self._threads = threads or cores()
         self._envs: list[Any] = []
 
     def episodes(
@@ -70,15 +75,15 @@ class Simulator:
         constant: Mapping[str, np.ndarray] | None = None,
         seed: int = 0,
     ) -> Episodes:
-        """One episode for each scene of ``seeds`` [N].
+        """Runs one episode for each of ``seeds`` [N], the seeds of their scenes.
 
-        An episode depends on its scene's seed and on ``seed``, and on the episodes beside it only
-        as far as the rounding of a batched call does.
+        An episode depends on its scene's seed and on ``seed``; the episodes beside it change only
+        the rounding of the batched call.
 
         Args:
           params: first argument of ``plan``.
-          seeds: of the scenes, what ``reset`` is given.
-          constant: {name: [d]} observations beside "state" that stay the same, such as the "task"
+          seeds: arguments of ``reset``.
+          constant: {name: [d]} observations beside "state" that never change, such as the "task"
             of a task-conditioned policy.
           seed: of the plans' keys.
 

@@ -15,15 +15,14 @@ CAMERAS = ("front", "top")
 
 
 class TabletopEnv(gymnasium.Env):
-    """A scene that is moved by position targets, held for 0.1 s each.
+    """A scene that position targets move, each held for 0.1 s.
 
-    The same seed gives the same start, and with the same actions the same episode, bit for bit on
-    one machine. Different environments may be stepped in different threads: the physics run without
-    Python's lock.
+    The same seed and actions give the same episode, bit for bit on one machine. Threads may step
+    different environments at once: the physics run without Python's lock.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}
-    view = CAMERAS[0]  # what ``render`` shows where no camera is asked for
+    view = CAMERAS[0]  # what ``render`` shows without a camera
 
     def __init__(
         self,
@@ -33,7 +32,7 @@ class TabletopEnv(gymnasium.Env):
         camera: str,
         render_mode: str | None,
     ):
-        """An environment whose observation has a state [``state``] and, with a camera, an image.
+        """Makes an environment whose observation has a state [``state``] and a camera's image.
 
         Raises:
           ValueError: an unknown camera or render mode.
@@ -54,27 +53,23 @@ class TabletopEnv(gymnasium.Env):
         self._steps: int | None = None
 
     def render(self) -> np.ndarray | None:
-        """An image [96, 96, 3] of the camera in render mode rgb_array."""
+        """Returns an image [96, 96, 3] of the camera in render mode rgb_array, else None."""
         return None if self.render_mode is None else self.image(self.camera or self.view)
 
     def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
-        """An image [size, size, 3] uint8 of the scene as it is.
-
-        Raises:
-          RuntimeError: there is no OpenGL to render with.
-        """
+        """Returns an image [size, size, 3] uint8; raises RuntimeError without OpenGL."""
         if size not in self._renderers:
             self._renderers[size] = opengl.renderer(self.model, size)
         self._renderers[size].update_scene(self.data, camera)
         return self._renderers[size].render()
 
     def close(self) -> None:
-        for each in self._renderers.values():
-            each.close()
+        for renderer in self._renderers.values():
+            renderer.close()
         self._renderers.clear()
 
     def _accepted(self, action: np.ndarray, numbers: str) -> np.ndarray:
-        """The action within its space; an error for one of another shape or that is not finite."""
+        """Returns the action clipped to its space; raises ValueError for wrong or infinite ones."""
         action, size = np.asarray(action, float), len(self._low)
         if action.shape != (size,) or not np.isfinite(action).all():
             raise ValueError(
@@ -86,8 +81,5 @@ class TabletopEnv(gymnasium.Env):
         return np.clip(action, self._low, self._high)
 
     def _seen(self, state: np.ndarray) -> dict[str, np.ndarray]:
-        """The observation of a state."""
-        found = {"state": state}
-        if self.camera:
-            found["image"] = self.image(self.camera)
-        return found
+        """Returns the observation of a state."""
+        return {"state": state} | ({"image": self.image(self.camera)} if self.camera else {})

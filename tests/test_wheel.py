@@ -48,6 +48,18 @@ def get_config():
     config.train.update(dict(steps=4, warmup=1, batch_size=8, log_every=2, checkpoint_every=2))
     return config
 """
+ANNOTATION = """
+import my_config
+from ambient_jax.annotate import config as annotate_config
+
+
+def get_config():
+    config = annotate_config.completed(my_config.get_config())
+    config.data.delta = ()
+    config.task.update(dict(granularity=("dataset",), folds=2, steps=4, evaluate_every=4, levels=3))
+    config.task.update(dict(features=(8,), crops=(), analyses=("spectrum",)))
+    return config
+"""
 # The same data in the common form, by a specification that lies in a file of the user's.
 COMMON = """
 import my_config
@@ -99,7 +111,8 @@ def test_the_tools_work_outside_of_the_clone(wheel, tmp_path):
     (packages / "dependencies.pth").write_text("\n".join(others))
     home = tmp_path / "project"
     home.mkdir()
-    for name, text in (("my_data", DATA), ("my_config", CONFIG), ("my_common", COMMON)):
+    texts = {"my_data": DATA, "my_config": CONFIG, "my_annotation": ANNOTATION, "my_common": COMMON}
+    for name, text in texts.items():
         (home / f"{name}.py").write_text(text)
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "XLA_"))}
     env |= {"JAX_PLATFORMS": "cpu", "AMBIENT_JAX_CACHE": str(tmp_path / "cache")}
@@ -119,5 +132,7 @@ def test_the_tools_work_outside_of_the_clone(wheel, tmp_path):
     assert "| good " in run("-m", "ambient_jax.evaluate", "--checkpoint=runs/train/mine")
     run("-m", "ambient_jax.evaluate", "--checkpoint=runs/train/mine", "--best", "--samples=16")
     assert (home / "runs/train/mine/best.json").exists()
+    assert "| bad " in run("-m", "ambient_jax.annotate", "--config=my_annotation.py")
+    assert (home / "runs/annotate/mine/bounds/dataset.parquet").exists()
     told = run("-m", "ambient_jax.compile", "--config=my_common.py", "--devices=1")
     assert "parameters" in told and (home / "runs/compile/mine/table.md").exists()

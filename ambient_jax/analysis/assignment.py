@@ -127,14 +127,13 @@ def trained_law(
 ) -> np.ndarray:
     """Law of the data admissible as sigma -> 0, exactly, in expectation over both data sets.
 
-    Clean points are half 0, half 1 in expectation and independent of D_q. With K ~ Binomial(n_q,
-    1/2) for D_q's number of 0 (datapoint), or of -1 (data set):
+    Clean points are half 0, half 1 in expectation and independent of D_q.
 
-    * datapoint: share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``, share of -1 is 0;
-    * dataset: ``(0, 1/2, 1/2)``, but for the event K <= 2 tau n_q, when all of D_q joins;
     * bucket: of B buckets, J ~ Binomial(B, pi) join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket),
       each with kappa = E[Binomial | it joins] times -1; the last bucket may be smaller;
-    * ordered: as datapoint, by whole buckets in order of sigma_min.
+    * dataset: one bucket, so ``(0, 1/2, 1/2)`` unless nearly all of D_q is 0;
+    * ordered: of K ~ Binomial(n_q, 1/2) zeros, the whole buckets in order of sigma_min join;
+    * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
 
     Args:
       assignment: one of ``ASSIGNMENTS``.
@@ -199,47 +198,42 @@ def draw_units(
 
 
 def simulate(
-    rng: np.random.Generator,
-    assignment: str,
-    n_p: int,
-    n_q: int,
-    *,
-    repeats=100,
-    bucket=100,
-    tau=0.05,
+    rng: np.random.Generator, assignment: str, n_p: int, n_q: int, *, repeats: int = 100, **units
 ) -> tuple[np.ndarray, np.ndarray]:
     """``trained_law`` by drawing: data sets, sigma_min per unit, law of the admissible points.
+
+    ``units`` are the options ``bucket`` and ``tau`` of ``draw_units``.
 
     Returns:
       Mean shares [3] of (-1, 0, 1) over ``repeats`` pairs of data sets, and their standard errors.
     """
-    _check(assignment, n_p, n_q, bucket, tau)
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}, expected 2 or more, for a standard error")
     shares = np.empty((repeats, 3))
     for repeat in range(repeats):
         ones = rng.binomial(n_p, 0.5)
-        minus, zeros, sigma_min = draw_units(rng, assignment, n_q, bucket=bucket, tau=tau)
+        minus, zeros, sigma_min = draw_units(rng, assignment, n_q, **units)
         keep = np.asarray(admission.admissible(LOW, sigma_min, 0.0))
         counts = np.array([minus[keep].sum(), n_p - ones + zeros[keep].sum(), ones])
         shares[repeat] = counts / counts.sum()
     return shares.mean(0), shares.std(0, ddof=1) / math.sqrt(repeats)
 
 
-def unit_sources(rng, assignment, n_p, n_q, *, bucket=100, tau=0.05):
+def unit_sources(
+    rng: np.random.Generator, assignment: str, n_p: int, n_q: int, **units
+) -> tuple[mixing.Sources, np.ndarray]:
     """Drawn data sets as sources, one for D_p and one for each distinct sigma_min in D_q.
 
     Returns:
       ``mixing.Sources`` of K sources, and their laws over (-1, 0, 1) [K, 3].
     """
-    _check(assignment, n_p, n_q, bucket, tau)
     ones = rng.binomial(n_p, 0.5)
-    minus, zeros, sigma_min = draw_units(rng, assignment, n_q, bucket=bucket, tau=tau)
+    minus, zeros, sigma_min = draw_units(rng, assignment, n_q, **units)
     bounds, group = np.unique(sigma_min, return_inverse=True)
     counts = np.zeros((1 + len(bounds), 3))
     counts[0] = 0, n_p - ones, ones
-    np.add.at(counts, (1 + group, 0), minus)
-    np.add.at(counts, (1 + group, 1), zeros)
+    np.add.at(counts[:, 0], 1 + group, minus)
+    np.add.at(counts[:, 1], 1 + group, zeros)
     weight = counts.sum(1)
     clean = np.arange(len(weight)) == 0
     # Corrupt sources keep sigma_max 0, also with sigma_min 0: admissible by the high band.
@@ -306,18 +300,17 @@ def train(
     n_p: int,
     n_q: int,
     *,
-    bucket: int = 100,
-    tau: float = 0.05,
     draws: int = 2_000_000,
     levels: int = 100,
     bins: int = 160,
+    **units,
 ) -> Trained:
     """Fits a table x0_hat[level, bin of x_t] to noise-first draws, and samples with it.
 
     A level, then a source by ``mixing.source_probabilities`` at it, then a point of that source and
     noise: the cell's mean of x0 minimises the denoising loss over all tables.
     """
-    sources, laws = unit_sources(rng, assignment, n_p, n_q, bucket=bucket, tau=tau)
+    sources, laws = unit_sources(rng, assignment, n_p, n_q, **units)
     grid = _levels(levels)
     pick = _probabilities(grid, sources)
     centres = (np.arange(bins) + 0.5) / bins * 8 - 4

@@ -3,11 +3,10 @@
 Throughout ``x_t = sqrt(1 - sigma^2) x0 + sigma eps`` (variance preserving, sigma in [0, 1]),
 p_sigma and q_sigma are the laws of x_t for x0 ~ p0 (clean) and x0 ~ q0 (corrupt), and
 ``TV = 1/2 integral |p_sigma - q_sigma|`` in [0, 1]. A classifier between them with even classes has
-a balanced accuracy of at most (1 + TV) / 2. TV never grows with sigma: x_t at a higher level is
-x_t at a lower one, scaled, plus independent noise.
+a balanced accuracy of at most (1 + TV) / 2. TV never grows with sigma: noise only adds up.
 
-NumPy in float64 on the host but for ``optimal_probability``. A ``sigma`` may be an array; results
-have its shape.
+NumPy in float64 on the host but for ``optimal_probability``. ``sigma`` may be an array in [0, 1];
+results have its shape, and levels outside raise ValueError.
 """
 
 from __future__ import annotations
@@ -62,10 +61,10 @@ def gaussian_tv(mean_difference, covariance, sigma) -> np.ndarray:
     Args:
       mean_difference: m [n] (or any shape, flattened), the difference of the means of x0.
       covariance: S of x0, [n, n], or [n] for its diagonal, or a scalar for S I. May be singular.
-      sigma: noise level(s) in [0, 1].
+      sigma: noise level(s).
 
     Raises:
-      ValueError: for shapes that do not fit, a matrix that is no covariance, levels outside [0, 1].
+      ValueError: shapes that do not fit, or a matrix that is no covariance.
     """
     mean = np.ravel(np.asarray(mean_difference, np.float64))
     values, vectors = _spectral(covariance, mean.size)
@@ -100,20 +99,19 @@ def gaussian_tv_1d(m1, v1, m2, v2, sigma) -> np.ndarray:
     """Exact TV of two noised Gaussians on the line with means m and variances v of x0.
 
     With y = (x - mean_1) / std_1 and ``mu, r`` the second law's mean and variance there, the
-    densities cross at the roots of ``(1 - r) y^2 - 2 mu y + mu^2 + r log r``, whose discriminant
-    ``r (mu^2 + (r - 1) log r)`` is never negative; TV is the difference of the two laws' masses
-    between the roots (one of them is infinite when r = 1).
+    densities cross at the roots of ``(1 - r) y^2 - 2 mu y + mu^2 + r log r``; TV is the difference
+    of the two laws' masses between the roots (one of them is infinite when r = 1).
 
     Raises:
-      ValueError: for a negative variance or levels outside [0, 1].
+      ValueError: a negative variance.
     """
     m1, v1, m2, v2 = (np.asarray(v, np.float64) for v in (m1, v1, m2, v2))
     if np.any(v1 < 0) or np.any(v2 < 0):
         raise ValueError(f"variances are {v1} and {v2}, expected both >= 0")
     alpha2, sigma2 = _levels(sigma)
-    n1, n2 = alpha2 * v1 + sigma2, alpha2 * v2 + sigma2
-    gap = np.sqrt(alpha2) * (m2 - m1)
-    n1, n2, gap = np.broadcast_arrays(n1, n2, gap)
+    n1, n2, gap = np.broadcast_arrays(
+        alpha2 * v1 + sigma2, alpha2 * v2 + sigma2, np.sqrt(alpha2) * (m2 - m1)
+    )
     # A law without width is apart from every other law but itself.
     point = (n1 <= 0) | (n2 <= 0)
     apart = (n1 != n2) | (gap != 0)
@@ -145,15 +143,10 @@ def _mixture(mixture, name):
 def mixture_tv_1d(p: Mixture, q: Mixture, sigma) -> np.ndarray:
     """TV of two noised Gaussian mixtures on the line, by quadrature with exact cell masses.
 
-    The line is cut at 200 points per component (mean +- 9 std) and at every sign change of p - q
-    found between them, bisected; TV is half the sum of |P(cell) - Q(cell)|. Each mass is exact, so
-    the result never exceeds TV, and falls short only by cells in which p - q changes sign twice:
-    below 1e-8 against ``gaussian_tv_1d`` and adaptive quadrature in the tests. Point masses
-    (std 0) are exact at sigma = 0 when both laws are made of them.
-
-    Args:
-      p, q: weights, means and standard deviations of x0's two laws.
-      sigma: noise level(s) in [0, 1].
+    The line is cut at 200 points per component (mean +- 9 std) and, by bisection, at the sign
+    changes of p - q between them; TV is half the sum of |P(cell) - Q(cell)|. Each mass is exact, so
+    the result falls short of TV only by cells in which p - q changes sign twice (below 1e-8 in the
+    tests). Point masses (std 0) are exact at sigma = 0 when both laws are made of them.
     """
     p, q = _mixture(p, "p"), _mixture(q, "q")
     _levels(sigma)
@@ -193,11 +186,7 @@ def _mixture_tv(p, q, sigma):
 
 
 def from_accuracy(balanced_accuracy) -> np.ndarray:
-    """TV as a classifier sees it: ``2 accuracy - 1``, 0 below chance. At most TV in expectation.
-
-    Raises:
-      ValueError: for an accuracy outside [0, 1].
-    """
+    """TV as a classifier sees it: ``2 accuracy - 1``, 0 below chance. At most TV in expectation."""
     what = "a share, not a percentage,"
     accuracy = np.asarray(balanced_accuracy, np.float64)
     _checks.level("balanced accuracy", accuracy, what)
@@ -209,16 +198,14 @@ def from_probabilities(c_clean, c_corrupt) -> Estimate:
 
     The estimate is P(c > 1/2 | clean) - P(c > 1/2 | corrupt), a tie counting one half, which is
     ``2 balanced accuracy - 1``. The interval is Newcombe's (1998, method 10) for a difference of
-    two shares, from the Wilson interval of each; it covers what *this classifier* reaches, and TV
-    itself may lie above it.
+    two shares, from the Wilson interval of each; TV itself may lie above it.
 
     Args:
-      c_clean, c_corrupt: probabilities of "clean" [N] of clean and of corrupt rows, or [N, K] for K
-        noise draws of each row. Rows must be independent of one another (chunks that overlap are
-        not: thin them out); draws of one row need not be.
+      c_clean, c_corrupt: P(clean) [N] of clean and of corrupt rows, or [N, K] for K noise draws of
+        each row. Rows must be independent (chunks that overlap are not); draws of a row need not.
 
     Raises:
-      ValueError: for an empty class, or values that are no probabilities.
+      ValueError: an empty class, or values that are no probabilities.
     """
     shares, sizes = [], []
     for name, c in (("clean", c_clean), ("corrupt", c_corrupt)):
@@ -240,16 +227,16 @@ def from_probabilities(c_clean, c_corrupt) -> Estimate:
 def optimal_probability(x_t, mean_p, covariance_p, mean_q, covariance_q, sigma) -> jax.Array:
     """The exact classifier c(x_sigma, sigma) = p_sigma / (p_sigma + q_sigma) of two Gaussians.
 
-    What a classifier trained on even classes converges to; works under jit and vmap in x_t, sigma.
+    A classifier trained on even classes converges to it. Works under jit and vmap in x_t, sigma.
 
     Args:
       x_t: [..., n] noised samples.
-      mean_p, mean_q: [n] (concrete); covariance_p, covariance_q: scalar, [n] or [n, n] (concrete).
+      mean_p, mean_q: [n] (concrete); covariance_p, covariance_q: see ``gaussian_tv`` (concrete).
       sigma: noise levels in (0, 1], broadcasting with x_t's leading axes; also 0 when no
         covariance is singular.
 
     Returns:
-      Probabilities of "clean" [...].
+      P(clean) [...].
     """
     sigma = jnp.asarray(sigma)[..., None]
     alpha2 = (1 - sigma) * (1 + sigma)
@@ -266,17 +253,16 @@ def optimal_probability(x_t, mean_p, covariance_p, mean_q, covariance_q, sigma) 
 def spectral_bound(psd_p, psd_q, horizon: int, sigma, *, dims: int = 1, mean_power=0.0):
     """Upper bound on TV of two noised Gaussian processes from their power spectra.
 
-    Chunks whose real Fourier coefficients are independent Gaussians with variances ``psd`` (a
-    stationary, periodic process). Noise keeps them independent, with variances
-    ``v = alpha^2 psd + sigma^2``, so that the divergence is a sum over coefficients, with
-    ``r = v_p / v_q``, m^2 the power of the difference of the means and multiplicity n_f:
+    The real Fourier coefficients are independent Gaussians with variances ``psd`` (a stationary,
+    periodic process), and with noise ``v = alpha^2 psd + sigma^2``. With ``r = v_p / v_q``, m^2 the
+    power of the difference of the means and multiplicity n_f:
 
         KL(p_sigma || q_sigma) = 1/2 sum_f n_f dims [r - 1 - log r + alpha^2 m^2 / v_q]
 
     and ``TV <= sqrt(KL / 2)`` (Pinsker) and ``TV <= sqrt(1 - exp(-KL))`` (Bretagnolle and Huber;
     never above 1). The result is the least of both, for KL either way round. It never grows with
-    sigma: with s = sigma^2 / alpha^2, r = (psd_p + s) / (psd_q + s) tends to 1 from its own side.
-    Where the spectra are far below s a coefficient adds about ((psd_p - psd_q) / 2 s)^2 to KL.
+    sigma. Where the spectra are far below s = sigma^2 / alpha^2 a coefficient adds about
+    ((psd_p - psd_q) / 2 s)^2 to KL.
 
     Args:
       psd_p, psd_q: [H // 2 + 1] as in ``spectrum``; 0 at a frequency where both have no power.
@@ -286,7 +272,7 @@ def spectral_bound(psd_p, psd_q, horizon: int, sigma, *, dims: int = 1, mean_pow
       mean_power: [H // 2 + 1] or scalar, squared difference of the means per real coefficient.
 
     Raises:
-      ValueError: for spectra of another length or negative power.
+      ValueError: spectra of another length or negative power.
     """
     count = spectrum.multiplicity(horizon) * float(dims)
     spectra = {"psd_p": psd_p, "psd_q": psd_q, "mean_power": mean_power}
@@ -318,12 +304,11 @@ def _kl(first, second, shift):
 def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.ndarray:
     """``spectral_bound`` for psd C f^-a: first and second are (exponent a, constant C).
 
-    Nothing is said of f = 0: chunks without their means, or whose means follow one law. With
-    C f^-a only the frequencies below ``(C / s)^(1/a)``, s = sigma^2 / alpha^2, stand out of the
-    noise: the larger a, the fewer are left to tell the laws apart at a level.
+    f = 0 is left out: chunks have no means, or their means follow one law. Only frequencies below
+    ``(C / s)^(1/a)``, s = sigma^2 / alpha^2, stand out of the noise.
 
     Raises:
-      ValueError: for a constant that is not positive.
+      ValueError: a constant that is not positive.
     """
     for name, (exponent, constant, *_) in (("first", first), ("second", second)):
         if not constant > 0:

@@ -40,11 +40,8 @@ def frequencies(horizon: int) -> np.ndarray:
 
 def multiplicity(horizon: int) -> np.ndarray:
     """How many real Fourier coefficients each frequency has, [H // 2 + 1]; they sum to H."""
-    count = np.full(horizon // 2 + 1, 2)
-    count[0] = 1
-    if horizon % 2 == 0:
-        count[-1] = 1
-    return count
+    k = np.arange(horizon // 2 + 1)
+    return np.where((k == 0) | (2 * k == horizon), 1, 2)
 
 
 def power_law(frequency, exponent: float, constant: float = 1.0) -> np.ndarray:
@@ -58,9 +55,9 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
     """Power spectral density of chunks, averaged over chunks and action dimensions.
 
     A chunk is cut out of a longer motion: its two ends differ, and the Fourier transform, which
-    repeats the chunk, sees a jump. The jump's own spectrum falls as f^-2 and hides every steeper
-    one (untapered, exponents 2, 3, 4 read 1.8, 1.8, 1.7 at H = 64). Hence ``taper``; errors are of
-    the fitted exponent on cut-out chunks of exponents 0 to 4, H = 16 and 64:
+    repeats the chunk, sees a jump, whose spectrum f^-2 hides every steeper one (untapered,
+    exponents 2, 3, 4 read 1.8, 1.8, 1.7 at H = 64). Hence ``taper``; errors are of the fitted
+    exponent on cut-out chunks of exponents 0 to 4, H = 16 and 64:
 
     * ``"line"``: minus the straight line from end to end, which removes the jump and leaves a
       kink (f^-4). Within 0.17 for exponents from 1 to 4, all frequencies fitted. Two noisy ends
@@ -68,9 +65,8 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
     * ``"hann"``: least-squares line removed, then a Hann window, power divided by the window's
       mean square. Unbiased for white noise, but blurs and halves the lowest frequencies: fit
       above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4 at H = 16).
-    * ``"none"``: as it is. Right for chunks that are periodic, and the only one for which Parseval
-      holds for the chunk itself: ``sum(multiplicity * psd)`` = mean over chunks and dimensions of
-      the sum of squares. For ``"line"`` it holds for what is left after the line.
+    * ``"none"``: as it is, for periodic chunks. Parseval holds: ``sum(multiplicity * psd)`` is the
+      mean over chunks and dimensions of the sum of squares (for "line": of the rest).
 
     Args:
       chunks: [N, H, D], any unit u; the psd is in u^2.
@@ -107,8 +103,8 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
 def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerLaw:
     """Least-squares line through (log f, log psd), frequencies in [low, high] without f = 0.
 
-    The standard error is that of the regression's slope, from its residuals: it tells how straight
-    the spectrum is, not how many chunks it was averaged over.
+    The standard error is the regression's: it says how straight the spectrum is, not how many
+    chunks it was averaged over.
 
     Args:
       frequency, psd: [F] as ``power_spectrum`` gives them.
@@ -156,12 +152,12 @@ def synthesise(
 ) -> np.ndarray:
     """Gaussian chunks [n, H, D] of mean 0 whose psd is ``constant * f ** -exponent``.
 
-    Dimensions are independent. With ``periods = 1`` a chunk is periodic and has no power at f = 0:
+    Dimensions are independent. With ``periods = 1`` a chunk is periodic, has no power at f = 0 and
     its psd is the law exactly. With more, it is cut out of a stretch so many times as long, as real
     chunks are: it drifts and its ends differ.
 
     Raises:
-      ValueError: for sizes below 1 or a constant that is not positive.
+      ValueError: sizes below 1 or a constant that is not positive.
     """
     if min(n, horizon, dims, periods) < 1 or not constant > 0:
         raise ValueError(
@@ -220,10 +216,9 @@ def coloured(exponent: float) -> Corruption:
 def widening_notch(low: float = 0.0, high: float = 0.5) -> Corruption:
     """A notch filter whose stop band grows from nothing to [low, high] as the level goes to 1.
 
-    Only what is removed altogether contracts: a band that is merely turned down can be turned up
-    again, and two laws stay as far apart as before. So the band widens from its middle, each level
-    a projection of the lower ones. It contracts laws to the same one if they differ within
-    [low, high] only; with noise (``compose``) to any degree.
+    A band that is merely turned down can be turned up again, and two laws stay as far apart as
+    before; only what is removed contracts. So the band widens from its middle, each level a
+    projection of the lower ones. Laws that differ within [low, high] only contract to the same one.
 
     Raises:
       ValueError: unless 0 <= low < high.
@@ -245,12 +240,7 @@ def widening_notch(low: float = 0.0, high: float = 0.5) -> Corruption:
 def compose(*corruptions: Corruption) -> Corruption:
     """One corruption after the other, all at the same level."""
 
-    def corrupt(x0, level, rng):
-        for each in corruptions:
-            x0 = each(x0, level, rng)
-        return x0
-
-    return corrupt
+    return lambda x0, level, rng: functools.reduce(lambda x, f: f(x, level, rng), corruptions, x0)
 
 
 def _level(level):

@@ -1,15 +1,18 @@
 """Annotation: the noise levels at which each datum may train.
 
-``annotate.annotate(data, Options(...))`` gives ``Annotations``; both load when they are first used.
+``annotate.annotate(data, Options(...))`` gives ``Annotations``; they load when they are first used.
 """
 
 import importlib
 from typing import Any
 
+from ambient_jax import _names
+
 __all__ = ["Annotations", "Options", "annotate"]
+_renamed = _names.renamed(__name__, {"units": "ambient_jax.annotate.buckets"})
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _renamed(name)
     return getattr(importlib.import_module("ambient_jax.annotate.annotation"), name)

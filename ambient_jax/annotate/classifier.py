@@ -176,12 +176,9 @@ def by_fold(
     seed: int = 0,
     progress: bool = False,
 ) -> np.ndarray:
-    """What the classifier of each chunk's own fold answers, [N, ..., L].
+    """The answers [N, ..., L] of the classifier of each chunk's own fold.
 
-    Args:
-      ask: jitted ``ask(batch, fitted parts...)``, see ``_probabilities``: answers [B, ..., L].
-      fitted, data, positions, levels, batch_size, seed, progress: see ``probabilities``.
-      pair: [N] or one for all.
+    ``ask`` is a jitted function like ``_probabilities``; for the others see ``probabilities``.
     """
     pair = np.broadcast_to(np.asarray(pair, np.int32), len(positions))
     data, pairs = _on_device(data, fitted.options), jax.tree.map(jnp.asarray, fitted.pairs)

@@ -13,6 +13,7 @@ from absl import logging
 
 from ambient_jax import _checks, mixing, schedules
 from ambient_jax.annotate import annotation, classifier, findings, labels
+from ambient_jax.annotate import config as config_of_command
 from ambient_jax.annotate.evidence import open_standing_still
 from ambient_jax.annotate.options import Options
 from ambient_jax.cli import report, tasks
@@ -42,10 +43,11 @@ def run(
     """Runs the job that ``config.task.name`` names, see ``JOBS``.
 
     Args:
-      config: see ``config.default``.
+      config: see ``config.default``; or a training run's without a task, see ``config.completed``.
       workdir: for ``bounds/`` and ``report/``.
       short_names: of the task that builds the data, ``config.task.build``, see ``tasks.get``.
     """
+    config = config_of_command.completed(config)
     _checks.one_of("config.task.name", config.task.name, JOBS)
     JOBS[config.task.name](config, workdir, short_names)
 

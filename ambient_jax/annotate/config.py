@@ -23,6 +23,15 @@ def default() -> ml_collections.ConfigDict:
     return config
 
 
+def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config of a training run without a task, with task and schedule of ``default``."""
+    if config.task.name:
+        return config
+    config, base = config.copy_and_resolve_references(), default()
+    config.task, config.schedule = base.task, base.schedule
+    return config
+
+
 def labels(label: str) -> ml_collections.ConfigDict:
     """The section ``config.task`` that makes bounds from a quality label, see ``labels``."""
     return ml_collections.ConfigDict(

@@ -13,7 +13,7 @@ from absl import logging
 from ambient_jax import mixing, schedules
 from ambient_jax.annotate import classifier, thresholds
 from ambient_jax.annotate.options import Options
-from ambient_jax.data import device, hold
+from ambient_jax.data import device
 from ambient_jax.data import mixture as mixtures
 
 
@@ -121,11 +121,11 @@ def open_standing_still(
             raise ValueError(
                 f"source {name!r} has a bounds file, expected none: annotation makes the bounds"
             )
-    if problem := hold.untold(config):
+    if problem := mixtures.missing_delta(config):
         raise ValueError(problem)
     config = config.copy_and_resolve_references()
     config.padding = "hold"
-    if hold.untold(config):
+    if mixtures.missing_delta(config):
         logging.warning(
             "chunks repeat the last action past an episode's end: if dimensions of the action are "
             "displacements, name them in config.data.delta, such as (0, 1, 2); () says that none is"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from ambient_jax.analysis import divergence, spectrum
 from ambient_jax.annotate import buckets, classifier
@@ -194,8 +195,6 @@ def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
     On at most ``compared`` chunks, judged with many noise draws and continued past the end of their
     episode as the classifier sees them: a rest has no jerk. "sigma_min_whole" leaves those out.
     """
-    import scipy.stats
-
     data, horizon, correlations = evidence.data, evidence.horizon, {}
     rng = np.random.default_rng(evidence.seed)
     fields = [name for name in (chunk.ACTION, chunk.STILL) if name in data.steps]

@@ -22,7 +22,6 @@ import numpy as np
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import device
-from ambient_jax.models.classifier import difference_moments
 
 Array = jax.Array
 _BALANCED = mixing.Reweighted(0.5)
@@ -172,15 +171,3 @@ def draw(
         "clean": clean,
         "pair": jnp.where(clean, any_pair, pairs.of_source[batch["source"]]),
     }
-
-
-def measured(pairs: Pairs, batch: dict[str, Any], length: int) -> Pairs:
-    """The pairs with the moments of the first ``length`` actions of a batch's chunks."""
-    action, pair = np.asarray(batch["action"])[:, :length], np.asarray(batch["pair"])
-    mask = np.asarray(pairs.mask) > 0
-    moments = []
-    for k, own in enumerate(mask):
-        chunks = action[pair == k][..., own]
-        # A pair without a row in the batch gets the moments of all rows.
-        moments.append(difference_moments(chunks if len(chunks) else action[..., own]))
-    return pairs._replace(moments=np.maximum(moments, 1e-8).astype(np.float32))

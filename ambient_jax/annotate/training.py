@@ -14,7 +14,7 @@ from ambient_jax import corruption, optim, schedules
 from ambient_jax.annotate import calibration
 from ambient_jax.annotate import pairs as pairs_lib
 from ambient_jax.data import chunk, device
-from ambient_jax.models.classifier import ChunkClassifier
+from ambient_jax.models.classifier import ChunkClassifier, difference_moments
 from ambient_jax.models.observation import ObservationEncoder
 
 Array = jax.Array
@@ -171,7 +171,7 @@ def train(
     fitted = optim.fit(
         loss,
         _init(data, pairs, keys, loss=loss),
-        (first + np.arange(every) for first in range(0, options.steps, every)),
+        [first + np.arange(every) for first in range(0, options.steps, every)],
         optim.Recipe(options.steps, options.learning_rate, options.weight_decay, options.ema),
         shared=data,
         own=(parts[0], pairs, keys),
@@ -232,10 +232,16 @@ def measured(
     schedule: schedules.Schedule,
     seed: int = 0,
 ) -> pairs_lib.Pairs:
-    """The pairs with the moments of a batch of one member's part, see ``pairs.measured``."""
+    """The pairs with the moments of a batch of one member's part."""
     rows = jnp.arange(max(_ROWS, _ROWS_PER_PAIR[0] * len(pairs.mask)))
     batch = draw(data, part, pairs, jax.random.key(seed), 0, rows, options, schedule)
-    return pairs_lib.measured(pairs, batch, options.length)
+    action, pair = np.asarray(batch["action"])[:, : options.length], np.asarray(batch["pair"])
+    moments = []
+    for k, own in enumerate(np.asarray(pairs.mask) > 0):
+        chunks = action[pair == k][..., own]
+        # A pair without a row in the batch gets the moments of all rows.
+        moments.append(difference_moments(chunks if len(chunks) else action[..., own]))
+    return pairs._replace(moments=np.maximum(moments, 1e-8).astype(np.float32))
 
 
 def _middles(schedule):

@@ -1,4 +1,4 @@
-"""A config file and its variant, and what may be wrong with either, each told in one line."""
+"""Loads a config file with its variant and checks overrides; each error is one line."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from ambient_jax import _checks
 def choose(
     variant: str, variants: Mapping[str, Any], options: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[str, dict[str, str]]:
-    """Splits what follows the file's name, as in ``name,option=value``; for every ``get_config``.
+    """Parses the argument of ``get_config``, what follows the file's name: ``name,option=value``.
 
     Args:
-      variant: as given.
-      variants: all that there are, by name.
-      options: names of a variant's options, where it has some.
+      variant: the argument.
+      variants: all variants by name.
+      options: {variant: names of its options}, of those that have any.
 
     Returns:
-      The name, and the options' values.
+      The name, and {option: value}.
 
     Raises:
       ValueError: an unknown name or option, or an option without a value or given twice.
     """
     name, *given = variant.split(",")
     _checks.one_of("config variant", name, variants)
-    known, found = (options or {}).get(name, ()), {}
+    known, values = (options or {}).get(name, ()), {}
     for text in given:
         option, _, value = text.partition("=")
-        if option not in known or not value or option in found:
+        if option not in known or not value or option in values:
             raise ValueError(
                 f"config variant {variant!r}: option {option!r}, expected one of "
                 f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
-                + (", each once" if option in found else "" if value else ", and its value")
+                + (", each once" if option in values else "" if value else ", and its value")
                 + ("" if option in known else _checks.nearest(option, known))
             )
-        found[option] = value
-    return name, found
+        values[option] = value
+    return name, values
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
-    """The config of ``file.py:variant``, what the flag ``--config`` takes.
+    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``.
 
     Raises:
       FileNotFoundError: no such file.
-      ValueError: a folder, or an error in the file, which is named with its line.
+      ValueError: a folder, or an error in the file, with its line.
     """
     path, colon, variant = argument.partition(":")
     if os.path.isdir(path):
@@ -78,10 +78,10 @@ def load(argument: str) -> ml_collections.ConfigDict:
     try:
         inspect.signature(get_config).bind(*[variant] * bool(colon))
     except TypeError:
-        told = f"takes no variant, and {variant!r} was given" if colon else "needs a variant"
+        problem = f"takes no variant, and {variant!r} was given" if colon else "needs a variant"
+        expected = path if colon else f"{path}:<variant>"
         raise ValueError(
-            f"--config={argument}: get_config of {path} {told}, expected --config={path}"
-            f"{'' if colon else ':<variant>'}"
+            f"--config={argument}: get_config of {path} {problem}, expected --config={expected}"
         ) from None
     config = _guarded(path, get_config, *[variant] * bool(colon))
     if not isinstance(config, ml_collections.ConfigDict):
@@ -93,15 +93,15 @@ def load(argument: str) -> ml_collections.ConfigDict:
 
 
 def check_overrides(config: ml_collections.ConfigDict, argv: Sequence[str]) -> None:
-    """Raises ValueError for a flag ``--config.<field>=<value>`` whose field the config lacks, or
-    whose value the field cannot have."""
+    """Raises ValueError for a flag ``--config.<field>=<value>`` with an unknown field or a value
+    that the field cannot have."""
     for argument in argv:
         if match := re.match(r"--?(?:no)?config\.([^=]*)(?:=(.*))?$", argument, re.DOTALL):
             _check_override(config, argument, *match.groups())
 
 
 def _check_override(config, argument, path, text):
-    value, above, kind = config, "config", None
+    value, above, value_type = config, "config", None
     for name in path.split("."):
         if not isinstance(value, ml_collections.ConfigDict):
             raise ValueError(f"{argument}: {above} is {value!r}, which has no fields")
@@ -111,35 +111,35 @@ def _check_override(config, argument, path, text):
                 f"{argument} names no field of the config: {above} has no field {name!r}, expected "
                 f"one of {', '.join(value) or 'none'}{_checks.nearest(name, value)}"
             )
-        kind = value.get_type(field)
+        value_type = value.get_type(field)
         value, above = value[field], f"{above}.{field}"
-    if text is not None and kind in (int, float):
+    if text is not None and value_type in (int, float):
         try:
-            kind(text)
+            value_type(text)
         except ValueError:
-            such = "" if value is None else f" such as {value!r}"
-            raise ValueError(f"{argument}: expected {kind.__name__}{such}") from None
+            example = "" if value is None else f" such as {value!r}"
+            raise ValueError(f"{argument}: expected {value_type.__name__}{example}") from None
 
 
 def _execute(path: str) -> ModuleType:
     loader = importlib.machinery.SourceFileLoader("config_file", path)
-    spec = importlib.util.spec_from_file_location("config_file", path, loader=loader)
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType("config_file")
+    module.__file__ = path
     loader.exec_module(module)
     return module
 
 
 def _guarded(path, function, *arguments):
-    """The function's result; an error in the file as ValueError that names its line."""
+    """Returns the function's result; raises an error in the file as ValueError with its line."""
     try:
         return function(*arguments)
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        told = " ".join(str(error).split())
+        text = " ".join(str(error).split())
         if not isinstance(error, ValueError | OSError):
-            told = f"{type(error).__name__}: {told}"
+            text = f"{type(error).__name__}: {text}"
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f.lineno for f in frames if os.path.abspath(f.filename) == os.path.abspath(path)]
         where = f" ({path}, line {lines[-1]})" if lines else f" ({path})"
-        raise ValueError(told + where) from error
+        raise ValueError(text + where) from error

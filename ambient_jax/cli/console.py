@@ -1,4 +1,4 @@
-"""What a run prints: this project's own lines, warnings of everything else, errors in one line."""
+"""What a command prints: this project's lines, warnings of its libraries, errors in one line."""
 
 import contextlib
 import logging as python_logging
@@ -17,7 +17,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses a command line of flags alone; a wrong one ends the program with one line."""
+    """Parses a command line that has flags only; a wrong one ends the program with one line."""
     with one_line_errors(argv):
         try:
             rest = values(argv)
@@ -29,13 +29,13 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
 
 
 def setup() -> None:
-    """Quiets libraries, and keeps compiled programs for the next start of the same run."""
+    """Quiets libraries and keeps compiled programs for the next start of the same run."""
     if logging.get_verbosity() < logging.INFO:
         logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
     handler.addFilter(_ours_or_warning)
     handler.setFormatter(python_logging.Formatter("%(message)s"))
-    if jax.config.jax_compilation_cache_dir is None:  # else JAX_COMPILATION_CACHE_DIR says where
+    if not jax.config.values["jax_compilation_cache_dir"]:  # nor JAX_COMPILATION_CACHE_DIR
         jax.config.update("jax_compilation_cache_dir", os.path.join("runs", ".compiled"))
 
 
@@ -46,10 +46,10 @@ def _ours_or_warning(record: python_logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def one_line_errors(argv: Sequence[str] = ()) -> Iterator[None]:
-    """Ends the program with one line for bad input; ``--verbosity=1`` shows where it came from.
+    """Ends the program with one line for bad input; ``--verbosity=1`` shows the traceback.
 
     Args:
-      argv: the command line, while its flags are not parsed yet.
+      argv: the command line, as long as its flags are not parsed.
     """
     try:
         yield

@@ -79,8 +79,10 @@ def check_workdir(workdir: str) -> None:
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses flags, --config and its fields among them, and returns what is left; what is wrong
-    ends the program with one line."""
+    """Parses flags, --config and its fields among them; returns the arguments that are none.
+
+    A wrong one ends the program with one line.
+    """
     with console.one_line_errors(argv):
         argv = [re.sub(r"^(--?config=)(~.*)", lambda m: m[1] + expanded(m[2]), a) for a in argv]
         given = [a for a in argv if re.match(r"--?config(=|$)", a)]
@@ -101,7 +103,7 @@ def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[s
 
 
 def _explain(argv, given):
-    """Raises what is wrong with the config's file, its variant or its fields, if anything is."""
+    """Raises ValueError for a wrong config file, variant or field; returns where all are right."""
     for flag in given:
         _, equals, value = flag.partition("=")
         value = value if equals else next(iter(argv[list(argv).index(flag) + 1 :]), "")

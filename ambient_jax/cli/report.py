@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, arrays and tuples as JSON values; NaN as None."""
+    """Returns dataclasses, arrays and tuples as JSON values; NaN as None."""
     if dataclasses.is_dataclass(value):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -33,13 +33,12 @@ def plain(value: Any) -> Any:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table, padded so that it reads well in a terminal too."""
+    """Returns a markdown table, padded so that it also reads well in a terminal."""
     cells = [list(columns), *[[str(c) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    lines = [
-        "| " + " | ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) + " |" for r in cells
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+    cells = [[c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in cells]
+    head, *rest = (f"| {' | '.join(row)} |" for row in cells)
+    return "\n".join([head, f"|{'|'.join('-' * (w + 2) for w in widths)}|", *rest])
 
 
 def write(
@@ -62,23 +61,23 @@ def write(
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """What ``results.json`` of a report holds.
+    """Returns the content of a report's ``results.json``.
 
     Raises:
-      FileNotFoundError: it is not there.
-      ValueError: it is no JSON of named values.
+      FileNotFoundError: no such file.
+      ValueError: no JSON of named values.
     """
     try:
         return dict(json.loads(pathlib.Path(path).read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no report, or damaged ({error}): delete it, and the command that made it "
-            "makes it anew"
+            f"{path} is no report, or damaged ({error}): delete it, and give the command that "
+            "made it again"
         ) from error
 
 
 def loss_figure(history: Sequence[dict[str, Any]]) -> Figure:
-    """Loss against the step, one curve per noise-level bin, from rows of ``metrics.jsonl``."""
+    """Draws the loss against the step, a curve per noise-level bin, from ``metrics.jsonl`` rows."""
     # Here, as tables are made where nothing is drawn.
     from matplotlib.figure import Figure
 
@@ -87,9 +86,9 @@ def loss_figure(history: Sequence[dict[str, Any]]) -> Figure:
     bins = sorted({k for row in history for k in row if k.startswith("loss_sigma/")})
     for name in bins:
         points = [(row["step"], row[name]) for row in history if name in row]
-        low = float(name.removeprefix("loss_sigma/").split("-")[0])
-        colour = (0.1 + 0.75 * low, 0.3, 0.85 - 0.75 * low)
-        label = rf"$\sigma$ {name.removeprefix('loss_sigma/').replace('-', ' to ')}"
+        low, _, high = name.removeprefix("loss_sigma/").partition("-")
+        colour = (0.1 + 0.75 * float(low), 0.3, 0.85 - 0.75 * float(low))
+        label = rf"$\sigma$ {low} to {high}"
         axes.plot(*zip(*points, strict=True), color=colour, lw=1, label=label)
     axes.set(xlabel="step", ylabel="loss per noise level", yscale="log")
     axes.grid(alpha=0.3)

@@ -5,6 +5,8 @@ from ambient_jax import _names
 __getattr__ = _names.renamed(
     __name__,
     {
+        "augment": "ambient_jax.transforms.augment",
+        "instructions": "ambient_jax.transforms.instructions",
         "open_x": "ambient_jax.open_x",
         "sources": "ambient_jax.data.mixture",
         "units": "ambient_jax.data.groups",

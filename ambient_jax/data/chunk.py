@@ -18,13 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import _checks
+from ambient_jax.transforms.steps import ACTION as ACTION
+from ambient_jax.transforms.steps import OBSERVATION as OBSERVATION
 
-ACTION, OBSERVATION = "action", "observation/"
 # [N, D]: what the robot does when it stands still after a step. Only where padding is "hold" and an
 # action has displacements; without it, that is the step's own action.
 STILL = "still"
-
-
 PADDINGS = ("mask", "hold")
 
 

@@ -12,17 +12,21 @@ import numpy as np
 
 from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, noise_first
-from ambient_jax.data import groups as units
+from ambient_jax.data.groups import Groups
 
 Array = jax.Array
 ORDERS = ("noise_first", "data_first")
 
 
-class Readable(units.Measured, Protocol):
+class Readable(Protocol):
     """What ``mixture.Mixture`` offers to be read through."""
 
+    names: tuple[str, ...]
+    datasets: Mapping[str, Any]
+    statistics: Mapping[str, Any]
+    sources: mixing.Sources
+    groups: Groups
     constants: Mapping[str, np.ndarray]
-    units: units.Units
 
     def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
 
@@ -36,11 +40,11 @@ class DeviceData(NamedTuple):
       start, end: [N] int32, positions of the first step of a step's episode and of one past its
         last.
       episode: [N] int32, the episode's id in its source.
-      offset, size: [U] int32, first place and number of steps of each unit: a source, or its steps
-        of one pair of bounds where a bounds file gives each step its own.
-      sources: weights, bounds and roles of the units; to a law each is a source.
+      offset, size: [G] int32, first place and number of steps of each group: a source, or its
+        steps of one pair of bounds where a bounds file gives each step its own.
+      sources: weights, bounds and roles of the groups; to a law each is a source.
       order: [N] int32, the position at each place; None where they are the same.
-      owner: [U] int32, the source of each unit; None where they are the same.
+      owner: [G] int32, the source of each group; None where they are the same.
       constants: of each source, see ``with_constants``.
     """
 
@@ -91,7 +95,8 @@ def load_device_data(mixture: Readable) -> DeviceData:
         *(steps, start, end, episode, as_int(offsets), as_int(sizes), mixture.sources),
         constants=dict(mixture.constants),
     )
-    return _with_bounds(data, mixture) if mixture.bounds else data
+    split = any(group is not None for group in mixture.groups.of_step)
+    return _grouped(data, mixture.groups) if split else data
 
 
 def _episodes(dataset, lengths):
@@ -104,21 +109,20 @@ def _episodes(dataset, lengths):
             yield from itertools.islice(dataset.stream(shard, first), len(run))
 
 
-def _with_bounds(data: DeviceData, mixture: Readable) -> DeviceData:
-    """Cuts sources with a bounds file into one unit for each pair of bounds."""
-    cut = mixture.units
+def _grouped(data: DeviceData, groups: Groups) -> DeviceData:
+    """Orders the steps of each source by their group."""
     order, sizes = [], []
-    for k, unit in enumerate(cut.of_step):
-        unit = np.zeros(data.size[k], np.int32) if unit is None else unit
-        order.append(data.offset[k] + np.argsort(unit, kind="stable"))
-        sizes.append(np.bincount(unit, minlength=np.count_nonzero(cut.owner == k)))
+    for k, of_step in enumerate(groups.of_step):
+        group = np.zeros(data.size[k], np.int32) if of_step is None else of_step
+        order.append(data.offset[k] + np.argsort(group, kind="stable"))
+        sizes.append(np.bincount(group, minlength=np.count_nonzero(groups.owner == k)))
     size = np.concatenate(sizes).astype(np.int32)
     return data._replace(
         offset=(np.cumsum(size) - size).astype(np.int32),
         size=size,
-        sources=cut.sources,
+        sources=groups.sources,
         order=np.concatenate(order).astype(np.int32),
-        owner=cut.owner,
+        owner=groups.owner,
     )
 
 

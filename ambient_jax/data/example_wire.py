@@ -1,8 +1,8 @@
-"""The wanted features of a ``tf.train.Example``, without parsing the others.
+"""Parses only the wanted features of a ``tf.train.Example``.
 
 Data sets have depth images and embeddings that nobody asks for, which may be most of their bytes.
-An Example has one field, Features, and that one too, a map; each entry is a field with the name
-first, which tells its length, so it can be stepped over
+An Example has one field, Features, which has one field, a map; each entry of it is a field that
+begins with a name and tells its length, so it can be stepped over
 (https://protobuf.dev/programming-guides/encoding).
 """
 
@@ -19,9 +19,9 @@ _INFLATED_BYTES, _INFLATED_RATIO = 1 << 30, 200
 
 
 def parse(record: bytes, paths: tuple[str, ...] | None = None) -> tf_feature_pb2.Features:
-    """The features stored under some paths and below them; all if ``paths`` is None.
+    """The features under some paths and below them; all if ``paths`` is None.
 
-    What is laid out in another way is parsed as a whole.
+    A record with another layout is parsed as a whole.
 
     Raises:
       google.protobuf.message.DecodeError: the bytes do not parse.
@@ -68,28 +68,26 @@ def _fields(record: memoryview, at: int, end: int) -> Iterator[tuple[int, int, i
 
 
 def inflate(blobs: Sequence[bytes], size: int | None) -> list[bytes]:
-    """Decompresses the tensors of a field, none to more than ``size`` bytes, which its shape has.
+    """Decompresses the tensors of a field, each to at most ``size`` bytes, those of its shape.
 
-    Where the shape is not known (None) all of them together may become 1 GiB, or 200 times what
-    they are if that is more.
+    If the shape is unknown (None), all of them together to 1 GiB, or 200 times their size if that
+    is more.
 
     Raises:
       ValueError: one would become larger, or is cut short.
       zlib.error: it is damaged.
     """
     left = max(_INFLATED_BYTES, _INFLATED_RATIO * sum(map(len, blobs)))
-    found = []
+    tensors = []
     for blob in blobs:
         most = left if size is None else size
         stream = zlib.decompressobj()
         data = stream.decompress(blob, most + 1)
         if len(data) > most:
-            raise ValueError(
-                f"{len(blob)} compressed bytes become more than {most}, which "
-                f"{'is too much for one field' if size is None else 'its shape has'}"
-            )
+            limit = "is too much for one field" if size is None else "its shape has"
+            raise ValueError(f"{len(blob)} compressed bytes become more than {most}, which {limit}")
         if not stream.eof:
             raise ValueError(f"its {len(blob)} compressed bytes are cut short")
         left -= len(data)
-        found.append(data)
-    return found
+        tensors.append(data)
+    return tensors

@@ -21,14 +21,17 @@ _TENSORS = (
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """One field: its path (``steps/observation/image``), feature connector and kind.
+    """One field of a dataset.
 
     Attributes:
+      path: such as ``steps/observation/image``.
+      feature: its TFDS feature connector.
       sequence: path of the nested dataset or sequence around it, ``""`` for one value an episode.
       kind: ``tensor``, ``bytes`` (text, raw strings), ``packed`` (a tensor stored as bytes),
-        ``image``; and, read but never written, ``ragged`` (packed tensors of differing shapes)
-        and ``other`` (decoded by TFDS itself, step by step).
-      rows: 0, or inside a sequence of a step its fixed length, -1 if it varies; never written.
+        ``image``; or, read but never written, ``ragged`` (packed tensors of differing shapes) or
+        ``other`` (decoded by TFDS itself, step by step).
+      rows: 0, or the fixed length of the sequence of a step that it is in, -1 if that varies; read
+        but never written.
     """
 
     path: str
@@ -59,7 +62,7 @@ def is_sequence(feature: Any) -> bool:
 
 def leaves(features: tfds.features.FeaturesDict) -> dict[str, Leaf]:
     """All fields of a dataset by path."""
-    found: dict[str, Leaf] = {}
+    fields: dict[str, Leaf] = {}
 
     def walk(path: str, feature: Any, sequence: str | None, rows: int) -> None:
         if is_dict(feature):
@@ -71,10 +74,10 @@ def leaves(features: tfds.features.FeaturesDict) -> dict[str, Leaf]:
             walk(path, feature.feature, sequence, feature.to_json_content().length)
         else:
             kind = _kind(feature, sequence is not None)
-            found[path] = Leaf(path, feature, sequence or "", kind, rows)
+            fields[path] = Leaf(path, feature, sequence or "", kind, rows)
 
     walk("", features, None, 0)
-    return found
+    return fields
 
 
 def _holds_plain_fields(feature: Any) -> bool:
@@ -107,9 +110,8 @@ def rlds_features(
 ) -> tfds.features.FeaturesDict:
     """The standard RLDS features around one's own observation and action.
 
-    Every field is a TFDS feature connector, a dtype (``str`` is text), anything with a shape
-    and a dtype (an array or a ``jax.ShapeDtypeStruct``), or a dict of these, and describes
-    ONE step.
+    A field is a TFDS feature connector, a dtype (``str`` is text), anything with a shape and a
+    dtype (an array or a ``jax.ShapeDtypeStruct``), or a dict of these. It describes ONE step.
 
     Args:
       observation: fields of ``steps/observation``.
@@ -174,14 +176,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def select(paths: Iterable[str], wanted: Iterable[str], what: str) -> list[str]:
-    """The paths that are, or lie under, a wanted one.
+    """The paths that are wanted, or lie under a wanted one.
 
     Raises:
-      ValueError: a wanted path names nothing.
+      ValueError: a wanted path names nothing of ``what``.
     """
-    paths = list(paths)
+    paths, wanted = list(paths), list(wanted)
     known = {"/".join(p.split("/")[: i + 1]) for p in paths for i in range(p.count("/") + 1)}
-    wanted = list(wanted)
     for key in wanted:
         if key not in known:
             hint = _checks.nearest(key, sorted(known)) or f"; it has {', '.join(sorted(paths))}"

@@ -139,7 +139,7 @@ def read_json(path: str) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} cannot be read, it is no JSON object {{...}}: fetch it again")
-    level = [content]
+    level: list[Any] = [content]
     for _ in range(JSON_LEVELS):
         nodes = (n.values() if isinstance(n, dict) else n for n in level)
         level = [inner for node in nodes for inner in node if isinstance(inner, dict | list)]

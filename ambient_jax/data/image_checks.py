@@ -17,8 +17,8 @@ _MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame header
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a png, by its colour type
 # The passes of an interlaced png ("Adam7"): first column and row, step of columns and rows.
-_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
-_PASSES += ((0, 1, 1, 2),)
+_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+_PASSES.append((0, 1, 1, 2))
 
 
 def looks_whole(blob: bytes) -> str:
@@ -94,7 +94,8 @@ def png_size(blob: bytes) -> tuple[tuple[int, int], bytes, tuple[int, ...]]:
     Raises:
       ValueError: a chunk is missing or damaged, or the png has 16 bits a channel.
     """
-    position, kind, data, header = len(PNG), b"", [], None
+    position, kind, data = len(PNG), b"", []
+    header: tuple[int, ...] = ()
     while kind != b"IEND":
         if position + 12 > len(blob):
             raise ValueError("a png without its end")
@@ -105,7 +106,7 @@ def png_size(blob: bytes) -> tuple[tuple[int, int], bytes, tuple[int, ...]]:
             raise ValueError("a png without its end")
         if zlib.crc32(body) != int.from_bytes(blob[position - 4 : position]):
             raise ValueError("a png that is damaged or cut: a checksum is wrong")
-        if header is None:
+        if not header:
             if kind != b"IHDR" or length != 13:
                 raise ValueError("a png without its header")
             header = struct.unpack_from(">IIBBxxB", body, 4)

@@ -12,6 +12,10 @@ import PIL.Image
 import simplejpeg
 
 from ambient_jax.data import image_checks
+from ambient_jax.transforms.frames import check_frames as check_frames
+from ambient_jax.transforms.frames import check_size as check_size
+from ambient_jax.transforms.frames import resize as resize
+from ambient_jax.transforms.frames import resize_into
 
 _PIECES = 8  # of a batch for each worker, so that all end at about the same time
 
@@ -55,7 +59,7 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
         if blob.startswith(image_checks.PNG):
             image_checks.png_size(blob)
             with PIL.Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
-                _resize_into(image if image.mode == "RGB" else image.convert("RGB"), out)
+                resize_into(image if image.mode == "RGB" else image.convert("RGB"), out)
             if bgr:
                 out[:] = out[..., ::-1].copy()
         elif blob:
@@ -64,94 +68,13 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
             if image_checks.jpeg_size(blob) == out.shape[:2]:
                 simplejpeg.decode_jpeg(blob, order, buffer=out)
             else:
-                _resize_into(PIL.Image.fromarray(simplejpeg.decode_jpeg(blob, order)), out)
+                resize_into(PIL.Image.fromarray(simplejpeg.decode_jpeg(blob, order)), out)
         else:
             out[:] = 0
         return ""
     except Exception as error:  # whatever a decoder raises for damaged data
         out[:] = 0
         return image_checks.reason(error)
-
-
-def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames of any camera in the size that training, evaluation and policies see.
-
-    The library resizes in no other way: Pillow's BILINEAR, a triangle filter that is widened by the
-    scale when shrinking (the default of ``tf.image.resize(antialias=True)``). It does not
-    overshoot, as Lanczos does, and costs a third of its taps. Frames of that size are returned
-    unchanged.
-
-    Args:
-      frames: [..., H, W, 3] uint8, RGB.
-      size: (h, w), the training's ``config.data.open_x.image_size``.
-
-    Returns:
-      [..., h, w, 3] uint8.
-
-    Raises:
-      ValueError: frames have another shape or dtype.
-    """
-    frames, size = check_frames("frames", frames), check_size(size)
-    if frames.shape[-3:-1] == size:
-        return frames
-    flat = frames.reshape(-1, *frames.shape[-3:])
-    out = np.empty((len(flat), *size, 3), np.uint8)
-    for frame, resized in zip(flat, out, strict=True):
-        _resize_into(PIL.Image.fromarray(np.ascontiguousarray(frame)), resized)
-    return out.reshape(*frames.shape[:-3], *size, 3)
-
-
-def _resize_into(image: PIL.Image.Image, out: np.ndarray) -> None:
-    h, w = out.shape[:2]
-    if image.size != (w, h):
-        image = image.resize((w, h), PIL.Image.Resampling.BILINEAR)
-    out[:] = np.asarray(image)
-
-
-def check_frames(name: str, frames: Any) -> np.ndarray:
-    """Returns ``frames`` as an array [..., H, W, 3] uint8.
-
-    Raises:
-      ValueError: it is something else; the message says what to do about the likely cause.
-    """
-    frames = np.asarray(frames)
-    shape, dtype = frames.shape, frames.dtype
-    if frames.ndim < 3 or shape[-1] != 3:
-        if frames.ndim >= 3 and shape[-3] == 3:
-            hint = "channels come first here: np.moveaxis(frame, -3, -1)"
-        elif frames.ndim >= 3 and shape[-1] == 4:
-            hint = "take the fourth channel away: frame[..., :3]"
-        elif frames.ndim >= 3 and shape[-1] == 1:
-            hint = "repeat the grey: np.repeat(frame, 3, axis=-1)"
-        else:
-            hint = "one of grey alone becomes np.repeat(frame[..., None], 3, axis=-1)"
-    elif dtype.kind == "f":
-        hint = "numbers in [0, 1] become np.uint8(np.round(255 * frame))"
-    elif dtype != np.uint8:
-        hint = "bring it to 0 .. 255 and to uint8"
-    elif 0 in shape[-3:-1]:
-        hint = "it has no pixels"
-    else:
-        return frames
-    raise ValueError(
-        f"{name} has shape {shape} and type {dtype}, expected [..., height, width, 3] uint8: {hint}"
-    )
-
-
-def check_size(size: Any) -> tuple[int, int]:
-    """Returns (h, w) as integers.
-
-    Raises:
-      ValueError: it is no pair of integers, or more pixels than an image may have.
-    """
-    given = size if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else ()
-    sides = [int(n) for n in given if isinstance(n, int | np.integer) and not isinstance(n, bool)]
-    most = image_checks.MOST_PIXELS
-    if len(sides) != 2 or len(given) != 2 or min(sides) < 1 or sides[0] * sides[1] > most:
-        raise ValueError(
-            f"the size of images is {size!r}, expected (height, width) in pixels, at most {most}"
-        )
-    return sides[0], sides[1]
 
 
 class ImageDecoder:
@@ -190,7 +113,8 @@ class ImageDecoder:
         if self._closed:
             raise RuntimeError("the image decoder is closed")
         number: dict[tuple[int, bool], int] = {}
-        rows, distinct = np.full(len(blobs), -1), []
+        distinct: list[tuple[bytes, bool]] = []
+        rows = np.full(len(blobs), -1)
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
             if not isinstance(blob, bytes):
                 raise TypeError(

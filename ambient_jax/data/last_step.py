@@ -2,7 +2,7 @@
 
 What stands there as its action is a filler, often zeros, and no truth to train on; but many
 converters set ``is_last`` on a step whose action is real. ``rlds.open_dataset(last_step=)`` drops
-it or keeps it; what looks wrong either way is told here.
+it or keeps it; this module finds what looks wrong either way.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ CHOICES = ("drop", "keep")
 
 
 class Ends:
-    """What the last steps of a source tell: flags in wrong places, and actions that are fillers."""
+    """Looks at the last actions of a source's episodes: are they fillers?
 
-    def __init__(self, dataset):
-        self._examined = hasattr(dataset, "examine")  # it looks at the flags itself
-        self._dropped = dataset.last_step == "drop"
-        self._rest = getattr(dataset, "rest", None)
+    Args:
+      source: see ``source.Source``.
+    """
+
+    def __init__(self, source):
+        self._dropped, self._displacements = source.last_step == "drop", source.displacements
         self._first = self._alike = None
         self.count = 0
 
-    def add(self, episode, action):
+    def add(self, action):
         """Takes the actions [L, D] of one more episode; returns its problems."""
         if len(action):
             self.count += 1
@@ -31,16 +33,13 @@ class Ends:
             self._alike = same if self._alike is None else self._alike & same
         elif self._dropped:
             return [("last_step", _EMPTY)]
-        if self._examined:
-            return []
-        flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
-        return problems(flags if self._dropped else flags[:-1])
+        return []
 
     def doubt(self, moments):
-        """A line where all episodes end with one and the same action, others do not; or ""."""
+        """A line if all episodes end with one and the same action and others do not, else ""."""
         judged = moments.max > moments.min
-        if self._rest is not None and not np.isnan(self._rest).all():
-            judged &= ~np.isnan(self._rest)  # a gripper may well end as it always does
+        if self._displacements is not None and self._displacements.any():
+            judged &= self._displacements  # a gripper may well end as it always does
         if not self._dropped or self.count < 2 or not judged.any():
             return ""
         if not self._alike[judged].all():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ambient_jax.data import files
-from ambient_jax.data.features import leaves
+from ambient_jax.data.features import Leaf
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 _MOST_SHARDS = 100_000  # of a split: more files than a directory can well hold
@@ -101,9 +102,9 @@ def _check_dtype(dtype: Any, path: str) -> None:
         ) from error
 
 
-def check_sizes(features: tfds.features.FeaturesDict, path: str) -> None:
+def check_sizes(fields: Iterable[Leaf], path: str) -> None:
     """Raises ValueError if one value of a field would be larger than a record can be."""
-    for leaf in leaves(features).values():
+    for leaf in fields:
         if leaf.kind == "other":
             continue
         known = [d for d in leaf.shape if d is not None]

@@ -8,26 +8,20 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import _checks, mixing, schedules
-from ambient_jax.data import (
-    bounds,
-    chunk,
-    device,
-    hold,
-    normalizer,
-    options,
-    rlds,
-    source_config,
-    statistics,
-)
-from ambient_jax.data import groups as units
+from ambient_jax import _checks, _names, mixing, schedules
+from ambient_jax.data import bounds as bounds_file
+from ambient_jax.data import chunk, device, hold, normalizer, section
+from ambient_jax.data.groups import Groups, cut
 from ambient_jax.data.paths import below
-from ambient_jax.open_x import dataset as open_x
+from ambient_jax.data.source import FORMATS, Episode, Format, Source, Transform, formats
+from ambient_jax.data.statistics import SourceStatistics, compute
+from ambient_jax.transforms.chain import Chain
+from ambient_jax.transforms.normalizer import Normalizer
+from ambient_jax.transforms.steps import Mask, Shapes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,25 +30,35 @@ class Mixture:
 
     Attributes:
       names: of the sources; a batch's ``source`` indexes them.
-      datasets, statistics: by name.
-      transforms: by name, applied to an episode first; sources without one are left out.
-      normalizer: from the statistics.
+      datasets: the sources by name, see ``source.Source``.
+      statistics: by name.
+      chain: from data units to a network's inputs, see ``transforms.chain``.
       sources: weight (number of chunks times the config's weight), bounds and roles.
+      groups: what a law draws from: each source, or its steps of one pair of bounds.
       config: the data section.
-      bounds: by name, of sources whose steps have bounds of their own from a bounds file; their
-        entry in ``sources`` says nothing of those.
-      form: the common form of the sources; None where they are read as they are.
+      bounds: by name, the bounds file of sources whose steps have bounds of their own; their entry
+        in ``sources`` says nothing of those.
+      format: the sources' format, see ``source.Format``.
     """
 
     names: tuple[str, ...]
-    datasets: dict[str, rlds.RldsDataset]
-    statistics: dict[str, statistics.SourceStatistics]
-    transforms: Mapping[str, statistics.Transform]
-    normalizer: normalizer.Normalizer
+    datasets: dict[str, Source]
+    statistics: dict[str, SourceStatistics]
+    chain: Chain
     sources: mixing.Sources
+    groups: Groups
     config: ml_collections.ConfigDict
-    bounds: Mapping[str, bounds.BoundsTable]
-    form: open_x.CommonForm | None = None
+    bounds: Mapping[str, bounds_file.BoundsTable]
+    format: Format
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """From the statistics."""
+        return self.chain.normalizer
+
+    def with_normalizer(self, maps: Normalizer) -> Mixture:
+        """The mixture with other maps to unit size, such as those of a run that goes on."""
+        return dataclasses.replace(self, chain=dataclasses.replace(self.chain, normalizer=maps))
 
     @property
     def chunks(self) -> np.ndarray:
@@ -63,68 +67,39 @@ class Mixture:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the data of each source, and of the bounds of its steps, by name."""
-        marks = {name: dataset.fingerprint for name, dataset in self.datasets.items()}
+        """Hash of each source's data, and of its steps' bounds, by name."""
+        marks = {name: source.fingerprint for name, source in self.datasets.items()}
         return marks | {n: f"{marks[n]}/{file.digest(n)}" for n, file in self.bounds.items()}
-
-    @functools.cached_property
-    def units(self) -> units.Units:
-        """What a law draws from: each source, or its steps of one pair of bounds."""
-        return units.cut(self)
 
     @property
     def action_dim(self) -> int:
         """D."""
-        return self._dims[chunk.ACTION]
+        return self.chain.action_dim
 
     @property
     def observation_dims(self) -> dict[str, int]:
-        """d of each observation, by name."""
-        return {
-            n.removeprefix(chunk.OBSERVATION): d for n, d in self._dims.items() if n != chunk.ACTION
-        }
+        """Numbers a step of each observation, by name."""
+        return self.chain.dims
 
     @property
-    def _dims(self):
-        return {n: m.mean.size for n, m in self.statistics[self.names[0]].fields.items()}
-
-    @property
-    def observation_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def observation_shapes(self) -> Shapes:
         """Of each observation of one row in a batch, by name."""
-        return observation_shapes(self.config, self.form, self.observation_dims)
+        return self.chain.inputs(self.config.history)
 
     @functools.cached_property
     def constants(self) -> dict[str, np.ndarray]:
         """Of each source, [K, d]: see ``device.with_constants``."""
-        if self.form is None:
-            return {}
-        masks = lambda name: np.stack([getattr(self.datasets[n], name) for n in self.names])  # noqa: E731
-        found = {"dims": masks("action_mask")}
-        if self.form.state_width:
-            found["observation/state_mask"] = masks("state_mask").astype(np.float32)
-        return found
+        return self.chain.constants()
 
     @property
-    def masks(self) -> dict[str, dict[str, list[bool]]]:
-        """Dimensions of "action" and "state" that each source has, by name; {} without a form."""
-        return {
-            n: {"action": d.action_mask.tolist(), "state": d.state_mask.tolist()}
-            for n, d in self.datasets.items()
-            if self.form
-        }
+    def masks(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """By source and field, the dimensions that it has, [d] bool; empty where it has all."""
+        return {name: source.masks for name, source in self.datasets.items()}
 
-    def read_all(self, k: int, index: int, episode: rlds.Episode) -> dict[str, np.ndarray]:
-        """``read``, and what only a stream carries: of the common form encoded images and texts,
-        [L] of bytes each, and quality labels [L]."""
-        arrays = self.read(k, index, episode)
-        if self.form is None:
-            return arrays
-        steps = episode["steps"]
-        for camera in self.form.cameras:
-            arrays[f"{chunk.OBSERVATION}image_{camera}"] = steps[f"image_{camera}"]
-        if self.form.instruction_width:
-            arrays["instruction"] = steps["instruction"]
-        return arrays | {f"quality/{n}": v for n, v in steps["quality"].items()}
+    @property
+    def problems(self) -> dict[str, dict[str, Mapping[str, Any]]]:
+        """What is wrong with each source and was accepted, see ``SourceStatistics.problems``."""
+        return {n: _problems(s, self.statistics[n]) for n, s in self.datasets.items()}
 
     @functools.cached_property
     def rests(self) -> np.ndarray | None:
@@ -132,39 +107,22 @@ class Mixture:
         ``hold.standing_still``. None where standing still is to repeat an action."""
         if self.config.padding != "hold":
             return None
-        if self.form:
-            rests = np.stack([self.datasets[n].rest for n in self.names])
-        else:
-            rests = np.stack(
-                [hold.rest(self.config.get("delta"), self.action_dim)] * len(self.names)
-            )
+        rests = np.stack([self.datasets[n].rest(self.action_dim) for n in self.names])
         return None if np.isnan(rests).all() else rests
 
-    def read(self, k: int, index: int, episode: rlds.Episode) -> dict[str, np.ndarray]:
+    def read(self, k: int, index: int, episode: Episode) -> dict[str, np.ndarray]:
         """Normalised fields of episode ``index`` of source k, see ``chunk.episode_arrays``, and
         ``chunk.STILL`` where padding is "hold" and there are displacements."""
-        name = self.names[k]
-        arrays = statistics.read(
-            episode,
-            observation_fields(self.config, self.form),
-            "action" if self.form else self.config.action,
-            transform=self.transforms.get(name),
-            source=name,
-            index=index,
-        )
-        source = k if self.normalizer.sources else None
-        scaled = {n: self.normalizer.normalize(n, x, source) for n, x in arrays.items()}
-        unit = {n: x.astype(np.float32) for n, x in scaled.items()}
+        unit = self.chain.normalise(self.datasets[self.names[k]].read(index, episode), k)
         if self.rests is not None:
-            rest = self.rests[k]
-            normalised = self.normalizer.normalize(chunk.ACTION, np.nan_to_num(rest), source)
-            unit[chunk.STILL] = hold.standing_still(unit[chunk.ACTION], rest, normalised)
-        if self.form is None:
-            return unit
-        # What it lacks is 0 in normalised units, as solvers hold it, whatever fills it.
-        masks = had(self.datasets[name])
-        masks[chunk.STILL] = masks[chunk.ACTION]
-        return {n: np.where(masks[n], x, np.float32(0)) for n, x in unit.items()}
+            rest = {chunk.ACTION: np.nan_to_num(self.rests[k])}
+            rest = self.chain.normalise(rest, k)[chunk.ACTION]
+            unit[chunk.STILL] = hold.standing_still(unit[chunk.ACTION], self.rests[k], rest)
+        return unit
+
+    def read_all(self, k: int, index: int, episode: Episode) -> dict[str, np.ndarray]:
+        """``read``, and what only a stream carries (``Source.extras``)."""
+        return self.read(k, index, episode) | self.datasets[self.names[k]].extras(episode)
 
     def sampler(
         self, law: mixing.Law, schedule: schedules.Schedule
@@ -185,85 +143,186 @@ def open_mixture(
     config: ml_collections.ConfigDict,
     law: mixing.Law,
     *,
-    transforms: Mapping[str, statistics.Transform] | None = None,
+    transforms: Mapping[str, Transform] | None = None,
     cache: str | os.PathLike[str] | None = None,
     observed: bool = True,
 ) -> Mixture:
     """Opens the sources, computes their statistics (or reads them back) and checks all together.
 
     Args:
-      config: the data section of ``train.config.default()``. ``sources`` maps a name to ``path``,
-        ``role`` ("clean" or "corrupt") and, optionally, ``split``, ``weight``, ``sigma_min`` and
-        ``sigma_max``, or ``bounds``, a bounds file for its steps, and ``last_step``; sources are
-        ordered by name.
+      config: the data section of ``train.config.default()``. ``sources`` maps a name to the fields
+        of ``train.config.source``; sources are ordered by name.
       law: P(source | sigma), which must train every noise level.
-      transforms: by source, RLDS episode to RLDS episode (standardisation).
+      transforms: by source, episode to episode, applied first.
       cache: of statistics, see ``statistics.compute``.
-      observed: False where actions alone will do; a common form may then have nothing to observe.
+      observed: False where actions alone will do, so that a format may have nothing to observe.
 
     Raises:
       FileNotFoundError: no data set at a path.
       ValueError: anything else that cannot work, named by source and field, or by episode and step.
     """
     transforms = dict(transforms or {})
-    specs = source_config.read(config)
-    options.check(config)
-    form = common_form(config)
+    fields = section.sources(config)
+    forms = _check(config, fields)
     for name in transforms:
-        _checks.one_of("source of a transform", name, specs)
-    _check_options(config, form, observed)
+        _checks.one_of("source of a transform", name, fields)
+    for form in dict.fromkeys(forms.values()):
+        form.check_placement(config, observed)
+    # The levels that are trained do not depend on numbers of steps: checked before reading data,
+    # and where a bounds file has the bounds, again when its rows are joined.
     weighted_sources(config, law)
-    files = _bounds_files(config, specs)
-    observation = observation_fields(config, form)
-    datasets, found = {}, {}
-    for name, spec in specs.items():
+    files = _bounds_files(config, fields)
+    datasets, measured = {}, {}
+    for name, own in fields.items():
         try:
-            datasets[name] = _open(config, name, spec, form, name in transforms)
-            found[name] = statistics.compute(
-                datasets[name],
-                source=name,
-                observation=observation,
-                action="action" if form else config.action,
-                transform=transforms.get(name),
-                cache=cache,
-            )
+            path = below(config.root, own["path"])
+            source = forms[name].open(name, path, own, transforms.get(name))
+            datasets[name], measured[name] = source, compute(source, cache=cache)
         except (ValueError, FileNotFoundError) as error:
-            told = str(error)
+            text = str(error)
             raise type(error)(
-                told if told.startswith("source ") else f"source {name!r}: {told}"
+                text if text.startswith("source ") else f"source {name!r}: {text}"
             ) from error
-        open_x.tell(name, problems_of(datasets[name], found[name]))
-    _check_shapes(found)
-    _check_lengths(found, config.horizon)
-    if form is None:
-        hold.rest(config.get("delta"), found[next(iter(specs))].fields[chunk.ACTION].mean.size)
-    if told := hold.untold(config):
-        logging.warning("%s; until then the last action is repeated, whatever it means", told)
-    sources = weighted_sources(config, law, found)
-    masks = {n: had(d) for n, d in datasets.items()} if form else None
-    for name, measured in found.items():
-        of_source = masks and masks[name]
-        normalizer.tell_outliers(name, measured, config.normalization, config.outliers, of_source)
-    scaling = normalizer.make_normalizer(
-        found,
+        _log_problems(name, _problems(source, measured[name]))
+    _check_shapes(measured)
+    _check_lengths(measured, config.horizon)
+    form = next(iter(forms.values()))
+    if missing := _missing_delta(config, forms):
+        logging.warning("%s; until then the last action is repeated, whatever it means", missing)
+    masks = {name: source.masks for name, source in datasets.items()}
+    for name, own in measured.items():
+        normalizer.log_outliers(name, own, config.normalization, config.outliers, masks[name])
+    maps = normalizer.make_normalizer(
+        measured,
         config.normalization,
         config.normalize_per,
         masks=masks,
         least_range=config.least_range,
         outliers=config.outliers,
     )
-    mixture = Mixture(
-        tuple(specs), datasets, found, transforms, scaling, sources, config, files, form
-    )
+    names, sources = tuple(fields), _weighted(fields, measured)
+    groups = cut(names, sources, datasets, measured, files)
     if files:
-        cut = mixture.units
-        mixing.check_law(law, cut.sources, tuple(mixture.names[k] for k in cut.owner))
-    return mixture
+        mixing.check_law(law, groups.sources, tuple(names[k] for k in groups.owner))
+    chain = Chain(maps, _steps(form, masks))
+    for source in datasets.values():
+        source.rest(chain.action_dim)  # refuses displacements that the action does not have
+    return Mixture(names, datasets, measured, chain, sources, groups, config, files, form)
 
 
-def _bounds_files(config, specs):
+def chain_of(
+    config: ml_collections.ConfigDict,
+    maps: Normalizer,
+    masks: Mapping[str, Mapping[str, Any]],
+) -> Chain:
+    """The chain of a data section; without data, from its maps and the masks of its sources."""
+    return Chain(maps, _steps(format_of(config), masks))
+
+
+def _steps(form, masks):
+    if not form.widths:
+        return form.steps
+    fields = {f: np.stack([np.asarray(m[f], bool) for m in masks.values()]) for f in form.widths}
+    return (Mask(fields, tuple(masks)), *form.steps)
+
+
+def open_source(
+    config: ml_collections.ConfigDict, name: str, *, root: str = "", **changes: Any
+) -> Source:
+    """Opens one source of a data section alone, as for evaluation; reads metadata only.
+
+    Args:
+      config: the data section.
+      name: of the source.
+      root: folder that its path starts from; "" for the config's.
+      **changes: fields in place of the source's own, such as ``split``.
+
+    Raises:
+      FileNotFoundError, ValueError: see ``open_mixture``.
+    """
+    fields = section.sources(config)
+    _checks.one_of("source", name, fields)
+    own = fields[name] | changes
+    return formats(config, fields)[name].open(name, below(root or config.root, own["path"]), own)
+
+
+def check(config: ml_collections.ConfigDict) -> Shapes:
+    """Shapes of the observations of a row, as far as they are known without data.
+
+    Sources, or their paths, may still be missing, as in a template.
+
+    Raises:
+      ValueError: for a data section that no data can suit.
+    """
+    fields = section.sources(config, complete=False) if config.sources else {}
+    forms = _check(config, fields)
+    return outline(next(iter(forms.values()))).inputs(config.history) if forms else {}
+
+
+def _check(config, fields) -> dict[str, Format]:
+    """The format of each source, all options of the data section being possible."""
+    section.check_options(config)
+    for name in FORMATS.keys() & config.keys():
+        _names.resolve("format", name, FORMATS)(config)  # its section, used or not
+    forms = formats(config, fields) if fields else {}
+    for form in dict.fromkeys(forms.values()):
+        form.check(config)
+    return forms
+
+
+def format_of(config: ml_collections.ConfigDict) -> Format:
+    """The format of a data section's sources."""
+    return next(iter(formats(config, section.sources(config, complete=False)).values()))
+
+
+def outline(form: Format) -> Chain:
+    """A chain with the shapes of the format's, its maps and masks being those of no data."""
+    ones = {field: np.ones(width) for field, width in form.widths.items()}
+    maps = Normalizer("none", {n: 0 * v for n, v in ones.items()}, ones)
+    masks = {n: v.astype(bool) for n, v in ones.items()}
+    return Chain(maps, (Mask(masks), *form.steps) if masks else form.steps)
+
+
+def missing_delta(config: ml_collections.ConfigDict) -> str:
+    """What is missing to hold actions past the end of an episode, in a line; "" if nothing is.
+
+    A position is held by repeating it, a displacement is not: it would go on for ever.
+    """
+    return _missing_delta(config, formats(config, section.sources(config, complete=False)))
+
+
+def _missing_delta(config, forms):
+    return next(filter(None, (form.missing_delta(config) for form in forms.values())), "")
+
+
+def weighted_sources(
+    config: ml_collections.ConfigDict,
+    law: mixing.Law,
+    measured: Mapping[str, SourceStatistics] | None = None,
+) -> mixing.Sources:
+    """Weights, bounds and roles of a data section's sources; without statistics, of one step each.
+
+    Raises:
+      ValueError: see ``section.sources``; or levels that the law cannot train.
+    """
+    fields = section.sources(config)
+    sources = _weighted(fields, measured)
+    mixing.check_law(law, sources, tuple(fields))
+    return sources
+
+
+def _weighted(fields, measured):
+    return mixing.make_sources(
+        [(measured[n].num_steps if measured else 1) * own["weight"] for n, own in fields.items()],
+        [own["role"] == "clean" for own in fields.values()],
+        [own["sigma_min"] for own in fields.values()],
+        [own["sigma_max"] for own in fields.values()],
+    )
+
+
+def _bounds_files(config, fields):
     """The bounds file of each source that has one, all of whose rows are bounds."""
-    paths = {n: s["bounds"] for n, s in specs.items() if s["bounds"]}
+    paths = {n: own["bounds"] for n, own in fields.items() if own["bounds"]}
     for name in paths:
         own = config.sources[name]
         if own.get("sigma_min") or own.get("sigma_max") is not None:
@@ -271,141 +330,34 @@ def _bounds_files(config, specs):
                 "config.data.bounds takes the place of sigma_min %s and sigma_max %s of source %r",
                 *(own.get("sigma_min"), own.get("sigma_max"), name),
             )
-    read = {path: bounds.read(path) for path in set(paths.values())}
+    read = {path: bounds_file.read(path) for path in set(paths.values())}
     for name, path in paths.items():
-        bounds.check(read[path], name)
+        bounds_file.check(read[path], name)
     return {n: read[path] for n, path in paths.items()}
 
 
-def _open(config, name, spec, form, transformed):
-    path = below(config.root, spec["path"])
-    if form:
-        return open_x.open_source(
-            path, spec["split"], spec["open_x"], form, last_step=spec["last_step"]
-        )
-    # What a transform reads is its own affair; without one, decode only what is used.
-    fields = [f"steps/observation/{n}" for n in config.observation]
-    fields = None if transformed else [f"steps/{config.action}", *fields]
-    last = spec["last_step"] or "drop"
-    return rlds.open_dataset(path, spec["split"], fields or (), keys=fields, last_step=last)
-
-
-def common_form(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
-    """The common form of a data section; None where its sources are read as they are.
-
-    Raises:
-      ValueError: some sources are to be brought to it and some not, or it cannot be.
-    """
-    plain = [name for name, s in config.sources.items() if not s.get("open_x")]
-    if len(plain) == len(config.sources):
-        return None
-    if plain:
-        raise ValueError(
-            f"source {plain[0]!r} has no open_x, others have: give it the lines of a spec too "
-            "(ambient_jax.open_x.spec), so that all are brought to one form"
-        )
-    return options.form(config.open_x)
-
-
-def observation_fields(
-    config: ml_collections.ConfigDict, form: open_x.CommonForm | None
-) -> tuple[str, ...]:
-    """Names of the low-dimensional observations."""
-    if form is None:
-        return tuple(config.observation)
-    return ("state",) if form.state_width else ()
-
-
-def observation_shapes(
-    config: ml_collections.ConfigDict, form: open_x.CommonForm | None, dims: Mapping[str, int]
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Of each observation of one row in a batch, by name; needs no data where there is a form."""
-    history = config.history
-    if form is None:
-        return {n: jax.ShapeDtypeStruct((history, d), np.float32) for n, d in dims.items()}
-    shapes = {}
-    if form.state_width:
-        for name in ("state", "state_mask"):
-            shapes[name] = jax.ShapeDtypeStruct((history, form.state_width), np.float32)
-    for camera in form.cameras:
-        size = (history, *form.image_size, 3)
-        shapes[f"image_{camera}"] = jax.ShapeDtypeStruct(size, np.uint8)
-        shapes[f"image_{camera}_mask"] = jax.ShapeDtypeStruct((history,), np.bool_)
-    if form.instruction_width:
-        dtype = np.float32 if form.table else np.uint8
-        shapes["instruction"] = jax.ShapeDtypeStruct((form.instruction_width,), dtype)
-    return shapes
-
-
-def had(dataset: open_x.OpenXDataset) -> dict[str, np.ndarray]:
-    """Which dimensions of each field a source has, [d] bool."""
-    return {chunk.ACTION: dataset.action_mask, f"{chunk.OBSERVATION}state": dataset.state_mask}
-
-
-def problems_of(
-    dataset: rlds.RldsDataset | open_x.OpenXDataset, found: statistics.SourceStatistics
-) -> dict[str, Mapping[str, Any]]:
-    """What is wrong with a source and was accepted, by kind, see ``SourceStatistics.problems``."""
+def _problems(source: Source, measured: SourceStatistics):
     notes = {
-        kind: {"episodes": len(dataset), "skipped": 0, "examples": [[None, told]]}
-        for kind, told in getattr(dataset, "notes", ())
+        kind: {"episodes": len(source), "skipped": 0, "examples": [[None, text]]}
+        for kind, text in source.notes
     }
-    return notes | dict(found.problems)
+    return notes | dict(measured.problems)
 
 
-def weighted_sources(
-    config: ml_collections.ConfigDict,
-    law: mixing.Law,
-    found: Mapping[str, statistics.SourceStatistics] | None = None,
-) -> mixing.Sources:
-    """Weights, bounds and roles of a data section, checked against the law; see ``open_mixture``.
-
-    Which levels are trained hangs on no number of steps, so it is known before they are (None).
-    """
-    specs = source_config.read(config)
-    sources = mixing.make_sources(
-        [(found[n].num_steps if found else 1) * spec["weight"] for n, spec in specs.items()],
-        [spec["role"] == "clean" for spec in specs.values()],
-        [spec["sigma_min"] for spec in specs.values()],
-        [spec["sigma_max"] for spec in specs.values()],
-    )
-    mixing.check_law(law, sources, tuple(specs))
-    return sources
-
-
-def check(config: ml_collections.ConfigDict) -> open_x.CommonForm | None:
-    """The common form; raises ValueError for a data section that no data can suit, and reads none.
-
-    Sources, or their paths, may still be missing, as in a template.
-    """
-    options.check(config)
-    if not config.sources:
-        return options.form(config.open_x)
-    source_config.read(config, complete=False)
-    form = common_form(config)
-    hold.check(config, form is not None)
-    return form
-
-
-def _check_options(config, form, observed):
-    if form and config.placement == "device" and (form.cameras or form.instruction_width):
-        raise ValueError(
-            "config.data.placement is 'device' and config.data.open_x has cameras or instructions: "
-            "set placement to 'stream', or cameras to () and instruction_bytes to 0"
+def _log_problems(name, problems):
+    for kind, found in problems.items():
+        examples = "; ".join(
+            text if index is None else f"episode {index}: {text}"
+            for index, text in found["examples"][:3]
         )
-    seen = form and (form.state_width or form.cameras or form.instruction_width)
-    if form and observed and not seen:
-        raise ValueError(
-            "config.data.open_x has no state, cameras or instructions, expected something to "
-            "observe"
+        logging.warning(
+            "source %r has problems of the kind %r in %d episodes, %d of them left out (%s)",
+            *(name, kind, found["episodes"], found["skipped"], examples),
         )
-    if not form and not config.observation:
-        raise ValueError("config.data.observation is empty, expected names under steps/observation")
-    hold.check(config, form is not None)
 
 
-def _check_shapes(found):
-    (first, reference), *rest = found.items()
+def _check_shapes(measured):
+    (first, reference), *rest = measured.items()
     for name, other in rest:
         for field, moments in reference.fields.items():
             size = other.fields[field].mean.size
@@ -416,11 +368,11 @@ def _check_shapes(found):
                 )
 
 
-def _check_lengths(found, horizon):
-    longest = {name: int(s.lengths.max()) for name, s in found.items()}
+def _check_lengths(measured, horizon):
+    longest = {name: int(s.lengths.max()) for name, s in measured.items()}
     if horizon > max(longest.values()):
-        told = ", ".join(f"{name} {length}" for name, length in longest.items())
+        listed = ", ".join(f"{name} {length}" for name, length in longest.items())
         raise ValueError(
-            f"config.data.horizon is {horizon}, longer than every episode (longest: {told} steps): "
-            "every chunk would be padded"
+            f"config.data.horizon is {horizon}, longer than every episode (longest: {listed} "
+            "steps): every chunk would be padded"
         )

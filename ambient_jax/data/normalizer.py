@@ -1,150 +1,26 @@
-"""Actions and observations to unit size and back."""
+"""A normaliser from the statistics of sources."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
 from ambient_jax import _checks
 from ambient_jax.data import tails
+from ambient_jax.data.statistics import SourceStatistics
+from ambient_jax.transforms.normalizer import KINDS, Normalizer
 
-if TYPE_CHECKING:  # a policy needs its normaliser, not the readers of data sets
-    from ambient_jax.data.statistics import SourceStatistics
-
-KINDS = ("bounds", "gaussian", "quantiles", "none")
 PER = ("mixture", "source")
 OUTLIERS = ("leave_out", "keep")
 # In metres and radians: what stands still moves less than 0.1 mm and mrad, by its sensor's noise.
 LEAST_RANGE = 1e-4
 _QUANTILES = (0.01, 0.99)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Normalizer:
-    """Affine maps of actions and observations to unit size and back; pure, on NumPy and JAX.
-
-    A dimension that is constant in the data maps to 0, and back to its constant.
-
-    Attributes:
-      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to
-        -1..1) or "none".
-      shift, scale: of each field, [d] float64 and float32, or [K, d] with a row for each source.
-      sources: names of the K sources; empty when all share one map.
-    """
-
-    kind: str
-    shift: dict[str, np.ndarray]
-    scale: dict[str, np.ndarray]
-    sources: tuple[str, ...] = ()
-
-    def normalize(self, name: str, x: Any, source: Any = None) -> Any:
-        """Maps a field ("action", "observation/<name>") [..., d] to unit size.
-
-        NumPy's float64 stays float64, so that little is lost of a small range about a large value,
-        as of time stamps, where the caller rounds what comes back.
-
-        Args:
-          name: of the field.
-          x: values [..., d].
-          source: index (or indices [B] of x [B, ..., d]) of the source; only where each source has
-            its own map.
-
-        Raises:
-          ValueError: an unknown field, another d, or ``source`` missing or in excess.
-        """
-        shift, scale = self._maps(name, x, source)
-        constant = (scale == 0).astype(np.float32)
-        return (x - shift) * ((1 - constant) / (scale + constant))
-
-    def unnormalize(self, name: str, x: Any, source: Any = None) -> Any:
-        """Inverse of ``normalize``."""
-        shift, scale = self._maps(name, x, source)
-        return x * scale + shift
-
-    def _maps(self, name, x, source):
-        _checks.one_of("field", name, self.shift)
-        shift, scale = self.shift[name], self.scale[name]
-        if np.shape(x)[-1:] != shift.shape[-1:]:
-            raise ValueError(
-                f"{name} has shape {np.shape(x)}, expected [..., {shift.shape[-1]}] as in the data"
-            )
-        if (source is None) != (not self.sources):
-            raise ValueError(
-                f"source is {source}, expected "
-                + (
-                    f"the index of one of {', '.join(self.sources)}, or for_source(name) first"
-                    if self.sources
-                    else "None: all sources share one map"
-                )
-            )
-        if getattr(x, "dtype", None) != np.float64:
-            shift = shift.astype(np.float32)
-        if source is None:
-            return shift, scale
-        if isinstance(source, jax.Array):  # it may be a tracer, which cannot index NumPy
-            shift, scale = jnp.asarray(shift), jnp.asarray(scale)
-        between = (1,) * (np.ndim(x) - np.ndim(source) - 1)
-        shape = (*np.shape(source), *between, shift.shape[-1])
-        return shift[source].reshape(shape), scale[source].reshape(shape)
-
-    def for_source(self, name: str) -> Normalizer:
-        """The map of one source alone (itself where all share one)."""
-        if not self.sources:
-            return self
-        _checks.one_of("source", name, self.sources)
-        k = self.sources.index(name)
-        return Normalizer(
-            self.kind,
-            {n: v[k] for n, v in self.shift.items()},
-            {n: v[k] for n, v in self.scale.items()},
-        )
-
-    def _check(self):
-        _checks.one_of("kind", self.kind, KINDS)
-        for name in self.shift.keys() | self.scale.keys():
-            shift, scale = self.shift[name], self.scale[name]
-            rows = (len(self.sources),) if self.sources else ()
-            if shift.shape != scale.shape or shift.ndim != len(rows) + 1:
-                raise ValueError(f"{name} has shift {shift.shape} and scale {scale.shape}")
-            if shift.shape[:-1] != rows or not np.isfinite([shift, scale]).all():
-                raise ValueError(f"{name} is not finite, or not of {len(self.sources)} sources")
-
-    def to_json(self) -> str:
-        """Exact; inverse of ``from_json``."""
-        as_lists = lambda arrays: {n: v.tolist() for n, v in arrays.items()}  # noqa: E731
-        return json.dumps(
-            {
-                "kind": self.kind,
-                "sources": list(self.sources),
-                "shift": as_lists(self.shift),
-                "scale": as_lists(self.scale),
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Normalizer:
-        """Raises ValueError when the text is no normaliser."""
-        try:
-            stored = json.loads(text)
-            made = cls(
-                stored["kind"],
-                {n: np.asarray(v, np.float64) for n, v in stored["shift"].items()},
-                {n: np.asarray(v, np.float32) for n, v in stored["scale"].items()},
-                tuple(stored["sources"]),
-            )
-            made._check()
-            return made
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"not the JSON of a Normalizer ({error}): {text[:80]!r}") from error
 
 
 def check_options(kind: str, per: str, least_range: float, outliers: str) -> None:
@@ -200,7 +76,7 @@ def make_normalizer(
     kind: str = "bounds",
     per: str = "mixture",
     *,
-    masks: Mapping[str, Mapping[str, Sequence[bool]]] | None = None,
+    masks: Mapping[str, Mapping[str, Any]] | None = None,
     least_range: float = LEAST_RANGE,
     outliers: str = "leave_out",
 ) -> Normalizer:
@@ -304,36 +180,39 @@ def _affine(pooled, parts, kind, least, what):
     return middle, np.where(constant, 0, half), np.where(small, width, 0)
 
 
-def tell_outliers(
+def log_outliers(
     name: str,
     statistics: SourceStatistics,
     kind: str,
     outliers: str,
-    masks: Mapping[str, np.ndarray] | None = None,
+    masks: Mapping[str, np.ndarray],
 ) -> None:
     """Logs the outliers of a source in one line: the farthest ones, and what is done about them.
 
-    Those of dimensions that it lacks (``masks`` of each field, [d] bool) are of fillers.
+    Args:
+      name, statistics: of the source.
+      kind, outliers: see ``make_normalizer``.
+      masks: by field, [d] bool, dimensions that it has; others hold fillers, which are left out.
     """
-    found = [
-        (field, each)
+    listed = [
+        (field, outlier)
         for field, moments in statistics.fields.items()
-        for each in tails.outliers(moments)
-        if masks is None or masks[field][each.dim]
+        for outlier in tails.outliers(moments)
+        if field not in masks or masks[field][outlier.dim]
     ]
-    if not found or kind == "none":
+    if not listed or kind == "none":
         return
-    found.sort(key=lambda f: -abs(f[1].value - np.mean(f[1].rest)) / np.ptp(f[1].rest))
-    told = []
-    for field, each in found[:3]:
-        left_out = outliers == "leave_out" and each.lone and kind != "quantiles"
-        told.append(
-            f"{field}[{each.dim}] is {each.value:.6g} in episode {each.episode} at step "
-            f"{each.step}, the rest {each.rest[0]:.4g} to {each.rest[1]:.4g}: "
+    listed.sort(key=lambda f: -abs(f[1].value - np.mean(f[1].rest)) / np.ptp(f[1].rest))
+    texts = []
+    for field, outlier in listed[:3]:
+        left_out = outliers == "leave_out" and outlier.lone and kind != "quantiles"
+        texts.append(
+            f"{field}[{outlier.dim}] is {outlier.value:.6g} in episode {outlier.episode} at step "
+            f"{outlier.step}, the rest {outlier.rest[0]:.4g} to {outlier.rest[1]:.4g}: "
             + ("left out of the maps" if left_out else "it counts in the maps")
         )
     logging.warning(
         "source %r has %d outliers (%s); they are trained on, so mend or drop the episode, or set "
         "config.data.outliers to 'keep' if they are true",
-        *(name, len(found), "; ".join(told)),
+        *(name, len(listed), "; ".join(texts)),
     )

@@ -18,7 +18,7 @@ from etils import epath
 from ambient_jax import _checks
 from ambient_jax.data import checksums, files, metadata, records
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
-from ambient_jax.data.features import is_dict, is_sequence, leaves, select
+from ambient_jax.data.features import Leaf, is_dict, is_sequence, leaves, select
 from ambient_jax.data.last_step import CHOICES as LAST_STEPS
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
 from ambient_jax.data.paths import expanded
@@ -76,9 +76,8 @@ def open_dataset(
     with files.named(os.fspath(path)):
         directory = _find_version(epath.Path(expanded(path)))
     info = metadata.read(directory)
-    _check_rlds(info.features, f"{directory}")
-    metadata.check_sizes(info.features, f"{directory / FEATURES}")
-    fields = leaves(info.features)
+    fields = _rlds_fields(info.features, f"{directory}")
+    metadata.check_sizes(fields.values(), f"{directory / FEATURES}")
     select(fields, required, f"{directory}")
     if last_step:
         _checks.one_of("last_step", last_step, LAST_STEPS)
@@ -282,7 +281,7 @@ def _siblings(path: epath.Path) -> str:
     return hint or (f"; {parent} holds {', '.join(names[:8])}" if names else "")
 
 
-def _check_rlds(features: Any, directory: str) -> None:
+def _rlds_fields(features: Any, directory: str) -> dict[str, Leaf]:
     if not is_dict(features) or "steps" not in features:
         names = ", ".join(features.keys()) if is_dict(features) else type(features).__name__
         raise ValueError(f"{directory} is no RLDS dataset: it has no 'steps' (it has {names})")
@@ -290,8 +289,10 @@ def _check_rlds(features: Any, directory: str) -> None:
     if not is_sequence(steps) or not is_dict(steps.feature):
         why = "'steps' is no nested dataset of named fields"
         raise ValueError(f"{directory} is no RLDS dataset: {why}")
-    if not any(path.startswith("steps/") for path in leaves(features)):
+    fields = leaves(features)
+    if not any(path.startswith("steps/") for path in fields):
         raise ValueError(f"{directory} is no RLDS dataset: 'steps' has no fields")
+    return fields
 
 
 def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -> list[_Shard]:
@@ -302,8 +303,8 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
         )
     if name not in info.splits:
         hint = _checks.nearest(name, info.splits)
-        names = ", ".join(info.splits) or "none"
-        raise ValueError(f"{directory} has no split {name!r}, it has {names}{hint}")
+        splits = ", ".join(info.splits) or "none"
+        raise ValueError(f"{directory} has no split {name!r}, it has {splits}{hint}")
     if (file_format := str(info.file_format.value)) not in _FORMATS:
         raise ValueError(
             f"{directory} is stored as {file_format}, expected array_record or tfrecord"

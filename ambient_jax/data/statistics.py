@@ -11,25 +11,25 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from ambient_jax.data import chunk, last_step, tails
+from ambient_jax.data import chunk, last_step, rlds_source, tails
+from ambient_jax.data import source as source_lib
 from ambient_jax.data.paths import expanded, write_text
-from ambient_jax.data.rlds import Episode, RldsDataset
+from ambient_jax.data.source import Source, Transform
 
 CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
 
-Transform = Callable[[Episode], Episode]
-_EXAMPLES = 20  # of a kind of problem
+_EXAMPLES = 20  # kept for each kind of problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Of the rows of a field, per dimension: count, and arrays [d] of float64."""
+    """Moments of a field's rows: their count, and arrays [d] of float64 by dimension."""
 
     count: int
     mean: np.ndarray
@@ -43,7 +43,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: np.ndarray, episode: int = 0) -> Moments:
-        """Of values [N, d] of an episode, N >= 1."""
+        """The moments of an episode's values [N, d], N >= 1."""
         values = np.asarray(values, np.float64)
         mean = values.mean(axis=0)
         m2 = ((values - mean) ** 2).sum(axis=0)
@@ -59,7 +59,7 @@ class Moments:
         return np.sqrt(self.m2 / self.count)
 
     def merge(self, other: Moments) -> Moments:
-        """Of both sets of rows together (Chan et al. 1979): no cancellation, any order."""
+        """The moments of both sets of rows (Chan et al. 1979): no cancellation, any order."""
         count = self.count + other.count
         delta = other.mean - self.mean
         both = self.tails is not None and other.tails is not None
@@ -82,8 +82,8 @@ class Moments:
         arrays = {n: np.asarray(fields[n], np.float64) for n in _ARRAYS}
         if len({a.shape for a in arrays.values()}) != 1:
             raise ValueError("arrays of differing shapes")
-        found = fields["tails"] and tails.Tails.from_dict(fields["tails"])
-        return cls(int(fields["count"]), **arrays, tails=found)
+        stored = fields["tails"] and tails.Tails.from_dict(fields["tails"])
+        return cls(int(fields["count"]), **arrays, tails=stored)
 
 
 _ARRAYS = ("mean", "m2", "min", "max", "rounding")
@@ -98,8 +98,8 @@ class SourceStatistics:
       lengths: steps of each episode, [num_episodes] int64, in the order of the dataset; 0 for one
         that was left out.
       step_bytes: mean size of a step as it waits to be drawn, encoded images included.
-      problems: by kind, ``{"episodes": how many, "skipped": of them left out, "examples": the first
-        [id, text]}``: of episodes that are examined, and of their last steps.
+      problems: by kind, ``{"episodes": how many, "skipped": how many of them were left out,
+        "examples": the first [id, text]}``.
     """
 
     fields: dict[str, Moments]
@@ -112,73 +112,64 @@ class SourceStatistics:
         return int(self.lengths.sum())
 
 
-def compute(
-    dataset: RldsDataset,
-    *,
-    source: str,
-    observation: Sequence[str],
-    action: str,
-    transform: Transform | None = None,
-    cache: str | os.PathLike[str] | None = None,
-) -> SourceStatistics:
+def compute(source: Source, *, cache: str | os.PathLike[str] | None = None) -> SourceStatistics:
     """Statistics of one source: from the cache, or in one pass over its episodes.
 
-    The cache's key is made of the dataset's fingerprint, the fields read and the source code that
+    The cache's key is made of the source's fingerprint, the fields read and the source code that
     shapes them (this package's and the transform's module): a changed transform is noticed.
 
     Args:
-      dataset: the source's episodes.
-      source: its name, for messages.
-      observation, action: the fields, see ``chunk.episode_arrays``.
-      transform: applied to every episode first.
+      source: see ``source.Source``.
       cache: directory; default ``$AMBIENT_JAX_CACHE`` or ``~/.cache/ambient_jax``.
 
     Raises:
       ValueError: data that are not finite (named by episode and step), or no steps at all.
     """
-    code = code_hash(transform)
+    code = code_hash(source.transform)
     key = {
-        "fingerprint": dataset.fingerprint,
-        "observation": list(observation),
-        "action": action,
+        "fingerprint": source.fingerprint,
+        "observation": list(source.observation),
+        "action": source.action,
         "code": code,
-        "settings": getattr(dataset, "settings", ""),
+        "settings": source.settings,
     }
     directory = pathlib.Path(
         expanded(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax")
     )
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    path = directory / f"{dataset.name}-{digest}.json"
+    path = directory / f"{source.name}-{digest}.json"
     if code and path.exists():
         try:
-            return _read(path, key, len(dataset))
+            return _read(path, key, len(source))
         except (ValueError, KeyError, TypeError, OSError) as error:
             logging.warning("%s cannot be used (%s): computed anew", path, error)
-    found = _one_pass(dataset, source, observation, action, transform)
+    measured = _one_pass(source)
     if code:
-        _write(path, key, found)
-    return found
+        _write(path, key, measured)
+    return measured
 
 
-def _one_pass(dataset, source, observation, action, transform):
+def _one_pass(source):
     lengths, fields, problems, size = [], {}, {}, 0
-    ends = last_step.Ends(dataset)
-    for index, episode, told in _episodes(dataset):
-        _count(problems, index, told, episode is None)
+    ends = last_step.Ends(source)
+    files = range(len(source.shard_lengths))
+    for index, episode, wrong in (each for file in files for each in source.examine(file)):
+        _count(problems, index, wrong, episode is None)
         lengths.append(0)
         if episode is None:
             continue
-        arrays = read(episode, observation, action, transform=transform, source=source, index=index)
+        arrays = source.read(index, episode)
         lengths[-1] = len(arrays[chunk.ACTION])
-        _count(problems, index, ends.add(episode, arrays[chunk.ACTION]), not lengths[-1])
+        _count(problems, index, ends.add(arrays[chunk.ACTION]), not lengths[-1])
         if not lengths[-1]:
             continue
-        size += _read_size(arrays) + _size(episode["steps"] if told is not None else {})
+        # Fields wait to be drawn as float32, whatever they are stored in.
+        size += sum(4 * a.size for a in arrays.values()) + source.extra_bytes(episode)
         for name, values in arrays.items():
             known = fields.get(name)
             if known is not None and known.mean.shape != values.shape[1:]:
                 raise ValueError(
-                    f"source {source!r}, episode {index}: {name} has {values.shape[1]} "
+                    f"source {source.name!r}, episode {index}: {name} has {values.shape[1]} "
                     f"numbers a step, the episodes before it {known.mean.size}"
                 )
             moments = Moments.of(values, index)
@@ -187,72 +178,34 @@ def _one_pass(dataset, source, observation, action, transform):
             logging.INFO,
             "statistics of %s: %d of %d episodes",
             10,
-            source,
-            len(lengths),
-            len(dataset),
+            *(source.name, len(lengths), len(source)),
         )
     if not fields:
         left_out = f", after {sum(p['skipped'] for p in problems.values())} left out"
         why = next((p["examples"][0][1] for p in problems.values() if p["skipped"]), "")
         raise ValueError(
-            f"source {source!r} ({dataset.directory}) has no step in its episodes"
+            f"source {source.name!r} ({source.directory}) has no step in its episodes"
             f"{f'{left_out} ({why})' if problems else ''}"
         )
-    if told := ends.doubt(fields[chunk.ACTION]):
-        found = problems.setdefault("last_step", {"episodes": 0, "skipped": 0, "examples": []})
-        found["episodes"] = max(found["episodes"], ends.count)
-        found["examples"].insert(0, [None, told])
+    if doubt := ends.doubt(fields[chunk.ACTION]):
+        row = problems.setdefault("last_step", {"episodes": 0, "skipped": 0, "examples": []})
+        row["episodes"] = max(row["episodes"], ends.count)
+        row["examples"].insert(0, [None, doubt])
     lengths = np.asarray(lengths, np.int64)
     return SourceStatistics(fields, lengths, size / int(lengths.sum()), problems)
 
 
-def _episodes(dataset):
-    """(id, episode, problems): None in place of an episode left out, of problems not looked for."""
-    for shard in range(len(dataset.shard_lengths)):
-        if hasattr(dataset, "examine"):
-            yield from dataset.examine(shard)
-        else:
-            yield from ((index, episode, None) for index, episode in dataset.stream(shard))
+def _count(problems, index, wrong, skipped):
+    for kind in dict.fromkeys(kind for kind, _ in wrong):
+        row = problems.setdefault(kind, {"episodes": 0, "skipped": 0, "examples": []})
+        row["episodes"] += 1
+        row["skipped"] += skipped
+    for kind, text in wrong:
+        if len(problems[kind]["examples"]) < _EXAMPLES:
+            problems[kind]["examples"].append([index, text])
 
 
-def _count(problems, index, told, skipped):
-    for kind in dict.fromkeys(kind for kind, _ in told or ()):
-        found = problems.setdefault(kind, {"episodes": 0, "skipped": 0, "examples": []})
-        found["episodes"] += 1
-        found["skipped"] += skipped
-    for kind, text in told or ():
-        found = problems[kind]
-        if len(found["examples"]) < _EXAMPLES:
-            found["examples"].append([index, text])
-
-
-def _read_size(arrays):
-    """Bytes of normalised fields: of float32, whatever they are stored in."""
-    return sum(4 * a.size for a in arrays.values())
-
-
-def _size(arrays):
-    """Bytes of arrays, and of the blobs in those of objects."""
-    return sum(
-        sum(map(len, a)) if a.dtype == object else a.nbytes
-        for a in arrays.values()
-        if isinstance(a, np.ndarray)
-    )
-
-
-def read(
-    episode: Episode,
-    observation: Sequence[str],
-    action: str,
-    *,
-    transform: Transform | None,
-    source: str,
-    index: int,
-) -> dict[str, np.ndarray]:
-    """``chunk.episode_arrays`` of the transformed episode: all that training reads goes here."""
-    if transform is not None:
-        episode = transform(episode)
-    return chunk.episode_arrays(episode, observation, action, source=source, index=index)
+_MODULES = (chunk, last_step, rlds_source, source_lib, tails, sys.modules[__name__])
 
 
 def code_hash(transform: Transform | None = None) -> str:
@@ -261,10 +214,10 @@ def code_hash(transform: Transform | None = None) -> str:
     Whole modules count, so that a changed helper is noticed. Empty, which means "do not cache", if
     the transform has no source (typed into an interpreter).
     """
-    parts = [_module_code(m) for m in (chunk, last_step, tails, sys.modules[__name__])]
+    parts = [_module_code(m) for m in _MODULES]
     while isinstance(transform, functools.partial):
         given = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]
-        parts += [*map(_told, given), repr(sorted(transform.keywords))]
+        parts += [*map(_exact, given), repr(sorted(transform.keywords))]
         transform = transform.func
     if transform is not None:
         function = transform if hasattr(transform, "__qualname__") else type(transform)
@@ -277,12 +230,12 @@ def code_hash(transform: Transform | None = None) -> str:
         if function is not transform:
             parts.append(repr(transform))
         for cell in getattr(transform, "__closure__", None) or ():
-            parts.append(_told(cell.cell_contents))
+            parts.append(_exact(cell.cell_contents))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _told(value):
-    """A value that a transform holds; NumPy's repr leaves out the middle of a large array."""
+def _exact(value):
+    """A text of a value that a transform holds; NumPy's repr cuts large arrays."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     return repr(value)
@@ -303,13 +256,13 @@ def _read(path, key, episodes):
     return SourceStatistics(fields, lengths, stored["step_bytes"], stored["problems"])
 
 
-def _write(path, key, found):
+def _write(path, key, measured):
     stored = {
         "key": key,
-        "lengths": found.lengths.tolist(),
-        "step_bytes": found.step_bytes,
-        "problems": found.problems,
-        "fields": {name: moments.to_dict() for name, moments in found.fields.items()},
+        "lengths": measured.lengths.tolist(),
+        "step_bytes": measured.step_bytes,
+        "problems": measured.problems,
+        "fields": {name: moments.to_dict() for name, moments in measured.fields.items()},
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""One unit's chunks in one lane, shuffled: a function of (seed, unit, lane, position).
+"""One group's chunks in one shard, shuffled: a function of (seed, group, shard, position).
 
-Episodes are dealt to lanes, so that all lanes together read each one once an epoch, and a host has
-some lanes: what a lane gives does not depend on how many hosts there are. An epoch visits the
-lane's episodes in a shuffled order, cut into windows of whole episodes with some ``window`` steps;
-the chunks of a window come in random order. Because the lengths of all episodes are known, where
-chunk n lies is arithmetic: the number of chunks taken is the whole state, and nothing that was read
+Episodes are dealt to shards, which together read each episode once an epoch. A host has some of the
+shards, and what a shard gives does not depend on the number of hosts. An epoch visits the shard's
+episodes in a shuffled order, cut into windows of whole episodes with some ``window`` steps; the
+chunks of a window come in random order. Because the lengths of all episodes are known, the place of
+chunk n is arithmetic: the number of chunks taken is the whole state, and nothing that was read
 needs to be saved.
 
 Memory is bounded by two windows (the next one is read while the present one is used), a window by
@@ -26,7 +26,7 @@ import numpy as np
 from ambient_jax.data import chunk
 from ambient_jax.data.mixture import Mixture
 
-# TFRecord shards that are open at once: their episodes take turns.
+# TFRecord files that are open at once: their episodes take turns.
 INTERLEAVE = 16
 
 
@@ -35,7 +35,7 @@ class Window:
     """Steps of some whole episodes, and the order in which their chunks come.
 
     Attributes:
-      steps: [N, ...] each, see ``sources.Mixture.read_all``.
+      steps: [N, ...] each, see ``mixture.Mixture.read_all``.
       start, end: [N], positions of each step's episode.
       episode: [N], its id.
       order: positions of the chunks, in the order in which they come.
@@ -68,14 +68,14 @@ def permutation(size: int, *key: int) -> np.ndarray:
 
 
 class ChunkStream:
-    """Chunks of one unit in one lane, for ever.
+    """Endless chunks of one group in one shard.
 
-    With array_record, lane l has the episodes l, l + lanes...; with TFRecord it has a range of
-    consecutive ones, so that it reads few shards, each of them in order. Of fewer episodes than
-    lanes each lane has every lanes-th step.
+    With array_record, shard s has the episodes s, s + shards, ...; with TFRecord it has a range of
+    consecutive ones, so that it reads few files, each of them in order. Where there are fewer
+    episodes than shards, each shard has every shards-th step.
 
     Attributes:
-      size: chunks in an epoch of this lane.
+      size: chunks in an epoch of this shard.
       taken: chunks taken so far; set it to move.
     """
 
@@ -86,10 +86,10 @@ class ChunkStream:
         *,
         window: int,
         seed: int,
-        lane: int = 0,
-        lanes: int = 1,
+        shard: int = 0,
+        shards: int = 1,
         executor: futures.Executor,
-        unit: int | None = None,
+        group: int | None = None,
         keep: np.ndarray | None = None,
         interleave: int = INTERLEAVE,
     ):
@@ -100,32 +100,32 @@ class ChunkStream:
           k: number of the source.
           window: steps that are shuffled among each other.
           seed: of the run.
-          lane, lanes: this lane, and how many there are.
+          shard, shards: this shard, and how many there are.
           executor: reads ahead.
-          unit: number of the unit; by default k.
-          keep: [N] bool, the steps of the source that belong to the unit; None for all.
-          interleave: TFRecord shards that are open at once.
+          group: number of the group; by default k.
+          keep: [N] bool, the steps of the source that belong to the group; None for all.
+          interleave: TFRecord files that are open at once.
 
         Raises:
-          ValueError: fewer steps than lanes.
+          ValueError: fewer steps than shards.
         """
-        self._prepared, self._k, self._keep = mixture, k, keep
+        self._mixture, self._k, self._keep = mixture, k, keep
         self._window_size, self._interleave = window, interleave
-        self._key = (seed % 2**64, k if unit is None else unit, lane)
+        self._key = (seed % 2**64, k if group is None else group, shard)
         name = mixture.names[k]
         self._dataset = mixture.datasets[name]
         self._lengths = mixture.statistics[name].lengths
         self._first = np.cumsum(self._lengths) - self._lengths
         file_format = self._dataset.file_format
-        parts, self._keep = deal(self._lengths, keep, file_format, name, lane, lanes)
+        parts, self._keep = deal(self._lengths, keep, file_format, name, shard, shards)
         self._counts = self._lengths
         if self._keep is not None:
             total = np.append(0, np.cumsum(self._keep))
             self._counts = total[self._first + self._lengths] - total[self._first]
         if file_format == "tfrecord":
             ends = np.cumsum(self._dataset.shard_lengths)
-            shards = np.searchsorted(ends, parts, side="right")
-            self._runs = np.split(parts, np.flatnonzero(np.diff(shards)) + 1)
+            files = np.searchsorted(ends, parts, side="right")
+            self._runs = np.split(parts, np.flatnonzero(np.diff(files)) + 1)
         else:
             self._runs = [parts]
         self.size = int(self._counts[parts].sum())
@@ -146,7 +146,7 @@ class ChunkStream:
     @taken.setter
     def taken(self, count: int):
         self._taken, self._window = count, None
-        with self._loading:  # files left open would stay so until their shard's turn comes
+        with self._loading:  # files left open would stay so until their turn comes
             self._open.clear()
 
     def take(self, count: int) -> Iterator[tuple[Window, np.ndarray]]:
@@ -192,13 +192,13 @@ class ChunkStream:
         lengths, counts = self._lengths[episodes], self._counts[episodes]
         reads = np.cumsum(lengths) - lengths
         begins = np.cumsum(counts) - counts
-        # Another phase each epoch: else one TFRecord shard would always give the same windows.
+        # Another phase each epoch: else one TFRecord file would always give the same windows.
         phase = 0 if self._resident else int(permutation(self._window_size, *self._key, epoch)[0])
         edges = np.flatnonzero(np.diff((reads + phase) // self._window_size, prepend=-1))
         return _Plan(episodes, np.append(edges, len(episodes)), begins[edges])
 
     def _interleaved(self, epoch):
-        """Shards in shuffled order, a group of them at a time, one episode of each in turn."""
+        """Files in shuffled order, some at a time, one episode of each in turn."""
         slots = permutation(len(self._runs), *self._key, epoch)
         runs = [self._runs[i] for i in slots]
         within = np.concatenate([np.arange(len(r)) for r in runs])
@@ -224,7 +224,7 @@ class ChunkStream:
         parts, ids, kept = [], [], []
         for position in episodes.tolist():
             index, raw = self._episode(position)
-            parts.append(self._prepared.read_all(self._k, index, raw))
+            parts.append(self._mixture.read_all(self._k, index, raw))
             ids.append(index)
             if self._keep is not None:
                 first = self._first[position]
@@ -244,15 +244,15 @@ class ChunkStream:
         if self._dataset.file_format != "tfrecord":
             return int(self._dataset.episode_ids[position]), self._dataset[position]
         ends = np.cumsum(self._dataset.shard_lengths)
-        shard = int(np.searchsorted(ends, position, side="right"))
-        episodes, expected = self._open.pop(shard, (None, -1))
+        file = int(np.searchsorted(ends, position, side="right"))
+        episodes, expected = self._open.pop(file, (iter(()), -1))
         if expected != position:
-            start = position - int(ends[shard]) + self._dataset.shard_lengths[shard]
-            episodes = self._dataset.stream(shard, start)
-        found = next(episodes)
-        if position + 1 < ends[shard]:
-            self._open[shard] = episodes, position + 1
-        return found
+            start = position - int(ends[file]) + self._dataset.shard_lengths[file]
+            episodes = self._dataset.stream(file, start)
+        numbered = next(episodes)
+        if position + 1 < ends[file]:
+            self._open[file] = episodes, position + 1
+        return numbered
 
 
 def deal(
@@ -260,39 +260,40 @@ def deal(
     keep: np.ndarray | None,
     file_format: str,
     name: str,
-    lane: int,
-    lanes: int,
+    shard: int,
+    shards: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions of the episodes that one lane reads, and which steps of the source it takes.
+    """Positions of the episodes that one shard reads, and which steps of the source it takes.
 
-    Lanes are disjoint and together complete.
+    Shards are disjoint and together complete.
 
     Args:
       lengths: steps of each episode.
       keep: [N] bool of all steps, None for all.
       file_format, name: of the source.
-      lane, lanes: this lane, and how many there are.
+      shard, shards: this shard, and how many there are.
 
     Raises:
-      ValueError: the source has fewer steps than there are lanes.
+      ValueError: the source has fewer steps than there are shards.
     """
     counts = lengths
     if keep is not None:
         owner = np.repeat(np.arange(len(lengths)), lengths)
         counts = np.bincount(owner[keep], minlength=len(lengths))
     filled = np.flatnonzero(counts)
-    if len(filled) < lanes:
+    if len(filled) < shards:
         taken = np.arange(lengths.sum()) if keep is None else np.flatnonzero(keep)
-        if len(taken) < lanes:
+        if len(taken) < shards:
             raise ValueError(
-                f"source {name!r} has {len(taken)} steps for {lanes} lanes: set config.data.lanes "
-                "to fewer, run on fewer hosts, or set config.data.placement to 'device'"
+                f"source {name!r} has {len(taken)} steps for {shards} shards: set "
+                "config.data.shards to fewer, run on fewer hosts, or set config.data.placement to "
+                "'device'"
             )
         keep = np.zeros(lengths.sum(), bool)
-        keep[taken[lane::lanes]] = True
+        keep[taken[shard::shards]] = True
         owner = np.repeat(np.arange(len(lengths)), lengths)
         return np.unique(owner[keep]), keep
     if file_format == "tfrecord":
-        first, last = (len(filled) * (lane + i) // lanes for i in (0, 1))
+        first, last = (len(filled) * (shard + i) // shards for i in (0, 1))
         return filled[first:last], keep
-    return filled[lane::lanes], keep
+    return filled[shard::shards], keep

@@ -102,7 +102,8 @@ def record_offsets(file: BinaryIO, path: str) -> np.ndarray:
     Raises:
       ValueError: see ``read_length``.
     """
-    offset, offsets = 0, []
+    offset = 0
+    offsets: list[int] = []
     while True:
         file.seek(offset)
         length = read_length(file, path, len(offsets))

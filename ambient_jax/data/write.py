@@ -1,7 +1,7 @@
-"""Write a real TFDS / RLDS dataset to disk without TensorFlow.
+"""Write a TFDS / RLDS dataset to disk without TensorFlow.
 
-What is written is what `tfds.builder_from_directory` reads, with TensorFlow (tf.data for
-tfrecord, `as_data_source` for array_record) or without it (`ambient_jax.data.rlds`).
+`tfds.builder_from_directory` reads it, with TensorFlow (tf.data for tfrecord, `as_data_source` for
+array_record), and so does `ambient_jax.data.rlds` without it.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def write_dataset(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    told = ", ".join(f"{s.name} {sum(s.shard_lengths)} episodes" for s in info.splits)
-    logging.info("wrote %s: %s", final, told)
+    sizes = ", ".join(f"{s.name} {sum(s.shard_lengths)} episodes" for s in info.splits)
+    logging.info("wrote %s: %s", final, sizes)
     return final
 
 
@@ -139,13 +139,11 @@ def _refuse_existing(final: Path, overwrite: bool) -> None:
 
 def _publish(partial: Path, final: Path, overwrite: bool) -> None:
     _refuse_existing(final, overwrite)
-    if not final.exists():
-        partial.rename(final)
-        return
     old = final.parent / f".{final.name}.replaced-{uuid.uuid4().hex[:8]}"
-    final.rename(old)
+    if final.exists():
+        final.rename(old)
     partial.rename(final)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _encode(encoder: EpisodeEncoder, episodes: Episodes, split: str) -> Iterator[bytes]:
@@ -162,21 +160,18 @@ def _write_split(
     shards: int | None,
     num_episodes: int | None,
 ) -> dataset_info_pb2.SplitInfo:
-    if shards is not None and num_episodes is None:
-        # An even cut needs the number of episodes: spool them once to count them.
-        spool = os.fspath(template.data_dir / "spool")
-        num_episodes = _spool(spool, records)
-        spooled = TFRecords([spool], [num_episodes])
-        records = (spooled.read(0, i) for i in range(num_episodes))
-        info = _write_split(template, records, shards, num_episodes)
-        os.remove(spool)
-        return info
-    ends = None
-    if shards is not None:
-        shards = max(1, min(shards, num_episodes))
-        ends = [num_episodes * (i + 1) // shards for i in range(shards)]
     prefix = os.fspath(template.data_dir / f"{template.split}.shard")
-    lengths, num_bytes = _write_shards(prefix, records, ends, template.filetype_suffix)
+    starts, spool = None, f"{prefix}.spool"
+    if shards is not None:
+        if num_episodes is None:  # an even cut needs it: write all to one file to count them
+            lengths, _ = _write_shards(spool, records, {0}, "tfrecord")
+            num_episodes = sum(lengths)
+            spooled = TFRecords([f"{spool}-0"], [num_episodes])
+            records = (spooled.read(0, i) for i in range(num_episodes))
+        shards = max(1, min(shards, num_episodes))
+        starts = {num_episodes * i // shards for i in range(shards)}
+    lengths, num_bytes = _write_shards(prefix, records, starts, template.filetype_suffix)
+    Path(f"{spool}-0").unlink(missing_ok=True)
     if not lengths:
         raise ValueError(f"split {template.split!r} has no episode: nothing to write")
     # The file names tell the number of shards, which is known only now.
@@ -191,34 +186,19 @@ def _write_split(
     )
 
 
-def _spool(path: str, records: Iterator[bytes]) -> int:
-    writer = tfrecord.TFRecordWriter(path)
-    count = 0
-    try:
-        for record in records:
-            writer.write(record)
-            count += 1
-    finally:
-        writer.close()
-    return count
-
-
 def _write_shards(
-    prefix: str, records: Iterator[bytes], ends: list[int] | None, file_format: str
+    prefix: str, records: Iterator[bytes], starts: set[int] | None, file_format: str
 ) -> tuple[list[int], int]:
     """Writes ``<prefix>-0``, ``-1``...; returns the number of records of each and all bytes.
 
-    ``ends`` are the cumulative lengths of the shards; None rolls over by size.
+    ``starts`` are the first records of the shards; None begins a new one every 256 MiB.
     """
     lengths: list[int] = []
     num_bytes = shard_bytes = 0
     writer = None
     try:
         for index, record in enumerate(records):
-            if ends is None:
-                full = shard_bytes >= _SHARD_BYTES
-            else:
-                full = 0 < len(lengths) < len(ends) and ends[len(lengths) - 1] <= index
+            full = shard_bytes >= _SHARD_BYTES if starts is None else index in starts
             if writer is None or full:
                 if writer is not None:
                     writer.close()

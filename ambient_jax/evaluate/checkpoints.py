@@ -13,13 +13,9 @@ from absl import logging
 
 from ambient_jax import _checks
 from ambient_jax.cli import report
-from ambient_jax.data import hold, rlds
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.data.paths import below
 from ambient_jax.evaluate import evaluation
-from ambient_jax.open_x import dataset as open_x
-from ambient_jax.policy import stored
-from ambient_jax.policy.policy import Policy
+from ambient_jax.policy.policy import Policy, check_config, named
 from ambient_jax.train import checkpoint
 
 COLUMNS = ("source", "role", "chunks", "loss, all levels", "action error", "of each dimension")
@@ -166,8 +162,8 @@ def _losses(
 
 def _config(folder: pathlib.Path) -> ml_collections.ConfigDict:
     config = checkpoint.load_policy_assets(folder)["config"]
-    with stored.named(folder / "assets" / "metadata"):
-        stored.check(config, folder)
+    with named(folder / "assets" / "metadata"):
+        check_config(config, folder)
     return config
 
 
@@ -180,18 +176,12 @@ def _recorded(
     samples: int,
 ) -> evaluation.Chunks:
     """Reads chunks of one source as in the training."""
-    source = config.data.sources[name]
-    folder = below(root or config.data.root, source.path)
-    split, last = split or source.split, source.get("last_step", "keep")
-    if common := mixtures.common_form(config.data):
-        dataset = open_x.open_source(folder, split, source.open_x, common, last_step=last)
-    else:
-        dataset = rlds.open_dataset(folder, split, last_step=last or "drop")
-    if missing := hold.untold(config.data):  # in the config of an older version
+    own = config.data.sources[name]
+    changes = dict(split=split or own.split, last_step=own.get("last_step", "keep"))
+    source = mixtures.open_source(config.data, name, root=root, **changes)
+    if missing := mixtures.missing_delta(config.data):  # in the config of an older version
         logging.warning("%s; as in the training, the last action is repeated", missing)
-    delta = config.data.get("delta") or ()
-    fields = dict(action=config.data.action, padding=config.data.padding, delta=delta)
-    return evaluation.recorded(dataset, policy, samples=samples, **fields)
+    return evaluation.recorded(source, policy, samples=samples, padding=config.data.padding)
 
 
 def _figure(folder: pathlib.Path, sources: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +11,12 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import corruption, losses, schedules, targets
-from ambient_jax.data import chunk, hold, images, rlds, statistics
-from ambient_jax.open_x import dataset as open_x
+from ambient_jax.data import chunk, hold, images
+from ambient_jax.data.source import Source
 from ambient_jax.policy.policy import Policy
 
 # Noise levels sigma, equidistant in log(sigma / alpha) from 0.004 to 16.
 LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 16, 19))
-_INSTRUCTION = "instruction"
 
 
 class Chunks(NamedTuple):
@@ -39,104 +37,86 @@ class Chunks(NamedTuple):
 
 
 def recorded(
-    dataset: rlds.RldsDataset | open_x.OpenXDataset,
+    source: Source,
     policy: Policy,
     *,
-    action: str = "action",
     padding: str = "mask",
-    delta: Sequence[int] = (),
     episodes: int = 200,
     samples: int = 4096,
     seed: int = 0,
 ) -> Chunks:
-    """Chunks of a data set as a policy sees them.
+    """Chunks of a source as a policy sees them.
 
     Args:
-      dataset: from ``rlds.open_dataset``, or ``open_x.dataset.open_source`` for a policy of the
-        common form.
+      source: such as ``mixture.open_source`` opens.
       policy: whose observations, history and horizon are taken.
-      action, padding, delta: as in the training's data section.
+      padding: as in the training's data section.
       episodes: at most so many are read, drawn without replacement.
       samples: at most so many chunks are drawn from them.
       seed: of both draws.
 
     Raises:
-      ValueError: fields that are missing or not finite, naming the episode. In the common form what
-        is wrong with an episode counts as in training, see ``data.open_x.dataset``: one that is
-        left out there is here, an image that is masked there is here.
+      ValueError: fields that are missing or not finite, naming the episode. Problems count as in
+        training: an episode that is left out there is here, an image that is masked there is here.
     """
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(dataset))[:episodes])
-    form = dataset.form if isinstance(dataset, open_x.OpenXDataset) else None
-    action = "action" if form else action
-    found, used, why = [], [], []
-    for index in chosen.tolist():
-        episode, problems = dataset.examined(index) if form else (dataset[index], [])
+    chosen = np.sort(rng.permutation(len(source))[:episodes])
+    read, used, why = [], [], []
+    for position in chosen.tolist():
+        episode, problems = source.examined(position)
         if episode is None:
             why += problems[:1]
             continue
-        kind = dict(transform=None, source=dataset.name, index=index)
-        found.append(statistics.read(episode, tuple(policy.dims), action, **kind))
-        used.append(index)
-        if form:
-            found[-1] |= _encoded(form, episode["steps"])
+        extras = source.extras(episode)
+        read.append(source.read(position, episode))
+        read[-1] |= {n: v for n, v in extras.items() if not n.startswith("quality/")}
+        used.append(position)
     if why:
-        told = dataset.name, len(why), len(chosen), *why[0]
+        details = source.name, len(why), len(chosen), *why[0]
         left_out = "%s: %d of %d episodes are left out, the first by on_problem.%s (%s)"
         if not used:
-            raise ValueError(left_out % told)
-        logging.warning(left_out, *told)
+            raise ValueError(left_out % details)
+        logging.warning(left_out, *details)
     chosen = np.array(used, np.int64)
     if padding == "hold":
-        rest = dataset.rest if form else hold.rest(delta, found[0][chunk.ACTION].shape[1])
-        for each in found:
-            each[chunk.STILL] = hold.standing_still(each[chunk.ACTION], rest)
-    sizes = np.array([len(each[chunk.ACTION]) for each in found])
+        for arrays in read:
+            action = arrays[chunk.ACTION]
+            arrays[chunk.STILL] = hold.standing_still(action, source.rest(action.shape[1]))
+    sizes = np.array([len(arrays[chunk.ACTION]) for arrays in read])
     if not sizes.sum():
-        raise ValueError(f"{dataset.directory} has no step in the episodes that were drawn")
-    steps = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+        raise ValueError(f"{source.directory} has no step in the episodes that were drawn")
+    steps = {name: np.concatenate([arrays[name] for arrays in read]) for name in read[0]}
     end = np.cumsum(sizes)
     at = rng.permutation(end[-1])[:samples]
     own = np.searchsorted(end, at, side="right")
     start = (end - sizes)[own]
-    texts = steps.pop(_INSTRUCTION, None)
+    encoders = policy.chain.encoders()
+    texts = {name: steps.pop(name) for name in encoders if name in steps}
     observation, actions, mask = chunk.gather(
         steps, at, start, end[own], policy.history, policy.horizon, xp=np, padding=padding
     )
-    if form:
-        for camera in form.cameras:
-            observation |= _decoded(dataset, camera, observation[f"image_{camera}"])
-    if texts is not None:
-        observation[_INSTRUCTION] = form.encode(list(texts[at]))
+    if policy.chain.images:
+        for camera in policy.chain.images.cameras:
+            name = f"image_{camera}"
+            observation |= _decoded(source, camera, observation[name], policy.chain.images.size)
+    observation |= {name: encoders[name](list(values[at])) for name, values in texts.items()}
     return Chunks(observation, actions, mask, np.stack([chosen[own], at - start], axis=1))
 
 
-def _encoded(form, steps):
-    """What an episode of the common form has besides vectors, [L] of bytes each."""
-    names = {f"{chunk.OBSERVATION}image_{c}": f"image_{c}" for c in form.cameras}
-    names |= {_INSTRUCTION: _INSTRUCTION} if form.instruction_width else {}
-    return {name: steps[key] for name, key in names.items()}
-
-
-def _decoded(dataset, camera, blobs):
+def _decoded(source, camera, blobs, size):
     """Images and their mask, of encoded ones [N, T]."""
-    with images.ImageDecoder(tuple(dataset.form.image_size), workers=0) as decoder:
-        bgr = np.full(blobs.size, dataset.bgr[camera])
-        found, failures = decoder.submit(list(blobs.flat), bgr).result()
+    with images.ImageDecoder(size, workers=0) as decoder:
+        bgr = np.full(blobs.size, source.bgr.get(camera, False))
+        decoded, failures = decoder.submit(list(blobs.flat), bgr).result()
     there = np.array([bool(blob) for blob in blobs.flat])
     if failures:
-        told = f"{dataset.name}: {len(failures)} images of {camera} cannot be decoded"
-        told += f" ({next(iter(failures.values()))})"
-        if dataset.form.policy("image") != "keep":
-            raise ValueError(
-                f"{told}; mend the data, or set config.data.open_x.on_problem.image to 'keep', "
-                "which masks them, or 'skip', which leaves their episodes out"
-            )
-        logging.warning("%s: they are masked", told)
+        source.damaged_image(
+            f"{source.name}: {len(failures)} images of {camera} cannot be decoded "
+            f"({next(iter(failures.values()))})"
+        )
         there[list(failures)] = False
-    there = there.reshape(blobs.shape)
-    name = f"image_{camera}"
-    return {name: found.reshape(*blobs.shape, *found.shape[1:]), f"{name}_mask": there}
+    name, there = f"image_{camera}", there.reshape(blobs.shape)
+    return {name: decoded.reshape(*blobs.shape, *decoded.shape[1:]), f"{name}_mask": there}
 
 
 def denoising_loss(
@@ -199,8 +179,8 @@ def row_losses(
     observation = policy.check(chunks.observation, (policy.history,))
     x0 = policy.normalised(chunks.action)
     valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], x0.shape)
-    if policy.form:
-        valid = valid & policy.form.dims
+    if policy.action_mask is not None:
+        valid = valid & policy.action_mask
     whole = dict(observation=observation, x0=x0, eps=noise(x0.shape, seed), valid=valid)
     found = []
     for first in range(0, len(x0), batch):
@@ -302,8 +282,8 @@ def action_error(
     observation = {name: value[rows] for name, value in chunks.observation.items()}
     found = np.asarray(policy(observation, jax.random.key(seed)))
     mask = np.broadcast_to(chunks.mask[rows][..., None], found.shape)
-    if policy.form:
-        mask = mask & policy.form.dims
+    if policy.action_mask is not None:
+        mask = mask & np.asarray(policy.action_mask)
     square = np.where(mask, (found - chunks.action[rows]) ** 2, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         of_dimension = np.sqrt(square.sum((0, 1)) / mask.sum((0, 1)))

@@ -1,6 +1,6 @@
 """Encoders of instructions: of bytes, or of embeddings from any text encoder.
 
-Rows of zeros stand for "no instruction" (see `data.instructions`); both encoders put a learned
+Rows of zeros stand for "no instruction" (`transforms.instructions`); both encoders put a learned
 vector in their place.
 """
 
@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from ambient_jax.data.instructions import is_empty
 from ambient_jax.models.layers import (
     Attention,
     Conv1D,
@@ -21,6 +20,7 @@ from ambient_jax.models.layers import (
     gelu,
     layer_norm,
 )
+from ambient_jax.transforms.instructions import is_empty
 
 Dtype = Any
 

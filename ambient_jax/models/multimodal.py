@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from ambient_jax import _checks
-from ambient_jax.data.augment import MASK, is_camera
 from ambient_jax.models.language import ByteEncoder, EmbeddingEncoder
 from ambient_jax.models.layers import Dense, check_positive, mish
 from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.vision import ImageEncoder, check_images, make_trunk
+from ambient_jax.transforms.augment import MASK, is_camera
 
 Dtype = Any
 INSTRUCTION = "instruction"

@@ -313,21 +313,18 @@ def make_assets(
     config: ml_collections.ConfigDict,
     statistics: str,
     data: dict[str, str] | None = None,
-    masks: dict[str, dict[str, list[bool]]] | None = None,
 ) -> dict:
     """The JSON saved with every checkpoint.
 
     Args:
       config: of the run.
-      statistics: of the normalisation, as JSON.
+      statistics: JSON of the chain of transforms (``transforms.chain``).
       data: fingerprints of the sources.
-      masks: dimensions of "action" and "state" that each source has (``Mixture.masks``).
     """
     return {
         "config": config.to_dict(),
         "statistics": statistics,
         "data": data or {},
-        "masks": masks or {},
         "version": __version__,
         "git_revision": git_revision(),
     }

@@ -55,7 +55,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.prefetch = 4  # batches
 
     # The common form of sources that say what they are (source(open_x=...)); see
-    # data.open_x.dataset.CommonForm and its table of problems.
+    # open_x.common_form.CommonForm and its table of problems.
     config.data.open_x = ml_collections.ConfigDict()
     config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: each its own
     config.data.open_x.rotation = "rpy"  # of the action: rpy, rotvec, quat, rot6d
@@ -81,7 +81,7 @@ def default() -> ml_collections.ConfigDict:
         }
     )
 
-    # Of camera images, on the device, see data.augment.Augmentation.
+    # Of camera images, on the device, see transforms.augment.Augmentation.
     config.augmentation = ml_collections.ConfigDict()
     config.augmentation.crop = config_dict.placeholder(tuple)  # (height, width)
     config.augmentation.resized_crop = config_dict.placeholder(float)  # least share of the area
@@ -147,12 +147,24 @@ def source(
     bounds: str = "",
     open_x: str | Mapping[str, Any] = "",
     last_step: str = "",
+    format: str = "",
 ) -> ml_collections.ConfigDict:
-    """A source of data: an RLDS folder, its role ("clean" or "corrupt"), weight and bounds, which
-    are one pair or, for each of its steps, in a bounds file (``data.bounds``). ``open_x`` says how
-    it becomes the common form: a row of the registry, or the lines of a spec (``open_x.spec``).
-    ``last_step`` says what the action of a step with ``is_last`` is: "drop", the default, a filler,
-    as RLDS defines it; "keep", a real one, as many converters store it."""
+    """A source of data.
+
+    Args:
+      path: of its RLDS folder.
+      role: "clean" or "corrupt".
+      split: such as "train[:90%]".
+      weight: multiplies its number of chunks.
+      sigma_min, sigma_max: bounds of all its steps.
+      bounds: a file with bounds for each of its steps, in their place (``data.bounds``).
+      open_x: how it becomes the common form: a row of the registry, or the lines of a spec
+        (``open_x.spec``).
+      last_step: what the action of a step with ``is_last`` is: "drop", the default, a filler, as
+        RLDS defines it; "keep", a real one, as many converters store it.
+      format: what opens the path: "rlds", "open_x", or ``package.module:Class`` of a
+        ``data.source.Format``; "" for "open_x" where there is open_x, else "rlds".
+    """
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     )
@@ -160,6 +172,7 @@ def source(
     fields.sigma_max = sigma_max
     fields.bounds = bounds
     fields.last_step = last_step
+    fields.format = format
     fields.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
     return fields
 
@@ -180,10 +193,10 @@ def check(config: ml_collections.ConfigDict) -> Checked:
     if isinstance(config, Checked):
         return config
     # Not at the top: those who only write a config need no reader of data and no network.
-    from ambient_jax.data import augment
     from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
     from ambient_jax.train import step
+    from ambient_jax.transforms import augment
 
     _check_section("config", config, default())
     _check_name(config.name)
@@ -192,8 +205,7 @@ def check(config: ml_collections.ConfigDict) -> Checked:
     optim.check(config.train)
     _checks.one_of("config.train.init_maps", config.train.init_maps, ("base", "data"))
     with _section("config.data: "):
-        form = mixtures.check(config.data)
-        shapes = mixtures.observation_shapes(config.data, form, {})
+        shapes = mixtures.check(config.data)
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
             if ":" not in config[name].name:  # all options of the built-in ones are numbers

@@ -122,7 +122,7 @@ class StreamFeed:
         shards = config.data.shards
         if start:
             position = _merged(position, workdir / "checkpoints" / str(start))
-            saved = position["of"]["lanes"]
+            saved = position["of"]["shards"]
             if shards not in (None, saved):
                 raise ValueError(
                     f"workdir {workdir} holds a run with data.shards = {saved}, this one has "
@@ -138,7 +138,7 @@ class StreamFeed:
             batch_size=config.train.batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            lanes=shards,
+            shards=shards,
             put=lambda batch: (guard.rows(batch, np), parallel.shard(batch)),
         )
         if start:
@@ -178,7 +178,7 @@ def _merged(states: Any, folder: pathlib.Path) -> dict[str, Any]:
     """The position of the whole stream from those of all hosts, saved in a checkpoint."""
     try:
         position = pipeline.merge(states)
-        count, _ = int(position["of"]["lanes"]), int(position["step"])
+        count, _ = int(position["of"]["shards"]), int(position["step"])
         if sorted(map(int, position["taken"])) == list(range(count)):
             return position
     except (TypeError, KeyError, IndexError, ValueError, AttributeError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
 from ambient_jax.train import checkpoint
 from ambient_jax.train import state as state_lib
+from ambient_jax.transforms.chain import Chain
 
 # Of normalised data: bounds and quantiles end at 1, and of a Gaussian hardly any is beyond 5.
 _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
@@ -83,8 +83,7 @@ def adopt(params: Any, path: str | os.PathLike) -> Any:
 
 def resumed(mixture: mixtures.Mixture, assets: dict[str, Any]) -> mixtures.Mixture:
     """With the maps of the run's own checkpoint: its parameters know no others."""
-    saved = normalizer.Normalizer.from_json(assets["statistics"])
-    return dataclasses.replace(mixture, normalizer=saved)
+    return mixture.with_normalizer(Chain.from_json(assets["statistics"]).normalizer)
 
 
 def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> mixtures.Mixture:
@@ -96,7 +95,7 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
         logging.info("maps to unit size are those of the new data, not of %s", path)
         return mixture
     assets = checkpoint.load_assets(path)
-    base = normalizer.Normalizer.from_json(assets["statistics"])
+    base = Chain.from_json(assets["statistics"]).normalizer
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]
     only = clean[0] if len(clean) == 1 else None
@@ -109,7 +108,7 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
         f"; new are those of {', '.join(kept)}, which it lacks" if kept else "",
         f"; the data lie beyond its range in {', '.join(beyond[:8])}" if beyond else "",
     )
-    return dataclasses.replace(mixture, normalizer=adopted)
+    return mixture.with_normalizer(adopted)
 
 
 def _beyond(mixture, maps):
@@ -117,7 +116,7 @@ def _beyond(mixture, maps):
     ranges = []
     for k, name in enumerate(mixture.names):
         for field, moments in mixture.statistics[name].fields.items():
-            masks = mixtures.had(mixture.datasets[name])[field] if mixture.form else True
+            masks = mixture.masks[name].get(field, True)
             ends = np.stack([moments.min, moments.max])
             unit = maps.normalize(field, ends, k if maps.sources else None)
             outside = masks & (np.abs(unit).max(axis=0) > _EDGE.get(maps.kind, np.inf))

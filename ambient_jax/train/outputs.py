@@ -54,9 +54,8 @@ class Outputs:
         """Deletes what is beyond step ``start``; writes the config and what is wrong with the data,
         opens the metrics."""
         self.checkpoints.drop_after(start)
-        self._assets = checkpoint.make_assets(
-            self.config, mixture.normalizer.to_json(), runs.marks(mixture), mixture.masks
-        )
+        chain = mixture.chain.cropped(self.config.augmentation.crop)
+        self._assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
         if jax.process_index() == 0:
             runs.write_config(self.config, self.workdir)
             runs.write_problems(mixture, self.workdir)

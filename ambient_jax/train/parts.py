@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from ambient_jax import mixing, optim, schedules
-from ambient_jax.data import augment, hold
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
 from ambient_jax.train.config import build
+from ambient_jax.transforms import augment
 
 
 class Parts(NamedTuple):
@@ -66,7 +66,7 @@ def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     ``trainer.train``. ``axis_name``: see ``step.make_train_step``."""
     config = config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
-    if reason := hold.untold(config.data):
+    if reason := mixtures.missing_delta(config.data):
         raise ValueError(reason)
     mixture = mixtures.open_mixture(config.data, law)
     shapes = mixture.observation_shapes, mixture.action_dim, len(mixture.names)
@@ -84,7 +84,7 @@ def make_learner(
 
     Args:
       config: of the run.
-      observation: shapes of one row by name, see ``mixtures.observation_shapes``.
+      observation: shapes of one row by name, see ``Mixture.observation_shapes``.
       action_dim: D.
       sources: their number.
       axis_name: see ``step.make_train_step``.

@@ -74,11 +74,7 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
     """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
-    problems = {
-        name: problems_of_source
-        for name, dataset in mixture.datasets.items()
-        if (problems_of_source := mixtures.problems_of(dataset, mixture.statistics[name]))
-    }
+    problems = {name: found for name, found in mixture.problems.items() if found}
     if problems:
         paths.write_text(workdir / "data_problems.json", json.dumps(problems, indent=2) + "\n")
 
@@ -173,10 +169,7 @@ def _different(one, other):
 
 def marks(mixture: mixtures.Mixture) -> dict[str, str]:
     """Hashes of a run's data: the sources' fingerprints, and that of instruction embeddings."""
-    hashes = dict(mixture.fingerprints)
-    if mixture.form and (table := mixture.form.table):
-        hashes[_EMBEDDINGS] = table.digest
-    return hashes
+    return mixture.fingerprints | dict(mixture.format.marks)
 
 
 def check_same(

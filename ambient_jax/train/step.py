@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from ambient_jax import _checks, _names, corruption, losses, optim, schedules, targets
-from ambient_jax.data import augment, noise_first
+from ambient_jax.data import noise_first
 from ambient_jax.train import state as state_lib
+from ambient_jax.transforms import augment
 
 LOSSES = {"denoising": losses.denoising_loss, "ambient": losses.ambient_loss}
 Batch = dict[str, Any]

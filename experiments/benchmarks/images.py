@@ -1,11 +1,10 @@
 """Times batches of camera images beside tf.data doing the same work: decoding alone, and all.
 
-Both have the same two cores: our decoder two threads, tf.data its own choice of them
-(AUTOTUNE wherever there is a choice). The images, smoothed noise with shapes at quality 95, are the
-same; each side hands out numpy batches, images [64, h, w, 3] uint8. They take turns, stopped while
-the other has its own, so that neither runs ahead; each turn's ratio is one row of the spread. The
-processor's time an image (user and system) is printed too: other work on
-the machine changes it less, but not nothing.
+Both have the same two cores: our decoder two threads, tf.data its own choice of them (AUTOTUNE).
+Both read the same images, smoothed noise with shapes at quality 95, and return numpy batches,
+images [256, h, w, 3] uint8. They take turns, each stopped during the other's, so that neither runs
+ahead; the spread is that of the ratios of all turns. Processor time an image (user and system) is
+printed too: other work on the machine changes it less.
 
 decode  from bytes in memory. Both decode 480x640 in full and resize all pixels.
 loader  from the shards of two data sets: parse the episodes, normalise, cut a chunk of 16 actions
@@ -37,7 +36,6 @@ from ambient_jax import mixing, schedules
 from ambient_jax.cli import console
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
-from experiments.benchmarks.processes import cpu_seconds
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
@@ -248,10 +246,10 @@ Side = OurDecoder | OurLoader | TensorFlow
 
 def turn(side: Side, count: int) -> dict[str, float]:
     """Images/s and the processor's microseconds an image."""
-    cpu, begin = cpu_seconds(os.getpid()), time.perf_counter()
+    cpu, begin = time.process_time(), time.perf_counter()
     side.take(count)
     seconds, number = time.perf_counter() - begin, count * BATCH
-    return {"rate": number / seconds, "cpu": (cpu_seconds(os.getpid()) - cpu) / number * 1e6}
+    return {"rate": number / seconds, "cpu": (time.process_time() - cpu) / number * 1e6}
 
 
 def serve(name: str, kind: str) -> None:
@@ -265,7 +263,7 @@ def serve(name: str, kind: str) -> None:
 
 
 class Stopped:
-    """A side in a process group of its own, which runs only while it is asked."""
+    """A side in a process of its own, which runs only during its turns."""
 
     def __init__(self, name: str, kind: str, root: str):
         command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={kind}"]
@@ -277,7 +275,6 @@ class Stopped:
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            start_new_session=True,
         )
         self.mean = self._answer()
 
@@ -285,16 +282,16 @@ class Stopped:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"it ended with status {self.process.wait()}: {self.process.args}")
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
         return json.loads(line)
 
     def turn(self, count: int) -> dict[str, float]:
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
         print(count, file=self.process.stdin, flush=True)
         return self._answer()
 
     def close(self) -> None:
-        os.killpg(self.process.pid, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait()
 
@@ -311,17 +308,16 @@ def compare(name: str, root: str) -> None:
     for _ in range(2):
         rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
         counts = [max(8, int(_SECONDS.value * rate / BATCH)) for rate in rates]
-    found = [[s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)]
+    turns = [[s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)]
     for side in sides:
         side.close()
-    spread = lambda values, form: (  # noqa: E731
-        f"{np.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-    )
     cells = []
     for measure, ahead in (("rate", 0), ("cpu", 1)):
-        pairs = [[side[measure] for side in pair] for pair in found]
-        cells += [spread([pair[i] for pair in pairs], ",.0f") for i in range(2)]
-        cells += [spread([pair[ahead] / pair[1 - ahead] for pair in pairs], ".2f")]
+        values = np.array([[side[measure] for side in pair] for pair in turns])
+        ratios = values[:, ahead] / values[:, 1 - ahead]
+        for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
+            low, high = f"{min(numbers):{form}}", f"{max(numbers):{form}}"
+            cells.append(f"{np.median(numbers):{form}} ({low} to {high})")
     print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

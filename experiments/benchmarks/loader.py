@@ -1,23 +1,21 @@
 """Times the stream of training batches and watches its memory.
 
 **Beside Grain's own transformations.** Two sources of low-dimensional episodes, noise first,
-batches of 256, a window of 10,000 chunks a source. Each row runs in a process of its own:
-elements/s of the steady stream in one process, and its resident memory after 20k and 200k elements,
-which must not grow. The last row chains Grain's shuffle, flat_map, window shuffle, mix and batch
-over the same episodes, chunk by chunk (with fixed shares of the sources: it cannot draw the source
-by noise level).
+batches of 256, a window of 10,000 chunks a source. Each row runs in a process of its own and has
+elements/s of the steady stream, and the resident memory after 20k and 200k elements, which must not
+grow. The last row chains Grain's shuffle, flat_map, window shuffle, mix and batch over the same
+episodes, chunk by chunk, with fixed shares of the sources.
 
     python -m experiments.benchmarks.loader --elements=200000
 
-**Memory over a long run.** That many data sets of Open-X's wide mixture (those of the smallest
+**Memory over a long run.** ``--open_x`` data sets of Open-X's wide mixture (those of the smallest
 steps), array_record and TFRecord in turn, as fixtures with their true features. Their images have
 few pixels, so that a million elements take minutes, and ``IMAGE_BYTES`` bytes, as those of cameras
-have. No episode is larger than ``--largest``: while one is read there are some copies of it, and
-what was freed stays in the process, which would hide a leak. In all the data are several times
-``config.data.shuffle_memory``, which each row gives; the windows turn over many times. Batches come
-finished, images decoded by a thread. Memory is that of the process in MiB: its private pages and
-its share of common ones (PSS). The slope is that of a line by least squares through the last 80% of
-the samples, with its 95% interval.
+have. No episode is larger than ``--largest``: the copies made while one is read stay with the
+process, which would hide a leak. The data are several times ``config.data.shuffle_memory``, so that
+the windows turn over many times. Batches come finished, images decoded by a thread. Memory is that
+of the process in MiB: its private pages and its share of common ones (PSS). The slope is that of a
+least-squares line through the last 80% of the samples, with its 95% interval.
 
     python -m experiments.benchmarks.loader --open_x=48 --elements=1000000 --memory=0.25 --memory=1
 """
@@ -69,17 +67,15 @@ ROWS = {
 def episodes(count: int, seed: int) -> list[dict[str, Any]]:
     """Random episodes of 40 to 120 steps: a state of 7, a goal of 3 and an action of 7 numbers."""
     rng = np.random.default_rng(seed)
-    made = []
+    result = []
     for _ in range(count):
         length = int(rng.integers(40, 120))
         vectors = lambda size, length=length: rng.normal(size=(length, size)).astype(np.float32)  # noqa: E731
         steps = {"observation": {"state": vectors(7), "goal": vectors(3)}, "action": vectors(7)}
-        for name in ("is_first", "is_last", "is_terminal"):
-            steps[name] = np.zeros(length, bool)
-        for name in ("reward", "discount"):
-            steps[name] = np.zeros(length, np.float32)
-        made.append({"steps": steps})
-    return made
+        steps |= dict.fromkeys(("is_first", "is_last", "is_terminal"), np.zeros(length, bool))
+        steps |= dict.fromkeys(("reward", "discount"), np.zeros(length, np.float32))
+        result.append({"steps": steps})
+    return result
 
 
 def build(root: str, file_format: str) -> None:
@@ -109,7 +105,7 @@ def configure(root: str, file_format: str) -> ml_collections.ConfigDict:
 
 
 def grain_batches(mixture: pipeline.Mixture, batch: int) -> Iterator[Any]:
-    """The same chunks by Grain's generic transformations."""
+    """Yields the same chunks by Grain's generic transformations."""
     history, horizon = mixture.config.history, mixture.config.horizon
 
     class Cut(grain.experimental.FlatMapTransform):
@@ -151,7 +147,7 @@ def measure(
     elements: int,
     profile: bool = False,
 ) -> dict[str, float]:
-    """Elements/s, and MiB resident after the warm-up and at the end."""
+    """Returns elements/s, and MiB resident after the warm-up and at the end."""
     config = configure(root, file_format)
     config.shuffle_window = window
     if profile:
@@ -194,20 +190,20 @@ def _profiled(batches, count):
 
 
 def step_bytes(name: str) -> int:
-    """Of a step of a data set as ``build_wide`` writes it, about."""
+    """Returns the approximate size of a step as ``build_wide`` writes it."""
     fields = fixtures.schema(name).values()
     return sum(IMAGE_BYTES if kind == "jpeg" else 4 * math.prod(shape) for kind, shape in fields)
 
 
 def wide(count: int) -> list[str]:
-    """So many data sets of the wide mixture: those of the smallest steps."""
+    """Returns the ``count`` data sets of the wide mixture with the smallest steps."""
     return sorted(sorted(registry.mixture("wide"), key=step_bytes)[:count])
 
 
 def build_wide(root: str, names: list[str], size: float, largest: float) -> None:
-    """Writes them, ``size`` bytes in all: of the largest thirty times the smallest.
+    """Writes data sets of ``size`` bytes in all; the largest is thirty times the smallest.
 
-    Episodes have 30 to 69 steps, fewer where they would be larger than ``largest``.
+    Episodes have 30 to 69 steps, fewer where they would be larger than ``largest`` bytes.
     """
     rng = np.random.default_rng(0)
     shares = np.geomspace(1, 30, len(names))
@@ -219,22 +215,22 @@ def build_wide(root: str, names: list[str], size: float, largest: float) -> None
         images.append(out.getvalue().ljust(IMAGE_BYTES, b"\0"))  # zeros are padding
     for i, (name, share) in enumerate(zip(names, shares, strict=True)):
         cameras = [path for path, (kind, _) in fixtures.schema(name).items() if kind == "jpeg"]
-        made = []
+        written = []
         while share > 0:
             length = max(3, min(int(rng.integers(30, 70)), int(largest / step_bytes(name))))
-            episode = fixtures.episode(name, length, len(made))
+            episode = fixtures.episode(name, length, len(written))
             observation = episode["steps"]["observation"]
             for path in cameras:
                 chosen = [images[j] for j in rng.integers(0, len(images), length)]
                 observation[path.removeprefix("steps/observation/")] = chosen
-            made.append(episode)
+            written.append(episode)
             share -= length * step_bytes(name)
         write.write_dataset(
             root,
             name=fixtures.folder(name),
             version=registry.get(name).version or "0.1.0",
             features=fixtures.features(name),
-            episodes=made,
+            episodes=written,
             file_format=("array_record", "tfrecord")[i % 2],
             shards=6,
         )
@@ -256,26 +252,26 @@ def watch(
     law, schedule = mixing.Ambient(), schedules.vp()
     mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
     sizes = [s.num_steps * s.step_bytes for s in mixture.statistics.values()]
-    before, found = footprint(), []
+    before, seen = footprint(), []
     batches = pipeline.stream_batches(mixture, law, schedule, seed=0, batch_size=batch)
     drawn, begin = 0, time.perf_counter()
     for i in range(1, samples + 1):
         while drawn < elements * i // samples:
             drawn += len(next(batches)["source"])
-        found.append(footprint())
+        seen.append(footprint())
     rate = drawn / (time.perf_counter() - begin)
     state = batches.get_state()["taken"]["0"]
     batches.close()
     epochs = np.array(state) / mixture.chunks
     limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
-        **{"rate": rate, "before": before, "found": found, "drawn": drawn, "epochs": epochs},
+        **{"rate": rate, "before": before, "seen": seen, "drawn": drawn, "epochs": epochs},
         **{"data": sum(sizes) / 2**20, "maximum": limit},
     }
 
 
 def memory_table(root: str) -> None:
-    """Prints a row for each value of shuffle_memory, and what was seen on the way."""
+    """Prints a row for each value of shuffle_memory, and the samples."""
     names, elements, samples = wide(_OPEN_X.value), _ELEMENTS.value, _SAMPLES.value
     harness.in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
     print(
@@ -284,20 +280,20 @@ def memory_table(root: str) -> None:
     )
     notes = []
     for memory in _MEMORY.value:
-        seen = harness.in_process(watch, root, names, memory, _BATCH.value, elements, samples)
-        mebibytes = [f["memory"] for f in seen["found"]]
-        rise, error = slope(mebibytes[samples // 5 :], seen["drawn"] / samples / 1e6)
+        run = harness.in_process(watch, root, names, memory, _BATCH.value, elements, samples)
+        mebibytes = [f["memory"] for f in run["seen"]]
+        rise, error = slope(mebibytes[samples // 5 :], run["drawn"] / samples / 1e6)
         print(
-            f"| {memory * 1024:.0f} | {seen['before']['memory']:.0f} | {mebibytes[0]:.0f} | "
+            f"| {memory * 1024:.0f} | {run['before']['memory']:.0f} | {mebibytes[0]:.0f} | "
             f"{max(mebibytes):.0f} | {mebibytes[-1]:.0f} | {rise:+.0f} +- {error:.0f} | "
-            f"{seen['found'][0]['descriptors']} to {seen['found'][-1]['descriptors']} | "
-            f"{seen['rate']:,.0f} |",
+            f"{run['seen'][0]['descriptors']} to {run['seen'][-1]['descriptors']} | "
+            f"{run['rate']:,.0f} |",
             flush=True,
         )
         notes.append(
-            f"{memory * 1024:.0f} MiB, {seen['data']:.0f} MiB of data in {len(names)} data sets, "
-            f"{seen['drawn']:,} elements, {seen['epochs'].min():.1f} to {seen['epochs'].max():.1f} "
-            f"epochs, most that the process ever had resident {seen['maximum']:.0f} MiB, samples: "
+            f"{memory * 1024:.0f} MiB, {run['data']:.0f} MiB of data in {len(names)} data sets, "
+            f"{run['drawn']:,} elements, {run['epochs'].min():.1f} to {run['epochs'].max():.1f} "
+            f"epochs, at most {run['maximum']:.0f} MiB resident in the process, samples: "
             + " ".join(f"{m:.0f}" for m in mebibytes)
         )
     print("\n" + "\n\n".join(notes))
@@ -322,11 +318,11 @@ def main(argv):
         for name, row in ROWS.items():
             if not os.path.exists(os.path.join(root, row[0])):
                 harness.in_process(build, root, row[0])
-            found = harness.in_process(measure, root, *row, *arguments)
-            growth = found["last"] / found["first"] - 1
+            run = harness.in_process(measure, root, *row, *arguments)
+            growth = run["last"] / run["first"] - 1
             print(
-                f"| {name} | {found['rate']:,.0f} | {found['first']:.0f} | {found['last']:.0f} | "
-                f"{growth:+.1%} | {found['steps']:,.0f} |",
+                f"| {name} | {run['rate']:,.0f} | {run['first']:.0f} | {run['last']:.0f} | "
+                f"{growth:+.1%} | {run['steps']:,.0f} |",
                 flush=True,
             )
 

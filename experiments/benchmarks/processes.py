@@ -1,17 +1,10 @@
-"""What processes cost: processor time, memory, descriptors."""
+"""What a process holds: memory and descriptors."""
 
 import os
 import pathlib
 
 import numpy as np
 from scipy import stats
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    with open(f"/proc/{pid}/stat") as file:
-        ticks = sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def footprint() -> dict[str, float]:
@@ -24,7 +17,9 @@ def footprint() -> dict[str, float]:
 
 
 def slope(values: list[float], width: float) -> tuple[float, float]:
-    """Returns the slope of the least-squares line through values at distances of ``width``, and
-    half of its 95% interval (Student's t, as if residuals were independent)."""
+    """Slope of the least-squares line through values ``width`` apart, and half its 95% interval.
+
+    By Student's t, as if the residuals were independent.
+    """
     line = stats.linregress(np.arange(len(values)) * width, values)
     return float(line.slope), float(stats.t.ppf(0.975, len(values) - 2) * line.stderr)

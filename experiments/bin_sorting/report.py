@@ -10,6 +10,7 @@ import numpy as np
 
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from experiments.bin_sorting import claims, metrics, policies, table_figures, task
 from experiments.bin_sorting.rollout import Rollouts
@@ -111,11 +112,12 @@ def held_out_losses(table: Table, rows: Mapping[str, Row]) -> dict[str, np.ndarr
     if not path.exists():
         return {}
     dataset = rlds.open_dataset(path, "train")
+    fields = dict(observation=data.observation, action=data.action, delta=data.delta or ())
+    source = RldsSource(dataset, **fields)
     main = [name for name in rows if table.rows[name].group == "main"]
-    options = {name: data[name] for name in ("action", "padding", "delta")}
 
     def measure(policy, like):
-        chunks = evaluation.recorded(dataset, like, **options)
+        chunks = evaluation.recorded(source, like, padding=data.padding)
         loss = evaluation.denoising_loss(like, *chunks[:3], params=policy.params)
         return {"loss": loss}
 

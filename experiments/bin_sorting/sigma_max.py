@@ -22,6 +22,7 @@ from ambient_jax.annotate import mismatch
 from ambient_jax.cli import report
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
@@ -47,7 +48,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for name, (dataset, split) in judged.items():
         episodes = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / dataset, split)
         options = dict(padding=config.data.padding, samples=1024)
-        chunks = evaluation.recorded(episodes, trained[0], **options)
+        source = RldsSource(episodes, observation=config.data.observation)
+        chunks = evaluation.recorded(source, trained[0], **options)
         each = np.stack([_differences(trained[0], policy.params, chunks) for policy in trained])
         one = found[name] = measured(each) | {"chunks": len(chunks.action)}
         of_seed = ", ".join(f"{v:.3f}" for v in one["of_seed"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -219,8 +219,12 @@ def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int =
     width, height = 2.0 * len(_SHOWN), 2.15 * len(drawn)
     figure, lines = panels(len(drawn), len(_SHOWN), width, height)
     start = np.asarray(env.WORLD.start)
+    solve: dict[str, Callable] = {}  # policies that differ in parameters only are compiled once
     for line, (label, policy) in zip(lines, drawn.items(), strict=True):
-        levels, chunks = _denoise(policy, places, seed)
+        key = policy.normalizer.to_json()
+        solve.setdefault(key, _denoiser(policy, places, seed))
+        levels = np.asarray(solvers.levels(policy.schedule, policy.steps))
+        chunks = np.asarray(solve[key](policy.params))
         for axes, level in zip(line, _SHOWN, strict=True):
             index = int(np.argmin(np.abs(levels - level)))
             figures.draw_world(axes)
@@ -238,28 +242,21 @@ def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int =
     return figure
 
 
-def _denoise(policy, goals, seed):
-    """Levels [n + 1] and x0_hat in metres [n + 1, N, H, 2] at each, the sample at level 0."""
+def _denoiser(policy, goals, seed):
+    """``solve(params)``: x0_hat in metres [n + 1, N, H, 2] at n noise levels, the sample last."""
     shape = (len(goals), policy.history, 2)
     observation = {
         "state": np.broadcast_to(np.float32(env.WORLD.start), shape),
         "goal": np.broadcast_to(np.float32(goals)[:, None], shape),
     }
+    fields = ("solver", "steps", "schedule", "prediction", "clip")
+    options = {name: getattr(policy, name) for name in fields}
 
     @jax.jit
-    def solve(keys):
-        x0, path = solvers.solve(
-            policy.denoiser(policy.params, observation),
-            keys,
-            (policy.horizon, 2),
-            solver=policy.solver,
-            steps=policy.steps,
-            schedule=policy.schedule,
-            prediction=policy.prediction,
-            clip=policy.clip,
-            trace=True,
-        )
+    def solve(params):
+        keys = jax.random.split(jax.random.key(seed), len(goals))
+        denoiser, size = policy.denoiser(params, observation), (policy.horizon, 2)
+        x0, path = solvers.solve(denoiser, keys, size, trace=True, **options)
         return policy.normalizer.unnormalize("action", jax.numpy.concatenate([path, x0[None]]))
 
-    keys = jax.random.split(jax.random.key(seed), len(goals))
-    return np.asarray(solvers.levels(policy.schedule, policy.steps)), np.asarray(solve(keys))
+    return solve

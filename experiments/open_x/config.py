@@ -47,37 +47,24 @@ def _demo(config):
     config.data.observation = ("state", "goal")
     config.data.padding = "hold"  # actions are positions: at the goal the robot stays
     config.data.delta = ()
-    config.model = ml_collections.ConfigDict(
-        {"name": "unet", "features": (32, 64, 128), "blocks": 1}
-    )
+    config.model = ml_collections.ConfigDict(dict(name="unet", features=(32, 64, 128), blocks=1))
     # Its clock puts more samples near sigma = 1, where the choice of a route is made.
     config.schedule.name = "cosine"
-    config.train.steps = 10_000
-    config.train.batch_size = 128
+    config.train.update(dict(steps=10_000, batch_size=128))
     config.objective.prediction = "v"
     config.policy.solver = "ddpm"  # at 50 steps each, smoother than ddim, as successful
     config.policy.steps = 50
-    config.task = ml_collections.ConfigDict(
-        {
-            "name": "maze",
-            "clean": 100,  # plans of the convex planner
-            "corrupt": 5000,  # plans of RRT
-            "data_seed": 0,
-            "goals": 200,  # rollouts of the evaluation
-            "eval_seed": 1,
-        }
-    )
+    # Plans of the convex planner and of RRT; rollouts of the evaluation.
+    task = dict(clean=100, corrupt=5000, data_seed=0, goals=200, eval_seed=1)
+    config.task = ml_collections.ConfigDict({"name": "maze", **task})
 
 
 def _demo_debug(config):
     _demo(config)
     config.data.root = "runs/data/maze_debug"
     config.model.features = (8, 16)
-    config.train.steps = 60
-    config.train.warmup = 10
-    config.train.log_every = 20
-    config.train.checkpoint_every = 30
-    config.task.clean, config.task.corrupt, config.task.goals = 4, 40, 8
+    config.train.update(dict(steps=60, warmup=10, log_every=20, checkpoint_every=30))
+    config.task.update(dict(clean=4, corrupt=40, goals=8))
     config.policy.steps = 5
 
 
@@ -98,17 +85,11 @@ def _open_x(config, size):
     """What all mixtures have in common: cameras, instructions, proprioception, and a model."""
     _checks.one_of("size", size, SIZES)
     data, form = config.data, config.data.open_x
-    data.placement = "stream"
-    data.shuffle_memory = 8.0
-    data.normalization = "gaussian"
-    data.normalize_per = "source"
-    form.hz = 5.0
-    form.cameras = ("primary", "wrist")
-    form.instruction_bytes = 128
-    config.augmentation.resized_crop = 0.8
-    config.augmentation.brightness = config.augmentation.contrast = 0.1
-    config.augmentation.saturation = 0.1
-    config.augmentation.hue = 0.03
+    data.placement, data.shuffle_memory = "stream", 8.0
+    data.normalization, data.normalize_per = "gaussian", "source"
+    form.update(dict(hz=5.0, cameras=("primary", "wrist"), instruction_bytes=128))
+    colours = dict(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.03)
+    config.augmentation.update(dict(resized_crop=0.8, **colours))
     features, widths, language, width = SIZES[size]
     dtype = "float32" if size == "debug" else "bfloat16"
     config.model = ml_collections.ConfigDict({"name": "unet", "features": features, "dtype": dtype})
@@ -119,13 +100,8 @@ def _open_x(config, size):
         "language": {"width": language},
     }
     config.objective.prediction = "v"
-    config.train.steps = 300_000
-    config.train.batch_size = 256
-    config.train.learning_rate = 3e-4
-    config.train.warmup = 2000
-    config.train.ema = 0.9999
-    config.train.checkpoint_every = 5000
-    config.train.keep_every = 50_000
+    config.train.update(dict(steps=300_000, batch_size=256, learning_rate=3e-4, warmup=2000))
+    config.train.update(dict(ema=0.9999, checkpoint_every=5000, keep_every=50_000))
 
 
 def _mixture(name):
@@ -166,22 +142,14 @@ def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
 
     _open_x(config, size)
     config.data.root = "runs/data/open_x_fixtures"
-    config.data.shuffle_memory = 0.25
-    config.data.history, config.data.horizon = 1, 4
-    form = config.data.open_x
-    form.action_width, form.state_width = 16, 14
-    form.cameras = ("primary", "secondary", "wrist")
-    form.image_size = (32, 32)
-    form.quality = ("success",)
+    config.data.update(dict(shuffle_memory=0.25, history=1, horizon=4))
+    form = dict(action_width=16, state_width=14, image_size=(32, 32), quality=("success",))
+    config.data.open_x.update(dict(cameras=("primary", "secondary", "wrist"), **form))
     _add(config, dict.fromkeys(registry.data_sets(), 1.0), clean.split("+"), sigma_min)
     for name, source in config.data.sources.items():
         source.path, source.last_step = fixtures.folder(name), "keep"
-    config.train.steps = 100
-    config.train.batch_size = 128
-    config.train.warmup = 10
-    config.train.log_every = 10
-    config.train.checkpoint_every = 50
-    config.train.keep_every = None
+    config.train.update(dict(steps=100, batch_size=128, warmup=10, log_every=10))
+    config.train.update(dict(checkpoint_every=50, keep_every=None))
     config.policy.steps, config.policy.execute = 5, 4
     config.task = ml_collections.ConfigDict({"name": "open_x_fixtures"})
 
@@ -191,15 +159,10 @@ def _inputs(config):
 
     _open_x(config, "debug")
     data, form = config.data, config.data.open_x
-    data.root = "runs/data/inputs"
-    data.shuffle_memory = 0.5
-    data.normalize_per = "mixture"
-    data.history, data.horizon = 1, 4
-    form.hz = scene.HZ
-    form.cameras = ("primary",)
-    form.image_size = (scene.PIXELS, scene.PIXELS)
-    form.instruction_bytes = 32
-    form.state_width = 2
+    data.root, data.normalize_per = "runs/data/inputs", "mixture"
+    data.update(dict(shuffle_memory=0.5, history=1, horizon=4))
+    form.update(dict(hz=scene.HZ, cameras=("primary",), image_size=(scene.PIXELS,) * 2))
+    form.update(dict(instruction_bytes=32, state_width=2))
     # The corrupt arm shakes; at sigma_min that is a quarter of the noise.
     data.sources.steady = train_config.source(
         "inputs_steady/1.0.0", "clean", open_x=scene.SPEC, last_step="keep"
@@ -211,17 +174,11 @@ def _inputs(config):
     config.augmentation.resized_crop = None
     config.augmentation.saturation = config.augmentation.hue = 0.0
     config.schedule.name = "cosine"  # near sigma = 1 the object is chosen
-    config.model.features = (32, 64)
-    config.model.blocks = 1
-    config.model.encoder.width = 256
+    config.model.features, config.model.blocks, config.model.encoder.width = (32, 64), 1, 256
     config.model.encoder.vision = {"widths": (16,), "group_size": 8, "keypoints": 16}
     config.model.encoder.language = {"width": 32, "depth": 1}
-    config.train.steps = 8000
-    config.train.batch_size = 64
-    config.train.learning_rate = 2e-3
-    config.train.warmup = 200
-    config.train.ema = 0.999
-    config.train.checkpoint_every = config.train.keep_every = 1000
+    config.train.update(dict(steps=8000, batch_size=64, learning_rate=2e-3, warmup=200))
+    config.train.update(dict(ema=0.999, checkpoint_every=1000, keep_every=1000))
     config.policy.execute = 4
     config.task = ml_collections.ConfigDict(
         {

@@ -7,7 +7,7 @@ instruction and state, allow (``floors``): on the same chunks of new scenes, wit
 from __future__ import annotations
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import ml_collections
@@ -16,40 +16,18 @@ import tqdm
 
 from ambient_jax import schedules
 from ambient_jax.cli import report
-from ambient_jax.data import mixture as mixtures
-from ambient_jax.data import rlds
-from ambient_jax.data.paths import below, expanded
+from ambient_jax.data.paths import expanded
+from ambient_jax.estimates import wilson
 from ambient_jax.evaluate import evaluation
-from ambient_jax.open_x import dataset as open_x
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, metrics, state
-from experiments.estimates import wilson
-from experiments.open_x import floors, inputs_figures, scene
+from experiments.open_x import floors, held_out, inputs_figures, scene
 
 _CELLS = 4 * state.BINS  # noise levels, four of each bin of the training's metrics
 LEVELS = tuple((np.arange(_CELLS) + 0.5) / _CELLS)
 COLUMNS = ("noise level", "policy", "image alone", "instruction alone", "below both by")
 COLUMNS += ("95% interval", "images swapped", "instructions swapped")
 _Z95 = 1.96
-
-
-class HeldOut(NamedTuple):
-    """E held-out episodes of L steps, a chunk at each, and what the policy is not told.
-
-    Attributes:
-      chunks: [E L, ...], by episode and step.
-      effector: e [E L, 2], m.
-      objects: [E L, n, 2], m.
-      colours, shapes: [E L, n], indices of ``scene.COLOURS`` and ``scene.SHAPES``.
-      named: [E L], index of the object that the instruction names.
-    """
-
-    chunks: evaluation.Chunks
-    effector: np.ndarray
-    objects: np.ndarray
-    colours: np.ndarray
-    shapes: np.ndarray
-    named: np.ndarray
 
 
 def build(config: ml_collections.ConfigDict) -> None:
@@ -74,34 +52,35 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
         return
     directory, step = checkpoint.find(workdir)
     policy = Policy.from_checkpoint(workdir, source="steady")
-    held = held_out(config, policy)
+    held = held_out.read(config, policy)
     key = jax.random.key(config.task.eval_seed)
     seed = config.task.eval_seed
 
     def loss(chunks, params=None):
         return evaluation.row_losses(policy, chunks, levels=LEVELS, seed=seed, params=params)
 
-    found = {"policy": loss(held.chunks), **least(policy, held, seed)}
-    swaps = {n: swapped(held.chunks, n) for n in ("image_primary", "instruction")}
-    found |= {f"{name} swapped": loss(chunks) for name, chunks in swaps.items()}
+    losses = {"policy": loss(held.chunks), **least(policy, held, seed)}
+    swaps = {n: held_out.swapped(held.chunks, n) for n in ("image_primary", "instruction")}
+    losses |= {f"{name} swapped": loss(chunks) for name, chunks in swaps.items()}
     workdir = pathlib.Path(expanded(workdir))
-    by_step, bins_of = {}, bin_weights(policy.schedule)
+    by_step, weights = {}, bin_weights(policy.schedule)
     minutes_at = _minutes(metrics.read(workdir / "timing.jsonl"))
     for at in tqdm.tqdm(checkpoint.steps_in(directory), desc="evaluate", unit="checkpoint"):
         params = checkpoint.load_policy_assets(directory / str(at))["params"]
-        by_step[at] = *estimate(bins_of["all"] @ loss(held.chunks, params)), minutes_at(at)
+        mean = estimate(weights["all"] @ loss(held.chunks, params))
+        by_step[at] = mean | {"minutes": minutes_at(at)}
     heads = heading(policy, held, swaps, key)
 
     rows, bins = [], {}
-    for name, weight in bins_of.items():
-        losses = {n: weight @ v for n, v in found.items()}
-        means = {n: estimate(v) for n, v in losses.items()}
-        lower = min((losses["image"], losses["instruction"]), key=np.mean)
-        gain = estimate(lower - losses["policy"])
-        bins[name] = {**means, "below both by": gain}
-        cells = [f"{means[n][0]:.4f}" for n in ("policy", "image", "instruction")]
-        cells += [f"{gain[0]:.4f}", f"{gain[0] - gain[1]:.4f} to {gain[0] + gain[1]:.4f}"]
-        cells += [f"{means[f'{n} swapped'][0]:.4f}" for n in swaps]
+    for name, weight in weights.items():
+        in_bin = {n: weight @ rows_of_levels for n, rows_of_levels in losses.items()}
+        lower = min((in_bin["image"], in_bin["instruction"]), key=np.mean)
+        bins[name] = {n: estimate(v) for n, v in in_bin.items()}
+        gain = bins[name]["below both by"] = estimate(lower - in_bin["policy"])
+        mean, half = gain["mean"], gain["plus_minus"]
+        cells = [f"{bins[name][n]['mean']:.4f}" for n in ("policy", "image", "instruction")]
+        cells += [f"{mean:.4f}", f"{mean - half:.4f} to {mean + half:.4f}"]
+        cells += [f"{bins[name][f'{n} swapped']['mean']:.4f}" for n in swaps]
         rows.append([name, *cells])
     history = metrics.read(workdir / "metrics.jsonl")
     first = _first_below(by_step, bins["all"])
@@ -114,47 +93,21 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
         "image is meant, so that image alone allows 0 and no predictor is below it. Intervals of "
         "paired differences, by scenes. Swapped: the same policy with images or instructions of "
         "another scene.\n\n"
-        f"Sampled chunks at the first step of an episode, where they lead: {_told(heads)}"
+        f"Sampled chunks at the first step of an episode, where they lead: {_text(heads)}"
     )
     results = {
-        "step": step,
-        "minutes": minutes_at(step),
-        "levels": LEVELS,
-        "bins": {n: {k: dict(zip(("mean", "plus_minus"), v, strict=True)) for k, v in b.items()}
-                 for n, b in bins.items()},
-        "loss_by_step": {k: dict(zip(("mean", "plus_minus", "minutes"), v, strict=True))
-                         for k, v in by_step.items()},
-        "heading": heads,
-        "config": config.to_dict(),
-    }  # fmt: skip
+        **{"step": step, "minutes": minutes_at(step), "levels": LEVELS, "bins": bins},
+        **{"loss_by_step": by_step, "heading": heads, "config": config.to_dict()},
+    }
     folder = workdir / "report"
     print(report.write(folder, COLUMNS, rows, caption, results))
     inputs_figures.losses(folder / "loss.png", bins, by_step, history)
     inputs_figures.chunks(folder / "chunks.png", policy, held, key)
 
 
-def held_out(config: ml_collections.ConfigDict, policy: Policy) -> HeldOut:
-    """All chunks of the clean source's split val, and the truth about their scenes."""
-    source = config.data.sources.steady
-    folder = below(config.data.root, source.path)
-    form = mixtures.common_form(config.data)
-    dataset = open_x.open_source(folder, "val", source.open_x, form, last_step=source.last_step)
-    everything = dict(episodes=len(dataset), samples=len(dataset) * scene.STEPS)
-    chunks = evaluation.recorded(dataset, policy, padding=config.data.padding, **everything)
-    order = np.lexsort(chunks.origin.T[::-1])
-    chunks = jax.tree.map(lambda a: a[order], chunks)
-    truth = rlds.open_dataset(folder, "val", keys=("episode_metadata",))
-    truth = [truth[i]["episode_metadata"] for i in range(len(truth))]
-    each = {
-        name: np.stack([t[name] for t in truth])[chunks.origin[:, 0]]
-        for name in ("objects", "colours", "shapes", "named")
-    }
-    return HeldOut(chunks, chunks.observation["state"][:, -1], **each)
-
-
-def least(policy: Policy, held: HeldOut, seed: int) -> dict[str, np.ndarray]:
-    """The least losses [L, N] of v "image" and state, "instruction" and state allow, for the noise
-    of ``row_losses``."""
+def least(policy: Policy, held: held_out.HeldOut, seed: int) -> dict[str, np.ndarray]:
+    """Returns the least loss of v [L, N] that "image" and state, and that "instruction" and state
+    allow, with the noise of ``row_losses``."""
     normalizer, horizon = policy.normalizer, policy.horizon
     motion = floors.Motion(
         half_side=scene.HALF_SIDE,
@@ -168,28 +121,21 @@ def least(policy: Policy, held: HeldOut, seed: int) -> dict[str, np.ndarray]:
     eps = evaluation.noise(x0.shape, seed)[..., :2]
     x0 = x0[..., :2]
     weight = held.chunks.mask / (2 * held.chunks.mask.sum(1, keepdims=True))
-    found = {"image": [], "instruction": []}
+    best = {
+        "image": lambda *x: floors.from_image(motion, held.effector, held.objects, *x),
+        "instruction": lambda *x: floors.from_instruction(motion, held.effector, *x),
+    }
+    losses: dict[str, list[np.ndarray]] = {name: [] for name in best}
     for sigma in LEVELS:
         x_t = np.sqrt(1 - sigma**2) * x0 + sigma * eps
-        best = {
-            "image": floors.from_image(motion, held.effector, held.objects, x_t, sigma),
-            "instruction": floors.from_instruction(motion, held.effector, x_t, sigma),
-        }
-        for name, h in best.items():
-            square = ((h - x0) ** 2).sum(-1) / sigma**2  # of v, see floors
-            found[name].append((weight * square).sum(1))
-    return {name: np.stack(values) for name, values in found.items()}
-
-
-def swapped(chunks: evaluation.Chunks, name: str) -> evaluation.Chunks:
-    """The same chunks with one observation taken from the next scene, at the same step."""
-    observation = dict(chunks.observation)
-    observation[name] = np.roll(observation[name], scene.STEPS, axis=0)
-    return chunks._replace(observation=observation)
+        for name, predict in best.items():
+            square = ((predict(x_t, sigma) - x0) ** 2).sum(-1) / sigma**2  # of v, see floors
+            losses[name].append((weight * square).sum(1))
+    return {name: np.stack(values) for name, values in losses.items()}
 
 
 def heading(
-    policy: Policy, held: HeldOut, swaps: dict[str, evaluation.Chunks], key: jax.Array
+    policy: Policy, held: held_out.HeldOut, swaps: dict[str, evaluation.Chunks], key: jax.Array
 ) -> dict[str, Any]:
     """Which object sampled chunks lead to: the one nearest to where the arm would come to rest.
 
@@ -221,26 +167,28 @@ def heading(
         "named, instructions swapped": text == named,
         "what the swapped instruction names": text == asked,
     }
-    found: dict[str, Any] = {n: wilson(int(h.sum()), len(h)) for n, h in hits.items()}
-    return {**found, "distance": float(np.median(np.hypot(*(own - there).T)))}
+    shares = {n: wilson(int(h.sum()), len(h)) for n, h in hits.items()}
+    return {**shares, "distance": float(np.median(np.hypot(*(own - there).T)))}
 
 
 def bin_weights(schedule: schedules.Schedule) -> dict[str, np.ndarray]:
-    """Of ``LEVELS`` in the mean over all noise levels, and over each bin of the training's metrics,
-    when sigma has the training's law: the probability of the cell around each level."""
+    """Returns the weights of ``LEVELS`` in the mean over all noise levels, and over each bin of the
+    training's metrics, by the training law of sigma: the probability of the cell around each."""
     edges = np.asarray(schedule.cdf(np.linspace(0, 1, _CELLS + 1)), float)
     mass = np.diff(edges)
-    found = {"all": mass / mass.sum()}
-    for i, cells in enumerate(np.split(np.arange(_CELLS), state.BINS)):
-        part = np.isin(np.arange(_CELLS), cells) * mass
-        found[f"{i / state.BINS:.1f} to {(i + 1) / state.BINS:.1f}"] = part / part.sum()
-    return found
+    weights = {"all": mass / mass.sum()}
+    bins = np.arange(_CELLS) * state.BINS // _CELLS
+    for i in range(state.BINS):
+        part = (bins == i) * mass
+        weights[f"{i / state.BINS:.1f} to {(i + 1) / state.BINS:.1f}"] = part / part.sum()
+    return weights
 
 
-def estimate(rows: np.ndarray) -> tuple[float, float]:
-    """Mean over chunks [E L], and half of its 95% interval, episodes being independent."""
+def estimate(rows: np.ndarray) -> dict[str, float]:
+    """Returns the mean over chunks [E L] and half of its 95% interval over independent episodes."""
     episodes = rows.reshape(-1, scene.STEPS).mean(1)
-    return float(rows.mean()), float(_Z95 * episodes.std(ddof=1) / np.sqrt(len(episodes)))
+    half = _Z95 * episodes.std(ddof=1) / np.sqrt(len(episodes))
+    return {"mean": float(rows.mean()), "plus_minus": float(half)}
 
 
 def _minutes(timing):
@@ -252,14 +200,14 @@ def _minutes(timing):
 
 
 def _first_below(by_step, floor):
-    lowest = min(floor[n][0] - floor[n][1] for n in ("image", "instruction"))
-    below = [(step, m) for step, (mean, error, m) in by_step.items() if mean + error < lowest]
-    if not below:
-        return ", its loss nowhere below both floors"
-    return f", below both floors at step {below[0][0]} ({below[0][1]:.1f} minutes) already"
+    lowest = min(floor[n]["mean"] - floor[n]["plus_minus"] for n in ("image", "instruction"))
+    for step, loss in by_step.items():
+        if loss["mean"] + loss["plus_minus"] < lowest:
+            return f", below both floors at step {step} ({loss['minutes']:.1f} minutes) already"
+    return ", its loss nowhere below both floors"
 
 
-def _told(heads):
+def _text(heads):
     shares = [
         f"{name} {100 * e.value:.1f}% ({100 * e.low:.1f} to {100 * e.high:.1f})"
         for name, e in heads.items()

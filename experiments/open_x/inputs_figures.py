@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,9 +12,7 @@ from matplotlib.figure import Figure
 
 from ambient_jax.policy.policy import Policy
 from experiments.open_x import scene
-
-if TYPE_CHECKING:
-    from experiments.open_x.inputs import HeldOut
+from experiments.open_x.held_out import HeldOut
 
 _COLOURS = {"policy": "C0", "image": "C1", "instruction": "C2"}
 _LABELS = {
@@ -26,28 +24,27 @@ _LABELS = {
 
 def losses(
     path: pathlib.Path,
-    bins: Mapping[str, Mapping[str, tuple[float, float]]],
-    by_step: Mapping[int, tuple[float, float, float]],
+    bins: Mapping[str, Mapping[str, Mapping[str, float]]],
+    by_step: Mapping[int, Mapping[str, float]],
     history: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Loss against the step with the floors as lines, and by noise level.
+    """Draws the loss against the step with the floors as lines, and by noise level.
 
     Args:
       path: of the png.
-      bins: by noise level ("all" first), mean and half of the 95% interval of each loss.
-      by_step: held-out loss of each checkpoint, likewise, and after how many minutes it was.
+      bins: {noise level ("all" first): {loss: its ``inputs.estimate``}}.
+      by_step: {step: ``inputs.estimate`` of the held-out loss, with the minutes of training}.
       history: rows of ``metrics.jsonl``.
     """
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps, values = [r["step"] for r in history], [r["loss"] for r in history]
     left.plot(steps, values, color="C0", lw=0.6, alpha=0.4, label="policy, training batches")
-    means, errors, minutes = np.array(list(by_step.values())).T
-    left.errorbar(
-        list(by_step), means, errors, color="C0", fmt=".-", lw=1, label="policy, held out"
-    )
+    minutes = [loss["minutes"] for loss in by_step.values()]
+    line = dict(fmt=".-", lw=1)
+    left.errorbar(list(by_step), *_bars(by_step), color="C0", label="policy, held out", **line)
     for name in ("image", "instruction"):
-        mean, error = bins["all"][name]
+        mean, error = bins["all"][name]["mean"], bins["all"][name]["plus_minus"]
         left.axhline(mean, color=_COLOURS[name], lw=1, label=_LABELS[name])
         left.axhspan(mean - error, mean + error, color=_COLOURS[name], alpha=0.2, lw=0)
     left.set(xlabel="step", ylabel="loss of v, all noise levels", yscale="log")
@@ -58,10 +55,10 @@ def losses(
     by_level = [(n, b) for n, b in bins.items() if n != "all"]
     middle = (np.arange(len(by_level)) + 0.5) / len(by_level)
     for name, colour in _COLOURS.items():
-        means, errors = np.array([b[name] for _, b in by_level]).T
-        right.errorbar(middle, means, errors, color=colour, fmt=".-", lw=1, label=_LABELS[name])
+        bars = _bars({level: b[name] for level, b in by_level})
+        right.errorbar(middle, *bars, color=colour, label=_LABELS[name], **line)
     for name, style in (("image_primary", "--"), ("instruction", ":")):
-        means = [b[f"{name} swapped"][0] for _, b in by_level]
+        means = [b[f"{name} swapped"]["mean"] for _, b in by_level]
         label = f"policy, {name.removesuffix('_primary')}s swapped"
         right.plot(middle, means, color="C0", ls=style, lw=1, label=label)
     right.set(xlabel=r"noise level $\sigma$ (bins of 0.1)", yscale="log", ylim=(1e-6, 20))
@@ -73,9 +70,14 @@ def losses(
     figure.savefig(path, dpi=150)
 
 
+def _bars(estimates):
+    """Means and halves of their intervals."""
+    return zip(*((e["mean"], e["plus_minus"]) for e in estimates.values()), strict=True)
+
+
 def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) -> None:
-    """Held-out images with three sampled chunks each, for their own instruction (above) and for
-    one that names another object (below). The circle is what is named."""
+    """Draws held-out images with three sampled chunks each: for their own instruction (above) and
+    for one that names another object (below). The circle is around the named object."""
     count, draws = min(6, len(held.named) // scene.STEPS), 3
     first = np.arange(count) * scene.STEPS
     observation = {
@@ -88,8 +90,8 @@ def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) ->
     changed = [f"go to the {c} {s}" for c, s in zip(colours, shapes, strict=True)]
     figure = Figure(figsize=(1.75 * count, 3.9), layout="constrained")
     grid = figure.subplots(2, count, squeeze=False)
-    for row, (told, target) in enumerate(((texts, held.named[first]), (changed, other))):
-        given = {**observation, "instruction": list(np.repeat(told, draws))}
+    for row, (instructions, target) in enumerate(((texts, held.named[first]), (changed, other))):
+        given = {**observation, "instruction": list(np.repeat(instructions, draws))}
         moved = np.asarray(policy(given, key))[..., :2].reshape(count, draws, -1, 2)
         for i, axes in enumerate(grid[row]):
             edge = [-scene.HALF_VIEW, scene.HALF_VIEW]
@@ -99,6 +101,6 @@ def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) ->
             for way in moved[i]:
                 axes.plot(*np.cumsum(np.vstack([start, way]), axis=0).T, "-", color="cyan", lw=1.2)
             axes.plot(*held.objects[first[i], target[i]], "o", mfc="none", mec="black", ms=13)
-            axes.set_title(told[i], fontsize=7)
+            axes.set_title(instructions[i], fontsize=7)
             axes.set(xticks=[], yticks=[], xlim=edge, ylim=edge)
     figure.savefig(path, dpi=130)

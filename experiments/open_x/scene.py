@@ -12,13 +12,14 @@ that distance is measured as on a torus, where no place is special.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ambient_jax.data import write
+from experiments import demos
 
 HALF_SIDE = 0.14  # R, of the square that objects and starts lie on, m
 RATE = 0.2  # share of the way to the object that one step goes
@@ -29,20 +30,10 @@ PIXELS = 48
 HALF_VIEW = 0.16  # of the image, m
 _RADIUS = 0.02  # of objects, m
 _APART = 0.045  # least distance of two objects, m, on the torus
-COLOURS = {
-    "red": (215, 45, 45),
-    "green": (40, 165, 65),
-    "blue": (45, 95, 225),
-    "yellow": (240, 205, 45),
-}
+COLOURS = {"red": (215, 45, 45), "green": (40, 165, 65), "blue": (45, 95, 225)}
+COLOURS["yellow"] = (240, 205, 45)
 SHAPES = ("block", "ball")
-WORDINGS = (
-    "push the {}",
-    "go to the {}",
-    "move to the {}",
-    "reach for the {}",
-    "the {}, please",
-)
+WORDINGS = ("push the {}", "go to the {}", "move to the {}", "reach for the {}", "the {}, please")
 _TABLE, _EFFECTOR = (95, 90, 85), (15, 15, 15)
 # How a user's own data set of this kind comes in, see ``ambient_jax.open_x.spec``.
 SPEC = {
@@ -97,8 +88,8 @@ def move(scene: Scene, jitter: float, rng: np.random.Generator) -> tuple[np.ndar
 
     Args:
       scene: whose named object is the goal.
-      jitter: standard deviation of what is added to each displacement (and moves the arm), m.
-      rng: draws it.
+      jitter: standard deviation of the noise of each displacement, which moves the arm, m.
+      rng: draws the noise.
     """
     e, positions, actions = scene.start, [], []
     for _ in range(STEPS):
@@ -134,22 +125,12 @@ def episode(seed: int, jitter: float) -> dict:
     rng = np.random.default_rng(seed)
     scene = draw_scene(rng)
     positions, actions = move(scene, jitter, rng)
-    steps = np.arange(STEPS)
-    last = steps == STEPS - 1
+    images = np.stack([render(scene, e) for e in positions])
+    observation = {"image": images, "effector": positions.astype(np.float32)}
+    more = {"language_instruction": [scene.instruction] * STEPS}
+    more["discount"] = np.ones(STEPS, np.float32)
     return {
-        "steps": {
-            "observation": {
-                "image": np.stack([render(scene, e) for e in positions]),
-                "effector": positions.astype(np.float32),
-            },
-            "action": actions.astype(np.float32),
-            "language_instruction": [scene.instruction] * STEPS,
-            "is_first": steps == 0,
-            "is_last": last,
-            "is_terminal": last,
-            "reward": last.astype(np.float32),
-            "discount": np.ones(STEPS, np.float32),
-        },
+        "steps": demos.steps(observation, actions.astype(np.float32)) | more,
         "episode_metadata": {
             "objects": scene.objects.astype(np.float32),
             "colours": np.array([list(COLOURS).index(c) for c in scene.colours]),
@@ -169,13 +150,11 @@ def write_dataset(
       name: of this one.
       counts: episodes by split; no two share a seed.
       jitter: see ``move``.
-      seed: of all; data sets of different seeds have different scenes.
+      seed: of all episodes; data sets of different seeds have different scenes.
     """
+    image = tfds.features.Image(shape=(PIXELS, PIXELS, 3), encoding_format="jpeg")
     features = write.rlds_features(
-        {
-            "image": tfds.features.Image(shape=(PIXELS, PIXELS, 3), encoding_format="jpeg"),
-            "effector": np.zeros(2, np.float32),
-        },
+        {"image": image, "effector": np.zeros(2, np.float32)},
         np.zeros(2, np.float32),
         {"language_instruction": str},
         {
@@ -186,14 +165,11 @@ def write_dataset(
         },
     )
 
-    def episodes(first: int, count: int) -> Iterator[dict]:
-        for i in range(first, first + count):
-            yield episode([seed, i], jitter)
-
-    first, splits = 0, {}
-    for split, count in counts.items():
-        splits[split] = episodes(first, count)
-        first += count
+    numbers = itertools.count()
+    splits = {
+        split: (episode([seed, next(numbers)], jitter) for _ in range(count))
+        for split, count in counts.items()
+    }
     write.write_dataset(
         root,
         name=name,

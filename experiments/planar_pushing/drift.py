@@ -18,6 +18,7 @@ import numpy as np
 
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import policies
 from experiments.table import rollouts
@@ -41,7 +42,8 @@ def losses(table: Table, names: list[str]) -> dict[str, np.ndarray]:
 
     @functools.cache
     def chunks(like):
-        return evaluation.recorded(dataset, like, padding=config.data.padding, samples=SAMPLES)[:3]
+        source = RldsSource(dataset, observation=config.data.observation)
+        return evaluation.recorded(source, like, padding=config.data.padding, samples=SAMPLES)[:3]
 
     def measure(policy, like):
         return {"loss": evaluation.denoising_loss(like, *chunks(like), params=policy.params)}

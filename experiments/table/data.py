@@ -104,7 +104,8 @@ def command(build: Callable[..., Mapping[str, Path]], **defaults: Any) -> None:
     named = {n: v for n, v in (named | defaults).items() if type(v) in _FLAGS}
     flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)
     for name, value in named.items():
-        _FLAGS[type(value)](name, value, f"The argument {name} of build, see the module.")
+        default = list(value) if isinstance(value, tuple) else value
+        _FLAGS[type(value)](name, default, f"The argument {name} of build, see the module.")
 
     def main(_):
         console.setup()

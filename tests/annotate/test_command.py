@@ -47,7 +47,17 @@ def config(tmp_path_factory):
     config.data.sources.jagged = train_config.source("jagged", "corrupt")
     config.data.observation = ("state",)
     config.data.horizon = 8
-    config.task.update(dict(folds=2, steps=200, levels=6, bucket=50, compared=400))
+    config.task.update(
+        dict(
+            folds=2,
+            steps=200,
+            levels=6,
+            bucket=50,
+            compared=400,
+            features=(16,),
+            learning_rate=1e-2,
+        )
+    )
     config.task.update(dict(crops=(4,), crop_steps=20, field_chunks=500, field_steps=100))
     config.task.granularity = ("dataset", "random_episode", "ordered", "datapoint")
     return config
@@ -140,7 +150,17 @@ def test_the_library_call_makes_the_bounds_of_the_command(config, workdir, tmp_p
     assert annotations.sigma_max == {"jagged": 0.0} and annotations.evidence.clean == ["smooth"]
     levels, curve = annotations.evidence.levels, annotations.evidence.curves["jagged"].mean(0)
     low = thresholds.round_up(thresholds.sigma_min(levels, curve), evidence.grid(options.distinct))
-    assert annotations.sigma_min["dataset"]["jagged"] == pytest.approx(low)
+    assert annotations.sigma_min["dataset"]["jagged"].tolist() == [pytest.approx(low)]
+
+
+def test_a_training_config_is_annotated_with_the_defaults():
+    config = train_config.default()
+    completed = annotate_config.completed(config)
+    assert annotate.Options.from_config(completed.task) == annotate.Options()
+    assert completed.schedule.name == "edm" and config.schedule.name == "vp"
+    config.task.name = "my_package.my_task"
+    with pytest.raises(ValueError, match="config.task.name is 'my_package.my_task', expected one"):
+        command.run(config, "")
 
 
 def test_bad_options_are_named():

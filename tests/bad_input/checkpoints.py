@@ -8,11 +8,12 @@ import numpy as np
 
 from ambient_jax import evaluate
 from ambient_jax.cli import report
-from ambient_jax.data import bounds, instructions, rlds
+from ambient_jax.data import bounds, rlds
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, fine_tuning, metrics, trainer
 from ambient_jax.train import config as config_lib
+from ambient_jax.transforms import instructions
 from experiments.table import cache as rollouts_cache
 
 NORMALIZER = Normalizer(
@@ -44,7 +45,7 @@ def _run(b):
         saver = checkpoint.Checkpointer(b.path.parent / "under_way" / "checkpoints")
         for step in (10, 20):
             state = jax.tree.map(lambda s: np.full(s.shape, step, s.dtype), _shapes())  # noqa: B023
-            position = [{"step": step, "of": {"lanes": 1}, "taken": {"0": [step, step]}}]
+            position = [{"step": step, "of": {"shards": 1}, "taken": {"0": [step, step]}}]
             assets = checkpoint.make_assets(_config(), NORMALIZER.to_json(), {"good": str(step)})
             saver.save(step, state, assets, position)
         saver.close()

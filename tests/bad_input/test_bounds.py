@@ -114,4 +114,4 @@ def test_rounding_to_float32_is_no_gap_and_no_swap(bench):
     near = np.nextafter(low, np.float32(0))  # no level lies between the two
     mixing.check_law(mixing.Ambient(), mixing.make_sources([1], [False], low, near))
     made = config(bench, bounds=file(bench, [0.3, 0.6], [0.3, 0.0]))
-    assert len(mixtures.open_mixture(made.data, mixing.Ambient()).units.owner) == 2
+    assert len(mixtures.open_mixture(made.data, mixing.Ambient()).groups.owner) == 2

@@ -198,7 +198,7 @@ CASES |= {
     ),
     "open_x of one source alone": (
         with_(("data.sources.a.open_x", "bridge_orig")),
-        r"config.data: source 'b' has no open_x",
+        r"config.data: source 'b' has the format 'rlds' and",
     ),
 }
 

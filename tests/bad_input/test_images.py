@@ -8,10 +8,9 @@ import numpy as np
 import PIL.Image
 
 from ambient_jax.data import images
-from ambient_jax.data import mixture as mixtures
-from ambient_jax.open_x.dataset import CommonForm
-from ambient_jax.policy import form
-from ambient_jax.train import config as train_config
+from ambient_jax.open_x.common_form import CommonForm
+from ambient_jax.transforms.chain import Chain
+from ambient_jax.transforms.normalizer import Normalizer
 
 SIZE = (8, 8)
 SCENE = np.random.default_rng(0).integers(0, 256, (16, 20, 3), np.uint8)
@@ -55,16 +54,13 @@ def resize(frame, size=SIZE):
     return lambda bench: images.resize(frame, size)
 
 
-def form_of_policy(**fields):
-    common = CommonForm(cameras=("primary",), image_size=SIZE, state_width=0, **fields)
-    data = train_config.default().data
-    data.history = 2
-    shapes = mixtures.observation_shapes(data, common, {})
-    return form.FormOfSource(common, shapes, np.ones(7, bool), np.ones(0, bool))
+def chain_of_policy():
+    maps = Normalizer("none", {"action": np.zeros(7)}, {"action": np.ones(7)})
+    return Chain(maps, CommonForm(cameras=("primary",), image_size=SIZE).steps)
 
 
 def policy(frames, **others):
-    return lambda bench: form_of_policy().check({"image_primary": frames, **others}, {}, (2,))
+    return lambda bench: chain_of_policy().check({"image_primary": frames, **others}, (2,))
 
 
 def frames(*shape, dtype=np.uint8):
@@ -170,7 +166,7 @@ CASES = {
         r"'image_primary_mask' has shape \(3, 2\) and type bool, expected \(4, 2\)",
     ),
     "a policy's observation of nothing": (
-        lambda bench: form_of_policy().check({}, {}, (2,)),
+        lambda bench: chain_of_policy().check({}, (2,)),
         "the observation is empty, expected image_primary",
     ),
 }
@@ -179,9 +175,9 @@ CASES = {
 def test_frames_of_another_size_are_brought_to_the_training_s():
     """As `images.resize` does; those of that size stay as they are."""
     history = np.stack([SCENE, SCENE[::-1]])[None]
-    found = form_of_policy().check({"image_primary": history}, {}, (2,))["image_primary"]
+    found = chain_of_policy().check({"image_primary": history}, (2,))["image_primary"]
     np.testing.assert_array_equal(found, images.resize(history, SIZE))
     by_pillow = PIL.Image.fromarray(SCENE).resize(SIZE[::-1], PIL.Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found[0, 0], by_pillow)
-    again = form_of_policy().check({"image_primary": found}, {}, (2,))["image_primary"]
+    again = chain_of_policy().check({"image_primary": found}, (2,))["image_primary"]
     np.testing.assert_array_equal(again, found)

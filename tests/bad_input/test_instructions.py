@@ -2,23 +2,22 @@
 
 import numpy as np
 
-from ambient_jax.data import instructions
-from ambient_jax.data import mixture as mixtures
-from ambient_jax.open_x.dataset import CommonForm
-from ambient_jax.policy import form
-from ambient_jax.train import config as train_config
+from ambient_jax.open_x.common_form import CommonForm
+from ambient_jax.transforms import instructions, steps
+from ambient_jax.transforms.chain import Chain
+from ambient_jax.transforms.normalizer import Normalizer
 
 TABLE = instructions.InstructionTable(("open the drawer",), np.ones((1, 4), np.float32))
 STATE = np.zeros((4, 1, 2), np.float32)
 
 
-def form_of_policy(bench, embeddings=False, **fields):
+def chain_of_policy(bench, embeddings=False, **fields):
     if embeddings:
         instructions.save_instructions(bench.path / "texts.npz", TABLE)
         fields["embeddings"] = str(bench.path / "texts.npz")
-    common = CommonForm(state_width=2, **{"instruction_bytes": 16, **fields})
-    shapes = mixtures.observation_shapes(train_config.default().data, common, {})
-    return form.FormOfSource(common, shapes, np.ones(7, bool), np.ones(2, bool))
+    common = CommonForm(**{"instruction_bytes": 16, **fields})
+    ones = {"action": np.ones(7), "observation/state": np.ones(2)}
+    return Chain(Normalizer("none", {n: 0 * v for n, v in ones.items()}, ones), common.steps)
 
 
 def told(*given, **fields):
@@ -26,9 +25,7 @@ def told(*given, **fields):
 
     def act(bench):
         observation = {"instruction": given[0]} if given else {}
-        return form_of_policy(bench, **fields).check(
-            {"state": STATE, **observation}, {"state": STATE, "state_mask": STATE}, (1,)
-        )
+        return chain_of_policy(bench, **fields).check({"state": STATE, **observation}, (1,))
 
     return act
 
@@ -64,7 +61,7 @@ CASES = {
         "'open the draw' is not among the 1 .*did you mean 'open the drawer'",
     ),
     "a text that is no UTF-8": (told(b"\xff\xfe", embeddings=True), "is no UTF-8"),
-    "a number to encode": (lambda b: CommonForm(instruction_bytes=8).encode([3]), "row 0 is int 3"),
+    "a number to encode": (lambda b: steps.Text(8).encode([3]), "row 0 is int 3"),
     "a number to look up": (lambda b: TABLE.look_up([3]), "Instruction int 3 is no text"),
     "a text to encode that is too long": (
         lambda b: instructions.encode_bytes(["open the drawer"], 8),
@@ -99,5 +96,5 @@ def test_one_text_is_told_to_all_robots(bench):
         np.testing.assert_array_equal(found, [list(b"open".ljust(16, b"\0"))] * 4)
     found = told(["open", "", "shut", ""])(bench)["instruction"]
     assert instructions.is_empty(found).tolist() == [False, True, False, True]
-    whole = form_of_policy(bench, **STRICT).common.encode("open")
+    whole = chain_of_policy(bench, **STRICT).encoders()["instruction"]("open")
     np.testing.assert_array_equal(told(np.repeat(whole, 4, 0))(bench)["instruction"][2], whole[0])

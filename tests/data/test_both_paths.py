@@ -91,7 +91,7 @@ def test_padding_is_the_same_on_both_paths(make_config, padding, masked):
 
 
 def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
-    """48 sources of 4 data sets, of all weights and bounds, on two hosts of two lanes each: images
+    """48 sources of 4 data sets, of all weights and bounds, on two hosts of two shards each: images
     decoded by a thread, batches finished.
 
     The end of the test tries it on wrong couplings, which must fail.
@@ -112,7 +112,7 @@ def test_the_law_holds_at_the_end_of_the_whole_pipeline(write_row, make_common):
     config = make_common(given, form, history=1, horizon=1, prefetch=2)
     law = mixing.Ambient()
     mixture = mixtures.open_mixture(config, law)
-    options = {"seed": 3, "batch_size": 4000, "lanes": 4, "process_count": 2}
+    options = {"seed": 3, "batch_size": 4000, "shards": 4, "process_count": 2}
     drawn = []
     for host in range(2):
         batches = pipeline.stream_batches(mixture, law, VP, process_index=host, **options)

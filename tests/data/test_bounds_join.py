@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, device, pipeline, rlds
-from ambient_jax.data import groups as units
+from ambient_jax.data import bounds, device, groups, pipeline, rlds
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import sweep
@@ -120,12 +119,12 @@ def test_what_cannot_be_joined_is_refused(toy_data, tmp_path):
         device.load_device_data(mixtures.open_mixture(other.data, LAW))
     many = lambda episode, step: (np.linspace(0.1, 0.9, len(step)), 0 * step)  # noqa: E731
     config = section(toy_data, bounds=write(toy_data, tmp_path, many))
-    limit, units.MAX_UNITS = units.MAX_UNITS, 100
+    limit, groups.MAX_GROUPS = groups.MAX_GROUPS, 100
     try:
         with pytest.raises(ValueError, match="different pairs of bounds, expected at most 100"):
             device.load_device_data(mixtures.open_mixture(config.data, LAW))
     finally:
-        units.MAX_UNITS = limit
+        groups.MAX_GROUPS = limit
 
 
 def test_a_stream_draws_each_step_at_its_own_noise_levels(toy_data, tmp_path):
@@ -137,7 +136,7 @@ def test_a_stream_draws_each_step_at_its_own_noise_levels(toy_data, tmp_path):
     config = section(toy_data, bounds=path)
     config.data.placement = "stream"
     mixture = mixtures.open_mixture(config.data, LAW)
-    stream = pipeline.stream_batches(mixture, LAW, VP, seed=0, batch_size=64, lanes=2)
+    stream = pipeline.stream_batches(mixture, LAW, VP, seed=0, batch_size=64, shards=2)
     data = device.load_device_data(mixtures.open_mixture(section(toy_data, bounds=path).data, LAW))
     key, seen = jax.random.key(0), []
     sampler = jax.jit(mixture.sampler(LAW, VP))

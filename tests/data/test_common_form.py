@@ -13,8 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, pipeline, rlds, statistics
-from ambient_jax.data import groups as units
+from ambient_jax.data import bounds, pipeline, rlds, source
 from ambient_jax.data.stream import ChunkStream
 
 VP, LAW = schedules.vp(), mixing.Ambient()
@@ -248,7 +247,7 @@ def test_the_number_of_workers_changes_nothing(stream):
     for workers in (1, 2):
         mixture.config.open_x.workers = workers
         found, again = stream.again(pipeline.open_mixture(mixture.config, LAW))
-        assert found.form.workers == workers
+        assert found.format.workers == workers
         for a, b in zip(expected, again(), strict=False):
             assert_same(a, b)
     assert_same(expected, kept)  # nor do later batches lie in the memory of earlier ones
@@ -274,17 +273,17 @@ def test_resumes_exactly_with_images(stream, prefetch):
             assert fresh.get_state() == states[i + 1]
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
-def test_any_number_of_hosts_gives_the_same_batches(stream, lanes):
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_any_number_of_hosts_gives_the_same_batches(stream, shards):
     mixture, make = stream()
-    whole = list(itertools.islice(make(lanes=lanes), 10))
-    for count in (c for c in (2, 4) if lanes % c == 0):
-        hosts = [make(lanes=lanes, process_index=h, process_count=count) for h in range(count)]
+    whole = list(itertools.islice(make(shards=shards), 10))
+    for count in (c for c in (2, 4) if shards % c == 0):
+        hosts = [make(shards=shards, process_index=h, process_count=count) for h in range(count)]
         for batch in whole[:5]:
             parts = [next(host) for host in hosts]
             assert_same(batch, jax.tree.map(lambda *p: np.concatenate(p), *parts))
         # The other half on one host again.
-        alone = make(lanes=lanes)
+        alone = make(shards=shards)
         alone.set_state(pipeline.merge(host.get_state() for host in hosts))
         for batch in whole[5:]:
             assert_same(batch, next(alone))
@@ -343,8 +342,8 @@ def test_little_memory_makes_small_windows_and_whole_epochs(stream, formats):
                 assert not few or len(runs) == len(LENGTHS[name])
                 torn |= not few and len(runs) > len(LENGTHS[name])
     assert torn, "with memory enough, episodes are mixed"
-    hosts = [make_small(lanes=2, process_index=h, process_count=2) for h in range(2)]
-    for batch in itertools.islice(make_small(lanes=2), 10):
+    hosts = [make_small(shards=2, process_index=h, process_count=2) for h in range(2)]
+    for batch in itertools.islice(make_small(shards=2), 10):
         parts = [next(host) for host in hosts]
         assert_same(batch, jax.tree.map(lambda *p: np.concatenate(p), *parts))
 
@@ -360,12 +359,12 @@ def test_one_number_bounds_the_bytes_of_all_windows(write_row, make_common, part
     measured = mixture.statistics.values()
     total = sum(s.num_steps * s.step_bytes for s in measured)
     config.shuffle_memory = part * total / 2**30
-    windows = pipeline._windows(mixture, units.cut(mixture))
+    windows = pipeline._windows(mixture)
     largest = 0
     with futures.ThreadPoolExecutor(1) as executor:
         for k, found in enumerate(measured):
             opened = ChunkStream(mixture, k, window=windows[k], seed=0, executor=executor)
-            sizes = [statistics._size(w.steps) for w, _ in opened.take(2 * found.num_steps)]
+            sizes = [source.size_of(w.steps) for w, _ in opened.take(2 * found.num_steps)]
             assert len(sizes) > 2, "it turns over"
             largest += 2 * (max(sizes) - 3.5 * found.step_bytes)  # texts and images differ a bit
     assert largest <= part * total

@@ -12,7 +12,7 @@ import pytest
 
 from ambient_jax.data import files, records, rlds, tfrecord
 from ambient_jax.data.write import rlds_features, write_dataset
-from ambient_jax.open_x import dataset as open_x
+from ambient_jax.open_x import source as open_x
 
 SHARDS = 100
 MACHINE = [

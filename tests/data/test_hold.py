@@ -1,5 +1,7 @@
 """Past the end of its episode a robot stands still: positions stay, displacements are zero."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,9 +167,8 @@ def test_plain_sources_by_their_field(plain, delta):
         wanted[:, list(delta)] = 0
         np.testing.assert_allclose(after, wanted, atol=1e-6)
     assert found
-    shape = type("", (), dict(dims={"state": 2}, history=1, horizon=6))
-    options = dict(padding="hold", delta=delta)
-    chunks = evaluation.recorded(mixture.datasets["a"], shape, **options)
+    shape = types.SimpleNamespace(chain=mixture.chain, history=1, horizon=6)
+    chunks = evaluation.recorded(mixture.datasets["a"], shape, padding="hold")
     for (number, step), actions in zip(chunks.origin, chunks.action, strict=True):
         own = rlds.open_dataset(mixture.datasets["a"].directory)[int(number)]["steps"]["action"]
         wanted = np.tile(own[-1], (6, 1))
@@ -178,7 +179,7 @@ def test_plain_sources_by_their_field(plain, delta):
 
 def test_evaluation_of_a_common_form(make_config):
     mixture = mixtures.open_mixture(of_specs(make_config, {"arm": with_state(ARM)}, "quat"), LAW)
-    shape = type("", (), dict(dims={"state": 2}, history=1, horizon=6))
+    shape = types.SimpleNamespace(chain=mixture.chain, history=1, horizon=6)
     chunks = evaluation.recorded(mixture.datasets["arm"], shape, padding="hold")
     ends = chunks.action[:, -1][chunks.origin[:, 1] >= 2]  # 6 steps from there no episode has
     np.testing.assert_array_equal(ends[:, :7], np.tile([0, 0, 0, 0, 0, 0, 1], (len(ends), 1)))

@@ -1,6 +1,7 @@
 """The step with ``is_last``: by RLDS's definition an observation with a filler for its action."""
 
 import logging
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ import pytest
 from ambient_jax import mixing, schedules
 from ambient_jax.data import bounds, device, pipeline, rlds, statistics
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
-from ambient_jax.open_x import dataset as open_x
+from ambient_jax.open_x import source as open_x
 from ambient_jax.open_x import standardize
 
 LAW, VP = mixing.Ambient(), schedules.vp()
@@ -73,8 +75,7 @@ def test_a_filler_is_no_sample(make_config, file_format, spec):
         inside = step[:, None] + np.arange(4) < left[episode][:, None]
         np.testing.assert_array_equal(batch["mask"], inside)
     assert seen == {(e, t) for e, n in enumerate(left.tolist()) for t in range(n)}
-    shape = type("", (), dict(dims={"state": 2} | ({} if spec else {"goal": 1}), history=2))
-    shape.horizon = 4
+    shape = types.SimpleNamespace(chain=mixture.chain, history=2, horizon=4)
     chunks = evaluation.recorded(mixture.datasets["a"], shape)
     assert {tuple(o) for o in chunks.origin.tolist()} == seen and chunks.action.min() >= 0
 
@@ -162,7 +163,7 @@ def told(make_config, episodes, caplog, spec=None, **options):
         config.open_x.update(action_width=2, state_width=2)
     with caplog.at_level(logging.WARNING, "absl"):
         mixture = mixtures.open_mixture(config, LAW)
-    problems = mixtures.problems_of(mixture.datasets["a"], mixture.statistics["a"])
+    problems = mixture.problems["a"]
     return [r.getMessage() for r in caplog.records], problems
 
 
@@ -216,9 +217,7 @@ def test_spec_sources_of_one_step(make_config):
 
 def test_low_level_statistics_are_of_all_that_is_stored(make_config):
     config = make_config({"a": ([ending(0, 6)], "clean", {})})
-    found = statistics.compute(
-        rlds.open_dataset(f"{config.root}/a"), source="a", observation=(), action="action"
-    )
+    found = statistics.compute(RldsSource(rlds.open_dataset(f"{config.root}/a"), "a"))
     assert found.num_steps == 6 and found.fields["action"].min[0] == FILLER
 
 

@@ -3,7 +3,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from ambient_jax.data import bounds, instructions, paths, rlds, statistics, write
+from ambient_jax.data import bounds, paths, rlds, statistics, write
+from ambient_jax.data.rlds_source import RldsSource
+from ambient_jax.transforms import instructions
 
 
 @pytest.mark.parametrize(
@@ -67,9 +69,7 @@ def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypa
     assert pathlib.Path(made) == tmp_path / "home" / "data" / "copy" / "1.0.0"
     copy = rlds.open_dataset("~/data/copy")
     assert len(copy) == len(good)
-    statistics.compute(
-        copy, source="copy", observation=("state",), action="action", cache="~/cache"
-    )
+    statistics.compute(RldsSource(copy, observation=("state",)), cache="~/cache")
     assert list((tmp_path / "home" / "cache").iterdir())
     table = instructions.InstructionTable(("go",), np.ones((1, 2), np.float32))
     instructions.save_instructions("~/told.npz", table)

@@ -150,13 +150,13 @@ def test_hosts_share_the_batch_and_the_data(make_stream, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_run_goes_on_with_another_number_of_hosts(make_stream, file_format):
-    """6 lanes on 3 hosts, then on 1, on 2 and on 6: the batches of a run that never changed."""
-    mixture, whole = make_stream(file_format, lanes=6)
+    """6 shards on 3 hosts, then on 1, on 2 and on 6: the batches of a run that never changed."""
+    mixture, whole = make_stream(file_format, shards=6)
     expected = [next(whole) for _ in range(40)]
     state, at = None, 0
     for count in (3, 1, 2, 6):
         hosts = [
-            make_stream.again(mixture, lanes=6, process_index=h, process_count=count)[1]
+            make_stream.again(mixture, shards=6, process_index=h, process_count=count)[1]
             for h in range(count)
         ]
         for host in hosts if state else ():
@@ -168,8 +168,8 @@ def test_a_run_goes_on_with_another_number_of_hosts(make_stream, file_format):
                 np.testing.assert_array_equal(found, batch[name])
         at, state = at + 10, pipeline.merge(host.get_state() for host in hosts)
     assert state == whole.get_state()
-    _, alone = make_stream.again(mixture, lanes=6)
-    with pytest.raises(ValueError, match="the state has lanes 5, expected also 0"):
+    _, alone = make_stream.again(mixture, shards=6)
+    with pytest.raises(ValueError, match="the state has shards 5, expected also 0"):
         alone.set_state(hosts[-1].get_state())
 
 
@@ -265,11 +265,11 @@ def test_data_that_cannot_be_read_stop_the_stream(make_stream, file_format, pref
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 7, "process_count": 2}, "batch_size is 7, expected .* of the 2 lanes"),
+        ({"batch_size": 7, "process_count": 2}, "batch_size is 7, expected .* of the 2 shards"),
         ({"batch_size": 0}, "batch_size is 0, expected a positive"),
         ({"process_index": 2, "process_count": 2}, "process_index is 2, expected 0 to 1 for 2"),
-        ({"batch_size": 90, "process_count": 90}, "'demos' has [0-9]+ steps for 90 lanes"),
-        ({"lanes": 3, "process_count": 2}, "in 3 lanes, expected a multiple of the 2 hosts"),
+        ({"batch_size": 90, "process_count": 90}, "'demos' has [0-9]+ steps for 90 shards"),
+        ({"shards": 3, "process_count": 2}, "in 3 shards, expected a multiple of the 2 hosts"),
         ({"fields": {"shuffle_memory": 0.0}}, "shuffle_memory is 0.0, expected above 0"),
         ({"fields": {"shuffle_window": 0}}, "config.data.shuffle_window is 0, expected at least 1"),
         ({"fields": {"prefetch": -1}}, "config.data.prefetch is -1, expected at least 0"),
@@ -285,8 +285,8 @@ def test_bad_options(make_stream, options, message):
     [
         ({"seed": 1}, "a stream with seed 0, this one has 1"),
         ({"batch_size": 12}, "with batch_size 6, this one has 12"),
-        ({"process_count": 2}, "with lanes 1, this one has 2"),
-        ({"lanes": 3}, "with lanes 1, this one has 3"),
+        ({"process_count": 2}, "with shards 1, this one has 2"),
+        ({"shards": 3}, "with shards 1, this one has 3"),
     ],
 )
 def test_states_of_other_streams(make_stream, options, message):

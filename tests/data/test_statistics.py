@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ambient_jax.data import rlds, statistics
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.data.statistics import Moments
 
 
@@ -18,7 +19,8 @@ def cache(tmp_path):
 
 def compute(path, cache, **options):
     options = {"observation": ("state",), "action": "action"} | options
-    return statistics.compute(rlds.open_dataset(path), source="demos", cache=cache, **options)
+    source = RldsSource(rlds.open_dataset(path), "demos", **options)
+    return statistics.compute(source, cache=cache)
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (3, 3 + 10, 40)])

@@ -28,8 +28,8 @@ def open_stream():
                 0,
                 window=window,
                 seed=seed,
-                lane=host,
-                lanes=hosts,
+                shard=host,
+                shards=hosts,
                 executor=executor,
                 **unit,
             )
@@ -149,22 +149,22 @@ def test_permutation(size):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_episodes_are_dealt_to_lanes(file_format):
+def test_episodes_are_dealt_to_shards(file_format):
     lengths = np.array([3, 0, 5])
-    found = [stream.deal(lengths, None, file_format, "demos", lane, 2) for lane in (0, 1)]
+    found = [stream.deal(lengths, None, file_format, "demos", shard, 2) for shard in (0, 1)]
     assert [(e.tolist(), keep) for e, keep in found] == [([0], None), ([2], None)]
 
 
-def test_of_fewer_episodes_than_lanes_every_lane_takes_steps():
+def test_of_fewer_episodes_than_shards_every_shard_takes_steps():
     lengths = np.array([3, 0, 5])
-    dealt = [stream.deal(lengths, None, "array_record", "demos", lane, 3) for lane in range(3)]
+    dealt = [stream.deal(lengths, None, "array_record", "demos", shard, 3) for shard in range(3)]
     assert [e.tolist() for e, _ in dealt] == [[0, 2], [0, 2], [0, 2]]
     np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), 1)
     only = np.array([0, 1, 1, 0, 0, 0, 0, 1], bool)  # steps of the unit, in two episodes
-    dealt = [stream.deal(lengths, only, "array_record", "demos", lane, 3) for lane in range(3)]
+    dealt = [stream.deal(lengths, only, "array_record", "demos", shard, 3) for shard in range(3)]
     assert [e.tolist() for e, _ in dealt] == [[0], [0], [2]]
     np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), only)
-    with pytest.raises(ValueError, match="source 'demos' has 3 steps for 4 lanes: set config.data"):
+    with pytest.raises(ValueError, match="source 'demos' has 3 steps for 4 shards: set con"):
         stream.deal(lengths, only, "array_record", "demos", 0, 4)
 
 

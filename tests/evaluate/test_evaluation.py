@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ambient_jax.data import rlds
-from ambient_jax.data.normalizer import Normalizer
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
+from ambient_jax.transforms.normalizer import Normalizer
 
 SCALE = 2.0
 
@@ -53,13 +54,14 @@ def test_masked_actions_count_nowhere():
 def test_recorded_chunks_are_those_of_the_data_set(toy_data):
     dataset = rlds.open_dataset(toy_data["good"])
     policy = policy_of(lambda x_t, o: x_t)
-    found = evaluation.recorded(dataset, policy, episodes=3, samples=10**6)
+    source = RldsSource(dataset, observation=("state", "goal"))
+    found = evaluation.recorded(source, policy, episodes=3, samples=10**6)
     lengths = sorted(len(dataset[i]["steps"]["action"]) for i in range(len(dataset)))
     assert sum(lengths[:3]) <= len(found.action) <= sum(lengths[-3:])
     known = np.concatenate([dataset[i]["steps"]["action"] for i in range(len(dataset))])
     first = {tuple(np.round(row, 5)) for row in found.action[:, 0]}
     assert first <= {tuple(np.round(row, 5)) for row in known}
-    again = evaluation.recorded(dataset, policy, episodes=3, samples=10**6)
+    again = evaluation.recorded(source, policy, episodes=3, samples=10**6)
     np.testing.assert_array_equal(found.action, again.action)
     with pytest.raises(ValueError, match="nowhere"):
         rlds.open_dataset(toy_data["good"], "nowhere")

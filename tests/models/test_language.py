@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.data.instructions import InstructionTable, encode_bytes
 from ambient_jax.models.language import ByteEncoder, EmbeddingEncoder
+from ambient_jax.transforms.instructions import InstructionTable, encode_bytes
 
 SMALL = {"width": 8, "depth": 1, "heads": 2}
 TEXTS = ("pick up the cup", "open the drawer", "Öffne die Tür")

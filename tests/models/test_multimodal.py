@@ -4,7 +4,6 @@ import numpy as np
 import optax
 import pytest
 
-from ambient_jax.data.instructions import InstructionTable, encode_bytes
 from ambient_jax.models.denoiser import Denoiser
 from ambient_jax.models.language import ByteEncoder
 from ambient_jax.models.multimodal import MultimodalEncoder
@@ -12,6 +11,7 @@ from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.transformer import TransformerDenoiser
 from ambient_jax.models.unet import UNet1D
 from ambient_jax.models.vision import ImageEncoder
+from ambient_jax.transforms.instructions import InstructionTable, encode_bytes
 
 VISION = {"keypoints": 2, "widths": (8,), "blocks": 1, "group_size": 8}
 LANGUAGE = {"width": 8, "depth": 1, "heads": 2}

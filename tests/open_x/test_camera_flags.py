@@ -10,7 +10,6 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ambient_jax import mixing
-from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import pipeline, write
 from ambient_jax.open_x import camera_flags, spec
 
@@ -120,7 +119,7 @@ def test_counted_by_episode_and_told_once(section, caplog):
     ]
     with caplog.at_level(logging.WARNING, "absl"):
         mixture = pipeline.open_mixture(section(episodes), mixing.CoTraining())
-    found = mixtures.problems_of(mixture.datasets["mine"], mixture.statistics["mine"])["flag"]
+    found = mixture.problems["mine"]["flag"]
     assert found["episodes"] == 2 and found["skipped"] == 0
     assert [index for index, _ in found["examples"]] == [0, 2, 2]
     (line,) = [r.getMessage() for r in caplog.records if "'flag'" in r.getMessage()]

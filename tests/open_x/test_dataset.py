@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import tracemalloc
+import types
 
 import numpy as np
 import PIL.Image
@@ -13,9 +14,10 @@ from array_record.python import array_record_data_source, array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, instructions, pipeline, tfrecord
+from ambient_jax.data import device, pipeline, tfrecord
 from ambient_jax.evaluate import evaluation
-from ambient_jax.open_x import dataset as open_x
+from ambient_jax.open_x import source as open_x
+from ambient_jax.transforms import instructions
 
 FORMATS = ["array_record", "tfrecord"]
 ROW = "maniskill_dataset_converted_externally_to_rlds"
@@ -399,10 +401,9 @@ def as_cmyk(blob):
     return out.getvalue()
 
 
-class Seen:
+def seen(mixture):
     """What `evaluation.recorded` needs of a policy."""
-
-    dims, history, horizon = {"state": 8}, 2, 3
+    return types.SimpleNamespace(chain=mixture.chain, history=2, horizon=3)
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "keep"])
@@ -426,10 +427,10 @@ def test_one_verdict_before_training_in_it_and_in_evaluation(broken, make, told,
         with pytest.raises(ValueError, match=line):
             epochs(mixture, count=1)
         with pytest.raises(ValueError, match=line):
-            evaluation.recorded(dataset, Seen)
+            evaluation.recorded(dataset, seen(mixture))
         return
     ids, batches = epochs(mixture, count=1)
-    chunks = evaluation.recorded(dataset, Seen)
+    chunks = evaluation.recorded(dataset, seen(mixture))
     left = set(range(6)) - ({2} if policy == "skip" else set())
     assert ids == [steps_of(left)]
     assert sorted(map(tuple, chunks.origin.tolist())) == steps_of(left)
@@ -450,16 +451,16 @@ def test_evaluation_leaves_out_what_training_does(broken):
         (REST["some steps"][1], {3}, {"camera": "skip"}),
     ):
         mixture = pipeline.open_mixture(broken(damage, **policies), LAW)
-        chunks = evaluation.recorded(mixture.datasets["mine"], Seen)
+        chunks = evaluation.recorded(mixture.datasets["mine"], seen(mixture))
         assert sorted(map(tuple, chunks.origin.tolist())) == steps_of(set(range(6)) - hit)
     mixture = pipeline.open_mixture(
         broken(blobs(TEXT, nothing, range(9), 1), instruction="skip"), LAW
     )
     with pytest.raises(ValueError, match="1 of 1 episodes are left out, the first by on_pr"):
-        evaluation.recorded(_Only(mixture.datasets["mine"], 1), Seen)
+        evaluation.recorded(_Only(mixture.datasets["mine"], 1), seen(mixture))
 
 
-class _Only(open_x.OpenXDataset):
+class _Only(open_x.OpenXSource):
     """One episode of a data set."""
 
     def __init__(self, whole, position):
@@ -526,7 +527,7 @@ def test_cached_statistics_keep_the_problems_and_read_nothing(broken, monkeypatc
     def read(*_):
         raise ValueError("the episodes are read")
 
-    monkeypatch.setattr(open_x.OpenXDataset, "examine", read)
+    monkeypatch.setattr(open_x.OpenXSource, "examine", read)
     again = pipeline.open_mixture(config, LAW).statistics["mine"]
     assert again.problems == first.problems and again.lengths.tolist() == first.lengths.tolist()
     assert [r.getMessage() for r in caplog.records if "has problems" in r.getMessage()] == told
@@ -567,11 +568,11 @@ def test_an_edited_list_of_embeddings_reads_again(broken, tmp_path):
             batch["id"].tolist(), batch["observation"]["instruction"], strict=True
         ):
             np.testing.assert_array_equal(row, embedding[texts.index(stored[episode].decode())])
-    mark = mixture.form.table.digest
-    assert pipeline.open_mixture(config, LAW).form.table.digest == mark
+    mark = mixture.format.marks["data.open_x.embeddings"]
+    assert pipeline.open_mixture(config, LAW).format.marks["data.open_x.embeddings"] == mark
     embedding[2, 4] = 0.5  # what a resumed run is held to
     save(3)
-    assert pipeline.open_mixture(config, LAW).form.table.digest != mark
+    assert pipeline.open_mixture(config, LAW).format.marks["data.open_x.embeddings"] != mark
     save(1)
     lacks = min(n for n, text in stored.items() if text.decode() != texts[0])
     with pytest.raises(ValueError, match=rf"^source 'mine': {ROW}, episode {lacks}: .* not among"):

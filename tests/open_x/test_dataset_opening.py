@@ -6,7 +6,7 @@ import pytest
 
 from ambient_jax import mixing
 from ambient_jax.data import pipeline
-from ambient_jax.open_x import dataset as open_x
+from ambient_jax.open_x import source as open_x
 
 ROW = "maniskill_dataset_converted_externally_to_rlds"
 LAW = mixing.CoTraining()
@@ -111,7 +111,7 @@ def test_what_cannot_work(write_row, make_common, given, form, told):
 def test_a_source_without_a_form_beside_others(write_row, make_common):
     path = write_row(ROW, (4,))
     config = make_common({"mine": (path, ROW, {}), "plain": (path, "", {})}, {})
-    with pytest.raises(ValueError, match="source 'plain' has no open_x, others have: give it the"):
+    with pytest.raises(ValueError, match="source 'plain' has the format 'rlds' and .* differ"):
         pipeline.open_mixture(config, LAW)
 
 

@@ -4,9 +4,9 @@ import types
 import numpy as np
 import pytest
 
-from ambient_jax.data import instructions
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs
+from ambient_jax.transforms import instructions
 
 
 @pytest.fixture

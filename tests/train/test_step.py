@@ -13,10 +13,10 @@ import optax
 import pytest
 
 from ambient_jax import corruption, losses, optim, schedules
-from ambient_jax.data import augment
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
+from ambient_jax.transforms import augment
 
 B, H, D = 8, 4, 2
 

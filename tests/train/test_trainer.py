@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_is_the_same(
 
 @pytest.mark.parametrize(
     "position",
-    [None, [], {}, 3, [{"step": 30}], [{"step": 30, "of": {"lanes": 2}, "taken": {"0": [1]}}]],
+    [None, [], {}, 3, [{"step": 30}], [{"step": 30, "of": {"shards": 2}, "taken": {"0": [1]}}]],
 )
 def test_a_stream_does_not_begin_anew_without_its_position(position, tmp_path):
     with pytest.raises(ValueError, match="checkpoint .*30 has no position of the data stream"):

@@ -14,7 +14,7 @@ from ambient_jax import mixing
 from ambient_jax.estimates import wilson
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.maze import claims, metrics, policies, report
+from experiments.maze import claims, metrics, policies, report, table
 from experiments.maze import config as maze_config
 from experiments.maze.rollout import Rollouts
 from experiments.table import cache, rollouts
@@ -183,6 +183,30 @@ def test_rollouts_come_back_as_saved(tmp_path):
         np.testing.assert_array_equal(found, getattr(one, field))
 
 
+def test_from_planning_to_the_report(tmp_path, capsys):
+    """The main policies in one process and one program."""
+    config = maze_config.get_config("debug")
+    config.data.root = str(tmp_path / "data")
+    config.model.features, config.policy.steps = (8,), 2
+    config.train.update(dict(steps=2, warmup=1, log_every=1, checkpoint_every=2))
+    config.task.update(dict(groups=("main",), seeds=(0,), sigma_min=(), solvers=(), workers=1))
+    config.task.update(dict(clean=2, corrupt=4, shortcut=0, held_out=2, goals=8))
+    before = config.to_dict()
+    table.run(config, str(tmp_path / "run"))
+    folder = tmp_path / "run" / "report"
+    text = (folder / "table.md").read_text()
+    assert capsys.readouterr().out.strip() == text.strip() and "data: rrt" in text
+    results = json.loads((folder / "results.json").read_text())
+    assert results["policies"]["rrt"]["summary"]["success"]["count"] == 8
+    assert set(results["loss per noise level"]) == {
+        *("best linear denoiser", "gcs", "rrt", "cotrain", "ambient_0.1")
+    }
+    for figure in ("data", "pareto", "sigma_min", "rollouts", "levels", "denoising"):
+        assert (folder / f"{figure}.png").stat().st_size > 1000
+    assert config.to_dict() == before  # a run writes nothing into its config
+
+
+@pytest.mark.slow
 def test_from_planning_to_the_report_and_again(tmp_path):
     """Two processes train three programs; the second run finds nothing to do but the report."""
     arguments = [
@@ -213,10 +237,10 @@ def test_from_planning_to_the_report_and_again(tmp_path):
     done = run()
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "maze" / "debug"
-    table = (folder / "report" / "table.md").read_text()
-    assert table.splitlines()[2].startswith("| GCS only")
+    text = (folder / "report" / "table.md").read_text()
+    assert text.splitlines()[2].startswith("| GCS only")
     for told in ("exclusive bands", "soft ambient", "ambient loss of eps", "data: shortcut"):
-        assert told in table
+        assert told in text
     results = json.loads((folder / "report" / "results.json").read_text())
     assert results["policies"]["rrt"]["summary"]["success"]["count"] == 12
     assert set(results["loss per noise level"]) == {
@@ -239,6 +263,6 @@ def test_from_planning_to_the_report_and_again(tmp_path):
     assert again.returncode == 0, again.stderr
     kept = {p: p.stat().st_mtime_ns for p in folder.rglob("rollouts_*.npz")}
     assert len([p for p, t in before.items() if kept[p] == t]) == len(before) - 1
-    assert (folder / "report" / "table.md").read_text() == table
+    assert (folder / "report" / "table.md").read_text() == text
     wrong = run("--config.task.groups=('mian',)")
     assert wrong.returncode and "did you mean 'main'" in wrong.stderr

@@ -14,7 +14,7 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import step as step_lib
 from ambient_jax.train import trainer
 from experiments.open_x import config as open_x_config
-from experiments.open_x import floors, inputs, scene
+from experiments.open_x import floors, held_out, inputs, scene
 
 
 def test_images_show_the_objects_where_they_are_and_only_there():
@@ -102,7 +102,7 @@ def seen(run):
     """The policy and what is held out."""
     config, workdir = run
     policy = Policy.from_checkpoint(workdir, source="steady")
-    return policy, inputs.held_out(config, policy)
+    return policy, held_out.read(config, policy)
 
 
 def test_a_row_has_the_loss_of_the_training(seen):
@@ -112,8 +112,8 @@ def test_a_row_has_the_loss_of_the_training(seen):
     x0 = np.asarray(policy.normalizer.normalize("action", held.chunks.action))
     eps = evaluation.noise(x0.shape, 3)
     observation = policy.check(held.chunks.observation, (policy.history,))
-    batch = dict(action=x0, mask=held.chunks.mask, dims=np.tile(policy.form.dims, (len(x0), 1)))
-    assert policy.form.dims.tolist() == [True, True, *[False] * 5]
+    batch = dict(action=x0, mask=held.chunks.mask, dims=np.tile(policy.action_mask, (len(x0), 1)))
+    assert policy.action_mask.tolist() == [True, True, *[False] * 5]
     network = jax.jit(lambda p, o, x, sigma: policy.denoiser(p, o)(x, sigma))
     for sigma, loss in zip(levels, found, strict=True):
         alpha = math.sqrt(1 - sigma**2)
@@ -159,7 +159,7 @@ def test_held_out_chunks_are_of_new_scenes_and_follow_the_law_that_the_floors_ta
     texts = [bytes(t).rstrip(b"\0").decode() for t in held.chunks.observation["instruction"]]
     for text, colour in zip(texts, held.colours[np.arange(len(step)), held.named], strict=True):
         assert list(scene.COLOURS)[colour] in text
-    swapped = inputs.swapped(held.chunks, "instruction").observation["instruction"]
+    swapped = held_out.swapped(held.chunks, "instruction").observation["instruction"]
     np.testing.assert_array_equal(
         swapped[scene.STEPS :], held.chunks.observation["instruction"][: -scene.STEPS]
     )

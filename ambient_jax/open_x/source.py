@@ -1,23 +1,4 @@
-"""A data set in the common form, as training reads it: an RLDS folder and how to read it.
-
-Problems of the data are found in one pass, before training (``examine``): each is of a kind, and
-for each kind the configuration says what is done about it. Nothing is dropped unsaid.
-
-================  ===============================================  ==================
-kind              what                                             policies
-================  ===============================================  ==================
-``version``       another version than the registry describes      raise, keep
-``rate``          the control rate is unknown or cannot be changed  raise, keep
-``shard``         a file is missing, truncated or corrupt          raise, skip
-``episode``       a field is missing or not finite, a gripper out   raise, skip
-                  of range, too few steps
-``image``         an image is damaged, or none that is decoded      raise, skip, keep
-``camera``        a camera is not there, in all or some steps       raise, skip, keep
-``instruction``   no instruction, or one too long; no embedding     raise, skip, keep
-``flag``          a camera's flag says that it is not there and     raise, skip, keep
-                  pictures are, or that it is and they are blank
-``last_step``     ``is_last`` in the middle of an episode           raise, skip, keep
-================  ===============================================  ==========="""
+"""A data set in the common form, as training reads it: an RLDS folder and how to read it."""
 
 from __future__ import annotations
 
@@ -29,7 +10,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,134 +18,92 @@ import PIL.Image
 from absl import logging
 from etils import epath
 
-from ambient_jax import _checks
-from ambient_jax.data import image_checks, instructions, last_step, rlds
+from ambient_jax.data import chunk, image_checks, last_step, rlds
 from ambient_jax.data.paths import expanded
+from ambient_jax.data.rlds_source import RldsSource
+from ambient_jax.data.source import Format, Problem, size_of
 from ambient_jax.open_x import camera_flags, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
+from ambient_jax.open_x.common_form import POLICIES, CommonForm
 
-POLICIES = {
-    "version": ("raise", "keep"),
-    "rate": ("raise", "keep"),
-    "shard": ("raise", "skip"),
-    "episode": ("raise", "skip"),
-    "image": ("raise", "skip", "keep"),
-    "camera": ("raise", "skip", "keep"),
-    "instruction": ("raise", "skip", "keep"),
-    "flag": ("raise", "skip", "keep"),
-    "last_step": ("raise", "skip", "keep"),
-}
-# What shapes an episode beyond this file: a change there makes cached statistics stale.
-_CODE = ("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "dataset")
-Problem = tuple[str, str]
-# Above these a number is a slip of the hand: Hz, bytes, numbers of a step, processes, pixels.
-_MOST = {"hz": 10_000, "instruction_bytes": 65_536, "action_width": 10_000, "state_width": 10_000}
-_MOST |= {"workers": 1024, "side": 16_384}
+# What shapes an episode: a change there makes cached statistics stale.
+_CODE = ("standardize", "spec", "rotations", "grippers", "resample", "camera_flags")
+_CODE += ("common_form", "source")
 
 
-@dataclasses.dataclass(frozen=True)
-class CommonForm:
-    """What all sources are brought to; the section ``config.data.open_x``.
+class OpenXFormat(Format):
+    """Sources whose section has ``open_x``, all in the form of ``config.data.open_x``."""
 
-    Attributes:
-      hz: control rate; None keeps each source's own.
-      rotation: of the action, see ``standardize.standardise``.
-      cameras: of "primary", "secondary" and "wrist"; none for actions alone.
-      image_size: (height, width) that images are resized to.
-      instruction_bytes: L of the instructions as bytes, 0 for none.
-      embeddings: .npz file of instruction embeddings, in place of the bytes.
-      action_width, state_width: numbers that actions and states are padded to with zeros;
-        state_width 0 leaves states out.
-      quality: labels carried into the batch; NaN where a source has no such label.
-      workers: threads that decode images, on each host; 0 for none.
-      on_problem: policy by kind, see the module.
-    """
-
-    hz: float | None = None
-    rotation: str = "rpy"
-    cameras: tuple[str, ...] = ()
-    image_size: tuple[int, int] = (224, 224)
-    instruction_bytes: int = 0
-    embeddings: str = ""
-    action_width: int = 7
-    state_width: int = 8
-    quality: tuple[str, ...] = ()
-    workers: int = 1
-    on_problem: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        for kind, policy in self.on_problem.items():
-            _checks.one_of("field of config.data.open_x.on_problem", kind, POLICIES)
-            _checks.one_of(f"config.data.open_x.on_problem.{kind}", policy, POLICIES[kind])
+    def __init__(self, config):
+        section = config.open_x.to_dict()
         for name in ("cameras", "quality"):
-            _checks.names(f"config.data.open_x.{name}", getattr(self, name))
-        for camera in self.cameras:
-            _checks.one_of("config.data.open_x.cameras", camera, spec_lib.CAMERAS)
-        _checks.one_of("config.data.open_x.rotation", self.rotation, standardize.OUTPUT_ROTATIONS)
-        if self.hz is not None:
-            _checks.number("config.data.open_x.hz", self.hz, 0, _MOST["hz"], above=True)
-        for name in ("instruction_bytes", "action_width", "state_width", "workers"):
-            least = 1 if name == "action_width" else 0
-            limits = least, _MOST[name]
-            _checks.number(f"config.data.open_x.{name}", getattr(self, name), *limits, whole=True)
-        size = self.image_size
-        if not isinstance(size, tuple | list) or len(size) != 2:
-            raise ValueError(
-                f"config.data.open_x.image_size is {size!r}, expected (height, width) in pixels"
-            )
-        for side in size:
-            limits = 1, _MOST["side"]
-            _checks.number("a side of config.data.open_x.image_size", side, *limits, whole=True)
-
-    def policy(self, kind: str) -> str:
-        return self.on_problem.get(kind, POLICIES[kind][0])
-
-    @functools.cached_property
-    def table(self) -> instructions.InstructionTable | None:
-        """Embeddings of the instructions, if they come from a file."""
-        return instructions.load_instructions(self.embeddings) if self.embeddings else None
+            if isinstance(section[name], list):
+                section[name] = tuple(section[name])
+        self.form = CommonForm(**section)
+        self.widths, self.steps, self.labels = self.form.widths, self.form.steps, self.form.quality
+        self.workers = self.form.workers
 
     @property
-    def instruction_width(self) -> int:
-        """Bytes or numbers of an instruction in a batch; 0 where there are none."""
-        return self.table.embedding.shape[1] if self.table else self.instruction_bytes
+    def marks(self):
+        table = self.form.text and self.form.text.table
+        return {"data.open_x.embeddings": table.digest} if table else {}
 
-    def encode(self, texts: Sequence[str | bytes]) -> np.ndarray:
-        """Instructions as bytes [B, L] uint8 or embeddings [B, E] float32."""
-        texts = instructions.as_texts(texts, 1 if isinstance(texts, str | bytes) else len(texts))
-        if self.table:
-            return self.table.look_up(texts)
-        texts = [t.encode() if isinstance(t, str) else t for t in texts]
-        texts = [t.replace(b"\0", b" ") for t in texts]
-        return instructions.encode_bytes(texts, self.instruction_bytes, on_long="truncate")
+    def open(self, name, path, fields, transform=None):
+        given, last = fields["open_x"], fields["last_step"]
+        source = open_source(path, fields["split"], given, self.form, last_step=last, name=name)
+        source.transform = transform
+        return source
+
+    def check(self, config):
+        if (delta := config.get("delta")) is not None:
+            raise ValueError(
+                f"config.data.delta is {delta} and all sources have open_x: expected None, as the "
+                "actions of their specs say themselves what is a displacement"
+            )
+
+    def check_placement(self, config, observed):
+        if config.placement == "device" and self.steps:
+            raise ValueError(
+                "config.data.placement is 'device' and config.data.open_x has cameras or "
+                "instructions: set placement to 'stream', or cameras to () and instruction_bytes "
+                "to 0"
+            )
+        if observed and not self.steps and not self.form.state_width:
+            raise ValueError(
+                "config.data.open_x has no state, cameras or instructions, expected something to "
+                "observe"
+            )
 
 
-class OpenXDataset:
-    """One source in the common form; speaks what `rlds.RldsDataset` speaks.
+class OpenXSource(RldsSource):
+    """One source in the common form; has all that ``rlds.RldsDataset`` has.
 
     An episode's ``steps`` have ``observation/state`` [L, state_width], ``action`` [L,
     action_width] and, as loaders need them, ``image_<camera>`` [L] encoded images (b"" where there
     is none), ``instruction`` [L] bytes and ``quality`` by label [L].
 
     Attributes:
+      form: the common form.
       action_mask: [action_width] bool, False: padding, or a motion that the data set does not have.
       state_mask: [state_width] bool.
-      rest: [action_width], see ``standardize.rest``.
-      last_step: "drop" or "keep", of the spec.
-      bgr: by camera, whether its encoded images have blue first.
-      notes: problems of the data set as a whole, which its policies keep.
     """
 
-    def __init__(self, dataset: rlds.RldsDataset, spec: spec_lib.Spec, form: CommonForm):
-        self._raw, self._spec, self.form = dataset, spec, form
+    def __init__(
+        self, dataset: rlds.RldsDataset, spec: spec_lib.Spec, form: CommonForm, name: str = ""
+    ):
+        super().__init__(dataset, name, ("state",) if form.state_width else ())
+        self._spec, self.form = spec, form
         self.notes: list[Problem] = []
         action = standardize.action_mask(spec, dataset.features, form.rotation)
-        self.action_mask = _padded(self.name, "action", action, form.action_width)
+        self.action_mask = _padded(self.data.name, "action", action, form.action_width)
         rest = standardize.rest(spec, dataset.features, form.rotation)
-        self.rest = np.pad(rest, (0, form.action_width - len(rest)), constant_values=np.nan)
+        self._rest = np.pad(rest, (0, form.action_width - len(rest)), constant_values=np.nan)
+        self.displacements = ~np.isnan(self._rest)
         self.last_step = spec.last_step or "keep"
         width = standardize.state_width(spec, dataset.features) if form.state_width else 0
-        self.state_mask = _padded(self.name, "state", np.ones(width, bool), form.state_width)
+        self.state_mask = _padded(self.data.name, "state", np.ones(width, bool), form.state_width)
+        masks = {"action": self.action_mask, "observation/state": self.state_mask}
+        self.masks = {field: masks[field] for field in form.widths}
         self.bgr = {c: c in spec.bgr for c in form.cameras}
         self._hz = form.hz
         why = standardize.cannot_resample(spec)
@@ -172,20 +111,43 @@ class OpenXDataset:
             self._hz = None
             self._note("rate", f"{why}: it keeps its own rate ({spec.hz or 'unknown'} Hz)")
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # while it is unpickled there is no _raw yet
-            raise AttributeError(name)
-        return getattr(self._raw, name)
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
     def __getitem__(self, index: int) -> rlds.Episode:
-        return self._common(self._raw[index])
+        return self._common(self.data[index])
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, rlds.Episode]]:
         """See ``RldsDataset.stream``; of episodes that ``examine`` did not refuse."""
-        return map(self._numbered_common, self._raw.stream(shard_index, start))
+        return map(self._numbered_common, self.data.stream(shard_index, start))
+
+    def rest(self, action_dim):
+        return self._rest
+
+    def extras(self, episode):
+        steps = episode["steps"]
+        arrays = {f"{chunk.OBSERVATION}image_{c}": steps[f"image_{c}"] for c in self.form.cameras}
+        if self.form.text:
+            arrays["instruction"] = steps["instruction"]
+        return arrays | {f"quality/{label}": v for label, v in steps["quality"].items()}
+
+    def extra_bytes(self, episode):
+        return size_of(episode["steps"])
+
+    def refuse_images(self, problems):
+        found = problems.get("image")
+        if found and self.form.policy("image") == "raise":
+            index, text = found["examples"][0]
+            raise ValueError(
+                f"source {self.name!r} has damaged images in {found['episodes']} episodes (episode "
+                f"{index}: {text}); mend them, or set config.data.open_x.on_problem.image to "
+                "'skip' or 'keep'"
+            )
+
+    def damaged_image(self, what):
+        if self.form.policy("image") != "keep":
+            raise ValueError(
+                f"{what}; mend the data, or set config.data.open_x.on_problem.image to 'keep', "
+                "which masks it, or 'skip', which leaves its episode out"
+            )
+        logging.log_first_n(logging.WARNING, "%s: it is masked", 100, what)
 
     def _numbered_common(self, numbered):
         index, episode = numbered
@@ -210,9 +172,9 @@ class OpenXDataset:
         Raises:
           ValueError: a problem whose policy is "raise".
         """
-        index = int(self._raw.episode_ids[position])
+        index = int(self.data.episode_ids[position])
         try:
-            episode = self._raw[position]
+            episode = self.data[position]
         except (ValueError, OSError) as error:
             self._apply("shard", index, str(error))
             return None, [("shard", str(error))]
@@ -223,11 +185,11 @@ class OpenXDataset:
 
     def _attempts(self, shard_index) -> Iterator[tuple[int, rlds.Episode | str]]:
         """Episodes of one shard as stored; in place of one that cannot be read, the reason."""
-        count, position, previous = self._raw.shard_lengths[shard_index], 0, ""
-        first = int(np.sum(self._raw.shard_lengths[:shard_index], dtype=np.int64))
+        count, position, previous = self.data.shard_lengths[shard_index], 0, ""
+        first = int(np.sum(self.data.shard_lengths[:shard_index], dtype=np.int64))
         while position < count:
             try:
-                for index, episode in self._raw.stream(shard_index, position):
+                for index, episode in self.data.stream(shard_index, position):
                     position += 1
                     yield index, episode
             except (ValueError, FileNotFoundError) as error:  # other faults are the machine's
@@ -236,7 +198,7 @@ class OpenXDataset:
                 rest = count - position if told == previous else 1
                 previous = told
                 for _ in range(rest):
-                    yield int(self._raw.episode_ids[first + position]), told
+                    yield int(self.data.episode_ids[first + position]), told
                     position += 1
 
     def _examined(self, index, episode):
@@ -257,7 +219,7 @@ class OpenXDataset:
                 if why := look(blob):
                     problems.append(("image", f"{camera} at step {step}: {why}"))
                     break
-        if self.form.instruction_width:
+        if self.form.text:
             problems += self._instructions(index, steps["instruction"])
         problems += camera_flags.problems(self._spec, episode, self.form.cameras)
         flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
@@ -275,12 +237,12 @@ class OpenXDataset:
         if empty:
             yield "instruction", f"empty in {empty} of {len(texts)} steps"
         for text in set(texts):
-            if self.form.table:
+            if self.form.text.table:
                 try:
-                    self.form.table.look_up([text])
+                    self.form.text.table.look_up([text])
                 except ValueError as error:
                     if self.form.policy("instruction") != "skip":
-                        raise ValueError(f"{self.name}, episode {index}: {error}") from error
+                        raise ValueError(f"{self.data.name}, episode {index}: {error}") from error
                     yield "instruction", str(error)
             elif len(text) > self.form.instruction_bytes:
                 length = self.form.instruction_bytes
@@ -291,7 +253,7 @@ class OpenXDataset:
         if policy == "raise":
             others = " or ".join(repr(p) for p in POLICIES[kind] if p != "raise")
             raise ValueError(
-                f"{self.name}, episode {index}: {told}; mend it, or set "
+                f"{self.data.name}, episode {index}: {told}; mend it, or set "
                 f"config.data.open_x.on_problem.{kind} to {others}"
             )
         return policy
@@ -299,8 +261,8 @@ class OpenXDataset:
     def _note(self, kind, told):
         if self.form.policy(kind) == "raise":
             raise ValueError(
-                f"{self.name}: {told}; to accept it set config.data.open_x.on_problem.{kind} to "
-                "'keep'"
+                f"{self.data.name}: {told}; to accept it set "
+                f"config.data.open_x.on_problem.{kind} to 'keep'"
             )
         self.notes.append((kind, told))
 
@@ -321,7 +283,7 @@ class OpenXDataset:
         if form.state_width:
             state = found["observation"].get("state", np.zeros((length, 0), np.float32))
             steps["observation"]["state"] = _widened(state, form.state_width)
-        if form.instruction_width:
+        if form.text:
             steps["instruction"] = found["language_instruction"]
         for camera in form.cameras:
             there = found["camera_mask"][camera]
@@ -333,14 +295,15 @@ class OpenXDataset:
     def fingerprint(self) -> str:
         """Hash of the data and of what makes their actions and steps; see ``RldsDataset``."""
         spec = repr((self._spec, self._hz, self.form.rotation, self.form.action_width))
-        return hashlib.sha256(f"{self._raw.fingerprint} {spec}".encode()).hexdigest()[:32]
+        return hashlib.sha256(f"{self.data.fingerprint} {spec}".encode()).hexdigest()[:32]
 
     @functools.cached_property
     def settings(self) -> str:
         """Hash of all else that statistics hang on: the rest of the form, and the code."""
         form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": 0}
         parts = [json.dumps(form, sort_keys=True, default=str)]
-        parts += sorted(self.form.table.text) if self.form.table else []
+        table = self.form.text and self.form.text.table
+        parts += sorted(table.text) if table else []
         package = __name__.rpartition(".")[0]
         parts += [inspect.getsource(sys.modules[f"{package}.{name}"]) for name in _CODE]
         parts.append(inspect.getsource(image_checks))
@@ -354,7 +317,8 @@ def open_source(
     form: CommonForm,
     *,
     last_step: str = "",
-) -> OpenXDataset:
+    name: str = "",
+) -> OpenXSource:
     """Opens a source in the common form; reads metadata only.
 
     Args:
@@ -364,6 +328,7 @@ def open_source(
       form: the common form.
       last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, and
         "drop" where it says nothing: that is what RLDS defines.
+      name: of the source, for messages; "" for the data set's.
 
     Raises:
       FileNotFoundError: no such data set, or a shard is missing and its policy is "raise".
@@ -388,7 +353,7 @@ def open_source(
     raw = rlds.open_dataset(path, split, keys=keys, **options)
     if not row:  # the name is part of the fingerprint: that of the data, wherever they lie
         spec = dataclasses.replace(spec, name=raw.name)
-    dataset = OpenXDataset(raw, spec, form)
+    dataset = OpenXSource(raw, spec, form, name)
     if row and row.version and raw.version != row.version:
         dataset._note(
             "version",
@@ -428,16 +393,3 @@ def _png(image):
     file = io.BytesIO()
     PIL.Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=1)
     return file.getvalue()
-
-
-def tell(name: str, problems: Mapping[str, Mapping[str, Any]]) -> None:
-    """Logs the problems of a source (``SourceStatistics.problems``), a line for each kind."""
-    for kind, found in problems.items():
-        examples = "; ".join(
-            told if index is None else f"episode {index}: {told}"
-            for index, told in found["examples"][:3]
-        )
-        logging.warning(
-            "source %r has problems of the kind %r in %d episodes, %d of them left out (%s)",
-            *(name, kind, found["episodes"], found["skipped"], examples),
-        )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.data.augment import (
+from ambient_jax.transforms.augment import (
     Augmentation,
     centre_crop,
     random_brightness,

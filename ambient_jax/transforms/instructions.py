@@ -18,7 +18,6 @@ import numpy as np
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data.paths import expanded
 
 ON_LONG = ("raise", "truncate")
 
@@ -201,7 +200,7 @@ def load_instructions(path: str | os.PathLike) -> InstructionTable:
         FileNotFoundError: no such file.
         ValueError: another format, missing arrays or wrong shapes; the file is named.
     """
-    path = epath.Path(expanded(path))
+    path = epath.Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(
             f"No instruction embeddings at {path}; expected an .npz file with 'text' [N] and"
@@ -235,5 +234,5 @@ def load_instructions(path: str | os.PathLike) -> InstructionTable:
 
 def save_instructions(path: str | os.PathLike, table: InstructionTable) -> None:
     """Writes a table as `load_instructions` reads it."""
-    with epath.Path(expanded(path)).open("wb") as file:
+    with epath.Path(path).expanduser().open("wb") as file:
         np.savez(file, text=np.array(table.text, np.str_), embedding=table.embedding)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ambient_jax.data.instructions import (
+from ambient_jax.transforms.instructions import (
     InstructionTable,
     as_texts,
     cut,

@@ -1,0 +1,102 @@
+"""RLDS folders whose observations and actions are read as they are, by name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ambient_jax.data import hold, last_step, rlds
+from ambient_jax.data.source import Format, Source
+
+
+class RldsFormat(Format):
+    """``config.data.observation``, ``action`` and ``delta`` of all sources."""
+
+    def __init__(self, config):
+        self.observation, self.action = tuple(config.observation), config.action
+        self.delta = config.get("delta")
+        whole = isinstance(self.delta, tuple | list) and all(type(dim) is int for dim in self.delta)
+        if self.delta is not None and (
+            not whole or len(set(self.delta)) != len(self.delta) or min(self.delta, default=0) < 0
+        ):
+            raise ValueError(
+                f"config.data.delta is {self.delta!r}, expected the numbers of the action's "
+                "dimensions that are displacements, each once, such as (0, 1, 2), or () if none is"
+            )
+
+    def open(self, name, path, fields, transform=None):
+        # What a transform reads is its own affair; without one, decode only what is used.
+        keys = [f"steps/{self.action}", *(f"steps/observation/{n}" for n in self.observation)]
+        keys = None if transform else keys
+        last = fields["last_step"] or "drop"
+        data = rlds.open_dataset(path, fields["split"], keys or (), keys=keys, last_step=last)
+        return RldsSource(data, name, self.observation, self.action, transform, self.delta or ())
+
+    def check_placement(self, config, observed):
+        if not self.observation:
+            raise ValueError(
+                "config.data.observation is empty, expected names under steps/observation"
+            )
+
+    def missing_delta(self, config):
+        if config.padding != "hold" or self.delta is not None:
+            return ""
+        return (
+            "config.data.padding is 'hold' and config.data.delta says not which dimensions of the "
+            "action are displacements: set it to (), none, for positions, to their numbers, such "
+            "as (0, 1, 2), or padding to 'mask'"
+        )
+
+
+class RldsSource(Source):
+    """One RLDS data set.
+
+    Attributes:
+      data: its ``rlds.RldsDataset``.
+
+    Args:
+      dataset: the same.
+      name: of the source; "": the data set's.
+      observation, action: see ``Source``.
+      transform: RLDS episode to RLDS episode, applied first.
+      delta: dimensions of the action that are displacements.
+    """
+
+    def __init__(self, dataset, name="", observation=(), action="action", transform=None, delta=()):
+        self.data, self.name = dataset, name or dataset.name
+        self.observation, self.action, self.transform = tuple(observation), action, transform
+        self.directory, self.file_format = dataset.directory, dataset.file_format
+        self.last_step, self._delta = dataset.last_step, tuple(delta)
+
+    @property
+    def settings(self):
+        return self.data.settings
+
+    @property
+    def fingerprint(self):
+        return self.data.fingerprint
+
+    @property
+    def shard_lengths(self):
+        return self.data.shard_lengths
+
+    @property
+    def episode_ids(self):
+        return self.data.episode_ids
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, position):
+        return self.data[position]
+
+    def stream(self, shard_index, start=0):
+        return self.data.stream(shard_index, start)
+
+    def examine(self, shard_index):
+        for index, episode in self.stream(shard_index):
+            flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
+            dropped = self.last_step == "drop"
+            yield index, episode, last_step.problems(flags if dropped else flags[:-1])
+
+    def rest(self, action_dim):
+        return hold.rest(self._delta, action_dim)

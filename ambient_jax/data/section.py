@@ -1,0 +1,117 @@
+"""The data section of a config: its options and sources, checked before any data are opened."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from ambient_jax import _checks, admission
+from ambient_jax.data import chunk, device, last_step, normalizer
+
+PLACEMENTS = ("device", "stream")
+ROLES = ("clean", "corrupt")
+_LONGEST = 10_000  # steps of a history or a chunk; more is a slip of the hand
+_DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
+_DEFAULTS |= {"bounds": "", "format": "", "open_x": "", "last_step": ""}
+_FIELDS = ("path", "role", *_DEFAULTS)
+
+
+def check_options(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for an option of the data section that cannot work; not of its sources.
+
+    Args:
+      config: the data section of ``train.config.default()``.
+    """
+    _checks.names("config.data.observation", config.observation)
+    if not isinstance(config.action, str) or not config.action:
+        raise ValueError(
+            f"config.data.action is {config.action!r}, expected a name under steps, such as "
+            "'action'"
+        )
+    for name in ("history", "horizon"):
+        _checks.number(f"config.data.{name}", config[name], 1, _LONGEST, whole=True)
+    maps = (config.normalization, config.normalize_per, config.least_range, config.outliers)
+    try:
+        normalizer.check_options(*maps)
+    except ValueError as error:
+        raise ValueError(f"config.data.{error}") from error
+    _checks.one_of("config.data.order", config.order, device.ORDERS)
+    _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
+    _checks.one_of("config.data.placement", config.placement, PLACEMENTS)
+    if config.placement == "stream" and config.order != "noise_first":
+        raise ValueError(
+            "config.data.order is 'data_first' and placement 'stream': a stream is noise first; "
+            "set order to 'noise_first' or placement to 'device'"
+        )
+    _checks.number("config.data.shuffle_window", config.shuffle_window, 1, whole=True)
+    if config.shuffle_memory is not None:  # GiB
+        _checks.number(
+            "config.data.shuffle_memory", config.shuffle_memory, 0, above=True, below=True
+        )
+    _checks.number("config.data.prefetch", config.prefetch, 0, 10_000, whole=True)
+    if config.shards is not None:
+        _checks.number("config.data.shards", config.shards, 1, whole=True)
+
+
+def sources(config: ml_collections.ConfigDict, complete: bool = True) -> dict[str, dict[str, Any]]:
+    """Returns the fields of each source by its name, with their defaults.
+
+    Args:
+      config: the data section.
+      complete: False for a template, whose sources may still lack paths.
+
+    Raises:
+      ValueError: for the first field that is missing, unknown or cannot be, named with its source.
+    """
+    if not config.sources:
+        raise ValueError(
+            "config.data.sources is empty, expected at least one RLDS folder, such as "
+            "config.data.sources.demos = source('path/to/demos', 'clean')"
+        )
+    return {name: _source(config, name, given, complete) for name, given in config.sources.items()}
+
+
+def _source(config, name, given, complete):
+    where = f"config.data.sources.{name}"
+    given = dict(given) if isinstance(given, Mapping | ml_collections.ConfigDict) else {}
+    if ":" not in str(given.get("format", "")):  # a format from elsewhere may have its own fields
+        for field in given:
+            _checks.one_of(f"field of {where}", field, _FIELDS)
+    for field in ("path", "role"):
+        if not given.get(field) and (complete or field == "role"):
+            raise ValueError(f"{where}.{field} is missing")
+    fields = _DEFAULTS | given
+    for field in ("path", "role", "split", "bounds", "format", "last_step"):
+        if not isinstance(fields.get(field, ""), str):
+            raise ValueError(f"{where}.{field} is {fields[field]!r}, expected str")
+    for field in ("weight", "sigma_min", "sigma_max"):
+        if fields[field] is not None or field != "sigma_max":
+            _checks.number(f"{where}.{field}", fields[field])
+    if config.bounds and fields["role"] == "corrupt" and not fields["bounds"]:
+        fields |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
+    role, low, high = fields["role"], fields["sigma_min"], fields["sigma_max"]
+    _checks.one_of(f"{where}.role", role, ROLES)
+    if not (fields["weight"] >= 0 and math.isfinite(fields["weight"])):
+        raise ValueError(
+            f"{where}.weight is {fields['weight']}, expected a finite number >= 0, which "
+            "multiplies the number of chunks"
+        )
+    if fields["last_step"]:
+        _checks.one_of(f"{where}.last_step", fields["last_step"], last_step.CHOICES)
+    if fields["bounds"] and (role == "clean" or low != 0 or high is not None):
+        raise ValueError(
+            f"{where} has a bounds file and the role {role!r}, sigma_min {low}, sigma_max {high}: "
+            "expected a corrupt source whose bounds are those of the file alone"
+        )
+    admission.check_bounds(low, high, [name], ordered=role != "clean")
+    if role == "clean" and (low > 0 or high not in (None, 1)):
+        raise ValueError(
+            f"source {name!r} is clean and has sigma_min {low}, sigma_max {high}: clean data train "
+            "every noise level; leave the bounds out, or give it the role 'corrupt'"
+        )
+    if high is None:
+        high = 0.0 if low > 0 else 1.0  # as ``admission``, without a device
+    return fields | {"sigma_max": float(high)}

@@ -1,0 +1,214 @@
+"""What a mixture needs of one source of data, and of the format that opens it.
+
+A source is a data set as training reads it. ``config.data.sources.<name>.format`` says how a folder
+becomes one: "rlds" (the default), "open_x" (where the source has ``open_x``), or the
+``package.module:Class`` of a ``Format`` of one's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+
+import ml_collections
+import numpy as np
+
+from ambient_jax import _names
+from ambient_jax.data import chunk, hold
+from ambient_jax.transforms.steps import Step
+
+FORMATS = {
+    "rlds": "ambient_jax.data.rlds_source:RldsFormat",
+    "open_x": "ambient_jax.open_x.source:OpenXFormat",
+}
+
+Episode = Mapping[str, Any]
+Problem = tuple[str, str]  # its kind and a text
+Transform = Callable[[Any], Any]
+
+
+class Source(Protocol):
+    """One source: its episodes, by position and in the order of its files, and their fields.
+
+    A subclass needs ``name``, ``directory``, ``fingerprint``, ``__len__`` and ``__getitem__``; the
+    rest has defaults for a data set of one file whose steps are read as they are.
+
+    Attributes:
+      name: of the source in the config, for messages.
+      directory: where the data lie, for messages.
+      observation: names under steps/observation that are numbers.
+      action: name under steps.
+      transform: applied to an episode before its numbers are read; None for none.
+      file_format: "tfrecord" where files are read in order, else episodes are read by position.
+      last_step: "drop" where a last step with ``is_last`` was left out.
+      masks: by field ("action", "observation/<name>"), [d] bool, dimensions that the source has;
+        empty where it has all.
+      displacements: [D] bool, dimensions of the action that are displacements; None: unknown.
+      bgr: by camera, whether its encoded images have blue first.
+      notes: problems of the data set as a whole, which were accepted.
+      settings: what statistics depend on beside the data; part of their cache's key.
+    """
+
+    name: str
+    directory: str
+    observation: tuple[str, ...] = ()
+    action: str = chunk.ACTION
+    transform: Transform | None = None
+    file_format: str = ""
+    last_step: str = "keep"
+    masks: Mapping[str, np.ndarray] = {}
+    displacements: np.ndarray | None = None
+    bgr: Mapping[str, bool] = {}
+    notes: Sequence[Problem] = ()
+    settings: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the data; changes when anything that training reads changes."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        ...
+
+    def __getitem__(self, position: int) -> Episode:
+        """The episode at a position: ``{"steps": {"observation": {...}, "action": ...}}``."""
+        ...
+
+    @property
+    def shard_lengths(self) -> Sequence[int]:
+        """Episodes of each file, in the order of positions."""
+        return [len(self)]
+
+    @property
+    def episode_ids(self) -> np.ndarray:
+        """Stable id of each episode, [N] int64."""
+        return np.arange(len(self))
+
+    def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
+        """Episodes of one file from number ``start`` on, as (id, episode)."""
+        first = sum(self.shard_lengths[:shard_index])
+        for position in range(first + start, first + self.shard_lengths[shard_index]):
+            yield int(self.episode_ids[position]), self[position]
+
+    def examine(self, shard_index: int) -> Iterator[tuple[int, Episode | None, list[Problem]]]:
+        """Episodes of one file with their problems; None in place of one that is left out."""
+        return ((index, episode, []) for index, episode in self.stream(shard_index))
+
+    def examined(self, position: int) -> tuple[Episode | None, list[Problem]]:
+        """The episode at a position with its problems; None where it is left out."""
+        return self[position], []
+
+    def read(self, index: int, episode: Episode) -> dict[str, np.ndarray]:
+        """The numbers of episode ``index`` by field, [L, d] in data units."""
+        episode = self.transform(episode) if self.transform else episode
+        kind = dict(source=self.name, index=index)
+        return chunk.episode_arrays(episode, self.observation, self.action, **kind)
+
+    def extras(self, episode: Episode) -> dict[str, np.ndarray]:
+        """What a stream carries beside ``read``, [L] each: "observation/image_<camera>" as encoded
+        images, "instruction" as bytes, and "quality/<label>"."""
+        return {}
+
+    def extra_bytes(self, episode: Episode) -> int:
+        """Bytes of the episode that a stream keeps in memory beside ``read``."""
+        return 0
+
+    def rest(self, action_dim: int) -> np.ndarray:
+        """The action [D] of a robot that stands still, NaN where it stays; see ``hold``."""
+        return hold.rest((), action_dim)
+
+    def refuse_images(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raises ValueError where training may not begin with the images that were examined."""
+
+    def damaged_image(self, what: str) -> None:
+        """Raises ValueError, or logs that the image is masked."""
+        _refuse(what)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ValueError(f"{what}; mend the data")
+
+
+class Format(Protocol):
+    """Opens sources of one format; made from the data section, with its options checked.
+
+    Attributes:
+      widths: by field, the numbers a step that all sources are padded to and masked; empty where
+        only the data say how wide they are.
+      steps: of the chain of transforms, after normalisation and masks.
+      labels: of each chunk, carried into the batch's "quality".
+      workers: threads that decode images, on each host.
+      marks: hashes of files, beside the data, that the batches depend on, by config field.
+    """
+
+    widths: Mapping[str, int] = {}
+    steps: tuple[Step, ...] = ()
+    labels: tuple[str, ...] = ()
+    workers: int = 0
+    marks: Mapping[str, str] = {}
+
+    def __init__(self, config: ml_collections.ConfigDict): ...
+
+    def open(
+        self, name: str, path: str, fields: Mapping[str, Any], transform: Transform | None = None
+    ) -> Source:
+        """Opens the source ``name`` at a path.
+
+        Args:
+          name: for messages.
+          path: of its folder.
+          fields: the source's section (``section.sources``), such as its split.
+          transform: episode to episode, applied first; ValueError where the format takes none.
+        """
+        ...
+
+    def check(self, config: ml_collections.ConfigDict) -> None:
+        """Raises ValueError for options of the data section that do not go with the format."""
+
+    def check_placement(self, config: ml_collections.ConfigDict, observed: bool) -> None:
+        """Raises ValueError where the placement, or nothing to observe, rules out training."""
+
+    def missing_delta(self, config: ml_collections.ConfigDict) -> str:
+        """What padding "hold" lacks, in a line; "" if nothing."""
+        return ""
+
+
+def size_of(arrays: Mapping[str, Any]) -> int:
+    """Bytes of arrays, and of the blobs in those of objects; what is no array does not count."""
+    arrays = [a for a in arrays.values() if isinstance(a, np.ndarray)]
+    return sum(sum(map(len, a)) if a.dtype == object else a.nbytes for a in arrays)
+
+
+def formats(
+    config: ml_collections.ConfigDict, fields: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Format]:
+    """The format of each source, one object for all sources of a format.
+
+    Args:
+      config: the data section.
+      fields: of its sources, see ``section.sources``.
+
+    Raises:
+      ValueError: an unknown format, options of it that cannot be, or formats whose fields differ.
+    """
+    names = {n: f["format"] or ("open_x" if f["open_x"] else "rlds") for n, f in fields.items()}
+    made: dict[str, Format] = {}
+    for source, name in names.items():
+        if name not in made:
+            kind = _names.resolve(f"config.data.sources.{source}.format", name, FORMATS)
+            made[name] = kind(config)
+    (first, form), *rest = ((source, made[name]) for source, name in names.items())
+    for source, other in rest:
+        if _layout(form) != _layout(other):
+            plain, wide = (first, source) if other.widths else (source, first)
+            raise ValueError(
+                f"source {plain!r} has the format {names[plain]!r} and source {wide!r} "
+                f"{names[wide]!r}, whose fields differ: bring all to one form, such as 'open_x' "
+                "(give each source open_x, a row or the lines of a spec, ambient_jax.open_x.spec)"
+            )
+    return {source: made[name] for source, name in names.items()}
+
+
+def _layout(form):
+    return dict(form.widths), [(type(s), s.to_dict()) for s in form.steps], form.labels

@@ -1,0 +1,1 @@
+"""What lies between data units and a network: normalise, pad, mask, encode, resize, augment."""

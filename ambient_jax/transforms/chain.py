@@ -1,0 +1,228 @@
+"""The chain of transforms between data units and a network, the same for data and policies.
+
+A chain is a normaliser and further steps: masks, images, instructions, a crop. The data stream and
+device data bring recorded steps to unit size with it (``normalise``), a policy what it observes
+(``check`` on the host, ``observe`` in the compiled code) and what its network returns (``act``).
+It is stored as JSON in each checkpoint, and a policy needs nothing else to read its inputs.
+
+Fields are named as in the data: "action", "observation/<name>".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from ambient_jax import _checks, _names
+from ambient_jax.transforms.normalizer import Normalizer
+from ambient_jax.transforms.steps import (
+    ACTION,
+    INSTRUCTION,
+    OBSERVATION,
+    STEPS,
+    Crop,
+    Images,
+    Observation,
+    Shapes,
+    Step,
+)
+
+_NAMES = {step: name for name, step in STEPS.items()}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chain:
+    """A normaliser and the steps after it.
+
+    Attributes:
+      normalizer: of "action" and each "observation/<name>".
+      steps: in the order in which they act on what is observed.
+    """
+
+    normalizer: Normalizer
+    steps: tuple[Step, ...] = ()
+
+    @functools.cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources that the chain has a form for each; empty where all share one."""
+        parts = (self.normalizer, *self.steps)
+        return next((part.sources for part in parts if part.sources), ())
+
+    def for_source(self, name: str | None) -> Chain:
+        """The chain of one source (itself where all share one)."""
+        if not self.sources:
+            return self
+        _checks.one_of("source", name, self.sources)
+        k = self.sources.index(name)  # type: ignore[arg-type]
+        steps = tuple(step.for_source(k) if step.sources else step for step in self.steps)
+        return Chain(self.normalizer.for_source(str(name)), steps)
+
+    def cropped(self, size: tuple[int, int] | None) -> Chain:
+        """The chain of a training that crops images to ``size``; None: it does not."""
+        return Chain(self.normalizer, (*self.steps, Crop(tuple(size)))) if size else self
+
+    @functools.cached_property
+    def dims(self) -> dict[str, int]:
+        """Numbers a step of each observation, by name."""
+        return {
+            name.removeprefix(OBSERVATION): shift.shape[-1]
+            for name, shift in self.normalizer.shift.items()
+            if name.startswith(OBSERVATION)
+        }
+
+    @property
+    def action_dim(self) -> int:
+        """D."""
+        return self.normalizer.shift[ACTION].shape[-1]
+
+    @property
+    def action_mask(self) -> np.ndarray | None:
+        """[D] bool, dimensions of the action that the source has; None for all."""
+        return next((s.action_mask for s in self.steps if s.action_mask is not None), None)
+
+    def inputs(self, history: int) -> Shapes:
+        """Shapes of all observations of one row of a batch, by name."""
+        shapes = {n: jax.ShapeDtypeStruct((history, d), np.float32) for n, d in self.dims.items()}
+        for step in self.steps:
+            shapes |= step.inputs(history)
+        return shapes
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """What every row of a source has in a batch, [K, d] by name."""
+        return {name: rows for step in self.steps for name, rows in step.constants().items()}
+
+    def encoders(self) -> dict[str, Callable[[list], np.ndarray]]:
+        """By input, how a stream's raw values [B] become an array."""
+        return {name: encode for step in self.steps for name, encode in step.encoders().items()}
+
+    @property
+    def images(self) -> Images | None:
+        """The step that takes camera images, if there is one."""
+        return next((step for step in self.steps if isinstance(step, Images)), None)
+
+    def normalise(self, fields: Mapping[str, Any], source: int | None = None) -> dict[str, Any]:
+        """Recorded fields [..., d] in data units as training has them, float32.
+
+        Args:
+          fields: NumPy arrays by name ("action", ...), float64 where float32 would round them.
+          source: number of their source in ``sources``; only where there are some.
+        """
+        k = source if self.normalizer.sources else None
+        scaled = {n: self.normalizer.normalize(n, x, k) for n, x in fields.items()}
+        unit = {n: x.astype(np.float32) for n, x in scaled.items()}
+        for step in self.steps:
+            unit = step.normalise(unit, source if step.sources else None)
+        return unit
+
+    @functools.cached_property
+    def wide(self) -> tuple[str, ...]:
+        """Observations that float32 cannot hold before the shift is taken away."""
+        shift = {name: self.normalizer.shift[OBSERVATION + name] for name in self.dims}
+        return tuple(n for n, v in shift.items() if (v != v.astype(np.float32)).any())
+
+    def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """What a policy observed as its inputs [B, *between, ...], in data units.
+
+        Numbers become float32, or float64 where they are ``wide``; images are resized, texts
+        encoded, masks filled in.
+
+        Raises:
+          ValueError: missing, unknown or misshapen observations, or one that is not finite, which
+            the message names with its row.
+        """
+        known = tuple(self.inputs(1))
+        for name in observation:
+            _checks.one_of("observation", name, known)
+        for step in self.steps:
+            observation = step.widen(observation)
+        checked: dict[str, np.ndarray] = {}
+        rows: tuple[int, ...] = ()
+        for i, (name, d) in enumerate(self.dims.items()):
+            if name not in observation:
+                raise ValueError(
+                    f"observation {name!r} is missing, expected {', '.join(known)}; came "
+                    f"{', '.join(observation) or 'nothing'}"
+                )
+            value = np.asarray(observation[name], np.float64 if name in self.wide else np.float32)
+            rows = rows if i else value.shape[:1]
+            if value.ndim != len(between) + 2 or value.shape != (*rows, *between, d):
+                want = ", ".join(map(str, (*(rows or ("B",)), *between, d)))
+                raise ValueError(f"observation {name!r} has shape {value.shape}, expected ({want})")
+            bad = ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
+            if bad.any():
+                raise ValueError(
+                    f"observation {name!r} of environment {int(np.argmax(bad))} is not finite "
+                    f"({int(bad.sum())} of {len(value)} environments): "
+                    f"{value[np.argmax(bad)].tolist()}"
+                )
+            checked[name] = value
+        if self.steps:
+            batch = rows[0] if rows else _rows(observation)
+            if not batch:
+                raise ValueError("the observation is empty, expected " + ", ".join(known))
+            for step in self.steps:
+                checked |= step.check(observation, (batch, *between))
+        return checked
+
+    def observe(self, observation: Observation, ready: tuple[str, ...] = ()) -> dict[str, Any]:
+        """A network's inputs from checked observations [B, T, ...] in data units; pure.
+
+        ``ready`` names the numbers that are normalised already.
+        """
+        raw = set(self.dims) - set(ready)
+        inputs = {
+            name: self.normalizer.normalize(OBSERVATION + name, value) if name in raw else value
+            for name, value in observation.items()
+        }
+        for step in self.steps:
+            inputs = step.observe(inputs)
+        return inputs
+
+    def act(self, action: Any) -> Any:
+        """A network's actions [..., H, D] in data units, 0 where the robot lacks a dimension."""
+        action = self.normalizer.unnormalize(ACTION, action)
+        for step in reversed(self.steps):
+            action = step.act(action)
+        return action
+
+    def to_json(self) -> str:
+        """Exact; inverse of ``from_json``."""
+        steps = []
+        for step in self.steps:
+            kind = type(step)
+            name = _NAMES.get(kind, f"{kind.__module__}:{kind.__qualname__}")
+            steps.append({"step": name, **step.to_dict()})
+        return json.dumps({"normalizer": json.loads(self.normalizer.to_json()), "steps": steps})
+
+    @classmethod
+    def from_json(cls, text: str) -> Chain:
+        """Raises ValueError when the text is no chain; that of a normaliser alone is one, too."""
+        try:
+            stored = json.loads(text)
+            if "normalizer" not in stored:  # of versions that stored the normaliser alone
+                return cls(Normalizer.from_json(text))
+            steps = [dict(fields) for fields in stored["steps"]]
+            kinds = [_names.resolve("transform", fields.pop("step"), STEPS) for fields in steps]
+            return cls(
+                Normalizer.from_json(json.dumps(stored["normalizer"])),
+                tuple(kind.from_dict(f) for kind, f in zip(kinds, steps, strict=True)),
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"not the JSON of a chain of transforms ({error!r}): {text[:80]!r}"
+            ) from error
+
+
+def _rows(observation):
+    """B, of any array; of texts alone their number, where one text has B = 1."""
+    for name, value in observation.items():
+        if name != INSTRUCTION and np.ndim(value):
+            return len(value)
+    text = observation.get(INSTRUCTION)
+    return np.shape(text)[0] if np.ndim(text) else int(text is not None)

@@ -1,0 +1,134 @@
+"""Actions and observations to unit size and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ambient_jax import _checks
+
+KINDS = ("bounds", "gaussian", "quantiles", "none")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normalizer:
+    """Affine maps of actions and observations to unit size and back; pure, on NumPy and JAX.
+
+    A dimension that is constant in the data maps to 0, and back to its constant.
+
+    Attributes:
+      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to
+        -1..1) or "none".
+      shift, scale: of each field, [d] float64 and float32, or [K, d] with a row for each source.
+      sources: names of the K sources; empty when all share one map.
+    """
+
+    kind: str
+    shift: dict[str, np.ndarray]
+    scale: dict[str, np.ndarray]
+    sources: tuple[str, ...] = ()
+
+    def normalize(self, name: str, x: Any, source: Any = None) -> Any:
+        """Maps a field ("action", "observation/<name>") [..., d] to unit size.
+
+        NumPy's float64 stays float64, so that little is lost of a small range about a large value,
+        as of time stamps, where the caller rounds what comes back.
+
+        Args:
+          name: of the field.
+          x: values [..., d].
+          source: index (or indices [B] of x [B, ..., d]) of the source; only where each source has
+            its own map.
+
+        Raises:
+          ValueError: an unknown field, another d, or ``source`` missing or in excess.
+        """
+        shift, scale = self._maps(name, x, source)
+        constant = (scale == 0).astype(np.float32)
+        return (x - shift) * ((1 - constant) / (scale + constant))
+
+    def unnormalize(self, name: str, x: Any, source: Any = None) -> Any:
+        """Inverse of ``normalize``."""
+        shift, scale = self._maps(name, x, source)
+        return x * scale + shift
+
+    def _maps(self, name, x, source):
+        _checks.one_of("field", name, self.shift)
+        shift, scale = self.shift[name], self.scale[name]
+        if np.shape(x)[-1:] != shift.shape[-1:]:
+            raise ValueError(
+                f"{name} has shape {np.shape(x)}, expected [..., {shift.shape[-1]}] as in the data"
+            )
+        if (source is None) != (not self.sources):
+            raise ValueError(
+                f"source is {source}, expected "
+                + (
+                    f"the index of one of {', '.join(self.sources)}, or for_source(name) first"
+                    if self.sources
+                    else "None: all sources share one map"
+                )
+            )
+        if getattr(x, "dtype", None) != np.float64:
+            shift = shift.astype(np.float32)
+        if source is None:
+            return shift, scale
+        if isinstance(source, jax.Array):  # it may be a tracer, which cannot index NumPy
+            shift, scale = jnp.asarray(shift), jnp.asarray(scale)
+        between = (1,) * (np.ndim(x) - np.ndim(source) - 1)
+        shape = (*np.shape(source), *between, shift.shape[-1])
+        return shift[source].reshape(shape), scale[source].reshape(shape)
+
+    def for_source(self, name: str) -> Normalizer:
+        """The map of one source alone (itself where all share one)."""
+        if not self.sources:
+            return self
+        _checks.one_of("source", name, self.sources)
+        k = self.sources.index(name)
+        return Normalizer(
+            self.kind,
+            {n: v[k] for n, v in self.shift.items()},
+            {n: v[k] for n, v in self.scale.items()},
+        )
+
+    def _check(self):
+        _checks.one_of("kind", self.kind, KINDS)
+        for name in self.shift.keys() | self.scale.keys():
+            shift, scale = self.shift[name], self.scale[name]
+            rows = (len(self.sources),) if self.sources else ()
+            if shift.shape != scale.shape or shift.ndim != len(rows) + 1:
+                raise ValueError(f"{name} has shift {shift.shape} and scale {scale.shape}")
+            if shift.shape[:-1] != rows or not np.isfinite([shift, scale]).all():
+                raise ValueError(f"{name} is not finite, or not of {len(self.sources)} sources")
+
+    def to_json(self) -> str:
+        """Exact; inverse of ``from_json``."""
+        as_lists = lambda arrays: {n: v.tolist() for n, v in arrays.items()}  # noqa: E731
+        return json.dumps(
+            {
+                "kind": self.kind,
+                "sources": list(self.sources),
+                "shift": as_lists(self.shift),
+                "scale": as_lists(self.scale),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Normalizer:
+        """Raises ValueError when the text is no normaliser."""
+        try:
+            stored = json.loads(text)
+            made = cls(
+                stored["kind"],
+                {n: np.asarray(v, np.float64) for n, v in stored["shift"].items()},
+                {n: np.asarray(v, np.float32) for n, v in stored["scale"].items()},
+                tuple(stored["sources"]),
+            )
+            made._check()
+            return made
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the JSON of a Normalizer ({error}): {text[:80]!r}") from error

@@ -1,0 +1,309 @@
+"""Steps of a chain after its normaliser: masks, images, instructions and a crop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from ambient_jax.transforms import augment, frames, instructions
+
+ACTION, OBSERVATION = "action", "observation/"
+INSTRUCTION = "instruction"
+Observation = Mapping[str, Any]
+Shapes = dict[str, jax.ShapeDtypeStruct]
+
+
+class Step:
+    """One transform after normalisation; each method returns its input unless a step overrides it.
+
+    Subclasses are frozen dataclasses whose fields JSON can hold, or ``to_dict`` converts them.
+    """
+
+    sources: tuple[str, ...] = ()  # of which the step has a form each; see ``for_source``
+    action_mask: np.ndarray | None = None  # [D] bool, dimensions of the action that there are
+
+    def for_source(self, k: int) -> Step:
+        """The step of one source alone, number ``k`` of ``sources``."""
+        return self
+
+    def inputs(self, history: int) -> Shapes:
+        """Shapes of what it adds to the observations of one row."""
+        return {}
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """What every row of a source has in a batch, [K, d] by name."""
+        return {}
+
+    def encoders(self) -> dict[str, Callable[[list], np.ndarray]]:
+        """By input, how a stream's raw values [B] become an array."""
+        return {}
+
+    def widen(self, observation: Observation) -> Observation:
+        """Brings observations that came to the width of the data."""
+        return observation
+
+    def check(self, observation: Observation, lead: tuple[int, ...]) -> dict[str, Any]:
+        """The inputs that it adds, [*lead, ...], from an observation that came; on the host."""
+        return {}
+
+    def normalise(self, fields: dict[str, Any], source: int | None) -> dict[str, Any]:
+        """Transforms normalised fields of recorded steps."""
+        return fields
+
+    def observe(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Transforms normalised inputs [B, ...]; pure."""
+        return inputs
+
+    def act(self, action: Any) -> Any:
+        """Transforms an action [..., D] in data units that a network returned; pure."""
+        return action
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Step:
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mask(Step):
+    """Zeros, in unit size, in dimensions that a source's robot lacks, and the masks as inputs.
+
+    Attributes:
+      masks: by field, [K, d] bool with a row for each source, or [d]; False where there is nothing.
+      sources: names of the K sources; empty for one alone.
+    """
+
+    masks: dict[str, np.ndarray]
+    sources: tuple[str, ...] = ()
+
+    @property
+    def action_mask(self) -> np.ndarray:  # type: ignore[override]
+        return self.masks[ACTION]
+
+    def for_source(self, k):
+        return Mask({name: mask[k] for name, mask in self.masks.items()})
+
+    def _observed(self):
+        """{name of the observation: its mask}."""
+        return {
+            name.removeprefix(OBSERVATION): mask
+            for name, mask in self.masks.items()
+            if name != ACTION
+        }
+
+    def inputs(self, history):
+        return {
+            f"{name}{augment.MASK}": jax.ShapeDtypeStruct((history, mask.shape[-1]), np.float32)
+            for name, mask in self._observed().items()
+        }
+
+    def constants(self):
+        masks = {
+            f"{OBSERVATION}{name}{augment.MASK}": mask.astype(np.float32)
+            for name, mask in self._observed().items()
+        }
+        return {"dims": self.masks[ACTION], **masks}
+
+    def widen(self, observation):
+        observation = dict(observation)
+        for name, mask in self._observed().items():
+            value = np.asarray(observation.get(name, 0))
+            missing = mask.size - mask.sum()
+            if missing and value.ndim and value.shape[-1] == mask.sum():
+                observation[name] = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, missing)])
+        return observation
+
+    def check(self, observation, lead):
+        checked = {}
+        for name, mask in self._observed().items():
+            wanted = (*lead, mask.size)
+            default = np.broadcast_to(mask.astype(np.float32), wanted)
+            name = f"{name}{augment.MASK}"
+            checked[name] = _fitting(name, observation.get(name, default), wanted, np.float32)
+        return checked
+
+    def normalise(self, fields, source):
+        masks = self.masks if source is None else {n: m[source] for n, m in self.masks.items()}
+        return {n: np.where(masks[n], x, np.float32(0)) for n, x in fields.items()}
+
+    def observe(self, inputs):
+        masked = {
+            name: jnp.where(jnp.asarray(inputs[f"{name}{augment.MASK}"]) > 0, inputs[name], 0)
+            for name in self._observed()
+            if name in inputs
+        }
+        return inputs | masked
+
+    def act(self, action):
+        return jnp.where(self.masks[ACTION], action, 0)
+
+    def to_dict(self):
+        masks = {name: mask.tolist() for name, mask in self.masks.items()}
+        return {"masks": masks, "sources": list(self.sources)}
+
+    @classmethod
+    def from_dict(cls, fields):
+        masks = {name: np.asarray(mask, bool) for name, mask in fields["masks"].items()}
+        return cls(masks, tuple(fields["sources"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Images(Step):
+    """Frames of cameras, resized, with a mask of those that are there.
+
+    Attributes:
+      cameras: names; the inputs are ``image_<camera>`` and ``image_<camera>_mask``.
+      size: (height, width).
+    """
+
+    cameras: tuple[str, ...]
+    size: tuple[int, int]
+
+    def inputs(self, history):
+        shapes = {}
+        for camera in self.cameras:
+            shapes[f"image_{camera}"] = jax.ShapeDtypeStruct((history, *self.size, 3), np.uint8)
+            mask = jax.ShapeDtypeStruct((history,), np.bool_)
+            shapes[f"image_{camera}{augment.MASK}"] = mask
+        return shapes
+
+    def check(self, observation, lead):
+        checked = {}
+        for camera in self.cameras:
+            name, mask = f"image_{camera}", f"image_{camera}{augment.MASK}"
+            there = observation.get(mask, np.full(lead, name in observation))
+            checked[mask] = _fitting(mask, there, lead, np.bool_)
+            if name not in observation:  # in all rows
+                checked[name] = np.zeros((*lead, *self.size, 3), np.uint8)
+                continue
+            given = frames.check_frames(f"observation {name!r}", observation[name])
+            if given.shape[:-3] != lead:
+                raise ValueError(
+                    f"observation {name!r} has shape {given.shape}, expected "
+                    f"({', '.join(map(str, lead))}, height, width, 3): rows"
+                    f"{', then steps of the history' if len(lead) > 1 else ''}, then one frame each"
+                )
+            checked[name] = frames.resize(given, self.size)
+        return checked
+
+    @classmethod
+    def from_dict(cls, fields):
+        return cls(tuple(fields["cameras"]), tuple(fields["size"]))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text(Step):
+    """Instructions as bytes [B, L] uint8, or as embeddings [B, E] float32 from a file.
+
+    Attributes:
+      length: L, bytes of an instruction; longer ones are cut.
+      embeddings: .npz file (``instructions.load_instructions``) in place of the bytes; "" for none.
+      empty: whether training may have had steps without an instruction.
+    """
+
+    length: int
+    embeddings: str = ""
+    empty: bool = True
+    _warned: set[str | bytes] = dataclasses.field(default_factory=set, init=False, repr=False)
+
+    @functools.cached_property
+    def table(self) -> instructions.InstructionTable | None:
+        """The file's embeddings, read once."""
+        return instructions.load_instructions(self.embeddings) if self.embeddings else None
+
+    @property
+    def width(self) -> int:
+        """L or E."""
+        return self.table.embedding.shape[1] if self.table else self.length
+
+    def encode(self, texts) -> np.ndarray:
+        """Instructions (one, or a sequence of B) as an array [B, width]."""
+        texts = instructions.as_texts(texts, 1 if isinstance(texts, str | bytes) else len(texts))
+        if self.table:
+            return self.table.look_up(texts)
+        texts = [t.encode() if isinstance(t, str) else t for t in texts]
+        texts = [t.replace(b"\0", b" ") for t in texts]
+        return instructions.encode_bytes(texts, self.length, on_long="truncate")
+
+    def inputs(self, history):
+        dtype = np.float32 if self.table else np.uint8
+        return {INSTRUCTION: jax.ShapeDtypeStruct((self.width,), dtype)}
+
+    def encoders(self):
+        return {INSTRUCTION: self.encode}
+
+    def check(self, observation, lead):
+        given, batch = observation.get(INSTRUCTION), lead[0]
+        if given is None:
+            raise ValueError(
+                "observation 'instruction' is missing, which the policy was trained with: give "
+                f"{batch} texts, one for each row, '' where there is none"
+            )
+        encoded = np.asarray(given) if hasattr(given, "dtype") else None
+        if encoded is None or encoded.dtype.kind not in "uf":
+            texts = instructions.as_texts(given, batch)
+            encoded = self.encode(texts)
+            self._warn(texts, instructions.is_empty(encoded))
+        dtype = self.inputs(1)[INSTRUCTION].dtype
+        return {INSTRUCTION: _fitting(INSTRUCTION, encoded, (batch, self.width), dtype)}
+
+    def _warn(self, texts, empty):
+        """Logs, once for each text, that training saw no such text or the encoder cuts it."""
+        for text, none in zip(texts, empty.tolist(), strict=True):
+            data = text.encode() if isinstance(text, str) else text
+            if text in self._warned:
+                continue
+            self._warned.add(text)
+            if none and not self.empty:
+                logging.warning(
+                    "a row has no instruction (%r), and no step of the training was without", text
+                )
+            elif not self.table and len(data) > self.length:
+                logging.warning(
+                    "instruction %r has %d bytes, over the training's instruction_bytes %d: the "
+                    "policy sees %r of it",
+                    *(text, len(data), self.length, instructions.cut(data, self.length)),
+                )
+
+    def to_dict(self):
+        return {"length": self.length, "embeddings": self.embeddings, "empty": self.empty}
+
+
+@dataclasses.dataclass(frozen=True)
+class Crop(Step):
+    """The middle of camera images, where training cropped at random.
+
+    Attributes:
+      size: (height, width).
+    """
+
+    size: tuple[int, int]
+
+    def observe(self, inputs):
+        return augment.Augmentation(crop=self.size).evaluation(inputs)
+
+    @classmethod
+    def from_dict(cls, fields):
+        return cls(tuple(fields["size"]))
+
+
+STEPS = {"mask": Mask, "images": Images, "text": Text, "crop": Crop}
+
+
+def _fitting(name, value, shape, dtype):
+    value = np.asarray(value)
+    if value.shape != shape or value.dtype != dtype:
+        raise ValueError(
+            f"observation {name!r} has shape {value.shape} and type {value.dtype}, "
+            f"expected {shape} {np.dtype(dtype)}"
+        )
+    return value
