@@ -35,7 +35,6 @@ _SCHEMA = pa.schema(
         ("sigma_max", pa.float32()),
     ]
 )
-_SIGMAS = ("sigma_min", "sigma_max")
 _ANNOTATE = "make one with python -m ambient_jax.annotate"
 
 
@@ -81,12 +80,12 @@ class BoundsTable:
                     "annotated data"
                 )
         object.__setattr__(self, "names", names)
-        for name in ("source", "episode", "step"):
-            object.__setattr__(self, name, _integers(name, getattr(self, name)))
-        for name in _SIGMAS:
-            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         for name in _SCHEMA.names:
-            shape = getattr(self, name).shape
+            values = getattr(self, name)
+            number = name.startswith("sigma")
+            values = np.asarray(values, np.float32) if number else _integers(name, values)
+            object.__setattr__(self, name, values)
+            shape = values.shape
             if len(shape) != 1 or shape != self.source.shape:
                 raise ValueError(
                     f"{name} has shape {shape}, expected [N] as source has {self.source.shape}"
@@ -140,11 +139,7 @@ def for_source(
 
 
 def concatenate(parts: Sequence[BoundsTable]) -> BoundsTable:
-    """One table for the sources of all parts, which share method and settings.
-
-    Raises:
-      ValueError: no parts, a source in two of them, or methods or settings that differ.
-    """
+    """One table for the sources of all parts, which must differ and share method and settings."""
     if not parts:
         raise ValueError("there are no bounds to concatenate")
     first = parts[0]
@@ -166,11 +161,7 @@ def concatenate(parts: Sequence[BoundsTable]) -> BoundsTable:
 
 
 def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
-    """Writes the file whole or not at all, and makes its folder.
-
-    Raises:
-      ValueError: bounds or ids that ``lookup`` would refuse, or ``how`` that JSON cannot hold.
-    """
+    """Checks the table and writes the file whole or not at all; makes its folder."""
     for name in table.names:
         check(table, name)
     counts = np.bincount(table.source, minlength=len(table.names)).tolist()
@@ -271,9 +262,6 @@ def lookup(
       episode, step: [M] ids, in any order; the table may hold more rows than these.
       fingerprint: of the data to train on; None skips the comparison.
 
-    Returns:
-      Bounds [M].
-
     Raises:
       ValueError: the source is not in the file, its data have another fingerprint, an id has no row
         or two, or a row of the source has impossible bounds.
@@ -363,7 +351,6 @@ def _json(how):
 
 
 def _plain(value):
-    """NumPy scalars and arrays as JSON knows them."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} {value!r:.80}")

@@ -47,11 +47,7 @@ class DeviceData(NamedTuple):
 
 
 def load_device_data(mixture: Any) -> DeviceData:
-    """Reads all episodes of a ``mixture.Mixture`` into host memory, to be put on devices.
-
-    Raises:
-      ValueError: more steps than an int32 counts.
-    """
+    """Reads all episodes of a ``mixture.Mixture`` into host memory, to be put on devices."""
     total = sum(s.num_steps for s in mixture.statistics.values())
     if total >= 2**31:
         raise ValueError(
@@ -181,12 +177,8 @@ def sample_batch(
 def with_constants(batch: dict[str, Any], constants: Mapping[str, Any], history: int, xp=jnp):
     """Adds what is the same for every chunk of a source, by the batch's ``source`` [B].
 
-    Args:
-      batch: of this host or device.
-      constants: [K, d] by name, such as the action's mask "dims", which becomes [B, d];
-        "observation/<name>" becomes histories [B, T, d].
-      history: T.
-      xp: ``jax.numpy`` or ``numpy``.
+    ``constants`` are [K, d] by name, such as the action's mask "dims", which becomes [B, d];
+    "observation/<name>" becomes histories [B, T, d].
     """
     for name, values in constants.items():
         rows = values[batch["source"]]

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import io
 import math
+import operator
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -89,11 +90,11 @@ class EpisodeDecoder:
             return _shaped(_numbers(values, leaf), leaf, fields)
         if leaf.kind == "bytes":
             return _shaped(object_array(values), leaf, fields)
-        if leaf.kind == "image":
-            if self._decode_images:
-                images = [decode_image(blob, leaf.feature) for blob in values]
-                return _stacked(images, leaf) if leaf.sequence else images[0]
+        if leaf.kind == "image" and not self._decode_images:
             return object_array(values) if leaf.sequence else values[0]
+        if leaf.kind == "image":
+            images = [decode_image(blob, leaf.feature) for blob in values]
+            return _stacked(images, leaf) if leaf.sequence else images[0]
         if leaf.feature.to_json_content().encoding == "zlib":
             size = None if None in leaf.shape else _size(leaf) * leaf.dtype.itemsize
             values = inflate(values, size)
@@ -174,6 +175,7 @@ def _stacked(images: list[np.ndarray], leaf: Leaf) -> np.ndarray:
 
 
 def check_step_counts(flat: Mapping[str, Any], fields: Iterable[Leaf]) -> None:
+    """Raises ValueError unless the fields of each sequence have equal lengths."""
     lengths: dict[str, dict[str, int]] = {}
     for leaf in fields:
         if leaf.sequence:
@@ -214,17 +216,14 @@ def _decode_by_tfds(fields: Any, features: Any, chosen: Sequence[Leaf]) -> dict[
             tree = _get(episode, leaf.sequence)
             sequences[leaf.sequence] = tree if isinstance(tree, dict) else list(tree)
         steps, inner = sequences[leaf.sequence], leaf.path[len(leaf.sequence) :].lstrip("/")
-        if isinstance(steps, dict):
-            flat[leaf.path] = object_array(list(_get(steps, inner)))
-        else:
-            flat[leaf.path] = object_array([_get(step, inner) for step in steps])
+        one_tree = isinstance(steps, dict)
+        values = _get(steps, inner) if one_tree else [_get(step, inner) for step in steps]
+        flat[leaf.path] = object_array(list(values))
     return flat
 
 
 def _get(tree: Any, path: str) -> Any:
-    for name in path.split("/") if path else ():
-        tree = tree[name]
-    return tree
+    return functools.reduce(operator.getitem, path.split("/") if path else (), tree)
 
 
 def decode_image(blob: bytes, feature: tfds.features.Image) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,7 @@ import tensorflow_datasets as tfds
 
 from ambient_jax import _checks
 
-_TENSORS = (
-    tfds.features.Tensor,
-    tfds.features.Scalar,
-    tfds.features.ClassLabel,
-    tfds.features.Text,
-)
+_TENSORS = tuple(getattr(tfds.features, n) for n in ("Tensor", "Scalar", "ClassLabel", "Text"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +103,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
+        functools.reduce(lambda node, p: node.setdefault(p, {}), parents, tree)[name] = value
     return tree
 
 

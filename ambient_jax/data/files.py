@@ -41,17 +41,13 @@ def first_line(error: BaseException) -> str:
     return f"{line} is missing" if isinstance(error, KeyError) else line
 
 
-def check_file(path: str) -> int | None:
-    """Size in bytes of a local file; None in a store, which has nothing but files.
+def check_file(path: str) -> None:
+    """Raises FileNotFoundError or ValueError if a path is no file, OSError if that is unknown.
 
     Call it before a file is opened: a FIFO blocks, and a device has no end.
-
-    Raises:
-      FileNotFoundError, ValueError: there is nothing, or no file.
-      OSError: the system does not tell.
     """
-    if "://" in path:
-        return None
+    if "://" in path:  # a store has nothing but files
+        return
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
@@ -64,7 +60,6 @@ def check_file(path: str) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         name = _TYPES.get(stat.S_IFMT(status.st_mode), "special file")
         raise ValueError(f"{path} is a {name}, expected a file: fetch it again")
-    return status.st_size
 
 
 def open_file(path: str) -> BinaryIO:

@@ -15,6 +15,7 @@ import PIL.Image
 import simplejpeg
 
 from ambient_jax import _checks
+from ambient_jax.data.files import first_line
 from ambient_jax.transforms.frames import check_frames as check_frames
 from ambient_jax.transforms.frames import check_size as check_size
 from ambient_jax.transforms.frames import resize as resize
@@ -88,7 +89,7 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
         return ""
     except Exception as error:  # whatever a decoder raises for damaged data
         out[:] = 0
-        return reason(error)
+        return first_line(error)
 
 
 class ImageDecoder:
@@ -196,7 +197,7 @@ def looks_whole(blob: bytes) -> str:
             jpeg_size(blob)
         return ""
     except Exception as error:
-        return reason(error)
+        return first_line(error)
 
 
 def cannot_be_decoded(blob: bytes) -> str:
@@ -206,13 +207,8 @@ def cannot_be_decoded(blob: bytes) -> str:
         try:
             simplejpeg.decode_jpeg(blob, "GRAY", min_height=1, min_width=1)
         except Exception as error:
-            return reason(error)
+            return first_line(error)
     return why
-
-
-def reason(error: Exception) -> str:
-    """An error in one line of at most 200 characters."""
-    return " ".join((str(error) or type(error).__name__).split())[:200]
 
 
 def jpeg_size(blob: bytes) -> tuple[int, int]:

@@ -175,12 +175,9 @@ def log_outliers(
     outliers: str,
     masks: Mapping[str, np.ndarray],
 ) -> None:
-    """Logs the outliers of a source in one line: the farthest ones, and whether the maps use them.
+    """Logs the farthest outliers of a source in one line, and whether the maps use them.
 
-    Args:
-      name, statistics: of the source.
-      kind, outliers: see ``make_normalizer``.
-      masks: by field, [d] bool, dimensions that it has; others hold fillers.
+    ``masks`` are [d] bool by field: dimensions that the source lacks hold fillers and do not count.
     """
     listed = [
         (field, outlier)
@@ -207,10 +204,7 @@ def log_outliers(
 
 
 def _quantiles(parts: list[tuple[np.ndarray, float]], levels: tuple[float, ...]) -> np.ndarray:
-    """Quantiles [levels, d] of weighted samples: (rows [k, d], weight of a row) of each source.
-
-    Linear between rows, and NumPy's where all weights are equal.
-    """
+    """Quantiles [levels, d] of samples (rows [k, d], weight of a row), linear as NumPy's."""
     rows = np.concatenate([r for r, _ in parts])
     weight = np.concatenate([np.full(len(r), w) for r, w in parts])
     out = np.empty((len(levels), rows.shape[1]))
@@ -265,10 +259,9 @@ def outliers_of(moments: Moments) -> list[Outlier]:
 
 
 def _without_glitches(moments: Moments) -> Moments:
-    """The moments without lone glitches.
+    """The moments without lone glitches; mean and deviation of such dimensions are the sample's.
 
-    Subtracting a huge value's square would leave nothing but rounding: mean and deviation of these
-    dimensions are those of the sample.
+    Subtracting a huge value's square would leave nothing but rounding.
     """
     glitches = [outlier for outlier in outliers_of(moments) if outlier.lone]
     if moments.tails is None or not glitches:

@@ -140,49 +140,32 @@ class _BatchIterator(grain.DatasetIterator):
         self._shard = np.repeat(np.arange(mine), self._rows // mine)  # of each row
         self._executor = futures.ThreadPoolExecutor(_READERS, "ambient-jax-reader")
         self._streams = self._open_streams(seed, shards)
-        self._draws = noise_first.HostDraws(
-            jax.random.key(seed),
-            process_index * self._rows + np.arange(self._rows),
-            law,
-            self._groups.sources,
-            schedule,
-        )
-        _, bounded = mixing.resolve(law, self._groups.sources)
+        rows, sources = process_index * self._rows + np.arange(self._rows), self._groups.sources
+        self._draws = noise_first.HostDraws(jax.random.key(seed), rows, law, sources, schedule)
+        _, bounded = mixing.resolve(law, sources)
         self._bounds = np.asarray(bounded.sigma_min), np.asarray(bounded.sigma_max)
         self._step = 0
         prints, statistics = mixture.fingerprints, mixture.statistics
         data = [(prints[n], statistics[n].lengths.tobytes()) for n in mixture.names]
         # The order of chunks depends on these: a state means nothing under others.
-        self._settings = {
-            "seed": seed,
-            "batch_size": batch_size,
-            "shards": shards,
-            "shuffle_window": config.shuffle_window,
-            "shuffle_memory": config.shuffle_memory,
-            "sources": hashlib.sha256(repr(data).encode()).hexdigest()[:16],
-        }
+        self._settings = {"seed": seed, "batch_size": batch_size, "shards": shards}
+        self._settings |= {n: config[n] for n in ("shuffle_window", "shuffle_memory")}
+        self._settings["sources"] = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
         self._fresh = True
 
     def _open_streams(self, seed, shards):
         windows, groups = _windows(self._mixture), self._groups
         _allow_open_files(2 * len(self._shards) * (len(windows) + _OPEN_FILES))
         interleave = min(INTERLEAVE, max(2, _OPEN_FILES // len(windows)))
+        options = {"seed": seed, "shards": shards, "executor": self._executor}
+        options["interleave"] = interleave
         streams = np.empty((len(self._shards), len(windows)), object)
         for i, g in np.ndindex(streams.shape):
             k = int(groups.owner[g])
             of_step = groups.of_step[k]
-            streams[i, g] = ChunkStream(
-                self._mixture,
-                k,
-                window=windows[g],
-                seed=seed,
-                shard=int(self._shards[i]),
-                shards=shards,
-                executor=self._executor,
-                group=g,
-                keep=None if of_step is None else of_step == groups.within[g],
-                interleave=interleave,
-            )
+            keep = None if of_step is None else of_step == groups.within[g]
+            place = {"shard": int(self._shards[i]), "group": g, "keep": keep, "window": windows[g]}
+            streams[i, g] = ChunkStream(self._mixture, k, **place, **options)
         return streams
 
     def __next__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import re
 import struct
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Any, BinaryIO
 
 import google_crc32c
@@ -52,18 +52,13 @@ class _Shards:
     def read(self, shard: int, record: int) -> bytes:
         """One record.
 
-        Raises:
-          FileNotFoundError: the shard is missing.
-          ValueError: it is truncated or corrupt, or has fewer records.
-          OSError: the system cannot read it.
+        FileNotFoundError: the shard is missing. ValueError: it is damaged, or has fewer records.
         """
         raise NotImplementedError
 
     def _too_few(self, shard: int, count: int) -> ValueError:
-        return ValueError(
-            f"{self._paths[shard]}: ends after {count} records, at least {self._counts[shard]} "
-            "expected from dataset_info.json; fetch the file again"
-        )
+        expected = f"at least {self._counts[shard]} expected from dataset_info.json"
+        return _damaged(self._paths[shard], f"ends after {count} records, {expected}")
 
     def _warn_too_many(self, shard: int, count: int | str) -> None:
         if shard not in self._warned:
@@ -100,12 +95,8 @@ class TFRecords(_Shards):
         with self._lock:
             offsets = self._offsets[shard]
             while len(offsets) <= record:
-                last = len(offsets) - 1
-                file.seek(offsets[last])
-                length = read_length(file, self._paths[shard], last)
-                if length is None:
-                    raise self._too_few(shard, last)
-                offsets.append(offsets[last] + length + _FRAMING_BYTES)
+                if not _append_offset(file, self._paths[shard], offsets):
+                    raise self._too_few(shard, len(offsets) - 1)
             return offsets[record]
 
     @contextlib.contextmanager
@@ -174,10 +165,8 @@ def _explained(error: Exception, path: str, record: int) -> Exception:
         if code == errno.ENOENT:
             return FileNotFoundError(f"{path} does not exist: fetch it again")
         return files.unavailable(OSError(code or errno.EIO, why), path)
-    return ValueError(
-        f"{path}: record {record} cannot be read, the file is truncated or corrupt "
-        f"({files.first_line(error)}); fetch the file again"
-    )
+    why = f"the file is truncated or corrupt ({files.first_line(error)})"
+    return _damaged(path, f"record {record} cannot be read, {why}")
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -194,9 +183,9 @@ class TFRecordWriter:
 
     def write(self, record: bytes) -> None:
         length = struct.pack("<Q", len(record))
-        self._file.write(length + _FOOTER.pack(masked_crc32c(length)))
-        self._file.write(record)
-        self._file.write(_FOOTER.pack(masked_crc32c(record)))
+        for data in (length, record):
+            self._file.write(data)
+            self._file.write(_FOOTER.pack(masked_crc32c(data)))
 
     def close(self) -> None:
         self._file.close()
@@ -205,29 +194,22 @@ class TFRecordWriter:
 def read_length(file: BinaryIO, path: str, record: int) -> int | None:
     """Bytes of the record at the file's position, from its header; None at the end of the file.
 
-    Raises:
-      ValueError: the header is cut or corrupt, or the record does not fit into the file.
+    ValueError: the header is cut or corrupt, or the record does not fit into the file.
     """
     header = file.read(_HEADER.size)
     if not header:
         return None
     if len(header) < _HEADER.size:
-        raise ValueError(
-            f"{path}: truncated in the header of record {record}; fetch the file again"
-        )
+        raise _damaged(path, f"truncated in the header of record {record}")
     length, crc = _HEADER.unpack(header)
     if masked_crc32c(header[:8]) != crc:
-        raise ValueError(
-            f"{path}: corrupt length of record {record} (crc32c mismatch); fetch the file again"
-        )
+        raise _damaged(path, f"corrupt length of record {record} (crc32c mismatch)")
     position = file.tell()
     left = file.seek(0, 2) - position
     file.seek(position)
     if length + _FOOTER.size > left:
-        raise ValueError(
-            f"{path}: truncated in record {record}, {min(left, length)} of {length} data bytes are "
-            "there; fetch the file again"
-        )
+        there = f"{min(left, length)} of {length} data bytes are there"
+        raise _damaged(path, f"truncated in record {record}, {there}")
     if length > _RECORD_BYTES:
         raise ValueError(
             f"{path}: record {record} has {length} bytes, expected a tf.train.Example, which has "
@@ -237,37 +219,37 @@ def read_length(file: BinaryIO, path: str, record: int) -> int | None:
 
 
 def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
-    """The record at the file's position, checked; None at the end of the file.
-
-    Raises:
-      ValueError: as ``read_length``, or the crc32c of the data is wrong.
-    """
+    """The record at the file's position, checked; None at the end of the file."""
     length = read_length(file, path, record)
     if length is None:
         return None
     data, footer = file.read(length), file.read(_FOOTER.size)
     if len(footer) < _FOOTER.size:
-        raise ValueError(
-            f"{path}: truncated in record {record} while it was read; fetch the file again"
-        )
+        raise _damaged(path, f"truncated in record {record} while it was read")
     if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
-        raise ValueError(
-            f"{path}: corrupt data of record {record} (crc32c mismatch); fetch the file again"
-        )
+        raise _damaged(path, f"corrupt data of record {record} (crc32c mismatch)")
     return data
+
+
+def _damaged(path: str, what: str) -> ValueError:
+    return ValueError(f"{path}: {what}; fetch the file again")
 
 
 def record_offsets(file: BinaryIO, path: str) -> list[int]:
     """Byte offset of every record, from the headers alone; raises as ``read_length``."""
-    offset = 0
-    offsets: list[int] = []
-    while True:
-        file.seek(offset)
-        length = read_length(file, path, len(offsets))
-        if length is None:
-            return offsets
-        offsets.append(offset)
-        offset += length + _FRAMING_BYTES
+    offsets = [0]
+    while _append_offset(file, path, offsets):
+        pass
+    return offsets[:-1]
+
+
+def _append_offset(file: BinaryIO, path: str, offsets: MutableSequence[int]) -> bool:
+    """Appends the end of the last record in ``offsets``; returns False at the end of the file."""
+    file.seek(offsets[-1])
+    length = read_length(file, path, len(offsets) - 1)
+    if length is not None:
+        offsets.append(offsets[-1] + length + _FRAMING_BYTES)
+    return length is not None
 
 
 def digest(path: str, file_format: str) -> str:
@@ -319,13 +301,11 @@ def _digest_array_record(mark, file: BinaryIO, path: str, size: int) -> None:
 
 
 def _without_block_headers(file: BinaryIO, begin: int, length: int) -> bytes:
-    data, position = b"", begin
-    while len(data) < length:
+    data, position, piece = b"", begin, b"more"
+    while len(data) < length and piece:
         position += max(0, _BLOCK_HEADER - position % _BLOCK)
         file.seek(position)
         piece = file.read(min(length - len(data), _BLOCK - position % _BLOCK))
-        if not piece:
-            break
         data, position = data + piece, position + len(piece)
     return data
 

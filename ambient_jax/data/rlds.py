@@ -187,11 +187,6 @@ class RldsDataset:
             raise ValueError(f"{shard.filename}: record {record}: {error}") from error
         return _without_filler(episode) if self.last_step == "drop" else episode
 
-    @property
-    def settings(self) -> str:
-        """See ``source.Source``."""
-        return f"last_step {self.last_step}" if self.last_step else ""
-
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the metadata, the split and its shards, each by its ``records.digest``.
@@ -267,16 +262,16 @@ def _siblings(path: epath.Path) -> str:
 
 
 def _rlds_fields(features: Any, directory: str) -> dict[str, Leaf]:
+    why, fields = "", leaves(features) if is_dict(features) else {}
     if not is_dict(features) or "steps" not in features:
         names = ", ".join(features.keys()) if is_dict(features) else type(features).__name__
-        raise ValueError(f"{directory} is no RLDS dataset: it has no 'steps' (it has {names})")
-    steps = features["steps"]
-    if not is_sequence(steps) or not is_dict(steps.feature):
+        why = f"it has no 'steps' (it has {names})"
+    elif not is_sequence(features["steps"]) or not is_dict(features["steps"].feature):
         why = "'steps' is no nested dataset of named fields"
+    elif not any(path.startswith("steps/") for path in fields):
+        why = "'steps' has no fields"
+    if why:
         raise ValueError(f"{directory} is no RLDS dataset: {why}")
-    fields = leaves(features)
-    if not any(path.startswith("steps/") for path in fields):
-        raise ValueError(f"{directory} is no RLDS dataset: 'steps' has no fields")
     return fields
 
 

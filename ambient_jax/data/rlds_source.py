@@ -62,7 +62,7 @@ class RldsSource(Source):
 
     @property
     def settings(self):
-        return self.data.settings
+        return f"last_step {self.data.last_step}" if self.data.last_step else ""
 
     @property
     def fingerprint(self):

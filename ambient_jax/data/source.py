@@ -175,12 +175,8 @@ def formats(
 ) -> dict[str, Format]:
     """The format of each source, one object for all sources of a format.
 
-    Args:
-      config: the data section.
-      fields: of its sources, see ``section.sources``.
-
-    Raises:
-      ValueError: an unknown format, an impossible option of it, or formats whose fields differ.
+    ``fields`` are from ``section.sources``. ValueError: an unknown format, an impossible option of
+    it, or formats whose fields differ.
     """
     names = {n: f["format"] or ("open_x" if f["open_x"] else "rlds") for n, f in fields.items()}
     forms: dict[str, Format] = {}

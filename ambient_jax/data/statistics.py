@@ -188,18 +188,11 @@ def compute(source: Source, *, cache: str | os.PathLike[str] | None = None) -> S
       ValueError: data that are not finite (named by episode and step), or no steps at all.
     """
     code = code_hash(source.transform)
-    key = {
-        "fingerprint": source.fingerprint,
-        "observation": list(source.observation),
-        "action": source.action,
-        "code": code,
-        "settings": source.settings,
-    }
-    directory = pathlib.Path(
-        expanded(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax")
-    )
+    key = {name: getattr(source, name) for name in ("fingerprint", "action", "settings")}
+    key |= {"observation": list(source.observation), "code": code}
+    directory = expanded(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/ambient_jax")
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    path = directory / f"{source.name}-{digest}.json"
+    path = pathlib.Path(directory) / f"{source.name}-{digest}.json"
     if code and path.exists():
         try:
             return _read(path, key, len(source))
@@ -215,7 +208,7 @@ def _one_pass(source):
     lengths, fields, problems, size, lasts = [], {}, {}, 0, []
     dropped = source.last_step == "drop"
     files = range(len(source.shard_lengths))
-    for index, episode, wrong in (each for file in files for each in source.examine(file)):
+    for index, episode, wrong in (row for file in files for row in source.examine(file)):
         _count(problems, index, wrong, episode is None)
         lengths.append(0)
         if episode is None:
@@ -237,10 +230,8 @@ def _one_pass(source):
                 )
             moments = Moments.of(values, index)
             fields[name] = moments if known is None else known.merge(moments)
-        progress = source.name, len(lengths), len(source)
-        logging.log_every_n_seconds(
-            logging.INFO, "statistics of %s: %d of %d episodes", 10, *progress
-        )
+        line, done = "statistics of %s: %d of %d episodes", (source.name, len(lengths), len(source))
+        logging.log_every_n_seconds(logging.INFO, line, 10, *done)
     if not fields:
         why = next((p["examples"][0][1] for p in problems.values() if p["skipped"]), "")
         left_out = f", after {sum(p['skipped'] for p in problems.values())} left out ({why})"
@@ -249,15 +240,11 @@ def _one_pass(source):
             f"{left_out if problems else ''}"
         )
     if doubt := _filler_doubt(source, lasts, fields[chunk.ACTION]):
-        row = problems.setdefault("last_step", _no_episode())
+        row = problems.setdefault("last_step", {"episodes": 0, "skipped": 0, "examples": []})
         row["episodes"] = max(row["episodes"], len(lasts))
         row["examples"].insert(0, [None, doubt])
     lengths = np.asarray(lengths, np.int64)
     return SourceStatistics(fields, lengths, size / int(lengths.sum()), problems)
-
-
-def _no_episode():
-    return {"episodes": 0, "skipped": 0, "examples": []}
 
 
 def _filler_doubt(source, lasts, moments):
@@ -276,7 +263,7 @@ def _filler_doubt(source, lasts, moments):
 
 def _count(problems, index, wrong, skipped):
     for kind in dict.fromkeys(kind for kind, _ in wrong):
-        row = problems.setdefault(kind, _no_episode())
+        row = problems.setdefault(kind, {"episodes": 0, "skipped": 0, "examples": []})
         row["episodes"] += 1
         row["skipped"] += skipped
     for kind, text in wrong:
@@ -288,10 +275,7 @@ _MODULES = (chunk, rlds_source, source_lib, sys.modules[__name__])
 
 
 def code_hash(transform: Transform | None = None) -> str:
-    """Hash of the modules that shape the data, blind to comments and layout.
-
-    "" means "do not cache": the transform has no source code, as one typed into an interpreter.
-    """
+    """Hash of the modules that shape the data, blind to comments; "": one has no source code."""
     parts = [_module_code(m) for m in _MODULES]
     while isinstance(transform, functools.partial):
         given = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]

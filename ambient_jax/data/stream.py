@@ -29,20 +29,13 @@ INTERLEAVE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Steps of some whole episodes, and the order in which their chunks come.
+    """Steps of some whole episodes, and the order in which their chunks come."""
 
-    Attributes:
-      steps: [N, ...] each, see ``mixture.Mixture.read_all``.
-      start, end: [N], positions of each step's episode.
-      episode: [N], its id.
-      order: positions of the chunks, in the order in which they come.
-    """
-
-    steps: dict[str, np.ndarray]
-    start: np.ndarray
+    steps: dict[str, np.ndarray]  # [N, ...] each, see ``mixture.Mixture.read_all``
+    start: np.ndarray  # [N], of each step's episode, as ``end``
     end: np.ndarray
-    episode: np.ndarray
-    order: np.ndarray
+    episode: np.ndarray  # [N], its id
+    order: np.ndarray  # positions of the chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +105,8 @@ class ChunkStream:
         self._lengths = mixture.statistics[name].lengths
         self._first = np.cumsum(self._lengths) - self._lengths
         self._ends = np.cumsum(self._dataset.shard_lengths)  # positions, of each file
-        self._in_order = self._dataset.file_format == "tfrecord"
         file_format = self._dataset.file_format
+        self._in_order = file_format == "tfrecord"
         parts, self._keep = deal(self._lengths, keep, file_format, name, shard, shards)
         self._counts = self._lengths
         if self._keep is not None:
@@ -257,16 +250,8 @@ def deal(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Positions of the episodes that one shard reads, and the steps of the source that it takes.
 
-    Shards are disjoint and together complete.
-
-    Args:
-      lengths: steps of each episode.
-      keep: [N] bool of all steps, None for all.
-      file_format, name: of the source.
-      shard, shards: this shard, and how many there are.
-
-    Raises:
-      ValueError: the source has fewer steps than there are shards.
+    Shards are disjoint and together complete. The arguments are the source's lengths of episodes,
+    and those of ``ChunkStream``. ValueError: the source has fewer steps than there are shards.
     """
     filled = np.flatnonzero(lengths) if keep is None else _episodes_of(keep, lengths)
     if len(filled) < shards:

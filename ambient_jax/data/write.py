@@ -36,6 +36,11 @@ from ambient_jax.data.records import TFRecords, TFRecordWriter
 _SHARD_BYTES = 256 << 20
 _JPEG_QUALITY = 95  # as tf.io.encode_jpeg, and so TFDS
 
+_WRITERS = {
+    # One record a chunk: what random access wants, and what TFDS itself writes.
+    "array_record": lambda path: array_record_module.ArrayRecordWriter(path, "group_size:1"),
+    "tfrecord": TFRecordWriter,
+}
 Episodes = Iterable[Mapping[str, Any]]
 
 
@@ -81,7 +86,7 @@ def write_dataset(
         raise ValueError(
             f"cannot write to {os.fspath(directory)!r}: give a local directory, then copy it there"
         )
-    _checks.one_of("file_format", file_format, ("array_record", "tfrecord"))
+    _checks.one_of("file_format", file_format, _WRITERS)
     if not re.fullmatch(r"[a-zA-Z]\w*", name):
         raise ValueError(f"name is {name!r}, expected letters, digits and underscores")
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
@@ -173,9 +178,9 @@ def _write_split(
 def _write_shards(
     prefix: str, records: Iterator[bytes], starts: set[int] | None, file_format: str
 ) -> tuple[list[int], int]:
-    """Writes ``<prefix>-0``, ``-1``...; returns the number of records of each and all bytes.
+    """Writes ``<prefix>-0``, ``-1``... from the records ``starts`` on, or for each 256 MiB.
 
-    ``starts`` are the first records of the shards; None begins a new one every 256 MiB.
+    Returns the number of records of each, and all bytes.
     """
     lengths: list[int] = []
     num_bytes = shard_bytes = 0
@@ -188,12 +193,7 @@ def _write_shards(
                     writer.close()
                 path, shard_bytes = f"{prefix}-{len(lengths)}", 0
                 lengths.append(0)
-                # One record a chunk: what random access wants, and what TFDS itself writes.
-                writer = (
-                    TFRecordWriter(path)
-                    if file_format == "tfrecord"
-                    else array_record_module.ArrayRecordWriter(path, "group_size:1")
-                )
+                writer = _WRITERS[file_format](path)
             writer.write(record)
             lengths[-1] += 1
             shard_bytes += len(record)
@@ -262,15 +262,12 @@ class EpisodeEncoder:
     def __call__(self, episode: Mapping[str, Any]) -> bytes:
         """Encodes one episode; ValueError: its fields do not match the features."""
         flat = flatten(episode)
-        for path in self._leaves:
-            if path not in flat:
-                raise ValueError(
-                    f"has no {path!r}, which the features promise{_checks.nearest(path, flat)}"
-                )
-        for path in flat:
-            if path not in self._leaves:
-                hint = _checks.nearest(path, self._leaves)
-                raise ValueError(f"has {path!r}, which the features do not know{hint}")
+        for path in (p for p in self._leaves if p not in flat):
+            hint = _checks.nearest(path, flat)
+            raise ValueError(f"has no {path!r}, which the features promise{hint}")
+        for path in (p for p in flat if p not in self._leaves):
+            hint = _checks.nearest(path, self._leaves)
+            raise ValueError(f"has {path!r}, which the features do not know{hint}")
         values = {p: _checked(leaf, flat[p]) for p, leaf in self._leaves.items()}
         check_step_counts(values, self._leaves.values())
         fields = {path: _to_feature(leaf, values[path]) for path, leaf in self._leaves.items()}
@@ -331,12 +328,12 @@ def _check_shape(leaf: Leaf, shape: tuple[int, ...]) -> None:
 
 def _to_feature(leaf: Leaf, value: Any) -> tf_feature_pb2.Feature:
     if leaf.kind == "tensor" and leaf.dtype.kind == "f":
-        numbers = value.astype(np.float32).reshape(-1).tolist()
-        return tf_feature_pb2.Feature(float_list=tf_feature_pb2.FloatList(value=numbers))
+        floats = tf_feature_pb2.FloatList(value=value.astype(np.float32).reshape(-1).tolist())
+        return tf_feature_pb2.Feature(float_list=floats)
     if leaf.kind == "tensor":
         value = value.view(np.int64) if leaf.dtype == np.uint64 else value.astype(np.int64)
-        numbers = value.reshape(-1).tolist()
-        return tf_feature_pb2.Feature(int64_list=tf_feature_pb2.Int64List(value=numbers))
+        integers = tf_feature_pb2.Int64List(value=value.reshape(-1).tolist())
+        return tf_feature_pb2.Feature(int64_list=integers)
     if leaf.kind == "bytes":
         blobs = list(value.reshape(-1))
     elif leaf.kind == "image":
