@@ -29,7 +29,7 @@ from ambient_jax.open_x.common_form import POLICIES, CommonForm
 # What shapes an episode: a change there makes cached statistics stale.
 _CODE = (
     *("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "common_form"),
-    "source",
+    *("reader", "source"),
 )
 
 
