@@ -123,10 +123,10 @@ def window_of(where: str, field: Field, width: int) -> slice:
     start = 0 if start is None else start + width * (start < 0)
     stop = width if stop is None else stop + width * (stop < 0)
     if not 0 <= start < stop <= width:
-        told = ":".join("" if v is None else str(v) for v in field.window)
+        window = ":".join("" if v is None else str(v) for v in field.window)
         raise ValueError(
-            f"{where}: {field.key} has {width} numbers a step, [{told}] is not in it: correct the "
-            "spec, or this is another version of the data set"
+            f"{where}: {field.key} has {width} numbers a step, [{window}] is not in it: correct "
+            "the spec, or this is another version of the data set"
         )
     return slice(start, stop)
 

@@ -45,7 +45,7 @@ def standardise(
       the data set has no such motion), ``camera_mask`` by camera [T] bool, ``language_instruction``
       [T] bytes, ``quality`` by label [T] float32, ``is_first``, ``is_last``, ``is_terminal``,
       ``reward`` and ``discount``; and ``episode_metadata`` as it came. Encoded images of a camera
-      in ``spec.bgr`` must be flipped by whoever decodes them; decoded ones are.
+      in ``spec.bgr`` must be flipped when they are decoded; decoded ones are flipped already.
 
     Raises:
       ValueError: a field is missing (the nearest is named) or of another width, a value is not
