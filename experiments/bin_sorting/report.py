@@ -112,12 +112,11 @@ def held_out_losses(table: Table, rows: Mapping[str, Row]) -> dict[str, np.ndarr
     if not path.exists():
         return {}
     dataset = rlds.open_dataset(path, "train")
-    fields = dict(observation=data.observation, action=data.action, delta=data.delta or ())
-    source = RldsSource(dataset, **fields)
     main = [name for name in rows if table.rows[name].group == "main"]
 
     def measure(policy, like):
-        chunks = evaluation.recorded(source, like, padding=data.padding)
+        fields = dict(observation=tuple(like.dims), action=data.action, delta=data.delta or ())
+        chunks = evaluation.recorded(RldsSource(dataset, **fields), like, padding=data.padding)
         loss = evaluation.denoising_loss(like, *chunks[:3], params=policy.params)
         return {"loss": loss}
 

@@ -221,7 +221,7 @@ def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int =
     start = np.asarray(env.WORLD.start)
     solve: dict[str, Callable] = {}  # policies that differ in parameters only are compiled once
     for line, (label, policy) in zip(lines, drawn.items(), strict=True):
-        key = policy.normalizer.to_json()
+        key = policy.chain.to_json()
         solve.setdefault(key, _denoiser(policy, places, seed))
         levels = np.asarray(solvers.levels(policy.schedule, policy.steps))
         chunks = np.asarray(solve[key](policy.params))

@@ -128,7 +128,7 @@ def kept_measures(
 
     def make(folder):
         policy = Policy.from_checkpoint(folder)
-        one = like.setdefault(policy.chain.to_json(), policy)
+        one = like.setdefault(f"{policy.dims} {policy.chain.to_json()}", policy)
         return measure(policy, one)
 
     steps = table.config.train.steps

@@ -12,7 +12,7 @@ import pytest
 from ambient_jax import mixing
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.bin_sorting import claims, policies, report
+from experiments.bin_sorting import claims, policies, report, table
 from experiments.bin_sorting import config as bins_config
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT
@@ -127,7 +127,29 @@ def test_claims_hold_when_the_numbers_do(config):
     assert claims.check(config.task, {"correct": row(2, 0)}) == []
 
 
-def test_from_demonstrations_to_the_report(tmp_path):
+def test_from_demonstrations_to_the_report(tmp_path, tiny):
+    """The main policies in one process; a second run only writes the report."""
+    config = tiny(bins_config.get_config("debug"))
+    config.task.update(dict(held_out=1, episodes=2))
+    folder = tmp_path / "run"
+    table.run(config, str(folder))
+    text = (folder / "report" / "table.md").read_text()
+    for label in ("correct only", "arbitrary only", "told the task", "sigma_max 0.8 (best)"):
+        assert label in text
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert results["policies"]["correct"]["summary"]["score"]["count"] == 2 * 2
+    assert len(results["loss per noise level"]["correct"]) == 19
+    for figure in ("film_correct", "film_best", "film_cotrain_arbitrary", "levels"):
+        assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
+    made = {p: p.stat().st_mtime_ns for p in folder.rglob("*.npz")}
+    assert len(made) == 2 * 5
+    table.run(config, str(folder))
+    assert made == {p: p.stat().st_mtime_ns for p in folder.rglob("*.npz")}
+    assert (folder / "report" / "table.md").read_text() == text
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
     arguments = [
         f"--config={ROOT}/experiments/bin_sorting/config.py:debug",
         "--config.task.groups=('main',)",
@@ -151,9 +173,9 @@ def test_from_demonstrations_to_the_report(tmp_path):
     done = run()
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "bin_sorting" / "debug"
-    table = (folder / "report" / "table.md").read_text()
+    text = (folder / "report" / "table.md").read_text()
     for told in ("correct only", "arbitrary only", "told the task", "sigma_max 0.8 (best)"):
-        assert told in table
+        assert told in text
     results = json.loads((folder / "report" / "results.json").read_text())
     assert results["policies"]["correct"]["summary"]["score"]["count"] == 4 * 2
     for figure in ("film_correct", "film_best", "film_cotrain_arbitrary", "levels"):
@@ -163,6 +185,6 @@ def test_from_demonstrations_to_the_report(tmp_path):
     again = run()
     assert again.returncode == 0, again.stderr
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("rollouts.npz")}
-    assert (folder / "report" / "table.md").read_text() == table
+    assert (folder / "report" / "table.md").read_text() == text
     wrong = run("--config.task.groups=('mian',)")
     assert wrong.returncode and "did you mean 'main'" in wrong.stderr

@@ -304,7 +304,30 @@ def test_drift_is_measured_against_the_same_source_alone(config):
     assert [c[2] for c in checked(config, {}, drifts=nothing)] == [None, None]
 
 
-def test_from_demonstrations_to_the_report(tmp_path, caplog):
+def test_from_demonstrations_to_the_report(tmp_path, tiny, caplog):
+    """The main policies in one process; what is there is kept, checked and left out if outdated."""
+    config = tiny(push_config.get_config("debug"))
+    config.task.update(dict(sigma_min=(), episodes=2, fresh=3, target=3, source=3, held_out=0))
+    folder, again = tmp_path / "run", copy.deepcopy(config)
+    table.run(config, str(folder))
+    text = (folder / "report" / "table.md").read_text()
+    for part in ("target only", "alpha 0.5 (best alpha)", "on fresh starts"):
+        assert part in text
+    for figure in ("success", "film_best", "traces_target"):
+        assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
+    made = {p: p.stat().st_mtime_ns for p in folder.rglob("*.npz")}
+    counts = {name: sum(p.name == name for p in made) for name in _LEFT}
+    assert counts == {"rollouts.npz": 5, "held_out.npz": 0, "fresh.npz": 3}
+    table.run(config, str(folder))
+    assert made == {p: p.stat().st_mtime_ns for p in folder.rglob("*.npz")}
+    assert (folder / "report" / "table.md").read_text() == text
+    again.task.report_only = True
+    another_config_is_refused(again, folder)
+    what_is_not_current_is_left_out(again, folder, caplog)
+
+
+@pytest.mark.slow
+def test_bounds_of_a_classifier_and_the_scaling_study(tmp_path, caplog):
     config = push_config.get_config("debug")
     config.data.root = str(tmp_path / "data")
     config.model.features, config.policy.steps = (8,), 2
@@ -384,10 +407,11 @@ def what_is_not_current_is_left_out(config, folder, caplog):
     about = json.loads(str(np.load(file)["about"])) | {"starts": [1, 0]}
     cache.save(file, about, cache.load(file))
     unfinished = folder / "source" / "seed_0"
-    (unfinished / "checkpoints" / "4").rename(unfinished / "no_checkpoint")
+    steps = config.train.steps
+    (unfinished / "checkpoints" / str(steps)).rename(unfinished / "no_checkpoint")
     with caplog.at_level(logging.WARNING):
         table.run(config, str(folder))
-    told = "left out 2 rollouts (1 of policies at step 0 of 4, 1 made with other starts)"
+    told = f"left out 2 rollouts (1 of policies at step 0 of {steps}, 1 made with other starts)"
     assert told in caplog.text
     rows = json.loads((folder / "report" / "results.json").read_text())["policies"]
     assert "target" in rows and not {"cotrain", "source"} & rows.keys()
