@@ -30,6 +30,7 @@ DATA = [
     "pillow>=11",  # png, and resizing
     "simplejpeg>=1.8",  # half again as fast as Pillow, and strict about damaged data
 ]
+POLICY = ["pillow>=11"]  # resizes what cameras see, for policies without the data extra
 MAZE = [
     "drake>=1.40",  # GcsTrajectoryOptimization with NormalizeSegmentTimes
     "ompl>=2.0",  # first release with wheels
@@ -69,6 +70,7 @@ setup(
     install_requires=CORE,
     extras_require={
         "data": DATA,
+        "policy": POLICY,
         "maze": MAZE,
         "bins": DATA + BINS,
         "all": DATA + MAZE + BINS,

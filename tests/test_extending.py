@@ -3,7 +3,6 @@
 All of them lie in a package outside of this repository and are named in a config alone.
 """
 
-import importlib.util
 import json
 import sys
 
@@ -171,7 +170,6 @@ def test_a_law_a_schedule_and_a_denoiser_of_ones_own(package, toy_data, tmp_path
             trainer.train(wrong, tmp_path / "wrong")
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("ambient_jax.data.source"), reason="no formats")
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_a_format_and_a_task_of_ones_own(package, tmp_path, placement):
     config = small()

@@ -311,4 +311,9 @@ def denoising_losses(
     measured = _measure(fitted.params, jnp.asarray(tested), keys, cells, loss=loss)
     # A wider crop can do what a narrower one does: a larger loss only means that it learnt worse.
     error = np.minimum.accumulate(np.asarray(measured, np.float64) * linear, axis=1)
-    return Losses(levels, np.asarray(widths), error, float(np.mean(tested[:, middle] ** 2)))
+    return Losses(
+        levels,
+        np.asarray(widths),
+        error,
+        float(np.mean(tested[:, middle[0] : middle[-1] + 1] ** 2)),
+    )

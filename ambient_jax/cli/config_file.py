@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from ambient_jax import _checks
+from ambient_jax.train.config import RENAMED
 
 
 def choose(
@@ -107,6 +108,8 @@ def _check_override(config, argument, path, text):
             raise ValueError(f"{argument}: {above} is {value!r}, which has no fields")
         field = re.sub(r"\[\d+\]$", "", name)
         if field not in value:
+            if new := RENAMED.get(path):
+                raise ValueError(f"{argument}: this field has a new name, config.{new}")
             raise ValueError(
                 f"{argument} names no field of the config: {above} has no field {name!r}, expected "
                 f"one of {', '.join(value) or 'none'}{_checks.nearest(name, value)}"

@@ -14,7 +14,7 @@ from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, noise_first
 from ambient_jax.data.groups import Groups
 
-Array = jax.Array
+Array = Any  # jax.Array, or np.ndarray before it is put on a device
 ORDERS = ("noise_first", "data_first")
 
 

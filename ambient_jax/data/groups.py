@@ -51,7 +51,8 @@ def cut(
     Raises:
       ValueError: a bounds file of other data, or with too many different bounds.
     """
-    columns, owner, of_step = [], [], []
+    columns: list[list[Any]] = []
+    owner, of_step = [], []
     given = [np.asarray(column) for column in sources]
     for k, name in enumerate(names):
         weight, low, high, clean = (column[k] for column in given)
@@ -64,7 +65,8 @@ def cut(
         columns.append([shares, *pairs.T, np.full(len(pairs), clean)])
         owner.append(np.full(len(pairs), k, np.int32))
         of_step.append(group)
-    cut = mixing.Sources(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    joined: list[Any] = [np.concatenate(column) for column in zip(*columns, strict=True)]
+    cut = mixing.Sources(*joined)
     return Groups(
         cut._replace(weight=cut.weight.astype(np.float32)),
         np.concatenate(owner),

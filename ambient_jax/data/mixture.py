@@ -190,8 +190,8 @@ def open_mixture(
     if missing := _missing_delta(config, forms):
         logging.warning("%s; until then the last action is repeated, whatever it means", missing)
     masks = {name: source.masks for name, source in datasets.items()}
-    for name, own in measured.items():
-        normalizer.log_outliers(name, own, config.normalization, config.outliers, masks[name])
+    for name, found in measured.items():
+        normalizer.log_outliers(name, found, config.normalization, config.outliers, masks[name])
     maps = normalizer.make_normalizer(
         measured,
         config.normalization,

@@ -115,8 +115,8 @@ class HostDraws:
         if block != self._block:
             key, rows, sources = self._arguments
             first = np.int32(block * self._steps)
-            drawn = _draw_block(key, first, rows, sources, **self._static)
-            self._drawn = tuple(np.asarray(d) for d in drawn)
+            sigma, source = _draw_block(key, first, rows, sources, **self._static)
+            self._drawn = np.asarray(sigma), np.asarray(source)
             self._block = block
         sigma, source = self._drawn
         return sigma[offset], source[offset]

@@ -49,25 +49,26 @@ def adopt(
       source: whose map is taken where the base has one for each source and the new run one for all.
 
     Returns:
-      The normaliser, and what keeps the new map, to be told.
+      The normaliser, and a list of what keeps the new map.
     """
     shift = {n: v.copy() for n, v in new.shift.items()}
     scale = {n: v.copy() for n, v in new.scale.items()}
     kept = []
-    for row, name in enumerate(new.sources or [source]):
+    for row, name in enumerate(new.sources or [source or ""]):
         if base.sources and name not in base.sources:
             kept.append(f"source {name}" if new.sources else "all: the base has a map a source")
             continue
-        of = base.for_source(name) if base.sources else base
+        adopted = base.for_source(name)
         for field in shift:
-            if field not in of.shift or of.shift[field].shape[-1] != shift[field].shape[-1]:
+            known = adopted.shift.get(field)
+            if known is None or known.shape[-1] != shift[field].shape[-1]:
                 kept.append(field)
                 continue
             at = (row,) if new.sources else ()
-            own = (of.scale[field] == 0) & (scale[field][at] != 0)
+            own = (adopted.scale[field] == 0) & (scale[field][at] != 0)
             kept += [f"{field}[{i}]" for i in np.flatnonzero(own)]
-            shift[field][at] = np.where(own, shift[field][at], of.shift[field])
-            scale[field][at] = np.where(own, scale[field][at], of.scale[field])
+            shift[field][at] = np.where(own, shift[field][at], known)
+            scale[field][at] = np.where(own, scale[field][at], adopted.scale[field])
     return Normalizer(base.kind, shift, scale, new.sources), list(dict.fromkeys(kept))
 
 

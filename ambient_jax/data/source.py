@@ -102,8 +102,8 @@ class Source(Protocol):
     def read(self, index: int, episode: Episode) -> dict[str, np.ndarray]:
         """The numbers of episode ``index`` by field, [L, d] in data units."""
         episode = self.transform(episode) if self.transform else episode
-        kind = dict(source=self.name, index=index)
-        return chunk.episode_arrays(episode, self.observation, self.action, **kind)
+        fields = self.observation, self.action
+        return chunk.episode_arrays(episode, *fields, source=self.name, index=index)
 
     def extras(self, episode: Episode) -> dict[str, np.ndarray]:
         """What a stream carries beside ``read``, [L] each: "observation/image_<camera>" as encoded
@@ -176,8 +176,8 @@ class Format(Protocol):
 
 def size_of(arrays: Mapping[str, Any]) -> int:
     """Bytes of arrays, and of the blobs in those of objects; what is no array does not count."""
-    arrays = [a for a in arrays.values() if isinstance(a, np.ndarray)]
-    return sum(sum(map(len, a)) if a.dtype == object else a.nbytes for a in arrays)
+    real = [a for a in arrays.values() if isinstance(a, np.ndarray)]
+    return sum(sum(map(len, a)) if a.dtype == object else a.nbytes for a in real)
 
 
 def formats(

@@ -62,7 +62,7 @@ class Moments:
         """The moments of both sets of rows (Chan et al. 1979): no cancellation, any order."""
         count = self.count + other.count
         delta = other.mean - self.mean
-        both = self.tails is not None and other.tails is not None
+        both = self.tails.merge(other.tails) if self.tails and other.tails else None
         return Moments(
             count,
             self.mean + delta * (other.count / count),
@@ -70,7 +70,7 @@ class Moments:
             np.minimum(self.min, other.min),
             np.maximum(self.max, other.max),
             np.minimum(self.rounding, other.rounding),
-            self.tails.merge(other.tails) if both else None,
+            both,
         )
 
     def to_dict(self) -> dict[str, Any]:

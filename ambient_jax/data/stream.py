@@ -152,14 +152,13 @@ class ChunkStream:
     def take(self, count: int) -> Iterator[tuple[Window, np.ndarray]]:
         """The next ``count`` chunks as pieces (window, positions in it)."""
         while count:
-            if self._window is None:
-                self._enter()
-            piece = self._window.order[self._position : self._position + count]
-            yield self._window, piece
+            window = self._window or self._enter()
+            piece = window.order[self._position : self._position + count]
+            yield window, piece
             count -= len(piece)
             self._taken += len(piece)
             self._position += len(piece)
-            if self._position == len(self._window.order):
+            if self._position == len(window.order):
                 self._window = None
 
     def read_ahead(self) -> None:
@@ -176,13 +175,12 @@ class ChunkStream:
     def _enter(self):
         here, self._position = self._place()
         epoch, number = here
-        if self._ahead is not None and self._ahead[0] == here:
-            self._window = self._ahead[1].result()
-        else:
-            self._window = self._load(*here)
+        ready = self._ahead is not None and self._ahead[0] == here
+        self._window = window = self._ahead[1].result() if ready else self._load(*here)
         last = number + 1 == len(self._plan(epoch).begins)
         after = (epoch + 1, 0) if last else (epoch, number + 1)
         self._ahead = after, self._executor.submit(self._load, *after)
+        return window
 
     def _make_plan(self, epoch):
         if self._dataset.file_format == "tfrecord":

@@ -122,7 +122,8 @@ class Outlier(NamedTuple):
 
 def outliers(moments: Any) -> list[Outlier]:
     """Outliers of a field's rows (``statistics.Moments``), see the module."""
-    tails, found = moments.tails, []
+    tails: Tails | None = moments.tails
+    found: list[Outlier] = []
     count = min(_ENDS - 1, int(moments.count * _SHARE))
     if tails is None or not count or tails.ends.shape[1] <= count:
         return found

@@ -1,4 +1,4 @@
-"""What a policy does on recorded data: denoising loss at each noise level, error of its chunks."""
+"""Denoising loss at each noise level and action error of a policy on recorded data."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def recorded(
     samples: int = 4096,
     seed: int = 0,
 ) -> Chunks:
-    """Chunks of a source as a policy sees them.
+    """Reads chunks of a source as a policy sees them.
 
     Args:
       source: such as ``mixture.open_source`` opens.
       policy: whose observations, history and horizon are taken.
       padding: as in the training's data section.
-      episodes: at most so many are read, drawn without replacement.
-      samples: at most so many chunks are drawn from them.
+      episodes: number of episodes to read at most, drawn without replacement.
+      samples: number of chunks to draw from them at most.
       seed: of both draws.
 
     Raises:
@@ -104,7 +104,7 @@ def recorded(
 
 
 def _decoded(source, camera, blobs, size):
-    """Images and their mask, of encoded ones [N, T]."""
+    """Decodes images [N, T]; returns them with their mask."""
     with images.ImageDecoder(size, workers=0) as decoder:
         bgr = np.full(blobs.size, source.bgr.get(camera, False))
         decoded, failures = decoder.submit(list(blobs.flat), bgr).result()
@@ -130,25 +130,25 @@ def denoising_loss(
     seed: int = 0,
     params: Any = None,
 ) -> np.ndarray:
-    """Mean squared error of x0_hat per number (normalised units) at each level [L].
+    """Returns the mean squared error of x0_hat per number (normalised units) at each level [L].
 
     Args:
       policy: whose network is measured.
       observation, action, mask: chunks in data units, see ``Chunks``; no mask counts all.
       levels: noise levels sigma in (0, 1).
-      samples: at most so many chunks, drawn without replacement.
+      samples: number of chunks at most, drawn without replacement.
       seed: of that draw and of the noise; the same for every policy.
-      params: in place of the policy's own, such as those of another step: nothing is compiled anew.
+      params: replace the policy's own, such as those of another step, without a new compilation.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(action))[:samples]
     mask = np.ones(np.shape(action)[:2], bool) if mask is None else np.asarray(mask)
     chunks = Chunks({n: np.asarray(v)[rows] for n, v in observation.items()}, action[rows], mask)
     chunks = chunks._replace(mask=mask[rows])
-    found = row_losses(policy, chunks, target="x0", levels=levels, seed=seed, params=params)
-    # A row's loss is a mean over its valid numbers; here every number counts alike.
+    by_row = row_losses(policy, chunks, target="x0", levels=levels, seed=seed, params=params)
+    # A row's loss is a mean over its valid numbers; here every number has the same weight.
     weight = chunks.mask.sum(1)
-    return found @ weight / max(weight.sum(), 1)
+    return by_row @ weight / max(weight.sum(), 1)
 
 
 def row_losses(
@@ -161,10 +161,10 @@ def row_losses(
     params: Any = None,
     batch: int = 512,
 ) -> np.ndarray:
-    """The training's denoising loss of each chunk at each level [L, N]: `losses.denoising_loss`.
+    """Returns the training's denoising loss of each chunk at each level [L, N].
 
-    That is the mean of (h - T)^2 over the numbers of a row that are neither past the end of its
-    episode nor of a dimension that its robot lacks; 0 where there is none.
+    That is the mean of (h - T)^2 over a row's valid numbers, those before the end of its episode
+    and of dimensions that its robot has; 0 without any. See ``losses.denoising_loss``.
 
     Args:
       policy: whose network is measured.
@@ -175,22 +175,28 @@ def row_losses(
       params: see ``denoising_loss``.
       batch: rows at a time, which bounds the memory.
     """
-    params = policy.params if params is None else params
     observation = policy.check(chunks.observation, (policy.history,))
     x0 = policy.normalised(chunks.action)
     valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], x0.shape)
     if policy.action_mask is not None:
         valid = valid & policy.action_mask
-    whole = dict(observation=observation, x0=x0, eps=noise(x0.shape, seed), valid=valid)
-    found = []
-    for first in range(0, len(x0), batch):
-        part = jax.tree.map(lambda a, i=first: a[i : i + batch], whole)
-        found.append(_losses(policy, target, params, part, jnp.asarray(levels)))
-    return np.concatenate(found, axis=1)
+    rows = dict(observation=observation, x0=x0, eps=noise(x0.shape, seed), valid=valid)
+    measure = functools.partial(_losses, policy, target)
+    return _in_batches(measure, policy.params if params is None else params, rows, levels, batch)
+
+
+def _in_batches(measure, params, rows, levels, batch):
+    """Concatenates ``measure(params, part, levels)`` [L, n, ...] of all parts of the rows."""
+    parts = [
+        jax.tree.map(lambda a, i=first: a[i : i + batch], rows)
+        for first in range(0, len(rows["x0"]), batch)
+    ]
+    levels = jnp.asarray(levels)
+    return np.concatenate([measure(params, part, levels) for part in parts], axis=1)
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """The noise eps [N, H, D] that ``row_losses`` adds, at every level the same."""
+    """Returns the noise eps [N, H, D] that ``row_losses`` adds, the same at every level."""
     return np.asarray(jax.random.normal(jax.random.key(seed), shape))
 
 
@@ -205,8 +211,8 @@ def _losses(policy: Policy, target: str, params: Any, part, levels):
         x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
         h = denoise(x_t, sigma)
         if target != policy.prediction:
-            kind = dict(source=policy.prediction, target=target, schedule=vp)
-            h = targets.convert(h, x_t, sigma, **kind)
+            forms = dict(source=policy.prediction, target=target, schedule=vp)
+            h = targets.convert(h, x_t, sigma, **forms)
         one = lambda h, x, e, m: losses.denoising_loss(  # noqa: E731
             h, x, e, sigma, mask=m, prediction=target, schedule=vp
         )
@@ -225,12 +231,12 @@ def differences(
     params: Any = None,
     batch: int = 512,
 ) -> np.ndarray:
-    """x0_hat given the chunks' observations less x0_hat given others, [L, N, H, D] normalised.
+    """Returns x0_hat given the chunks' observations less x0_hat given others, [L, N, H, D].
 
-    Of a policy that is told whose data it denoises, with ``other`` telling of another source: the
-    difference of the two laws' denoisers on the first one's chunks, whose mean square is the excess
-    loss of the other (``analysis.mismatch``). One network makes both, so that most of its errors
-    cancel.
+    Where an observation names the source and ``other`` names another source, this is the difference
+    of the two sources' denoisers on the first one's chunks (normalised), whose mean square is the
+    excess loss of the other (``annotate.mismatch``). One network makes both, so that most of its
+    errors cancel.
 
     Args:
       policy: whose network is measured.
@@ -238,24 +244,22 @@ def differences(
       other: observations of the same shapes, in data units.
       levels, seed, params, batch: as of ``row_losses``.
     """
-    params = policy.params if params is None else params
-    given, told = (policy.check(o, (policy.history,)) for o in (chunks.observation, other))
+    observations = [policy.check(o, (policy.history,)) for o in (chunks.observation, other)]
     x0 = policy.normalised(chunks.action)
-    whole, found = (given, told, x0, noise(x0.shape, seed)), []
-    for first in range(0, len(x0), batch):
-        part = jax.tree.map(lambda a, i=first: a[i : i + batch], whole)
-        found.append(_differences(policy, params, *part, jnp.asarray(levels)))
-    return np.concatenate(found, axis=1)
+    rows = dict(observations=observations, x0=x0, eps=noise(x0.shape, seed))
+    measure = functools.partial(_differences, policy)
+    return _in_batches(measure, policy.params if params is None else params, rows, levels, batch)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _differences(policy: Policy, params: Any, given, told, x0, eps, levels):
-    denoisers = [policy.denoiser(params, observation) for observation in (given, told)]
-    kind = dict(source=policy.prediction, target="x0", schedule=schedules.vp())
+def _differences(policy: Policy, params: Any, part, levels):
+    denoisers = [policy.denoiser(params, observation) for observation in part["observations"]]
+    x0, eps = part["x0"], part["eps"]
+    forms = dict(source=policy.prediction, target="x0", schedule=schedules.vp())
 
     def at(sigma):
         x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
-        first, second = (targets.convert(d(x_t, sigma), x_t, sigma, **kind) for d in denoisers)
+        first, second = (targets.convert(d(x_t, sigma), x_t, sigma, **forms) for d in denoisers)
         return first - second
 
     return jax.lax.map(at, levels)
@@ -264,27 +268,27 @@ def _differences(policy: Policy, params: Any, given, told, x0, eps, levels):
 def action_error(
     policy: Policy, chunks: Chunks, *, samples: int = 512, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Root mean squared difference of sampled chunks from the recorded ones, in data units.
+    """Returns the root mean squared difference of sampled chunks from recorded ones, in data units.
 
-    A policy of several right answers does not reach 0: compare policies, not zeros.
+    A policy with several right answers does not reach 0: compare policies.
 
     Args:
-      policy: which samples with its own solver.
+      policy: samples with its own solver.
       chunks: recorded ones.
-      samples: at most so many of them.
+      samples: number of chunks at most.
       seed: of the policy's draws.
 
     Returns:
-      Of each action dimension [D], over all unmasked steps (NaN for one that the robot lacks); and
-      of each step ahead [H], over all dimensions (NaN where every chunk is masked).
+      For each action dimension [D], over all unmasked steps (NaN where the robot lacks it); and for
+      each step ahead [H], over all dimensions (NaN where every chunk is masked).
     """
     rows = slice(0, samples)
     observation = {name: value[rows] for name, value in chunks.observation.items()}
-    found = np.asarray(policy(observation, jax.random.key(seed)))
-    mask = np.broadcast_to(chunks.mask[rows][..., None], found.shape)
+    sampled = np.asarray(policy(observation, jax.random.key(seed)))
+    mask = np.broadcast_to(chunks.mask[rows][..., None], sampled.shape)
     if policy.action_mask is not None:
         mask = mask & np.asarray(policy.action_mask)
-    square = np.where(mask, (found - chunks.action[rows]) ** 2, 0)
+    square = np.where(mask, (sampled - chunks.action[rows]) ** 2, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         of_dimension = np.sqrt(square.sum((0, 1)) / mask.sum((0, 1)))
         return of_dimension, np.sqrt(square.sum((0, 2)) / mask.sum((0, 2)))

@@ -65,8 +65,8 @@ class ChunkClassifier(nn.Module):
                 f"x_t has shape {x_t.shape} and sigma {sigma.shape}; expected [B, H, D] and [B]."
             )
         check_positive("ChunkClassifier", kernel_size=self.kernel_size, embed_dim=self.embed_dim)
-        told = sigma if condition is None else jnp.minimum(sigma, _HIGH)
-        embedding = NoiseEmbedding(self.embed_dim)(told)
+        level = sigma if condition is None else jnp.minimum(sigma, _HIGH)
+        embedding = NoiseEmbedding(self.embed_dim)(level)
         if condition is not None:
             embedding = jnp.concatenate([embedding, condition], -1)
         embedding = mish(embedding)

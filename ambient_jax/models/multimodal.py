@@ -125,8 +125,8 @@ class MultimodalEncoder(nn.Module):
                 )
         if self.is_initializing():
             return
-        made = set(self.variables.get("params", {}))
-        made_cameras = {n for n in made if is_camera(n)}
+        params = set(self.variables.get("params", {}))
+        made_cameras = {n for n in params if is_camera(n)}
         for name in sorted(made_cameras - set(cameras)):
             raise ValueError(
                 f"The observation has no {name!r}, which the parameters were made for"
@@ -138,16 +138,18 @@ class MultimodalEncoder(nn.Module):
                 f"The parameters were made for {sorted(made_cameras) or 'no cameras'}, not for"
                 f" {name!r}{_checks.nearest(name, made_cameras)}; leave it out or initialise anew."
             )
-        kinds = {"instruction_bytes": "uint8 [B, L]", "instruction_embedding": "floating [B, E]"}
-        for kind, expected in kinds.items():
-            if kind in made and not _is_kind(kind, observation):
-                found = observation.get(INSTRUCTION)
-                found = "none" if found is None else f"one of dtype {jnp.result_type(found)}"
+        encoders = {"instruction_bytes": "uint8 [B, L]", "instruction_embedding": "floating [B, E]"}
+        given = observation.get(INSTRUCTION)
+        is_embedding = given is not None and jnp.issubdtype(jnp.result_type(given), jnp.floating)
+        for name, expected in encoders.items():
+            fits = given is not None and is_embedding == (name == "instruction_embedding")
+            if name in params and not fits:
+                given = "none" if given is None else f"one of dtype {jnp.result_type(given)}"
                 raise ValueError(
                     f"The parameters were made for an 'instruction' {expected}, and the observation"
-                    f" has {found}; rows of zeros stand for no instruction."
+                    f" has {given}; rows of zeros stand for no instruction."
                 )
-        if INSTRUCTION in observation and not made & set(kinds):
+        if INSTRUCTION in observation and not params & set(encoders):
             raise ValueError(
                 "The parameters were made without an 'instruction'; leave it out or initialise"
                 " anew."
@@ -183,10 +185,3 @@ def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]
 
 def _is_camera_mask(name: str) -> bool:
     return name.endswith(MASK) and is_camera(name.removesuffix(MASK))
-
-
-def _is_kind(kind: str, observation: Mapping[str, Any]) -> bool:
-    if INSTRUCTION not in observation:
-        return False
-    floating = jnp.issubdtype(jnp.result_type(observation[INSTRUCTION]), jnp.floating)
-    return floating == (kind == "instruction_embedding")

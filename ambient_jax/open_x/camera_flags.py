@@ -31,8 +31,10 @@ def problems(
     """
     flat = flatten(episode)
     for role in cameras:
-        field = spec.cameras.get(role)
-        for flag in field.words("if") if field else ():
+        if role not in spec.cameras:
+            continue
+        field = spec.cameras[role]
+        for flag in field.words("if"):
             images = flat[field.key]
             key = Field(flag.lstrip("/"), flag[0] == "/").key
             there = np.broadcast_to(np.ravel(flat[key]).astype(bool), len(images))

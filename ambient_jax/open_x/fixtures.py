@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -95,7 +95,7 @@ def write_fixture(
     name: str,
     *,
     lengths: Sequence[int] = (6, 5),
-    file_format: str = "array_record",
+    file_format: Literal["array_record", "tfrecord"] = "array_record",
     seed: int = 0,
     shards: int | None = None,
     overwrite: bool = False,
@@ -142,6 +142,7 @@ def folder(name: str) -> str:
 
 
 def _connector(kind: str, shape: tuple[int, ...]) -> Any:
+    dtype: Any
     if kind == "text":
         return tfds.features.Text()
     if kind == "jpeg":

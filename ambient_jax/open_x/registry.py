@@ -24,8 +24,10 @@ from ambient_jax.open_x import spec as spec_lib
 MIXTURES = ("rtx", "magic_soup", "magic_soup_plus", "wide")
 """RT-X (11 data sets), Magic Soup (25), Magic Soup++ (27) and a wide one (50)."""
 
-_INFO_COLUMNS = ("name", "tfds", "version", "robot", "hz", "episodes", "action_encoding")
-_INFO_COLUMNS += ("state_encoding", *MIXTURES, "doubts", "remarks")
+_INFO_COLUMNS = (
+    *("name", "tfds", "version", "robot", "hz", "episodes", "action_encoding", "state_encoding"),
+    *("doubts", "remarks"),
+)
 _warned: set[str] = set()
 
 
@@ -156,7 +158,7 @@ def _table(file: str) -> dict[str, dict[str, str]]:
 
 
 def _data_set(row: dict[str, str], lines: dict[str, str], schema: dict[str, str]) -> DataSet:
-    given: dict[str, Any] = {n: row[n] for n in _INFO_COLUMNS if n not in MIXTURES}
+    given: dict[str, Any] = {n: row[n] for n in _INFO_COLUMNS}
     given["hz"] = float(row["hz"]) if row["hz"] else None
     given["episodes"] = int(row["episodes"]) if row["episodes"] else None
     weights = {m: float(row[m]) for m in MIXTURES if row[m]}

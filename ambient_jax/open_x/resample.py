@@ -51,7 +51,7 @@ def grid(length: int, source_hz: float | None, hz: float | None, first: int = 0)
 
     The last output step may be shorter than 1 / hz: the motion that is left is not lost.
     """
-    ratio = 1.0 if hz is None or hz == source_hz else source_hz / hz
+    ratio = source_hz / hz if hz and source_hz else 1.0
     count = max(int(np.ceil((length - first) / ratio - _SNAP)), 0)
     edges = first + np.arange(count + 1) * ratio
     edges = np.where(np.abs(edges - np.round(edges)) < _SNAP, np.round(edges), edges)

@@ -27,8 +27,10 @@ from ambient_jax.open_x import spec as spec_lib
 from ambient_jax.open_x.common_form import POLICIES, CommonForm
 
 # What shapes an episode: a change there makes cached statistics stale.
-_CODE = ("standardize", "spec", "rotations", "grippers", "resample", "camera_flags")
-_CODE += ("common_form", "source")
+_CODE = (
+    *("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "common_form"),
+    "source",
+)
 
 
 class OpenXFormat(Format):
@@ -298,7 +300,7 @@ class OpenXSource(RldsSource):
         return hashlib.sha256(f"{self.data.fingerprint} {spec}".encode()).hexdigest()[:32]
 
     @functools.cached_property
-    def settings(self) -> str:
+    def settings(self) -> str:  # type: ignore[override]
         """Hash of all else that statistics hang on: the rest of the form, and the code."""
         form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": 0}
         parts = [json.dumps(form, sort_keys=True, default=str)]
@@ -334,8 +336,9 @@ def open_source(
       FileNotFoundError: no such data set, or a shard is missing and its policy is "raise".
       ValueError: an unknown row, a spec that does not fit the features, another version.
     """
-    row = registry.get(given) if isinstance(given, str) else None
-    if row:
+    row = None
+    if isinstance(given, str):
+        row = registry.get(given)
         spec = row.spec
         registry.warn_doubts([row.name])
         versioned = epath.Path(expanded(path)) / (row.version or "none")
@@ -343,14 +346,15 @@ def open_source(
     else:
         spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
     spec = dataclasses.replace(spec, last_step=last_step or spec.last_step or "drop")
-    options = dict(decode_images=False, allow_missing=form.policy("shard") == "skip")
+    missing = form.policy("shard") == "skip"
     try:
-        raw = rlds.open_dataset(path, split, **options)
+        raw = rlds.open_dataset(path, split, decode_images=False, allow_missing=missing)
     except rlds.MissingShardError as error:
-        told = f"{error}, or set config.data.open_x.on_problem.shard to 'skip'"
-        raise rlds.MissingShardError(told) from error
+        raise rlds.MissingShardError(
+            f"{error}, or set config.data.open_x.on_problem.shard to 'skip'"
+        ) from error
     keys = standardize.check(spec, raw.features, cameras=form.cameras)
-    raw = rlds.open_dataset(path, split, keys=keys, **options)
+    raw = rlds.open_dataset(path, split, keys=keys, decode_images=False, allow_missing=missing)
     if not row:  # the name is part of the fingerprint: that of the data, wherever they lie
         spec = dataclasses.replace(spec, name=raw.name)
     dataset = OpenXSource(raw, spec, form, name)

@@ -128,7 +128,7 @@ def check(
     for part in spec.action:
         leaf = None if part.field.constant else found[part.field.key]
         if leaf is not None and None not in leaf.shape:
-            width = int(np.prod(leaf.shape))
+            width = int(np.prod([n or 0 for n in leaf.shape]))
             window = _window(where, part.field, width)
             _check_width(where, part, window, width)
     # Never required: not every data set has all of them.
@@ -257,8 +257,8 @@ class _Reader:
 
     def present(self, field: Field) -> np.ndarray:
         """Whether a camera is there, [T] bool."""
-        for flag in field.words("if"):
-            flag = Field(flag.lstrip("/"), flag[0] == "/")
+        for path in field.words("if"):
+            flag = Field(path.lstrip("/"), path[0] == "/")
             return self.raw(flag, "flag").reshape(self.length).astype(bool)
         return np.ones(self.length, bool)
 

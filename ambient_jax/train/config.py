@@ -243,8 +243,9 @@ def _section(prefix):
     try:
         yield
     except ValueError as error:
-        told = str(error)
-        raise ValueError(told if told.startswith("config.") else f"{prefix}{told}") from error
+        message = str(error)
+        message = message if message.startswith("config.") else f"{prefix}{message}"
+        raise ValueError(message) from error
 
 
 def _check_name(name):
@@ -310,17 +311,16 @@ def _check_section(path, section, expected):
             _check_type(f"{path}.{name}", given, expected.get_type(name), value)
 
 
-def _check_type(path, given, kind, value):
-    such = "" if value is None else f" such as {value!r}"
-    fits = isinstance(given, (kind, int) if kind is float else kind)
-    if kind is not bool and isinstance(given, bool):  # which Python takes for an int
-        fits = False
-    if not fits:
-        hint = f"; one name is ({given!r},)" if kind is tuple and isinstance(given, str) else ""
+def _check_type(path, given, expected, default):
+    such = "" if default is None else f" such as {default!r}"
+    fits = isinstance(given, (expected, int) if expected is float else expected)
+    if not fits or (isinstance(given, bool) and expected is not bool):  # a bool is an int
+        hint = f"; one name is ({given!r},)" if expected is tuple and isinstance(given, str) else ""
         raise ValueError(
-            f"{path} is {given!r} ({type(given).__name__}), expected {kind.__name__}{such}{hint}"
+            f"{path} is {given!r} ({type(given).__name__}), expected {expected.__name__}{such}"
+            f"{hint}"
         )
-    if kind is float and math.isnan(given):
+    if expected is float and math.isnan(given):
         raise ValueError(f"{path} is nan, expected a number{such}")
 
 

@@ -178,6 +178,8 @@ def _merged(states: Any, folder: pathlib.Path) -> dict[str, Any]:
     """The position of the whole stream from those of all hosts, saved in a checkpoint."""
     try:
         position = pipeline.merge(states)
+        # Older versions said lanes.
+        position["of"] = {{"lanes": "shards"}.get(n, n): v for n, v in position["of"].items()}
         count, _ = int(position["of"]["shards"]), int(position["step"])
         if sorted(map(int, position["taken"])) == list(range(count)):
             return position

@@ -63,20 +63,22 @@ def adopt(params: Any, path: str | os.PathLike) -> Any:
     """
     saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
     leaves = checkpoint.by_name(params)
-    found = {
+    taken = {
         name: jnp.asarray(saved[name], leaf.dtype)
         for name, leaf in leaves.items()
         if name in saved and saved[name].shape == leaf.shape
     }
-    new = [f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items() if name not in found]
-    if not found:
+    new = [f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items() if name not in taken]
+    if not taken:
         raise ValueError(
             f"no parameter of {path} has name and shape of one of this model's, such as "
             f"{new[0]}: fine-tune with the model section of its config.json"
         )
-    told = ", ".join(new) or "none"
-    logging.info("%d of %d parameters from %s; new: %s", len(found), len(leaves), path, told)
-    return jax.tree.unflatten(jax.tree.structure(params), list((leaves | found).values()))
+    logging.info(
+        "%d of %d parameters from %s; new: %s",
+        *(len(taken), len(leaves), path, ", ".join(new) or "none"),
+    )
+    return jax.tree.unflatten(jax.tree.structure(params), list((leaves | taken).values()))
 
 
 def resumed(mixture: mixtures.Mixture, assets: dict[str, Any]) -> mixtures.Mixture:
@@ -97,8 +99,8 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]
     only = clean[0] if len(clean) == 1 else None
-    found, kept = normalizer.adopt(base, mixture.normalizer, only)
-    beyond = _beyond(mixture, found)
+    adopted, kept = normalizer.adopt(base, mixture.normalizer, only)
+    beyond = _beyond(mixture, adopted)
     log = logging.warning if beyond or kept else logging.info
     log(
         "maps to unit size are those of %s (config.train.init_maps 'data' takes the new ones)%s%s",
@@ -106,18 +108,18 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
         f"; new are those of {', '.join(kept)}, which it lacks" if kept else "",
         f"; the data lie beyond its range in {', '.join(beyond[:8])}" if beyond else "",
     )
-    return mixture.with_normalizer(found)
+    return mixture.with_normalizer(adopted)
 
 
-def _beyond(mixture, found):
+def _beyond(mixture, maps):
     """Where the data lie outside of the maps: field, dimension and normalised range."""
-    told = []
+    ranges = []
     for k, name in enumerate(mixture.names):
         for field, moments in mixture.statistics[name].fields.items():
             masks = mixture.masks[name].get(field, True)
             ends = np.stack([moments.min, moments.max])
-            unit = found.normalize(field, ends, k if found.sources else None)
-            outside = masks & (np.abs(unit).max(axis=0) > _EDGE.get(found.kind, np.inf))
+            unit = maps.normalize(field, ends, k if maps.sources else None)
+            outside = masks & (np.abs(unit).max(axis=0) > _EDGE.get(maps.kind, np.inf))
             for i in np.flatnonzero(outside):
-                told.append(f"{name}: {field}[{i}] {unit[0, i]:.3g} to {unit[1, i]:.3g}")
-    return told
+                ranges.append(f"{name}: {field}[{i}] {unit[0, i]:.3g} to {unit[1, i]:.3g}")
+    return ranges

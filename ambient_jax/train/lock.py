@@ -48,10 +48,10 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
       OSError: the workdir cannot be made or written to.
     """
     folder, error = pathlib.Path(expanded(workdir)), None
-    key, made = os.path.realpath(folder), False
+    key, is_new = os.path.realpath(folder), False
     if parallel.is_first_host():
         try:
-            made = _enter(folder, key)
+            is_new = _enter(folder, key)
         except (ValueError, OSError) as e:
             error = e
     message = parallel.tell_all(str(error) if error else "")
@@ -71,7 +71,7 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
         finally:
             stop.set()
             _leave(key)
-            if made:
+            if is_new:
                 with contextlib.suppress(OSError):  # something was left there
                     folder.rmdir()
 
@@ -121,7 +121,7 @@ def _enter(folder: pathlib.Path, key: str) -> bool:
         return False
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"workdir {folder} is a file, expected a folder or a new name")
-    made = not folder.exists()
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path, token = folder / NAME, uuid.uuid4().hex
     about = _about(folder, token)
@@ -139,7 +139,7 @@ def _enter(folder: pathlib.Path, key: str) -> bool:
         if _take_over(path, owner, about):
             break
     _HELD[key] = token, threading.get_ident(), 1
-    return made
+    return is_new
 
 
 def _leave(key: str, wholly: bool = False) -> None:

@@ -222,8 +222,8 @@ def tell_all(line: str) -> str:
         return line
     text = line.encode()[:2000]
     padded = np.frombuffer(text.ljust(2000, b"\0"), np.uint8)
-    told = multihost_utils.broadcast_one_to_all(padded)
-    return bytes(np.asarray(told, np.uint8)).rstrip(b"\0").decode(errors="ignore")
+    received = multihost_utils.broadcast_one_to_all(padded)
+    return bytes(np.asarray(received, np.uint8)).rstrip(b"\0").decode(errors="ignore")
 
 
 def policy_devices(policies: int) -> int:

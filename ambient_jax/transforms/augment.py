@@ -35,7 +35,7 @@ def is_camera(name: str) -> bool:
 def random_crop(key, images, size: tuple[int, int]):
     """A window of `size` (h', w') at a uniform place, the pixels as they are: [T, h', w', 3]."""
     _check_crop(images.shape[-3:-1], size)
-    places = [
+    places: list[Any] = [
         jax.random.randint(k, (), 0, images.shape[axis] - side + 1)
         for k, axis, side in zip(jax.random.split(key), (1, 2), size, strict=True)
     ]

@@ -51,8 +51,8 @@ class Chain:
     @functools.cached_property
     def sources(self) -> tuple[str, ...]:
         """Names of the sources that the chain has a form for each; empty where all share one."""
-        parts = (self.normalizer, *self.steps)
-        return next((part.sources for part in parts if part.sources), ())
+        named = [self.normalizer.sources, *(step.sources for step in self.steps)]
+        return next(filter(None, named), ())
 
     def for_source(self, name: str | None) -> Chain:
         """The chain of one source (itself where all share one)."""
@@ -65,7 +65,7 @@ class Chain:
 
     def cropped(self, size: tuple[int, int] | None) -> Chain:
         """The chain of a training that crops images to ``size``; None: it does not."""
-        return Chain(self.normalizer, (*self.steps, Crop(tuple(size)))) if size else self
+        return Chain(self.normalizer, (*self.steps, Crop((size[0], size[1])))) if size else self
 
     @functools.cached_property
     def dims(self) -> dict[str, int]:

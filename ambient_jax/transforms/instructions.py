@@ -200,14 +200,14 @@ def load_instructions(path: str | os.PathLike) -> InstructionTable:
         FileNotFoundError: no such file.
         ValueError: another format, missing arrays or wrong shapes; the file is named.
     """
-    path = epath.Path(path).expanduser()
-    if not path.exists():
+    file = epath.Path(path).expanduser()
+    if not file.exists():
         raise FileNotFoundError(
             f"No instruction embeddings at {path}; expected an .npz file with 'text' [N] and"
             " 'embedding' [N, E]."
         )
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
         raise ValueError(

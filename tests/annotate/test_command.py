@@ -47,17 +47,7 @@ def config(tmp_path_factory):
     config.data.sources.jagged = train_config.source("jagged", "corrupt")
     config.data.observation = ("state",)
     config.data.horizon = 8
-    config.task.update(
-        dict(
-            folds=2,
-            steps=200,
-            levels=6,
-            bucket=50,
-            compared=400,
-            features=(16,),
-            learning_rate=1e-2,
-        )
-    )
+    config.task.update(dict(folds=2, steps=200, levels=6, bucket=50, compared=400))
     config.task.update(dict(crops=(4,), crop_steps=20, field_chunks=500, field_steps=100))
     config.task.granularity = ("dataset", "random_episode", "ordered", "datapoint")
     return config

@@ -130,6 +130,7 @@ CASES = {
     "no number": (field("train.steps=abc"), r"train.steps=abc: expected int such as 10000"),
     "a float": (field("train.steps=1e4"), r"train.steps=1e4: expected int such as 10000"),
     "no number, unset": (field("data.shards=many"), r"data.shards=many: expected int"),
+    "an old name": (field("data.lanes=4"), r"lanes=4: .* a new name, config.data.shards"),
     "field misspelt": (field("train.stpes=3"), r"no field 'stpes'.*did you mean 'steps'"),
     "section misspelt": (field("trian.steps=3"), r"no field 'trian'.*did you mean 'train'"),
     "source misspelt": (field("data.sources.gsc.path=x"), r"no field 'gsc'.*did you mean 'gcs'"),

@@ -9,6 +9,7 @@ import pytest
 
 from ambient_jax import evaluate
 from ambient_jax.data import rlds
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint, checkpoint_files, trainer
@@ -63,7 +64,8 @@ def test_the_best_checkpoint_is_recorded_and_found(trained, toy_data, tmp_path):
     for step in (2, 4, 6):
         policy = Policy.from_checkpoint(workdir / "checkpoints" / str(step), source="good")
         dataset = rlds.open_dataset(toy_data["good"], "train[:50%]", last_step="drop")
-        chunks = evaluation.recorded(dataset, policy, samples=64)
+        source = RldsSource(dataset, observation=("state", "goal"))
+        chunks = evaluation.recorded(source, policy, samples=64)
         loss = evaluation.denoising_loss(policy, *chunks[:3], samples=64)
         np.testing.assert_allclose(results["losses"][str(step)]["good"], loss, rtol=1e-5)
         expected[step] = loss.mean()

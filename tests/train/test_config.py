@@ -33,6 +33,7 @@ def test_the_default_is_valid_and_integers_serve_as_floats():
 BAD = [
     (_set("train.keep_every", 1500), r"keep_every is 1500, expected a multiple .*1000"),
     (_set("train.learning_rat", 1.0), r"config.train.learning_rat .*did you mean 'learning_rate'"),
+    (_set("data.lanes", 4), r"config.data.lanes has a new name: set config.data.shards"),
     (_set("trian", 3), r"config.trian .*did you mean 'train'"),
     (_set("data.horizn", 8), r"config.data.horizn .*did you mean 'horizon'"),
     (_set("objective.los", "x"), r"config.objective.los .*did you mean 'loss'"),

@@ -46,6 +46,15 @@ def test_an_option_that_an_older_run_did_not_have_differs_only_when_it_is_used(c
     assert "data.sources.good.sigma_min" in runs.differences(old, config.to_dict())
 
 
+def test_a_field_has_the_value_of_its_old_name(config):
+    config.data.placement, config.data.shards = "stream", 2
+    old = config.to_dict()
+    old["data"]["lanes"] = old["data"].pop("shards")
+    assert runs.differences(old, config.to_dict()) == {}
+    config.data.shards = 4
+    assert runs.differences(old, config.to_dict()) == {"data.shards": (2, 4)}
+
+
 def test_runs_of_versions_that_never_dropped_a_last_step(config):
     """They trained on it, whatever it was: to go on, a config has to say so."""
     old = config.to_dict()
@@ -74,7 +83,7 @@ RESUMES = {
     "data.sources.good.bounds": (False, "x"),  # from none; see below
     "data.bounds": (False, "x"),
     **{f"data.sources.good.{n}": (False, 0.5) for n in ("weight", "sigma_min", "sigma_max")},
-    **{f"data.sources.good.{n}": (False, "x") for n in ("role", "split", "open_x")},
+    **{f"data.sources.good.{n}": (False, "x") for n in ("role", "split", "open_x", "format")},
     "seed": (False, 1),
     **{f"data.{n}": (False, 9) for n in ("history", "horizon")},
     **{f"data.{n}": (False, "x") for n in ("padding", "normalization", "normalize_per")},
@@ -184,9 +193,11 @@ def test_a_difference_is_told_with_the_field_both_values_and_the_ways_out(config
 
 def test_other_bounds_data_and_embeddings_are_told_apart(config, tmp_path):
     def mixture(mark, table=None):
-        form = types.SimpleNamespace(table=table)
+        marks = {runs._EMBEDDINGS: table.digest} if table else {}
         data = {"good": types.SimpleNamespace(directory="there")}
-        return types.SimpleNamespace(fingerprints={"good": mark}, form=form, datasets=data)
+        return types.SimpleNamespace(
+            fingerprints={"good": mark}, format=types.SimpleNamespace(marks=marks), datasets=data
+        )
 
     config.data.sources.good.bounds = "file"
     assets = _assets(config)
@@ -218,7 +229,9 @@ def test_other_bounds_data_and_embeddings_are_told_apart(config, tmp_path):
 
 def test_what_has_changed_is_told_in_one_line(config, caplog):
     assets = _assets(config)
-    data = types.SimpleNamespace(fingerprints={"good": "data/bounds"}, form=None)
+    data = types.SimpleNamespace(
+        fingerprints={"good": "data/bounds"}, format=types.SimpleNamespace(marks={})
+    )
     config.data.root, config.train.keep = "elsewhere", 5
     with caplog.at_level("INFO", logger="absl"):
         runs.check_same(assets, config, data, "folder", 10)

@@ -96,6 +96,12 @@ def test_a_stream_does_not_begin_anew_without_its_position(position, tmp_path):
         feeds._merged(position, tmp_path / "30")
 
 
+def test_a_position_of_a_version_that_said_lanes(tmp_path):
+    states = [{"step": 30, "of": {"lanes": 1, "seed": 0}, "taken": {"0": [1, 2]}}]
+    position = feeds._merged(states, tmp_path / "30")
+    assert position["of"] == {"shards": 1, "seed": 0} and position["taken"] == {"0": [1, 2]}
+
+
 def test_another_config_is_refused_on_the_same_workdir(toy_data, tmp_path):
     job = {"workdir": str(tmp_path), "data": toy_data, "changes": {"train.steps": 10}}
     assert trainer.train(worker_module.config_for(job), tmp_path).step == 10
