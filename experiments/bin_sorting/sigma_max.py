@@ -48,7 +48,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for name, (dataset, split) in judged.items():
         episodes = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / dataset, split)
         options = dict(padding=config.data.padding, samples=1024)
-        source = RldsSource(episodes, observation=config.data.observation)
+        source = RldsSource(episodes, observation=tuple(trained[0].dims))
         chunks = evaluation.recorded(source, trained[0], **options)
         each = np.stack([_differences(trained[0], policy.params, chunks) for policy in trained])
         one = found[name] = measured(each) | {"chunks": len(chunks.action)}

@@ -42,7 +42,7 @@ def losses(table: Table, names: list[str]) -> dict[str, np.ndarray]:
 
     @functools.cache
     def chunks(like):
-        source = RldsSource(dataset, observation=config.data.observation)
+        source = RldsSource(dataset, observation=tuple(like.dims))
         return evaluation.recorded(source, like, padding=config.data.padding, samples=SAMPLES)[:3]
 
     def measure(policy, like):
