@@ -274,14 +274,7 @@ def generate(
 ) -> Plans:
     """The first n successful attempts of a planner, each to a goal of its own.
 
-    The result does not depend on ``workers``, see ``demos.successes``.
-
-    Args:
-      planner: ``"gcs"``, ``"rrt"`` or ``"shortcut"``.
-      n: number of plans.
-      seed: non-negative seed of goals and planner.
-      workers: number of processes; None for one per available core, at most one per 20 plans.
-      progress: show a progress bar.
+    ``seed`` is that of goals and planner; for ``workers`` see ``demos.successes``.
 
     Raises:
       ValueError: unknown planner, or a negative n or seed.
