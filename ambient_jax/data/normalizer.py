@@ -129,7 +129,7 @@ def make_normalizer(
 
 
 def _without_glitches(moments):
-    glitches = [each for each in tails.outliers(moments) if each.lone]
+    glitches = [outlier for outlier in tails.outliers(moments) if outlier.lone]
     return tails.without(moments, glitches) if glitches else moments
 
 
@@ -147,14 +147,14 @@ def _of_group(moments, having, kind, least, what):
         pooled = functools.reduce(
             lambda a, b: a.merge(b), [dataclasses.replace(m, tails=None) for m in parts]
         )
-        found = _affine(pooled, parts, kind, least, what)
-        shift[dims], scale[dims], narrow[dims] = (each[dims] for each in found)
+        columns = _affine(pooled, parts, kind, least, what)
+        shift[dims], scale[dims], narrow[dims] = (column[dims] for column in columns)
     if narrow.any():
-        told = ", ".join(f"[{i}] {narrow[i]:.3g}" for i in np.flatnonzero(narrow)[:8])
+        listed = ", ".join(f"[{i}] {narrow[i]:.3g}" for i in np.flatnonzero(narrow)[:8])
         logging.warning(
             "%s ranges over less than config.data.least_range %g in %d dimensions (%s): taken to "
             "be noise, and not stretched to -1..1",
-            *(what, least, np.count_nonzero(narrow), told),
+            *(what, least, np.count_nonzero(narrow), listed),
         )
     return shift, scale
 

@@ -1,7 +1,7 @@
-"""What moments do not say of a field: its outermost values and where they are, and a sample.
+"""A field's outermost values with their places, and a sample of its rows: what moments lack.
 
-Both are kept in one pass and merged without loss, so that they hang neither on the order of the
-episodes nor on how these were dealt.
+Both are kept in one pass and merged without loss: neither the order of the episodes nor how they
+were dealt changes them.
 
 An outlier is a value farther than ``REACH`` times the range of the rest away from the rest, which
 is all but the few outermost values on either side (as many as ``_SHARE`` of the rows, at most

@@ -37,7 +37,7 @@ def examples(shard):
         records = [source[i] for i in range(len(source))]
     else:
         with shard.open("rb") as file:
-            records = list(tfrecord.read_records(file, "", 0, len(offsets(shard))))
+            records = [tfrecord.read_record(file, "", i) for i in range(len(offsets(shard)))]
     return [tf_example_pb2.Example.FromString(record) for record in records]
 
 
@@ -284,7 +284,7 @@ def test_a_missing_shard(broken, file_format, caplog):
 
 def by_hand(mixture):
     """Images by camera, episode and step, None where there is none or it cannot be decoded."""
-    found, shards = {}, [pathlib.Path(f) for f in mixture.datasets["mine"].shard_files]
+    found, shards = {}, [pathlib.Path(f) for f in mixture.datasets["mine"].data.shard_files]
     for n, example in enumerate(e for shard in shards for e in examples(shard)):
         for camera, field in IMAGES.items():
             for t, blob in enumerate(example.features.feature[field].bytes_list.value):
