@@ -59,7 +59,7 @@ def demonstrations(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` successful demonstrations, each with its attempt; ``options`` are those of
+    """The first ``count`` successful demonstrations, each with its attempt; ``options`` are of
     ``demos.successes``. ``physics`` are by default those of the world.
 
     Raises:
