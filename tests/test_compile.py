@@ -87,7 +87,7 @@ def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
     assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "out" / "results.json").read_text())["steps"].values()
 
-    observation = mixtures.observation_shapes(config.data, mixtures.common_form(config.data), {})
+    observation = mixtures.check(config.data)
     learner = trainer.make_learner(config, observation, 7, 2, None)
     state = jax.jit(learner.create)(jax.random.key(0))
     params = state.params

@@ -60,7 +60,7 @@ def get_config():
     config.task.update(dict(features=(8,), crops=(), analyses=("spectrum",)))
     return config
 """
-# The same data in the common form, by a specification that lies in a file of the user's.
+# As if the data had the fields of a data set of the registry: compilation does not read them.
 COMMON = """
 import my_config
 

@@ -45,7 +45,7 @@ class DataSet:
       action_encoding: EEF_POS (xyz, rpy, gripper), JOINT_POS, NAV_2D, ...
       state_encoding: POS_EULER, POS_QUAT, JOINT, ..., or NONE.
       weights: by mixture, multiplies the size of the data set.
-      doubts: what nobody says for sure; `warn_doubts` tells it.
+      doubts: what no source settles; `warn_doubts` logs it.
       remarks: what is worth knowing.
       lines: the row of standardization.csv.
       schema: the row of schema.csv.
@@ -136,7 +136,7 @@ def warn_doubts(names: Iterable[str]) -> dict[str, str]:
     """Logs the doubts about data sets, of each once in a process.
 
     Returns:
-      The doubts by name, told now or before; data sets without are left out.
+      The doubts by name, logged now or before; data sets without doubts are left out.
 
     Raises:
       ValueError: the registry has none of that name.

@@ -29,7 +29,7 @@ from ambient_jax.open_x.common_form import POLICIES, CommonForm
 # What shapes an episode: a change there makes cached statistics stale.
 _CODE = (
     *("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "common_form"),
-    "source",
+    *("reader", "source"),
 )
 
 
@@ -161,12 +161,12 @@ class OpenXSource(RldsSource):
         Raises:
           ValueError: a problem whose policy is "raise".
         """
-        for index, found in self._attempts(shard_index):
-            if isinstance(found, str):
-                self._apply("shard", index, found)
-                yield index, None, [("shard", found)]
+        for index, episode in self._attempts(shard_index):
+            if isinstance(episode, str):
+                self._apply("shard", index, episode)
+                yield index, None, [("shard", episode)]
             else:
-                yield index, *self._examined(index, found)
+                yield index, *self._examined(index, episode)
 
     def examined(self, position: int) -> tuple[rlds.Episode | None, list[Problem]]:
         """The episode at a position with its problems; None if policies leave it out.
@@ -181,8 +181,8 @@ class OpenXSource(RldsSource):
             self._apply("shard", index, str(error))
             return None, [("shard", str(error))]
         episode, problems = self._examined(index, episode)
-        for kind, told in problems:
-            self._apply(kind, index, told)
+        for kind, text in problems:
+            self._apply(kind, index, text)
         return episode, problems
 
     def _attempts(self, shard_index) -> Iterator[tuple[int, rlds.Episode | str]]:
@@ -195,12 +195,12 @@ class OpenXSource(RldsSource):
                     position += 1
                     yield index, episode
             except (ValueError, FileNotFoundError) as error:  # other faults are the machine's
-                told = str(error)
+                text = str(error)
                 # A truncated file says the same of every record behind the cut.
-                rest = count - position if told == previous else 1
-                previous = told
+                rest = count - position if text == previous else 1
+                previous = text
                 for _ in range(rest):
-                    yield int(self.data.episode_ids[first + position]), told
+                    yield int(self.data.episode_ids[first + position]), text
                     position += 1
 
     def _examined(self, index, episode):
@@ -230,7 +230,7 @@ class OpenXSource(RldsSource):
         later = [p for p in problems if p[0] == "image" and not _cut(p[1])]
         later = later if self.form.policy("image") == "raise" else []
         now = [p for p in problems if p not in later]
-        dropped = [self._apply(kind, index, told) == "skip" for kind, told in now]
+        dropped = [self._apply(kind, index, text) == "skip" for kind, text in now]
         return None if any(dropped) else common, problems
 
     def _instructions(self, index, texts):
@@ -249,23 +249,23 @@ class OpenXSource(RldsSource):
                 length = self.form.instruction_bytes
                 yield "instruction", f"{text!r} has {len(text)} bytes, over {length}: it is cut"
 
-    def _apply(self, kind, index, told) -> str:
+    def _apply(self, kind, index, text) -> str:
         policy = self.form.policy(kind)
         if policy == "raise":
             others = " or ".join(repr(p) for p in POLICIES[kind] if p != "raise")
             raise ValueError(
-                f"{self.data.name}, episode {index}: {told}; mend it, or set "
+                f"{self.data.name}, episode {index}: {text}; mend it, or set "
                 f"config.data.open_x.on_problem.{kind} to {others}"
             )
         return policy
 
-    def _note(self, kind, told):
+    def _note(self, kind, text):
         if self.form.policy(kind) == "raise":
             raise ValueError(
-                f"{self.data.name}: {told}; to accept it set "
+                f"{self.data.name}: {text}; to accept it set "
                 f"config.data.open_x.on_problem.{kind} to 'keep'"
             )
-        self.notes.append((kind, told))
+        self.notes.append((kind, text))
 
     def _common(self, episode) -> rlds.Episode:
         form = self.form
@@ -300,7 +300,7 @@ class OpenXSource(RldsSource):
 
     @functools.cached_property
     def settings(self) -> str:  # type: ignore[override]
-        """Hash of all else that statistics hang on: the rest of the form, and the code."""
+        """Hash of what else statistics depend on: the rest of the form, and the code."""
         form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": 0}
         parts = [json.dumps(form, sort_keys=True, default=str)]
         table = self.form.text and self.form.text.table
@@ -366,8 +366,8 @@ def open_source(
     return dataset
 
 
-def _cut(told):
-    return any(why in told for why in images.NO_IMAGE)
+def _cut(text):
+    return any(why in text for why in images.NO_IMAGE)
 
 
 def _padded(name, what, mask, width):

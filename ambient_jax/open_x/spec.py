@@ -286,10 +286,10 @@ def parse_field(text: str, where: str, group: str = "flag") -> Field:
     for step in steps:
         words = tuple(step.split())
         if not words or words[0] not in allowed:
-            told = words[0] if words else ""
+            name = words[0] if words else ""
             raise ValueError(
-                f"{where}: operation {told!r}, expected one of {', '.join(allowed) or 'none'}"
-                f"{_checks.nearest(told, allowed)}"
+                f"{where}: operation {name!r}, expected one of {', '.join(allowed) or 'none'}"
+                f"{_checks.nearest(name, allowed)}"
             )
         if len(words) - 1 != allowed[words[0]]:
             raise ValueError(

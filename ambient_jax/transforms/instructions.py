@@ -77,7 +77,7 @@ def cut(text: bytes, length: int) -> bytes:
 
 
 def as_texts(given: Any, batch: int) -> list[str | bytes]:
-    """B instructions of B robots, as texts; a single one is told to all of them.
+    """Returns B instructions as texts, a single one repeated B times.
 
     Args:
         given: a text (str, bytes), or B of them as a sequence or an array.
@@ -158,7 +158,7 @@ class InstructionTable:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Of texts and embeddings: what training with them hangs on."""
+        """Hash of texts and embeddings; changes when either changes."""
         digest = hashlib.sha256(json.dumps([self.text, self.embedding.shape]).encode())
         digest.update(np.ascontiguousarray(self.embedding).tobytes())
         return digest.hexdigest()[:16]

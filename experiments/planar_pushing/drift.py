@@ -42,7 +42,7 @@ def losses(table: Table, names: list[str]) -> dict[str, np.ndarray]:
 
     @functools.cache
     def chunks(like):
-        source = RldsSource(dataset, observation=config.data.observation)
+        source = RldsSource(dataset, observation=tuple(like.dims))
         return evaluation.recorded(source, like, padding=config.data.padding, samples=SAMPLES)[:3]
 
     def measure(policy, like):
@@ -69,10 +69,10 @@ def of_methods(
     The ratio is that of a policy to the one of the same source data alone, above ``task.best``: 1
     where nothing is left of the target.
     """
-    found: dict[int, dict[str, dict[int, float]]] = {}
+    ratios: dict[int, dict[str, dict[int, float]]] = {}
     for target, method, source in itertools.product(task.targets, task.methods, task.sources):
         name, alone = policies.scaling(method, source, target), policies.source_only(source)
         if {name, alone} <= losses.keys():
-            by_source = found.setdefault(target, {}).setdefault(method, {})
+            by_source = ratios.setdefault(target, {}).setdefault(method, {})
             by_source[source] = ratio(losses[name], losses[alone], task.best)
-    return found
+    return ratios

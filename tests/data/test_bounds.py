@@ -235,7 +235,7 @@ def test_missing_files(path):
         FileNotFoundError, match="did you mean 'test.parquet'.*ambient_jax.annotate"
     ):
         bounds.read(path.with_name("tests.parquet"))
-    with pytest.raises(FileNotFoundError, match="no bounds file .*python -m ambient_jax"):
+    with pytest.raises(FileNotFoundError, match="no bounds file .*make one with python -m amb"):
         bounds.read(path.parent / "nowhere" / "b.parquet")
     with pytest.raises(FileNotFoundError, match="is a directory: give the bounds file"):
         bounds.read(path.parent)

@@ -242,7 +242,7 @@ def test_batches_do_not_share_memory(make_stream):
 
 def test_a_source_the_law_leaves_out_is_never_read(make_stream):
     mixture, batches = make_stream(law=mixing.Filtering())
-    for shard in mixture.datasets["rrt"].shard_files:
+    for shard in mixture.datasets["rrt"].data.shard_files:
         os.truncate(shard, 10)
     for _ in range(20):
         assert np.all(next(batches)["source"] == 0)
@@ -253,7 +253,7 @@ def test_a_source_the_law_leaves_out_is_never_read(make_stream):
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_data_that_cannot_be_read_stop_the_stream(make_stream, file_format, prefetch):
     mixture, _ = make_stream(file_format, fields={"prefetch": prefetch})
-    for shard in mixture.datasets["rrt"].shard_files:
+    for shard in mixture.datasets["rrt"].data.shard_files:
         content = pathlib.Path(shard).read_bytes()
         pathlib.Path(shard).write_bytes(content[:40] + bytes(len(content) - 40))
     _, batches = make_stream.again(mixture)

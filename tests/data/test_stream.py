@@ -22,7 +22,7 @@ def mixture(make_config, request):
 def open_stream():
     with futures.ThreadPoolExecutor(1) as executor:
 
-        def open_one(mixture, window=20, seed=0, host=0, hosts=1, **unit):
+        def open_one(mixture, window=20, seed=0, host=0, hosts=1, **group):
             return stream.ChunkStream(
                 mixture,
                 0,
@@ -31,7 +31,7 @@ def open_stream():
                 shard=host,
                 shards=hosts,
                 executor=executor,
-                **unit,
+                **group,
             )
 
         yield open_one
@@ -160,7 +160,7 @@ def test_of_fewer_episodes_than_shards_every_shard_takes_steps():
     dealt = [stream.deal(lengths, None, "array_record", "demos", shard, 3) for shard in range(3)]
     assert [e.tolist() for e, _ in dealt] == [[0, 2], [0, 2], [0, 2]]
     np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), 1)
-    only = np.array([0, 1, 1, 0, 0, 0, 0, 1], bool)  # steps of the unit, in two episodes
+    only = np.array([0, 1, 1, 0, 0, 0, 0, 1], bool)  # steps of the group, in two episodes
     dealt = [stream.deal(lengths, only, "array_record", "demos", shard, 3) for shard in range(3)]
     assert [e.tolist() for e, _ in dealt] == [[0], [0], [2]]
     np.testing.assert_array_equal(np.stack([keep for _, keep in dealt]).sum(0), only)
@@ -170,14 +170,14 @@ def test_of_fewer_episodes_than_shards_every_shard_takes_steps():
 
 @both_formats
 @pytest.mark.parametrize("window", [20, 1000])
-def test_a_unit_has_its_own_steps_alone(mixture, open_stream, window):
-    """Units of one source split its chunks; each goes by epochs and restarts anywhere."""
+def test_a_group_has_its_own_steps_alone(mixture, open_stream, window):
+    """Groups of one source split its chunks; each goes by epochs and restarts anywhere."""
     rng = np.random.default_rng(0)
-    unit = rng.integers(0, 3, 72)
-    expected = {(e, t): unit[i] for i, (e, t) in enumerate(sorted(ALL))}
-    for u in range(3):
-        chunks = open_stream(mixture, window, keep=unit == u, unit=u)
-        mine = {i for i, v in expected.items() if v == u}
+    group = rng.integers(0, 3, 72)
+    expected = {(e, t): group[i] for i, (e, t) in enumerate(sorted(ALL))}
+    for g in range(3):
+        chunks = open_stream(mixture, window, keep=group == g, group=g)
+        mine = {i for i, v in expected.items() if v == g}
         assert chunks.size == len(mine)
         twice = ids(chunks, 2 * chunks.size)
         assert set(twice[: chunks.size]) == set(twice[chunks.size :]) == mine

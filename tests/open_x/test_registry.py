@@ -140,5 +140,5 @@ def test_an_installed_package_has_the_tables(tmp_path):
     command = [sys.executable, "setup.py", "-q", "build_py", "-d", str(tmp_path / "lib")]
     command += ["egg_info", "-e", str(tmp_path)]
     subprocess.run(command, cwd=root, check=True, capture_output=True)
-    built = {p.name for p in (tmp_path / "lib/ambient_jax/data/open_x").iterdir()}
+    built = {p.name for p in (tmp_path / "lib/ambient_jax/open_x").iterdir()}
     assert {"registry.csv", "standardization.csv", "schema.csv", "registry.py"} <= built

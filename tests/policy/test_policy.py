@@ -160,7 +160,7 @@ def test_wrong_options_are_named():
         make(solver="huen")
     per_source = Normalizer("none", {"action": np.zeros((2, 2))}, {}, ("clean", "sim"))
     with pytest.raises(ValueError, match="map for each of clean, sim.*for_source"):
-        dataclasses.replace(make(), normalizer=per_source)
+        dataclasses.replace(make(), chain=per_source)
 
 
 class Recorder:

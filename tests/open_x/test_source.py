@@ -285,7 +285,7 @@ def test_a_missing_shard(broken, file_format, caplog):
 
 def by_hand(mixture):
     """Images by camera, episode and step, None where there is none or it cannot be decoded."""
-    found, shards = {}, [pathlib.Path(f) for f in mixture.datasets["mine"].shard_files]
+    found, shards = {}, [pathlib.Path(f) for f in mixture.datasets["mine"].data.shard_files]
     for n, example in enumerate(e for shard in shards for e in examples(shard)):
         for camera, field in IMAGES.items():
             for t, blob in enumerate(example.features.feature[field].bytes_list.value):
