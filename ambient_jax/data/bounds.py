@@ -191,9 +191,7 @@ def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
 def read(path: str | os.PathLike[str]) -> BoundsTable:
     """Reads a bounds file; ``lookup`` and ``check`` check its bounds, source by source.
 
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is damaged, no bounds file, of a newer format, or was edited.
+    FileNotFoundError: there is none. ValueError: it is damaged, no bounds file, or too new.
     """
     path = pathlib.Path(expanded(path))
     if path.is_dir():
@@ -213,7 +211,7 @@ def read(path: str | os.PathLike[str]) -> BoundsTable:
             f"{path} is no parquet file, or damaged ({reason}); {_ANNOTATE}"
         ) from error
     metadata = _metadata(path, table.schema)
-    sources = metadata["sources"]
+    sources = metadata.pop("sources")
     names = tuple(sources)
     columns: dict[str, Any] = {}
     for field in _SCHEMA:
@@ -246,9 +244,7 @@ def read(path: str | os.PathLike[str]) -> BoundsTable:
         source=number,
         **{name: column.to_numpy(zero_copy_only=False) for name, column in columns.items()},
         fingerprints={n: spec["fingerprint"] for n, spec in sources.items()},
-        method=metadata["method"],
-        how=metadata["how"],
-        version=metadata["version"],
+        **metadata,
     )
 
 

@@ -57,11 +57,10 @@ def load_device_data(mixture: Any) -> DeviceData:
     first = mixture.statistics[mixture.names[0]].fields
     steps = {name: np.empty((total, m.mean.size), np.float32) for name, m in first.items()}
     start, end, episode = (np.empty(total, np.int32) for _ in range(3))
-    offsets, position = [], 0
+    sizes = np.array([mixture.statistics[n].num_steps for n in mixture.names], np.int32)
+    position = 0
     for k, name in enumerate(mixture.names):
-        offsets.append(position)
-        dataset = mixture.datasets[name]
-        for index, raw in _episodes(dataset, mixture.statistics[name].lengths):
+        for index, raw in _episodes(mixture.datasets[name], mixture.statistics[name].lengths):
             arrays = mixture.read(k, index, raw)
             stop = position + len(arrays[chunk.ACTION])
             for field, values in arrays.items():
@@ -71,9 +70,7 @@ def load_device_data(mixture: Any) -> DeviceData:
             start[position:stop], end[position:stop] = position, stop
             episode[position:stop] = index
             position = stop
-    sizes = np.diff([*offsets, total])
-    first_places, sizes = np.asarray(offsets, np.int32), sizes.astype(np.int32)
-    columns = steps, start, end, episode, first_places, sizes
+    columns = steps, start, end, episode, (np.cumsum(sizes) - sizes).astype(np.int32), sizes
     data = DeviceData(*columns, mixture.sources, constants=dict(mixture.constants))
     split = any(group is not None for group in mixture.groups.of_step)
     return _grouped(data, mixture.groups) if split else data

@@ -53,14 +53,11 @@ class EpisodeDecoder:
         self._paths = None if keys is None else tuple(paths)
 
     def __call__(self, record: bytes) -> Episode:
-        """Decodes one episode.
+        """Decodes one episode; ValueError: the bytes do not parse, or do not match the features.
 
         Text and undecoded images are bytes; per-step fields are arrays [T, ...] (dtype object for
         bytes, and for ragged fields and images of differing sizes); the rest numpy scalars
         or arrays.
-
-        Raises:
-          ValueError: the bytes do not parse, or do not match the features.
         """
         with _explained("not a tf.train.Example"):
             fields = parse(record, self._paths).feature
@@ -94,7 +91,11 @@ class EpisodeDecoder:
             return object_array(values) if leaf.sequence else values[0]
         if leaf.kind == "image":
             images = [decode_image(blob, leaf.feature) for blob in values]
-            return _stacked(images, leaf) if leaf.sequence else images[0]
+            if not images and leaf.sequence:
+                return np.zeros((0, *(d or 0 for d in leaf.shape)), leaf.dtype)
+            same = len({image.shape for image in images}) == 1
+            stacked = np.stack if same else object_array
+            return stacked(images) if leaf.sequence else images[0]
         if leaf.feature.to_json_content().encoding == "zlib":
             size = None if None in leaf.shape else _size(leaf) * leaf.dtype.itemsize
             values = inflate(values, size)
@@ -166,12 +167,6 @@ def object_array(values: Sequence[Any]) -> np.ndarray:
     array = np.empty(len(values), object)
     array[:] = list(values)
     return array
-
-
-def _stacked(images: list[np.ndarray], leaf: Leaf) -> np.ndarray:
-    if not images:
-        return np.zeros((0, *(d or 0 for d in leaf.shape)), leaf.dtype)
-    return np.stack(images) if len({i.shape for i in images}) == 1 else object_array(images)
 
 
 def check_step_counts(flat: Mapping[str, Any], fields: Iterable[Leaf]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import struct
@@ -36,15 +37,10 @@ _PASSES += [(0, 1, 1, 2)]
 
 
 def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) -> np.ndarray:
-    """One jpeg or png as training sees it: RGB [h, w, 3] uint8.
+    """One jpeg or png as training sees it: RGB [h, w, 3] uint8; ValueError: it cannot be decoded.
 
-    Args:
-      blob: the encoded image.
-      size: (h, w), see ``resize``; None keeps the image's own.
-      bgr: its channels are blue first, and are flipped.
-
-    Raises:
-      ValueError: it cannot be decoded.
+    ``size`` is (h, w), by default the image's own. ``bgr``: its channels are blue first, and are
+    flipped.
     """
     if not isinstance(blob, bytes | bytearray) or not blob:
         given = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
@@ -156,12 +152,13 @@ def _decode_all(blobs: list[tuple[bytes, bool]], out: np.ndarray) -> list[str]:
     return [decode_into(blob, image, bgr) for (blob, bgr), image in zip(blobs, out, strict=True)]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pending:
     """A batch that ``ImageDecoder.submit`` decodes."""
 
-    def __init__(self, rows: np.ndarray, images: np.ndarray, reasons: list[Any]):
-        self._rows = rows  # of each image among the distinct ones, -1 for none
-        self._images, self._reasons = images, reasons
+    _rows: np.ndarray  # of each image among the distinct ones, -1 for none
+    _images: np.ndarray
+    _reasons: list[Any]
 
     def result(self) -> tuple[np.ndarray, dict[int, str]]:
         """Waits for (images uint8 [N, h, w, 3], {i: why image i could not be decoded}).

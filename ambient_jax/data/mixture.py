@@ -135,7 +135,7 @@ def open_mixture(
     cache: str | os.PathLike[str] | None = None,
     observed: bool = True,
 ) -> Mixture:
-    """Opens the sources, computes their statistics (or reads them back) and checks all together.
+    """Opens and checks the sources, and computes their statistics (or reads them back).
 
     Args:
       config: the data section of ``train.config.default()``.
@@ -168,8 +168,7 @@ def open_mixture(
             where = "" if str(error).startswith("source ") else f"source {name!r}: "
             raise type(error)(f"{where}{error}") from error
         _log_problems(name, _problems(source, measured[name]))
-    _check_shapes(measured)
-    _check_lengths(measured, config.horizon)
+    _check_agreement(measured, config.horizon)
     form = next(iter(forms.values()))
     if missing := missing_delta(config, forms):
         logging.warning("%s; until then the last action is repeated, whatever it means", missing)
@@ -208,14 +207,8 @@ def open_source(
 ) -> Source:
     """Opens one source of a data section, as for evaluation; reads metadata only.
 
-    Args:
-      config: the data section.
-      name: of the source.
-      root: folder that its path starts from; "" for the config's.
-      **changes: fields in place of the source's own, such as ``split``.
-
-    Raises:
-      FileNotFoundError, ValueError: see ``open_mixture``.
+    Its path starts from ``root``, by default the config's; ``changes`` replace fields of the
+    source, such as ``split``. Raises as ``open_mixture``.
     """
     fields = section.sources(config)
     _checks.one_of("source", name, fields)
@@ -321,7 +314,7 @@ def _log_problems(name, problems):
         )
 
 
-def _check_shapes(measured):
+def _check_agreement(measured, horizon):
     (first, reference), *rest = measured.items()
     for name, other in rest:
         for field, moments in reference.fields.items():
@@ -331,9 +324,6 @@ def _check_shapes(measured):
                     f"{field} has {moments.mean.size} numbers a step in source {first!r} and "
                     f"{size} in {name!r}: sources must agree"
                 )
-
-
-def _check_lengths(measured, horizon):
     longest = {name: int(s.lengths.max()) for name, s in measured.items()}
     if horizon > max(longest.values()):
         listed = ", ".join(f"{name} {length}" for name, length in longest.items())

@@ -90,7 +90,9 @@ def open_dataset(
 class RldsDataset:
     """One split of an RLDS dataset: random access by position, streams by shard.
 
-    Open it with `open_dataset`. A pickled copy opens its own files.
+    Open it with `open_dataset`. A pickled copy opens its own files. Reading an episode raises
+    FileNotFoundError if its shard is missing, ValueError (with file and record) if it is truncated
+    or corrupt, and OSError if the system cannot read it.
 
     Attributes:
       name, version: of the dataset.
@@ -142,14 +144,7 @@ class RldsDataset:
         return self.num_episodes
 
     def __getitem__(self, index: int) -> Episode:
-        """The episode at a position of this split, whose id is ``episode_ids[index]``.
-
-        Raises:
-          IndexError: the position is outside the split.
-          FileNotFoundError: the shard is missing.
-          ValueError: the shard is truncated or corrupt (named by file and record).
-          OSError: the system cannot read it.
-        """
+        """The episode at a position of this split, whose id is ``episode_ids[index]``."""
         index = int(index)
         if not -self.num_episodes <= index < self.num_episodes:
             raise IndexError(f"episode {index} of {self!r} does not exist")
@@ -158,15 +153,7 @@ class RldsDataset:
         return self._read(shard, index - (self._ends[shard - 1] if shard else 0))
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
-        """Episodes of one shard in order, as (stable id, episode).
-
-        Args:
-          shard_index: into ``shard_files``.
-          start: episodes of the shard to skip; they are not decoded.
-
-        Raises:
-          IndexError: there is no such shard or start. Others: as for one episode.
-        """
+        """Episodes of one shard in order as (stable id, episode), without the first ``start``."""
         if not 0 <= shard_index < len(self._shards):
             raise IndexError(f"shard {shard_index} of {self!r} does not exist")
         shard = self._shards[shard_index]
@@ -189,10 +176,7 @@ class RldsDataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the metadata, the split and its shards, each by its ``records.digest``.
-
-        Any changed value changes it, a copy elsewhere does not.
-        """
+        """Hash of the metadata, the split and its shards: any value changes it, a copy does not."""
         digest = hashlib.sha256()
         directory = epath.Path(self.directory)
         for name in (INFO, FEATURES):
@@ -228,7 +212,13 @@ def _children(path: epath.Path) -> list[epath.Path]:
 def _find_version(path: epath.Path) -> epath.Path:
     """The version directory: ``path`` itself, or the only one in it."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist{_siblings(path)}")
+        siblings, near = [], f", nor does {path.parent}"
+        if path.parent.exists():
+            siblings = [p.name for p in _children(path.parent)]
+            near = _checks.nearest(path.name, siblings)
+        if siblings and not near:
+            near = f"; {path.parent} holds {', '.join(siblings[:8])}"
+        raise FileNotFoundError(f"{path} does not exist{near}")
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is a file: give the directory that holds {INFO}")
     if _is_there(path / INFO):
@@ -250,15 +240,6 @@ def _find_version(path: epath.Path) -> epath.Path:
     raise FileNotFoundError(
         f"{path} is no TFDS dataset: no {INFO} in it or its subdirectories{near}"
     )
-
-
-def _siblings(path: epath.Path) -> str:
-    parent = path.parent
-    if not parent.exists():
-        return f", nor does {parent}"
-    names = [p.name for p in _children(parent)]
-    hint = _checks.nearest(path.name, names)
-    return hint or (f"; {parent} holds {', '.join(names[:8])}" if names else "")
 
 
 def _rlds_fields(features: Any, directory: str) -> dict[str, Leaf]:

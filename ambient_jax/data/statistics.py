@@ -178,11 +178,8 @@ def compute(source: Source, *, cache: str | os.PathLike[str] | None = None) -> S
     """Statistics of one source: from the cache, or in one pass over its episodes.
 
     The cache is keyed by the source's fingerprint, the fields and the code that reads them, the
-    transform's module included.
-
-    Args:
-      source: to measure.
-      cache: directory; default ``$AMBIENT_JAX_CACHE`` or ``~/.cache/ambient_jax``.
+    transform's module included. ``cache`` is its directory, by default ``$AMBIENT_JAX_CACHE`` or
+    ``~/.cache/ambient_jax``.
 
     Raises:
       ValueError: data that are not finite (named by episode and step), or no steps at all.
