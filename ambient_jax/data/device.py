@@ -21,13 +21,18 @@ ORDERS = ("noise_first", "data_first")
 class Readable(Protocol):
     """What ``mixture.Mixture`` offers to be read through."""
 
-    names: tuple[str, ...]
-    datasets: Mapping[str, Any]
-    statistics: Mapping[str, Any]
-    sources: mixing.Sources
-    groups: Groups
-    constants: Mapping[str, np.ndarray]
-
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def datasets(self) -> Mapping[str, Any]: ...
+    @property
+    def statistics(self) -> Mapping[str, Any]: ...
+    @property
+    def sources(self) -> mixing.Sources: ...
+    @property
+    def groups(self) -> Groups: ...
+    @property
+    def constants(self) -> Mapping[str, np.ndarray]: ...
     def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
 
 
