@@ -1,7 +1,5 @@
 """Optimizers, the parameters' moving average, and one loop that fits small networks."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
@@ -62,8 +60,7 @@ def ema_decay(step: jax.Array, limit: float) -> jax.Array:
 def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
     """The moving average of parameters after a step; ``limit`` is the largest decay.
 
-    ``optax.incremental_update`` rounds otherwise (by up to an ulp a step) and does not rest where
-    ``new`` equals ``old``, so recorded results would change.
+    Not ``optax.incremental_update``, which rounds otherwise: recorded results would change.
     """
     decay = ema_decay(step, limit)
     return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), old, new)
@@ -71,12 +68,10 @@ def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a small network is fitted: AdamW, gradients clipped at norm 1, cosine decay to 0.
+    """How a small network is fitted: AdamW, gradients clipped at norm 1, cosine decay to 0 at
+    ``steps``.
 
-    Attributes:
-      steps: over which the learning rate falls to 0.
-      learning_rate, weight_decay: of AdamW.
-      ema: largest decay of the parameters' moving average, which is what is kept; 0: none is made.
+    ``ema`` is the largest decay of the parameters' moving average, which is what is kept; 0: none.
     """
 
     steps: int
@@ -95,12 +90,8 @@ class Recipe:
 
 
 class Fitted(NamedTuple):
-    """A fitted network.
-
-    Attributes:
-      params: those of the least held-out loss, or the last ones where nothing was held out; the
-        moving average where the recipe has one.
-      history: rows {"step", "train", "held_out"}: mean losses, a number or [M] of them.
+    """A fitted network: ``params`` of the least held-out loss (without one the last), or their
+    moving average; ``history`` rows {"step", "train", "held_out"} of mean losses, numbers or [M].
     """
 
     params: Any
@@ -124,14 +115,11 @@ def fit(
 
     Args:
       loss: ``loss(params, batch, shared, own)`` of one network, a scalar. Hashable by value (a
-        function of a module, or a frozen dataclass with ``__call__``) it is compiled once for all
-        calls.
+        function of a module, or a frozen dataclass) it is compiled once for all calls.
       params: the first ones; with ``members`` every leaf has a leading axis M.
-      batches: rounds. A round is a tree whose leaves have a leading axis of steps; a batch may hold
-        data, or just the number or key by which the loss draws its own.
-      recipe: see ``Recipe``.
-      shared: arrays that all members see.
-      own: arrays of each member, with a leading axis M.
+      batches: rounds: trees whose leaves have a leading axis of steps. A batch may hold data, or
+        the number or key by which the loss draws its own.
+      shared, own: arrays that all members see, and those of each, with a leading axis M.
       members: whether there are M networks.
       held_out: the held-out loss of parameters, a scalar or [M], measured after each round; each
         member keeps its best parameters.

@@ -1,19 +1,15 @@
 """Checkpoints: what a run needs to go on exactly, and what a policy needs.
 
-``<workdir>/checkpoints/<step>/`` holds four items:
+``<workdir>/checkpoints/<step>/`` holds four items and ``digests.json`` (``checkpoint_files``):
 
 * ``state``       step, parameters, optimizer, metric sums
 * ``ema_params``  what a policy loads
 * ``data``        position of the input stream, one entry a host (absent when data live on device)
 * ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
-and ``digests.json`` (``checkpoint_files``). A checkpoint appears under its name only when it is
-complete; a killed save leaves nothing to load. The best one is recorded from outside the training
-(``record_best``): ``<workdir>/best.json`` names its step, ``<workdir>/best`` is a path to it, and
-it is not deleted.
+A checkpoint appears under its name when it is complete. ``<workdir>/best.json`` names the best step
+(``record_best``), which is not deleted; ``<workdir>/best`` is a path to it.
 """
-
-from __future__ import annotations
 
 import os
 import pathlib
@@ -59,10 +55,8 @@ def git_revision() -> str:
 class Checkpointer:
     """Saves asynchronously and restores train states of one run.
 
-    Args:
-      directory: of the checkpoints.
-      keep: number of the newest that stay.
-      keep_every: those whose step is a multiple of it stay as well, and so does the best.
+    The ``keep`` newest checkpoints stay, those whose step is a multiple of ``keep_every``, and the
+    best.
     """
 
     def __init__(
@@ -99,13 +93,10 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def sound_step(self, at_most: int | None = None) -> int | None:
-        """The newest step, up to ``at_most``, that is as it was saved; None without checkpoints.
+        """The newest undamaged step, up to ``at_most``; None without checkpoints. All hosts must
+        call it.
 
-        Newer ones that are damaged are set aside, as ``<step>.damaged``, with a warning: a run that
-        goes on from there computes the same again. All hosts must call it.
-
-        Raises:
-          ValueError: all are damaged, so that going on would be to begin anew; they stay.
+        Renames newer, damaged ones to ``<step>.damaged``; raises ValueError if all are damaged.
         """
         step, error = -1, None
         if jax.process_index() == 0:
@@ -131,12 +122,8 @@ class Checkpointer:
                 self._manager.delete(later)
 
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
-        """Saves a host copy of the state (as from ``parallel.fetch``); returns at once.
-
-        Raises:
-          FloatingPointError: for parameters or optimizer moments that are not finite; the
-            checkpoints before stay as they are.
-        """
+        """Saves a host copy of the state (as from ``parallel.fetch``); returns at once. Raises
+        FloatingPointError, and saves nothing, for parameters or moments that are not finite."""
         if step in self._manager.all_steps():
             return
         state = jax.tree.map(np.asarray, state)
@@ -154,11 +141,7 @@ class Checkpointer:
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
         """The train state and the data position saved at a step; ``like`` may be shapes only.
-
-        Raises:
-          ValueError: when the checkpoint's shapes are not those of ``like``, naming the first; when
-            it is damaged, naming the file.
-        """
+        Raises ValueError for a damaged checkpoint or other shapes than those of ``like``."""
         folder = self._directory / str(step)
         if step != self._sound:
             files.check(folder, _RUN)
@@ -175,14 +158,9 @@ class Checkpointer:
         with files.reading(folder, _ARRAYS):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         tree = restored["state"]
-        shape = like.sums.nonfinite
-        nonfinite: Any = np.zeros(shape.shape, shape.dtype)
-        tree["sums"] = state_lib.Sums(**tree["sums"], nonfinite=nonfinite)
+        zero: Any = np.zeros(like.sums.nonfinite.shape, like.sums.nonfinite.dtype)
+        tree["sums"] = state_lib.Sums(**tree["sums"], nonfinite=zero)
         return state_lib.TrainState(ema_params=restored["ema_params"], **tree), position
-
-    def assets(self, step: int) -> dict:
-        """See ``load_assets``."""
-        return load_assets(self._directory / str(step))
 
     def close(self) -> None:
         """Waits for pending saves."""
@@ -246,10 +224,7 @@ class _Best:
 
 
 def load_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """The assets of a checkpoint, see ``make_assets``; no array is read.
-
-    Args:
-      path: see ``find``.
+    """The assets of a checkpoint, see ``make_assets``; ``path`` as in ``find``.
 
     Raises:
       FileNotFoundError: no finished checkpoint at the path.
@@ -260,9 +235,9 @@ def load_assets(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _load_assets(folder, items):
-    """The assets, once the files of all ``items`` are found to be what was saved."""
+    """The assets of a step, after a check of the files of all ``items``."""
     if not (folder / "assets").is_dir():
-        files.check(folder, items)  # says so
+        files.check(folder, items)
     assets = files.read_json(folder, "assets")
     if isinstance(assets, dict) and assets.get("format", FORMAT) != FORMAT:
         raise ValueError(
@@ -281,16 +256,12 @@ def _load_assets(folder, items):
 
 
 def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``masks``, ``params`` (EMA) and
-    ``step``.
-
-    Raises:
-      FileNotFoundError, ValueError: see ``load_assets``.
-    """
+    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``masks``, EMA ``params``,
+    ``step``; raises as ``load_assets``."""
     directory, step = find(path)
     folder = directory / str(step)
     assets = _load_assets(folder, _POLICY)
-    # Each host reads for itself: a restore by all hosts together would wait for those that do not.
+    # Each host reads for itself and waits for no other.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"policy_{me}"
@@ -310,17 +281,10 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def make_assets(
-    config: ml_collections.ConfigDict,
-    statistics: str,
-    data: dict[str, str] | None = None,
+    config: ml_collections.ConfigDict, statistics: str, data: dict[str, str] | None = None
 ) -> dict:
-    """The JSON saved with every checkpoint.
-
-    Args:
-      config: of the run.
-      statistics: JSON of the chain of transforms (``transforms.chain``).
-      data: fingerprints of the sources.
-    """
+    """The JSON saved with every checkpoint: the config, the JSON of the chain of transforms
+    (``statistics``) and the fingerprints of the sources (``data``)."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,

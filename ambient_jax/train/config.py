@@ -1,7 +1,5 @@
 """The configuration of a training run: every field with its default and meaning, and its check."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Mapping
@@ -67,19 +65,12 @@ def default() -> ml_collections.ConfigDict:
     config.data.open_x.state_width = 8  # 0: no states
     config.data.open_x.quality = ()  # labels carried into the batch
     config.data.open_x.workers = 1  # threads of a host that decode images
-    config.data.open_x.on_problem = ml_collections.ConfigDict(
-        {
-            "version": "raise",
-            "rate": "keep",
-            "shard": "raise",
-            "episode": "raise",
-            "image": "raise",
-            "camera": "keep",
-            "instruction": "keep",
-            "flag": "keep",
-            "last_step": "keep",
-        }
-    )
+    config.data.open_x.on_problem = ml_collections.ConfigDict()
+    for name in ("version", "rate", "shard", "episode", "image", "camera"):
+        stops = name in ("version", "shard", "episode", "image")
+        config.data.open_x.on_problem[name] = "raise" if stops else "keep"
+    for name in ("instruction", "flag", "last_step"):
+        config.data.open_x.on_problem[name] = "keep"
 
     # Of camera images, on the device, see transforms.augment.Augmentation.
     config.augmentation = ml_collections.ConfigDict()
@@ -156,14 +147,12 @@ def source(
       role: "clean" or "corrupt".
       split: such as "train[:90%]".
       weight: multiplies its number of chunks.
-      sigma_min, sigma_max: bounds of all its steps.
-      bounds: a file with bounds for each of its steps, in their place (``data.bounds``).
-      open_x: how it becomes the common form: a row of the registry, or the lines of a spec
-        (``open_x.spec``).
-      last_step: what the action of a step with ``is_last`` is: "drop", the default, a filler, as
-        RLDS defines it; "keep", a real one, as many converters store it.
-      format: what opens the path: "rlds", "open_x", or ``package.module:Class`` of a
-        ``data.source.Format``; "" for "open_x" where there is open_x, else "rlds".
+      sigma_min, sigma_max: bounds of all its steps, or ``bounds``: a file with those of each.
+      open_x: how it becomes the common form: a row of the registry, or a spec (``open_x.spec``).
+      last_step: the action of a step with ``is_last``: "drop", the default, a filler, as RLDS
+        defines it; "keep", a real one, as many converters store it.
+      format: what opens the path: "rlds", "open_x" (the default with open_x), or
+        ``package.module:Class`` of a ``data.source.Format``.
     """
     fields = ml_collections.ConfigDict(
         {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
@@ -182,13 +171,9 @@ class Checked(ml_collections.FrozenConfigDict):
 
 
 def check(config: ml_collections.ConfigDict) -> Checked:
-    """Returns a frozen copy of a config that can be run; no data are read and no devices used.
+    """Returns a frozen copy of a config that can be run; reads no data and uses no devices.
 
-    Each part checks its own section: law, schedule, objective, model, augmentation, optimizer,
-    solver, and the data section with its sources, which may still lack paths.
-
-    Raises:
-      ValueError: for what no run can mean.
+    Each part checks its own section. Raises ValueError for what no run can mean.
     """
     if isinstance(config, Checked):
         return config
@@ -324,20 +309,17 @@ def _check_type(path, given, expected, default):
         raise ValueError(f"{path} is nan, expected a number{such}")
 
 
-def foreign(config: ml_collections.ConfigDict) -> list[str]:
-    """Dotted names of fields that this version's training does not have, in their order.
+def foreign(
+    config: ml_collections.ConfigDict, expected: Mapping | None = None, prefix: str = ""
+) -> list[str]:
+    """Dotted names, in their order, of fields that are not ``expected`` (default: ``default()``).
 
     Those of sections that others check (sources, model, law, ...) are left out.
     """
-    return list(_foreign("", config, default()))
-
-
-def _foreign(prefix, section, expected):
-    for name in section:
+    names, expected = [], default() if expected is None else expected
+    for name, value in config.items():
         if name not in expected:
-            if f"{prefix}{name}" not in RENAMED:
-                yield f"{prefix}{name}"
-        elif name not in (*_OPEN, "sources") and isinstance(
-            section[name], ml_collections.ConfigDict
-        ):
-            yield from _foreign(f"{prefix}{name}.", section[name], expected[name])
+            names += [f"{prefix}{name}"] if f"{prefix}{name}" not in RENAMED else []
+        elif isinstance(value, ml_collections.ConfigDict) and name not in (*_OPEN, "sources"):
+            names += foreign(value, expected[name], f"{prefix}{name}.")
+    return names

@@ -1,7 +1,5 @@
 """The host loop: it dispatches steps and never waits for one, except to save."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time
@@ -52,8 +50,6 @@ def run(
       state: replicated train state (donated at each step).
       step_fn: ``(state, batch) -> state``, asynchronous.
       batches: yields what step_fn takes, already on the devices.
-      start, steps: first step and number of steps in all.
-      log_every, checkpoint_every: in steps.
       take_sums: ``state -> (state with empty sums, sums)``, asynchronous.
       report: ``(step, sums on device, timing)``; called one interval late, so that it never waits.
       save: ``(step, state)``.
@@ -63,17 +59,8 @@ def run(
     """
     pending, stop = None, ""
     begin, last = time.perf_counter(), start
-    with (
-        StopSignal() as signals,
-        tqdm.tqdm(
-            total=steps,
-            initial=start,
-            desc="train",
-            unit="step",
-            mininterval=1.0,
-            disable=jax.process_index() != 0,
-        ) as bar,
-    ):
+    shown = dict(desc="train", unit="step", mininterval=1.0, disable=jax.process_index() != 0)
+    with StopSignal() as signals, tqdm.tqdm(total=steps, initial=start, **shown) as bar:
         for step in range(start + 1, steps + 1):
             state = step_fn(state, next(batches))
             bar.update()

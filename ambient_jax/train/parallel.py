@@ -4,8 +4,6 @@ Every array that a pmapped function takes has a leading axis of local devices. W
 (``initialize``), each feeds its own devices and the axis spans them all.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
@@ -31,13 +29,12 @@ def initialize(
 
     Args:
       coordinator: host:port of process 0; "auto" on a TPU pod or under Slurm, where
-        ``jax.distributed`` finds the rest by itself; "" for a single process, which does nothing.
-      num_processes, process_id: of a host:port, on each host.
-      timeout: seconds that hosts wait for each other. If some do not come to a process 0 that is
-        there, the program ends.
+        ``jax.distributed`` finds the rest; "" for a single process, which does nothing.
+      num_processes, process_id: with a host:port, on each host.
+      timeout: seconds that hosts wait for each other; then process 0 ends the program.
 
     Raises:
-      ValueError: arguments that do not fit each other, or no cluster is found.
+      ValueError: arguments that do not fit each other, or no cluster.
       OSError: nobody answers at the coordinator's address, or its port is taken.
     """
     alone = (num_processes, process_id) in [(0, -1), (1, -1), (1, 0)]
@@ -75,17 +72,14 @@ def initialize(
         late = threading.Timer(timeout, _end, (coordinator, num_processes, timeout))
         late.daemon = True
         late.start()
-        # Past its own limit it would abort the process with a trace of its insides.
+        # JAX's own limit would abort the process with a trace.
         jax.distributed.initialize(
             coordinator, num_processes, process_id, initialization_timeout=timeout + 60
         )
         late.cancel()
+    counts = (jax.local_device_count(), jax.device_count())
     logging.info(
-        "host %d of %d, %d local of %d devices",
-        jax.process_index(),
-        jax.process_count(),
-        jax.local_device_count(),
-        jax.device_count(),
+        "host %d of %d, %d local of %d devices", jax.process_index(), jax.process_count(), *counts
     )
 
 
@@ -101,7 +95,7 @@ def _address(coordinator: str) -> tuple[str, int]:
 
 
 def _reach(host: str, port: int, process_id: int, timeout: float) -> None:
-    """Waits until somebody listens at the address; of process 0, checks that nobody does yet."""
+    """Waits for a listener at the address; on process 0, checks that the port is free."""
     if process_id == 0:
         try:
             socket.create_server(("", port)).close()
@@ -145,7 +139,7 @@ def rows_per_device(batch_size: int) -> int:
 
 
 def replicate(tree: Any, count: int | None = None) -> Any:
-    """Puts a copy of the tree on every local device, or the first ``count`` (leading axis)."""
+    """A copy of the tree on every local device, or the first ``count`` (leading axis)."""
     devices = jax.local_devices()[:count]
     stacked = jax.tree.map(lambda x: np.broadcast_to(x, (len(devices), *np.shape(x))), tree)
     return jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)(stacked)
@@ -156,17 +150,17 @@ def unreplicate(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
 
 
+def _split(tree: Any, devices: int) -> Any:
+    """[N, ...] to [devices, N / devices, ...]."""
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), tree)
+
+
 def shard(batch: Any) -> Any:
     """Splits a host's batch [B, ...] over its devices, [devices, B/devices, ...], and sends it."""
-    devices = jax.local_device_count()
-    split = jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
-    sharding = _sharding()
-    return jax.tree.map(lambda x: jax.device_put(x, sharding), split)
-
-
-def _sharding():
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    split = _split(batch, jax.local_device_count())
+    return jax.tree.map(lambda x: jax.device_put(x, sharding), split)
 
 
 def lift_streamed(
@@ -174,7 +168,7 @@ def lift_streamed(
 ) -> Callable:
     """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated.
 
-    ``devices`` (default: all) may be absent ones, to compile for.
+    ``devices``, by default all, may be absent ones, to compile for.
     """
     step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
@@ -233,12 +227,7 @@ def policy_devices(policies: int) -> int:
 
 def spread(tree: Any) -> Any:
     """Splits the leading axis of K policies over devices: [K, ...] to [devices, K/devices, ...]."""
-
-    def split(x):
-        devices = policy_devices(x.shape[0])
-        return x.reshape(devices, x.shape[0] // devices, *x.shape[1:])
-
-    return jax.pmap(lambda x: x)(jax.tree.map(split, tree))
+    return jax.pmap(lambda x: x)(_split(tree, policy_devices(len(jax.tree.leaves(tree)[0]))))
 
 
 def gather(tree: Any) -> Any:
@@ -247,10 +236,10 @@ def gather(tree: Any) -> Any:
 
 
 def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: int) -> Callable:
-    """``step(states, (data, sources, keys)) -> states`` for policies that never talk to each other.
+    """``step(states, (data, sources, keys)) -> states`` for policies that never communicate.
 
-    States, sources and keys are ``spread``; the data are on each device once ([devices, ...]).
-    Row for row a policy's batches are those that it has alone.
+    States, sources and keys are ``spread``; the data are on each device once ([devices, ...]). A
+    policy's batches are those that it has alone.
     """
 
     def one(state, data, sources, key):
@@ -271,7 +260,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def place(states: Sequence[Any], stacked: bool) -> Any:
-    """States of the policies on the devices: one on each, or stacked ones ``spread``."""
+    """The policies' states on the devices: one on each, or stacked and ``spread``."""
     return spread(stack(states)) if stacked else replicate(states[0])
 
 

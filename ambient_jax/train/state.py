@@ -1,8 +1,6 @@
 """What training carries from step to step."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
 import jax
@@ -26,7 +24,7 @@ class Sums(flax.struct.PyTreeNode):
     steps: jax.Array
     nonfinite: jax.Array  # first step, counted from 1, at which these sums were not; 0: none
 
-    def marked(self, step: jax.Array) -> Sums:
+    def marked(self, step: jax.Array) -> Self:
         """With ``nonfinite`` at the step, if the sums have ceased to be finite at it."""
         bad = ~jnp.isfinite(jnp.sum(self.bin_loss) + self.grad_norm)
         first = jnp.where(bad & (self.nonfinite == 0), step, self.nonfinite)
