@@ -181,8 +181,8 @@ def by_fold(
                 rows = members[begin : begin + batch_size]
                 # One shape for all batches: the last one is filled up with its first chunks.
                 filled = (jnp.asarray(np.resize(v[rows], batch_size)) for v in (positions, pair))
-                batch = ask(data, jnp.float32(levels), pairs, member, *filled, key)
-                batch = np.asarray(batch)[: len(rows)]
+                answer = ask(data, jnp.float32(levels), pairs, member, *filled, key)
+                batch = np.asarray(answer)[: len(rows)]
                 if answers is None:
                     answers = np.empty((len(positions), *batch.shape[1:]), batch.dtype)
                 answers[rows] = batch

@@ -82,8 +82,8 @@ def classifier_options(
     options: Options, history: int, horizon: int, crop: int = 0
 ) -> classifier.Options:
     """Options of the classifier of whole chunks, or of their first ``crop`` actions."""
-    names = ("folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate")
-    names += ("encoder", "blur")
+    names = ["folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate"]
+    names += ["encoder", "blur"]
     return classifier.Options(
         *(history, horizon, crop, options.observed and not crop),
         steps=options.crop_steps if crop else options.steps,

@@ -78,7 +78,7 @@ def deal(
         counts[k] = len(starts)
     # Clean sources are pooled; each corrupt one is compared on its own.
     sides = {"clean sources have": counts[clean].sum()}
-    corrupt = np.flatnonzero(~clean)
+    corrupt = np.flatnonzero(~clean).tolist()
     if len(corrupt) < 2:
         sides["corrupt sources have"] = counts[corrupt].sum()
     else:
@@ -145,11 +145,9 @@ def draw(
       the batch of ``device.sample_batch`` with ``clean`` [B], a label, and ``pair`` [B]: that of a
       corrupt row's source, and a random one for a clean row, so that each pair is balanced, too.
     """
-    batch = device.sample_batch(
-        *(data._replace(**part), key, step, rows),
-        **dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon),
-        padding="hold",
-    )
+    data = data._replace(**part)
+    how: Any = dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon)
+    batch = device.sample_batch(data, key, step, rows, padding="hold", **how)
     clean = part["sources"].clean[batch["source"]]
     keys = jax.random.fold_in(jax.random.fold_in(key, _STREAM), step)
     any_pair = jax.vmap(
