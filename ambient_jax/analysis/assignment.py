@@ -124,14 +124,8 @@ def trained_law(
     * ordered: of K ~ Binomial(n_q, 1/2) zeros, the whole buckets in order of sigma_min join;
     * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
 
-    Args:
-      assignment: one of ``ASSIGNMENTS``.
-      n_p, n_q: numbers of clean and of corrupt points.
-      bucket: size of a bucket ("bucket": filled at random; "ordered": by sigma_min).
-      tau: tolerance of sigma_min, in (0, 1/2).
-
-    Returns:
-      Expected shares [3] of (-1, 0, 1).
+    Returns the expected shares [3] of (-1, 0, 1) from n_p clean and n_q corrupt points. Buckets
+    have the size ``bucket``; tau is the tolerance of sigma_min, in (0, 1/2).
     """
     _check(assignment, n_p, n_q, bucket, tau)
     if assignment in ("datapoint", "ordered"):

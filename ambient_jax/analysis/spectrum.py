@@ -105,7 +105,7 @@ def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerL
       low, high: range of frequencies to fit, cycles per step.
 
     Raises:
-      ValueError: with fewer than three frequencies in the range, or no power at one of them.
+      ValueError: fewer than three frequencies in the range, or no power at one of them.
     """
     frequency, psd = np.asarray(frequency, np.float64), np.asarray(psd, np.float64)
     _checks.same_shape(frequency=frequency, psd=psd)

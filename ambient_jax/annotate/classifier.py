@@ -119,15 +119,13 @@ def probabilities(
     are smooth in sigma, and neither batch size nor order matter.
 
     Args:
-      fitted: from ``fit``; the classifier of a chunk's own fold answers.
-      data: the data that it was fitted on.
+      fitted, data: from ``fit`` and its data; the classifier of a chunk's own fold answers.
       positions: [N] of the first steps of the chunks.
       levels: [L] noise levels.
       pair: [N] or one for all: the corrupt source (0..K-1, in the order of the data) to compare
         with; by default the chunk's own, if it is corrupt.
       draws: noise draws of each chunk.
-      decisions: return the share of draws with P(clean) > 1/2 instead, from which accuracy and
-        total variation follow (``analysis.divergence``).
+      decisions: return the share of draws with P(clean) > 1/2 instead.
       batch_size: chunks at a time.
       seed: of the noise.
       progress: show a progress bar.

@@ -114,6 +114,7 @@ def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
     """Contents of ``report/results.json``, without the config."""
     evidence = annotations.evidence
     fitted, options = evidence.fitted, evidence.options
+    trained, speed = fitted.trained, evidence.chunks_per_second
     return {
         "sigma_min": {
             f"{name}, {granularity}": _quantiles(low)
@@ -127,23 +128,18 @@ def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
         "mismatch": annotations.mismatch,
         **{n: f(evidence) if n in options.analyses else {} for n, f in ANALYSES.items()},
         "classifier": {
-            "history": fitted.trained.history,
-            "temperature": fitted.trained.temperature,
+            **{"history": trained.history, "temperature": trained.temperature},
             "reliability": classifier.reliability(fitted),
         },
-        "chunks_per_second": evidence.chunks_per_second,
-        "evaluations_per_second": evidence.chunks_per_second * options.levels * options.draws,
+        "chunks_per_second": speed,
+        "evaluations_per_second": speed * options.levels * options.draws,
     }
 
 
 def _quantiles(low):
-    return {
-        "units": len(low),
-        "mean": low.mean(),
-        "quantiles": np.quantile(low, [0, 0.1, 0.5, 0.9, 1]),
-        "always": np.mean(low <= 0),
-        "never": np.mean(low >= 1),
-    }
+    quantiles, always, never = np.quantile(low, [0, 0.1, 0.5, 0.9, 1]), low <= 0, low >= 1
+    shares = {"always": np.mean(always), "never": np.mean(never)}
+    return {"units": len(low), "mean": low.mean(), "quantiles": quantiles} | shares
 
 
 def _table(annotations, results):

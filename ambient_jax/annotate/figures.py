@@ -40,6 +40,9 @@ def write(folder: pathlib.Path, annotations: Annotations, results: Mapping[str, 
     if annotations.mismatch:
         figures["sigma_max"] = mismatch(annotations)
     for name, figure in figures.items():
+        for axes in figure.axes:
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(**_SMALL)
         figure.savefig(folder / f"{name}.png", dpi=160)
 
 
@@ -85,9 +88,8 @@ def curves(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
     left.axhline(0.5 - evidence.options.tau, **_DASHED)
     left.set_ylabel("P(clean), 10% to 90% of datapoints")
     right.set_ylabel("total variation (held out, 95%)")
-    for axes in (left, right):
-        _noise_axis(axes)
-        axes.legend(**_SMALL)
+    _noise_axis(left)
+    _noise_axis(right)
     return figure
 
 
@@ -147,7 +149,6 @@ def distribution(annotations: Annotations) -> Figure:
         _noise_axis(axes)
         axes.set(xlabel=r"$\sigma_{min}$", title=name, ylim=(-0.02, 1.02))
         axes.set_ylabel("share of datapoints admitted above it")
-        axes.legend(**_SMALL)
     return figure
 
 
@@ -166,13 +167,10 @@ def quality(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
         lines[0].set_label(name.replace("_", " "))
     middle.axhline(np.log(2), **_DASHED)
     middle.set(xlabel="step", ylabel="cross entropy (nats)")
-    middle.legend(**_SMALL)
     for name, noise in results["bucket_noise"].items():
         right.plot(noise["size"], noise["std"], "o-", ms=3, lw=1, label=name)
     right.set(xscale="log", xlabel="datapoints in a bucket (random)")
     right.set_ylabel(r"standard deviation of $\sigma_{min}$")
-    if results["bucket_noise"]:
-        right.legend(**_SMALL)
     right.set_visible(bool(results["bucket_noise"]))
     return figure
 
@@ -193,7 +191,6 @@ def spectra(spectrum: Mapping[str, Any]) -> Figure:
     axes.set_xticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
     axes.minorticks_off()
     axes.set_ylabel("power spectral density (normalised$^2$)")
-    axes.legend(**_SMALL)
     return figure
 
 
@@ -215,8 +212,6 @@ def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figu
         if value > 0:
             right.axvline(value, color="C3", lw=1, ls=":")
     right.set_ylabel("P(clean) of corrupt crops, by width")
-    for axes in (left, middle, right):
-        axes.legend(fontsize=6)
     return figure
 
 
@@ -247,11 +242,9 @@ def mismatch(annotations: Annotations) -> Figure:
     left.axhline(tau, **_DASHED)
     left.set_ylabel("share of its largest value")
     _noise_axis(left)
-    left.legend(**_SMALL)
     if annotations.locality:
         _crops(right, levels, annotations.locality, tau, "{name}, {width} actions")
         right.set(ylabel="P(clean) of corrupt crops, actions alone", ylim=(0, 0.6))
-        right.legend(**_SMALL)
     right.set_visible(bool(annotations.locality))
     return figure
 
