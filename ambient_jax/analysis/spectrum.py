@@ -70,7 +70,7 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
       taper: one of ``TAPERS``.
 
     Returns:
-      frequencies [F] in cycles per step and psd [F], F = H // 2 + 1.
+      frequencies [H // 2 + 1] in cycles per step and psd [H // 2 + 1].
 
     Raises:
       ValueError: unless chunks are finite, [N, H, D] with N, D >= 1 and H >= 4.

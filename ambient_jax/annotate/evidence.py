@@ -44,17 +44,14 @@ class Evidence:
 
     @property
     def horizon(self) -> int:
-        """H."""
         return self.mixture.config.horizon
 
     @property
     def clean(self) -> list[str]:
-        """Names of the clean sources."""
         return _names(self.mixture, clean=True)
 
     @property
     def corrupt(self) -> list[str]:
-        """Names of the corrupt sources."""
         return _names(self.mixture, clean=False)
 
     def steps(self, name: str) -> np.ndarray:
@@ -68,14 +65,9 @@ class Evidence:
 
     def fit(self, crop: int = 0, seed: int | None = None) -> classifier.Fitted:
         """Fits another classifier: of crops, or with another seed."""
-        config = self.mixture.config
-        return classifier.fit(
-            self.data,
-            classifier_options(self.options, config.history, config.horizon, crop),
-            schedule=self.schedule,
-            seed=self.seed if seed is None else seed,
-            names=self.mixture.names,
-        )
+        options = classifier_options(self.options, self.mixture.config.history, self.horizon, crop)
+        how: Any = dict(schedule=self.schedule, names=self.mixture.names)
+        return classifier.fit(self.data, options, seed=self.seed if seed is None else seed, **how)
 
 
 def classifier_options(

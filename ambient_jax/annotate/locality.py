@@ -25,19 +25,12 @@ from ambient_jax.models.layers import Dense, NoiseEmbedding, mish
 
 
 class Losses(NamedTuple):
-    """Mean squared error per dimension of the middle step.
+    """Mean squared error per dimension of the middle step."""
 
-    Attributes:
-      levels: [L] noise levels.
-      widths: [W] increasing, the last is the whole chunk.
-      loss: [L, W].
-      prior: loss of the mean, which a denoiser that sees nothing would guess.
-    """
-
-    levels: np.ndarray
-    widths: np.ndarray
-    loss: np.ndarray
-    prior: float
+    levels: np.ndarray  # [L]
+    widths: np.ndarray  # [W] increasing, the last is the whole chunk
+    loss: np.ndarray  # [L, W]
+    prior: float  # loss of the mean, which a denoiser that sees nothing would guess
 
 
 def windows(horizon: int, widths) -> tuple[np.ndarray, int]:

@@ -26,17 +26,12 @@ _STREAM = 0x7061  # of the draw of the pair, apart from the streams of data and 
 
 
 class Pairs(NamedTuple):
-    """K pairs of S sources.
+    """K pairs of S sources."""
 
-    Attributes:
-      of_source: [S] int32, the pair of each corrupt source; 0 for clean ones.
-      mask: [K, D] float32, 1 where the source of the pair and all clean ones have the dimension.
-      moments: [K, orders] mean squares of the differences of the pair's chunks, see
-        ``ChunkClassifier``; ones until they are ``measured``.
-    """
-
-    of_source: Array | np.ndarray
+    of_source: Array | np.ndarray  # [S] int32, the pair of each corrupt source; 0 for clean ones
+    # [K, D] float32, 1 where the source of the pair and all clean ones have the dimension.
     mask: Array | np.ndarray
+    # [K, orders] mean squares of differences, see ``ChunkClassifier``; ones until ``measured``.
     moments: Array | np.ndarray
 
 
@@ -141,9 +136,8 @@ def draw(
 ) -> dict[str, Any]:
     """A batch of one fold's part, balanced: half of the rows are clean in expectation.
 
-    Returns:
-      the batch of ``device.sample_batch`` with ``clean`` [B], a label, and ``pair`` [B]: that of a
-      corrupt row's source, and a random one for a clean row, so that each pair is balanced, too.
+    Adds to the batch of ``device.sample_batch`` a label ``clean`` [B] and ``pair`` [B]: that of a
+    corrupt row's source, and a random one for a clean row.
     """
     data = data._replace(**part)
     how: Any = dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon)

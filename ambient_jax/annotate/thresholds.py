@@ -94,8 +94,7 @@ def round_up(sigma_min, levels) -> np.ndarray:
     This groups units into at most L + 2 bounds, all safe: 0 stays 0 and a bound above the last
     level becomes 1.
 
-    Raises:
-      ValueError: sigma_min is NaN or outside [0, 1], or levels do not increase within [0, 1].
+    Raises ValueError for sigma_min outside [0, 1], or levels that do not increase within it.
     """
     levels = _levels(levels)
     bounds = np.asarray(sigma_min)

@@ -141,11 +141,8 @@ def train(
 ) -> Trained:
     """Trains M classifiers and keeps each with its least held-out loss.
 
-    Args:
-      data: all sources, without the fields that ``parts`` have.
-      parts: [training, held out] of all members, of one order, see ``pairs.split``.
-      pairs: K pairs of each member: fields have a leading axis of M.
-      options, schedule, seed, progress: see ``classifier.fit``.
+    ``data`` has all sources; ``parts`` are those of ``pairs.split`` and, like the fields of
+    ``pairs``, have a leading axis of M. For the others see ``classifier.fit``.
     """
     count, heads = pairs.mask.shape[:2]
     network = Network(

@@ -1,4 +1,4 @@
-"""48 corrupt sources whose sigma_min is known, annotated in one run: found against exact.
+"""48 corrupt sources whose sigma_min is known: what one annotation estimates, against exact.
 
 All motions are Gaussian processes, independent in each of two dimensions: squared-exponential
 covariance of some length in time, white jitter on top, around a constant. The clean source is
