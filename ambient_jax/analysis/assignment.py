@@ -14,14 +14,11 @@ Per datapoint, D_q's zeros all join D_p and none of its -1 does: the share of 0 
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
 low noise, and p0 is learned there. Buckets ordered by sigma_min drift as datapoints do.
 
-Three answers of increasing realism, all as probabilities of (-1, 0, 1): ``trained_law`` (closed
-form, data admissible as sigma -> 0), ``simulate`` (the same from drawn data sets) and ``train`` (a
-tabular denoiser fitted to noise-first draws, and what its sampler generates).
-
-The low-noise law is not the generated law. A sampler chooses its mode at high noise, where corrupt
-data are admissible because tau allows a difference: per data set, the generated share of 0 is 1/2
-at low n_q and 0.75 at tau = 0.05 however large n_q grows. It stays within TV(p_sigma, q_sigma) at
-sigma_min of p0, which goes to 0 with tau. Per datapoint nothing bounds it.
+``trained_law`` is the law of the data admissible as sigma -> 0 in closed form; ``simulate`` draws
+the data sets, and ``train`` fits a tabular denoiser and samples with it. A sampler chooses
+its mode at high noise, where corrupt data are admissible because tau allows a difference: per data
+set, the generated law stays within TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with
+tau. Per datapoint nothing bounds it.
 """
 
 from __future__ import annotations

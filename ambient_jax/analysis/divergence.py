@@ -45,12 +45,9 @@ def _ratio(numerator, denominator):
 def gaussian_tv(mean_difference, covariance, sigma) -> np.ndarray:
     """Exact TV of two noised Gaussians with the same covariance: ``2 Phi(d / 2) - 1``.
 
-    d is their Mahalanobis distance: ``d^2 = alpha^2 m' (alpha^2 S + sigma^2 I)^-1 m``.
-
-    Args:
-      mean_difference: m, the difference of the means of x0; [n] or any shape, flattened.
-      covariance: S of x0: [n, n], or [n] for its diagonal, or a scalar. May be singular.
-      sigma: noise level(s).
+    d is their Mahalanobis distance: ``d^2 = alpha^2 m' (alpha^2 S + sigma^2 I)^-1 m``. The
+    difference m of the means of x0 is [n] (or any shape, flattened), its covariance S [n, n], or
+    [n] for its diagonal, or a scalar; S may be singular.
 
     Raises:
       ValueError: shapes that do not fit, or a matrix that is no covariance.

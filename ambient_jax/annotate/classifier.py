@@ -11,8 +11,7 @@ for each pair (``experiments.benchmarks.mixture``).
 Calibration divides logits by a temperature of the pair and of the noise level: where a network only
 learned the training episodes by heart, the temperature is large and the answer 1/2.
 
-Past the end of its episode a chunk stands still (padding "hold", which the mixture must use too): a
-mask would tell sources apart by the lengths of their episodes.
+The mixture must use padding "hold": a mask would show the lengths of the episodes.
 """
 
 from __future__ import annotations
@@ -59,9 +58,8 @@ def fit(
 
     Args:
       data: all sources, with their roles in ``data.sources``. Weights count among the clean ones.
-      options: see ``Options``.
+      options, seed: the seed is of folds, initial parameters and draws.
       schedule: its training law draws the noise levels; default vp (sigma uniform).
-      seed: of folds, initial parameters and draws.
       names: of the sources, for messages.
       progress: show a progress bar.
 
@@ -124,10 +122,9 @@ def probabilities(
       levels: [L] noise levels.
       pair: [N] or one for all: the corrupt source (0..K-1, in the order of the data) to compare
         with; by default the chunk's own, if it is corrupt.
-      draws: noise draws of each chunk.
+      draws, seed: noise draws of each chunk and their seed.
       decisions: return the share of draws with P(clean) > 1/2 instead.
       batch_size: chunks at a time.
-      seed: of the noise.
       progress: show a progress bar.
 
     Raises:

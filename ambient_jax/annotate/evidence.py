@@ -19,28 +19,18 @@ from ambient_jax.data import mixture as mixtures
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """The sources, the fitted classifier and its answers.
-
-    Attributes:
-      options, seed, schedule: as given to ``annotation.annotate``.
-      mixture, data: the sources, and all their steps.
-      fitted: classifiers of whole chunks.
-      levels: [L] noise levels at which chunks are judged.
-      judged: [M] positions of the judged chunks of each corrupt source.
-      curves: P(clean) [M, L] of these chunks of each corrupt source.
-      chunks_per_second: speed of judging.
-    """
+    """The sources, the fitted classifier and its answers; see ``annotation.annotate``."""
 
     options: Options
     seed: int
     schedule: schedules.Schedule
     mixture: mixtures.Mixture
-    data: device.DeviceData
-    fitted: classifier.Fitted
-    levels: np.ndarray
-    judged: dict[str, np.ndarray]
-    curves: dict[str, np.ndarray]
-    chunks_per_second: float
+    data: device.DeviceData  # all steps of all sources
+    fitted: classifier.Fitted  # on whole chunks
+    levels: np.ndarray  # [L] at which chunks are judged
+    judged: dict[str, np.ndarray]  # [M] positions of the judged chunks of each corrupt source
+    curves: dict[str, np.ndarray]  # P(clean) [M, L] of these chunks
+    chunks_per_second: float  # speed of judging
 
     @property
     def horizon(self) -> int:

@@ -102,11 +102,8 @@ def page(
 ) -> Figure:
     """P(clean) of every source as small multiples in order of sigma_min, which is marked.
 
-    Args:
-      levels: [L].
-      curves: mean P(clean) [L] of each source.
-      tau, rule: see ``thresholds.sigma_min``.
-      exact: known curves [L] of the sources.
+    ``curves`` are the mean P(clean) [L] of each source at ``levels`` [L], ``exact`` known ones; tau
+    and rule are those of ``thresholds.sigma_min``.
     """
     low = {n: float(thresholds.sigma_min(levels, c, tau=tau, rule=rule)) for n, c in curves.items()}
     columns = 8

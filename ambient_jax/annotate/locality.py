@@ -223,11 +223,9 @@ def denoising_losses(
     Args:
       chunks: [N, H, D] to train on.
       held_out: [M, H, D] of other episodes, on which the losses are measured.
-      levels: [L] in (0, 1).
-      widths: see ``windows``.
-      steps, batch_size, width: of the training, with AdamW.
+      levels, widths: [L] in (0, 1), and see ``windows``.
+      steps, batch_size, width, seed: of the training, with AdamW.
       draws: noise draws of each held-out chunk, the same for every width.
-      seed: of initial parameters and draws.
       progress: show a progress bar.
 
     Raises:

@@ -112,13 +112,8 @@ def by_classifier(
 ) -> Judged:
     """Judges chunks, each by the fold that has not seen its episode; mean over noise draws.
 
-    Args:
-      fitted, data: the classifier, with ``observed``, and its data.
-      positions: [N] of clean chunks.
-      levels: [L] in (0, 1).
-      pair: number of the corrupt source to compare with.
-      draws, seed: of the noise, the same at every level.
-      batch_size: chunks at a time.
+    Arguments are those of ``classifier.probabilities``: ``fitted`` with ``observed``, ``positions``
+    [N] of clean chunks, ``levels`` [L] in (0, 1).
     """
     ask = functools.partial(_excess_and_logit, draws=draws)
     answers = classifier.by_fold(
