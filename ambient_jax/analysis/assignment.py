@@ -195,10 +195,7 @@ def simulate(
 def unit_sources(
     rng: np.random.Generator, assignment: str, n_p: int, n_q: int, **units
 ) -> tuple[mixing.Sources, np.ndarray]:
-    """Drawn data sets as K sources, one for D_p and one for each distinct sigma_min in D_q.
-
-    Also returns their laws over (-1, 0, 1), [K, 3].
-    """
+    """Drawn data sets as sources, D_p and one for each sigma_min in D_q, and their laws [K, 3]."""
     ones = rng.binomial(n_p, 0.5)
     minus, zeros, sigma_min = draw_units(rng, assignment, n_q, **units)
     bounds, group = np.unique(sigma_min, return_inverse=True)

@@ -137,8 +137,7 @@ def _coloured(rng, shape, psd):
 def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], exponent: float) -> np.ndarray:
     """Gaussian noise [..., H, D] with psd ~ f^-exponent along H and variance 1 at every step.
 
-    ``exponent`` 0 is white; > 0 disturbs slow motion more, < 0 fast motion. f = 0 gets the power of
-    the lowest frequency: without it every chunk's mean would stay free of noise.
+    f = 0 gets the power of the lowest frequency: else every chunk's mean would stay free of noise.
     """
     horizon = shape[-2]
     psd = power_law(np.maximum(frequencies(horizon), 1 / horizon), exponent)

@@ -235,10 +235,9 @@ def _probabilities(
 
 
 def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Held-out rows binned by P(clean): mean P(clean), share of clean rows, number of rows.
+    """Held-out rows in bins by P(clean): mean P(clean), share of clean rows, number of rows.
 
-    The ``bins`` have equal widths; empty ones are left out. For a calibrated classifier the share
-    equals the mean.
+    Empty bins are left out. For a calibrated classifier the share equals the mean.
     """
     probability, clean = fitted.trained.judged
     index = np.minimum((probability * bins).astype(int), bins - 1)

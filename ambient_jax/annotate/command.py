@@ -113,8 +113,8 @@ def is_done(folder: pathlib.Path, about: Mapping[str, Any]) -> bool:
 def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
     """Contents of ``report/results.json``, without the config."""
     evidence = annotations.evidence
-    fitted, options = evidence.fitted, evidence.options
-    trained, speed = fitted.trained, evidence.chunks_per_second
+    trained, options = evidence.fitted.trained, evidence.options
+    speed = evidence.chunks_per_second
     return {
         "sigma_min": {
             f"{name}, {granularity}": _quantiles(low)
@@ -129,7 +129,7 @@ def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
         **{n: f(evidence) if n in options.analyses else {} for n, f in ANALYSES.items()},
         "classifier": {
             **{"history": trained.history, "temperature": trained.temperature},
-            "reliability": classifier.reliability(fitted),
+            "reliability": classifier.reliability(evidence.fitted),
         },
         "chunks_per_second": speed,
         "evaluations_per_second": speed * options.levels * options.draws,
@@ -137,8 +137,8 @@ def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
 
 
 def _quantiles(low):
-    quantiles, always, never = np.quantile(low, [0, 0.1, 0.5, 0.9, 1]), low <= 0, low >= 1
-    shares = {"always": np.mean(always), "never": np.mean(never)}
+    quantiles = np.quantile(low, [0, 0.1, 0.5, 0.9, 1])
+    shares = {"always": np.mean(low <= 0), "never": np.mean(low >= 1)}
     return {"units": len(low), "mean": low.mean(), "quantiles": quantiles} | shares
 
 

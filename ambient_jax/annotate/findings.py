@@ -141,8 +141,7 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
                 np.min([row["held_out"] for row in one.trained.history], 0) for one in fitted
             ],
         }
-    sigma_max = {name: finding["sigma_max"] for name, finding in by_source.items()}
-    return {"each": by_source, "sigma_max": sigma_max}
+    return {"each": by_source, "sigma_max": {n: f["sigma_max"] for n, f in by_source.items()}}
 
 
 def spectra(evidence: Evidence) -> dict[str, Any]:
@@ -159,10 +158,10 @@ def spectra(evidence: Evidence) -> dict[str, Any]:
         if keep.sum() >= 3 and np.all(psd[keep] > 0):
             sources[name] |= spectrum.fit_power_law(frequency, psd)._asdict()
     clean = np.mean([sources[name]["psd"] for name in evidence.clean], 0)
-    chunk_law, dims = (evidence.horizon, evidence.levels), evidence.mixture.action_dim
+    bound = functools.partial(divergence.spectral_bound, dims=evidence.mixture.action_dim)
     for name in evidence.corrupt:
-        bound = divergence.spectral_bound(clean, sources[name]["psd"], *chunk_law, dims=dims)
-        sources[name]["bound"] = bound
+        psd = sources[name]["psd"]
+        sources[name]["bound"] = bound(clean, psd, evidence.horizon, evidence.levels)
     return {"frequency": frequency, "sources": sources}
 
 
@@ -184,8 +183,8 @@ def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
         within = data.start[some], data.end[some]
         _, chunks, _ = chunk.gather(steps, some, *within, 1, horizon, np, "hold")
         jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
-        chunks_at = data, some, evidence.levels
-        c = classifier.probabilities(evidence.fitted, *chunks_at, draws=_DRAWS_OF_ONE)
+        ask = functools.partial(classifier.probabilities, evidence.fitted, data, some)
+        c = ask(evidence.levels, draws=_DRAWS_OF_ONE)
         low = evidence.sigma_min(c)
         whole = some + horizon <= data.end[some]
         correlations[name] = {

@@ -38,8 +38,7 @@ class Pairs(NamedTuple):
 def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
     """The pairs of all corrupt sources, in order; ``names`` of the sources are for messages.
 
-    Raises:
-      ValueError: a corrupt source that has no dimension in common with the clean ones.
+    Raises ValueError for a corrupt source that has no dimension in common with the clean ones.
     """
     clean = np.asarray(data.sources.clean)
     width = data.steps["action"].shape[1]
@@ -58,10 +57,9 @@ def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
 def deal(
     data: device.DeviceData, folds: int, seed: int = 0, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """The fold of every step: episodes of each source in turn, in random order; [N] int32.
+    """The fold of every step [N], int32: episodes of each source in turn, in random order.
 
-    Raises:
-      ValueError: the clean sources, or any corrupt one, have fewer episodes than folds.
+    Raises ValueError if the clean sources, or any corrupt one, have fewer episodes than folds.
     """
     rng = np.random.default_rng(seed)
     fold = np.empty(len(data.start), np.int32)

@@ -29,10 +29,7 @@ from experiments.annotate import known
 
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one.
-
-    The fields of ``config.task`` are those of ``ambient_jax.annotate.Options``.
-    """
+    """The configuration of a variant; fields of ``task`` as of ``ambient_jax.annotate.Options``."""
     name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
     config = annotate_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
@@ -122,10 +119,7 @@ def _open_x_debug(config):
 
 
 def _known(config):
-    config.data.root = "runs/data/known"
-    config.data.delta = ()
-    config.data.horizon = 8
-    config.data.normalization = "gaussian"
+    config.data.update(dict(root="runs/data/known", delta=(), horizon=8, normalization="gaussian"))
     _mixture(config)
     config.task.update(dict(name="known", sources=48, episode_steps=40))
     config.task.update(dict(clean_episodes=1000, episodes=200))

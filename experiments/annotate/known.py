@@ -172,8 +172,7 @@ def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, 
     """Mean, largest and signed mean error of sigma_min, and Spearman's rank correlation."""
     both = np.array([[values[name] for name in exact] for values in (found, exact)])
     gap = both[0] - both[1]
-    rank = float(scipy.stats.spearmanr(*both)[0])
-    size = np.abs(gap)
+    rank, size = float(scipy.stats.spearmanr(*both)[0]), np.abs(gap)
     return {"mean": size.mean(), "largest": size.max(), "signed": gap.mean(), "rank": rank}
 
 
