@@ -1,4 +1,4 @@
-"""What assigning sigma_min per data set, bucket or datapoint does to the law that is learned.
+"""How assigning sigma_min per data set, bucket or datapoint changes the law that is learned.
 
 The thought experiment: X = {-1, 0, 1}, clean p0 uniform on {0, 1}, corrupt q0 uniform on {-1, 0}.
 n_p points are drawn from p0, n_q from q0. A unit (datapoint, bucket or the whole of D_q) gets
@@ -7,28 +7,21 @@ n_p points are drawn from p0, n_q from q0. A unit (datapoint, bucket or the whol
 
 with the exact classifier c(x_t, sigma) = p_sigma / (p_sigma + q_sigma). By symmetry
 E[c | x0 = 0] = 1/2 at every level, and E[c | x0 = -1] = 1/2 - g(sigma), g falling from 1/2 to 0. A
-unit with a fraction f of -1 so has mean 1/2 - f g(sigma): it is admissible
-
-* at every sigma > 0 if ``f <= 2 tau`` (a single 0, or a unit that is nearly all 0),
-* else above the level where ``g = tau / f`` (a single -1: 0.90 at tau = 0.05, 0.98 at 0.01).
+unit with a fraction f of -1 so has mean 1/2 - f g(sigma): it is admissible at every sigma > 0 if
+``f <= 2 tau``, else above the level where ``g = tau / f`` (a single -1: 0.90 at tau = 0.05).
 
 Per datapoint, D_q's zeros all join D_p and none of its -1 does: the share of 0 goes to 1 as n_q
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
-low noise, and p0 is learned there. Buckets ordered by sigma_min are nearly all 0 or all -1, and
-drift as datapoints do.
+low noise, and p0 is learned there. Buckets ordered by sigma_min drift as datapoints do.
 
-Three answers of increasing realism, all as probabilities of (-1, 0, 1):
-
-* ``trained_law``: closed form, the expected law of the data admissible as sigma -> 0;
-* ``simulate``: the same from drawn data sets;
-* ``train``: a tabular denoiser fitted to noise-first draws, and what its sampler generates;
-  ``generated_law`` is its limit of a perfect fit.
+Three answers of increasing realism, all as probabilities of (-1, 0, 1): ``trained_law`` (closed
+form, data admissible as sigma -> 0), ``simulate`` (the same from drawn data sets) and ``train`` (a
+tabular denoiser fitted to noise-first draws, and what its sampler generates).
 
 The low-noise law is not the generated law. A sampler chooses its mode at high noise, where corrupt
 data are admissible because tau allows a difference: per data set, the generated share of 0 is 1/2
-at low n_q and 0.75 at tau = 0.05 however large n_q grows. It is bounded: the sampler comes to
-sigma_min with a law between p_sigma and q_sigma and is exact from there, so its result is within
-TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with tau. Per datapoint nothing bounds it.
+at low n_q and 0.75 at tau = 0.05 however large n_q grows. It stays within TV(p_sigma, q_sigma) at
+sigma_min of p0, which goes to 0 with tau. Per datapoint nothing bounds it.
 """
 
 from __future__ import annotations
@@ -45,21 +38,19 @@ from scipy.stats import binom
 from ambient_jax import _checks, admission, mixing
 
 VALUES = np.array([-1.0, 0.0, 1.0])
-CLEAN_LAW = np.array([0.0, 0.5, 0.5])
-CORRUPT_LAW = np.array([0.5, 0.5, 0.0])
 ASSIGNMENTS = ("dataset", "datapoint", "bucket", "ordered")
 LOW = 0.01  # below every positive sigma_min: g is within 4e-7 of 1/2 up to 0.1
-_ROUNDING = 1e-9  # f <= 2 tau is decided on fractions of whole numbers: leave rounding no say
+_ROUNDING = 1e-9  # keeps rounding out of f <= 2 tau
 
 
 class Trained(NamedTuple):
     """Outcome of ``train``: probabilities [3] of (-1, 0, 1), and the data they came from."""
 
-    low_noise: np.ndarray  # frequencies of x0 among the training draws at the lowest levels
-    generated: np.ndarray  # what the learned denoiser's sampler returns
-    low_noise_draws: int  # number of those draws
+    low_noise: np.ndarray  # of x0 among the training draws at the lowest levels
+    generated: np.ndarray  # of the learned denoiser's samples
+    low_noise_draws: int  # number of those training draws
     sources: mixing.Sources
-    laws: np.ndarray  # [K, 3], the sources' laws
+    laws: np.ndarray  # [K, 3], of the sources
 
 
 def clean_probability(x_t, sigma) -> np.ndarray:
@@ -110,7 +101,7 @@ def _check(assignment, n_p, n_q, bucket, tau):
 
 
 def _admitted(k, size, tau):
-    """Is a unit of this size with k times -1 admissible at every level?"""
+    """Whether a unit of this size with k times -1 is admissible at every level."""
     return k / size <= 2 * tau + _ROUNDING
 
 
@@ -127,11 +118,9 @@ def trained_law(
 ) -> np.ndarray:
     """Law of the data admissible as sigma -> 0, exactly, in expectation over both data sets.
 
-    Clean points are half 0, half 1 in expectation and independent of D_q.
-
     * bucket: of B buckets, J ~ Binomial(B, pi) join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket),
       each with kappa = E[Binomial | it joins] times -1; the last bucket may be smaller;
-    * dataset: one bucket, so ``(0, 1/2, 1/2)`` unless nearly all of D_q is 0;
+    * dataset: one bucket;
     * ordered: of K ~ Binomial(n_q, 1/2) zeros, the whole buckets in order of sigma_min join;
     * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
 
@@ -178,16 +167,11 @@ def _ordered(zeros, n_q, size, tau):
 def draw_units(
     rng: np.random.Generator, assignment: str, n_q: int, *, bucket: int = 100, tau: float = 0.05
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws D_q, cuts it into units, and gives each its sigma_min.
-
-    Returns:
-      numbers of -1 and of 0 in each unit [U], and sigma_min [U].
-    """
+    """Draws D_q in units: numbers of -1 and of 0 in each [U], and their sigma_min [U]."""
     _check(assignment, 1, n_q, bucket, tau)
     minus = rng.random(n_q) < 0.5
     if assignment == "ordered":
-        order = np.argsort(sigma_min_of(minus.astype(float), tau), kind="stable")
-        minus = minus[order]
+        minus = minus[np.argsort(sigma_min_of(minus.astype(float), tau), kind="stable")]
     elif assignment == "bucket":
         minus = rng.permutation(minus)
     size = {"dataset": n_q, "datapoint": 1}.get(assignment, min(bucket, n_q))
@@ -200,12 +184,10 @@ def draw_units(
 def simulate(
     rng: np.random.Generator, assignment: str, n_p: int, n_q: int, *, repeats: int = 100, **units
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``trained_law`` by drawing: data sets, sigma_min per unit, law of the admissible points.
+    """``trained_law`` by drawing ``repeats`` pairs of data sets.
 
-    ``units`` are the options ``bucket`` and ``tau`` of ``draw_units``.
-
-    Returns:
-      Mean shares [3] of (-1, 0, 1) over ``repeats`` pairs of data sets, and their standard errors.
+    ``units`` are the options ``bucket`` and ``tau`` of ``draw_units``. Returns the mean shares [3]
+    of (-1, 0, 1) and their standard errors.
     """
     if repeats < 2:
         raise ValueError(f"repeats is {repeats}, expected 2 or more, for a standard error")
@@ -222,10 +204,9 @@ def simulate(
 def unit_sources(
     rng: np.random.Generator, assignment: str, n_p: int, n_q: int, **units
 ) -> tuple[mixing.Sources, np.ndarray]:
-    """Drawn data sets as sources, one for D_p and one for each distinct sigma_min in D_q.
+    """Drawn data sets as K sources, one for D_p and one for each distinct sigma_min in D_q.
 
-    Returns:
-      ``mixing.Sources`` of K sources, and their laws over (-1, 0, 1) [K, 3].
+    Also returns their laws over (-1, 0, 1), [K, 3].
     """
     ones = rng.binomial(n_p, 0.5)
     minus, zeros, sigma_min = draw_units(rng, assignment, n_q, **units)
@@ -241,19 +222,14 @@ def unit_sources(
     return sources, counts / weight[:, None]
 
 
-def admissible_law(levels, sources: mixing.Sources, laws) -> np.ndarray:
-    """Law of x0 over (-1, 0, 1) among the ambient law's training draws at each level, [L, 3]."""
-    return _probabilities(levels, sources) @ laws
+_ambient = jax.jit(
+    jax.vmap(functools.partial(mixing.source_probabilities, mixing.Ambient()), (0, None))
+)
 
 
 def _probabilities(levels, sources):
     """P(source | sigma) of the ambient law, [L, K]."""
     return np.asarray(_ambient(jnp.asarray(levels, jnp.float32), sources), np.float64)
-
-
-_ambient = jax.jit(
-    jax.vmap(functools.partial(mixing.source_probabilities, mixing.Ambient()), (0, None))
-)
 
 
 def _levels(count):
@@ -272,26 +248,6 @@ def _sample(denoise, levels, particles):
         x = alpha[i + 1] * x0_hat + levels[i + 1] * eps_hat
     nearest = np.abs(denoise(x, len(levels) - 1)[:, None] - VALUES).argmin(1)
     return np.bincount(nearest, minlength=3) / particles
-
-
-def generated_law(
-    sources: mixing.Sources, laws, *, steps: int = 400, particles: int = 2000
-) -> np.ndarray:
-    """What the sampler returns whose denoiser is E[x0 | x_t] of ``admissible_law`` at every level.
-
-    The limit of infinite training. The flow of the line is monotone: ``particles`` quantiles of
-    noise give shares to 1 / particles, without Monte Carlo.
-    """
-    levels = _levels(steps)
-    law = admissible_law(levels, sources, laws)
-    alpha = np.sqrt((1 - levels) * (1 + levels))
-
-    def denoise(x, i):
-        exponent = -0.5 * ((x[:, None] - alpha[i] * VALUES) / levels[i]) ** 2
-        weight = law[i] * np.exp(exponent - exponent[:, law[i] > 0].max(1, keepdims=True))
-        return weight @ VALUES / weight.sum(1)
-
-    return _sample(denoise, levels, particles)
 
 
 def train(

@@ -5,7 +5,7 @@ Fourier basis, with f in cycles per step, f = k / H for k = 0 ... H // 2. White 
 has psd v at every f, whatever H; independent noise at level sigma adds ``sigma^2`` to it. A
 frequency has two coefficients (cosine and sine), f = 0 and f = 1/2 have one: ``multiplicity``.
 
-Everything here is NumPy in float64 on the host.
+NumPy in float64 on the host.
 """
 
 from __future__ import annotations
@@ -54,19 +54,16 @@ def power_law(frequency, exponent: float, constant: float = 1.0) -> np.ndarray:
 def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]:
     """Power spectral density of chunks, averaged over chunks and action dimensions.
 
-    A chunk is cut out of a longer motion: its two ends differ, and the Fourier transform, which
-    repeats the chunk, sees a jump, whose spectrum f^-2 hides every steeper one (untapered,
-    exponents 2, 3, 4 read 1.8, 1.8, 1.7 at H = 64). Hence ``taper``; errors are of the fitted
-    exponent on cut-out chunks of exponents 0 to 4, H = 16 and 64:
+    The two ends of a chunk differ. The Fourier transform, which repeats the chunk, sees a jump,
+    whose spectrum f^-2 hides every steeper one: hence ``taper``. Errors are of the fitted exponent
+    on chunks cut out of longer motions with exponents 0 to 4, H = 16 and 64:
 
-    * ``"line"``: minus the straight line from end to end, which removes the jump and leaves a
-      kink (f^-4). Within 0.17 for exponents from 1 to 4, all frequencies fitted. Two noisy ends
-      tilt that line: white noise reads 0.3, so take ``"hann"`` for spectra flatter than f^-1.
-    * ``"hann"``: least-squares line removed, then a Hann window, power divided by the window's
-      mean square. Unbiased for white noise, but blurs and halves the lowest frequencies: fit
+    * ``"line"``: minus the straight line from end to end. Within 0.17 for exponents from 1 to 4,
+      all frequencies fitted; white noise reads 0.3.
+    * ``"hann"``: minus the least-squares line, times a Hann window. Unbiased for white noise; fit
       above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4 at H = 16).
-    * ``"none"``: as it is, for periodic chunks. Parseval holds: ``sum(multiplicity * psd)`` is the
-      mean over chunks and dimensions of the sum of squares (for "line": of the rest).
+    * ``"none"``: as it is, for periodic chunks; ``sum(multiplicity * psd)`` is the mean over chunks
+      and dimensions of the sum of squares.
 
     Args:
       chunks: [N, H, D], any unit u; the psd is in u^2.
@@ -103,13 +100,9 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
 def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerLaw:
     """Least-squares line through (log f, log psd), frequencies in [low, high] without f = 0.
 
-    The standard error is the regression's: it says how straight the spectrum is, not how many
-    chunks it was averaged over.
-
     Args:
       frequency, psd: [F] as ``power_spectrum`` gives them.
-      low, high: range of frequencies to fit, cycles per step. With a Hann window take
-        ``low = 3 / H``: it blurs the frequencies below.
+      low, high: range of frequencies to fit, cycles per step.
 
     Raises:
       ValueError: with fewer than three frequencies in the range, or no power at one of them.
@@ -141,47 +134,15 @@ def _coloured(rng, shape, psd):
     return np.fft.irfft(white * np.sqrt(psd)[:, None], n=shape[-2], axis=-2)
 
 
-def synthesise(
-    rng: np.random.Generator,
-    n: int,
-    horizon: int,
-    dims: int,
-    exponent: float,
-    constant: float = 1.0,
-    periods: int = 1,
-) -> np.ndarray:
-    """Gaussian chunks [n, H, D] of mean 0 whose psd is ``constant * f ** -exponent``.
-
-    Dimensions are independent. With ``periods = 1`` a chunk is periodic, has no power at f = 0 and
-    its psd is the law exactly. With more, it is cut out of a stretch so many times as long, as real
-    chunks are: it drifts and its ends differ.
-
-    Raises:
-      ValueError: sizes below 1 or a constant that is not positive.
-    """
-    if min(n, horizon, dims, periods) < 1 or not constant > 0:
-        raise ValueError(
-            f"n {n}, horizon {horizon}, dims {dims}, periods {periods}, constant {constant}: "
-            "expected sizes >= 1 and a constant > 0"
-        )
-    psd = power_law(frequencies(horizon * periods), exponent, constant)
-    return _coloured(rng, (n, horizon * periods, dims), psd)[:, :horizon]
-
-
 def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], exponent: float) -> np.ndarray:
     """Gaussian noise [..., H, D] with psd ~ f^-exponent along H and variance 1 at every step.
 
     ``exponent`` 0 is white; > 0 disturbs slow motion more, < 0 fast motion. f = 0 gets the power of
-    the lowest frequency, for noise without it would leave every chunk's mean bare.
+    the lowest frequency: without it every chunk's mean would stay free of noise.
     """
-    return _coloured(rng, shape, _unit_psd(shape[-2], float(exponent)))
-
-
-@functools.lru_cache(maxsize=64)
-def _unit_psd(horizon, exponent):
-    f = frequencies(horizon)
-    psd = power_law(np.maximum(f, 1 / horizon), exponent)
-    return psd * horizon / np.sum(multiplicity(horizon) * psd)
+    horizon = shape[-2]
+    psd = power_law(np.maximum(frequencies(horizon), 1 / horizon), exponent)
+    return _coloured(rng, shape, psd * horizon / np.sum(multiplicity(horizon) * psd))
 
 
 def notch(x, low: float, high: float) -> np.ndarray:
@@ -198,15 +159,10 @@ def white() -> Corruption:
 
 
 def coloured(exponent: float) -> Corruption:
-    """Variance-preserving coloured noise, psd ~ f^-exponent.
-
-    Level l follows from any lower one by scaling and adding independent noise of the same colour,
-    so no distance between two laws that obeys data processing can grow with the level.
-    """
+    """Variance-preserving coloured noise, psd ~ f^-exponent; TV never grows with its level."""
 
     def corrupt(x0, level, rng):
-        level = _level(level)
-        x0 = np.asarray(x0, np.float64)
+        level, x0 = _level(level), np.asarray(x0, np.float64)
         noise = coloured_noise(rng, x0.shape, exponent)
         return np.sqrt((1 - level) * (1 + level)) * x0 + level * noise
 
@@ -216,9 +172,8 @@ def coloured(exponent: float) -> Corruption:
 def widening_notch(low: float = 0.0, high: float = 0.5) -> Corruption:
     """A notch filter whose stop band grows from nothing to [low, high] as the level goes to 1.
 
-    A band that is merely turned down can be turned up again, and two laws stay as far apart as
-    before; only what is removed contracts. So the band widens from its middle, each level a
-    projection of the lower ones. Laws that differ within [low, high] only contract to the same one.
+    Each level is a projection of the lower ones, as only what is removed contracts. Laws that
+    differ within [low, high] only contract to the same one.
 
     Raises:
       ValueError: unless 0 <= low < high.

@@ -28,14 +28,14 @@ from ambient_jax.data import mixture as mixtures
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Annotations:
-    """Bounds of every step of the corrupt sources, and what they were made from.
+    """Bounds of every step of the corrupt sources, and their evidence.
 
     Attributes:
-      bounds: by granularity.
-      sigma_min: [U] of the units of each source: {granularity: {source: array}}.
-      sigma_max: by source; 0 where neither locality nor mismatch was asked for.
+      bounds: {granularity: table}.
+      sigma_min: {granularity: {source: [U] of its units}}.
+      sigma_max: {source: level}; 0 without locality and mismatch.
       evidence: sources, classifier, levels and curves.
-      locality, mismatch: see ``findings``; None where they were not asked for.
+      locality, mismatch: see ``findings``; None where the options leave them out.
     """
 
     bounds: dict[str, bounds.BoundsTable]
@@ -47,8 +47,8 @@ class Annotations:
 
     def write(self, folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
         """Writes ``<granularity>.parquet`` for each; returns the paths by granularity."""
-        name = lambda granularity: f"{granularity.replace(':', '_')}.parquet"  # noqa: E731
-        return {g: bounds.write(pathlib.Path(folder) / name(g), b) for g, b in self.bounds.items()}
+        paths = {g: pathlib.Path(folder) / f"{g.replace(':', '_')}.parquet" for g in self.bounds}
+        return {g: bounds.write(path, self.bounds[g]) for g, path in paths.items()}
 
 
 def annotate(
@@ -62,8 +62,8 @@ def annotate(
     """Decides which noise levels the steps of each corrupt source may train.
 
     Args:
-      data: the data section of a config, see ``mixture.open_mixture``, or an opened mixture; with
-        at least one clean and one corrupt source, and without bounds files.
+      data: the data section of a config, or an open mixture; with at least one clean and one
+        corrupt source, and without bounds files.
       options: see ``Options``.
       schedule: its training law draws the classifier's noise levels; default
         ``options.SCHEDULE``.
@@ -71,41 +71,31 @@ def annotate(
       progress: show progress bars.
 
     Raises:
-      ValueError: data that cannot be annotated, named by source.
+      ValueError: data that cannot be annotated; the message names the source.
     """
-    schedule = schedule or schedules.get(**SCHEDULE)
     mixture = evidence_lib.open_standing_still(data, options.observed)
-    evidence = evidence_lib.gather(
-        mixture, options, schedule=schedule, seed=seed, progress=progress
-    )
+    how: Any = dict(schedule=schedule or schedules.get(**SCHEDULE), seed=seed, progress=progress)
+    evidence = evidence_lib.gather(mixture, options, **how)
     locality = findings.locality(evidence) if options.crops else None
     mismatch = findings.mismatch(evidence) if options.mismatch else None
     sigma_max = dict.fromkeys(evidence.corrupt, 0.0)
     sigma_max |= (mismatch or locality or {}).get("sigma_max", {})
-    files: dict[str, bounds.BoundsTable] = {}
-    sigma_min: dict[str, dict[str, np.ndarray]] = {}
+    tables, sigma_min = {}, {}
     for granularity in options.granularity:
-        parts, sigma_min[granularity] = [], {}
-        for name in evidence.corrupt:
-            low, part = _decide(evidence, name, granularity, sigma_max[name])
-            sigma_min[granularity][name] = low
-            parts.append(part)
-        files[granularity] = bounds.concatenate(parts)
-    return Annotations(files, sigma_min, sigma_max, evidence, locality, mismatch)
+        decided = {n: _decide(evidence, n, granularity, sigma_max[n]) for n in evidence.corrupt}
+        sigma_min[granularity] = {name: low for name, (low, _) in decided.items()}
+        tables[granularity] = bounds.concatenate([part for _, part in decided.values()])
+    return Annotations(tables, sigma_min, sigma_max, evidence, locality, mismatch)
 
 
 def _decide(evidence, name, granularity, sigma_max):
     """sigma_min of each unit [U] of a corrupt source, and the bounds of its steps."""
     options, own, curve = evidence.options, evidence.steps(name), evidence.curves[name]
-    way, _, size = granularity.partition(":")
+    rule, _, size = granularity.partition(":")
     episode = evidence.data.episode[own]
-    unit = buckets.assign(
-        way,
-        episode,
-        size=int(size) if size else options.bucket,
-        seed=evidence.seed,
-        scores=evidence.sigma_min(curve) if way == "ordered" else None,
-    )
+    scores = evidence.sigma_min(curve) if rule == "ordered" else None
+    size = int(size) if size else options.bucket
+    unit = buckets.assign(rule, episode, size=size, seed=evidence.seed, scores=scores)
     mean = np.clip(buckets.average(curve, unit[evidence.judged[name] - own[0]]), 0, 1)
     low = thresholds.round_up(evidence.sigma_min(mean), evidence_lib.grid(options.distinct))
     logging.info("%s, %s: sigma_min %.3f", name, granularity, low.mean())
@@ -114,17 +104,11 @@ def _decide(evidence, name, granularity, sigma_max):
             "%s looks corrupt at every noise level (%s): nothing of it will be trained on",
             *(name, granularity),
         )
-    of_step = buckets.spread(low, unit)
+    step_low = buckets.spread(low, unit)
+    # What looks clean at every level is admitted everywhere.
+    step_high = np.where(step_low <= 0, 1.0, np.minimum(sigma_max, step_low))
+    fingerprint, step = evidence.mixture.datasets[name].fingerprint, own - evidence.data.start[own]
     how = {"granularity": granularity, "levels": evidence.levels.tolist()}
-    part = bounds.for_source(
-        name,
-        evidence.mixture.datasets[name].fingerprint,
-        episode,
-        own - evidence.data.start[own],
-        of_step,
-        # What looks clean at every level is admitted everywhere.
-        np.where(of_step <= 0, 1.0, np.minimum(sigma_max, of_step)),
-        method="classifier",
-        how=how | {"options": dataclasses.asdict(options)},
-    )
-    return low, part
+    how |= {"options": dataclasses.asdict(options)}
+    columns = name, fingerprint, episode, step, step_low, step_high
+    return low, bounds.for_source(*columns, method="classifier", how=how)

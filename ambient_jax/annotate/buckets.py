@@ -1,10 +1,10 @@
 """Which datapoints share one bound: data set, episode, datapoint, or buckets of some size.
 
-"You can't do statistics with n = 1." A classifier's output on one noised chunk says where that
-chunk lies, not whether its distribution differs from the clean one there. Bounds chosen one by
-one therefore *select*: at low noise levels they keep the corrupt samples that look most clean,
-and the trained law drifts towards those (``analysis.assignment`` has the smallest example). A bound
-for the whole set, or for random buckets, treats all samples alike.
+A classifier's output on one noised chunk says where that chunk lies, not whether its distribution
+differs from the clean one there. Bounds chosen one by one therefore *select*: at low noise levels
+they keep the corrupt samples that look most clean, and the trained law drifts towards those
+(``analysis.assignment`` has the smallest example). A bound for the whole set, or for random
+buckets, treats all samples alike.
 
 ==============  ==================================  =============================================
 granularity     units                               what it costs
@@ -37,10 +37,9 @@ def assign(
     """The unit of every datapoint of one source.
 
     There are U = max(1, N // size) buckets, so a bucket holds ``size`` datapoints or more. Buckets
-    of "random" and "ordered" differ by at most one datapoint. "random_episode" lays shuffled
-    episodes end to end and cuts them at their midpoints: a bucket differs from N / U by at most the
-    longest episode, and there are fewer where an episode fills several. "ordered" breaks ties at
-    random, not by place in the data.
+    of "random" and "ordered" differ by at most one datapoint, those of "random_episode" from N / U
+    by at most the longest episode; there are fewer where an episode fills several. "ordered" breaks
+    ties at random.
 
     Args:
       granularity: see the module.
@@ -103,11 +102,9 @@ def average(values, units) -> np.ndarray:
             f"unit {np.argmin(sizes != 0)} of {sizes.size} has no datapoint: number units "
             "without gaps, as np.unique(units, return_inverse=True)[1] does"
         )
-    flat = values.reshape(units.size, -1)
-    mean = np.empty((sizes.size, flat.shape[1]))
-    for column in range(flat.shape[1]):
-        mean[:, column] = np.bincount(units, flat[:, column]) / sizes
-    return mean.reshape(sizes.size, *values.shape[1:])
+    columns = values.reshape(units.size, -1).T
+    mean = np.array([np.bincount(units, column) / sizes for column in columns])
+    return mean.T.reshape(sizes.size, *values.shape[1:])
 
 
 def spread(values, units) -> np.ndarray:

@@ -1,11 +1,9 @@
 """Temperatures of a classifier's logits, one for each band of the noise level.
 
-Dividing logits by a temperature calibrates them (Guo et al. 2017). How much a noise classifier
-knows depends on the level, so the temperature does too: linear in log(sigma / alpha) between the
-middles of bands, each of which has the temperature of least held-out cross entropy.
+Dividing logits by a temperature calibrates them (Guo et al. 2017). Each band has the temperature of
+least held-out cross entropy; its log is linear in log(sigma / alpha) between the bands' middles.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -17,19 +15,12 @@ _GRID = (0.125, 64.0, 91)  # least and largest temperature, and how many are tri
 
 
 class Calibrated(NamedTuple):
-    """Held-out rows after calibration.
+    """Held-out rows after calibration."""
 
-    Attributes:
-      loss: mean cross entropy in nats.
-      log_temperature: [pairs, bands].
-      probability: [M] P(clean).
-      clean: [M].
-    """
-
-    loss: Array
-    log_temperature: Array
-    probability: Array
-    clean: Array
+    loss: Array  # mean cross entropy in nats
+    log_temperature: Array  # [pairs, bands]
+    probability: Array  # [M] P(clean)
+    clean: Array  # [M]
 
 
 def fit(
@@ -56,9 +47,7 @@ def temperatures(
     """
     grid = jnp.geomspace(*_GRID)
     cell = jnp.argmin(jnp.abs(x[:, None] - middles), axis=1) + len(middles) * pair
-    total = functools.partial(
-        jax.ops.segment_sum, segment_ids=cell, num_segments=pairs * len(middles)
-    )
+    total = lambda loss: jax.ops.segment_sum(loss, cell, pairs * len(middles))  # noqa: E731
     losses = jax.lax.map(lambda t: total(cross_entropy(logits / t, clean)), grid)
     return grid[jnp.argmin(losses, axis=0)].reshape(pairs, len(middles))
 

@@ -5,15 +5,11 @@ its own fold, stops where the calibrated loss there is least, and answers for it
 is judged by a network that has seen its episode. All folds train as one vmapped program.
 
 Each corrupt source is compared with the clean ones separately (``pairs``). The network of a fold
-has one trunk for all pairs and one logit for each. Compared with a small network for each of 48
-pairs, all vmapped, at as many rows (``experiments.benchmarks.mixture``, one run of 400 steps, too
-few for either to converge): mean error of sigma_min 0.090 against 0.095, 51 s of CPU time against
-71 in training and 7 against 22 in judging, 1.2 GiB of memory against 6.7.
+has one trunk for all pairs and one logit for each, which takes less time and memory than a network
+for each pair (``experiments.benchmarks.mixture``).
 
-Calibration divides logits by a temperature of the pair and of the noise level. With few clean
-episodes a network learns by heart where they go, which helps at middle noise levels on training
-data and misleads on others: there the temperature is large and the answer 1/2, while the answers at
-low noise stay as they are.
+Calibration divides logits by a temperature of the pair and of the noise level: where a network only
+learned the training episodes by heart, the temperature is large and the answer 1/2.
 
 Past the end of its episode a chunk stands still (padding "hold", which the mixture must use too): a
 mask would tell sources apart by the lengths of their episodes.
@@ -41,25 +37,13 @@ Array = jax.Array
 
 
 class Fitted(NamedTuple):
-    """Classifiers of all folds.
-
-    Attributes:
-      options, schedule: as given to ``fit``.
-      pairs: the pairs that they compare.
-      trained: its members are the folds.
-      fold: [N] fold of each step of the data.
-    """
+    """Classifiers of all folds, which are the members of ``trained``; fold [N] of each step."""
 
     options: Options
     schedule: schedules.Schedule
     pairs: pairs_lib.Pairs
     trained: training.Trained
     fold: np.ndarray
-
-    @property
-    def history(self):
-        """See ``training.Trained``."""
-        return self.trained.history
 
 
 def fit(
@@ -129,14 +113,14 @@ def probabilities(
 
     A classifier that sees the observation answers for even odds given the observation: its logit
     minus its logit at sigma = 1, where only the observation counts. This compares p(A | O) with
-    q(A | O); otherwise c would never reach 1/2 at observations that only one side has.
+    q(A | O).
 
-    Draw i of a chunk is the same noise at every level (common random numbers), a function of the
-    chunk's position: curves are smooth in sigma, and neither batch size nor order matter.
+    Draw i of a chunk is the same noise at every level, a function of the chunk's position: curves
+    are smooth in sigma, and neither batch size nor order matter.
 
     Args:
       fitted: from ``fit``; the classifier of a chunk's own fold answers.
-      data: that it was fitted on.
+      data: the data that it was fitted on.
       positions: [N] of the first steps of the chunks.
       levels: [L] noise levels.
       pair: [N] or one for all: the corrupt source (0..K-1, in the order of the data) to compare
@@ -178,34 +162,27 @@ def by_fold(
 ) -> np.ndarray:
     """The answers [N, ..., L] of the classifier of each chunk's own fold.
 
-    ``ask`` is a jitted function like ``_probabilities``; for the others see ``probabilities``.
+    ``ask`` is a jitted function like ``_probabilities``, whose ``member`` is the parameters and the
+    temperature of a fold; for the others see ``probabilities``.
     """
     pair = np.broadcast_to(np.asarray(pair, np.int32), len(positions))
     data, pairs = _on_device(data, fitted.options), jax.tree.map(jnp.asarray, fitted.pairs)
-    trained = fitted.trained
+    trained, key = fitted.trained, jax.random.key(seed)
+    ask = functools.partial(ask, network=trained.network, options=fitted.options)
     answers: np.ndarray | None = None
-    static = dict(network=trained.network, options=fitted.options)
     with tqdm.tqdm(
         total=len(positions), desc="annotate", unit="chunk", disable=not progress
     ) as bar:
         for fold in range(fitted.options.folds):
             params = jax.tree.map(lambda x: x[fold], trained.params)  # noqa: B023
-            temperature = trained.temperature[0], trained.temperature[1][fold]
+            member = params, (trained.temperature[0], trained.temperature[1][fold])
             members = np.flatnonzero(fitted.fold[positions] == fold)
             for begin in range(0, len(members), batch_size):
                 rows = members[begin : begin + batch_size]
                 # One shape for all batches: the last one is filled up with its first chunks.
                 filled = (jnp.asarray(np.resize(v[rows], batch_size)) for v in (positions, pair))
-                arrays = (
-                    data,
-                    jnp.float32(levels),
-                    pairs,
-                    params,
-                    temperature,
-                    *filled,
-                    jax.random.key(seed),
-                )
-                batch = np.asarray(ask(*arrays, **static))[: len(rows)]
+                batch = ask(data, jnp.float32(levels), pairs, member, *filled, key)
+                batch = np.asarray(batch)[: len(rows)]
                 if answers is None:
                     answers = np.empty((len(positions), *batch.shape[1:]), batch.dtype)
                 answers[rows] = batch
@@ -214,54 +191,42 @@ def by_fold(
 
 
 def cut(data: device.DeviceData, positions: Array, options: Options, key: Array):
-    """Chunks at ``positions`` [B]: their observations, their x0 [B, H, D], and ``eps(draw)``, which
-    gives the noise of a draw, a function of each chunk's position."""
-    observation, action, _ = chunk.gather(
-        data.steps,
-        positions,
-        data.start[positions],
-        data.end[positions],
-        options.history,
-        options.horizon,
-        padding="hold",
-    )
+    """Observations and x0 [B, H, D] of the chunks at ``positions`` [B], and their noise.
+
+    The noise is a function ``eps(draw)`` whose values depend on each chunk's position.
+    """
+    within, sizes = (data.start[positions], data.end[positions]), (options.history, options.horizon)
+    observation, action, _ = chunk.gather(data.steps, positions, *within, *sizes, padding="hold")
     x0 = action[:, : options.length]
     keys = noise_first.row_keys(key, jnp.int32(0), positions)
 
     def eps(draw):
-        return jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:]))(
-            keys
-        )
+        normal = lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:])  # noqa: E731
+        return jax.vmap(normal)(keys)
 
     return observation, x0, eps
 
 
+def temperature_at(sigma: Array, temperature: tuple[Array, Array], pair: Array) -> Array:
+    """Temperature [B] at one level of the rows' pairs [B], see ``training.Trained``."""
+    middles, log_temperature = temperature
+    x = jnp.full(len(pair), calibration.log_ratio(sigma))
+    return calibration.temperature(x, middles, log_temperature[pair])
+
+
 @functools.partial(jax.jit, static_argnames=("network", "options"))
 def _probabilities(
-    data,
-    levels,
-    pairs,
-    params,
-    temperature,
-    positions,
-    pair,
-    key,
-    *,
-    network,
-    options,
-    draws,
-    decisions,
+    data, levels, pairs, member, positions, pair, key, *, network, options, draws, decisions
 ):
     observation, x0, eps = cut(data, positions, options, key)
-    middles, log_temperature = temperature
+    params, temperature = member
     logits = lambda x_t, sigma: network.apply(  # noqa: E731
         params, x_t, jnp.full(len(x_t), sigma), pair, pairs, observation
     )
     prior = logits(x0, 1.0) if options.observed else 0.0
 
     def at(sigma):
-        x = jnp.full(len(x0), calibration.log_ratio(sigma))
-        scale = calibration.temperature(x, middles, log_temperature[pair])
+        scale = temperature_at(sigma, temperature, pair)
 
         def add(draw, total):
             x_t = corruption.add_noise(x0, eps(draw), sigma)

@@ -128,7 +128,7 @@ def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
             for name, analyse in ANALYSES.items()
         },
         "classifier": {
-            "history": fitted.history,
+            "history": fitted.trained.history,
             "temperature": fitted.trained.temperature,
             "reliability": classifier.reliability(fitted),
         },

@@ -1,4 +1,4 @@
-"""What bounds are made from: a mixture, its noise classifier and P(clean) of corrupt chunks."""
+"""The evidence for bounds: a mixture, its noise classifier and P(clean) of corrupt chunks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ class Evidence:
     """The sources, the fitted classifier and its answers.
 
     Attributes:
-      options, seed: as given.
-      schedule: its training law draws the classifier's noise levels.
+      options, seed, schedule: as given to ``annotation.annotate``.
       mixture, data: the sources, and all their steps.
       fitted: classifiers of whole chunks.
-      levels: [L] at which chunks are judged.
-      judged: [M] positions of the judged chunks of each corrupt source, by name.
-      curves: P(clean) [M, L] of these chunks, by name.
-      chunks_per_second: how fast they were judged.
+      levels: [L] noise levels at which chunks are judged.
+      judged: [M] positions of the judged chunks of each corrupt source.
+      curves: P(clean) [M, L] of these chunks of each corrupt source.
+      chunks_per_second: speed of judging.
     """
 
     options: Options
@@ -82,16 +81,12 @@ class Evidence:
 def classifier_options(
     options: Options, history: int, horizon: int, crop: int = 0
 ) -> classifier.Options:
-    """Of the classifier of whole chunks, or of their first ``crop`` actions."""
+    """Options of the classifier of whole chunks, or of their first ``crop`` actions."""
     names = ("folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate")
+    names += ("encoder", "blur")
     return classifier.Options(
-        history=history,
-        horizon=horizon,
-        crop=crop,
-        observed=options.observed and not crop,
+        *(history, horizon, crop, options.observed and not crop),
         steps=options.crop_steps if crop else options.steps,
-        encoder=options.encoder,
-        blur=options.blur,
         **{name: getattr(options, name) for name in names},
     )
 
@@ -105,12 +100,9 @@ def grid(count: int) -> np.ndarray:
 def open_standing_still(
     data: ml_collections.ConfigDict | mixtures.Mixture, observed: bool
 ) -> mixtures.Mixture:
-    """The mixture with chunks that stand still past an episode's end (padding "hold"): a mask would
-    tell the classifier where an episode ends.
+    """The mixture of a data section, or an open one, with padding "hold".
 
-    Args:
-      data: a data section, or a mixture, which is not opened again.
-      observed: whether the observations are needed.
+    A mask would show the classifier where an episode ends. Observations are read if ``observed``.
 
     Raises:
       ValueError: a source that has bounds already; see ``mixture.open_mixture``.
@@ -144,13 +136,7 @@ def gather(
     seed: int = 0,
     progress: bool = True,
 ) -> Evidence:
-    """Fits the classifier and judges chunks of every corrupt source.
-
-    Args:
-      mixture: from ``open_standing_still``.
-      options, schedule, seed: see ``Evidence``.
-      progress: show progress bars.
-    """
+    """Fits the classifier and judges chunks of every corrupt source of ``open_standing_still``."""
     data = device.load_device_data(mixture)
     sizes = mixture.config.history, mixture.config.horizon
     how: dict[str, Any] = dict(schedule=schedule, seed=seed, progress=progress)

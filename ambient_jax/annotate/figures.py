@@ -156,7 +156,7 @@ def quality(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
     left.plot([0, 1], [0, 1], **_DASHED)
     left.errorbar(mean, share, yerr=1.96 * error, fmt="o-", ms=3, lw=1)
     left.set(xlabel="P(clean), held out", ylabel="share of clean chunks", aspect="equal")
-    history = evidence.fitted.history
+    history = evidence.fitted.trained.history
     for name, color in (("train", GREY), ("held_out", "C0")):
         lines = middle.plot(
             [row["step"] for row in history], [row[name] for row in history], color=color, lw=1

@@ -160,7 +160,9 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
             "by_tau": {f"{tau:g}": bound(mean, tau) for tau in TAUS},
             "by_entropy": bound(mismatches.lost(entropy.mean(0))),
             "chunks": len(positions),
-            "held_out": [np.min([row["held_out"] for row in one.history], 0) for one in fitted],
+            "held_out": [
+                np.min([row["held_out"] for row in one.trained.history], 0) for one in fitted
+            ],
         }
     sigma_max = {name: finding["sigma_max"] for name, finding in by_source.items()}
     return {"each": by_source, "sigma_max": sigma_max}

@@ -15,18 +15,14 @@ from ambient_jax.data import mixture as mixtures
 def sigma_min(
     label, *, threshold: float, at_least: float, below: float, unlabelled: float
 ) -> np.ndarray:
-    """sigma_min of steps with a label [N]; NaN means no label.
+    """sigma_min [N] of steps with a label [N], such as 1 for success and 0 for failure.
 
     Args:
-      label: [N] numbers, such as 1 for a step of an episode that succeeded and 0 for one that did
-        not.
+      label: [N] numbers; NaN means no label.
       threshold: of the label.
       at_least: sigma_min where the label is the threshold or more; 0 trains every noise level.
       below: sigma_min where it is below; 1 trains none.
       unlabelled: sigma_min where there is no label.
-
-    Returns:
-      [N] float64.
 
     Raises:
       ValueError: a threshold that is not finite, bounds outside of [0, 1], labels that are not [N].

@@ -2,13 +2,11 @@
 
 At low noise a step is restored from its neighbours; only at high noise do the far ends of a chunk
 matter. Corrupt data whose short pieces are right may therefore train low noise levels (Omni):
-sigma_max is the largest level up to which a crop as long as the denoiser looks does not tell p
-from q.
+sigma_max is the largest level up to which a classifier of crops as long as the denoiser looks does
+not tell p from q.
 
-A crop is a window of w steps about the chunk's middle step, of which the denoiser restores that one
-step: ``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D`` falls with w. For Gaussian
-processes the best denoiser is the Wiener filter and the loss a formula; for data,
-``denoising_losses`` measures it.
+A crop is a window of w steps about the chunk's middle step c, from which the denoiser restores that
+step: ``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D`` falls with w.
 """
 
 from __future__ import annotations
@@ -61,26 +59,6 @@ def windows(horizon: int, widths) -> tuple[np.ndarray, int]:
     return (step >= first[:, None]) & (step < (first + widths)[:, None]), middle
 
 
-def wiener_losses(covariance, levels, widths, dims: int = 1) -> Losses:
-    """Losses of the best linear denoiser, which is the best of all for Gaussian processes.
-
-    Args:
-      covariance: [H * D, H * D] of x0, steps before dimensions (row ``h * D + d``).
-      levels: [L] in [0, 1].
-      widths: see ``windows``.
-      dims: D.
-
-    Raises:
-      ValueError: a covariance that is not symmetric or does not fit dims; see ``windows``.
-    """
-    covariance, levels = np.asarray(covariance, np.float64), np.asarray(levels, np.float64)
-    loss = _wiener(covariance, levels, widths, dims)[2]
-    horizon = len(covariance) // dims
-    own = _columns((horizon - 1) // 2, dims)
-    prior = float(np.trace(covariance[np.ix_(own, own)])) / dims
-    return Losses(levels, np.asarray(widths), loss, prior)
-
-
 def _columns(step, dims):
     return np.arange(step * dims, (step + 1) * dims)
 
@@ -89,11 +67,6 @@ def _wiener(covariance, levels, widths, dims):
     """Filters [L, W, D, H * D] and whitenings [L, W, H * D, H * D], zero outside the window, and
     the filters' losses [L, W]."""
     size = len(covariance)
-    if covariance.shape != (size, size) or size % dims or not np.allclose(covariance, covariance.T):
-        raise ValueError(
-            f"covariance has shape {covariance.shape}, expected a symmetric matrix of H * D rows "
-            f"with D = {dims}"
-        )
     shown, middle = windows(size // dims, widths)
     own = _columns(middle, dims)
     filters = np.zeros((len(levels), len(shown), dims, size))
@@ -120,11 +93,7 @@ def receptive_field(losses: Losses, tolerance: float = 0.1) -> np.ndarray:
 
     ``loss(w) - loss(H) <= tolerance * min(loss(H), prior - loss(H))``: relative to the error that
     is left, and near sigma = 1, where every loss comes near the prior's, to what is restored.
-    Without the second, the field would shrink again where there is little to see; without the
-    first, a crop that denoises ten times worse would do at low noise.
-
-    Raises:
-      ValueError: unless tolerance is positive.
+    Raises ValueError unless the tolerance is positive.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}, expected a share > 0, such as 0.1")
@@ -143,12 +112,12 @@ def sigma_max(levels, field, crops, clean_probability, *, tau: float = 0.05) -> 
       levels: [L] increasing.
       field: [L] receptive field at each level, in steps.
       crops: [K] increasing widths of the classifiers' crops. A field between two of them takes the
-        wider, which sees more; one beyond the last takes the last.
+        wider; one beyond the last takes the last.
       clean_probability: [K, L] P(clean) on corrupt crops, noised to the level, for even classes.
       tau: how far below 0.5 still counts as "cannot tell".
 
     Returns:
-      A level, or 0 where crops are told apart at the first.
+      A level, or 0 where crops differ at the first.
 
     Raises:
       ValueError: shapes that do not fit.
@@ -167,13 +136,13 @@ def sigma_max(levels, field, crops, clean_probability, *, tau: float = 0.05) -> 
 
 
 class _Correction(nn.Module):
-    """What the best denoiser adds to the linear one, in units of the linear one's error."""
+    """Hidden features of the correction to the linear denoiser."""
 
     width: int
 
     @nn.compact
     def __call__(self, seen, sigma, crop):
-        """[B, D] from seen [B, H * D], sigma [B] and crop [B, W] (one-hot)."""
+        """[B, width] from seen [B, H * D], sigma [B] and crop [B, W] (one-hot)."""
         condition = jnp.concatenate([NoiseEmbedding(32)(sigma), crop], -1)
         condition = mish(Dense(self.width, name="told")(condition))
         h = Dense(self.width, name="in")(seen)
@@ -184,6 +153,8 @@ class _Correction(nn.Module):
 
 
 class _Denoiser(nn.Module):
+    """What the best denoiser adds to the linear one, in units of the linear one's error, [B, D]."""
+
     width: int
     dims: int
 
@@ -216,8 +187,7 @@ class _Loss:
         data, cells = shared
         keys = jax.random.split(key, 4)
         draw = lambda key, size: jax.random.randint(key, (self.batch_size,), 0, size)  # noqa: E731
-        count, (levels, crops) = len(data), cells["error"].shape
-        index, level, crop = map(draw, keys[:3], (count, levels, crops))
+        index, level, crop = map(draw, keys[:3], (len(data), *cells["error"].shape))
         eps = jax.random.normal(keys[3], (self.batch_size, data.shape[1]))
         return self.error(params, data[index], eps, level, crop, cells).mean()
 
@@ -225,18 +195,18 @@ class _Loss:
 @functools.partial(jax.jit, static_argnames="loss")
 def _measure(params, x0, keys, cells, *, loss):
     """Mean error of each level and crop, [L, W]; every cell sees the same noise."""
-    levels, crops = cells["error"].shape
+    levels, crops = (jnp.arange(count) for count in cells["error"].shape)
+    full = lambda v: jnp.full(len(x0), v)  # noqa: E731
 
     def at(level):
         def one(key):
             eps = jax.random.normal(key, x0.shape)
-            full = lambda v: jnp.full(len(x0), v)  # noqa: E731
             error = lambda crop: loss.error(params, x0, eps, full(level), full(crop), cells)  # noqa: E731
-            return jax.lax.map(lambda crop: error(crop).mean(), jnp.arange(crops))
+            return jax.lax.map(lambda crop: error(crop).mean(), crops)
 
         return jax.lax.map(one, keys).mean(0)
 
-    return jax.lax.map(at, jnp.arange(levels))
+    return jax.lax.map(at, levels)
 
 
 def denoising_losses(
@@ -254,18 +224,16 @@ def denoising_losses(
 ) -> Losses:
     """Losses of a denoiser trained on crops of every width at every level, on held-out chunks.
 
-    One network for all: the Wiener filter of the chunks' covariance, plus a network's correction
-    from the whitened window, trained on the mean squared error in units of the filter's. On a
-    Gaussian process there is nothing to add.
+    One denoiser for all: the Wiener filter of the chunks' covariance, plus a network's correction
+    from the whitened window, trained on the mean squared error in units of the filter's.
 
     Args:
       chunks: [N, H, D] to train on.
-      held_out: [M, H, D] of other episodes, on which the losses are measured; every width sees the
-        same noise.
+      held_out: [M, H, D] of other episodes, on which the losses are measured.
       levels: [L] in (0, 1).
       widths: see ``windows``.
       steps, batch_size, width: of the training, with AdamW.
-      draws: noise draws of each held-out chunk.
+      draws: noise draws of each held-out chunk, the same for every width.
       seed: of initial parameters and draws.
       progress: show a progress bar.
 
@@ -288,20 +256,15 @@ def denoising_losses(
     filters, whiten, linear = _wiener(covariance, levels, widths, dims)
     linear = np.maximum(linear, 1e-12)
     middle = _columns((horizon - 1) // 2, dims)
-    cells = {
-        "filter": jnp.asarray(filters, jnp.float32),
-        "error": jnp.asarray(np.sqrt(linear), jnp.float32),
-        # White inputs: detail is as large as the route.
-        "whiten": jnp.asarray(whiten, jnp.float32),
-        "sigma": jnp.asarray(levels, jnp.float32),
-        "middle": middle,
-    }
+    # White inputs: detail is as large as the route.
+    cells = dict(filter=filters, error=np.sqrt(linear), whiten=whiten, sigma=levels)
+    cells = {name: jnp.asarray(v, jnp.float32) for name, v in cells.items()} | {"middle": middle}
     loss, every = _Loss(_Denoiser(width, dims), batch_size), min(100, steps)
-    first = jnp.zeros((1, horizon * dims)), jnp.ones(1) / 2, jnp.ones((1, linear.shape[1]))
+    example = jnp.zeros((1, horizon * dims)), jnp.ones(1) / 2, jnp.ones((1, linear.shape[1]))
     key = lambda i: jax.random.fold_in(jax.random.key(seed + 1), i)  # noqa: E731
     fitted = optim.fit(
         loss,
-        loss.module.init(jax.random.key(seed), *first),
+        loss.module.init(jax.random.key(seed), *example),
         [jax.random.split(key(i), every) for i in range(-(-steps // every))],
         optim.Recipe(steps),
         shared=(jnp.asarray(centred), cells),
@@ -311,9 +274,5 @@ def denoising_losses(
     measured = _measure(fitted.params, jnp.asarray(tested), keys, cells, loss=loss)
     # A wider crop can do what a narrower one does: a larger loss only means that it learnt worse.
     error = np.minimum.accumulate(np.asarray(measured, np.float64) * linear, axis=1)
-    return Losses(
-        levels,
-        np.asarray(widths),
-        error,
-        float(np.mean(tested[:, middle[0] : middle[-1] + 1] ** 2)),
-    )
+    prior = float(np.mean(tested[:, middle[0] : middle[-1] + 1] ** 2))
+    return Losses(levels, np.asarray(widths), error, prior)

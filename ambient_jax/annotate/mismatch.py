@@ -5,11 +5,10 @@ clean law p on p's own noised chunks. What it costs there is the excess loss
 
     e(sigma) = E_p ||x0 - D_q(x_t, O)||^2 - E_p ||x0 - D_p(x_t, O)||^2 = E_p ||D_p - D_q||^2,
 
-with D = E[x0 | x_t, O] (D_p is the projection, so the cross term is 0). Where x_t itself still
-shows the decision, e vanishes, however well p and q can be told apart: the density ratio then does
-not depend on x. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
+with D = E[x0 | x_t, O]. Where x_t itself still shows the decision, e vanishes, however well p and q
+can be told apart. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
 
-Three ways to measure e, all of which leave out p(O) / q(O):
+Three ways to measure e, none of which depends on p(O) / q(O):
 
 * two denoisers, or one that is conditioned on the source (``evaluate.evaluation.differences``);
 * the logit L(O, x_t, sigma) = log p/q of a classifier of (O, x_t). By Tweedie's formula (Robbins
@@ -33,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import corruption, schedules
-from ambient_jax.annotate import calibration, classifier, thresholds
+from ambient_jax.annotate import classifier, thresholds
 from ambient_jax.data import device
 
 Array = jax.Array
@@ -43,8 +42,7 @@ class Judged(NamedTuple):
     """A classifier's answers about N chunks at L levels.
 
     Attributes:
-      excess: [N, L] mean square of the Tweedie difference per number, e / (H D) where the logit is
-        exact; in normalised units.
+      excess: [N, L] mean square of the Tweedie difference, e / (H D) where the logit is exact.
       logit: [N, L] L(O, x_t, sigma) - L(O), whose mean over clean chunks is KL(sigma).
     """
 
@@ -63,28 +61,10 @@ def tweedie_difference(logit: Callable[[Array], Array], x_t: Array, sigma: Array
     return jax.grad(logit)(x_t) * (sigma**2 / schedules.signal(sigma))
 
 
-def snr(levels) -> np.ndarray:
-    """``(1 - sigma^2) / sigma^2`` of noise levels in (0, 1]."""
-    levels = np.asarray(levels, np.float64)
-    return (1 - levels) * (1 + levels) / levels**2
-
-
-def relative_entropy(levels, excess) -> np.ndarray:
-    """KL [L] of the noised laws from e [L] at increasing levels, up to that at the last one.
-
-    ``KL(sigma) = 1/2 integral of e over the snr from 0`` (see the module): trapezoids in log snr up
-    to the last level, and beyond it e there times half its snr. Levels below 1.
-    """
-    gamma, excess = snr(levels), np.asarray(excess, np.float64)
-    weighted = gamma * excess
-    steps = np.log(gamma[:-1] / gamma[1:]) * (weighted[:-1] + weighted[1:]) / 4
-    return np.append(np.cumsum(steps[::-1])[::-1], 0.0) + weighted[-1] / 2
-
-
 def lost(divergence) -> np.ndarray:
-    """Share of a relative entropy [L] that noise has destroyed at each level, increasing.
+    """Share of a relative entropy [L] that noise has destroyed at each level, by an isotonic fit.
 
-    It is a share of the largest value of an isotonic fit; 1 everywhere where that is 0.
+    It is 1 at every level where nothing is above 0.
     """
     kept = -thresholds.isotonic(-np.asarray(divergence, np.float64))
     return 1 - np.maximum(kept, 0) / kept[0] if kept[0] > 0 else np.ones_like(kept)
@@ -94,7 +74,7 @@ def sigma_max(levels, disagreement, *, tau: float = 0.05) -> float:
     """The level up to which a disagreement stays below a share of its largest value.
 
     Args:
-      levels: [L] increasing, in [0, 1]; the last near 1, where the disagreement is largest.
+      levels: [L] increasing, in [0, 1]; the last near 1.
       disagreement: [L] of any unit, such as e, or the share of KL that is ``lost``.
       tau: the share.
 
@@ -157,19 +137,18 @@ def by_classifier(
 
 @functools.partial(jax.jit, static_argnames=("network", "options", "draws"))
 def _excess_and_logit(
-    data, levels, pairs, params, temperature, positions, pair, key, *, network, options, draws
+    data, levels, pairs, member, positions, pair, key, *, network, options, draws
 ):
     """The two fields of ``Judged``, [B, 2, L]."""
     observation, x0, eps = classifier.cut(data, positions, options, key)
-    middles, log_temperature = temperature
+    params, temperature = member
 
     def logits(x_t, sigma, scale):
         level = jnp.full(len(x0), sigma)
         return network.apply(params, x_t, level, pair, pairs, observation) / scale
 
     def at(sigma):
-        x = jnp.full(len(x0), calibration.log_ratio(sigma))
-        scale = calibration.temperature(x, middles, log_temperature[pair])
+        scale = classifier.temperature_at(sigma, temperature, pair)
 
         def one(draw):
             x_t = corruption.add_noise(x0, eps(draw), sigma)

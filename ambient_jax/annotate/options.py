@@ -10,14 +10,14 @@ import ml_collections
 from ambient_jax import _checks
 from ambient_jax.annotate import buckets
 
-# Of the classifier's noise levels: wide, so that it also learns what only low noise shows.
+# Of the classifier's noise levels: wide, so that it also learns details that only low noise shows.
 SCHEDULE: dict[str, Any] = {"name": "edm", "p_mean": -1.5, "p_std": 2.2}
 ANALYSES = ("spectrum", "jerk", "bucket_noise")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How bounds are made; the fields of the command's section ``config.task``.
+    """Options of an annotation.
 
     Attributes:
       granularity: which chunks share one bound, see ``buckets``; one set of bounds for each, such

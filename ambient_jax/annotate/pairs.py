@@ -1,14 +1,11 @@
 """A mixture as pairs: each corrupt source against all clean ones, on the dimensions of both.
 
-sigma_min of a source depends on that source and the clean ones alone. One classifier between the
-clean sources and all corrupt ones pooled would not do: its P(clean) at a chunk depends on how the
-other corrupt sources look there. So K corrupt sources make K pairs, each with as many clean rows as
-corrupt ones; two data sets are the case K = 1.
+sigma_min of a source depends on that source and the clean ones alone, so K corrupt sources make K
+pairs, each with as many clean rows as corrupt ones.
 
 A pair is compared on the dimensions of the action that its source and every clean source have. All
-others are set to 0 for both sides, after the noise, so that neither padding nor an absent dimension
-sets sources apart. Where one source has joints in the places of another's positions, they are
-compared as training sees them.
+others are set to 0 for both sides, after the noise. Where one source has joints in the places of
+another's positions, they are compared as training sees them.
 """
 
 from __future__ import annotations
@@ -80,14 +77,13 @@ def deal(
         fold[offset : offset + size] = rng.permutation(len(starts))[index] % folds
         counts[k] = len(starts)
     # Clean sources are pooled; each corrupt one is compared on its own.
-    corrupt = {f" {n} has": c for n, c in zip(names or range(len(clean)), counts, strict=True)}
-    corrupt = {
-        n: c for (n, c), is_clean in zip(corrupt.items(), clean, strict=True) if not is_clean
-    }
-    if len(corrupt) < 2:
-        corrupt = {"s have": sum(corrupt.values())}
     sides = {"clean sources have": counts[clean].sum()}
-    for side, count in (sides | {f"corrupt source{n}": c for n, c in corrupt.items()}).items():
+    corrupt = np.flatnonzero(~clean)
+    if len(corrupt) < 2:
+        sides["corrupt sources have"] = counts[corrupt].sum()
+    else:
+        sides |= {f"corrupt source {names[k] if names else k} has": counts[k] for k in corrupt}
+    for side, count in sides.items():
         if count < folds:
             raise ValueError(
                 f"the {side} {count} episodes, expected at least {folds}, one for each fold: a "
@@ -97,11 +93,9 @@ def deal(
 
 
 def split(data: device.DeviceData, fold: np.ndarray, folds: int) -> list[dict[str, Any]]:
-    """The training and the held-out part of each fold, as places of one order.
+    """[training, held out] parts: fields of ``DeviceData`` with a leading axis of folds.
 
-    Returns:
-      [training, held out], fields of ``DeviceData`` with a leading axis of folds. Every corrupt
-      source has the same weight, clean ones have their own.
+    Every corrupt source has the same weight, clean ones have their own.
     """
     parts = [_split(data, fold == k) for k in range(folds)]
     order = np.stack([p[0].pop("order") for p in parts])  # the same array: it is the large one
@@ -152,14 +146,8 @@ def draw(
       corrupt row's source, and a random one for a clean row, so that each pair is balanced, too.
     """
     batch = device.sample_batch(
-        data._replace(**part),
-        key,
-        step,
-        rows,
-        law=_BALANCED,
-        schedule=schedule,
-        history=history,
-        horizon=horizon,
+        *(data._replace(**part), key, step, rows),
+        **dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon),
         padding="hold",
     )
     clean = part["sources"].clean[batch["source"]]
@@ -167,7 +155,5 @@ def draw(
     any_pair = jax.vmap(
         lambda row: jax.random.randint(jax.random.fold_in(keys, row), (), 0, len(pairs.mask))
     )(rows)
-    return batch | {
-        "clean": clean,
-        "pair": jnp.where(clean, any_pair, pairs.of_source[batch["source"]]),
-    }
+    pair = jnp.where(clean, any_pair, pairs.of_source[batch["source"]])
+    return batch | {"clean": clean, "pair": pair}

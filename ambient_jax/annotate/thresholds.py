@@ -4,10 +4,10 @@ The curve c(sigma) is the classifier's probability of "clean", averaged over a u
 and over noise draws: 0.5 says that the classifier cannot tell. sigma_min is where c first exceeds
 0.5 - tau, under a rule that makes one crossing out of a noisy curve.
 
-The true curve of a data set increases. With the best classifier p / (p + q), its mean over q is
-1/2 - 1/4 sum (p - q)^2 / (p + q): an f-divergence between p_sigma and q_sigma, which noise
-contracts, so c climbs to 1/2 and never crosses it. Random units have that curve in expectation.
-Others (one datapoint, units ordered by score) need not.
+The true curve of a data set increases to 1/2. With the best classifier p / (p + q), its mean over q
+is 1/2 - 1/4 sum (p - q)^2 / (p + q): an f-divergence between p_sigma and q_sigma, which noise
+contracts. Random units have that curve in expectation; one datapoint, or units ordered by score,
+need not.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ RULES = ("isotonic", "last")
 def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isotonic"):
     """inf {sigma : c(sigma) > 0.5 - tau} of every unit, under a monotone rule.
 
-    "isotonic", the default, fits the increasing curve nearest to c (least squares: pool adjacent
-    violators) and takes its one crossing. It uses all levels, so that the noise of one moves the
-    result little. "last" takes the last crossing of c itself: above it c stays above the threshold
-    at every level measured. Noise adds crossings, so the first is on average too low and the last
-    too high; the isotonic one lies between them. On three curves at 20 levels with noise of 0.03 in
-    c, the first is 0.01 to 0.05 too low, the last 0.05 to 0.24 too high and the isotonic one at
-    most 0.02 too high. Take "last" where a corrupt sample at a wrong level costs more than a lost
-    one. Both agree on an increasing curve.
+    "isotonic" fits the increasing curve nearest to c (least squares) and takes its one crossing.
+    "last" takes the last crossing of c itself, which noise in c makes too high on average: take it
+    where a corrupt sample at a wrong level costs more than a lost one. On three curves at 20 levels
+    with noise of 0.03 in c, "last" is 0.05 to 0.24 too high and "isotonic" at most 0.02. Both agree
+    on an increasing curve.
 
     Between two levels c is interpolated linearly. Nothing is extrapolated: a unit above the
     threshold at every level gets 0 (so let the levels begin near 0), one above it at no level, or
@@ -92,17 +89,10 @@ def isotonic(values) -> np.ndarray:
 
 
 def round_up(sigma_min, levels) -> np.ndarray:
-    """The smallest of ``levels`` that is not below sigma_min: few distinct bounds, all safe.
+    """The smallest of ``levels`` [L] that is not below sigma_min [...] in [0, 1], of its type.
 
-    Admission takes one bound per source, so this groups units into at most L + 2 sources. 0 stays
-    0 (clean data) and what lies beyond the last level becomes 1.
-
-    Args:
-      sigma_min: [...] in [0, 1].
-      levels: [L] increasing noise levels in [0, 1].
-
-    Returns:
-      [...] of sigma_min's type.
+    This groups units into at most L + 2 bounds, all safe: 0 stays 0 and a bound above the last
+    level becomes 1.
 
     Raises:
       ValueError: sigma_min is NaN or outside [0, 1], or levels do not increase within [0, 1].

@@ -25,26 +25,23 @@ _BANDS = 8  # of the noise level, each with a temperature
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How classifiers are made.
+    """Options of the classifiers.
 
     Attributes:
       history, horizon: T and H of the chunks.
       crop: number of actions of a chunk that the classifier sees, from the first; 0: all.
-      observed: whether the classifier also sees the observation. It then compares p(A | O) with
-        q(A | O); without it p(A) with q(A), which also differ where the data sets visit different
-        places.
+      observed: whether the classifier also sees the observation, and compares p(A | O) with
+        q(A | O) rather than p(A) with q(A).
       folds: number of folds, at least 2.
       steps: most training steps, rounded up to a multiple of evaluate_every.
       batch_size: rows shared by all pairs; half of them are clean in expectation.
       evaluate_every: steps between evaluations.
       patience: training stops after so many evaluations without a lower held-out loss.
-      learning_rate, weight_decay: of AdamW; the rate falls to 0 along a cosine.
-      ema: largest decay of the parameters' moving average, which is what is kept.
+      learning_rate, weight_decay, ema: see ``optim.Recipe``.
       features, dropout: of ``ChunkClassifier``.
       encoder: frequencies, width and depth of the ``ObservationEncoder``.
       blur: standard deviation of the noise added to normalised observations in training, constant
-        over the history. With few episodes a network learns by heart where things lie in each;
-        blurred observations keep what episodes have in common.
+        over the history, so that a network cannot learn the episodes' observations by heart.
     """
 
     history: int = 2
@@ -90,26 +87,23 @@ class Network:
         """Parameters, from one batch of inputs."""
         keys = jax.random.split(key)
         params = {}
-        condition = None
         if self.encoder is not None:
             params["encoder"] = self.encoder.init(keys[1], observation)["params"]
-            condition = self.encoder.apply({"params": params["encoder"]}, observation)
-        params["classifier"] = self.classifier.init(
-            keys[0], x, jnp.ones(len(x)) / 2, moments, condition
-        )["params"]
+        inputs = x, jnp.ones(len(x)) / 2, moments, self._encode(params, observation)
+        params["classifier"] = self.classifier.init(keys[0], *inputs)["params"]
         return params
+
+    def _encode(self, params, observation):
+        if self.encoder is None:
+            return None
+        return self.encoder.apply({"params": params["encoder"]}, observation)
 
     def apply(self, params, x_t, sigma, pair, pairs, observation, dropout=None):
         """Logits [B] of each row's pair, from the pair's dimensions of x_t [B, H, D] alone."""
-        condition = None
-        if self.encoder is not None:
-            condition = self.encoder.apply({"params": params["encoder"]}, observation)
+        condition = self._encode(params, observation)
         logits = self.classifier.apply(
             {"params": params["classifier"]},
-            x_t * pairs.mask[pair][:, None],
-            sigma,
-            pairs.moments[pair],
-            condition,
+            *(x_t * pairs.mask[pair][:, None], sigma, pairs.moments[pair], condition),
             train=dropout is not None,
             rngs=None if dropout is None else {"dropout": dropout},
         )
@@ -121,10 +115,10 @@ class Trained(NamedTuple):
 
     Attributes:
       network: of one member; ``params`` has a leading axis of members.
-      temperature: (x [bands], log temperature [M, K, bands]) at x = log(sigma / alpha), linear in
-        between; logits are divided by it.
-      history: rows {"step", "train", "held_out"} of losses in nats, [M] each. The held-out loss is
-        measured after calibration, so it is never much above log 2.
+      temperature: (x [bands], log temperature [M, K, bands]) at x = log(sigma / alpha); see
+        ``calibration``.
+      history: rows {"step", "train", "held_out"} of losses in nats, [M] each; the held-out loss is
+        measured after calibration.
       judged: (P(clean), is clean) of held-out rows of the balanced training law, [M * rows] each.
     """
 
@@ -151,10 +145,7 @@ def train(
       data: all sources, without the fields that ``parts`` have.
       parts: [training, held out] of all members, of one order, see ``pairs.split``.
       pairs: K pairs of each member: fields have a leading axis of M.
-      options: see ``Options``.
-      schedule: its training law draws the noise levels.
-      seed: of initial parameters and draws.
-      progress: show a progress bar.
+      options, schedule, seed, progress: see ``classifier.fit``.
     """
     count, heads = pairs.mask.shape[:2]
     network = Network(
@@ -223,16 +214,8 @@ def draw(data, part, pairs, key, step, rows, options, schedule):
     return pairs_lib.draw(data, part, pairs, key, step, rows, schedule=schedule, **sizes)
 
 
-def measured(
-    data: device.DeviceData,
-    part: dict[str, Any],
-    pairs: pairs_lib.Pairs,
-    options: Options,
-    *,
-    schedule: schedules.Schedule,
-    seed: int = 0,
-) -> pairs_lib.Pairs:
-    """The pairs with the moments of a batch of one member's part."""
+def measured(data, part, pairs, options, *, schedule, seed: int = 0) -> pairs_lib.Pairs:
+    """The pairs with the moments of a batch of one member's part; arguments as of ``train``."""
     rows = jnp.arange(max(_ROWS, _ROWS_PER_PAIR[0] * len(pairs.mask)))
     batch = draw(data, part, pairs, jax.random.key(seed), 0, rows, options, schedule)
     action, pair = np.asarray(batch["action"])[:, : options.length], np.asarray(batch["pair"])
@@ -252,14 +235,11 @@ def _middles(schedule):
 def _init(data, pairs, keys, *, loss):
     options = loss.options
     first = jnp.zeros(1, jnp.int32)  # any chunk has the shapes
-    observation, action, _ = chunk.gather(
-        *(data.steps, first, data.start[first], data.end[first]),
-        *(options.history, options.horizon),
-    )
+    place = first, data.start[first], data.end[first]
+    observation, action, _ = chunk.gather(data.steps, *place, options.history, options.horizon)
     x = action[:, : options.length]
-    return jax.vmap(lambda p, key: loss.network.init(key, x, p.moments[:1], observation))(
-        pairs, keys
-    )
+    init = lambda p, key: loss.network.init(key, x, p.moments[:1], observation)  # noqa: E731
+    return jax.vmap(init)(pairs, keys)
 
 
 def _blurred(observation, size, key):

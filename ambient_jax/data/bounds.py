@@ -1,10 +1,8 @@
 """The bounds file: sigma_min and sigma_max of every step, written once and joined by training.
 
-It is one parquet file with the columns source (dictionary of strings), episode (int64, the stable
-id of ``RldsDataset.episode_ids``), step (int32), sigma_min and sigma_max (float32, see
-``ambient_jax.admission``). The schema's metadata hold one JSON text: the format's number, the
-method and its settings, the library's version and, for each source, the fingerprint of the data
-and the number of rows. Rows are joined by id, never by position, and only to data of the same
+A parquet file with the columns of ``BoundsTable``, source as a dictionary of strings. The schema's
+metadata hold one JSON text: format, method and settings, the library's version and, by source, the
+data's fingerprint and the number of rows. Rows are joined by id, and only to data of the same
 fingerprint.
 """
 
@@ -47,7 +45,7 @@ class BoundsTable:
     Attributes:
       names: the sources.
       source: [N] int32, index into ``names``.
-      episode: [N] int64, stable episode id.
+      episode: [N] int64, id of ``RldsDataset.episode_ids``.
       step: [N] int32, position in the episode.
       sigma_min, sigma_max: [N] float32 in [0, 1]; clean (0, 1), unusable (1, 0), else
         sigma_max <= sigma_min.
@@ -57,8 +55,7 @@ class BoundsTable:
       version: the library's version that made them.
 
     Raises:
-      ValueError: names that repeat, a source without fingerprint, columns of differing lengths, or
-        ids that are no integers. ``write`` and ``lookup`` check the values.
+      ValueError: a malformed name, fingerprint, column or id.
     """
 
     names: tuple[str, ...]
@@ -83,12 +80,12 @@ class BoundsTable:
                     "annotated data"
                 )
         object.__setattr__(self, "names", names)
-        for name in ("source", "episode", "step"):
-            object.__setattr__(self, name, _integers(name, getattr(self, name)))
-        for name in ("sigma_min", "sigma_max"):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
         for name in _SCHEMA.names:
-            shape = getattr(self, name).shape
+            values = getattr(self, name)
+            number = name.startswith("sigma")
+            values = np.asarray(values, np.float32) if number else _integers(name, values)
+            object.__setattr__(self, name, values)
+            shape = values.shape
             if len(shape) != 1 or shape != self.source.shape:
                 raise ValueError(
                     f"{name} has shape {shape}, expected [N] as source has {self.source.shape}"
@@ -98,7 +95,6 @@ class BoundsTable:
             raise ValueError(f"source holds {wrong}, expected 0 to {len(names) - 1}, into names")
 
     def __len__(self) -> int:
-        """N."""
         return self.source.size
 
     def digest(self, name: str) -> str:
@@ -111,7 +107,11 @@ class BoundsTable:
 
     def rows(self, name: str) -> np.ndarray:
         """Row numbers of one source; raises ValueError when the table lacks it."""
-        _known(self, name)
+        if name not in self.names:
+            raise ValueError(
+                f"there are no bounds of source {name!r}, only of "
+                f"{', '.join(self.names) or 'none'}{_checks.nearest(name, self.names)}"
+            )
         return np.flatnonzero(self.source == self.names.index(name))
 
 
@@ -126,31 +126,20 @@ def for_source(
     method: str,
     how: Mapping[str, Any] | None = None,
 ) -> BoundsTable:
-    """The table of one source; the arguments are ``BoundsTable``'s.
+    """The table of one source, from arguments of ``BoundsTable``.
 
-    Args:
-      name, fingerprint: the source and its data.
-      episode, step: [N] ids.
-      sigma_min, sigma_max: [N] or scalar; sigma_max None: 1 where sigma_min is 0 (clean), else 0.
-      method, how: how they were chosen.
+    The bounds are [N] or scalar; sigma_max None is 1 where sigma_min is 0 (clean), else 0.
     """
     episode = np.asarray(episode)
     low = np.asarray(sigma_min, np.float32)
     high = np.asarray(admission.default_sigma_max(low)) if sigma_max is None else sigma_max
     low, high = (np.broadcast_to(b, episode.shape) if np.ndim(b) == 0 else b for b in (low, high))
-    source = np.zeros(episode.shape, np.int32)
-    fingerprints = {name: fingerprint}
-    return BoundsTable(
-        (name,), source, episode, step, low, high, fingerprints, method, dict(how or {})
-    )
+    columns = np.zeros(episode.shape, np.int32), episode, step, low, high
+    return BoundsTable((name,), *columns, {name: fingerprint}, method, dict(how or {}))
 
 
 def concatenate(parts: Sequence[BoundsTable]) -> BoundsTable:
-    """One table for the sources of all parts, which share method and settings.
-
-    Raises:
-      ValueError: no parts, a source in two of them, or methods or settings that differ.
-    """
+    """One table for the sources of all parts, which must differ and share method and settings."""
     if not parts:
         raise ValueError("there are no bounds to concatenate")
     first = parts[0]
@@ -161,28 +150,18 @@ def concatenate(parts: Sequence[BoundsTable]) -> BoundsTable:
                 "with different methods or settings: keep them in two files"
             )
     offsets = np.cumsum([0, *(len(part.names) for part in parts[:-1])])
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in _SCHEMA.names
-        if name != "source"
-    }
+    names = tuple(name for part in parts for name in part.names)
     source = np.concatenate([p.source + k for p, k in zip(parts, offsets, strict=True)])
-    return BoundsTable(
-        names=tuple(name for part in parts for name in part.names),
-        source=source,
-        fingerprints={n: f for part in parts for n, f in part.fingerprints.items()},
-        method=first.method,
-        how=first.how,
-        **columns,
-    )
+    columns: dict[str, Any] = {
+        n: np.concatenate([getattr(p, n) for p in parts]) for n in _SCHEMA.names[1:]
+    }
+    prints = {n: f for part in parts for n, f in part.fingerprints.items()}
+    columns |= {"names": names, "source": source, "fingerprints": prints, "version": __version__}
+    return dataclasses.replace(first, **columns)
 
 
 def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
-    """Writes the file whole or not at all, and makes its folder.
-
-    Raises:
-      ValueError: bounds or ids that ``lookup`` would refuse, or ``how`` that JSON cannot hold.
-    """
+    """Checks the table and writes the file whole or not at all; makes its folder."""
     for name in table.names:
         check(table, name)
     counts = np.bincount(table.source, minlength=len(table.names)).tolist()
@@ -210,21 +189,26 @@ def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
 
 
 def read(path: str | os.PathLike[str]) -> BoundsTable:
-    """Reads a bounds file; ``lookup`` and ``check`` check its values, source by source.
+    """Reads a bounds file; ``lookup`` and ``check`` check its bounds, source by source.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no parquet file, no bounds file, of a newer format, or was edited.
+      ValueError: it is damaged, no bounds file, of a newer format, or was edited.
     """
     path = pathlib.Path(expanded(path))
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a directory: give the bounds file in it")
     if not path.is_file():
-        raise FileNotFoundError(_missing_file(path))
+        near = ""
+        if path.parent.is_dir():
+            near = _checks.nearest(path.name, [p.name for p in path.parent.iterdir()])
+        raise FileNotFoundError(f"there is no bounds file {path}{near}; {_ANNOTATE}")
     try:
         table = pq.read_table(path, partitioning=None).unify_dictionaries()
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:  # of the machine, not of the file
             raise files.unavailable(error, str(path)) from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = files.first_line(error)[:200]
         raise ValueError(
             f"{path} is no parquet file, or damaged ({reason}); {_ANNOTATE}"
         ) from error
@@ -246,20 +230,20 @@ def read(path: str | os.PathLike[str]) -> BoundsTable:
             raise ValueError(f"{path}: column {field.name!r} has {column.null_count} empty cells")
         columns[field.name] = column
     source = columns.pop("source")
-    code_of = {name: k for k, name in enumerate(names)}
-    code = np.asarray([code_of.get(n, -1) for n in source.dictionary.to_pylist()], np.int32)
-    code = code[source.indices.to_numpy()]
-    counts = np.bincount(code + 1, minlength=len(names) + 1).tolist()
+    numbers = {name: k for k, name in enumerate(names)}
+    number = np.asarray([numbers.get(n, -1) for n in source.dictionary.to_pylist()], np.int32)
+    number = number[source.indices.to_numpy()]
+    counts = np.bincount(number + 1, minlength=len(names) + 1).tolist()
     expected = [0, *(spec["rows"] for spec in sources.values())]
-    for name, found, rows in zip(("unknown sources", *names), counts, expected, strict=True):
-        if found != rows:
+    for name, count, rows in zip(("unknown sources", *names), counts, expected, strict=True):
+        if count != rows:
             raise ValueError(
-                f"{path} holds {found} rows of {name}, its metadata say {rows}: it was edited "
+                f"{path} holds {count} rows of {name}, its metadata say {rows}: it was edited "
                 "without them; change bounds with read and write of this module"
             )
     return BoundsTable(
         names=names,
-        source=code,
+        source=number,
         **{name: column.to_numpy(zero_copy_only=False) for name, column in columns.items()},
         fingerprints={n: spec["fingerprint"] for n, spec in sources.items()},
         method=metadata["method"],
@@ -274,43 +258,38 @@ def lookup(
     """The bounds of M steps of one source, joined by id.
 
     Args:
-      table: from ``read``.
-      name: the source.
+      table, name: the file's content and the source.
       episode, step: [M] ids, in any order; the table may hold more rows than these.
       fingerprint: of the data to train on; None skips the comparison.
 
-    Returns:
-      Bounds [M].
-
     Raises:
-      ValueError: the source is not in the file, its data are of another version, ids that are
-        missing or stand in the file twice, or bounds of this source that are no bounds.
+      ValueError: the source is not in the file, its data have another fingerprint, an id has no row
+        or two, or a row of the source has impossible bounds.
     """
-    _known(table, name)
-    made_on = table.fingerprints[name]
-    if fingerprint is not None and fingerprint != made_on:
+    rows = table.rows(name)
+    annotated = table.fingerprints[name]
+    if fingerprint is not None and fingerprint != annotated:
         raise ValueError(
-            f"bounds of source {name!r} were made on other data (fingerprint {made_on}) than these "
-            f"({fingerprint}): annotate again, or open the version and split they were made on"
+            f"bounds of source {name!r} were made on other data (fingerprint {annotated}) than "
+            f"these ({fingerprint}): annotate again, or open the version and split they were made "
+            "on"
         )
     episode, step = _integers("episode", episode), _integers("step", step)
     if episode.ndim != 1 or episode.shape != step.shape:
         raise ValueError(
             f"episode and step have shapes {episode.shape} and {step.shape}, expected [M] both"
         )
-    rows = table.rows(name)
     keys, order, episodes, low, span = _check(table, name, rows)
-    number = np.searchsorted(episodes, episode)
-    number = np.minimum(number, max(episodes.size - 1, 0))
-    offset = step.astype(np.int64) - low
-    found = np.zeros(episode.shape, bool)
+    known = np.zeros(episode.shape, bool)
     place = np.zeros(episode.shape, np.int64)
     if rows.size:
-        wanted = number * span + offset
-        place = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
-        found = (episodes[number] == episode) & (offset >= 0) & (offset < span)
-        found &= keys[place] == wanted
-    missing = np.flatnonzero(~found)
+        number = np.minimum(np.searchsorted(episodes, episode), episodes.size - 1)
+        offset = step.astype(np.int64) - low
+        key = number * span + offset
+        place = np.minimum(np.searchsorted(keys, key), keys.size - 1)
+        known = (episodes[number] == episode) & (offset >= 0) & (offset < span)
+        known &= keys[place] == key
+    missing = np.flatnonzero(~known)
     if missing.size:
         i = missing[0]
         raise ValueError(
@@ -322,17 +301,12 @@ def lookup(
 
 
 def check(table: BoundsTable, name: str) -> None:
-    """Raises ValueError, without reading data, where ``lookup`` of some step would.
-
-    Args:
-      table: from ``read``.
-      name: the source to check.
-    """
+    """Raises ValueError, without reading data, where ``lookup`` of some step of a source would."""
     _check(table, name, table.rows(name))
 
 
 def _check(table, name, rows):
-    """Refuses bad rows of one source; returns sorted keys, their order, and how to make a key."""
+    """Checks one source's rows; returns (sorted keys, their order, episodes, first step, span)."""
     low, high = table.sigma_min[rows], table.sigma_max[rows]
 
     def row(i):
@@ -357,23 +331,14 @@ def _check(table, name, rows):
     return keys, order, episodes, first, span
 
 
-def _known(table, name):
-    if name not in table.names:
-        raise ValueError(
-            f"there are no bounds of source {name!r}, only of {', '.join(table.names) or 'none'}"
-            f"{_checks.nearest(name, table.names)}"
-        )
-
-
 def _integers(name, values):
-    kind = np.int64 if name == "episode" else np.int32
+    limits = np.iinfo(np.int64 if name == "episode" else np.int32)
     values = np.asarray(values)
     if values.size and not np.issubdtype(values.dtype, np.integer):
         raise ValueError(f"{name} is of type {values.dtype}, expected integers")
-    limits = np.iinfo(kind)
     if values.size and (values.max() > limits.max or values.min() < limits.min):
         raise ValueError(f"{name} holds {values.min()} to {values.max()}, beyond {limits.dtype}")
-    return values.astype(kind)
+    return values.astype(limits.dtype)
 
 
 def _json(how):
@@ -386,19 +351,9 @@ def _json(how):
 
 
 def _plain(value):
-    """NumPy scalars and arrays as JSON knows them."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} {value!r:.80}")
-
-
-def _missing_file(path):
-    if path.is_dir():
-        return f"{path} is a directory: give the bounds file in it"
-    near = ""
-    if path.parent.is_dir():
-        near = _checks.nearest(path.name, [p.name for p in path.parent.iterdir()])
-    return f"there is no bounds file {path}{near}; {_ANNOTATE}"
 
 
 def _metadata(path, schema):

@@ -3,15 +3,15 @@
 The sample at step t has the observations of steps t-T+1..t (before the start: the first one
 repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated). What lies past
 the end is masked out of the loss (padding "mask"), or is the truth itself (padding "hold"): the
-robot stands still where its episode ended. Positions and grippers then stay as they are and
-displacements are zero, see ``hold``. Masked entries are never trained, yet a policy
-denoises whole chunks and its convolutions look at them; where holding is true, use it.
+robot stands still where its episode ended, so positions and grippers stay as they are and
+displacements are zero. A policy denoises whole chunks, masked entries too; where holding is true,
+use it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,16 +25,16 @@ from ambient_jax.transforms.steps import OBSERVATION as OBSERVATION
 # action has displacements; without it, that is the step's own action.
 STILL = "still"
 PADDINGS = ("mask", "hold")
+LAST_STEPS = ("drop", "keep")  # of an episode, where its ``is_last`` is set
 
 
 def indices(step, start, end, history: int, horizon: int, xp=jnp):
-    """Which steps a chunk is made of; the one formula of the device path and of the stream.
+    """Positions of the steps of a chunk; the device and the stream share this formula.
 
     Args:
-      step: position of the present, an integer or integers [...]; start <= step < end.
-      start, end: positions of the episode's first step and of one past its last, same shape.
-      history: T, observations up to the present.
-      horizon: H, actions from the present on.
+      step: [...] integers, position of the present.
+      start, end: [...], positions of the episode's first step and of one past its last.
+      history, horizon: T observations up to the present, H actions from the present on.
       xp: ``jax.numpy`` or ``numpy``.
 
     Returns:
@@ -60,8 +60,7 @@ def gather(
     """Chunks out of concatenated episodes.
 
     Args:
-      steps: "action" [N, D] and "observation/<name>" [N, d], episodes one after the other; and,
-        where standing still is not repeating an action, ``STILL`` [N, D].
+      steps: "action" [N, D], "observation/<name>" [N, d] and maybe ``STILL`` [N, D].
       step, start, end, history, horizon, xp: see ``indices``; positions in [0, N).
       padding: "mask", or "hold" for a mask that is True throughout.
 
@@ -82,43 +81,56 @@ def gather(
     return observation, action, xp.ones_like(mask)
 
 
+def standing_still(action, rest, normalised=None):
+    """``STILL`` of each action [L, D].
+
+    ``rest`` [D] is a displacement at rest (0, or a rotation's identity), and NaN where the action
+    is a position or a command, which stays. ``normalised`` is ``rest`` in the units of the action.
+    """
+    return np.where(np.isnan(rest), action, rest if normalised is None else normalised)
+
+
+def rest(delta: Iterable[int], action_dim: int) -> np.ndarray:
+    """An action [D] at rest: 0 for the displacements ``delta``, which it must have, else NaN."""
+    delta, still = tuple(delta), np.full(action_dim, np.nan, np.float32)
+    for dim in delta:
+        if not 0 <= dim < action_dim:
+            raise ValueError(
+                f"config.data.delta is {delta}, expected dimensions of the action, which "
+                f"has {action_dim}: 0 to {action_dim - 1}"
+            )
+    still[list(delta)] = 0
+    return still
+
+
 def _take(values, positions, xp):
-    # Clipping never happens, the positions are inside; it is what NumPy gathers without a check.
+    # No position is outside; in this mode NumPy does not check.
     return xp.take(values, positions, axis=0, mode="clip")
 
 
 def episode_arrays(
-    episode: Mapping[str, Any],
-    observation: Sequence[str],
-    action: str,
-    *,
-    source: str,
-    index: int,
+    episode: Mapping[str, Any], observation: Sequence[str], action: str, *, source: str, index: int
 ) -> dict[str, np.ndarray]:
-    """An episode's fields as training reads them, "action" [L, D] and "observation/<name>" [L, d].
+    """An episode's numbers, "action" [L, D] and "observation/<name>" [L, d].
 
-    Every step is flattened to a vector of float32, or of float64 where the data have more digits:
-    a normaliser takes the shift away before it rounds.
+    Steps are flattened to vectors of float32, or of float64 where the data have more digits: a
+    normaliser subtracts the shift before it rounds.
 
     Args:
       episode: RLDS episode, ``{"steps": {"observation": {...}, "action": ...}}``.
-      observation: names (or paths) under steps/observation.
-      action: name (or path) under steps.
+      observation, action: names (or paths) under steps/observation, and under steps.
       source, index: of the episode, for messages.
 
     Raises:
-      ValueError: a field is missing, not numeric, not finite (named with its step), or of another
-        length than the action.
+      ValueError: a field is missing, not numeric, not finite, or longer or shorter than the action.
     """
     fields = {ACTION: action} | {f"{OBSERVATION}{n}": f"{OBSERVATION}{n}" for n in observation}
     arrays = {}
+    where = f"source {source!r}, episode {index}"
     for name, path in fields.items():
-        values = np.asarray(_field(episode["steps"], path, source, index))
+        values = np.asarray(_field(episode["steps"], path, where))
         if values.dtype.kind not in "fiub":
-            raise ValueError(
-                f"source {source!r}, episode {index}: steps/{path} has type {values.dtype}, "
-                "expected numbers"
-            )
+            raise ValueError(f"{where}: steps/{path} has type {values.dtype}, expected numbers")
         values = values.reshape(len(values), math.prod(values.shape[1:]))
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float32)
@@ -126,35 +138,31 @@ def episode_arrays(
         if not finite.all():
             step, dim = np.argwhere(~finite)[0]
             raise ValueError(
-                f"source {source!r}, episode {index}, step {step}: steps/{path}[{dim}] is "
-                f"{rounded[step, dim]}, expected finite numbers: mend or drop the episode"
+                f"{where}, step {step}: steps/{path}[{dim}] is {rounded[step, dim]}, expected "
+                "finite numbers: mend or drop the episode"
             )
         wide = values.astype(np.float64)
         arrays[name] = rounded if (rounded == wide).all() else wide
-    lengths = {name: len(values) for name, values in arrays.items()}
-    for name, length in lengths.items():
-        if length != lengths[ACTION]:
-            raise ValueError(
-                f"source {source!r}, episode {index}: {name} has {length} steps, the action has "
-                f"{lengths[ACTION]}"
-            )
+    length = len(arrays[ACTION])
+    for name, values in arrays.items():
+        if len(values) != length:
+            raise ValueError(f"{where}: {name} has {len(values)} steps, the action has {length}")
     return arrays
 
 
-def _field(steps, path, source, index):
+def _field(steps, path, where):
     node, parts = steps, path.split("/")
     for i, part in enumerate(parts):
         if not isinstance(node, Mapping) or part not in node:
             names = list(node) if isinstance(node, Mapping) else []
             at = "/".join(["steps", *parts[:i]])
             raise ValueError(
-                f"source {source!r}, episode {index}: {at} has no {part!r}, it has "
+                f"{where}: {at} has no {part!r}, it has "
                 f"{', '.join(names) or 'no fields'}{_checks.nearest(part, names)}"
             )
         node = node[part]
     if isinstance(node, Mapping):
         raise ValueError(
-            f"source {source!r}, episode {index}: steps/{path} is a dict of {', '.join(node)}: "
-            "name one of them, as a path"
+            f"{where}: steps/{path} is a dict of {', '.join(node)}: name one of them, as a path"
         )
     return node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,6 @@ Array = Any  # jax.Array, or np.ndarray before it is put on a device
 ORDERS = ("noise_first", "data_first")
 
 
-class Readable(Protocol):
-    """What ``mixture.Mixture`` offers to be read through."""
-
-    names: tuple[str, ...]
-    datasets: Mapping[str, Any]
-    statistics: Mapping[str, Any]
-    sources: mixing.Sources
-    groups: Groups
-    constants: Mapping[str, np.ndarray]
-
-    def read(self, k: int, index: int, episode: Any) -> dict[str, np.ndarray]: ...
-
-
 class DeviceData(NamedTuple):
     """Steps of all sources, one after the other; chunks are cut on the fly, not stored.
 
@@ -40,8 +27,7 @@ class DeviceData(NamedTuple):
       start, end: [N] int32, positions of the first step of a step's episode and of one past its
         last.
       episode: [N] int32, the episode's id in its source.
-      offset, size: [G] int32, first place and number of steps of each group: a source, or its
-        steps of one pair of bounds where a bounds file gives each step its own.
+      offset, size: [G] int32, first place and number of steps of each group, see ``groups``.
       sources: weights, bounds and roles of the groups; to a law each is a source.
       order: [N] int32, the position at each place; None where they are the same.
       owner: [G] int32, the source of each group; None where they are the same.
@@ -60,12 +46,8 @@ class DeviceData(NamedTuple):
     constants: Mapping[str, Array] = {}
 
 
-def load_device_data(mixture: Readable) -> DeviceData:
-    """Reads all episodes of all sources into host memory, as arrays to be put on devices.
-
-    Raises:
-      ValueError: more steps than an int32 counts, or a bounds file of other data.
-    """
+def load_device_data(mixture: Any) -> DeviceData:
+    """Reads all episodes of a ``mixture.Mixture`` into host memory, to be put on devices."""
     total = sum(s.num_steps for s in mixture.statistics.values())
     if total >= 2**31:
         raise ValueError(
@@ -90,17 +72,15 @@ def load_device_data(mixture: Readable) -> DeviceData:
             episode[position:stop] = index
             position = stop
     sizes = np.diff([*offsets, total])
-    as_int = lambda values: np.asarray(values, np.int32)  # noqa: E731
-    data = DeviceData(
-        *(steps, start, end, episode, as_int(offsets), as_int(sizes), mixture.sources),
-        constants=dict(mixture.constants),
-    )
+    first_places, sizes = np.asarray(offsets, np.int32), sizes.astype(np.int32)
+    columns = steps, start, end, episode, first_places, sizes
+    data = DeviceData(*columns, mixture.sources, constants=dict(mixture.constants))
     split = any(group is not None for group in mixture.groups.of_step)
     return _grouped(data, mixture.groups) if split else data
 
 
 def _episodes(dataset, lengths):
-    """(id, episode) of those that have steps: what was left out is not read again."""
+    """(id, episode) of those that have steps; others are not read."""
     ends = np.cumsum(dataset.shard_lengths)
     for shard, (end, count) in enumerate(zip(ends, dataset.shard_lengths, strict=True)):
         kept = np.flatnonzero(lengths[end - count : end])
@@ -141,11 +121,11 @@ def sample_batch(
 ) -> dict[str, Any]:
     """A batch: chunks drawn with replacement, uniform inside the source that the law draws.
 
-    Pure and jittable. What a row gets depends on (key, step, row) only.
+    Pure and jittable. A row depends on (key, step, row) only.
 
     Args:
       data: all sources.
-      key: of the run, as the train step's.
+      key: of the run.
       step: number of the train step, scalar.
       rows: indices of the rows in the global batch, [B].
       law, schedule: give sigma and P(source | sigma).
@@ -197,12 +177,8 @@ def sample_batch(
 def with_constants(batch: dict[str, Any], constants: Mapping[str, Any], history: int, xp=jnp):
     """Adds what is the same for every chunk of a source, by the batch's ``source`` [B].
 
-    Args:
-      batch: of this host or device.
-      constants: [K, d] by name, such as "dims", the mask of the action's dimensions (of the batch:
-        [B, D]); those of "observation/<name>" become histories [B, T, d].
-      history: T.
-      xp: ``jax.numpy`` or ``numpy``.
+    ``constants`` are [K, d] by name, such as the action's mask "dims", which becomes [B, d];
+    "observation/<name>" becomes histories [B, T, d].
     """
     for name, values in constants.items():
         rows = values[batch["source"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,7 @@ import tensorflow_datasets as tfds
 
 from ambient_jax import _checks
 
-_TENSORS = (
-    tfds.features.Tensor,
-    tfds.features.Scalar,
-    tfds.features.ClassLabel,
-    tfds.features.Text,
-)
+_TENSORS = tuple(getattr(tfds.features, n) for n in ("Tensor", "Scalar", "ClassLabel", "Text"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +24,10 @@ class Leaf:
       feature: its TFDS feature connector.
       sequence: path of the nested dataset or sequence around it, ``""`` for one value an episode.
       kind: ``tensor``, ``bytes`` (text, raw strings), ``packed`` (a tensor stored as bytes),
-        ``image``; or, read but never written, ``ragged`` (packed tensors of differing shapes) or
-        ``other`` (decoded by TFDS itself, step by step).
-      rows: 0, or the fixed length of the sequence of a step that it is in, -1 if that varies; read
-        but never written.
+        ``image``; or, never written, ``ragged`` (packed tensors of differing shapes) or ``other``
+        (decoded by TFDS itself, step by step).
+      rows: 0, or the length of the sequence inside a step that it is in, -1 if that varies; never
+        written.
     """
 
     path: str
@@ -102,64 +98,12 @@ def _kind(feature: Any, in_sequence: bool) -> str:
     return "tensor" if kind in "fiub" else "other"
 
 
-def rlds_features(
-    observation: Mapping[str, Any],
-    action: Any,
-    step_extra: Mapping[str, Any] | None = None,
-    episode_metadata: Mapping[str, Any] | None = None,
-) -> tfds.features.FeaturesDict:
-    """The standard RLDS features around one's own observation and action.
-
-    A field is a TFDS feature connector, a dtype (``str`` is text), anything with a shape and a
-    dtype (an array or a ``jax.ShapeDtypeStruct``), or a dict of these. It describes ONE step.
-
-    Args:
-      observation: fields of ``steps/observation``.
-      action: ``steps/action``, [D] or a dict.
-      step_extra: further fields of a step, beside observation and action.
-      episode_metadata: fields of the episode; left out if None.
-
-    Returns:
-      Features with ``is_first``, ``is_last``, ``is_terminal`` (bool), ``reward`` and
-      ``discount`` (float32) in every step.
-    """
-    step = {
-        "observation": _connector(observation),
-        "action": _connector(action),
-        "is_first": tfds.features.Scalar(dtype=np.bool_),
-        "is_last": tfds.features.Scalar(dtype=np.bool_),
-        "is_terminal": tfds.features.Scalar(dtype=np.bool_),
-        "reward": tfds.features.Scalar(dtype=np.float32),
-        "discount": tfds.features.Scalar(dtype=np.float32),
-        **{name: _connector(value) for name, value in (step_extra or {}).items()},
-    }
-    features = {"steps": tfds.features.Dataset(step)}
-    if episode_metadata is not None:
-        features["episode_metadata"] = _connector(episode_metadata)
-    return tfds.features.FeaturesDict(features)
-
-
-def _connector(value: Any) -> Any:
-    if isinstance(value, tfds.features.FeatureConnector):
-        return value
-    if isinstance(value, Mapping):
-        return tfds.features.FeaturesDict({k: _connector(v) for k, v in value.items()})
-    if value is str:
-        return tfds.features.Text()
-    if hasattr(value, "shape") and not isinstance(value, type | np.dtype):
-        return tfds.features.Tensor(shape=tuple(value.shape), dtype=np.dtype(value.dtype))
-    return tfds.features.Scalar(dtype=np.dtype(value))
-
-
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """``{"a/b": x}`` to ``{"a": {"b": x}}``."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
+        functools.reduce(lambda node, p: node.setdefault(p, {}), parents, tree)[name] = value
     return tree
 
 
@@ -168,19 +112,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{path}/"))
-        else:
-            flat[path] = value
+        flat |= flatten(value, f"{path}/") if isinstance(value, Mapping) else {path: value}
     return flat
 
 
 def select(paths: Iterable[str], wanted: Iterable[str], what: str) -> list[str]:
-    """The paths that are wanted, or lie under a wanted one.
-
-    Raises:
-      ValueError: a wanted path names nothing of ``what``.
-    """
+    """The paths that are wanted, or lie under a wanted one; all of these must exist in ``what``."""
     paths, wanted = list(paths), list(wanted)
     known = {"/".join(p.split("/")[: i + 1]) for p in paths for i in range(p.count("/") + 1)}
     for key in wanted:

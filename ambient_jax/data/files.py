@@ -1,8 +1,7 @@
 """Files of a data set: bounded before they are read, and few of them open at a time.
 
 A ValueError or FileNotFoundError is about the file, which a source may leave out. Any other OSError
-is about the machine or the store (too many open files, no permission, a failing disk): it says
-nothing about the file, so nothing is left out because of it.
+is about the machine or the store (too many open files, no permission, a failing disk).
 """
 
 from __future__ import annotations
@@ -42,18 +41,13 @@ def first_line(error: BaseException) -> str:
     return f"{line} is missing" if isinstance(error, KeyError) else line
 
 
-def check_file(path: str) -> int | None:
-    """Size in bytes of a local file; None of one in a store, which has nothing but files.
+def check_file(path: str) -> None:
+    """Raises FileNotFoundError or ValueError if a path is no file, OSError if that is unknown.
 
     Call it before a file is opened: a FIFO blocks, and a device has no end.
-
-    Raises:
-      FileNotFoundError: nothing is there.
-      ValueError: what is there is no file.
-      OSError: the system does not tell.
     """
-    if "://" in path:
-        return None
+    if "://" in path:  # a store has nothing but files
+        return
     try:
         status = os.stat(path)
     except FileNotFoundError as error:
@@ -66,16 +60,10 @@ def check_file(path: str) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         name = _TYPES.get(stat.S_IFMT(status.st_mode), "special file")
         raise ValueError(f"{path} is a {name}, expected a file: fetch it again")
-    return status.st_size
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read.
-
-    Raises:
-      FileNotFoundError, ValueError: see ``check_file``.
-      OSError: it cannot be opened, which says nothing about the file.
-    """
+    """Opens a file to read; errors as of ``check_file``."""
     check_file(path)
     try:
         return retried(lambda: epath.Path(path).open("rb"))
@@ -86,19 +74,16 @@ def open_file(path: str) -> BinaryIO:
 
 
 def unavailable(error: OSError | MemoryError, path: str) -> OSError:
-    """The error of a machine or store as one line that names the file and says what to do."""
+    """An error of the machine or store as one line that names the file and what to do."""
     if isinstance(error, MemoryError):
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    why = error.strerror or first_line(error)
+    message = f"{path} cannot be read ({why}): the file itself may be sound, mend that and go on"
     if error.errno in _TOO_MANY:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         message = (
             f"{path} cannot be opened: {error.strerror} (this process may have {limit}, see "
             "'ulimit -n'); raise the limit with 'ulimit -n', the file itself may be sound"
-        )
-    else:
-        why = error.strerror or first_line(error)
-        message = (
-            f"{path} cannot be read ({why}): the file itself may be sound, mend that and go on"
         )
     renamed = type(OSError(error.errno, ""))(message)  # PermissionError of EACCES, ...
     renamed.errno = error.errno
@@ -107,7 +92,7 @@ def unavailable(error: OSError | MemoryError, path: str) -> OSError:
 
 @contextlib.contextmanager
 def named(path: str) -> Iterator[None]:
-    """Adds the file's name to an error of the system in here (reading does not)."""
+    """Adds the file's name to an error of the system, which reading does not."""
     try:
         yield
     except OSError as error:
@@ -117,37 +102,30 @@ def named(path: str) -> Iterator[None]:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """Reads a metadata file: one JSON object of bounded size and depth.
-
-    Raises:
-      ValueError: it is something else.
-      OSError: it cannot be read.
-    """
+    """Reads one JSON object of bounded size and depth; ValueError: it is something else."""
     with named(path), open_file(path) as file:
         text = file.read(JSON_BYTES + 1)
     if len(text) > JSON_BYTES:
         raise ValueError(
             f"{path} has more than {JSON_BYTES >> 20} MiB, expected metadata: fetch it again"
         )
+    why = ""
     try:
         content = json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"{path} cannot be read (nested too deeply): fetch it again") from error
+    except RecursionError:
+        why = " (nested too deeply)"
     except ValueError as error:
-        raise ValueError(
-            f"{path} cannot be read, it is no JSON ({first_line(error)}): fetch it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} cannot be read, it is no JSON object {{...}}: fetch it again")
-    level: list[Any] = [content]
+        why = f", it is no JSON ({first_line(error)})"
+    if not why and not isinstance(content, dict):
+        why = ", it is no JSON object {...}"
+    level: list[Any] = [] if why else [content]
     for _ in range(JSON_LEVELS):
         nodes = (n.values() if isinstance(n, dict) else n for n in level)
         level = [inner for node in nodes for inner in node if isinstance(inner, dict | list)]
     if level:
-        raise ValueError(
-            f"{path} cannot be read, it is nested more than {JSON_LEVELS} levels deep: fetch it "
-            "again"
-        )
+        why = f", it is nested more than {JSON_LEVELS} levels deep"
+    if why:
+        raise ValueError(f"{path} cannot be read{why}: fetch it again")
     return content
 
 

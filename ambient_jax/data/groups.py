@@ -1,7 +1,7 @@
-"""Groups: what a mixing law draws from. A source is one group, or one for each pair of bounds.
+"""Groups: what a mixing law draws from.
 
-A bounds file gives every step of a source its own (sigma_min, sigma_max). Steps of one pair are
-alike to a law, so they are a group, whose weight is their share of the source's.
+A source is one group. With a bounds file, which gives each step its own (sigma_min, sigma_max), the
+steps of each pair are a group, whose weight is their share of the source's.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import numpy as np
 from ambient_jax import mixing
 from ambient_jax.data import bounds
 
-# P(source | sigma) is worked out for every row of a batch: that is rows x groups numbers.
-MAX_GROUPS = 1024
+MAX_GROUPS = 1024  # a batch has rows x groups numbers P(source | sigma)
 
 
 class Groups(NamedTuple):
@@ -23,10 +22,9 @@ class Groups(NamedTuple):
 
     Attributes:
       sources: weights, bounds and roles; to a law each group is a source.
-      owner: [G] int32, the source of each.
-      within: [G] int32, its number inside its source.
-      of_step: by source, [N] int32 number inside the source of each of its steps, in the order of
-        the data; None where the source is one group.
+      owner, within: [G] int32, the source of each, and its number inside that source.
+      of_step: by source, [N] int32, ``within`` of each step in the order of the data; None where
+        the source is one group.
     """
 
     sources: mixing.Sources
@@ -42,17 +40,13 @@ def cut(
     statistics: Mapping[str, Any],
     files: Mapping[str, bounds.BoundsTable],
 ) -> Groups:
-    """The groups of sources.
-
-    Args:
-      names, sources, datasets, statistics: of the K sources, see ``mixture.Mixture``.
-      files: bounds of sources whose steps have their own, by name.
+    """The groups of K sources, see ``mixture.Mixture``; ``files`` are bounds by source.
 
     Raises:
       ValueError: a bounds file of other data, or with too many different bounds.
     """
-    columns: list[list[Any]] = []
-    owner, of_step = [], []
+    rows: list[list[Any]] = []
+    of_step = []
     given = [np.asarray(column) for column in sources]
     for k, name in enumerate(names):
         weight, low, high, clean = (column[k] for column in given)
@@ -60,23 +54,19 @@ def cut(
         shares = np.array([weight])
         if name in files:
             pairs, group = _pairs(name, datasets[name], statistics[name].lengths, files[name])
-            counts = np.bincount(group, minlength=len(pairs))
-            shares = weight * counts / len(group)
-        columns.append([shares, *pairs.T, np.full(len(pairs), clean)])
-        owner.append(np.full(len(pairs), k, np.int32))
+            shares = weight * np.bincount(group, minlength=len(pairs)) / len(group)
+        count = len(pairs)
+        numbers = np.full(count, k, np.int32), np.arange(count, dtype=np.int32)
+        rows.append([shares, *pairs.T, np.full(count, clean), *numbers])
         of_step.append(group)
-    joined: list[Any] = [np.concatenate(column) for column in zip(*columns, strict=True)]
-    cut = mixing.Sources(*joined)
-    return Groups(
-        cut._replace(weight=cut.weight.astype(np.float32)),
-        np.concatenate(owner),
-        np.concatenate([np.arange(len(o), dtype=np.int32) for o in owner]),
-        tuple(of_step),
-    )
+    columns: list[Any] = [np.concatenate(column) for column in zip(*rows, strict=True)]
+    *fields, owner, within = columns
+    cut = mixing.Sources(fields[0].astype(np.float32), *fields[1:])
+    return Groups(cut, owner, within, tuple(of_step))
 
 
 def _pairs(name, dataset, lengths, file):
-    """The different pairs of bounds [P, 2] of a source, and which of them each step has."""
+    """The different pairs of bounds [P, 2] of a source, and the number of each step's pair."""
     episode = np.repeat(dataset.episode_ids, lengths)
     step = np.arange(len(episode)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     columns = bounds.lookup(file, name, episode, step, dataset.fingerprint)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
+import struct
+import zlib
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -11,13 +14,25 @@ import numpy as np
 import PIL.Image
 import simplejpeg
 
-from ambient_jax.data import image_checks
+from ambient_jax import _checks
+from ambient_jax.data.files import first_line
 from ambient_jax.transforms.frames import check_frames as check_frames
 from ambient_jax.transforms.frames import check_size as check_size
 from ambient_jax.transforms.frames import resize as resize
 from ambient_jax.transforms.frames import resize_into
 
 _PIECES = 8  # of a batch for each worker, so that all end at about the same time
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_PIXELS = 89_478_485  # Pillow's limit
+# What ``looks_whole`` says of bytes in which nothing is usable.
+NO_IMAGE = ("a jpeg without its end", "a png without its end", "neither jpeg nor png")
+_JPEG = b"\xff\xd8\xff"
+_MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]", re.DOTALL)
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame header
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a png, by its colour type
+# The passes of an interlaced png ("Adam7"): first column and row, step of columns and rows.
+_PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+_PASSES += [(0, 1, 1, 2)]
 
 
 def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) -> np.ndarray:
@@ -29,18 +44,18 @@ def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) 
       bgr: its channels are blue first, and are flipped.
 
     Raises:
-      ValueError: it is no image, or cannot be decoded.
+      ValueError: it cannot be decoded.
     """
     if not isinstance(blob, bytes | bytearray) or not blob:
         given = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
         raise ValueError(f"the image is {given}, expected the bytes of a jpeg or png")
     blob = bytes(blob)
     size = None if size is None else check_size(size)
-    if why := image_checks.looks_whole(blob):
+    if why := looks_whole(blob):
         raise ValueError(f"the image cannot be decoded: {why}")
     if size is None:
-        png = blob.startswith(image_checks.PNG)
-        size = image_checks.png_size(blob)[0] if png else image_checks.jpeg_size(blob)
+        png = blob.startswith(PNG)
+        size = png_size(blob)[0] if png else jpeg_size(blob)
     out = np.empty((*size, 3), np.uint8)
     if why := decode_into(blob, out, bgr):
         raise ValueError(f"the image cannot be decoded: {why}")
@@ -52,12 +67,12 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
 
     Always RGB (BGR channels if ``bgr``): grey is repeated, palettes are looked up, alpha is
     dropped, an animation is its still image, and orientation tags are ignored, as TensorFlow does.
-    An image of another size is resized from all of its pixels, so that its encoding does not
-    matter. ``out`` is zeros for an empty blob and after an error.
+    An image of another size is resized from all of its pixels. ``out`` is zeros for an empty blob
+    and after an error.
     """
     try:
-        if blob.startswith(image_checks.PNG):
-            image_checks.png_size(blob)
+        if blob.startswith(PNG):
+            png_size(blob)
             with PIL.Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
                 resize_into(image if image.mode == "RGB" else image.convert("RGB"), out)
             if bgr:
@@ -65,7 +80,7 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
         elif blob:
             # simplejpeg is strict: libjpeg alone fills what is damaged with grey.
             order = "BGR" if bgr else "RGB"
-            if image_checks.jpeg_size(blob) == out.shape[:2]:
+            if jpeg_size(blob) == out.shape[:2]:
                 simplejpeg.decode_jpeg(blob, order, buffer=out)
             else:
                 resize_into(PIL.Image.fromarray(simplejpeg.decode_jpeg(blob, order)), out)
@@ -74,45 +89,37 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
         return ""
     except Exception as error:  # whatever a decoder raises for damaged data
         out[:] = 0
-        return image_checks.reason(error)
+        return first_line(error)
 
 
 class ImageDecoder:
     """Decodes batches of jpeg and png images to one size, in the background.
 
+    Each batch that is submitted and not yet taken holds N * h * w * 3 bytes: the caller bounds how
+    many there are. Threads may share a decoder.
+
     Args:
       size: (h, w) of the decoded images.
-      workers: threads; 0 decodes in ``submit``, to the same bits. Decoders and resizing let go of
-        the interpreter's lock, so the threads run beside Python code.
-
-    Each batch that is submitted and not yet taken holds its decoded images, N * h * w * 3 bytes:
-    the caller bounds how many there are. Threads may share a decoder.
+      workers: threads; 0 decodes in ``submit``, to the same bits.
     """
 
     def __init__(self, size: tuple[int, int], *, workers: int):
-        if workers < 0:
-            raise ValueError(f"workers of the image decoder is {workers}, expected at least 0")
+        _checks.number("workers of the image decoder", workers, 0, whole=True)
         self.size, self.workers = check_size(size), workers
         self._pool = futures.ThreadPoolExecutor(workers, "images") if workers else None
         self._closed = False
 
     def submit(self, blobs: Sequence[bytes], bgr: np.ndarray | None = None) -> Pending:
-        """Starts to decode N images. An object that occurs twice is decoded once.
+        """Starts to decode N jpeg or png images, b"" for none. A repeated object is decoded once.
 
-        Args:
-          blobs: N jpeg or png images; b"" where there is none.
-          bgr: [N] bool, images whose channels are to be flipped; None for none.
-
-        Raises:
-          ValueError, TypeError: a blob that is not bytes, or ``bgr`` of another shape.
-          RuntimeError: the decoder is closed.
+        ``bgr`` [N] bool are images whose channels are flipped. RuntimeError: the decoder is closed.
         """
         flips = np.zeros(len(blobs), bool) if bgr is None else np.asarray(bgr)
         if flips.shape != (len(blobs),):
             raise ValueError(f"bgr has shape {flips.shape}, expected [{len(blobs)}] as the blobs")
         if self._closed:
             raise RuntimeError("the image decoder is closed")
-        number: dict[tuple[int, bool], int] = {}
+        known: dict[tuple[int, bool], int] = {}
         distinct: list[tuple[bytes, bool]] = []
         rows = np.full(len(blobs), -1)
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
@@ -121,7 +128,7 @@ class ImageDecoder:
                     f"blob {i} is a {type(blob).__name__}, expected bytes (b'' for no image)"
                 )
             if blob:
-                rows[i] = number.setdefault((id(blob), flip), len(distinct))
+                rows[i] = known.setdefault((id(blob), flip), len(distinct))
                 if rows[i] == len(distinct):
                     distinct.append((blob, flip))
         images = np.empty((len(distinct), *self.size, 3), np.uint8)
@@ -150,7 +157,7 @@ def _decode_all(blobs: list[tuple[bytes, bool]], out: np.ndarray) -> list[str]:
 
 
 class Pending:
-    """A batch that is being decoded; made by ``ImageDecoder.submit``."""
+    """A batch that ``ImageDecoder.submit`` decodes."""
 
     def __init__(self, rows: np.ndarray, images: np.ndarray, reasons: list[Any]):
         self._rows = rows  # of each image among the distinct ones, -1 for none
@@ -159,11 +166,8 @@ class Pending:
     def result(self) -> tuple[np.ndarray, dict[int, str]]:
         """Waits for (images uint8 [N, h, w, 3], {i: why image i could not be decoded}).
 
-        Images that are missing or could not be decoded are zeros, and only the latter are in the
-        dict. Batches may be taken in any order.
-
-        Raises:
-          RuntimeError: the decoder was closed before the batch was decoded.
+        Images that are missing or could not be decoded are zeros. Batches may be taken in any
+        order. RuntimeError: the decoder was closed before the batch was decoded.
         """
         try:
             lists = [r.result() if isinstance(r, futures.Future) else r for r in self._reasons]
@@ -176,3 +180,124 @@ class Pending:
             images[there] = self._images[self._rows[there]]
         rows = enumerate(self._rows.tolist())
         return images, {i: reasons[row] for i, row in rows if row >= 0 and reasons[row]}
+
+
+def looks_whole(blob: bytes) -> str:
+    """Why an encoded image is damaged or of a wrong format; "" if nothing is visible.
+
+    Reads a png's checksums and as many bytes as its size needs, but only the header and markers of
+    a jpeg, whose damaged pixels show when it is decoded. Bytes after the end do not matter (cameras
+    pad, and append time stamps). An empty blob, which stands for "no image", is whole.
+    """
+    try:
+        if blob.startswith(PNG):
+            _, data, header = png_size(blob)
+            _check_rows(data, *header)
+        elif blob:
+            jpeg_size(blob)
+        return ""
+    except Exception as error:
+        return first_line(error)
+
+
+def cannot_be_decoded(blob: bytes) -> str:
+    """As ``looks_whole``, but decodes a jpeg's pixels too, at an eighth of the size: slower."""
+    why = looks_whole(blob)
+    if blob and not why and not blob.startswith(PNG):
+        try:
+            simplejpeg.decode_jpeg(blob, "GRAY", min_height=1, min_width=1)
+        except Exception as error:
+            return first_line(error)
+    return why
+
+
+def jpeg_size(blob: bytes) -> tuple[int, int]:
+    """(height, width) of a jpeg whose markers (ITU T.81, annex B) are followed to its end.
+
+    ValueError: it is no jpeg, has no end, or has other than 1 or 3 channels of 8 bits.
+    """
+    if not blob.startswith(_JPEG):
+        raise ValueError(f"neither jpeg nor png, it begins with {blob[:4].hex(' ')}")
+    position, size = 2, None
+    # Between markers lie entropy-coded data, in which ff is followed by 00 or a restart's number.
+    while (match := _MARKER.search(blob, position)) is not None:
+        marker, position = match[0][-1], match.end()
+        if marker == 0xD9 and size:
+            return size
+        if marker == 0x01:
+            continue
+        length = int.from_bytes(blob[position : position + 2])
+        if marker in _FRAMES:
+            if length < 8 or position + 8 > len(blob):
+                break
+            depth, height, width, channels = struct.unpack_from(">BHHB", blob, position + 2)
+            if channels not in (1, 3):
+                raise ValueError(
+                    f"a {'CMYK ' if channels == 4 else ''}jpeg of {channels} colours, expected "
+                    "colour (3) or grey (1): convert it to RGB"
+                )
+            if depth != 8:
+                raise ValueError(f"a jpeg of {depth} bits a colour, expected 8")
+            size = _affordable(height, width)
+        position += length
+    raise ValueError("a jpeg without its end")
+
+
+def png_size(blob: bytes) -> tuple[tuple[int, int], bytes, tuple[int, ...]]:
+    """((height, width), compressed pixels, header) of a png; PIL would ignore its checksums.
+
+    ValueError: a chunk is missing or damaged, or the png has 16 bits a channel.
+    """
+    position, chunk, data = len(PNG), b"", []
+    header: tuple[int, ...] = ()
+    while chunk != b"IEND":
+        if position + 12 > len(blob):
+            raise ValueError("a png without its end")
+        length, chunk = struct.unpack_from(">I4s", blob, position)
+        body = memoryview(blob)[position + 4 : position + 8 + length]
+        position += 12 + length
+        if position > len(blob):
+            raise ValueError("a png without its end")
+        if zlib.crc32(body) != int.from_bytes(blob[position - 4 : position]):
+            raise ValueError("a png that is damaged or cut: a checksum is wrong")
+        if not header:
+            if chunk != b"IHDR" or length != 13:
+                raise ValueError("a png without its header")
+            header = struct.unpack_from(">IIBBxxB", body, 4)
+            if header[2] == 16:
+                raise ValueError("a png of 16 bits a colour, expected 8: scale it")
+            size = _affordable(header[1], header[0])
+        elif chunk == b"IDAT":
+            data.append(body[4:])
+    return size, b"".join(data), header
+
+
+def _check_rows(data, width, height, depth, colour_type, interlaced):
+    """Unpacks a png's rows: each has a byte that names its filter, then its pixels."""
+    if colour_type not in _CHANNELS:
+        raise ValueError(f"a png of colour type {colour_type}, which there is none of")
+    bits, passes = depth * _CHANNELS[colour_type], []
+    for x, y, columns, rows in _PASSES if interlaced else ((0, 0, 1, 1),):
+        w, h = max(0, -(-(width - x) // columns)), max(0, -(-(height - y) // rows))
+        if w and h:
+            passes.append((1 + (w * bits + 7) // 8, h))
+    size = sum(stride * count for stride, count in passes)
+    try:
+        pixels = zlib.decompressobj().decompress(data, size)
+    except zlib.error as error:
+        raise ValueError(f"a png whose data cannot be unpacked ({error})") from None
+    if len(pixels) < size:
+        raise ValueError(f"a png of {len(pixels)} bytes of pixels, not {size}: it is cut")
+    start = 0
+    for stride, count in passes:
+        if max(pixels[start : start + stride * count : stride]) > 4:
+            raise ValueError("a png whose rows are damaged: there is no such filter")
+        start += stride * count
+
+
+def _affordable(height: int, width: int) -> tuple[int, int]:
+    if not 0 < height * width <= MOST_PIXELS:  # a damaged header
+        raise ValueError(
+            f"its header says {width} x {height} pixels, expected 1 to {MOST_PIXELS} in all"
+        )
+    return height, width

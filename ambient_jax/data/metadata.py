@@ -30,9 +30,7 @@ class MissingShardError(FileNotFoundError):
 def read(directory: epath.Path) -> Any:
     """Reads dataset_info.json and features.json; returns a ``tfds.core.DatasetInfo``.
 
-    Raises:
-      FileNotFoundError, ValueError: one is missing, not bounded, or not of TFDS.
-      OSError: it cannot be read, which says nothing about it.
+    FileNotFoundError, ValueError: one is missing, too large, or not of TFDS.
     """
     info = files.read_json(os.fspath(directory / INFO))
     config = files.read_json(os.fspath(directory / FEATURES))
@@ -65,10 +63,7 @@ def read(directory: epath.Path) -> Any:
 
 
 def _check_config(config: Any, path: str) -> None:
-    """Refuses classes and dtypes that are unknown.
-
-    TFDS would import any module that the file names, and TensorFlow for a dtype unknown to numpy.
-    """
+    """Refuses unknown classes and dtypes: TFDS would import their modules, or TensorFlow."""
     nodes = [config]
     while nodes:
         node = nodes.pop()
@@ -91,15 +86,14 @@ def _check_config(config: Any, path: str) -> None:
 
 
 def _check_dtype(dtype: Any, path: str) -> None:
-    if not isinstance(dtype, str) or dtype in ("", "string"):
-        return
-    try:
-        np.dtype(dtype)
-    except TypeError as error:
-        raise ValueError(
-            f"{path} has a tensor of the dtype {dtype[:200]!r}, expected one of numpy or 'string': "
-            "fetch it again"
-        ) from error
+    if isinstance(dtype, str) and dtype not in ("", "string"):
+        try:
+            np.dtype(dtype)
+        except TypeError as error:
+            raise ValueError(
+                f"{path} has a tensor of the dtype {dtype[:200]!r}, expected one of numpy or "
+                "'string': fetch it again"
+            ) from error
 
 
 def check_sizes(fields: Iterable[Leaf], path: str) -> None:
@@ -121,12 +115,8 @@ def check_lengths(
 ) -> None:
     """Checks that a split promises no more shards and episodes than its files can hold.
 
-    Args:
-      split: ``tfds.core.SplitInfo`` of the whole split.
-      file_format: "array_record" or "tfrecord".
-      directory: the version directory.
-      names: of the files in it.
-      allow_missing: shards may be missing.
+    ``split`` is the ``tfds.core.SplitInfo`` of the whole split, ``names`` are those of the files in
+    the version directory.
     """
     lengths, where = list(split.shard_lengths), f"{directory / INFO}: split {split.name!r}"
     if lengths and min(lengths) < 0:
@@ -163,8 +153,7 @@ def check_lengths(
 
 def check_files(paths: list[str], names: set[str]) -> None:
     """Checks that all shards are among the names of the directory, and files."""
-    missing = [path for path in paths if os.path.basename(path) not in names]
-    if missing:
+    if missing := [path for path in paths if os.path.basename(path) not in names]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise MissingShardError(
             f"shard {missing[0]}{more} is missing, which {INFO} promises: fetch it again"

@@ -14,7 +14,7 @@ from absl import logging
 
 from ambient_jax import _checks, _names, mixing, schedules
 from ambient_jax.data import bounds as bounds_file
-from ambient_jax.data import chunk, device, hold, normalizer, section
+from ambient_jax.data import chunk, device, normalizer, section
 from ambient_jax.data.groups import Groups, cut
 from ambient_jax.data.paths import below
 from ambient_jax.data.source import FORMATS, Episode, Format, Source, Transform, formats
@@ -30,15 +30,13 @@ class Mixture:
 
     Attributes:
       names: of the sources; a batch's ``source`` indexes them.
-      datasets: the sources by name, see ``source.Source``.
-      statistics: by name.
-      chain: from data units to a network's inputs, see ``transforms.chain``.
+      datasets, statistics: by name.
+      chain: from data units to a network's inputs.
       sources: weight (number of chunks times the config's weight), bounds and roles.
-      groups: what a law draws from: each source, or its steps of one pair of bounds.
+      groups: what a law draws from, see ``groups``.
       config: the data section.
-      bounds: by name, the bounds file of sources whose steps have bounds of their own; their entry
-        in ``sources`` says nothing of those.
-      format: the sources' format, see ``source.Format``.
+      bounds: by name, the files that replace the bounds in ``sources``.
+      format: of the sources.
     """
 
     names: tuple[str, ...]
@@ -53,11 +51,10 @@ class Mixture:
 
     @property
     def normalizer(self) -> Normalizer:
-        """From the statistics."""
         return self.chain.normalizer
 
     def with_normalizer(self, maps: Normalizer) -> Mixture:
-        """The mixture with other maps to unit size, such as those of a run that goes on."""
+        """The mixture with other maps, such as those of a run that goes on."""
         return dataclasses.replace(self, chain=dataclasses.replace(self.chain, normalizer=maps))
 
     @property
@@ -73,7 +70,6 @@ class Mixture:
 
     @property
     def action_dim(self) -> int:
-        """D."""
         return self.chain.action_dim
 
     @property
@@ -83,41 +79,39 @@ class Mixture:
 
     @property
     def observation_shapes(self) -> Shapes:
-        """Of each observation of one row in a batch, by name."""
+        """Shape of each observation of one row in a batch, by name."""
         return self.chain.inputs(self.config.history)
 
     @functools.cached_property
     def constants(self) -> dict[str, np.ndarray]:
-        """Of each source, [K, d]: see ``device.with_constants``."""
+        """[K, d] by name, see ``device.with_constants``."""
         return self.chain.constants()
 
     @property
     def masks(self) -> dict[str, Mapping[str, np.ndarray]]:
-        """By source and field, the dimensions that it has, [d] bool; empty where it has all."""
+        """``Source.masks`` by source."""
         return {name: source.masks for name, source in self.datasets.items()}
 
     @property
     def problems(self) -> dict[str, dict[str, Mapping[str, Any]]]:
-        """What is wrong with each source and was accepted, see ``SourceStatistics.problems``."""
+        """Accepted problems by source, see ``SourceStatistics.problems``."""
         return {n: _problems(s, self.statistics[n]) for n, s in self.datasets.items()}
 
     @functools.cached_property
     def rests(self) -> np.ndarray | None:
-        """What displacements are at rest, [K, D] in data units, NaN elsewhere: see
-        ``hold.standing_still``. None where standing still is to repeat an action."""
+        """Displacements at rest, [K, D] in data units, NaN elsewhere; None: actions repeat."""
         if self.config.padding != "hold":
             return None
         rests = np.stack([self.datasets[n].rest(self.action_dim) for n in self.names])
         return None if np.isnan(rests).all() else rests
 
     def read(self, k: int, index: int, episode: Episode) -> dict[str, np.ndarray]:
-        """Normalised fields of episode ``index`` of source k, see ``chunk.episode_arrays``, and
-        ``chunk.STILL`` where padding is "hold" and there are displacements."""
+        """Normalised fields of episode ``index`` of source k, and ``chunk.STILL`` if needed."""
         unit = self.chain.normalise(self.datasets[self.names[k]].read(index, episode), k)
         if self.rests is not None:
             rest = {chunk.ACTION: np.nan_to_num(self.rests[k])}
             rest = self.chain.normalise(rest, k)[chunk.ACTION]
-            unit[chunk.STILL] = hold.standing_still(unit[chunk.ACTION], self.rests[k], rest)
+            unit[chunk.STILL] = chunk.standing_still(unit[chunk.ACTION], self.rests[k], rest)
         return unit
 
     def read_all(self, k: int, index: int, episode: Episode) -> dict[str, np.ndarray]:
@@ -128,15 +122,9 @@ class Mixture:
         self, law: mixing.Law, schedule: schedules.Schedule
     ) -> Callable[..., dict[str, Any]]:
         """``sampler(data, key, step, rows) -> batch``: ``device.sample_batch`` as configured."""
-        return functools.partial(
-            device.sample_batch,
-            law=law,
-            schedule=schedule,
-            history=self.config.history,
-            horizon=self.config.horizon,
-            order=self.config.order,
-            padding=self.config.padding,
-        )
+        names = ("history", "horizon", "order", "padding")
+        options = {name: self.config[name] for name in names}
+        return functools.partial(device.sample_batch, law=law, schedule=schedule, **options)
 
 
 def open_mixture(
@@ -150,12 +138,11 @@ def open_mixture(
     """Opens the sources, computes their statistics (or reads them back) and checks all together.
 
     Args:
-      config: the data section of ``train.config.default()``. ``sources`` maps a name to the fields
-        of ``train.config.source``; sources are ordered by name.
+      config: the data section of ``train.config.default()``.
       law: P(source | sigma), which must train every noise level.
       transforms: by source, episode to episode, applied first.
       cache: of statistics, see ``statistics.compute``.
-      observed: False where actions alone will do, so that a format may have nothing to observe.
+      observed: False where actions suffice, so that a format may have nothing to observe.
 
     Raises:
       FileNotFoundError: no data set at a path.
@@ -168,8 +155,7 @@ def open_mixture(
         _checks.one_of("source of a transform", name, fields)
     for form in dict.fromkeys(forms.values()):
         form.check_placement(config, observed)
-    # The levels that are trained do not depend on numbers of steps: checked before reading data,
-    # and where a bounds file has the bounds, again when its rows are joined.
+    # Before reading data; bounds of a file are checked when its rows are joined.
     weighted_sources(config, law)
     files = _bounds_files(config, fields)
     datasets, measured = {}, {}
@@ -179,27 +165,20 @@ def open_mixture(
             source = forms[name].open(name, path, own, transforms.get(name))
             datasets[name], measured[name] = source, compute(source, cache=cache)
         except (ValueError, FileNotFoundError) as error:
-            text = str(error)
-            raise type(error)(
-                text if text.startswith("source ") else f"source {name!r}: {text}"
-            ) from error
+            where = "" if str(error).startswith("source ") else f"source {name!r}: "
+            raise type(error)(f"{where}{error}") from error
         _log_problems(name, _problems(source, measured[name]))
     _check_shapes(measured)
     _check_lengths(measured, config.horizon)
     form = next(iter(forms.values()))
-    if missing := _missing_delta(config, forms):
+    if missing := missing_delta(config, forms):
         logging.warning("%s; until then the last action is repeated, whatever it means", missing)
     masks = {name: source.masks for name, source in datasets.items()}
-    for name, found in measured.items():
-        normalizer.log_outliers(name, found, config.normalization, config.outliers, masks[name])
-    maps = normalizer.make_normalizer(
-        measured,
-        config.normalization,
-        config.normalize_per,
-        masks=masks,
-        least_range=config.least_range,
-        outliers=config.outliers,
-    )
+    unit, outliers = config.normalization, config.outliers
+    for name, moments in measured.items():
+        normalizer.log_outliers(name, moments, unit, outliers, masks[name])
+    options = {"masks": masks, "least_range": config.least_range, "outliers": outliers}
+    maps = normalizer.make_normalizer(measured, unit, config.normalize_per, **options)
     names, sources = tuple(fields), _weighted(fields, measured)
     groups = cut(names, sources, datasets, measured, files)
     if files:
@@ -211,9 +190,7 @@ def open_mixture(
 
 
 def chain_of(
-    config: ml_collections.ConfigDict,
-    maps: Normalizer,
-    masks: Mapping[str, Mapping[str, Any]],
+    config: ml_collections.ConfigDict, maps: Normalizer, masks: Mapping[str, Mapping[str, Any]]
 ) -> Chain:
     """The chain of a data section; without data, from its maps and the masks of its sources."""
     return Chain(maps, _steps(format_of(config), masks))
@@ -229,7 +206,7 @@ def _steps(form, masks):
 def open_source(
     config: ml_collections.ConfigDict, name: str, *, root: str = "", **changes: Any
 ) -> Source:
-    """Opens one source of a data section alone, as for evaluation; reads metadata only.
+    """Opens one source of a data section, as for evaluation; reads metadata only.
 
     Args:
       config: the data section.
@@ -247,12 +224,9 @@ def open_source(
 
 
 def check(config: ml_collections.ConfigDict) -> Shapes:
-    """Shapes of the observations of a row, as far as they are known without data.
+    """Shapes of a row's observations, as far as they are known without data.
 
-    Sources, or their paths, may still be missing, as in a template.
-
-    Raises:
-      ValueError: for a data section that no data can suit.
+    Raises ValueError for an impossible section. It may lack sources or paths, as a template does.
     """
     fields = section.sources(config, complete=False) if config.sources else {}
     forms = _check(config, fields)
@@ -260,7 +234,7 @@ def check(config: ml_collections.ConfigDict) -> Shapes:
 
 
 def _check(config, fields) -> dict[str, Format]:
-    """The format of each source, all options of the data section being possible."""
+    """Checks the options of the data section and returns the format of each source."""
     section.check_options(config)
     for name in FORMATS.keys() & config.keys():
         _names.resolve("format", name, FORMATS)(config)  # its section, used or not
@@ -276,22 +250,18 @@ def format_of(config: ml_collections.ConfigDict) -> Format:
 
 
 def outline(form: Format) -> Chain:
-    """A chain with the shapes of the format's, its maps and masks being those of no data."""
+    """A chain of the format's shapes, without data: its maps change nothing."""
     ones = {field: np.ones(width) for field, width in form.widths.items()}
     maps = Normalizer("none", {n: 0 * v for n, v in ones.items()}, ones)
     masks = {n: v.astype(bool) for n, v in ones.items()}
     return Chain(maps, (Mask(masks), *form.steps) if masks else form.steps)
 
 
-def missing_delta(config: ml_collections.ConfigDict) -> str:
-    """What is missing to hold actions past the end of an episode, in a line; "" if nothing is.
-
-    A position is held by repeating it, a displacement is not: it would go on for ever.
-    """
-    return _missing_delta(config, formats(config, section.sources(config, complete=False)))
-
-
-def _missing_delta(config, forms):
+def missing_delta(
+    config: ml_collections.ConfigDict, forms: Mapping[str, Format] | None = None
+) -> str:
+    """``Format.missing_delta`` of the sources' formats."""
+    forms = forms or formats(config, section.sources(config, complete=False))
     return next(filter(None, (form.missing_delta(config) for form in forms.values())), "")
 
 
@@ -300,10 +270,9 @@ def weighted_sources(
     law: mixing.Law,
     measured: Mapping[str, SourceStatistics] | None = None,
 ) -> mixing.Sources:
-    """Weights, bounds and roles of a data section's sources; without statistics, of one step each.
+    """Weights, bounds and roles of a data section's sources, each of one step if not measured.
 
-    Raises:
-      ValueError: see ``section.sources``; or levels that the law cannot train.
+    Raises ValueError as ``section.sources`` does, and for levels that the law cannot train.
     """
     fields = section.sources(config)
     sources = _weighted(fields, measured)
@@ -321,7 +290,7 @@ def _weighted(fields, measured):
 
 
 def _bounds_files(config, fields):
-    """The bounds file of each source that has one, all of whose rows are bounds."""
+    """The checked bounds file of each source that has one."""
     paths = {n: own["bounds"] for n, own in fields.items() if own["bounds"]}
     for name in paths:
         own = config.sources[name]
@@ -330,29 +299,25 @@ def _bounds_files(config, fields):
                 "config.data.bounds takes the place of sigma_min %s and sigma_max %s of source %r",
                 *(own.get("sigma_min"), own.get("sigma_max"), name),
             )
-    read = {path: bounds_file.read(path) for path in set(paths.values())}
+    tables = {path: bounds_file.read(path) for path in set(paths.values())}
     for name, path in paths.items():
-        bounds_file.check(read[path], name)
-    return {n: read[path] for n, path in paths.items()}
+        bounds_file.check(tables[path], name)
+    return {n: tables[path] for n, path in paths.items()}
 
 
 def _problems(source: Source, measured: SourceStatistics):
-    notes = {
-        kind: {"episodes": len(source), "skipped": 0, "examples": [[None, text]]}
-        for kind, text in source.notes
-    }
+    whole = {"episodes": len(source), "skipped": 0}
+    notes = {kind: whole | {"examples": [[None, text]]} for kind, text in source.notes}
     return notes | dict(measured.problems)
 
 
 def _log_problems(name, problems):
-    for kind, found in problems.items():
-        examples = "; ".join(
-            text if index is None else f"episode {index}: {text}"
-            for index, text in found["examples"][:3]
-        )
+    for kind, problem in problems.items():
+        first = problem["examples"][:3]
+        texts = [text if i is None else f"episode {i}: {text}" for i, text in first]
         logging.warning(
             "source %r has problems of the kind %r in %d episodes, %d of them left out (%s)",
-            *(name, kind, found["episodes"], found["skipped"], examples),
+            *(name, kind, problem["episodes"], problem["skipped"], "; ".join(texts)),
         )
 
 

@@ -1,8 +1,7 @@
 """The choice of (noise level, sample) for a row of a batch: a pure function of (key, step, row).
 
-``row`` counts over the whole batch of all devices and hosts, so a run draws the same choices
-however it is spread. The device path and the stream draw here, from the same key: same seed, same
-(sigma, source) at the same (step, row).
+``row`` counts over the batch of all devices and hosts, so a run draws the same on any number of
+them. The device path and the stream draw the same from the same seed.
 """
 
 from __future__ import annotations
@@ -48,11 +47,7 @@ def draw(
 ) -> tuple[Array, Array, Array]:
     """One row's (sigma, source, key of the index inside the source), noise first.
 
-    Args:
-      row_key: from ``row_key`` under the stream "choice".
-      law: P(source | sigma).
-      sources: K sources.
-      schedule: gives p(sigma).
+    ``row_key`` is that of the stream "choice".
     """
     choice, within = jax.random.split(_checks.key(row_key))
     return (*mixing.sample(choice, law, sources, schedule), within)
@@ -70,14 +65,13 @@ def draw_data_first(
 def index(within: Array, size: Array) -> Array:
     """Uniform index in [0, size) inside a source, int32.
 
-    From integer bits: the 24 bits of a float32 uniform would favour some samples of a source of
-    more than a few million.
+    From integer bits: the 24 of a float32 would favour some samples of a source of many millions.
     """
     return jax.random.randint(within, (), 0, size, jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnames=("law", "schedule", "steps"))
-def _draw_block(key, first, rows, sources, *, law, schedule, steps):
+def _draw_block(first, key, rows, sources, *, law, schedule, steps):
     def of_step(step):
         keys = row_keys(key, step, rows)
         return jax.vmap(lambda k: draw(k, law, sources, schedule)[:2])(keys)
@@ -88,9 +82,8 @@ def _draw_block(key, first, rows, sources, *, law, schedule, steps):
 class HostDraws:
     """``(sigma [B], source [B])`` of the rows of one host at any step, as NumPy arrays.
 
-    Draws blocks of steps at once on the CPU, also where the default backend is an accelerator,
-    because the host's loader needs them. Blocks start at multiples of their length, so what a step
-    draws does not depend on where the iteration began.
+    Draws blocks of steps at once, on the CPU, where the loader needs them. Blocks start at
+    multiples of their length, so a step's draws do not depend on where the iteration began.
     """
 
     def __init__(
@@ -102,10 +95,12 @@ class HostDraws:
         schedule: schedules.Schedule,
     ):
         self._steps = max(1, _BLOCK_ROWS // max(1, len(rows)))
-        cpu = _host_device()
-        self._arguments = jax.device_put(
-            (stream_key(key, "choice"), np.asarray(rows, np.int32), sources), cpu
-        )
+        try:
+            cpu = jax.local_devices(backend="cpu")[0]
+        except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+            cpu = jax.local_devices()[0]
+        arguments = stream_key(key, "choice"), np.asarray(rows, np.int32), sources
+        self._arguments = jax.device_put(arguments, cpu)
         self._static = {"law": law, "schedule": schedule, "steps": self._steps}
         self._block = -1
         self._drawn: tuple[np.ndarray, np.ndarray] = (np.empty(0), np.empty(0))
@@ -113,17 +108,9 @@ class HostDraws:
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         block, offset = divmod(step, self._steps)
         if block != self._block:
-            key, rows, sources = self._arguments
             first = np.int32(block * self._steps)
-            sigma, source = _draw_block(key, first, rows, sources, **self._static)
+            sigma, source = _draw_block(first, *self._arguments, **self._static)
             self._drawn = np.asarray(sigma), np.asarray(source)
             self._block = block
         sigma, source = self._drawn
         return sigma[offset], source[offset]
-
-
-def _host_device():
-    try:
-        return jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
-        return jax.local_devices()[0]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
 from ambient_jax import _checks
-from ambient_jax.data import tails
-from ambient_jax.data.statistics import SourceStatistics
+from ambient_jax.data.statistics import ENDS, Moments, SourceStatistics
 from ambient_jax.transforms.normalizer import KINDS, Normalizer
 
 PER = ("mixture", "source")
@@ -21,18 +19,16 @@ OUTLIERS = ("leave_out", "keep")
 # In metres and radians: what stands still moves less than 0.1 mm and mrad, by its sensor's noise.
 LEAST_RANGE = 1e-4
 _QUANTILES = (0.01, 0.99)
+# Of ``outliers_of``: distance in ranges of the rest, its least range, share and number of rows.
+_REACH, _LEAST, _TAIL, _GLITCHES = 10.0, 1e-4, 0.02, 2
 
 
-def check_options(kind: str, per: str, least_range: float, outliers: str) -> None:
-    """Raises ValueError for options of ``make_normalizer`` that do not exist or cannot be."""
-    _checks.one_of("normalization", kind, KINDS)
-    _checks.one_of("normalize_per", per, PER)
-    _checks.one_of("outliers", outliers, OUTLIERS)
-    if not (least_range >= 0 and math.isfinite(least_range)):
-        raise ValueError(
-            f"least_range is {least_range}, expected a finite number >= 0 in units of the data "
-            "(0 stretches every range, however small)"
-        )
+def check_options(kind: str, per: str, least_range: float, outliers: str, prefix="") -> None:
+    """Raises ValueError for impossible options of ``make_normalizer``."""
+    _checks.one_of(f"{prefix}normalization", kind, KINDS)
+    _checks.one_of(f"{prefix}normalize_per", per, PER)
+    _checks.one_of(f"{prefix}outliers", outliers, OUTLIERS)
+    _checks.number(f"{prefix}least_range", least_range, 0, below=True)
 
 
 def adopt(
@@ -40,13 +36,13 @@ def adopt(
 ) -> tuple[Normalizer, list[str]]:
     """A new run's normaliser with the maps of the run whose parameters it goes on with.
 
-    Taken are fields of the same width, and of them the dimensions that the base maps to more than a
-    constant. A source of the new run takes the base's map of the same name, or the one that all of
-    the base's sources share; a name that the base does not know keeps its own map.
+    It takes the maps of fields of the same width, but for dimensions that only the base maps to a
+    constant. A source takes the base's map of its name, or the one that the base's sources share; a
+    name that the base does not know keeps its own map.
 
     Args:
       base, new: normalisers of the two runs' data.
-      source: whose map is taken where the base has one for each source and the new run one for all.
+      source: whose map to take where the base has one for each source and the new run one for all.
 
     Returns:
       The normaliser, and a list of what keeps the new map.
@@ -83,22 +79,21 @@ def make_normalizer(
 ) -> Normalizer:
     """A normaliser from the statistics of each source (by name).
 
-    Ranges under ``least_range``, or under ten times the rounding of the numbers, are taken to be as
-    wide as that: what they hold is noise. Those under the rounding itself are constant.
+    A range under ``least_range``, or under ten times the rounding of the numbers, holds noise and
+    is taken to be as wide as that. One under the rounding itself is constant.
 
     Args:
       statistics: of sources whose fields have the same shapes.
       kind: "bounds", "gaussian", "quantiles" or "none".
       per: "mixture", statistics pooled over the steps of all sources, or "source".
-      masks: by source and field, [d], which dimensions it has; all where none is given. Fillers of
-        those it lacks count nowhere; a dimension that nobody has maps to 0, and back to 0.
+      masks: by source and field, [d], the dimensions that it has; by default all. Fillers of the
+        others do not count; a dimension that no source has maps to 0, and back to 0.
       least_range: see above, in units of the data.
-      outliers: "leave_out" keeps lone glitches (``tails``) out of "bounds" and "gaussian", "keep"
-        lets them widen the maps.
+      outliers: "leave_out" keeps lone glitches (``outliers_of``) out of "bounds" and "gaussian",
+        "keep" lets them widen the maps.
 
     Raises:
-      ValueError: options that do not exist or cannot be, or "quantiles" of statistics without a
-        sample.
+      ValueError: an impossible option, or "quantiles" of statistics without a sample.
     """
     check_options(kind, per, least_range, outliers)
     groups = [list(statistics)] if per == "mixture" else [[name] for name in statistics]
@@ -106,10 +101,8 @@ def make_normalizer(
     for field, first in next(iter(statistics.values())).fields.items():
         maps = []
         for group in groups:
-            having = [
-                np.asarray((masks or {}).get(name, {}).get(field, np.ones(first.mean.size)), bool)
-                for name in group
-            ]
+            full = np.ones(first.mean.size, bool)
+            having = [np.asarray((masks or {}).get(n, {}).get(field, full), bool) for n in group]
             moments = [statistics[name].fields[field] for name in group]
             if outliers == "leave_out":
                 moments = [_without_glitches(m) for m in moments]
@@ -121,20 +114,14 @@ def make_normalizer(
         rounded = exact.astype(np.float32).astype(np.float64)
         felt = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
         shift[field] = np.where(felt, exact, rounded)
-    if per == "mixture":
-        return Normalizer(
-            kind, {n: v[0] for n, v in shift.items()}, {n: v[0] for n, v in scale.items()}
-        )
-    return Normalizer(kind, shift, scale, tuple(statistics))
-
-
-def _without_glitches(moments):
-    glitches = [outlier for outlier in tails.outliers(moments) if outlier.lone]
-    return tails.without(moments, glitches) if glitches else moments
+    if per == "source":
+        return Normalizer(kind, shift, scale, tuple(statistics))
+    shift, scale = ({n: v[0] for n, v in maps.items()} for maps in (shift, scale))
+    return Normalizer(kind, shift, scale)
 
 
 def _of_group(moments, having, kind, least, what):
-    """(shift, scale) [d] of sources pooled, having [K, d]; each dimension of those that have it."""
+    """(shift, scale) [d] of sources pooled, by dimension those that ``having`` [K, d] says."""
     d = having.shape[1]
     if kind == "none":
         return np.zeros(d), np.ones(d)
@@ -145,22 +132,22 @@ def _of_group(moments, having, kind, least, what):
         dims = np.flatnonzero((having.T == pattern).all(axis=1))
         parts = [m for m, has in zip(moments, pattern, strict=True) if has]
         pooled = functools.reduce(
-            lambda a, b: a.merge(b), [dataclasses.replace(m, tails=None) for m in parts]
+            Moments.merge, [dataclasses.replace(m, tails=None) for m in parts]
         )
-        columns = _affine(pooled, parts, kind, least, what)
-        shift[dims], scale[dims], narrow[dims] = (column[dims] for column in columns)
+        maps = _affine(pooled, parts, kind, least, what)
+        shift[dims], scale[dims], narrow[dims] = (values[dims] for values in maps)
     if narrow.any():
-        listed = ", ".join(f"[{i}] {narrow[i]:.3g}" for i in np.flatnonzero(narrow)[:8])
+        ranges = ", ".join(f"[{i}] {narrow[i]:.3g}" for i in np.flatnonzero(narrow)[:8])
         logging.warning(
             "%s ranges over less than config.data.least_range %g in %d dimensions (%s): taken to "
             "be noise, and not stretched to -1..1",
-            *(what, least, np.count_nonzero(narrow), listed),
+            *(what, least, np.count_nonzero(narrow), ranges),
         )
     return shift, scale
 
 
 def _affine(pooled, parts, kind, least, what):
-    """(shift, scale, range of what is too narrow or 0) [d]."""
+    """(shift, scale, range if it is too narrow, else 0) [d]."""
     low, high, width = pooled.min, pooled.max, pooled.max - pooled.min
     magnitude = np.maximum(np.abs(low), np.abs(high))
     constant = width <= pooled.rounding * magnitude
@@ -170,7 +157,7 @@ def _affine(pooled, parts, kind, least, what):
         if any(m.tails is None for m in parts):
             raise ValueError(f"{what}: statistics without a sample have no quantiles: measure anew")
         weighted = [(m.tails.rows, m.count / len(m.tails.rows)) for m in parts]
-        inner = tails.quantiles(weighted, _QUANTILES)
+        inner = _quantiles(weighted, _QUANTILES)
         # A gripper that is nearly always open has no range between these: then it is that of all.
         wide = inner[1] - inner[0] > np.maximum(floor, pooled.rounding * magnitude)
         low, high = np.where(wide, inner, (low, high))
@@ -188,17 +175,14 @@ def log_outliers(
     outliers: str,
     masks: Mapping[str, np.ndarray],
 ) -> None:
-    """Logs the outliers of a source in one line: the farthest ones, and what is done about them.
+    """Logs the farthest outliers of a source in one line, and whether the maps use them.
 
-    Args:
-      name, statistics: of the source.
-      kind, outliers: see ``make_normalizer``.
-      masks: by field, [d] bool, dimensions that it has; others hold fillers, which are left out.
+    ``masks`` are [d] bool by field: dimensions that the source lacks hold fillers and do not count.
     """
     listed = [
         (field, outlier)
         for field, moments in statistics.fields.items()
-        for outlier in tails.outliers(moments)
+        for outlier in outliers_of(moments)
         if field not in masks or masks[field][outlier.dim]
     ]
     if not listed or kind == "none":
@@ -217,3 +201,77 @@ def log_outliers(
         "config.data.outliers to 'keep' if they are true",
         *(name, len(listed), "; ".join(texts)),
     )
+
+
+def _quantiles(parts: list[tuple[np.ndarray, float]], levels: tuple[float, ...]) -> np.ndarray:
+    """Quantiles [levels, d] of samples (rows [k, d], weight of a row), linear as NumPy's."""
+    rows = np.concatenate([r for r, _ in parts])
+    weight = np.concatenate([np.full(len(r), w) for r, w in parts])
+    out = np.empty((len(levels), rows.shape[1]))
+    for i, column in enumerate(rows.T):
+        order = np.argsort(column, kind="stable")
+        w = weight[order]
+        place = np.cumsum(w) - w / 2
+        place = (place - place[0]) / max(place[-1] - place[0], np.finfo(float).tiny)
+        out[:, i] = np.interp(levels, place, column[order])
+    return out
+
+
+class Outlier(NamedTuple):
+    """A value [dim] at an episode's step, the range of the rest, whether it is a lone glitch."""
+
+    dim: int
+    value: float
+    episode: int
+    step: int
+    rest: tuple[float, float]
+    lone: bool
+
+
+def outliers_of(moments: Moments) -> list[Outlier]:
+    """Values of a field that are farther from the rest than 10 times its range.
+
+    The rest is all but the outermost 2 % of the rows on either side, at most ``ENDS`` - 1 values;
+    where it is constant, as of a gripper, nothing is an outlier. An outlier is a lone glitch unless
+    another one is within a tenth of its distance (as a repeated motion or a code would be) or in
+    the step beside it (as a motion would be), or the dimension has more than two of them.
+    """
+    tails = moments.tails
+    count = min(ENDS - 1, int(moments.count * _TAIL))
+    if tails is None or not count or tails.ends.shape[1] <= count:
+        return []
+    rest = tails.ends[:, count]
+    width = rest[1] - rest[0]
+    varies = width > moments.rounding * np.abs(rest).max(axis=0)
+    distance = np.array([-1, 1])[:, None, None] * (tails.ends[:, :count] - rest[:, None])
+    beyond = varies & (distance > _REACH * np.maximum(width, _LEAST))
+    listed = []
+    for side, dim in np.argwhere(beyond.any(axis=1)):
+        far, few = np.flatnonzero(beyond[side, :, dim]), beyond[..., dim].sum() <= _GLITCHES
+        value, at = tails.ends[side, far, dim], tails.at[side, far, dim]
+        near = np.abs(value[:, None] - value) <= distance[side, far, dim][:, None] / 10
+        near |= (at[:, None, 0] == at[:, 0]) & (np.abs(at[:, None, 1] - at[:, 1]) <= 1)
+        low, high = rest[:, dim].tolist()
+        lone = (few & (near.sum(axis=1) == 1)).tolist()
+        for x, (episode, step), alone in zip(value.tolist(), at.tolist(), lone, strict=True):
+            listed.append(Outlier(int(dim), x, episode, step, (low, high), alone))
+    return listed
+
+
+def _without_glitches(moments: Moments) -> Moments:
+    """The moments without lone glitches; mean and deviation of such dimensions are the sample's.
+
+    Subtracting a huge value's square would leave nothing but rounding.
+    """
+    glitches = [outlier for outlier in outliers_of(moments) if outlier.lone]
+    if moments.tails is None or not glitches:
+        return moments
+    fields = {n: getattr(moments, n).copy() for n in ("mean", "m2", "min", "max")}
+    for dim in {glitch.dim for glitch in glitches}:
+        values = [glitch.value for glitch in glitches if glitch.dim == dim]
+        low, high = (e[~np.isin(e, values)][0] for e in moments.tails.ends[:, :, dim])
+        column = moments.tails.rows[:, dim]
+        column = column[~np.isin(column, values)]
+        fields["min"][dim], fields["max"][dim] = low, high
+        fields["mean"][dim], fields["m2"][dim] = column.mean(), column.var() * moments.count
+    return dataclasses.replace(moments, **fields)

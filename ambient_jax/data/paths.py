@@ -11,10 +11,7 @@ from typing import BinaryIO
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
-    """The path with a leading ``~`` or ``~name`` replaced by that home.
-
-    Returns any other path as it is: ``gs://``, or the home of a user whom the system does not know.
-    """
+    """The path with a leading ``~`` or ``~name`` of a known user replaced by that home."""
     return os.path.expanduser(os.fspath(path))
 
 

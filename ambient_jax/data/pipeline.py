@@ -1,17 +1,18 @@
 """Batches streamed from disk, noise first: element n is a function of (seed, n).
 
 Row r of step s draws (sigma, group) from (seed, s, r), see ``noise_first``, and takes the next
-chunk of that group in the row's shard, see ``stream``. So the state of the iterator is the step and
-the number of chunks taken from each group in each shard.
+chunk of that group in the row's shard, see ``stream``. The iterator's state is the step and the
+number of chunks taken from each group in each shard.
 
-A batch of B rows has B / shards rows of each shard, in order, and a host the rows of its shards. A
-batch does not depend on the number of hosts: a run goes on, exactly, on any number of hosts that
-divides its shards.
+A batch of B rows has B / shards rows of each shard, in order; a host has the rows of its shards. So
+a run resumes exactly on any number of hosts that divides its shards.
 """
 
 from __future__ import annotations
 
 import atexit
+import collections
+import functools
 import hashlib
 import resource
 import weakref
@@ -23,8 +24,8 @@ import grain
 import jax
 import numpy as np
 
-from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, decode, device, noise_first
+from ambient_jax import _checks, mixing, schedules
+from ambient_jax.data import chunk, device, images, noise_first
 from ambient_jax.data.mixture import Mixture, open_mixture
 from ambient_jax.data.stream import INTERLEAVE, ChunkStream
 
@@ -48,11 +49,11 @@ def stream_batches(
 ) -> grain.DatasetIterator:
     """An endless iterator of this host's rows of each batch.
 
-    Batches have what ``device.sample_batch`` returns, as NumPy arrays or as ``put`` makes them; and
-    where sources have them images, resized, uint8 [B, T, h, w, 3], their masks [B, T],
-    "instruction" [B, L] and "quality" {label: [B]}. A thread keeps ``config.prefetch`` of them
-    ready; ``get_state()`` is the state after the batch that ``next`` returned last, whatever has
-    been prefetched: small, JSON-able, and ``set_state`` continues exactly from there.
+    Batches have what ``device.sample_batch`` returns, as NumPy arrays or as ``put`` makes them,
+    and, where sources have them, images uint8 [B, T, h, w, 3] with masks [B, T], "instruction"
+    [B, L] and "quality" {label: [B]}. A thread keeps ``config.prefetch`` batches ready.
+    ``get_state()`` is the small, JSON-able state after the batch that ``next`` returned last;
+    ``set_state`` continues exactly from there.
 
     Args:
       mixture: sources, with ``shuffle_window``, ``shuffle_memory`` and ``prefetch`` in their
@@ -61,20 +62,16 @@ def stream_batches(
       seed: of the run.
       batch_size: B over all hosts.
       process_index, process_count: this host and the number of hosts.
-      shards: parts that the data are dealt in; as many as hosts by default.
+      shards: parts of the data; as many as hosts by default.
       put: applied to each batch in the thread, to send it to devices.
 
     Raises:
-      ValueError: a batch size, window or number of hosts that cannot work; while iterating, data
-        that cannot be read, named by episode.
+      ValueError: an impossible batch size, window or number of hosts; while iterating, data that
+        cannot be read, named by episode.
     """
     config = mixture.config
     shards = process_count if shards is None else shards
-    if not 0 <= process_index < process_count:
-        raise ValueError(
-            f"process_index is {process_index}, expected 0 to {process_count - 1} for "
-            f"{process_count} hosts"
-        )
+    _checks.number("process_index", process_index, 0, process_count - 1, whole=True)
     if shards < 1 or shards % process_count:
         raise ValueError(
             f"the data are dealt in {shards} shards, expected a multiple of the {process_count} "
@@ -86,12 +83,10 @@ def stream_batches(
             f"batch_size is {batch_size}, expected a positive multiple of the {shards} shards of "
             f"{process_count} hosts"
         )
-    batches: grain.IterDataset = _Batches(
-        *(_BatchIterator, mixture, law, schedule, seed, batch_size),
-        *(process_index, process_count, shards),
-    )
+    options = (seed, batch_size, process_index, process_count, shards)
+    batches: grain.IterDataset = _Batches(_BatchIterator, mixture, law, schedule, *options)
     if mixture.chain.images:
-        batches = _Batches(decode.DecodedBatches, batches, mixture)
+        batches = _Batches(_DecodedBatches, batches, mixture)
     if put is not None:
         batches = batches.map(put)
     iterator = iter(
@@ -121,12 +116,12 @@ atexit.register(_close_all)
 
 
 class _Batches(grain.IterDataset):
-    def __init__(self, kind, *arguments):
+    def __init__(self, iterator, *arguments):
         super().__init__()
-        self._kind, self._arguments = kind, arguments
+        self._open = functools.partial(iterator, *arguments)
 
     def __iter__(self):
-        return self._kind(*self._arguments)
+        return self._open()
 
 
 class _BatchIterator(grain.DatasetIterator):
@@ -145,56 +140,33 @@ class _BatchIterator(grain.DatasetIterator):
         self._shard = np.repeat(np.arange(mine), self._rows // mine)  # of each row
         self._executor = futures.ThreadPoolExecutor(_READERS, "ambient-jax-reader")
         self._streams = self._open_streams(seed, shards)
-        self._draws = noise_first.HostDraws(
-            jax.random.key(seed),
-            process_index * self._rows + np.arange(self._rows),
-            law,
-            self._groups.sources,
-            schedule,
-        )
-        _, bounded = mixing.resolve(law, self._groups.sources)
+        rows, sources = process_index * self._rows + np.arange(self._rows), self._groups.sources
+        self._draws = noise_first.HostDraws(jax.random.key(seed), rows, law, sources, schedule)
+        _, bounded = mixing.resolve(law, sources)
         self._bounds = np.asarray(bounded.sigma_min), np.asarray(bounded.sigma_max)
         self._step = 0
-        data = [
-            (mixture.fingerprints[n], mixture.statistics[n].lengths.tobytes())
-            for n in mixture.names
-        ]
+        prints, statistics = mixture.fingerprints, mixture.statistics
+        data = [(prints[n], statistics[n].lengths.tobytes()) for n in mixture.names]
         # The order of chunks depends on these: a state means nothing under others.
-        self._of = {
-            "seed": seed,
-            "batch_size": batch_size,
-            "shards": shards,
-            "shuffle_window": config.shuffle_window,
-            "shuffle_memory": config.shuffle_memory,
-            "sources": hashlib.sha256(repr(data).encode()).hexdigest()[:16],
-        }
+        self._settings = {"seed": seed, "batch_size": batch_size, "shards": shards}
+        self._settings |= {n: config[n] for n in ("shuffle_window", "shuffle_memory")}
+        self._settings["sources"] = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
         self._fresh = True
 
     def _open_streams(self, seed, shards):
-        windows = _windows(self._mixture)
-        count = len(windows) * len(self._shards)
-        _allow_open_files(count * 2 + 2 * _OPEN_FILES * len(self._shards))
-        streams = []
-        for shard in self._shards.tolist():
-            for g, (k, within) in enumerate(
-                zip(self._groups.owner, self._groups.within, strict=True)
-            ):
-                of_step = self._groups.of_step[k]
-                streams.append(
-                    ChunkStream(
-                        self._mixture,
-                        int(k),
-                        window=windows[g],
-                        seed=seed,
-                        shard=shard,
-                        shards=shards,
-                        executor=self._executor,
-                        group=g,
-                        keep=None if of_step is None else of_step == within,
-                        interleave=min(INTERLEAVE, max(2, _OPEN_FILES // len(windows))),
-                    )
-                )
-        return np.array(streams, object).reshape(len(self._shards), -1)
+        windows, groups = _windows(self._mixture), self._groups
+        _allow_open_files(2 * len(self._shards) * (len(windows) + _OPEN_FILES))
+        interleave = min(INTERLEAVE, max(2, _OPEN_FILES // len(windows)))
+        options = {"seed": seed, "shards": shards, "executor": self._executor}
+        options["interleave"] = interleave
+        streams = np.empty((len(self._shards), len(windows)), object)
+        for i, g in np.ndindex(streams.shape):
+            k = int(groups.owner[g])
+            of_step = groups.of_step[k]
+            keep = None if of_step is None else of_step == groups.within[g]
+            place = {"shard": int(self._shards[i]), "group": g, "keep": keep, "window": windows[g]}
+            streams[i, g] = ChunkStream(self._mixture, k, **place, **options)
+        return streams
 
     def __next__(self) -> dict[str, Any]:
         self._assert_not_closed()
@@ -227,8 +199,8 @@ class _BatchIterator(grain.DatasetIterator):
         )
         pieces = {f"{chunk.OBSERVATION}{n}": v for n, v in observation.items()}
         pieces |= {"action": action, "mask": mask}
-        used = (*pieces, chunk.STILL)
-        pieces |= {n: v[steps] for n, v in window.steps.items() if n not in used}
+        cut = (*pieces, chunk.STILL)
+        pieces |= {n: v[steps] for n, v in window.steps.items() if n not in cut}
         for name, values in pieces.items():
             if name not in fields:
                 fields[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)
@@ -248,9 +220,7 @@ class _BatchIterator(grain.DatasetIterator):
                 quality[name.removeprefix("quality/")] = values
             else:
                 batch[name] = values
-        batch["observation"] = observation
-        if quality:
-            batch["quality"] = quality
+        batch |= {"observation": observation} | ({"quality": quality} if quality else {})
         return device.with_constants(batch, self._mixture.constants, self._history, np)
 
     def get_state(self) -> dict[str, Any]:
@@ -258,10 +228,10 @@ class _BatchIterator(grain.DatasetIterator):
             str(shard): [s.taken for s in streams]
             for shard, streams in zip(self._shards, self._streams, strict=True)
         }
-        return {"step": self._step, "taken": taken, "of": self._of}
+        return {"step": self._step, "taken": taken, "of": self._settings}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        for name, value in self._of.items():
+        for name, value in self._settings.items():
             if state["of"].get(name) != value:
                 raise ValueError(
                     f"the state is that of a stream with {name} {state['of'].get(name)!r}, this "
@@ -284,11 +254,87 @@ class _BatchIterator(grain.DatasetIterator):
         super().close()
 
 
+class _DecodedBatches(grain.DatasetIterator):
+    """Batches whose encoded images threads decode, ahead of the batch in use."""
+
+    _AHEAD = 2
+
+    def __init__(self, batches, mixture):
+        super().__init__()
+        self._batches = iter(batches)
+        self._mixture, self._images = mixture, mixture.chain.images
+        self._sources = [mixture.datasets[n] for n in mixture.names]
+        self._decoder: images.ImageDecoder | None = None
+        self._pending: collections.deque[tuple] = collections.deque()
+        self._state = self._batches.get_state()
+
+    def __next__(self) -> dict[str, Any]:
+        self._assert_not_closed()
+        if self._decoder is None:
+            for name, source in self._mixture.datasets.items():
+                source.refuse_images(self._mixture.statistics[name].problems)
+        while len(self._pending) < self._AHEAD:
+            batch = next(self._batches)
+            self._pending.append((batch, self._submit(batch), self._batches.get_state()))
+        batch, pending, self._state = self._pending.popleft()
+        decoded, failures = pending.result()
+        observation, cameras = batch["observation"], self._images.cameras
+        for index, reason in failures.items():
+            self._report(batch, index, reason)
+        shape = len(cameras), *observation[f"image_{cameras[0]}"].shape
+        bad = np.zeros(len(decoded), bool)
+        bad[list(failures)] = True
+        bad, decoded = bad.reshape(shape), decoded.reshape(*shape, *decoded.shape[1:])
+        for i, camera in enumerate(cameras):
+            name = f"image_{camera}"
+            observation[f"{name}_mask"] = observation[name].astype(bool) & ~bad[i]
+            observation[name] = decoded[i]
+        return batch
+
+    def _submit(self, batch):
+        blobs, bgr = [], []
+        for camera in self._images.cameras:
+            encoded = batch["observation"][f"image_{camera}"]
+            blobs += list(encoded.flat)
+            flipped = np.array([source.bgr.get(camera, False) for source in self._sources])
+            bgr.append(np.repeat(flipped[batch["source"]], encoded.shape[1]))
+        if self._decoder is None:
+            workers = self._mixture.format.workers
+            self._decoder = images.ImageDecoder(self._images.size, workers=workers)
+        return self._decoder.submit(blobs, np.concatenate(bgr))
+
+    def _report(self, batch, index, reason):
+        """Reports an image that cannot be decoded to its source, which may refuse it."""
+        cameras = self._images.cameras
+        rows, history = batch["observation"][f"image_{cameras[0]}"].shape
+        camera, row = cameras[index // (rows * history)], index // history % rows
+        k, episode, step = batch["id"][row].tolist()
+        step = max(0, step - (history - 1 - index % history))
+        self._sources[k].damaged_image(
+            f"source {self._mixture.names[k]!r}, episode {episode}, step {step}: image of the "
+            f"{camera} camera cannot be decoded ({reason})"
+        )
+
+    def get_state(self) -> dict[str, Any]:
+        return self._state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._pending.clear()
+        self._batches.set_state(state)
+        self._state = state
+
+    def close(self) -> None:
+        if not self._closed:
+            self._batches.close()
+            if self._decoder is not None:
+                self._decoder.close()
+        super().close()
+
+
 def _windows(mixture):
     """Steps of each group's window, in one shard.
 
-    The memory goes to groups by their size in the mixture, half of a group's share to the window in
-    use and half to the next. No law and no number of hosts changes it.
+    A group's share of the memory is its weight's, half for the window in use and half for the next.
     """
     config, groups = mixture.config, mixture.groups
     limit = np.full(len(groups.owner), config.shuffle_window)

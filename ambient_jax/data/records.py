@@ -1,30 +1,43 @@
-"""Records of a data set's shards by number, array_record or TFRecord, few files open at a time."""
+"""Records of array_record and TFRecord shards: read by number, written, and digested.
+
+A TFRecord (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) has a
+header of its length and that one's masked crc32c, its data, and their masked crc32c.
+"""
 
 from __future__ import annotations
 
 import array
 import contextlib
 import errno
+import hashlib
 import os
 import re
+import struct
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Any, BinaryIO
 
+import google_crc32c
 from absl import logging
 from array_record.python import array_record_module
+from etils import epath
 
-from ambient_jax.data import files, tfrecord
+from ambient_jax.data import files
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_FRAMING_BYTES = _HEADER.size + _FOOTER.size
+_RECORD_BYTES = (1 << 31) - 1  # largest protocol buffer
+# Riegeli: each block begins with a header of its own, also in the middle of a chunk.
+_BLOCK, _BLOCK_HEADER = 1 << 16, 24
+_CHUNK = struct.Struct("<QQQBBBBBBBBQ")  # hash, size, hash of the data, type, count, decoded size
+_TYPES = b"smprt"
+_PIECE = 1 << 22
 
 
 class _Shards:
-    """Shards of one format. A pickled copy opens its own files.
-
-    Args:
-      paths: of the shards.
-      counts: records of each by dataset_info.json.
-    """
+    """Shards of one format, and their records by dataset_info.json. A copy opens its own files."""
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int]):
         self._paths, self._counts = list(paths), list(counts)
@@ -39,18 +52,13 @@ class _Shards:
     def read(self, shard: int, record: int) -> bytes:
         """One record.
 
-        Raises:
-          FileNotFoundError: the shard is missing.
-          ValueError: it is truncated or corrupt, or has fewer records.
-          OSError: it cannot be read, which says nothing about the shard.
+        FileNotFoundError: the shard is missing. ValueError: it is damaged, or has fewer records.
         """
         raise NotImplementedError
 
     def _too_few(self, shard: int, count: int) -> ValueError:
-        return ValueError(
-            f"{self._paths[shard]}: ends after {count} records, at least {self._counts[shard]} "
-            "expected from dataset_info.json; fetch the file again"
-        )
+        expected = f"at least {self._counts[shard]} expected from dataset_info.json"
+        return _damaged(self._paths[shard], f"ends after {count} records, {expected}")
 
     def _warn_too_many(self, shard: int, count: int | str) -> None:
         if shard not in self._warned:
@@ -63,7 +71,7 @@ class _Shards:
 
 
 class TFRecords(_Shards):
-    """Records of TFRecord shards; the headers before a record are read once to know its place."""
+    """Records of TFRecord shards; the headers before a record are read once."""
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int]):
         super().__init__(paths, counts)
@@ -73,7 +81,7 @@ class TFRecords(_Shards):
         path, offsets = self._paths[shard], self._offsets[shard]
         with files.named(path), self._borrowed(shard, record) as file:
             file.seek(self._offset(file, shard, record))
-            data = tfrecord.read_record(file, path, record)
+            data = read_record(file, path, record)
             if data is None:
                 raise self._too_few(shard, record)
             with self._lock:
@@ -87,12 +95,8 @@ class TFRecords(_Shards):
         with self._lock:
             offsets = self._offsets[shard]
             while len(offsets) <= record:
-                last = len(offsets) - 1
-                file.seek(offsets[last])
-                length = tfrecord.read_length(file, self._paths[shard], last)
-                if length is None:
-                    raise self._too_few(shard, last)
-                offsets.append(offsets[last] + length + tfrecord.FRAMING_BYTES)
+                if not _append_offset(file, self._paths[shard], offsets):
+                    raise self._too_few(shard, len(offsets) - 1)
             return offsets[record]
 
     @contextlib.contextmanager
@@ -149,7 +153,7 @@ def _open_reader(path: str, record: int) -> Any:
 
 
 def _explained(error: Exception, path: str, record: int) -> Exception:
-    """The array_record library raises one type of error for everything; its text tells them apart.
+    """array_record's error, which has one type for everything, by its text.
 
     A failed system call reads "open() failed: Too many open files; opening <path>".
     """
@@ -161,7 +165,159 @@ def _explained(error: Exception, path: str, record: int) -> Exception:
         if code == errno.ENOENT:
             return FileNotFoundError(f"{path} does not exist: fetch it again")
         return files.unavailable(OSError(code or errno.EIO, why), path)
-    return ValueError(
-        f"{path}: record {record} cannot be read, the file is truncated or corrupt "
-        f"({files.first_line(error)}); fetch the file again"
-    )
+    why = f"the file is truncated or corrupt ({files.first_line(error)})"
+    return _damaged(path, f"record {record} cannot be read, {why}")
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The CRC-32C as TFRecord stores it: rotated and offset."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+class TFRecordWriter:
+    """Appends records to a new file."""
+
+    def __init__(self, path: str):
+        self._file = open(path, "xb")
+
+    def write(self, record: bytes) -> None:
+        length = struct.pack("<Q", len(record))
+        for data in (length, record):
+            self._file.write(data)
+            self._file.write(_FOOTER.pack(masked_crc32c(data)))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_length(file: BinaryIO, path: str, record: int) -> int | None:
+    """Bytes of the record at the file's position, from its header; None at the end of the file.
+
+    ValueError: the header is cut or corrupt, or the record does not fit into the file.
+    """
+    header = file.read(_HEADER.size)
+    if not header:
+        return None
+    if len(header) < _HEADER.size:
+        raise _damaged(path, f"truncated in the header of record {record}")
+    length, crc = _HEADER.unpack(header)
+    if masked_crc32c(header[:8]) != crc:
+        raise _damaged(path, f"corrupt length of record {record} (crc32c mismatch)")
+    position = file.tell()
+    left = file.seek(0, 2) - position
+    file.seek(position)
+    if length + _FOOTER.size > left:
+        there = f"{min(left, length)} of {length} data bytes are there"
+        raise _damaged(path, f"truncated in record {record}, {there}")
+    if length > _RECORD_BYTES:
+        raise ValueError(
+            f"{path}: record {record} has {length} bytes, expected a tf.train.Example, which has "
+            "less than 2 GiB"
+        )
+    return length
+
+
+def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
+    """The record at the file's position, checked; None at the end of the file."""
+    length = read_length(file, path, record)
+    if length is None:
+        return None
+    data, footer = file.read(length), file.read(_FOOTER.size)
+    if len(footer) < _FOOTER.size:
+        raise _damaged(path, f"truncated in record {record} while it was read")
+    if masked_crc32c(data) != _FOOTER.unpack(footer)[0]:
+        raise _damaged(path, f"corrupt data of record {record} (crc32c mismatch)")
+    return data
+
+
+def _damaged(path: str, what: str) -> ValueError:
+    return ValueError(f"{path}: {what}; fetch the file again")
+
+
+def record_offsets(file: BinaryIO, path: str) -> list[int]:
+    """Byte offset of every record, from the headers alone; raises as ``read_length``."""
+    offsets = [0]
+    while _append_offset(file, path, offsets):
+        pass
+    return offsets[:-1]
+
+
+def _append_offset(file: BinaryIO, path: str, offsets: MutableSequence[int]) -> bool:
+    """Appends the end of the last record in ``offsets``; returns False at the end of the file."""
+    file.seek(offsets[-1])
+    length = read_length(file, path, len(offsets) - 1)
+    if length is not None:
+        offsets.append(offsets[-1] + length + _FRAMING_BYTES)
+    return length is not None
+
+
+def digest(path: str, file_format: str) -> str:
+    """Digest of a shard's size and content; "missing" where there is none.
+
+    Costs one small read for each record's checksum (TFRecord), or each Riegeli chunk's header with
+    a hash (array_record). Where the structure is damaged, every byte is read.
+    """
+    if not epath.Path(path).is_file():  # opening a FIFO would block
+        return "missing"
+    update = _digest_tfrecord if file_format == "tfrecord" else _digest_array_record
+    with files.open_file(path) as file:
+        size = file.seek(0, 2)
+        mark = hashlib.sha256(str(size).encode())
+        try:
+            update(mark, file, path, size)
+        except ValueError as error:
+            logging.info("%s is read as a whole for its fingerprint (%s)", path, error)
+            mark = hashlib.sha256(f"{size} whole".encode())
+            file.seek(0)
+            while piece := file.read(_PIECE):
+                mark.update(piece)
+    return mark.hexdigest()
+
+
+def _digest_tfrecord(mark, file: BinaryIO, path: str, size: int) -> None:
+    offsets = record_offsets(file, path)
+    for start, end in zip(offsets, [*offsets[1:], size], strict=True):
+        file.seek(end - 4)
+        mark.update(f"{end - start}".encode() + file.read(4))
+
+
+# https://github.com/google/riegeli/blob/master/doc/riegeli_records_file_format.md
+def _digest_array_record(mark, file: BinaryIO, path: str, size: int) -> None:
+    begin = 0
+    while begin < size:
+        # A block's own header at the start of a block comes before the chunk's.
+        header = _without_block_headers(file, begin, _CHUNK.size)
+        if len(header) < _CHUNK.size:
+            raise ValueError("it ends inside of a chunk's header")
+        _, data_size, _, chunk_type, *count, _ = _CHUNK.unpack(header)
+        if chunk_type not in _TYPES:
+            raise ValueError(f"no chunk begins at byte {begin}")
+        mark.update(header)
+        number = sum(byte << 8 * i for i, byte in enumerate(count))
+        begin = max(_after(begin, _CHUNK.size + data_size), _boundary(begin + number))
+    if begin != size:
+        raise ValueError(f"its last chunk ends at byte {begin} of {size}")
+
+
+def _without_block_headers(file: BinaryIO, begin: int, length: int) -> bytes:
+    data, position, piece = b"", begin, b"more"
+    while len(data) < length and piece:
+        position += max(0, _BLOCK_HEADER - position % _BLOCK)
+        file.seek(position)
+        piece = file.read(min(length - len(data), _BLOCK - position % _BLOCK))
+        data, position = data + piece, position + len(piece)
+    return data
+
+
+def _after(begin: int, length: int) -> int:
+    """Where a chunk's bytes end, those of block headers among them."""
+    usable = _BLOCK - _BLOCK_HEADER
+    blocks = (length + (begin + usable - 1) % _BLOCK) // usable
+    return begin + length + blocks * _BLOCK_HEADER
+
+
+def _boundary(position: int) -> int:
+    """The next place from here where a chunk may begin."""
+    within = position % _BLOCK
+    return position + (_BLOCK_HEADER - within if 0 < within < _BLOCK_HEADER else 0)

@@ -16,10 +16,10 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ambient_jax import _checks
-from ambient_jax.data import checksums, files, metadata, records
+from ambient_jax.data import files, metadata, records
+from ambient_jax.data.chunk import LAST_STEPS
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import Leaf, is_dict, is_sequence, leaves, select
-from ambient_jax.data.last_step import CHOICES as LAST_STEPS
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
 from ambient_jax.data.paths import expanded
 
@@ -61,17 +61,16 @@ def open_dataset(
       keys: decode these features or subtrees only; all by default.
       decode_images: False leaves images as the encoded bytes.
       allow_missing: open it although shards are missing; reading their episodes then fails.
-      last_step: "drop" leaves out an episode's last step if its ``is_last`` is set: RLDS defines
-        that this step has an observation only, its action is a filler. The other steps keep their
-        ids and numbers. "keep", the default, keeps it. With either, ``is_last`` is decoded
-        whatever ``keys`` are.
+      last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, whose action is
+        a filler by RLDS's definition; the other steps keep their numbers. "keep", the default,
+        keeps it. Either decodes ``is_last`` whatever ``keys`` are.
 
     Raises:
       FileNotFoundError: no such directory or no dataset in it.
       MissingShardError: a shard is missing (a FileNotFoundError too).
       ValueError: several versions below ``path``, unreadable metadata, no RLDS, an unknown
         split or feature, or a split without episodes.
-      OSError: the system cannot read it, which says nothing about the data.
+      OSError: the system cannot read it.
     """
     with files.named(os.fspath(path)):
         directory = _find_version(epath.Path(expanded(path)))
@@ -94,9 +93,8 @@ class RldsDataset:
     Open it with `open_dataset`. A pickled copy opens its own files.
 
     Attributes:
-      name: of the dataset.
-      version: such as ``"1.0.0"``.
-      split: as asked for.
+      name, version: of the dataset.
+      split, last_step: as asked for.
       directory: the version directory.
       features: TFDS feature connectors.
       file_format: ``"array_record"`` or ``"tfrecord"``.
@@ -105,7 +103,6 @@ class RldsDataset:
       shard_lengths: number of this split's episodes in each.
       episode_ids: stable id of each episode, [num_episodes] int64: its number in the unsliced
         split, so ``train`` and ``train[50%:]`` call one episode by one id.
-      last_step: see `open_dataset`.
     """
 
     def __init__(
@@ -120,8 +117,7 @@ class RldsDataset:
     ):
         self.last_step = last_step
         self.name: str = info.name
-        self.version = str(info.version)
-        self.split = split
+        self.version, self.split = str(info.version), split
         self.directory = os.fspath(directory)
         self.features: tfds.features.FeaturesDict = info.features
         self.file_format: str = info.file_format.value
@@ -148,14 +144,11 @@ class RldsDataset:
     def __getitem__(self, index: int) -> Episode:
         """The episode at a position of this split, whose id is ``episode_ids[index]``.
 
-        Random access is what array_record is for; in a TFRecord shard the headers of all records
-        before it are read once.
-
         Raises:
           IndexError: the position is outside the split.
           FileNotFoundError: the shard is missing.
-          ValueError: the shard is truncated or corrupt.
-          OSError: it cannot be read, which says nothing about the shard.
+          ValueError: the shard is truncated or corrupt (named by file and record).
+          OSError: the system cannot read it.
         """
         index = int(index)
         if not -self.num_episodes <= index < self.num_episodes:
@@ -169,25 +162,18 @@ class RldsDataset:
 
         Args:
           shard_index: into ``shard_files``.
-          start: episodes of ``shard_lengths[shard_index]`` to skip; they are not decoded.
+          start: episodes of the shard to skip; they are not decoded.
 
         Raises:
-          IndexError: there is no such shard or start.
-          FileNotFoundError: the shard is missing.
-          ValueError: the shard is truncated or corrupt (named by file and record).
-          OSError: it cannot be read, which says nothing about the shard.
+          IndexError: there is no such shard or start. Others: as for one episode.
         """
         if not 0 <= shard_index < len(self._shards):
             raise IndexError(f"shard {shard_index} of {self!r} does not exist")
         shard = self._shards[shard_index]
         if not 0 <= start <= shard.take:
             raise IndexError(f"start is {start}, expected 0 to {shard.take}: {shard.filename}")
-        return self._stream(shard_index, start)
-
-    def _stream(self, shard_index: int, start: int) -> Iterator[tuple[int, Episode]]:
-        shard = self._shards[shard_index]
-        for i in range(start, shard.take):
-            yield shard.base + shard.skip + i, self._read(shard_index, i)
+        first = shard.base + shard.skip
+        return ((first + i, self._read(shard_index, i)) for i in range(start, shard.take))
 
     def _read(self, shard_index: int, position: int) -> Episode:
         shard = self._shards[shard_index]
@@ -201,23 +187,17 @@ class RldsDataset:
             raise ValueError(f"{shard.filename}: record {record}: {error}") from error
         return _without_filler(episode) if self.last_step == "drop" else episode
 
-    @property
-    def settings(self) -> str:
-        """What changes statistics besides the data."""
-        return f"last_step {self.last_step}" if self.last_step else ""
-
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the metadata, the split and its shards; caches and bounds files are keyed by it.
+        """Hash of the metadata, the split and its shards, each by its ``records.digest``.
 
-        A shard enters by its size and the checksums that its format keeps of every record or chunk
-        (``checksums.of_file``): any changed value changes it, a copy elsewhere does not.
+        Any changed value changes it, a copy elsewhere does not.
         """
         digest = hashlib.sha256()
         directory = epath.Path(self.directory)
         for name in (INFO, FEATURES):
             digest.update((directory / name).read_bytes())
-        marks = functools.partial(checksums.of_file, file_format=self.file_format)
+        marks = functools.partial(records.digest, file_format=self.file_format)
         with futures.ThreadPoolExecutor(_READERS) as pool:
             for shard, mark in zip(self._shards, pool.map(marks, self.shard_files), strict=True):
                 name = os.path.basename(shard.filename)
@@ -282,16 +262,16 @@ def _siblings(path: epath.Path) -> str:
 
 
 def _rlds_fields(features: Any, directory: str) -> dict[str, Leaf]:
+    why, fields = "", leaves(features) if is_dict(features) else {}
     if not is_dict(features) or "steps" not in features:
         names = ", ".join(features.keys()) if is_dict(features) else type(features).__name__
-        raise ValueError(f"{directory} is no RLDS dataset: it has no 'steps' (it has {names})")
-    steps = features["steps"]
-    if not is_sequence(steps) or not is_dict(steps.feature):
+        why = f"it has no 'steps' (it has {names})"
+    elif not is_sequence(features["steps"]) or not is_dict(features["steps"].feature):
         why = "'steps' is no nested dataset of named fields"
+    elif not any(path.startswith("steps/") for path in fields):
+        why = "'steps' has no fields"
+    if why:
         raise ValueError(f"{directory} is no RLDS dataset: {why}")
-    fields = leaves(features)
-    if not any(path.startswith("steps/") for path in fields):
-        raise ValueError(f"{directory} is no RLDS dataset: 'steps' has no fields")
     return fields
 
 

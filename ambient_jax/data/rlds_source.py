@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ambient_jax.data import hold, last_step, rlds
-from ambient_jax.data.source import Format, Source
+from ambient_jax.data import chunk, rlds
+from ambient_jax.data.source import Format, Problem, Source
 
 
 class RldsFormat(Format):
@@ -48,17 +48,10 @@ class RldsFormat(Format):
 
 
 class RldsSource(Source):
-    """One RLDS data set.
+    """One ``rlds.RldsDataset`` as a source; see ``Source`` for the arguments.
 
-    Attributes:
-      data: its ``rlds.RldsDataset``.
-
-    Args:
-      dataset: the same.
-      name: of the source; "": the data set's.
-      observation, action: see ``Source``.
-      transform: RLDS episode to RLDS episode, applied first.
-      delta: dimensions of the action that are displacements.
+    ``name`` is the data set's by default; ``delta`` are the dimensions of the action that are
+    displacements.
     """
 
     def __init__(self, dataset, name="", observation=(), action="action", transform=None, delta=()):
@@ -69,7 +62,7 @@ class RldsSource(Source):
 
     @property
     def settings(self):
-        return self.data.settings
+        return f"last_step {self.data.last_step}" if self.data.last_step else ""
 
     @property
     def fingerprint(self):
@@ -94,9 +87,20 @@ class RldsSource(Source):
 
     def examine(self, shard_index):
         for index, episode in self.stream(shard_index):
-            flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
-            dropped = self.last_step == "drop"
-            yield index, episode, last_step.problems(flags if dropped else flags[:-1])
+            yield index, episode, last_step_problems(episode, self.last_step == "drop")
 
     def rest(self, action_dim):
-        return hold.rest(self._delta, action_dim)
+        return chunk.rest(self._delta, action_dim)
+
+
+def last_step_problems(episode, dropped: bool) -> list[Problem]:
+    """A problem where ``is_last`` is set before the last step, which may have been dropped."""
+    flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
+    marked = np.flatnonzero(flags if dropped else flags[:-1])
+    if not marked.size:
+        return []
+    text = (
+        f"is_last is set at step {marked[0]}, in the middle of the episode: chunks reach across "
+        "it; if episodes were joined there, split them"
+    )
+    return [("last_step", text)]

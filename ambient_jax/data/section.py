@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from ambient_jax import _checks, admission
-from ambient_jax.data import chunk, device, last_step, normalizer
+from ambient_jax.data import chunk, device, normalizer
 
 PLACEMENTS = ("device", "stream")
 ROLES = ("clean", "corrupt")
@@ -20,11 +19,7 @@ _FIELDS = ("path", "role", *_DEFAULTS)
 
 
 def check_options(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for an option of the data section that cannot work; not of its sources.
-
-    Args:
-      config: the data section of ``train.config.default()``.
-    """
+    """Raises ValueError for an impossible option of the data section, its sources aside."""
     _checks.names("config.data.observation", config.observation)
     if not isinstance(config.action, str) or not config.action:
         raise ValueError(
@@ -34,10 +29,7 @@ def check_options(config: ml_collections.ConfigDict) -> None:
     for name in ("history", "horizon"):
         _checks.number(f"config.data.{name}", config[name], 1, _LONGEST, whole=True)
     maps = (config.normalization, config.normalize_per, config.least_range, config.outliers)
-    try:
-        normalizer.check_options(*maps)
-    except ValueError as error:
-        raise ValueError(f"config.data.{error}") from error
+    normalizer.check_options(*maps, "config.data.")
     _checks.one_of("config.data.order", config.order, device.ORDERS)
     _checks.one_of("config.data.padding", config.padding, chunk.PADDINGS)
     _checks.one_of("config.data.placement", config.placement, PLACEMENTS)
@@ -57,14 +49,10 @@ def check_options(config: ml_collections.ConfigDict) -> None:
 
 
 def sources(config: ml_collections.ConfigDict, complete: bool = True) -> dict[str, dict[str, Any]]:
-    """Returns the fields of each source by its name, with their defaults.
-
-    Args:
-      config: the data section.
-      complete: False for a template, whose sources may still lack paths.
+    """The fields of each source of a data section by its name, with their defaults.
 
     Raises:
-      ValueError: for the first field that is missing, unknown or cannot be, named with its source.
+      ValueError: a missing, unknown or impossible field. A path is missing only if ``complete``.
     """
     if not config.sources:
         raise ValueError(
@@ -87,20 +75,16 @@ def _source(config, name, given, complete):
     for field in ("path", "role", "split", "bounds", "format", "last_step"):
         if not isinstance(fields.get(field, ""), str):
             raise ValueError(f"{where}.{field} is {fields[field]!r}, expected str")
-    for field in ("weight", "sigma_min", "sigma_max"):
+    _checks.number(f"{where}.weight", fields["weight"], 0, below=True)
+    for field in ("sigma_min", "sigma_max"):
         if fields[field] is not None or field != "sigma_max":
             _checks.number(f"{where}.{field}", fields[field])
     if config.bounds and fields["role"] == "corrupt" and not fields["bounds"]:
         fields |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
     role, low, high = fields["role"], fields["sigma_min"], fields["sigma_max"]
     _checks.one_of(f"{where}.role", role, ROLES)
-    if not (fields["weight"] >= 0 and math.isfinite(fields["weight"])):
-        raise ValueError(
-            f"{where}.weight is {fields['weight']}, expected a finite number >= 0, which "
-            "multiplies the number of chunks"
-        )
     if fields["last_step"]:
-        _checks.one_of(f"{where}.last_step", fields["last_step"], last_step.CHOICES)
+        _checks.one_of(f"{where}.last_step", fields["last_step"], chunk.LAST_STEPS)
     if fields["bounds"] and (role == "clean" or low != 0 or high is not None):
         raise ValueError(
             f"{where} has a bounds file and the role {role!r}, sigma_min {low}, sigma_max {high}: "

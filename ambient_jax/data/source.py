@@ -1,20 +1,19 @@
-"""What a mixture needs of one source of data, and of the format that opens it.
+"""The interface of a source, a data set as training reads it, and of the format that opens it.
 
-A source is a data set as training reads it. ``config.data.sources.<name>.format`` says how a folder
-becomes one: "rlds" (the default), "open_x" (where the source has ``open_x``), or the
-``package.module:Class`` of a ``Format`` of one's own.
+``config.data.sources.<name>.format`` is "rlds" (the default), "open_x" (where the source has
+``open_x``), or the ``package.module:Class`` of a ``Format`` of one's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import ml_collections
 import numpy as np
 
 from ambient_jax import _names
-from ambient_jax.data import chunk, hold
+from ambient_jax.data import chunk
 from ambient_jax.transforms.steps import Step
 
 FORMATS = {
@@ -34,10 +33,8 @@ class Source(Protocol):
     rest has defaults for a data set of one file whose steps are read as they are.
 
     Attributes:
-      name: of the source in the config, for messages.
-      directory: where the data lie, for messages.
-      observation: names under steps/observation that are numbers.
-      action: name under steps.
+      name, directory: for messages.
+      observation, action: numbers under steps/observation, and under steps, by name.
       transform: applied to an episode before its numbers are read; None for none.
       file_format: "tfrecord" where files are read in order, else episodes are read by position.
       last_step: "drop" where a last step with ``is_last`` was left out.
@@ -64,7 +61,7 @@ class Source(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the data; changes when anything that training reads changes."""
+        """Hash of all data that training reads."""
         ...
 
     def __len__(self) -> int:
@@ -92,11 +89,11 @@ class Source(Protocol):
             yield int(self.episode_ids[position]), self[position]
 
     def examine(self, shard_index: int) -> Iterator[tuple[int, Episode | None, list[Problem]]]:
-        """Episodes of one file with their problems; None in place of one that is left out."""
+        """(id, episode, problems) of one file; None in place of an episode that is left out."""
         return ((index, episode, []) for index, episode in self.stream(shard_index))
 
     def examined(self, position: int) -> tuple[Episode | None, list[Problem]]:
-        """The episode at a position with its problems; None where it is left out."""
+        """The episode at a position, None where it is left out, and its problems."""
         return self[position], []
 
     def read(self, index: int, episode: Episode) -> dict[str, np.ndarray]:
@@ -106,8 +103,8 @@ class Source(Protocol):
         return chunk.episode_arrays(episode, *fields, source=self.name, index=index)
 
     def extras(self, episode: Episode) -> dict[str, np.ndarray]:
-        """What a stream carries beside ``read``, [L] each: "observation/image_<camera>" as encoded
-        images, "instruction" as bytes, and "quality/<label>"."""
+        """What only a stream carries, [L] each: "observation/image_<camera>" as encoded images,
+        "instruction" as bytes, and "quality/<label>"."""
         return {}
 
     def extra_bytes(self, episode: Episode) -> int:
@@ -115,19 +112,15 @@ class Source(Protocol):
         return 0
 
     def rest(self, action_dim: int) -> np.ndarray:
-        """The action [D] of a robot that stands still, NaN where it stays; see ``hold``."""
-        return hold.rest((), action_dim)
+        """The action [D] of a robot that stands still, NaN where it stays; see ``chunk``."""
+        return chunk.rest((), action_dim)
 
     def refuse_images(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises ValueError where training may not begin with the images that were examined."""
 
     def damaged_image(self, what: str) -> None:
         """Raises ValueError, or logs that the image is masked."""
-        _refuse(what)
-
-
-def _refuse(what: str) -> NoReturn:
-    raise ValueError(f"{what}; mend the data")
+        raise ValueError(f"{what}; mend the data")
 
 
 class Format(Protocol):
@@ -137,7 +130,7 @@ class Format(Protocol):
       widths: by field, the numbers a step that all sources are padded to and masked; empty where
         only the data say how wide they are.
       steps: of the chain of transforms, after normalisation and masks.
-      labels: of each chunk, carried into the batch's "quality".
+      labels: of the batch's "quality".
       workers: threads that decode images, on each host.
       marks: hashes of files, beside the data, that the batches depend on, by config field.
     """
@@ -155,11 +148,8 @@ class Format(Protocol):
     ) -> Source:
         """Opens the source ``name`` at a path.
 
-        Args:
-          name: for messages.
-          path: of its folder.
-          fields: the source's section (``section.sources``), such as its split.
-          transform: episode to episode, applied first; ValueError where the format takes none.
+        ``fields`` is its section, see ``section.sources``. ``transform``, from episode to episode,
+        comes first; ValueError where the format takes none.
         """
         ...
 
@@ -175,7 +165,7 @@ class Format(Protocol):
 
 
 def size_of(arrays: Mapping[str, Any]) -> int:
-    """Bytes of arrays, and of the blobs in those of objects; what is no array does not count."""
+    """Bytes of the values that are arrays, the blobs in arrays of objects included."""
     real = [a for a in arrays.values() if isinstance(a, np.ndarray)]
     return sum(sum(map(len, a)) if a.dtype == object else a.nbytes for a in real)
 
@@ -185,20 +175,16 @@ def formats(
 ) -> dict[str, Format]:
     """The format of each source, one object for all sources of a format.
 
-    Args:
-      config: the data section.
-      fields: of its sources, see ``section.sources``.
-
-    Raises:
-      ValueError: an unknown format, options of it that cannot be, or formats whose fields differ.
+    ``fields`` are from ``section.sources``. ValueError: an unknown format, an impossible option of
+    it, or formats whose fields differ.
     """
     names = {n: f["format"] or ("open_x" if f["open_x"] else "rlds") for n, f in fields.items()}
-    made: dict[str, Format] = {}
+    forms: dict[str, Format] = {}
     for source, name in names.items():
-        if name not in made:
-            kind = _names.resolve(f"config.data.sources.{source}.format", name, FORMATS)
-            made[name] = kind(config)
-    (first, form), *rest = ((source, made[name]) for source, name in names.items())
+        if name not in forms:
+            make = _names.resolve(f"config.data.sources.{source}.format", name, FORMATS)
+            forms[name] = make(config)
+    (first, form), *rest = ((source, forms[name]) for source, name in names.items())
     for source, other in rest:
         if _layout(form) != _layout(other):
             plain, wide = (first, source) if other.widths else (source, first)
@@ -207,7 +193,7 @@ def formats(
                 f"{names[wide]!r}, whose fields differ: bring all to one form, such as 'open_x' "
                 "(give each source open_x, a row or the lines of a spec, ambient_jax.open_x.spec)"
             )
-    return {source: made[name] for source, name in names.items()}
+    return {source: forms[name] for source, name in names.items()}
 
 
 def _layout(form):

@@ -1,15 +1,12 @@
 """One group's chunks in one shard, shuffled: a function of (seed, group, shard, position).
 
-Episodes are dealt to shards, which together read each episode once an epoch. A host has some of the
-shards, and what a shard gives does not depend on the number of hosts. An epoch visits the shard's
-episodes in a shuffled order, cut into windows of whole episodes with some ``window`` steps; the
-chunks of a window come in random order. Because the lengths of all episodes are known, the place of
-chunk n is arithmetic: the number of chunks taken is the whole state, and nothing that was read
-needs to be saved.
+Episodes are dealt to shards, which together read each episode once an epoch; a host has some of the
+shards. An epoch visits the shard's episodes in a shuffled order, cut into windows of whole episodes
+with some ``window`` steps; the chunks of a window come in random order. The lengths of all episodes
+are known, so the number of chunks taken is the whole state.
 
-Memory is bounded by two windows (the next one is read while the present one is used), a window by
-``window`` steps and one episode. What fits in one window is read once. While an episode is read,
-there are some copies of it as it is stored, with what nobody asks for.
+Memory holds two windows (the next one is read while the present one is used), each of ``window``
+steps and one episode. Data that fit in one window are read once.
 """
 
 from __future__ import annotations
@@ -32,20 +29,13 @@ INTERLEAVE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Steps of some whole episodes, and the order in which their chunks come.
+    """Steps of some whole episodes, and the order in which their chunks come."""
 
-    Attributes:
-      steps: [N, ...] each, see ``mixture.Mixture.read_all``.
-      start, end: [N], positions of each step's episode.
-      episode: [N], its id.
-      order: positions of the chunks, in the order in which they come.
-    """
-
-    steps: dict[str, np.ndarray]
-    start: np.ndarray
+    steps: dict[str, np.ndarray]  # [N, ...] each, see ``mixture.Mixture.read_all``
+    start: np.ndarray  # [N], of each step's episode, as ``end``
     end: np.ndarray
-    episode: np.ndarray
-    order: np.ndarray
+    episode: np.ndarray  # [N], its id
+    order: np.ndarray  # positions of the chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +50,8 @@ class _Plan:
 def permutation(size: int, *key: int) -> np.ndarray:
     """A random order of ``size`` things, from non-negative integers.
 
-    Sorts raw bits, which NumPy promises never to change; its own shuffles may, and a run must be
-    able to resume under another version.
+    Sorts raw bits, which NumPy promises never to change, unlike its shuffles: a run may resume
+    under another version.
     """
     bits = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
     return np.argsort(bits, kind="stable")
@@ -70,9 +60,8 @@ def permutation(size: int, *key: int) -> np.ndarray:
 class ChunkStream:
     """Endless chunks of one group in one shard.
 
-    With array_record, shard s has the episodes s, s + shards, ...; with TFRecord it has a range of
-    consecutive ones, so that it reads few files, each of them in order. Where there are fewer
-    episodes than shards, each shard has every shards-th step.
+    Shard s of array_record has the episodes s, s + shards, ...; of TFRecord a range of consecutive
+    ones, to read few files in order. With fewer episodes than shards, it has every shards-th step.
 
     Attributes:
       size: chunks in an epoch of this shard.
@@ -96,8 +85,7 @@ class ChunkStream:
         """Opens nothing yet.
 
         Args:
-          mixture: the sources.
-          k: number of the source.
+          mixture, k: the sources, and the number of this one.
           window: steps that are shuffled among each other.
           seed: of the run.
           shard, shards: this shard, and how many there are.
@@ -116,18 +104,18 @@ class ChunkStream:
         self._dataset = mixture.datasets[name]
         self._lengths = mixture.statistics[name].lengths
         self._first = np.cumsum(self._lengths) - self._lengths
+        self._ends = np.cumsum(self._dataset.shard_lengths)  # positions, of each file
         file_format = self._dataset.file_format
+        self._in_order = file_format == "tfrecord"
         parts, self._keep = deal(self._lengths, keep, file_format, name, shard, shards)
         self._counts = self._lengths
         if self._keep is not None:
             total = np.append(0, np.cumsum(self._keep))
             self._counts = total[self._first + self._lengths] - total[self._first]
-        if file_format == "tfrecord":
-            ends = np.cumsum(self._dataset.shard_lengths)
-            files = np.searchsorted(ends, parts, side="right")
+        self._runs = [parts]
+        if self._in_order:
+            files = np.searchsorted(self._ends, parts, side="right")
             self._runs = np.split(parts, np.flatnonzero(np.diff(files)) + 1)
-        else:
-            self._runs = [parts]
         self.size = int(self._counts[parts].sum())
         self._resident = int(self._lengths[parts].sum()) <= window
         self._executor = executor
@@ -183,7 +171,7 @@ class ChunkStream:
         return window
 
     def _make_plan(self, epoch):
-        if self._dataset.file_format == "tfrecord":
+        if self._in_order:
             episodes = self._interleaved(epoch)
         else:
             episodes = self._runs[0][permutation(len(self._runs[0]), *self._key, epoch)]
@@ -239,16 +227,15 @@ class ChunkStream:
         )
 
     def _episode(self, position):
-        if self._dataset.file_format != "tfrecord":
+        if not self._in_order:
             return int(self._dataset.episode_ids[position]), self._dataset[position]
-        ends = np.cumsum(self._dataset.shard_lengths)
-        file = int(np.searchsorted(ends, position, side="right"))
+        file = int(np.searchsorted(self._ends, position, side="right"))
         episodes, expected = self._open.pop(file, (iter(()), -1))
         if expected != position:
-            start = position - int(ends[file]) + self._dataset.shard_lengths[file]
+            start = position - int(self._ends[file]) + self._dataset.shard_lengths[file]
             episodes = self._dataset.stream(file, start)
         numbered = next(episodes)
-        if position + 1 < ends[file]:
+        if position + 1 < self._ends[file]:
             self._open[file] = episodes, position + 1
         return numbered
 
@@ -261,24 +248,12 @@ def deal(
     shard: int,
     shards: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions of the episodes that one shard reads, and which steps of the source it takes.
+    """Positions of the episodes that one shard reads, and the steps of the source that it takes.
 
-    Shards are disjoint and together complete.
-
-    Args:
-      lengths: steps of each episode.
-      keep: [N] bool of all steps, None for all.
-      file_format, name: of the source.
-      shard, shards: this shard, and how many there are.
-
-    Raises:
-      ValueError: the source has fewer steps than there are shards.
+    Shards are disjoint and together complete. The arguments are the source's lengths of episodes,
+    and those of ``ChunkStream``. ValueError: the source has fewer steps than there are shards.
     """
-    counts = lengths
-    if keep is not None:
-        owner = np.repeat(np.arange(len(lengths)), lengths)
-        counts = np.bincount(owner[keep], minlength=len(lengths))
-    filled = np.flatnonzero(counts)
+    filled = np.flatnonzero(lengths) if keep is None else _episodes_of(keep, lengths)
     if len(filled) < shards:
         taken = np.arange(lengths.sum()) if keep is None else np.flatnonzero(keep)
         if len(taken) < shards:
@@ -289,9 +264,12 @@ def deal(
             )
         keep = np.zeros(lengths.sum(), bool)
         keep[taken[shard::shards]] = True
-        owner = np.repeat(np.arange(len(lengths)), lengths)
-        return np.unique(owner[keep]), keep
+        return _episodes_of(keep, lengths), keep
     if file_format == "tfrecord":
         first, last = (len(filled) * (shard + i) // shards for i in (0, 1))
         return filled[first:last], keep
     return filled[shard::shards], keep
+
+
+def _episodes_of(keep, lengths):
+    return np.unique(np.repeat(np.arange(len(lengths)), lengths)[keep])

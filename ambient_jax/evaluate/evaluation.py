@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import corruption, losses, schedules, targets
-from ambient_jax.data import chunk, hold, images
+from ambient_jax.data import chunk, images
 from ambient_jax.data.source import Source
 from ambient_jax.policy.policy import Policy
 
@@ -81,7 +81,7 @@ def recorded(
     if padding == "hold":
         for arrays in read:
             action = arrays[chunk.ACTION]
-            arrays[chunk.STILL] = hold.standing_still(action, source.rest(action.shape[1]))
+            arrays[chunk.STILL] = chunk.standing_still(action, source.rest(action.shape[1]))
     sizes = np.array([len(arrays[chunk.ACTION]) for arrays in read])
     if not sizes.sum():
         raise ValueError(f"{source.directory} has no step in the episodes that were drawn")

@@ -15,7 +15,6 @@ import PIL.Image
 import tensorflow_datasets as tfds
 
 from ambient_jax.data import write
-from ambient_jax.data.example_proto import encode_image
 from ambient_jax.data.features import nest
 from ambient_jax.open_x import registry, rotations
 from ambient_jax.open_x.spec import Field, Part
@@ -201,7 +200,7 @@ def _frame(kind: str, shape: tuple[int, ...], number: int) -> bytes:
         PIL.Image.fromarray(image.astype(np.uint8)).save(out, "JPEG")
         return out.getvalue()
     dtype = np.uint16 if kind == "png_u16" else np.float32
-    return encode_image(image.astype(dtype), _connector(kind, shape))
+    return write.encode_image(image.astype(dtype), _connector(kind, shape))
 
 
 def _unit_quaternion(state: tuple[Field, ...], flat: dict[str, Any]) -> None:

@@ -18,9 +18,9 @@ import PIL.Image
 from absl import logging
 from etils import epath
 
-from ambient_jax.data import chunk, image_checks, last_step, rlds
+from ambient_jax.data import chunk, images, rlds
 from ambient_jax.data.paths import expanded
-from ambient_jax.data.rlds_source import RldsSource
+from ambient_jax.data.rlds_source import RldsSource, last_step_problems
 from ambient_jax.data.source import Format, Problem, size_of
 from ambient_jax.open_x import camera_flags, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
@@ -211,7 +211,7 @@ class OpenXSource(RldsSource):
             return None, [("episode", str(error))]
         steps, problems = common["steps"], []
         skips = self.form.policy("image") == "skip"
-        look = image_checks.cannot_be_decoded if skips else image_checks.looks_whole
+        look = images.cannot_be_decoded if skips else images.looks_whole
         for camera in self.form.cameras:
             blobs = steps[f"image_{camera}"]
             absent = sum(not blob for blob in blobs)
@@ -224,8 +224,7 @@ class OpenXSource(RldsSource):
         if self.form.text:
             problems += self._instructions(index, steps["instruction"])
         problems += camera_flags.problems(self._spec, episode, self.form.cameras)
-        flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
-        problems += last_step.problems(flags[:-1])
+        problems += last_step_problems(episode, dropped=False)
         # What is cut or no image is fatal here. Images that are damaged inside are counted to the
         # last, for whom actions alone will do, and are fatal when a stream begins (``pipeline``).
         later = [p for p in problems if p[0] == "image" and not _cut(p[1])]
@@ -308,7 +307,7 @@ class OpenXSource(RldsSource):
         parts += sorted(table.text) if table else []
         package = __name__.rpartition(".")[0]
         parts += [inspect.getsource(sys.modules[f"{package}.{name}"]) for name in _CODE]
-        parts.append(inspect.getsource(image_checks))
+        parts.append(inspect.getsource(images))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -368,7 +367,7 @@ def open_source(
 
 
 def _cut(text):
-    return any(why in text for why in image_checks.NO_IMAGE)
+    return any(why in text for why in images.NO_IMAGE)
 
 
 def _padded(name, what, mask, width):

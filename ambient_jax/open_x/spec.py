@@ -55,7 +55,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ambient_jax import _checks
-from ambient_jax.data import last_step as last_step_lib
+from ambient_jax.data import chunk
 from ambient_jax.open_x import rotations
 
 ROTATIONS = (*rotations.WIDTHS, "unstated")
@@ -239,7 +239,7 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
     if drop:
         _checks.one_of(f"{where}: drop", drop, ("first",))
     if last_step := lines.get("last_step", ""):
-        _checks.one_of(f"{where}: last_step", last_step, last_step_lib.CHOICES)
+        _checks.one_of(f"{where}: last_step", last_step, chunk.LAST_STEPS)
     quality = {}
     for item in _items(lines.get("quality", ""), ";"):
         label, equals, text = item.partition("=")

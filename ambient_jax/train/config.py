@@ -38,7 +38,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.normalize_per = "mixture"  # one statistic for all sources, or one per "source"
     # A range below this is noise and not stretched to -1..1; 0: stretch all. In units of the data.
     config.data.least_range = 1e-4
-    # Lone glitches (data.tails): "leave_out" of the maps, or "keep". They are trained on.
+    # Lone glitches (data.normalizer): "leave_out" of the maps, or "keep". They are trained on.
     config.data.outliers = "leave_out"
     config.data.placement = "device"  # device: all data in its memory; stream: from disk
     config.data.order = "noise_first"  # or data_first, with importance weights (device only)

@@ -53,22 +53,16 @@ def demonstrations(
     scene: Scene = Scene(),  # noqa: B008
     camera: str = "",
     seed: int = 0,
-    first: int = 0,
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` complete demonstrations from attempt ``first`` on, each with its attempt.
-
-    They do not depend on ``workers``. With more than one, processes are spawned: call it from an
-    importable main module (``if __name__ == "__main__":``).
+    """The first ``count`` complete demonstrations, each with its attempt; ``options`` are those of
+    ``demos.successes``.
 
     Raises:
       RuntimeError: more than half of the attempts fail.
     """
     job = functools.partial(attempt, scene, rule, camera, seed)
-    yield from demos.successes(
-        job, count, label=rule, first=first, workers=workers, progress=progress
-    )
+    yield from demos.successes(job, count, label=rule, **options)
 
 
 def episode(index: int, demonstration: expert.Demonstration, rule: str) -> dict[str, Any]:

@@ -198,13 +198,10 @@ def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
     """The expert's episode of a seed, a function of (scene, rule, seed). It may fail: look at the
     placements."""
     # Not the generator of the scene: the same scene may be sorted by another rule.
-    rng = np.random.default_rng((seed, RULES.index(_checked(rule)), 1))
+    _checks.one_of("rule", rule, RULES)
+    rng = np.random.default_rng((seed, RULES.index(rule), 1))
     bins = targets(rule, env.scene, rng)
     expert = Expert(env.scene, bins, rng)
-    told = demos.record(env, lambda: expert(env.gripper(), env.positions()), seed)
-    return Demonstration(told.states, told.actions, told.info["placements"], bins, told.images)
-
-
-def _checked(rule):
-    _checks.one_of("rule", rule, RULES)
-    return rule
+    act = lambda: expert(env.gripper(), env.positions())  # noqa: E731
+    states, actions, images, _, info = demos.record(env, act, seed)
+    return Demonstration(states, actions, info["placements"], bins, images)

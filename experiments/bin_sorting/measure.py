@@ -16,6 +16,7 @@ from ambient_jax.estimates import wilson
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.metrics import ratio
+from experiments.table.report import percent
 
 COLUMNS = (
     *("rule", "blocks placed as told", "95%", "episodes with all", "95%", "correct logic"),
@@ -26,33 +27,26 @@ COLUMNS = (
 def expert_row(rule: str, episodes: int, *, env: BinSortingEnv | None = None) -> list[str]:
     """A row of the table: the expert by one rule in scenes of seeds 0 and on, one process."""
     env = env or BinSortingEnv()
-    begin, found = time.process_time(), []
-    for seed in tqdm.tqdm(range(episodes), desc=rule, unit="episode"):
-        found.append(expert.demonstrate(env, rule, seed))
+    begin = time.process_time()
+    seeds = tqdm.tqdm(range(episodes), desc=rule, unit="episode")
+    demonstrations = [expert.demonstrate(env, rule, seed) for seed in seeds]
     seconds = time.process_time() - begin
     correct = expert.targets("correct", env.scene, np.random.default_rng())
-    as_told = np.array([(demo.placements == demo.bins).sum() for demo in found])
-    placed = np.array([(demo.placements >= 0).sum() for demo in found])
-    right = np.array([(demo.placements == correct).sum() for demo in found])
-    lengths = np.array([len(demo.actions) for demo in found])
+    as_told = np.array([(demo.placements == demo.bins).sum() for demo in demonstrations])
+    placed = np.array([(demo.placements >= 0).sum() for demo in demonstrations])
+    right = np.array([(demo.placements == correct).sum() for demo in demonstrations])
+    lengths = np.array([len(demo.actions) for demo in demonstrations])
     blocks = ratio(as_told, np.full(episodes, env.blocks))
     whole = wilson(int((as_told == env.blocks).sum()), episodes)
     logic = ratio(right, placed)
     return [
         rule,
-        *_percent(blocks),
-        *_percent(whole),
+        *percent(blocks, 2),
+        *percent(whole, 2),
         f"{100 * logic.value:.1f}%",
         f"{lengths.mean():.0f} ({lengths.min()} to {lengths.max()})",
         f"{lengths.sum() / seconds:.0f}",
         f"{60 * episodes / seconds:.0f}",
-    ]
-
-
-def _percent(estimate):
-    return [
-        f"{100 * estimate.value:.2f}%",
-        f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}",
     ]
 
 

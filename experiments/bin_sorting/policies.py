@@ -30,35 +30,35 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict
       ValueError: for an unknown group.
     """
     best, only = task.best, {"law.name": "filtering"}
-    found = {"correct": PolicyRow("correct only", "main", only)}
-    found |= _without_bounds("arbitrary", "main")
+    listed = {"correct": PolicyRow("correct only", "main", only)}
+    listed |= _without_bounds("arbitrary", "main")
 
     def add_omni(group, level, *, corrupt="arbitrary", sigma_min=1.0):
         name = omni(level, corrupt=corrupt, sigma_min=sigma_min)
         above = "" if sigma_min == 1 else f", sigma_min {sigma_min:g}"
         label = f"omni with {corrupt}, sigma_max {level:g}{above}"
         changes = {"law.name": "ambient"} | _bounds(corrupt, sigma_min, level)
-        found.setdefault(name, PolicyRow(label, group, changes))
+        listed.setdefault(name, PolicyRow(label, group, changes))
 
     add_omni("main", best)
     for level in task.sigma_max:
         add_omni("sweep", level)
     label = f"omni with arbitrary, sigma_max {task.chosen:g} by classifier"
     bounds = {"law.name": "ambient"} | _bounds("arbitrary", 1.0, task.chosen)
-    found["chosen"] = PolicyRow(label, "chosen", bounds)
+    listed["chosen"] = PolicyRow(label, "chosen", bounds)
     for level in task.sigma_min:
         add_omni("variants", best, sigma_min=level)
     exclusive = {"law.name": "exclusive"} | _bounds("arbitrary", 1.0, best)
-    found["exclusive"] = PolicyRow(f"exclusive bands, sigma_max {best}", "variants", exclusive)
+    listed["exclusive"] = PolicyRow(f"exclusive bands, sigma_max {best}", "variants", exclusive)
     for alpha in task.alpha:
         law = {"law.name": "reweighted", "law.alpha": alpha} | _only("arbitrary")
-        found[f"alpha_{alpha}"] = PolicyRow(f"co-training, alpha {alpha}", "alpha", law)
-    found |= _without_bounds("opposite", "opposite")
+        listed[f"alpha_{alpha}"] = PolicyRow(f"co-training, alpha {alpha}", "alpha", law)
+    listed |= _without_bounds("opposite", "opposite")
     for level in (best, *task.sigma_max_opposite):
         add_omni("opposite", level, corrupt="opposite")
     more = only | {"data.sources.correct.split": "train"}
-    found["correct_more"] = PolicyRow(f"correct only, {task.correct} of them", "more", more)
-    return of_groups(found, task, GROUPS)
+    listed["correct_more"] = PolicyRow(f"correct only, {task.correct} of them", "more", more)
+    return of_groups(listed, task, GROUPS)
 
 
 def _without_bounds(corrupt, group):

@@ -44,18 +44,18 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     trained = [_policy(config, folder, seed) for seed in config.task.seeds]
     judged = {"held out": ("bins_correct_held_out", "train")} if config.task.held_out else {}
     judged["trained on"] = ("bins_correct", config.data.sources.correct.split)
-    rows, found = [], {}
+    rows, measures = [], {}
     for name, (dataset, split) in judged.items():
         episodes = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / dataset, split)
         options = dict(padding=config.data.padding, samples=1024)
         source = RldsSource(episodes, observation=tuple(trained[0].dims))
         chunks = evaluation.recorded(source, trained[0], **options)
         each = np.stack([_differences(trained[0], policy.params, chunks) for policy in trained])
-        one = found[name] = measured(each) | {"chunks": len(chunks.action)}
+        one = measures[name] = measured(each) | {"chunks": len(chunks.action)}
         of_seed = ", ".join(f"{v:.3f}" for v in one["of_seed"])
         by_tau = [f"{v:.3f}" for v in one["by_tau"].values()]
         rows.append([name, one["chunks"], *by_tau, of_seed])
-    results = {"levels": LEVELS, "found": found, "config": config.to_dict()}
+    results = {"levels": LEVELS, "found": measures, "config": config.to_dict()}
     caption = (
         "sigma_max: the level up to which the mean square of the change of x0_hat, when the policy "
         "is told the arbitrary rule instead of the correct one, stays below a share tau of its "
@@ -65,11 +65,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     caption += "".join(
         f"By products of the changes of two seeds, in which errors cancel, {one['cross']:.3f} "
         f"({name}). "
-        for name, one in found.items()
+        for name, one in measures.items()
         if one["cross"]
     )
     table = report.write(folder / "sigma_max", COLUMNS, rows, caption.strip(), results)
-    figure(found).savefig(folder / "sigma_max" / "told.png", dpi=160)
+    figure(measures).savefig(folder / "sigma_max" / "told.png", dpi=160)
     print(table)
 
 
@@ -92,10 +92,10 @@ def measured(differences: np.ndarray) -> dict:
     }
 
 
-def figure(found: Mapping[str, Mapping[str, Any]]) -> Figure:
+def figure(measures: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Share of the largest change against the noise level."""
     plot, [[axes]] = panels(1, 1, 5, 3.4)
-    for i, (name, one) in enumerate(found.items()):
+    for i, (name, one) in enumerate(measures.items()):
         for each in one["excess"]:
             axes.plot(LEVELS, each / each.max(), color=f"C{i}", lw=0.6, alpha=0.6)
         mean = one["excess"].mean(0)

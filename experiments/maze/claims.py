@@ -23,7 +23,8 @@ def best_of_sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> s
 
 
 def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: float) -> list[Claim]:
-    """The claims, each with what was measured and whether it holds.
+    """The claims, each with what was measured and whether it holds; none while the policies that
+    all of them compare are not there.
 
     Args:
       task: the config's section.
@@ -31,6 +32,8 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: fl
       rrt_jerk: mean squared jerk of the RRT data.
     """
     best = best_of_sweep(task, rows)
+    if not best or not {"gcs", "rrt", "cotrain"} <= rows.keys():
+        return []
     percent = lambda name: 100 * rows[name].summary.success.value  # noqa: E731
     jerk = lambda name: rows[name].summary.jerk.value  # noqa: E731
     apart = lambda name, other: (percent(name) - percent(other), jerk(name) / jerk(other))  # noqa: E731
@@ -69,7 +72,8 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: fl
     levels = list(sweep(task, rows).items())
     for (level, name), limit in ((levels[0], "cotrain"), (levels[-1], "gcs")):
         if not 0.005 < level < 0.99:
-            pairs = [[getattr(rows[n].summary, f) for n in (name, limit)] for f in _FIELDS]
+            one, other = rows[name].summary, rows[limit].summary
+            pairs = (one.success, other.success), (one.jerk, other.jerk)
             agrees = [a.low <= b.high and b.low <= a.high for a, b in pairs]
             measured = f"success {agrees[0]}, jerk^2 {agrees[1]}"
             claims.append(Claim(f"{name} is {limit} within intervals", measured, all(agrees)))
@@ -85,6 +89,3 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: fl
         holds = abs(gap) <= 1 and abs(ratio - 1) <= 0.15
         claims.append(Claim(claim, f"{gap:+.1f} points, jerk^2 x {ratio:.2f}", holds))
     return claims
-
-
-_FIELDS = ("success", "jerk")

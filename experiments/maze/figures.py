@@ -1,13 +1,11 @@
 """Figures of the maze: the demonstrations of each source, and the rollouts of each policy.
 
-Each function returns a matplotlib Figure and touches no global state; ``save`` writes it.
+Each function returns a matplotlib Figure and touches no global state.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -26,14 +24,6 @@ _WALL, _INK, _COLOURS = "#c9ccd1", "#22262b", "viridis"
 # Blue, vermilion, orange: told apart with any colour vision.
 _OUTCOMES = {"success": "#0072b2", "collision": "#d55e00", "out of time": "#e69f00"}
 _PANEL = 3.2  # inches
-
-
-def save(figure: Figure, path: str | os.PathLike[str], dpi: int = 200) -> Path:
-    """Writes the figure in the format of its suffix (png, pdf, svg), making its directory."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
-    return path
 
 
 def draw_world(axes: Axes, world: World = WORLD) -> None:
@@ -128,8 +118,7 @@ def rollouts_figure(
         for i, path in enumerate(rollouts.paths()[:shown]):
             failed = not rollouts.success[i]
             failure = "collision" if rollouts.collided[i] else "out of time"
-            kind = failure if failed else "success"
-            colour = _OUTCOMES[kind]
+            colour = _OUTCOMES[failure if failed else "success"]
             alpha = 0.9 if failed else 0.55
             axes.plot(*path.T, color=colour, lw=0.7, alpha=alpha, zorder=2 + failed)
             axes.plot(*rollouts.goals[i], ".", ms=4, color=colour, mew=0, zorder=4)

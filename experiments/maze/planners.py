@@ -45,15 +45,15 @@ def free_rectangles(padding: float = PADDING, world: World = WORLD) -> np.ndarra
     x, y = (xs[1:, None, None] + xs[:-1, None, None]) / 2, (ys[1:, None] + ys[:-1, None]) / 2
     free = ~((x > left) & (x < right) & (y > bottom) & (y < top)).any(-1)
 
-    found = []
+    rectangles = []
     for i in range(len(free)):
         for j in range(i, len(free)):
             for k, end in _runs(free[i : j + 1].all(0)):
                 grows_left = i > 0 and free[i - 1, k:end].all()
                 grows_right = j + 1 < len(free) and free[j + 1, k:end].all()
                 if not grows_left and not grows_right:
-                    found.append([(xs[i], ys[k]), (xs[j + 1], ys[end])])
-    return np.array(found)
+                    rectangles.append([(xs[i], ys[k]), (xs[j + 1], ys[end])])
+    return np.array(rectangles)
 
 
 def _runs(row: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -274,14 +274,7 @@ def generate(
 ) -> Plans:
     """The first n successful attempts of a planner, each to a goal of its own.
 
-    The result does not depend on ``workers``, see ``demos.successes``.
-
-    Args:
-      planner: ``"gcs"``, ``"rrt"`` or ``"shortcut"``.
-      n: number of plans.
-      seed: non-negative seed of goals and planner.
-      workers: number of processes; None for one per available core, at most one per 20 plans.
-      progress: show a progress bar.
+    ``seed`` is that of goals and planner; for ``workers`` see ``demos.successes``.
 
     Raises:
       ValueError: unknown planner, or a negative n or seed.
@@ -292,10 +285,17 @@ def generate(
         raise ValueError(f"n is {n} and seed {seed}, expected both non-negative")
     attempts, plans = [], []
     job = functools.partial(_planned, planner, seed)
-    options = dict(label=planner, workers=workers, progress=progress)
-    for index, plan in demos.successes(job, n, **options):
-        attempts.append(index)
-        plans.append(plan)
+    try:
+        for index, plan in demos.successes(
+            job, n, label=planner, workers=workers, progress=progress
+        ):
+            attempts.append(index)
+            plans.append(plan)
+    except RuntimeError as error:  # too many failures, or a process died
+        raise RuntimeError(
+            f"{planner} plans: {error}; planners.attempt plans one goal, workers=1 plans all of "
+            "them in this process"
+        ) from error
     goals, positions = zip(*plans, strict=True) if plans else ((), ())
     failures = attempts[-1] + 1 - n if attempts else 0
     return Plans(list(positions), np.reshape(goals, (-1, 2)), np.array(attempts, int), failures)

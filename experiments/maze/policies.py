@@ -23,7 +23,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         {"law.name": "cotraining"},
         {"law.name": "ambient"},
     )
-    found = {
+    listed = {
         "gcs": PolicyRow("GCS only", "main", {"law.name": "filtering"}),
         "rrt": PolicyRow("RRT only", "main", natural | {"data.sources.gcs.weight": 0.0}),
         "cotrain": PolicyRow("co-training, natural", "main", natural),
@@ -31,25 +31,25 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     for level in (task.best, *task.sigma_min):
         group, changes = "main" if level == task.best else "sweep", hard | {_SIGMA_MIN: level}
         row = PolicyRow(f"ambient, sigma_min {level}", group, changes)
-        found.setdefault(f"ambient_{level}", row)
+        listed.setdefault(f"ambient_{level}", row)
     chosen = annotations.get(classifier_bounds.NAME)
     for granularity, units in classifier_bounds.GRANULARITIES.items():
         label = f"ambient, sigma_min by classifier per {units}"
         changes = chosen and chosen.hard_law(granularity)
-        found[f"chosen_{granularity}"] = PolicyRow(label, "chosen", changes)
+        listed[f"chosen_{granularity}"] = PolicyRow(label, "chosen", changes)
     soft = PolicyRow("soft ambient, Ben-David's alpha", "chosen", chosen and chosen.soft_law())
-    found["soft_ben_david"] = soft
+    listed["soft_ben_david"] = soft
     for alpha in task.alpha:
         law = {"law.name": "reweighted", "law.alpha": alpha}
-        found[f"alpha_{alpha}"] = PolicyRow(f"co-training, alpha {alpha}", "alpha", law)
+        listed[f"alpha_{alpha}"] = PolicyRow(f"co-training, alpha {alpha}", "alpha", law)
     level = {_SIGMA_MIN: task.best}
     exclusive = f"exclusive bands, sigma_min {task.best}"
-    found["exclusive"] = PolicyRow(exclusive, "variants", {"law.name": "exclusive"} | level)
-    found["soft"] = PolicyRow("soft ambient, linear alpha", "variants", {"law.name": "soft"})
+    listed["exclusive"] = PolicyRow(exclusive, "variants", {"law.name": "exclusive"} | level)
+    listed["soft"] = PolicyRow("soft ambient, linear alpha", "variants", {"law.name": "soft"})
     for target in ("x0", "eps"):
         loss = {"objective.loss": "ambient", "objective.prediction": target}
         label = f"ambient loss of {target}, sigma_min {task.best}"
-        found[f"loss_{target}"] = PolicyRow(label, "variants", hard | loss | level)
+        listed[f"loss_{target}"] = PolicyRow(label, "variants", hard | loss | level)
     few = {"data.sources.gcs.split": f"train[:{task.few}]"}
     shortcut = {"data.sources.rrt.path": "maze_shortcut"}
     for group, names, words, data in (
@@ -57,6 +57,6 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         ("shortcut", ("cotrain", best), "shortcut RRT", shortcut),
     ):
         for name in names:
-            label, _, changes = found[name]
-            found[f"{name}_{group}"] = PolicyRow(f"{label}, {words}", group, changes | data)
-    return of_groups(found, task, GROUPS)
+            label, _, changes = listed[name]
+            listed[f"{name}_{group}"] = PolicyRow(f"{label}, {words}", group, changes | data)
+    return of_groups(listed, task, GROUPS)

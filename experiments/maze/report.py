@@ -145,10 +145,8 @@ def held_out_losses(table: Table) -> dict[str, Any]:
     config, main = table.config, [n for n, row in table.rows.items() if row.group == "main"]
     if not config.task.held_out:
         return {}
-    root, shape = (
-        pathlib.Path(expanded(config.data.root)),
-        dict(history=config.data.history, horizon=config.data.horizon),
-    )
+    root = pathlib.Path(expanded(config.data.root))
+    shape = dict(history=config.data.history, horizon=config.data.horizon)
     held_out = {source: root / f"maze_{source}_held_out" for source in ("gcs", "rrt")}
     chunks = {source: levels.chunks(path, **shape) for source, path in held_out.items()}
     about = {s: rlds.open_dataset(path).fingerprint for s, path in held_out.items()}
@@ -164,13 +162,13 @@ def held_out_losses(table: Table) -> dict[str, Any]:
     made = table_rollouts.kept_measures(table, main, seeds, about, measure)
     if not made:
         return {}
-    found = {
+    by_policy = {
         name: {"sigma": evaluation.LEVELS} | {k: v.tolist() for k, v in first.items()}
         for name, [first] in made.items()
     }
-    scale = next(iter(found.values()))["metres"]
+    scale = next(iter(by_policy.values()))["metres"]
     linear: dict[str, Any] = {"sigma": evaluation.LEVELS}
     for source, test in chunks.items():
         train = levels.chunks(root / f"maze_{source}", **shape)
         linear[source] = levels.linear_loss(train, test, scale)
-    return {"best linear denoiser": linear, **found}
+    return {"best linear denoiser": linear, **by_policy}

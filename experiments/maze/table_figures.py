@@ -173,7 +173,8 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
         value = lambda name, field=field: getattr(rows[name].summary, field)  # noqa: E731
         ambient = [value(name) for name in swept.values()]
         band(axes, list(swept), ambient, scale, color=_COLOURS["ambient"], label="ambient")
-        for limit, name in (("cotrain", "co-training"), ("gcs", "GCS only"), ("rrt", "RRT only")):
+        limits = {"cotrain": "co-training", "gcs": "GCS only", "rrt": "RRT only"}
+        for limit, name in ((n, label) for n, label in limits.items() if n in rows):
             [middle], ends = intervals([value(limit)], scale)
             axes.axhspan(*ends[:, 0], color=colour(limit), alpha=0.15, lw=0)
             axes.axhline(middle, color=colour(limit), lw=1, ls="--", label=name)

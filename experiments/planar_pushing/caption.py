@@ -65,9 +65,9 @@ def expected(checked: Sequence[Claim]) -> str:
 def bounds(annotations: Mapping[str, Any]) -> str:
     """What the classifiers chose: ``Annotation.results`` by name."""
     lines = [
-        _bounds_cells(name, key.removeprefix("source, "), found)
+        _bounds_cells(name, key.removeprefix("source, "), units)
         for name, results in annotations.items()
-        for key, found in results["sigma_min"].items()
+        for key, units in results["sigma_min"].items()
     ]
     if not lines:
         return ""
@@ -79,14 +79,14 @@ def bounds(annotations: Mapping[str, Any]) -> str:
     )
 
 
-def bias(found: Mapping[str, Any]) -> str:
+def bias(by_granularity: Mapping[str, Any]) -> str:
     """The study of bias, of the table's bounds."""
-    if not found:
+    if not by_granularity:
         return ""
-    data = next(iter(found.values()))["data"]
+    data = next(iter(by_granularity.values()))["data"]
     shares = ", ".join(f"{m} {s:.1%}" for m, s in zip(modes.MODES, data, strict=True))
     columns = ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in the data")
-    lines = [_bias_cells(name, each) for name, each in found.items()]
+    lines = [_bias_cells(name, each) for name, each in by_granularity.items()]
     return (
         "Bias of modes: total variation between what the pusher does in the admitted source "
         "chunks and in all of them, at the level where it is largest (of those that admit "
@@ -95,11 +95,11 @@ def bias(found: Mapping[str, Any]) -> str:
     )
 
 
-def scaled_bias(found: Mapping[int, Any]) -> str:
+def scaled_bias(by_target: Mapping[int, Any]) -> str:
     """The same against the number of source demonstrations."""
     lines = [
         [str(target), str(source), *_bias_cells(name, each)]
-        for target, by_source in found.items()
+        for target, by_source in by_target.items()
         for source, by_name in by_source.items()
         for name, each in by_name.items()
     ]
@@ -112,13 +112,13 @@ def scaled_bias(found: Mapping[int, Any]) -> str:
     )
 
 
-def drifts(config: ml_collections.ConfigDict, found: Mapping[int, Any]) -> str:
+def drifts(config: ml_collections.ConfigDict, by_target: Mapping[int, Any]) -> str:
     """The study of drift."""
     sizes = sorted(config.task.sources)
     lines = [
         [policies.method_label(config.task, method), str(target)]
         + [f"{ratios[n]:.3f}" if n in ratios else "" for n in sizes]
-        for target, by_method in found.items()
+        for target, by_method in by_target.items()
         for method, ratios in by_method.items()
     ]
     if not lines:
@@ -131,20 +131,20 @@ def drifts(config: ml_collections.ConfigDict, found: Mapping[int, Any]) -> str:
     )
 
 
-def _bounds_cells(name, granularity, found):
-    low, high = found["quantiles"][1], found["quantiles"][3]
-    shares = [f"{100 * found[share]:.1f}%" for share in ("always", "never")]
-    sizes = [str(found["units"]), f"{found['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
+def _bounds_cells(name, granularity, units):
+    low, high = units["quantiles"][1], units["quantiles"][3]
+    shares = [f"{100 * units[share]:.1f}%" for share in ("always", "never")]
+    sizes = [str(units["units"]), f"{units['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
     return [name, classifier_bounds.words(granularity), *sizes, *shares]
 
 
-def _bias_cells(granularity, found):
-    value, index = modes.largest(found)
+def _bias_cells(granularity, study):
+    value, index = modes.largest(study)
     words = classifier_bounds.words(granularity)
     if index < 0:
         return [words, "", "", "", ""]
-    share, data = found["shares"][index], found["data"]
+    share, data = study["shares"][index], study["data"]
     most = int(np.argmax(np.abs(share - data)))
-    level, admitted = evaluation.LEVELS[index], found["admitted"][index]
+    level, admitted = evaluation.LEVELS[index], study["admitted"][index]
     changed = f"{modes.MODES[most]}: {share[most]:.1%}, {data[most]:.1%}"
     return [words, f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]

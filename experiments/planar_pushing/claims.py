@@ -191,7 +191,7 @@ def _drift(task, drifts):
 
 
 def _bias(task, bias, scaled):
-    largest = lambda found, name: modes.largest(found[name])[0]  # noqa: E731
+    largest = lambda studies, name: modes.largest(studies[name])[0]  # noqa: E731
     claims = []
     for size in task.buckets:
         if {"datapoint", f"random_{size}"} <= bias.keys():
@@ -200,8 +200,8 @@ def _bias(task, bias, scaled):
             claims.append(Claim(claim, f"{bucket:.3f} against {each:.3f}", bucket < each / 2))
     for target, by_source in scaled.items():
         pairs = {
-            source: (largest(found, f"random_{task.bucket}"), largest(found, "datapoint"))
-            for source, found in by_source.items()
+            source: (largest(each, f"random_{task.bucket}"), largest(each, "datapoint"))
+            for source, each in by_source.items()
         }
         claim = (
             f"bias of modes, {target} target demonstrations: the same at every number of source "

@@ -67,26 +67,26 @@ def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
     random = tuple(f"random:{size}" for size in task.buckets)
     all_sizes = [f"{way}:{n}" for n in (*task.buckets, *task.more_buckets) for way in WAYS]
     strict, groups = _OBSERVED | {"tau": task.strict}, set(task.groups)
-    found = {}
+    needs = {}
     if {"chosen", "buckets", "shared", "soft"} & groups:
-        found[TABLE] = dict(fields={"granularity": (*one, *all_sizes)})
+        needs[TABLE] = dict(fields={"granularity": (*one, *all_sizes)})
     if "observed" in groups:
-        found[OBSERVED] = dict(fields={"granularity": one, **_OBSERVED})
+        needs[OBSERVED] = dict(fields={"granularity": one, **_OBSERVED})
     if {"strict", "shared"} & groups:
-        found[STRICT] = dict(fields={"granularity": (*one, *random), **strict})
+        needs[STRICT] = dict(fields={"granularity": (*one, *random), **strict})
     if "scaling" in groups and set(task.methods) & _ANNOTATED:
         fields = {"granularity": (*one, f"random:{task.bucket}"), **strict}
         for target in task.targets:
             for source in task.sources:
                 options = dict(fields=fields, splits={"source": source, "target": target})
-                found[scaled(source, target)] = options
-    return found
+                needs[scaled(source, target)] = options
+    return needs
 
 
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Annotation]:
     """The annotations that the configured groups need, made where they are missing. With
     ``report_only`` nothing runs, and those that are missing are left out."""
-    found = {}
+    made = {}
     for name, needs in needed(config.task).items():
         options = annotate_config.get_config("rlds")
         options.name, options.data = name, ml_collections.ConfigDict(config.data.to_dict())
@@ -106,5 +106,5 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
         ]
         given = options, workdir / "annotation" / name, "source", sizes
         if annotation := annotations.run(*given, report_only=config.task.report_only):
-            found[name] = annotation
-    return found
+            made[name] = annotation
+    return made

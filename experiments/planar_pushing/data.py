@@ -57,12 +57,10 @@ def demonstrations(
     scene: Scene = Scene(),  # noqa: B008
     camera: str = "",
     seed: int = 0,
-    first: int = 0,
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` successful demonstrations from attempt ``first`` on, each with its
-    attempt, see ``demos.successes``. ``physics`` are by default those of the world.
+    """The first ``count`` successful demonstrations, each with its attempt; ``options`` are of
+    ``demos.successes``. ``physics`` are by default those of the world.
 
     Raises:
       ValueError: an unknown world.
@@ -71,9 +69,7 @@ def demonstrations(
     _checks.one_of("world", world, WORLDS)
     physics = physics or (TARGET if world == "target" else between(1.0))
     job = functools.partial(attempt, scene, physics, world, camera, seed)
-    yield from demos.successes(
-        job, count, label=world, first=first, workers=workers, progress=progress
-    )
+    yield from demos.successes(job, count, label=world, **options)
 
 
 def episode(index: int, demonstration: expert.Demonstration, world: str) -> dict[str, Any]:

@@ -69,10 +69,10 @@ def of_methods(
     The ratio is that of a policy to the one of the same source data alone, above ``task.best``: 1
     where nothing is left of the target.
     """
-    found: dict[int, dict[str, dict[int, float]]] = {}
+    ratios: dict[int, dict[str, dict[int, float]]] = {}
     for target, method, source in itertools.product(task.targets, task.methods, task.sources):
         name, alone = policies.scaling(method, source, target), policies.source_only(source)
         if {name, alone} <= losses.keys():
-            by_source = found.setdefault(target, {}).setdefault(method, {})
+            by_source = ratios.setdefault(target, {}).setdefault(method, {})
             by_source[source] = ratio(losses[name], losses[alone], task.best)
-    return found
+    return ratios

@@ -167,8 +167,8 @@ def error(slider: np.ndarray, scene: Scene) -> np.ndarray:
 
 def distance(slider: np.ndarray, scene: Scene) -> np.ndarray:
     """[...] one number [m] for position and angle of poses [..., 3]: 0 at the goal."""
-    found = error(slider, scene)
-    return np.hypot(found[..., 0], TURN * found[..., 1])
+    off = error(slider, scene)
+    return np.hypot(off[..., 0], TURN * off[..., 1])
 
 
 def start_pose(scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -178,9 +178,9 @@ def start_pose(scene: Scene, rng: np.random.Generator) -> np.ndarray:
       ValueError: all starts are too near.
     """
     for _ in range(1000):
-        found = rng.uniform(-1, 1, 3) * (*scene.spread, scene.yaw) + (0, 0, scene.goal[2])
-        if distance(found, scene) >= scene.least:
-            return found
+        start = rng.uniform(-1, 1, 3) * (*scene.spread, scene.yaw) + (0, 0, scene.goal[2])
+        if distance(start, scene) >= scene.least:
+            return start
     raise ValueError(
         f"no start within {scene.spread} m and {scene.yaw} rad is {scene.least} m from the goal: "
         "a wider spread or a smaller least"

@@ -102,11 +102,11 @@ class Expert:
 
     def _work(self) -> Motion:
         while True:
-            chosen, style, found = self._choose(), self.style, self._catalogue
+            chosen, style, catalogue = self._choose(), self.style, self._catalogue
             slider = self._slider.copy()
-            normal = found.normals[chosen]
+            normal = catalogue.normals[chosen]
             slip = self._rng.normal(0, style.offset) * normal[::-1]
-            start = found.starts[chosen] + slip
+            start = catalogue.starts[chosen] + slip
             way = to_world(slider, self._way(start, normal))
             yield from self._follow(way, style.speed)
             for _ in range(8):  # until it has come there
@@ -115,8 +115,8 @@ class Expert:
                 yield self._at
             if self._rng.random() < style.pause:
                 yield from self._hold(self._rng.integers(1, 5))
-            direction = rotation(slider[2]) @ found.directions[chosen]
-            end = self._at + found.lengths[chosen] * direction
+            direction = rotation(slider[2]) @ catalogue.directions[chosen]
+            end = self._at + catalogue.lengths[chosen] * direction
             yield from self._follow(np.stack([self._at, end]), style.push)
             yield from self._hold(pushes.SETTLE)
             self._normal = normal
@@ -125,14 +125,14 @@ class Expert:
         """The push with the least cost: what is left after it and perhaps one more, these pushes
         and the ways to where they begin. (Were the second way free, a first push that does nothing
         would do best, time and again.)"""
-        found, scene = self._catalogue, self._scene
-        poses = found.after(self._slider)
+        catalogue, scene = self._catalogue, self._scene
+        poses = catalogue.after(self._slider)
         left = distance(poses, scene)
         here = (self._pusher - self._slider[:2]) @ rotation(self._slider[2])
-        angles = np.arctan2(found.starts[:, 1], found.starts[:, 0])
+        angles = np.arctan2(catalogue.starts[:, 1], catalogue.starts[:, 0])
         cost = self._way_cost(angles - math.atan2(here[1], here[0]))
         best = np.argsort(left + cost)[:_BEAM]
-        second = distance(found.after(poses[best]), scene) + _PUSH_COST
+        second = distance(catalogue.after(poses[best]), scene) + _PUSH_COST
         second = (second + self._way_cost(angles - angles[best, None])).min(1)
         total = np.minimum(left[best], second) + cost[best]
         total = total + self._rng.gumbel(0, 1, len(best)) * self.style.choice
@@ -232,7 +232,6 @@ def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstrati
     return _demonstration(demos.record(env, lambda: next(commands, None), seed))
 
 
-def _demonstration(told):
-    return Demonstration(
-        told.states, told.actions, told.terminated, told.info["error"], told.images
-    )
+def _demonstration(recorded):
+    states, actions, images, success, info = recorded
+    return Demonstration(states, actions, success, info["error"], images)

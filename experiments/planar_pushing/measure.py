@@ -12,10 +12,11 @@ import tqdm
 from absl import flags
 
 from ambient_jax.cli import console, report
-from ambient_jax.estimates import Estimate, wilson
+from ambient_jax.estimates import wilson
 from experiments.planar_pushing import data, expert, pushes, task
 from experiments.planar_pushing.env import PlanarPushingEnv
 from experiments.planar_pushing.scene import DT, TARGET, Physics, Scene, between
+from experiments.table.report import percent
 
 COLUMNS = (
     *("expert", "success in its physics", "95%", "replayed open loop in them", "and in the other"),
@@ -45,24 +46,24 @@ def expert_row(
     pushes.catalogue(own)  # made once, not a part of any demonstration
     seeds = range(episodes)
     begin = time.process_time()
-    found = [
+    demonstrations = [
         expert.demonstrate(here, style, seed)
         for seed in tqdm.tqdm(seeds, desc=label, unit="episode", leave=False)
     ]
     seconds = time.process_time() - begin
-    good = [(seed, demo) for seed, demo in zip(seeds, found, strict=True) if demo.success]
+    good = [(seed, demo) for seed, demo in zip(seeds, demonstrations, strict=True) if demo.success]
     if not good:
         raise ValueError(f"no demonstration of {label} succeeds, expected most: see scene.Scene")
     again = [expert.replay(here, seed, demo.actions).success for seed, demo in good]
     blind = [expert.replay(there, seed, demo.actions).success for seed, demo in good]
     moved = [expert.demonstrate(there, style, seed, own).success for seed in seeds]
-    times = DT * np.array([len(demo.actions) for demo in found])
+    times = DT * np.array([len(demo.actions) for demo in demonstrations])
     return [
         label,
-        *_percent(wilson(len(good), episodes)),
+        *percent(wilson(len(good), episodes)),
         f"{100 * np.mean(again):.1f}%",
-        *_percent(wilson(sum(blind), len(blind))),
-        *_percent(wilson(sum(moved), episodes)),
+        *percent(wilson(sum(blind), len(blind))),
+        *percent(wilson(sum(moved), episodes)),
         f"{times.mean():.1f} ({times.min():.1f} to {times.max():.1f})",
         f"{60 * len(good) / seconds:.0f}",
         f"{steps_per_second(here):.0f}",
@@ -78,11 +79,6 @@ def steps_per_second(env: PlanarPushingEnv, steps: int = 2000) -> float:
     for target in targets:
         env.step(target)
     return steps / (time.process_time() - begin)
-
-
-def _percent(estimate: Estimate):
-    low, high = 100 * estimate.low, 100 * estimate.high
-    return [f"{100 * estimate.value:.1f}%", f"{low:.1f} to {high:.1f}"]
 
 
 def main(_: list[str]) -> None:

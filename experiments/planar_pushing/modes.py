@@ -67,12 +67,12 @@ def of_chunks(faces: np.ndarray, horizon: int) -> np.ndarray:
 def of_data(directory: str | os.PathLike[str], split: str, horizon: int) -> tuple[np.ndarray, ...]:
     """(episode id, step, mode), each [N], of all chunks of a data set."""
     dataset = rlds.open_dataset(directory, split, required=("steps/observation/state",))
-    found = []
+    columns = []
     for index in range(len(dataset)):
         modes = of_chunks(touched(dataset[index]["steps"]["observation"]["state"]), horizon)
         episode = np.full(len(modes), dataset.episode_ids[index])
-        found.append((episode, np.arange(len(modes)), modes))
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+        columns.append((episode, np.arange(len(modes)), modes))
+    return tuple(np.concatenate(column) for column in zip(*columns, strict=True))
 
 
 def bias(
@@ -117,14 +117,14 @@ def study(table: Table) -> dict[str, dict[str, np.ndarray]]:
 def study_scaling(table: Table) -> dict[int, dict[int, dict[str, dict[str, np.ndarray]]]]:
     """``bias`` of the bounds of the scaling study that have been made: {target demonstrations:
     {source demonstrations: {granularity: bias}}}, per datapoint and random bucket."""
-    task, found = table.config.task, {}
+    task, by_target = table.config.task, {}
     granularities = ("datapoint", f"random_{task.bucket}")
     for source in sorted(task.sources):
         targets = {classifier_bounds.scaled(source, target): target for target in task.targets}
         split = classifier_bounds.split(source)
         for name, each in _of_bounds(table, split, targets, granularities).items():
-            found.setdefault(targets[name], {})[source] = each
-    return found
+            by_target.setdefault(targets[name], {})[source] = each
+    return by_target
 
 
 def _of_bounds(table, split, names, granularities):
@@ -135,18 +135,19 @@ def _of_bounds(table, split, names, granularities):
     data = table.config.data
     directory = pathlib.Path(expanded(data.root)) / data.sources.source.path
     episode, step, mode = of_data(directory, split, data.horizon)
-    found = {}
+    by_annotation = {}
     for name, folder in folders.items():
         for granularity in granularities:
             read = bounds.read(pathlib.Path(folder) / f"{granularity}.parquet")
             low, high = bounds.lookup(read, "source", episode, step)
-            found.setdefault(name, {})[granularity] = bias(mode, low, high, evaluation.LEVELS)
-    return found
+            study = bias(mode, low, high, evaluation.LEVELS)
+            by_annotation.setdefault(name, {})[granularity] = study
+    return by_annotation
 
 
-def largest(found: Mapping[str, Any]) -> tuple[float, int]:
+def largest(study: Mapping[str, Any]) -> tuple[float, int]:
     """The largest bias of a granularity and its level's index, where ``LEAST`` of the chunks or
     more are admitted; (0, -1) if they are so nowhere."""
-    value = np.where(found["admitted"] >= LEAST, np.nan_to_num(found["bias"]), -1.0)
+    value = np.where(study["admitted"] >= LEAST, np.nan_to_num(study["bias"]), -1.0)
     index = int(np.argmax(value))
     return (float(value[index]), index) if value[index] >= 0 else (0.0, -1)

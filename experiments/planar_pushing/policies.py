@@ -48,7 +48,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     buckets = lambda sizes: [f"{w}_{n}" for n in sizes for w in classifier_bounds.WAYS]  # noqa: E731
     random = [f"random_{size}" for size in task.buckets]
     one = ("dataset", "datapoint")
-    found = _main(task)
+    listed = _main(task)
     for group, name, granularities, alpha in (
         ("chosen", TABLE, (*one, *buckets(task.buckets)), 0.0),
         ("buckets", TABLE, buckets(task.more_buckets), 0.0),
@@ -57,16 +57,16 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         ("shared", TABLE, (*one, *random), task.best_alpha),
         ("shared", STRICT, (*one, *random), task.best_alpha),
     ):
-        found |= _by_classifier(task, annotations, group, name, granularities, alpha)
+        listed |= _by_classifier(task, annotations, group, name, granularities, alpha)
     table = annotations.get(TABLE)
     ben_david = table and table.soft_law()
-    found["soft"] = PolicyRow("soft ambient, linear alpha", "soft", {"law.name": "soft"})
-    found["soft_ben_david"] = PolicyRow("soft ambient, Ben-David's alpha", "soft", ben_david)
+    listed["soft"] = PolicyRow("soft ambient, linear alpha", "soft", {"law.name": "soft"})
+    listed["soft_ben_david"] = PolicyRow("soft ambient, Ben-David's alpha", "soft", ben_david)
     best = _HARD | {f"{_SOURCE}.sigma_min": task.best}
     for level in task.sigma_max:
         label = f"ambient omni, sigma_min {task.best:g}, sigma_max {level:g}"
         changes = best | {f"{_SOURCE}.sigma_max": level}
-        found[f"omni_{level:g}"] = PolicyRow(label, "omni", changes)
+        listed[f"omni_{level:g}"] = PolicyRow(label, "omni", changes)
     few = {"data.sources.target.split": classifier_bounds.split(task.few)}
     for name, changes in {
         "target": {"law.name": "filtering"},
@@ -74,8 +74,8 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         hard(task.best): best,
     }.items():
         label = f"{_label(name)}, {task.few} target demonstrations"
-        found[f"{name}_few"] = PolicyRow(label, "few", changes | few)
-    return of_groups(found | _scaling(task, annotations), task, GROUPS)
+        listed[f"{name}_few"] = PolicyRow(label, "few", changes | few)
+    return of_groups(listed | _scaling(task, annotations), task, GROUPS)
 
 
 def hard(sigma_min: float) -> str:
@@ -118,28 +118,28 @@ def method_label(task: ml_collections.ConfigDict, method: str) -> str:
 def _main(task):
     natural = {"law.name": "cotraining"}
     levels = sorted({*task.sigma_min, task.best})
-    found = {
+    listed = {
         "target": PolicyRow("target only", "main", {"law.name": "filtering"}),
         "source": PolicyRow("source only", "main", natural | {_WEIGHT: 0.0}),
         "cotrain": PolicyRow("co-training, natural", "main", natural),
     }
     for alpha in task.alpha:
         name = f"alpha_{alpha:g}"
-        found[name] = PolicyRow(_label(name), "main", _reweighted(alpha))
+        listed[name] = PolicyRow(_label(name), "main", _reweighted(alpha))
     for level in levels:
         changes = _HARD | {f"{_SOURCE}.sigma_min": level}
-        found[hard(level)] = PolicyRow(_label(hard(level)), "main", changes)
+        listed[hard(level)] = PolicyRow(_label(hard(level)), "main", changes)
     for alpha in task.alpha:
         for level in levels:
-            changes = found[hard(level)].changes | {"law.alpha": alpha}
+            changes = listed[hard(level)].changes | {"law.alpha": alpha}
             label = f"{_label(hard(level))}, alpha {alpha:g}"
-            found[weighted(level, alpha)] = PolicyRow(label, "weighted", changes)
-    return found
+            listed[weighted(level, alpha)] = PolicyRow(label, "weighted", changes)
+    return listed
 
 
 def _by_classifier(task, annotations, group, annotation, granularities, alpha):
     """Policies with the bounds of an annotation, one for each granularity."""
-    found = {}
+    listed = {}
     made = annotations.get(annotation)
     for granularity in granularities:
         classifier = classifier_bounds.about(task, annotation)
@@ -151,20 +151,20 @@ def _by_classifier(task, annotations, group, annotation, granularities, alpha):
         if alpha:
             name, label = f"{name}_alpha_{alpha:g}", f"{label}, alpha {alpha:g}"
             changes = changes and changes | {"law.alpha": alpha}
-        found[name] = PolicyRow(label, group, changes)
-    return found
+        listed[name] = PolicyRow(label, group, changes)
+    return listed
 
 
 def _scaling(task, annotations):
-    found = {}
+    listed = {}
     for source in task.sources:
         split = {f"{_SOURCE}.split": classifier_bounds.split(source)}
         alone = {"law.name": "cotraining", _WEIGHT: 0.0} | split
-        found[source_only(source)] = PolicyRow(f"source only, {source}", "scaling", alone)
+        listed[source_only(source)] = PolicyRow(f"source only, {source}", "scaling", alone)
     for target in task.targets:
         splits = classifier_bounds.splits(min(task.sources), target)
         only = {"law.name": "filtering"} | splits
-        found[f"target_{target}"] = PolicyRow(f"target only, {target}", "scaling", only)
+        listed[f"target_{target}"] = PolicyRow(f"target only, {target}", "scaling", only)
         for method in task.methods:
             for source in task.sources:
                 label = f"{method_label(task, method)}, {source} source, {target} target"
@@ -172,8 +172,8 @@ def _scaling(task, annotations):
                 changes = _method(task, method, annotation)
                 changes = changes and changes | classifier_bounds.splits(source, target)
                 row = PolicyRow(label, "scaling", changes)
-                found[scaling(method, source, target)] = row
-    return found
+                listed[scaling(method, source, target)] = row
+    return listed
 
 
 def _method(task, method, annotation):

@@ -38,15 +38,15 @@ TILTS = (-math.radians(15), 0.0, math.radians(15))
 def contacts() -> tuple[np.ndarray, np.ndarray]:
     """Points [C, 2] on the T's outline where it is pushed, and their outward normals [C, 2], in the
     slider's frame. None is so near to the inner corners that the pusher would touch both sides."""
-    u, found = UNIT, []
+    u, outline = UNIT, []
     for x in (-1.7, -0.85, 0.0, 0.85, 1.7):
-        found.append(((x * u, TOP), (0, 1)))
+        outline.append(((x * u, TOP), (0, 1)))
     for side in (-1, 1):
-        found.append(((side * BAR_HALF[0], BAR), (side, 0)))
-        found += [((side * x * u, WAIST), (0, -1)) for x in (1.25, 1.75)]
-        found += [((side * STEM_HALF[0], y * u), (side, 0)) for y in (-0.65, -1.5, -2.3)]
-    found += [((x * u, TAIL), (0, -1)) for x in (-0.25, 0.25)]
-    points, normals = zip(*found, strict=True)
+        outline.append(((side * BAR_HALF[0], BAR), (side, 0)))
+        outline += [((side * x * u, WAIST), (0, -1)) for x in (1.25, 1.75)]
+        outline += [((side * STEM_HALF[0], y * u), (side, 0)) for y in (-0.65, -1.5, -2.3)]
+    outline += [((x * u, TAIL), (0, -1)) for x in (-0.25, 0.25)]
+    points, normals = zip(*outline, strict=True)
     return np.array(points), np.array(normals, float)
 
 

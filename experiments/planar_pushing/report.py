@@ -92,7 +92,7 @@ def write(table: Table) -> str:
     best, picked = claims.roles(config.task, rows), claims.picked(config.task, rows)
     fresh = rollouts.collect(_fresh(table), picked)
     confirmed = rows_of(table, fresh)
-    annotations = {name: found.results for name, found in table.annotations.items()}
+    annotations = {name: annotation.results for name, annotation in table.annotations.items()}
     bias, scaled_bias = modes.study(table), modes.study_scaling(table)
     losses = drift.losses(table, [name for name in rows if table.rows[name].group == "scaling"])
     drifts = drift.of_methods(config.task, losses)

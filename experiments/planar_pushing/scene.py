@@ -174,8 +174,8 @@ def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
     try:
         for name in knobs:
             a, b = getattr(TARGET, name), getattr(SOURCE, name)
-            found = a * (b / a) ** level if name in _SCALES else a + level * (b - a)
-            turned[name] = max(_LEAST[name], found) if name in _LEAST else found
+            value = a * (b / a) ** level if name in _SCALES else a + level * (b - a)
+            turned[name] = max(_LEAST[name], value) if name in _LEAST else value
         return dataclasses.replace(TARGET, **turned)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"level of the gap is {level}, expected a smaller one: {error}") from error
@@ -184,11 +184,11 @@ def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
 @functools.cache
 def model(scene: Scene, physics: Physics) -> mujoco.MjModel:
     """The compiled model. It is not written to, so all environments of a kind share it."""
-    found = mujoco.MjModel.from_xml_string(xml(scene, physics))
+    compiled = mujoco.MjModel.from_xml_string(xml(scene, physics))
     # One number for both: as if the resistance were spread over a disc of about the T's size.
-    found.dof_damping[2:5] = physics.damping
-    found.dof_damping[5:8] = physics.damping * _gyration2()
-    return found
+    compiled.dof_damping[2:5] = physics.damping
+    compiled.dof_damping[5:8] = physics.damping * _gyration2()
+    return compiled
 
 
 def xml(scene: Scene, physics: Physics) -> str:

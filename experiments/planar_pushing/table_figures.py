@@ -140,16 +140,16 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
     first, *others = grid.ravel()
     levels = np.array(evaluation.LEVELS)
     limits = dict(xlim=(levels[0] * 0.9, levels[-1]))
-    for i, (name, found) in enumerate(bias.items()):
+    for i, (name, study) in enumerate(bias.items()):
         axes, words = others[i], classifier_bounds.words(name)
-        some = found["admitted"] >= modes.LEAST
+        some = study["admitted"] >= modes.LEAST
         style = dict(color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)], ms=3.5)
-        first.plot(levels[some], found["bias"][some], lw=1.1, label=words, **style)
+        first.plot(levels[some], study["bias"][some], lw=1.1, label=words, **style)
         if some.any():
-            shares = found["shares"][some].T
+            shares = study["shares"][some].T
             axes.stackplot(levels[some], shares, labels=modes.MODES, colors=COLOURS)
         # The data's own shares, for the eye to compare with.
-        for edge in np.cumsum(found["data"])[:-1]:
+        for edge in np.cumsum(study["data"])[:-1]:
             axes.axhline(edge, color=INK, lw=0.7, ls=":")
         axes.set_title(words, fontsize=8)
         axes.set_ylabel("share of admitted chunks", fontsize=7)
@@ -168,13 +168,13 @@ def scaled(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], target: int
 ) -> dict[str, dict[int, Any]]:
     """Success by method and number of source demonstrations, of what is there."""
-    found: dict[str, dict[int, Any]] = {}
+    by_method: dict[str, dict[int, Any]] = {}
     for method in task.methods:
         for size in sorted(task.sources):
             name = policies.scaling(method, size, target)
             if name in rows:
-                found.setdefault(method, {})[size] = rows[name].summary.success
-    return found
+                by_method.setdefault(method, {})[size] = rows[name].summary.success
+    return by_method
 
 
 def scaling_figure(
@@ -193,9 +193,9 @@ def scaling_figure(
     beside = {method: 1.02 ** (i - 4) for i, method in enumerate(task.methods)}
     style = {method: _style(task, method) for method in task.methods}
     for target, (above, below) in zip(targets, grid.T, strict=True):
-        for method, found in scaled(task, rows, target).items():
-            value, ends = intervals(found.values())
-            at = np.array(list(found)) * beside[method]
+        for method, by_size in scaled(task, rows, target).items():
+            value, ends = intervals(by_size.values())
+            at = np.array(list(by_size)) * beside[method]
             above.errorbar(at, value, np.abs(ends - value), elinewidth=0.7, **style[method])
         alone = {n: policies.source_only(n) for n in sizes if policies.source_only(n) in rows}
         if alone:

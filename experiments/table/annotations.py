@@ -62,15 +62,8 @@ def run(
     sizes: tuple[int, int],
     report_only: bool,
 ) -> Annotation | None:
-    """Runs an annotation unless it is there; None if it is not there and ``report_only``.
-
-    Args:
-      config: of ``ambient_jax.annotate``.
-      folder: its workdir.
-      source: the corrupt source's name.
-      sizes: ``n_clean`` and ``n_corrupt``.
-      report_only: only read what is there.
-    """
+    """Runs an annotation in its workdir ``folder``, unless it is there; None if it is not there and
+    ``report_only``. ``sizes`` are ``n_clean`` and ``n_corrupt``."""
     file = folder / "report" / "results.json"
     if not report_only:
         command.by_classifier(config, str(folder))

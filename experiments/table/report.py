@@ -79,7 +79,9 @@ def _ends(estimate):
 
 
 def expected(claims: Sequence[Claim]) -> str:
-    """The table of claims."""
+    """The table of claims; "" if there are none."""
+    if not claims:
+        return ""
     lines = [(claim, measured, _HOLDS[holds]) for claim, measured, holds in claims]
     return report.markdown(("expected", "measured", "holds"), lines)
 

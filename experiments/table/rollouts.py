@@ -62,7 +62,7 @@ def current(
       table: whose rollouts they are.
       names: of the policies; None for all, in the table's order.
     """
-    found, outdated = [], []
+    up_to_date, outdated = [], []
     for name in table.rows if names is None else names:
         for seed in table.config.task.seeds:
             files = table.files(policies.key(name, seed), table.config_of(name, seed))
@@ -72,22 +72,22 @@ def current(
                 if reason := cache.outdated(path, about):
                     outdated.append(reason)
                 else:
-                    found.append((name, seed, path, about))
+                    up_to_date.append((name, seed, path, about))
     if outdated:
         logging.warning(
             "left out %d rollouts (%s): the same command without --config.task.report_only makes "
             "them anew",
             *(len(outdated), cache.tally(outdated)),
         )
-    return found
+    return up_to_date
 
 
 def collect(table: Table, names: Iterable[str] | None = None) -> dict[str, dict[int, Any]]:
     """The current rollouts, {policy: {seed: rollouts}}, see ``current``."""
-    found: dict[str, dict[int, Any]] = {}
+    by_policy: dict[str, dict[int, Any]] = {}
     for name, seed, path, _ in current(table, names):
-        found.setdefault(name, {})[seed] = table.experiment.rollouts(**cache.load(path))
-    return found
+        by_policy.setdefault(name, {})[seed] = table.experiment.rollouts(**cache.load(path))
+    return by_policy
 
 
 def pool(rollouts: Iterable[Any]) -> Any:
@@ -123,7 +123,7 @@ def kept_measures(
       measure: ``measure(policy, like)``, where ``like`` differs from the policy in its parameters
         only: the same for many policies, so that they share what is compiled.
     """
-    found: dict[str, list[dict[str, np.ndarray]]] = {}
+    measured: dict[str, list[dict[str, np.ndarray]]] = {}
     like: dict[str, Policy] = {}
 
     def make(folder):
@@ -138,5 +138,5 @@ def kept_measures(
             if cache.step(folder) == steps:
                 path = folder / "held_out.npz"
                 arrays = cache.kept(path, {"steps": steps, **about}, lambda: make(folder))  # noqa: B023
-                found.setdefault(name, []).append(arrays)
-    return found
+                measured.setdefault(name, []).append(arrays)
+    return measured

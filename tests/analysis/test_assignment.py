@@ -7,12 +7,37 @@ import pytest
 import scipy.integrate
 import scipy.stats
 
-from ambient_jax.analysis import assignment, divergence
+from ambient_jax.analysis import assignment
+from tests.analysis import oracles
 
+CLEAN_LAW, CORRUPT_LAW = np.array([0.0, 0.5, 0.5]), np.array([0.5, 0.5, 0.0])
 POINTS = {  # p0 and q0 as mixtures of point masses
-    "p": divergence.Mixture([0.5, 0.5], [0.0, 1.0], [0.0, 0.0]),
-    "q": divergence.Mixture([0.5, 0.5], [-1.0, 0.0], [0.0, 0.0]),
+    "p": oracles.Mixture([0.5, 0.5], [0.0, 1.0], [0.0, 0.0]),
+    "q": oracles.Mixture([0.5, 0.5], [-1.0, 0.0], [0.0, 0.0]),
 }
+
+
+def admissible_law(levels, sources, laws):
+    """Law of x0 over (-1, 0, 1) among the ambient law's training draws at each level, [L, 3]."""
+    return assignment._probabilities(levels, sources) @ laws
+
+
+def generated_law(sources, laws, steps=200):
+    """What the sampler returns whose denoiser is E[x0 | x_t] of ``admissible_law`` at every level.
+
+    The limit of infinite training. The flow of the line is monotone: quantiles of noise give the
+    shares without Monte Carlo.
+    """
+    levels = assignment._levels(steps)
+    law = admissible_law(levels, sources, laws)
+    alpha = np.sqrt((1 - levels) * (1 + levels))
+
+    def denoise(x, i):
+        exponent = -0.5 * ((x[:, None] - alpha[i] * assignment.VALUES) / levels[i]) ** 2
+        weight = law[i] * np.exp(exponent - exponent[:, law[i] > 0].max(1, keepdims=True))
+        return weight @ assignment.VALUES / weight.sum(1)
+
+    return assignment._sample(denoise, levels, 2000)
 
 
 def test_classifier_is_bayes_and_its_mean_is_right():
@@ -134,11 +159,11 @@ def test_closed_form_and_simulation_agree():
 @pytest.mark.parametrize("name", ["dataset", "datapoint", "bucket"])
 def test_training_reaches_the_exact_laws(name):
     trained = assignment.train(np.random.default_rng(1), name, 50, 1000, draws=1_000_000)
-    law = assignment.admissible_law([assignment.LOW], trained.sources, trained.laws)[0]
+    law = admissible_law([assignment.LOW], trained.sources, trained.laws)[0]
     error = np.sqrt(law * (1 - law) / trained.low_noise_draws)
     assert np.all(np.abs(trained.low_noise - law) <= 4 * error)
     assert trained.low_noise_draws > 10_000
-    limit = assignment.generated_law(trained.sources, trained.laws, steps=200)
+    limit = generated_law(trained.sources, trained.laws, steps=200)
     np.testing.assert_allclose(trained.generated, limit, atol=0.04)
     if name == "datapoint":
         assert trained.generated[1] > 0.93
@@ -149,7 +174,7 @@ def test_training_reaches_the_exact_laws(name):
 def exact_sources(name, n_p, n_q, tau):
     """Sources that hold p0 and q0 themselves in place of draws."""
     if name == "dataset":
-        bounds, laws, weight = [assignment.sigma_min_of(0.5, tau)], [assignment.CORRUPT_LAW], [n_q]
+        bounds, laws, weight = [assignment.sigma_min_of(0.5, tau)], [CORRUPT_LAW], [n_q]
     else:
         bounds, laws = assignment.sigma_min_of([0.0, 1.0], tau), np.eye(3)[[1, 0]]
         weight = [n_q / 2, n_q / 2]
@@ -159,7 +184,7 @@ def exact_sources(name, n_p, n_q, tau):
         [0.0, *map(float, bounds)],
         [1.0, *[0.0] * len(weight)],
     )
-    return sources, np.stack([assignment.CLEAN_LAW, *laws])
+    return sources, np.stack([CLEAN_LAW, *laws])
 
 
 def test_what_is_generated_per_data_set_is_bounded_by_tv_at_sigma_min():
@@ -167,16 +192,16 @@ def test_what_is_generated_per_data_set_is_bounded_by_tv_at_sigma_min():
     previous = 1.0
     for tau in (0.05, 0.01, 0.002):
         level = float(assignment.sigma_min_of(0.5, tau))
-        bound = float(divergence.mixture_tv_1d(*POINTS.values(), level))
+        bound = float(oracles.mixture_tv_1d(*POINTS.values(), level))
         for n_q in (100, 100_000):
             sources, laws = exact_sources("dataset", 50, n_q, tau)
-            law = assignment.generated_law(sources, laws, steps=200)
-            assert 0.5 * np.abs(law - assignment.CLEAN_LAW).sum() <= n_q / (n_q + 50) * bound + 0.01
+            law = generated_law(sources, laws, steps=200)
+            assert 0.5 * np.abs(law - CLEAN_LAW).sum() <= n_q / (n_q + 50) * bound + 0.01
         bias = law[1] - 0.5
         assert 0.02 < bias < previous  # real, and falling with tau
         previous = bias
     sources, laws = exact_sources("datapoint", 50, 100_000, 0.002)
-    assert assignment.generated_law(sources, laws, steps=200)[1] > 0.99  # no tau helps here
+    assert generated_law(sources, laws, steps=200)[1] > 0.99  # no tau helps here
 
 
 def test_units_hold_every_point_once():

@@ -8,6 +8,7 @@ import scipy.integrate
 import scipy.stats
 
 from ambient_jax.analysis import divergence, spectrum
+from tests.analysis import oracles
 
 LEVELS = np.array([0.0, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0])
 
@@ -41,13 +42,13 @@ def test_line_against_quadrature(p, q):
     for sigma in (0.0, 0.3, 0.8):
         laws = [([1.0], [m], [np.sqrt(v)]) for m, v in (p, q)]
         want = quadrature(*laws, sigma)
-        assert divergence.gaussian_tv_1d(*p, *q, sigma) == pytest.approx(want, abs=2e-8)
-        assert divergence.mixture_tv_1d(*laws, sigma) == pytest.approx(want, abs=2e-8)
+        assert oracles.gaussian_tv_1d(*p, *q, sigma) == pytest.approx(want, abs=2e-8)
+        assert oracles.mixture_tv_1d(*laws, sigma) == pytest.approx(want, abs=2e-8)
 
 
 def test_equal_covariances_agree_with_the_line():
     got = divergence.gaussian_tv([0.7], 0.3, LEVELS)
-    np.testing.assert_allclose(got, divergence.gaussian_tv_1d(0, 0.3, 0.7, 0.3, LEVELS), atol=1e-12)
+    np.testing.assert_allclose(got, oracles.gaussian_tv_1d(0, 0.3, 0.7, 0.3, LEVELS), atol=1e-12)
     assert got.shape == LEVELS.shape
     assert got[-1] == 0 and np.all(np.diff(got) < 0)
     # 2 Phi(1/2) - 1 at distance 1
@@ -56,9 +57,9 @@ def test_equal_covariances_agree_with_the_line():
 
 def test_near_equal_variances_are_continuous():
     for r in (1 + 1e-12, 1 + 1e-6, 1.0):
-        got = divergence.gaussian_tv_1d(0.0, 1.0, 0.5, r, 0.2)
+        got = oracles.gaussian_tv_1d(0.0, 1.0, 0.5, r, 0.2)
         assert got == pytest.approx(float(divergence.gaussian_tv([0.5], 1.0, 0.2)), abs=1e-6)
-        same = divergence.gaussian_tv_1d(0.5, 1.0, 0.5, r, 0.2)
+        same = oracles.gaussian_tv_1d(0.5, 1.0, 0.5, r, 0.2)
         assert 0 <= same < 1e-6
 
 
@@ -72,18 +73,18 @@ def test_full_covariance_is_the_rotated_diagonal():
 
 
 def test_laws_without_width():
-    assert divergence.gaussian_tv_1d(0, 0, 1, 0, 0.0) == 1
-    assert divergence.gaussian_tv_1d(1, 0, 1, 0, 0.0) == 0
-    assert divergence.gaussian_tv_1d(0, 0, 0, 1, 0.0) == 1
-    p = divergence.Mixture([0.5, 0.5], [0.0, 1.0], [0.0, 0.0])
-    q = divergence.Mixture([0.25, 0.75], [-1.0, 0.0], [0.0, 0.0])
-    assert divergence.mixture_tv_1d(p, q, 0.0) == pytest.approx(0.5)
+    assert oracles.gaussian_tv_1d(0, 0, 1, 0, 0.0) == 1
+    assert oracles.gaussian_tv_1d(1, 0, 1, 0, 0.0) == 0
+    assert oracles.gaussian_tv_1d(0, 0, 0, 1, 0.0) == 1
+    p = oracles.Mixture([0.5, 0.5], [0.0, 1.0], [0.0, 0.0])
+    q = oracles.Mixture([0.25, 0.75], [-1.0, 0.0], [0.0, 0.0])
+    assert oracles.mixture_tv_1d(p, q, 0.0) == pytest.approx(0.5)
 
 
 def test_two_modes_against_quadrature():
-    p = divergence.Mixture([0.5, 0.5], [-1.0, 1.0], [0.1, 0.1])
-    q = divergence.Mixture([0.2, 0.5, 0.3], [-1.0, 0.8, 2.0], [0.3, 0.1, 0.02])
-    got = divergence.mixture_tv_1d(p, q, LEVELS)
+    p = oracles.Mixture([0.5, 0.5], [-1.0, 1.0], [0.1, 0.1])
+    q = oracles.Mixture([0.2, 0.5, 0.3], [-1.0, 0.8, 2.0], [0.3, 0.1, 0.02])
+    got = oracles.mixture_tv_1d(p, q, LEVELS)
     for level, value in zip(LEVELS, got, strict=True):
         assert value == pytest.approx(quadrature(p, q, level), abs=1e-7)
     assert np.all(np.diff(got) <= 1e-9)
@@ -101,7 +102,7 @@ def test_classifier_estimate_recovers_the_truth():
         rows = [alpha * m + spread * rng.normal(size=(n, 3)) for m in (mean, 0 * mean)]
         c = [
             np.asarray(
-                divergence.optimal_probability(x, mean, covariance, 0 * mean, covariance, sigma)
+                oracles.optimal_probability(x, mean, covariance, 0 * mean, covariance, sigma)
             )
             for x in rows
         ]
@@ -151,7 +152,7 @@ def test_optimal_probability_is_bayes(matrix):
         for m, c in zip(means, covariances, strict=True)
     )
     classify = jax.jit(
-        lambda x, s: divergence.optimal_probability(
+        lambda x, s: oracles.optimal_probability(
             x, means[0], covariances[0], means[1], covariances[1], s
         )
     )
@@ -197,7 +198,7 @@ def test_spectral_bound_of_one_coefficient_and_of_a_shift():
         # horizon 2 without power at f = 0: the one coefficient of f = 1/2
         psd = [np.array([0.0, v]) for v in (1.0, 0.2)]
         bound = divergence.spectral_bound(*psd, 2, sigma)
-        assert bound >= divergence.gaussian_tv_1d(0, 1.0, 0, 0.2, sigma)
+        assert bound >= oracles.gaussian_tv_1d(0, 1.0, 0, 0.2, sigma)
     psd = np.array([0.3, 0.3])
     shift = divergence.spectral_bound(psd, psd, 2, LEVELS, mean_power=np.array([0.49, 0.0]))
     exact = divergence.gaussian_tv([0.7], 0.3, LEVELS)
@@ -216,7 +217,7 @@ def test_coupling_bound():
     np.testing.assert_allclose(divergence.coupling_bound(0.25, levels), exact, atol=1e-12)
     # corrupt = clean + independent noise of variance 0.09, on the line
     bound = divergence.coupling_bound(0.09, levels)
-    truth = divergence.gaussian_tv_1d(0, 0.5, 0, 0.59, levels)
+    truth = oracles.gaussian_tv_1d(0, 0.5, 0, 0.59, levels)
     assert np.all(bound >= truth) and np.all(np.diff(bound) < 0)
     assert divergence.coupling_bound(0.0, 0.0) == 0 and divergence.coupling_bound(1.0, 0.0) == 1
 
@@ -230,12 +231,12 @@ def test_coupling_bound():
         ),
         (lambda: divergence.gaussian_tv([1.0], -1.0, 0.5), "eigenvalue -1, expected all >= 0"),
         (lambda: divergence.gaussian_tv([1.0], 1.0, 1.5), r"sigma is 1.5, expected a noise level"),
-        (lambda: divergence.gaussian_tv_1d(0, -1, 0, 1, 0.5), "variances are -1.0 and 1.0"),
+        (lambda: oracles.gaussian_tv_1d(0, -1, 0, 1, 0.5), "variances are -1.0 and 1.0"),
         (lambda: divergence.from_accuracy(95), "balanced accuracy.* 95.0.*not a percentage"),
         (lambda: divergence.from_probabilities([], [0.5]), r"c_clean has shape \(0,\)"),
         (lambda: divergence.from_probabilities([0.5], [3.0]), r"c_corrupt.*3.0.*sigmoid"),
         (
-            lambda: divergence.mixture_tv_1d(([0.5, 0.6], [0, 1], [1, 1]), ([1], [0], [1]), 0.1),
+            lambda: oracles.mixture_tv_1d(([0.5, 0.6], [0, 1], [1, 1]), ([1], [0], [1]), 0.1),
             r"mixture p has weights \[0.5, 0.6\]",
         ),
         (lambda: divergence.power_law_bound((2, 1), (2, 0), 16, 0.1), "second is .*expected > 0"),

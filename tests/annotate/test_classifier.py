@@ -11,6 +11,7 @@ from ambient_jax.analysis import divergence
 from ambient_jax.annotate import classifier, thresholds
 from ambient_jax.data import device
 from ambient_jax.models.classifier import difference_moments, standardised_differences
+from tests.analysis import oracles
 
 LEVELS = np.array([0.05, 0.3, 0.6, 0.8, 0.95])
 # Tests that share these, and the number of samples and levels, share a compiled program.
@@ -53,7 +54,7 @@ PAIRS = {
     "two modes": (
         two_modes,
         lambda rng, n: 0.4 + 0.3 * rng.normal(size=(n, 1)),
-        lambda sigma: divergence.mixture_tv_1d(
+        lambda sigma: oracles.mixture_tv_1d(
             ((0.5, 0.5), (0.8, -0.8), (0.1, 0.1)), ((1.0,), (0.4,), (0.3,)), sigma
         ),
     ),
@@ -145,7 +146,7 @@ def test_identical_sources_are_told_apart_nowhere():
     c = classifier.probabilities(fitted, data, np.arange(60, 120), LEVELS, draws=8)
     assert thresholds.sigma_min(LEVELS, c.mean(0), tau=0.1) == 0
     # It would have been: by its end training has the sources apart.
-    assert min(fitted.history[-1]["train"]) < 0.5
+    assert min(fitted.trained.history[-1]["train"]) < 0.5
 
 
 def test_disjoint_sources_are_unusable():

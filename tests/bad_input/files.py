@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from ambient_jax import mixing
-from ambient_jax.data import example_wire, files, rlds, tfrecord
+from ambient_jax.data import example_proto, files, records, rlds
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.train import config as config_lib
@@ -124,7 +124,7 @@ def shard(edit, name=RECORDS):
 
 def framed(record, length=None):
     header = struct.pack("<Q", len(record) if length is None else length)
-    crc = lambda data: struct.pack("<I", tfrecord.masked_crc32c(data))  # noqa: E731
+    crc = lambda data: struct.pack("<I", records.masked_crc32c(data))  # noqa: E731
     return header + crc(header) + record + crc(record)
 
 
@@ -152,12 +152,12 @@ def large_zlib(unknown):
         feature = tfds.features.Tensor(shape=(2,), dtype=np.float32, encoding="zlib")
         path = written(bench, feature)
         if unknown:
-            bench.monkeypatch.setattr(example_wire, "_INFLATED_BYTES", 1 << 10)
-            bench.monkeypatch.setattr(example_wire, "_INFLATED_RATIO", 20)
+            bench.monkeypatch.setattr(example_proto, "_INFLATED_BYTES", 1 << 10)
+            bench.monkeypatch.setattr(example_proto, "_INFLATED_RATIO", 20)
             with_info(path, lambda content: known(content, size), FEATURES)
         small = zlib.compress(bytes(8))
         name = path / RECORDS
-        example = example_wire.parse(name.read_bytes()[12:-4])
+        example = example_proto.parse(name.read_bytes()[12:-4])
         values = example.feature["steps/observation/state"].bytes_list.value
         assert list(values) == [small] * 2
         values[1] = zlib.compress(bytes(1 << 20))
@@ -185,7 +185,7 @@ def feature(edit):
     """Reads an episode after ``edit(features of its record)``."""
 
     def changed(content):
-        features = example_wire.parse(content)
+        features = example_proto.parse(content)
         edit(features.feature)
         return as_record(features)
 
@@ -212,7 +212,7 @@ def failing(code):
 
     def act(bench):
         dataset = rlds.open_dataset(written(bench))
-        bench.monkeypatch.setattr(tfrecord, "read_record", raiser(code))
+        bench.monkeypatch.setattr(records, "read_record", raiser(code))
         read_all(dataset)
 
     return act

@@ -132,7 +132,7 @@ FIELDS = [
         r"sources.b.weight is True, expected a number",
     ),
     ("data.sources.b.sigma_max", "0.1", r"sources.b.sigma_max is '0.1', expected a number"),
-    ("data.sources.b.weight", -1.0, r"sources.b.weight is -1.0, expected a finite number >= 0"),
+    ("data.sources.b.weight", -1.0, r"sources.b.weight is -1.0, expected at least 0 and finite"),
     ("data.sources.b.weight", NAN, r"sources.b.weight is nan"),
     ("data.sources.b.role", "courrpt", r"sources.b.role is 'courrpt'.*mean 'corrupt'"),
     ("data.sources.b.path", 3, r"sources.b.path is 3, expected str"),

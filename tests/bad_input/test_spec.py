@@ -5,6 +5,7 @@ import numpy as np
 from ambient_jax import mixing
 from ambient_jax.data import bounds, chunk, device, rlds
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.data.write import rlds_features, write_dataset
 from ambient_jax.evaluate import evaluation
 from ambient_jax.open_x import registry, spec, standardize
@@ -106,13 +107,13 @@ def missing_bounds(b):
 class Shape:
     """What ``evaluation.recorded`` asks of a policy."""
 
-    dims, history, horizon = {"state": 2}, 1, 4
+    history, horizon = 1, 4
 
 
 def recorded(b):
     config = own(b, (1, 1))
     dataset = rlds.open_dataset(config.data.sources.own.path, last_step="drop")
-    evaluation.recorded(dataset, Shape)
+    evaluation.recorded(RldsSource(dataset), Shape)
 
 
 CASES = {
@@ -229,7 +230,7 @@ CASES = {
     ),
     "delta of an evaluation": (
         lambda b: evaluation.recorded(
-            rlds.open_dataset(b.toy["good"]), Shape, padding="hold", delta=(2,)
+            RldsSource(rlds.open_dataset(b.toy["good"]), delta=(2,)), Shape, padding="hold"
         ),
         "delta is .2,., expected dimensions of the action, which has 2",
     ),

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ambient_jax.data import rlds, tfrecord
+from ambient_jax.data import records, rlds
 from ambient_jax.data.features import flatten
 from ambient_jax.data.write import rlds_features, write_dataset
 
@@ -78,17 +78,17 @@ def damaged(content, rng):
 
 def reframed(content, rng):
     """One record damaged inside, under checksums that are right."""
-    records, at = [], 0
+    parts, at = [], 0
     while at < len(content):
         (length,) = struct.unpack_from("<Q", content, at)
-        records.append(content[at + 12 : at + 12 + length])
+        parts.append(content[at + 12 : at + 12 + length])
         at += length + 16
-    which = rng.integers(len(records))
-    records[which] = damaged(records[which], rng)
+    which = rng.integers(len(parts))
+    parts[which] = damaged(parts[which], rng)
     framed = b""
-    for record in records:
+    for record in parts:
         length = struct.pack("<Q", len(record))
-        crcs = (struct.pack("<I", tfrecord.masked_crc32c(data)) for data in (length, record))
+        crcs = (struct.pack("<I", records.masked_crc32c(data)) for data in (length, record))
         framed += length + next(crcs) + record + next(crcs)
     return framed
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import chunk, device, hold, pipeline, rlds
+from ambient_jax.data import chunk, device, pipeline, rlds
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.features import leaves
 from ambient_jax.evaluate import evaluation
@@ -201,6 +201,6 @@ def test_untold_it_is_said_and_training_refuses(plain, caplog):
 def test_standing_still_is_the_formula():
     action = np.array([[1.0, 2, 3], [4, 5, 6]])
     rest = np.array([0, np.nan, 1])
-    assert hold.standing_still(action, rest).tolist() == [[0, 2, 1], [0, 5, 1]]
-    moved = hold.standing_still(action, rest, np.array([-1.0, 9, 0.5]))
+    assert chunk.standing_still(action, rest).tolist() == [[0, 2, 1], [0, 5, 1]]
+    moved = chunk.standing_still(action, rest, np.array([-1.0, 9, 0.5]))
     assert moved.tolist() == [[-1, 2, 0.5], [-1, 5, 0.5]]

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ambient_jax.data import image_checks, images
+from ambient_jax.data import images
 
 SIZE = (24, 32)
 
@@ -177,7 +177,7 @@ PNG = encode(scene(40, 50), "PNG")
 @pytest.mark.parametrize("size", [SIZE, (40, 50), (10, 10)])
 def test_truncated(blob, kept, size):
     cut = blob[: kept if kept < 0 else max(4, int(kept * len(blob)))]
-    assert image_checks.looks_whole(cut)
+    assert images.looks_whole(cut)
     found, reason = decode(cut, size)
     assert reason and not found.any()
 
@@ -188,22 +188,22 @@ def test_a_jpeg_cut_and_closed_is_not_filled_with_grey(blob, kept):
     cut = blob[: int(kept * len(blob))] + b"\xff\xd9"
     found, reason = decode(cut)
     assert reason and not found.any()
-    assert image_checks.cannot_be_decoded(cut) and not image_checks.cannot_be_decoded(blob)
+    assert images.cannot_be_decoded(cut) and not images.cannot_be_decoded(blob)
     if kept == 0.99:  # its pixels are lost, its markers whole
-        assert image_checks.looks_whole(cut) == ""
+        assert images.looks_whole(cut) == ""
 
 
 def test_whole():
     for blob in (JPEG, PROGRESSIVE, PNG):
         for tail in (bytes(5), b"\n", b"cam0 t=12", b"\xff\xd8\xff", blob, b"\xff" * 9):
             padded = blob + tail
-            assert image_checks.looks_whole(padded) == ""
+            assert images.looks_whole(padded) == ""
             found, reason = decode(padded)
             assert not reason
             np.testing.assert_array_equal(found, by_hand(blob))
-    assert image_checks.looks_whole(b"") == ""
+    assert images.looks_whole(b"") == ""
     for junk in (b"GIF89a", b"\0\0", bytes(1000)):
-        assert "neither jpeg nor png" in image_checks.looks_whole(junk)
+        assert "neither jpeg nor png" in images.looks_whole(junk)
         assert "neither jpeg nor png" in decode(junk)[1]
 
 
@@ -225,7 +225,7 @@ def test_a_damaged_png_is_noticed():
         damaged[position] ^= 0x55
         found, reason = decode(bytes(damaged))
         assert reason and not found.any()
-        assert image_checks.looks_whole(bytes(damaged)) == reason
+        assert images.looks_whole(bytes(damaged)) == reason
 
 
 def png(header, data, width=5, height=3):
@@ -252,7 +252,7 @@ def test_a_png_says_what_its_rows_are(depth, colours, bits, interlaced):
     parts = [(1, 1), (1, 1), (1, 1), (3, 1), (2, 2), (5, 1)] if interlaced else [(5, 3)]
     rows = b"".join((b"\0" + bytes((w * bits + 7) // 8)) * h for w, h in parts)
     whole = png((depth, colours, interlaced), zlib.compress(rows))
-    assert image_checks.looks_whole(whole) == decode(whole)[1] == ""
+    assert images.looks_whole(whole) == decode(whole)[1] == ""
     for damaged, told in {
         zlib.compress(rows[:-1]): "it is cut",
         zlib.compress(b"\x05" + rows[1:]): "no such filter",
@@ -260,7 +260,7 @@ def test_a_png_says_what_its_rows_are(depth, colours, bits, interlaced):
         b"junk" + zlib.compress(rows): "cannot be unpacked",
     }.items():
         blob = png((depth, colours, interlaced), damaged)
-        assert re.search(told, image_checks.looks_whole(blob)) and decode(blob)[1]
+        assert re.search(told, images.looks_whole(blob)) and decode(blob)[1]
 
 
 VARIANTS = {
@@ -296,7 +296,7 @@ REFUSED = ("cmyk", "16 bits", "bmp", "gif")
 def test_check_and_decoder_agree(kind):
     blob = VARIANTS[kind]
     found, reason = decode(blob)
-    assert image_checks.looks_whole(blob) == reason == image_checks.cannot_be_decoded(blob)
+    assert images.looks_whole(blob) == reason == images.cannot_be_decoded(blob)
     assert bool(reason) == (kind in REFUSED) and "\n" not in reason
     if not reason:
         np.testing.assert_array_equal(found, by_hand(blob))
@@ -308,8 +308,8 @@ def test_check_and_decoder_agree(kind):
         damaged[rng.integers(len(blob))] ^= int(rng.integers(1, 256))
         damaged = bytes(damaged[: rng.integers(len(blob) // 2, len(blob) + 1)])
         reason = decode(damaged)[1]
-        assert not image_checks.looks_whole(damaged) or reason
-        assert bool(image_checks.cannot_be_decoded(damaged)) == bool(reason)
+        assert not images.looks_whole(damaged) or reason
+        assert bool(images.cannot_be_decoded(damaged)) == bool(reason)
 
 
 def test_failures_are_named_by_image(decoder):

@@ -102,7 +102,10 @@ def without(name, field):
         ),
         (without("rrt", "role"), "config.data.sources.rrt.role is missing"),
         (with_source("demos", path=""), "config.data.sources.demos.path is missing"),
-        (with_source("rrt", weight=-1.0), "sources.rrt.weight is -1.0, expected a finite number"),
+        (
+            with_source("rrt", weight=-1.0),
+            "sources.rrt.weight is -1.0, expected at least 0 and finite",
+        ),
         (with_source("rrt", weight=float("nan")), "sources.rrt.weight is nan"),
         (with_source("rrt", sigma_min=1.5), r"sigma_min of 'rrt' is 1.5, expected .* in \[0, 1\]"),
         (with_source("rrt", sigma_max=-0.1), "sigma_max of 'rrt' is -0.1"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from ambient_jax.data import checksums
+from ambient_jax.data import records
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features, write_dataset
 
@@ -513,7 +513,7 @@ def test_a_recorded_empty_split(recorded_data):
 @pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
 def test_fingerprint_sees_one_changed_value_anywhere(tmp_path, monkeypatch, file_format, length):
     """In the middle of a file too, and from checksums alone: no file is read as a whole."""
-    monkeypatch.setattr(checksums, "_PIECE", "none: a file read as a whole is a TypeError")
+    monkeypatch.setattr(records, "_PIECE", "none: a file read as a whole is a TypeError")
     rng, seen = np.random.default_rng(0), []
     values = rng.normal(size=(12, length, 7)).astype(np.float32)
     for changed in (None, *np.ndindex(12, 2)):
@@ -550,6 +550,6 @@ def test_fingerprint_of_a_damaged_file_is_that_of_all_its_bytes(tmp_path, file_f
         data = bytearray(b"x" * 200_000)
         data[1000 * k * k] = 0
         file.write_bytes(data)
-        marks.add(checksums.of_file(str(file), file_format))
+        marks.add(records.digest(str(file), file_format))
     assert len(marks) == 5
-    assert checksums.of_file(str(tmp_path / "none"), file_format) == "missing"
+    assert records.digest(str(tmp_path / "none"), file_format) == "missing"

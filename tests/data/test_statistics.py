@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -37,7 +38,8 @@ def test_merged_moments_are_those_of_all_rows(cuts):
 
 def test_moments_survive_json():
     moments = Moments.of(np.random.default_rng(0).normal(size=(7, 2)))
-    back = Moments.from_dict(json.loads(json.dumps(moments.to_dict())))
+    stored = json.dumps(dataclasses.asdict(moments), default=np.ndarray.tolist)
+    back = Moments.from_dict(json.loads(stored))
     assert back.count == 7
     for name in ("mean", "m2", "min", "max"):
         np.testing.assert_array_equal(getattr(back, name), getattr(moments, name))

@@ -454,3 +454,24 @@ def test_failed_overwrite_keeps_the_old(tmp_path):
     with pytest.raises(ValueError, match="episode 0"):
         write_small(tmp_path, [small_episode(reward=1)], overwrite=True)
     assert len(open_dataset(path)) == 1
+
+
+def test_rlds_features_have_the_standard_fields_and_those_asked_for():
+    vector = np.zeros(2, np.float32)
+    features = write.rlds_features(
+        {"state": vector, "text": str},
+        np.zeros(3, np.float32),
+        step_extra={"cost": np.float32},
+        episode_metadata={"seed": np.int64},
+    )
+    step = features["steps"].feature
+    standard = {"is_first", "is_last", "is_terminal", "reward", "discount"}
+    assert set(step) == {"observation", "action", "cost"} | standard
+    assert step["observation"]["state"].shape == (2,) and step["action"].shape == (3,)
+    assert isinstance(step["observation"]["text"], tfds.features.Text)
+    assert features["episode_metadata"]["seed"].np_dtype == np.int64
+
+
+def test_a_field_that_describes_nothing_is_refused():
+    with pytest.raises((TypeError, ValueError)):
+        write.rlds_features({"state": object()}, np.zeros(3, np.float32))

@@ -14,7 +14,7 @@ from array_record.python import array_record_data_source, array_record_module
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import device, pipeline, tfrecord
+from ambient_jax.data import device, pipeline, records
 from ambient_jax.evaluate import evaluation
 from ambient_jax.open_x import source as open_x
 from ambient_jax.transforms import instructions
@@ -34,11 +34,12 @@ def examples(shard):
     """The tf.Examples of a file."""
     if "array_record" in shard.name:
         source = array_record_data_source.ArrayRecordDataSource([str(shard)])
-        records = [source[i] for i in range(len(source))]
+        stored = [source[i] for i in range(len(source))]
     else:
-        with shard.open("rb") as file:
-            records = [tfrecord.read_record(file, "", i) for i in range(len(offsets(shard)))]
-    return [tf_example_pb2.Example.FromString(record) for record in records]
+        count = len(offsets(shard))
+        source = records.TFRecords([str(shard)], [count])
+        stored = [source.read(0, i) for i in range(count)]
+    return [tf_example_pb2.Example.FromString(record) for record in stored]
 
 
 def edit(path, change):
@@ -50,7 +51,7 @@ def edit(path, change):
         if "array_record" in shard.name:
             writer = array_record_module.ArrayRecordWriter(str(shard), "group_size:1")
         else:
-            writer = tfrecord.TFRecordWriter(str(shard))
+            writer = records.TFRecordWriter(str(shard))
         for example in found:
             change(number, example.features.feature)
             writer.write(example.SerializeToString())
@@ -60,7 +61,7 @@ def edit(path, change):
 
 def offsets(shard):
     with shard.open("rb") as file:
-        return tfrecord.record_offsets(file, "")
+        return records.record_offsets(file, "")
 
 
 def shard_of(path, number):

@@ -48,7 +48,6 @@ def test_a_saved_state_comes_back_whole(saved):
         "config",
         "statistics",
         "data",
-        "masks",
         "version",
         "git_revision",
         "format",

@@ -28,8 +28,8 @@ def test_sources_figure_shows_each_source(tmp_path):
         (lines,) = (c for c in axes.collections if isinstance(c, LineCollection))
         assert len(lines.get_segments()) == 2 * steps
         assert lines.norm.vmax == pytest.approx(0.5)  # one time scale for both
-    path = figures.save(figure, tmp_path / "new" / "sources.png", dpi=50)
-    assert path.read_bytes().startswith(b"\x89PNG")
+    figure.savefig(tmp_path / "sources.png", dpi=50)
+    assert (tmp_path / "sources.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rollouts_figure_colours_by_outcome(tmp_path, rollouts):
@@ -38,7 +38,8 @@ def test_rollouts_figure_colours_by_outcome(tmp_path, rollouts):
     assert axes.get_title().startswith("ambient: 33.3% success")
     colours = [to_hex(line.get_color()) for line in axes.lines if len(line.get_xdata()) == 6]
     assert colours == list(figures._OUTCOMES.values())
-    assert figures.save(figure, tmp_path / "rollouts.pdf").read_bytes().startswith(b"%PDF")
+    figure.savefig(tmp_path / "rollouts.pdf")
+    assert (tmp_path / "rollouts.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_no_rollout_succeeds(rollouts):

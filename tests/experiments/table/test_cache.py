@@ -1,11 +1,11 @@
-"""Rollouts on disk: kept until what they hang on changes."""
+"""Rollouts on disk: kept until what they depend on changes."""
 
 import numpy as np
 
 from experiments.table import cache
 
 
-def test_arrays_are_current_until_what_they_hang_on_changes(tmp_path):
+def test_arrays_are_current_until_what_they_depend_on_changes(tmp_path):
     path, about = tmp_path / "rollouts.npz", {"steps": 10, "solver": ["ddpm", 5, None]}
     assert not cache.is_current(path, about)
     arrays = {"positions": np.arange(6.0).reshape(2, 3), "success": np.array([True, False])}

@@ -17,19 +17,27 @@ ROOT = pathlib.Path(__file__).parents[3]
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/environ").exists(), reason="reads /proc")
-def test_no_process_outlives_its_parent(tmp_path):
+def test_no_process_outlives_its_parent(tmp_path, tiny):
     """Killed at any moment, the workers save what they have and end; the same command goes on."""
+    config = {"groups": ("main",), "seeds": (0,), "together": 2, "workers": 2}
+    config |= dict(clean=2, corrupt=4, shortcut=0, held_out=0, solvers=())
     script = (
         "import sys; from experiments.maze import config, table\n"
         "if __name__ == '__main__':\n"
-        "    c = config.get_config('debug'); c.task.groups = ('main', 'variants')\n"
-        "    c.task.workers, c.train.steps, c.model.features = 2, 100_000, (8,)\n"
+        f"    c = config.get_config('debug'); c.task.update({config})\n"
+        "    c.train.steps, c.model = 100_000, config.ml_collections.ConfigDict(\n"
+        "        {'name': 'linear_network:Linear', 'encoder': {'name': 'linear_network:Flat'}})\n"
         "    c.data.root = sys.argv[1]; table.run(c, sys.argv[1])\n"
     )
     file = tmp_path / "run.py"
     file.write_text(script)
     token = str(tmp_path)  # in the environment of all its processes
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "WORKERS_OF": token}
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+        "JAX_PLATFORMS": "cpu",
+        "WORKERS_OF": token,
+    }
     with (tmp_path / "log.txt").open("w") as log:
         parent = subprocess.Popen(
             [sys.executable, str(file), str(tmp_path)],

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from ambient_jax.data import records, tfrecord
+from ambient_jax.data import records
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from ambient_jax.data import records, tfrecord
 )
 def test_crc32c_published(data, crc):
     rotated = (crc >> 15) | (crc << 17 & 0xFFFFFFFF)
-    assert tfrecord.masked_crc32c(data) == (rotated + 0xA282EAD8) % 2**32
+    assert records.masked_crc32c(data) == (rotated + 0xA282EAD8) % 2**32
 
 
 @pytest.fixture
 def framed(tmp_path):
     path = tmp_path / "x.tfrecord"
-    writer = tfrecord.TFRecordWriter(str(path))
+    writer = records.TFRecordWriter(str(path))
     for size in (10, 0, 300):
         writer.write(bytes([size % 256]) * size)
     writer.close()
@@ -49,7 +49,7 @@ def read(tmp_path, monkeypatch):
 def test_round_trip(framed, read):
     assert [len(r) for r in read(framed)] == [10, 0, 300]
     assert [len(r) for r in read(framed, 1, 1)] == [0]
-    assert tfrecord.record_offsets(io.BytesIO(framed), "x").tolist() == [0, 26, 42]
+    assert records.record_offsets(io.BytesIO(framed), "x") == [0, 26, 42]
 
 
 def test_skipped_data_is_not_read(framed, read):
@@ -81,7 +81,7 @@ def test_truncated_before_the_start(framed, read):
 
 def test_offsets_of_a_truncated_file(framed):
     with pytest.raises(ValueError, match="x: truncated in record 2, 296 of 300 data bytes"):
-        tfrecord.record_offsets(io.BytesIO(framed[:-8]), "x")
+        records.record_offsets(io.BytesIO(framed[:-8]), "x")
 
 
 def test_corrupt_length(framed, read):
@@ -94,4 +94,4 @@ def test_corrupt_length(framed, read):
 def test_never_overwrites(tmp_path):
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(FileExistsError):
-        tfrecord.TFRecordWriter(str(tmp_path / "x"))
+        records.TFRecordWriter(str(tmp_path / "x"))
