@@ -21,9 +21,8 @@ def check(config: Any) -> None:
         f"config.train.{name}", config[name], *limits, **options
     )
     number("learning_rate", 0, 1, above=True, below=True)
-    number("ema", 0, 1, below=True)
     number("weight_decay", 0, below=True)
-    for name in ("b1", "b2"):
+    for name in ("ema", "b1", "b2"):
         number(name, 0, 1, below=True)
     number("clip_norm", 0, above=True)
     learning_rate(config)
@@ -36,19 +35,18 @@ def learning_rate(config: Any) -> optax.Schedule:
             f"config.train.warmup is {config.warmup} and config.train.steps {config.steps}, "
             "expected 0 <= warmup < steps"
         )
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup, config.steps
-    )
+    peak, warmup = config.learning_rate, config.warmup
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps)
 
 
 def make_optimizer(config: Any) -> optax.GradientTransformation:
     """AdamW with gradients clipped by their global norm (config: the train section)."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
-        ),
-    )
+    decay = {"b1": config.b1, "b2": config.b2, "weight_decay": config.weight_decay}
+    return _clipped_adamw(config.clip_norm, learning_rate(config), **decay)
+
+
+def _clipped_adamw(norm: float, rate: optax.Schedule, **decay: float):
+    return optax.chain(optax.clip_by_global_norm(norm), optax.adamw(rate, **decay))
 
 
 def ema_decay(step: jax.Array, limit: float) -> jax.Array:
@@ -58,10 +56,8 @@ def ema_decay(step: jax.Array, limit: float) -> jax.Array:
 
 
 def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
-    """The moving average of parameters after a step; ``limit`` is the largest decay.
-
-    Not ``optax.incremental_update``, which rounds otherwise: recorded results would change.
-    """
+    """The moving average of parameters after a step; ``limit`` is the largest decay. Unlike
+    ``optax.incremental_update``, which rounds otherwise, it leaves recorded results as they are."""
     decay = ema_decay(step, limit)
     return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), old, new)
 
@@ -69,9 +65,8 @@ def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a small network is fitted: AdamW, gradients clipped at norm 1, cosine decay to 0 at
-    ``steps``.
-
-    ``ema`` is the largest decay of the parameters' moving average, which is what is kept; 0: none.
+    ``steps``; ``ema`` is the largest decay of the parameters' moving average, which is kept (0:
+    none).
     """
 
     steps: int
@@ -80,13 +75,8 @@ class Recipe:
     ema: float = 0.0
 
     def optimizer(self) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(
-                optax.cosine_decay_schedule(self.learning_rate, self.steps),
-                weight_decay=self.weight_decay,
-            ),
-        )
+        rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
+        return _clipped_adamw(1.0, rate, weight_decay=self.weight_decay)
 
 
 class Fitted(NamedTuple):
@@ -127,8 +117,7 @@ def fit(
       progress: label of a progress bar over the rounds; "": none.
     """
     if members:
-        count = len(jax.tree.leaves(params)[0])
-        chex.assert_tree_shape_prefix((params, own), (count,))
+        chex.assert_tree_shape_prefix((params, own), (len(jax.tree.leaves(params)[0]),))
     start = jax.vmap(recipe.optimizer().init) if members else recipe.optimizer().init
     carry = params, (params if recipe.ema else None), jax.jit(start)(params)
     best, least, since, step, history = params, np.inf, 0, 0, []

@@ -14,12 +14,10 @@ _HIGH = 0.95
 class ChunkClassifier(nn.Module):
     """Logits of "clean" for noised chunks [H, D]: residual convolutions, averaged over the chunk.
 
-    A chunk enters as its differences of order 0, 1, ... along time, each divided by its root mean
-    square at that noise level (``moments``): detail of a hundredth of the range is as large as the
-    route. With a condition a logit is ``g(condition) + alpha h(x_t, condition, sigma)``: near
-    sigma = 1 its slope in x_t falls like alpha, as the exact one's does (``annotate.mismatch``
-    divides by it). There h can hardly be learned and changes little, so h sees sigma clipped at
-    ``_HIGH``.
+    A chunk enters as its differences of order 0, 1, ... along time, of unit mean square at that
+    noise level, so that fine detail is as large as the route. With a condition a logit is
+    ``g(condition) + alpha h(x_t, condition, sigma)``, whose slope in x_t falls like alpha near
+    sigma = 1, as the exact one's does (``annotate.mismatch`` divides by it); h sees sigma clipped.
 
     Attributes:
         features: widths of the residual blocks.
@@ -45,13 +43,10 @@ class ChunkClassifier(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """Logits [B, heads] of x_t [B, H, D] at sigma [B].
+        """Logits [B, heads] of x_t [B, H, D] at sigma [B], with a condition [B, C] or without.
 
-        Args:
-            moments: [B, orders] mean squares of the differences of x0 of order 0, 1, ...; orders
-                that a chunk is too short for are left out.
-            condition: [B, C], optional.
-            train: drop features, with a PRNG key named "dropout".
+        ``moments`` [B, orders] are mean squares of the differences of x0 of order 0, 1, ...; orders
+        that a chunk is too short for are left out. ``train`` drops features (PRNG key "dropout").
         """
         if x_t.ndim != 3 or sigma.shape != x_t.shape[:1]:
             shapes = f"x_t has shape {x_t.shape} and sigma {sigma.shape}"
@@ -86,10 +81,8 @@ class ChunkClassifier(nn.Module):
 
 def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
     """Differences of x_t [B, H, D] at sigma [B] of each order, of unit mean square: [B, H, D *
-    orders].
-
-    ``moments`` as in ``ChunkClassifier``, also [orders]; white noise has k-th differences of
-    variance binomial(2k, k).
+    orders]. ``moments`` as in ``ChunkClassifier``, or [orders]; white noise has variance
+    binomial(2k, k).
     """
     s2 = jnp.square(sigma)[:, None, None]
     moments = jnp.asarray(moments, x_t.dtype)

@@ -1,15 +1,10 @@
 """Matrix products, and 1-D convolutions of short signals as a few of them, fast on the CPU.
 
-XLA's CPU convolution loses a factor of ten where the kernel is longer than the signal, as at the
-lowest level of a U-Net over a short chunk. On the CPU a convolution is, whichever multiplies less:
-
-- direct: the shifted copies of the signal side by side, times the kernel as one matrix;
-- minimal filtering (Toom 1963, Cook 1966; for networks Lavin and Gray 2016): signal window and
-  kernel, as polynomials, are evaluated at as many points as the window has steps, with one product
-  per point: 8 products instead of 20 for four outputs of five taps. This costs about two bits of
-  float32 (error 1.3e-6 of the output's size, direct 3e-7), so bfloat16 goes the direct way.
-
-Elsewhere `lax.conv_general_dilated` is left to the compiler. Weights and results are the same.
+XLA's CPU convolution loses a factor of ten where the kernel is longer than the signal. On the CPU
+a convolution is one matrix product of the shifted signal or, where it multiplies less, minimal
+filtering (Toom 1963, Cook 1966; Lavin and Gray 2016): signal window and kernel, as polynomials,
+meet in one product per point, 8 instead of 20 for four outputs of five taps. It costs two bits of
+float32, so bfloat16 goes the direct way.
 """
 
 import functools

@@ -21,14 +21,10 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Denoiser(nn.Module):
-    """Predicts from a noised chunk, its noise level and the (never noised) observation.
-
-    The loss decides what is predicted (x0, eps or v). The last layer does not start at zero, which
-    would stop every gradient below it in the first step.
-
-    Attributes:
-        backbone: module called as `backbone(x_t, sigma, condition)`.
-        encoder: module from the observation to the condition [B, C].
+    """Predicts from a noised chunk, its noise level and the (never noised) observation: x0, eps or
+    v, as the loss decides. ``encoder`` maps the observation to the condition [B, C];
+    ``backbone(x_t, sigma, condition)`` predicts. The last layer does not start at zero, which would
+    stop every gradient below it in the first step.
     """
 
     backbone: nn.Module

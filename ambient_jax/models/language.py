@@ -1,8 +1,4 @@
-"""Encoders of instructions: of bytes, or of embeddings from any text encoder.
-
-Rows of zeros stand for "no instruction" (`transforms.instructions`); both encoders put a learned
-vector in their place.
-"""
+"""Encoders of instructions; a learned vector stands for rows of zeros, which are none."""
 
 import flax.linen as nn
 import jax
@@ -15,10 +11,8 @@ from ambient_jax.transforms.instructions import is_empty
 
 
 class ByteEncoder(nn.Module):
-    """Instructions as bytes through a convolution and a small transformer, pooled to one vector.
-
-    The convolution sees a few letters at once, so that attention need not find neighbours by their
-    positions. Nothing sees the padding.
+    """Instructions as bytes through a convolution, which sees a few letters at once, and a small
+    transformer, pooled to one vector; nothing sees the padding.
 
     Attributes:
         width: channels, an even multiple of `heads`, and of the result.
@@ -64,11 +58,8 @@ class ByteEncoder(nn.Module):
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         sizes = {name: getattr(self, name) for name in ("width", "depth", "heads", "kernel_size")}
         layers.check_positive("ByteEncoder", **sizes)
-        if self.width % self.heads or self.width % 2:
-            raise ValueError(
-                f"ByteEncoder width is {self.width}; expected an even multiple of heads ="
-                f" {self.heads}."
-            )
+        layers.check_multiple("ByteEncoder", heads=self.heads, width=[self.width])
+        layers.check_even("ByteEncoder", "width", self.width)
         layers.check_odd("ByteEncoder", self.kernel_size)
 
 

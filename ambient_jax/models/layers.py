@@ -89,11 +89,10 @@ class Conv1D(nn.Module):
 
 
 class UpConv1D(nn.Module):
-    """Doubles the length of [B, L, C]: the transposed convolution with kernel 4 and stride 2.
+    """Doubles the length of [B, L, C], as `torch.nn.ConvTranspose1d(C, F, 4, stride=2, padding=1)`.
 
-    y[2i] sees x[i-1], x[i] and y[2i+1] sees x[i], x[i+1], so one matrix product gives both.
-    `kernel[0]` reaches furthest back, as in `torch.nn.ConvTranspose1d(C, F, 4, stride=2,
-    padding=1)`.
+    y[2i] sees x[i-1], x[i] and y[2i+1] sees x[i], x[i+1]: one product; `kernel[0]` reaches back
+    furthest.
     """
 
     features: int
@@ -203,16 +202,12 @@ def check_denoiser_inputs(x_t: jax.Array, sigma: jax.Array, condition: jax.Array
     if x_t.ndim != 3 or 0 in x_t.shape[1:]:
         raise ValueError(f"x_t has shape {x_t.shape}; expected [B, H, D] with H, D >= 1.")
     batch = x_t.shape[0]
-    if sigma.shape != (batch,):
-        raise ValueError(
-            f"sigma has shape {sigma.shape}; expected [{batch}], one noise level for each of the"
-            f" samples of x_t {x_t.shape}."
-        )
-    if condition.ndim != 2 or condition.shape[0] != batch:
-        raise ValueError(
-            f"condition has shape {condition.shape}; expected [{batch}, C], one vector for each of"
-            f" the samples of x_t {x_t.shape}."
-        )
+    for name, shape, expected, fits in (
+        ("sigma", sigma.shape, f"[{batch}]", sigma.shape == (batch,)),
+        ("condition", condition.shape, f"[{batch}, C]", condition.shape[:-1] == (batch,)),
+    ):
+        if not fits:
+            raise ValueError(f"{name} has shape {shape}; expected {expected} for x_t {x_t.shape}.")
 
 
 def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
@@ -239,12 +234,22 @@ def check_odd(owner: str, kernel_size: int) -> None:
         )
 
 
-def check_even(owner: str, **sizes: int) -> None:
-    """Raises ValueError for the first odd width of a noise embedding."""
-    for name, size in sizes.items():
-        if size % 2:
+def check_even(owner: str, name: str, size: int) -> None:
+    """Raises ValueError for an odd width of a sinusoidal embedding."""
+    if size % 2:
+        raise ValueError(
+            f"{owner} {name} is {size}; expected an even number, half sines and half cosines."
+        )
+
+
+def check_multiple(owner: str, **sizes: Any) -> None:
+    """Raises ValueError unless the first size divides all numbers of the second, a list."""
+    (divisor, size), (name, numbers) = sizes.items()
+    for number in numbers:
+        if number % size:
             raise ValueError(
-                f"{owner} {name} is {size}; expected an even number, half sines and half cosines."
+                f"{owner} {name}: {number} is not a multiple of {divisor} = {size}; change {name}"
+                f" or {divisor}."
             )
 
 

@@ -63,10 +63,11 @@ class MultimodalEncoder(nn.Module):
             parts.append(encoder(images, mask).reshape(mask.shape[0], -1))
             parts.append(mask.astype(jnp.float32))
         if name := _instruction_encoder(observation):
-            words: nn.Module = ByteEncoder(**self.language, dtype=self.dtype, name=name)
             if name == "instruction_embedding":
                 width = self.language.get("width", EmbeddingEncoder.width)
-                words = EmbeddingEncoder(width, self.dtype, name=name)
+                words: nn.Module = EmbeddingEncoder(width, self.dtype, name=name)
+            else:
+                words = ByteEncoder(**self.language, dtype=self.dtype, name=name)
             parts.append(words(jnp.asarray(observation[INSTRUCTION])))
         x = jnp.concatenate(parts, axis=-1)
         if self.width:

@@ -31,7 +31,19 @@ class ObservationEncoder(nn.Module):
         """Encodes `{name: [B, T, d]}`, T and d of each name, in sorted order to the condition [B,
         C]."""
         self.check_sizes()
-        x = concatenate(observation)
+        if not observation:
+            raise ValueError("The observation is empty; expected at least one {name: [B, T, d]}.")
+        columns = []
+        for name in sorted(observation):
+            value = jnp.asarray(observation[name])
+            if value.ndim != 3:
+                raise ValueError(
+                    f"Observation {name!r} has shape {value.shape}; expected [B, T, d], a history"
+                    " of T steps of d numbers for each of B samples."
+                )
+            columns.append(value.reshape(value.shape[0], -1).astype(jnp.float32))
+        check_rows(observation)
+        x = jnp.concatenate(columns, axis=-1)
         if self.frequencies:
             angles = x[..., None] * (jnp.pi * 2.0 ** jnp.arange(self.frequencies))
             angles = angles.reshape(x.shape[0], -1)
@@ -47,23 +59,6 @@ class ObservationEncoder(nn.Module):
         for name in ("frequencies", "width", "depth"):
             if getattr(self, name) != 0:
                 check_positive("ObservationEncoder", **{name: getattr(self, name)})
-
-
-def concatenate(observation: Mapping[str, jax.Array]) -> jax.Array:
-    """Flattens `{name: [B, T, d]}` in sorted order of names to [B, C], float32."""
-    if not observation:
-        raise ValueError("The observation is empty; expected at least one entry {name: [B, T, d]}.")
-    columns = []
-    for name in sorted(observation):
-        value = jnp.asarray(observation[name])
-        if value.ndim != 3:
-            raise ValueError(
-                f"Observation {name!r} has shape {value.shape}; expected [B, T, d], a history"
-                " of T steps of d numbers for each of B samples."
-            )
-        columns.append(value.reshape(value.shape[0], -1).astype(jnp.float32))
-    check_rows(observation)
-    return jnp.concatenate(columns, axis=-1)
 
 
 def check_rows(observation: Mapping[str, jax.Array]) -> None:

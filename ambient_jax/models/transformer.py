@@ -61,9 +61,5 @@ class TransformerDenoiser(nn.Module):
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         fields = ("width", "depth", "heads", "mlp_ratio")
         layers.check_positive("TransformerDenoiser", **{n: getattr(self, n) for n in fields})
-        if self.width % self.heads:
-            raise ValueError(
-                f"TransformerDenoiser width is {self.width}, not a multiple of heads ="
-                f" {self.heads}; change width or heads."
-            )
-        layers.check_even("TransformerDenoiser", width=self.width)
+        layers.check_multiple("TransformerDenoiser", heads=self.heads, width=[self.width])
+        layers.check_even("TransformerDenoiser", "width", self.width)

@@ -96,11 +96,6 @@ class UNet1D(nn.Module):
         fields = ("groups", "embed_dim", "blocks", "kernel_size")
         layers.check_positive("UNet1D", **{name: getattr(self, name) for name in fields})
         layers.check_widths("UNet1D", "features", self.features)
-        for width in self.features:
-            if width % self.groups:
-                raise ValueError(
-                    f"UNet1D features {tuple(self.features)}: {width} is not a multiple of groups"
-                    f" = {self.groups}; change features or groups."
-                )
+        layers.check_multiple("UNet1D", groups=self.groups, features=self.features)
         layers.check_odd("UNet1D", self.kernel_size)
-        layers.check_even("UNet1D", embed_dim=self.embed_dim)
+        layers.check_even("UNet1D", "embed_dim", self.embed_dim)

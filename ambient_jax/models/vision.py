@@ -1,8 +1,7 @@
 """Camera histories to vectors: ResNet-18 with GroupNorm, then the positions of K keypoints.
 
 As in Diffusion Policy (Chi et al. 2023): no batch statistics, which do not go with a moving average
-of the parameters, and a spatial softmax (Levine et al. 2016) instead of the average pool, because a
-policy asks where things are.
+of the parameters, and a spatial softmax (Levine et al. 2016) instead of the average pool.
 """
 
 import functools
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import variance_scaling
 
 from ambient_jax import _checks
+from ambient_jax.models import layers
 from ambient_jax.models.layers import Dense, Dtype, GroupNorm, check_positive, check_widths
 
 # Residual layers under ReLU keep the variance of the gradients (He et al. 2015).
@@ -62,10 +62,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]].
-
-        r is `2 ** (len(widths) + 1)`, and the sides round up.
-        """
+        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]], rounded
+        up, with r = `2 ** (len(widths) + 1)`."""
         self.check_sizes()
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
         x = _conv(self.widths[0], 7, 2, self.dtype, "stem")(x.astype(self.dtype))
@@ -83,12 +81,8 @@ class ResNet(nn.Module):
         check_positive("ResNet", blocks=self.blocks, group_size=self.group_size)
         _checks.flag("ResNet remat", self.remat)
         check_widths("ResNet", "widths", self.widths)
-        for width in self.widths:
-            if width > self.group_size and width % self.group_size:
-                raise ValueError(
-                    f"ResNet widths {tuple(self.widths)}: {width} is not a multiple of group_size"
-                    f" = {self.group_size}; change widths or group_size."
-                )
+        wide = [width for width in self.widths if width > self.group_size]
+        layers.check_multiple("ResNet", group_size=self.group_size, widths=wide)
 
 
 class ImageEncoder(nn.Module):
@@ -149,16 +143,15 @@ def make_trunk(encoder: ImageEncoder, **keywords: Any) -> ResNet:
 
 
 def spatial_softmax(logits: jax.Array) -> jax.Array:
-    """Expected position of each channel of [N, h, w, K] under a softmax over the map: [N, 2K].
-
-    Pairs (x, y), float32; the centres of the first and last cell of a side are -1 and 1.
-    """
-    n, h, w, k = logits.shape
-    weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(n, h * w, k), axis=1)
-    y, x = jnp.meshgrid(_centres(h), _centres(w), indexing="ij")
+    """Expected position (x, y) of each channel of [N, h, w, K] under a softmax over the map: [N,
+    2K], float32; the centres of the first and last cell of a side are -1 and 1."""
+    batch, h, w, k = logits.shape
+    weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(batch, h * w, k), axis=1)
+    centres = [jnp.linspace(-1.0, 1.0, n) if n > 1 else jnp.zeros(1) for n in (h, w)]
+    y, x = jnp.meshgrid(*centres, indexing="ij")
     grid = jnp.stack([x.ravel(), y.ravel()], axis=-1)
     # Not by the matrix unit, which would round the positions to bfloat16 on a TPU.
-    return (weights[..., None] * grid[:, None]).sum(1).reshape(n, 2 * k)
+    return (weights[..., None] * grid[:, None]).sum(1).reshape(batch, 2 * k)
 
 
 def check_images(name: str, images: Any, mask: Any = None) -> jax.Array:
@@ -181,10 +174,6 @@ def check_images(name: str, images: Any, mask: Any = None) -> jax.Array:
             f" images {shape}."
         )
     return jnp.broadcast_to(mask if mask.ndim == 2 else mask[:, None], shape[:2])
-
-
-def _centres(size: int) -> jax.Array:
-    return jnp.linspace(-1.0, 1.0, size) if size > 1 else jnp.zeros(1)
 
 
 def _conv(features: int, kernel: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:

@@ -14,6 +14,8 @@ A checkpoint appears under its name when it is complete. ``<workdir>/best.json``
 import os
 import pathlib
 import subprocess
+import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -33,9 +35,8 @@ from ambient_jax.train.checkpoint_files import absolute, best_step, find, record
 __all__ = ["absolute", "best_step", "find", "record_best", "steps_in", "Checkpointer"]
 
 FORMAT = 1
-_RUN = ("assets", "state", "ema_params", "data")
-_ARRAYS = ("state", "ema_params")
-_POLICY = ("assets", "ema_params")
+_ARRAYS, _POLICY = ("state", "ema_params"), ("assets", "ema_params")
+_RUN = ("assets", *_ARRAYS, "data")
 
 
 def git_revision() -> str:
@@ -53,11 +54,8 @@ def git_revision() -> str:
 
 
 class Checkpointer:
-    """Saves asynchronously and restores train states of one run.
-
-    The ``keep`` newest checkpoints stay, those whose step is a multiple of ``keep_every``, and the
-    best.
-    """
+    """Saves asynchronously and restores train states of one run. Keeps the ``keep`` newest
+    checkpoints, those whose step is a multiple of ``keep_every``, and the best."""
 
     def __init__(
         self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
@@ -66,7 +64,8 @@ class Checkpointer:
         self._saving = 0  # step
         self._sound: int | None = None
         policies = ocp.checkpoint_managers
-        preserved = [policies.LatestN(keep), _Best(self._directory)]
+        best = types.SimpleNamespace(should_preserve=self._is_best)
+        preserved = [policies.LatestN(keep), best]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
         handlers = dict.fromkeys(_ARRAYS, ocp.StandardCheckpointHandler)
@@ -89,14 +88,21 @@ class Checkpointer:
         files.await_metadata(folder)
         files.write_digests(folder, self._saving)
 
+    def _is_best(self, checkpoints, *, context):
+        try:
+            best = best_step(self._directory.parent)
+        except (ValueError, OSError) as error:  # no reason for the training to stop
+            logging.warning("%s", error)
+            best = None
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
     def sound_step(self, at_most: int | None = None) -> int | None:
-        """The newest undamaged step, up to ``at_most``; None without checkpoints. All hosts must
+        """The newest undamaged step, up to ``at_most``; None without checkpoints. Renames newer,
+        damaged ones to ``<step>.damaged``; raises ValueError if all are damaged. All hosts must
         call it.
-
-        Renames newer, damaged ones to ``<step>.damaged``; raises ValueError if all are damaged.
         """
         step, error = -1, None
         if jax.process_index() == 0:
@@ -180,10 +186,8 @@ def _check_finite(step, state):
 
 
 def _without_ema(state):
-    sums = dict(vars(state.sums))
-    del sums["nonfinite"]  # 0 wherever a state is saved
-    tree = {name: getattr(state, name) for name in ("step", "params", "opt_state")}
-    return {**tree, "sums": sums}
+    sums = {name: v for name, v in vars(state.sums).items() if name != "nonfinite"}  # 0 if saved
+    return {n: getattr(state, n) for n in ("step", "params", "opt_state")} | {"sums": sums}
 
 
 def by_name(tree: Any) -> dict[str, Any]:
@@ -195,47 +199,24 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 def check_shapes(saved: Any, expected: Any, where: Any) -> None:
     """Raises ValueError at the first array whose shape differs between a checkpoint and a model."""
-    saved, expected = (
+    shapes, model = (
         {name: tuple(leaf.shape) for name, leaf in by_name(tree).items()}
         for tree in (getattr(saved, "tree", saved), expected)
     )
-    for name in sorted(saved.keys() | expected.keys()):
-        if saved.get(name) != expected.get(name):
+    for name in sorted(shapes.keys() | model.keys()):
+        if shapes.get(name) != model.get(name):
             raise ValueError(
-                f"checkpoint {where} has {name} of shape {saved.get(name, 'nothing')}, the config "
-                f"makes {expected.get(name, 'nothing')}: use the config saved beside it, or "
-                "another --workdir"
+                f"checkpoint {where} has {name} of shape {shapes.get(name, 'nothing')}, the config "
+                f"makes {model.get(name, 'nothing')}: use the config saved beside it, or another "
+                "--workdir"
             )
 
 
-class _Best:
-    """Preserves the checkpoint that is recorded as the best while this process runs."""
-
-    def __init__(self, directory: pathlib.Path):
-        self._directory = directory
-
-    def should_preserve(self, checkpoints, *, context):
-        try:
-            best = best_step(self._directory.parent)
-        except (ValueError, OSError) as e:  # no reason for the training to stop
-            logging.warning("%s", e)
-            best = None
-        return [checkpoint.step == best for checkpoint in checkpoints]
-
-
-def load_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """The assets of a checkpoint, see ``make_assets``; ``path`` as in ``find``.
-
-    Raises:
-      FileNotFoundError: no finished checkpoint at the path.
-      ValueError: a checkpoint of another format, or damaged.
-    """
+def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> dict[str, Any]:
+    """The assets of a checkpoint, see ``make_assets`` and ``find``, after a check of the files of
+    ``items``; raises ValueError for a checkpoint of another format, or damaged."""
     directory, step = find(path)
-    return _load_assets(directory / str(step), ("assets",))
-
-
-def _load_assets(folder, items):
-    """The assets of a step, after a check of the files of all ``items``."""
+    folder = directory / str(step)
     if not (folder / "assets").is_dir():
         files.check(folder, items)
     assets = files.read_json(folder, "assets")
@@ -260,7 +241,7 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
     ``step``; raises as ``load_assets``."""
     directory, step = find(path)
     folder = directory / str(step)
-    assets = _load_assets(folder, _POLICY)
+    assets = load_assets(folder, _POLICY)
     # Each host reads for itself and waits for no other.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
@@ -271,13 +252,8 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
         ocp.StandardCheckpointer(multiprocessing_options=alone) as reader,
     ):
         params = reader.restore(folder / "ema_params")
-    return {
-        "config": ml_collections.ConfigDict(assets["config"]),
-        "statistics": assets["statistics"],
-        "masks": assets.get("masks", {}),
-        "params": params,
-        "step": step,
-    }
+    needed = {"config": ml_collections.ConfigDict(assets["config"]), "params": params, "step": step}
+    return needed | {"statistics": assets["statistics"], "masks": assets.get("masks", {})}
 
 
 def make_assets(

@@ -29,8 +29,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.history = 2  # T: observations up to the present
     config.data.horizon = 16  # H: actions from the present on
     config.data.padding = "mask"  # actions past an episode's end: mask them, or "hold": stand still
-    # For "hold": dimensions of the action that are displacements, zero when the robot stands still,
-    # such as (0, 1, 2); () where all are positions or commands, which stay. Specs say it already.
+    # For "hold": action dimensions that are displacements, zero when still; () for positions alone.
     config.data.delta = config_dict.placeholder(tuple)
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps
@@ -47,13 +46,11 @@ def default() -> ml_collections.ConfigDict:
     config.data.shuffle_window = 10_000  # steps of a source that are shuffled among each other
     # Bounds the memory of all windows of a shard, which get smaller where they would not fit: GiB.
     config.data.shuffle_memory = config_dict.placeholder(float)
-    # Parts that data are dealt in: a run resumes on any number of hosts that divides it. None: as
-    # many as hosts.
+    # Parts of the data; a run resumes on any number of hosts that divides it. None: one a host.
     config.data.shards = config_dict.placeholder(int)
     config.data.prefetch = 4  # batches
 
-    # The common form of sources that say what they are (source(open_x=...)); see
-    # open_x.common_form.CommonForm and its table of problems.
+    # The common form of sources with open_x, see open_x.common_form.CommonForm.
     config.data.open_x = ml_collections.ConfigDict()
     config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: each its own
     config.data.open_x.rotation = "rpy"  # of the action: rpy, rotvec, quat, rot6d
@@ -108,11 +105,9 @@ def default() -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 1000  # steps
     config.train.keep = 2  # newest checkpoints
     config.train.keep_every = config_dict.placeholder(int)  # and those of every so many steps
-    # Fine-tuning: workdir or checkpoint whose (moving-average) parameters are the first ones, where
-    # name and shape agree.
+    # Fine-tuning: workdir or checkpoint of the first (EMA) parameters, where name and shape agree.
     config.train.init_from = ""
-    # Fine-tuning goes on with the maps to unit size of that checkpoint, "base", which its
-    # parameters were trained with, or with those of the new "data".
+    # The maps to unit size of that checkpoint, "base", or those of the new "data".
     config.train.init_maps = "base"
     config.train.wandb = ""  # project on Weights & Biases that gets the metrics, too
 
@@ -154,16 +149,13 @@ def source(
       format: what opens the path: "rlds", "open_x" (the default with open_x), or
         ``package.module:Class`` of a ``data.source.Format``.
     """
-    fields = ml_collections.ConfigDict(
-        {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
-    )
-    fields.sigma_max = config_dict.placeholder(float)
-    fields.sigma_max = sigma_max
-    fields.bounds = bounds
-    fields.last_step = last_step
-    fields.format = format
-    fields.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
-    return fields
+    fields = {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
+    fields |= {"sigma_max": config_dict.placeholder(float), "bounds": bounds}
+    fields |= {"last_step": last_step, "format": format}
+    section = ml_collections.ConfigDict(fields)
+    section.sigma_max = sigma_max
+    section.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
+    return section
 
 
 class Checked(ml_collections.FrozenConfigDict):
@@ -171,10 +163,8 @@ class Checked(ml_collections.FrozenConfigDict):
 
 
 def check(config: ml_collections.ConfigDict) -> Checked:
-    """Returns a frozen copy of a config that can be run; reads no data and uses no devices.
-
-    Each part checks its own section. Raises ValueError for what no run can mean.
-    """
+    """Returns a frozen copy of a config that can be run, else raises ValueError; each part checks
+    its section. Reads no data and uses no devices."""
     if isinstance(config, Checked):
         return config
     # Not at the top: those who only write a config need no reader of data and no network.
@@ -312,10 +302,8 @@ def _check_type(path, given, expected, default):
 def foreign(
     config: ml_collections.ConfigDict, expected: Mapping | None = None, prefix: str = ""
 ) -> list[str]:
-    """Dotted names, in their order, of fields that are not ``expected`` (default: ``default()``).
-
-    Those of sections that others check (sources, model, law, ...) are left out.
-    """
+    """Dotted names of fields that are not ``expected`` (default: ``default()``), but for sections
+    that others check (sources, model, law, ...)."""
     names, expected = [], default() if expected is None else expected
     for name, value in config.items():
         if name not in expected:

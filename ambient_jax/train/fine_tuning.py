@@ -22,10 +22,9 @@ _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Loads the assets of ``train.init_from`` before data are read, for its errors
+    """Raises, before data are read, if a new run's ``train.init_from`` is wrong
     (``load_assets``)."""
-    fresh = [w for w in workdirs if not checkpoint.steps_in(w / "checkpoints")]
-    if config.train.init_from and fresh:
+    if config.train.init_from and any(not checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         checkpoint.load_assets(config.train.init_from)
 
 
@@ -45,9 +44,7 @@ def initial(
 
 def adopt(params: Any, path: str | os.PathLike) -> Any:
     """The parameters with those of a checkpoint (EMA) where name and shape agree; logs which stay.
-
-    Raises FileNotFoundError without a checkpoint at the path, ValueError if nothing agrees.
-    """
+    Raises ValueError if nothing agrees."""
     saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
     leaves = checkpoint.by_name(params)
     taken = {

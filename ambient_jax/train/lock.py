@@ -39,11 +39,8 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
     """Makes a workdir where it is absent and holds it until the block ends, fails or is stopped.
 
     A thread may hold what it holds already. In a multi-host run process 0 holds it for all; all
-    hosts must call this, and all raise what process 0 raises.
-
-    Raises:
-      ValueError: another run holds it; the message says who, since when and what to do.
-      OSError: the workdir cannot be made or written to.
+    hosts must call this. Raises ValueError, on all hosts, if another run holds it, with who, since
+    when and what to do; OSError if it cannot be made or written to.
     """
     folder, error = pathlib.Path(expanded(workdir)), None
     key, is_new = os.path.realpath(folder), False
@@ -84,11 +81,8 @@ def alone(job: Callable) -> Callable:
 
 
 def check(workdir: str | os.PathLike[str]) -> None:
-    """Called before files are replaced; writes the lock anew where somebody deleted it.
-
-    Raises:
-      OSError: another run has taken a workdir that this process held.
-    """
+    """Called before files are replaced; writes the lock anew where somebody deleted it. Raises
+    OSError if another run has taken a workdir that this process held."""
     key = os.path.realpath(expanded(workdir))
     if key not in _HELD:
         return

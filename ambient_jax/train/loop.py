@@ -44,13 +44,11 @@ def run(
     report: Callable[[int, Any, dict], None],
     save: Callable[[int, Any], None],
 ) -> tuple[Any, str]:
-    """Runs steps ``start`` to ``steps``.
+    """Runs steps ``start`` to ``steps``; ``step_fn`` donates the state, ``batches`` are on the
+    devices.
 
     Args:
-      state: replicated train state (donated at each step).
-      step_fn: ``(state, batch) -> state``, asynchronous.
-      batches: yields what step_fn takes, already on the devices.
-      take_sums: ``state -> (state with empty sums, sums)``, asynchronous.
+      take_sums: ``state -> (state with empty sums, sums)``, asynchronous as ``step_fn``.
       report: ``(step, sums on device, timing)``; called one interval late, so that it never waits.
       save: ``(step, state)``.
 

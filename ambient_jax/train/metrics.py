@@ -44,10 +44,8 @@ def summarize(
 
 
 class Writer:
-    """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, and to ``config.train.wandb``.
-
-    Opening it at a step drops the later rows that an interrupted run left.
-    """
+    """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, and to ``config.train.wandb``;
+    drops the rows after ``step`` that an interrupted run left."""
 
     def __init__(
         self,
@@ -90,10 +88,8 @@ class Writer:
 
 
 def read(path: str | os.PathLike, fields: Sequence[str] = ("step",)) -> list[dict]:
-    """Rows of a JSON-lines file that have the ``fields``, numbers; none without the file.
-
-    Leaves out other lines, such as a last one that a crash cut short, each with a warning.
-    """
+    """Rows of a JSON-lines file that have the ``fields``, numbers; none without the file. Other
+    lines, such as a last one that a crash cut short, are one warning each."""
     path = pathlib.Path(paths.expanded(path))
     return _rows(path, fields)[0] if path.exists() else []
 

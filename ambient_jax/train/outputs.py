@@ -47,15 +47,11 @@ class Outputs:
         metrics."""
         self.checkpoints.drop_after(start)
         chain = mixture.chain.cropped(self.config.augmentation.crop)
-        self._assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
+        self.assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
         if jax.process_index() == 0:
             runs.write_config(self.config, self.workdir)
             runs.write_problems(mixture, self.workdir)
             self.writer = metrics.Writer(self.workdir, start, self.config)
-
-    def save(self, step: int, state: state_lib.TrainState, position: object) -> None:
-        """Saves a checkpoint of a state on the host; returns before it is written."""
-        self.checkpoints.save(step, state, self._assets, position)
 
     def close(self) -> None:
         """Waits for pending saves."""
@@ -65,11 +61,8 @@ class Outputs:
 
 
 def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
-    """The newest step at which all policies have an undamaged checkpoint; 0: none.
-
-    A run may have ended after it saved only some policies of a step; raises ValueError for more
-    damage.
-    """
+    """The newest step at which all policies have an undamaged checkpoint, as a run may have ended
+    after it saved some; 0: none. Raises ValueError if trained policies would begin anew."""
     at_most = None
     while len(steps := {p.checkpoints.sound_step(at_most) or 0 for p in policies}) > 1:
         at_most = min(steps)
@@ -92,10 +85,7 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
 @dataclasses.dataclass(frozen=True)
 class Recorder:
     """Reports and saves for all policies of a run; stops it at the first number not finite.
-
-    ``position`` and ``rows_at`` are those of the feed, ``names`` the sources'; ``stacked`` as in
-    ``parallel.fetch``.
-    """
+    ``position`` and ``rows_at`` are those of the feed; ``stacked`` as in ``parallel.fetch``."""
 
     policies: Sequence[Outputs]
     position: Callable[[], Any]
@@ -127,7 +117,7 @@ class Recorder:
         self._stop_if_marked([own.sums for own in states])
         position = self.position()
         for policy, own in zip(self.policies, states, strict=True):
-            policy.save(step, own, position)
+            policy.checkpoints.save(step, own, policy.assets, position)
 
     def _stop_if_marked(self, each):
         for k, (policy, sums) in enumerate(zip(self.policies, each, strict=True)):

@@ -33,9 +33,7 @@ def initialize(
       num_processes, process_id: with a host:port, on each host.
       timeout: seconds that hosts wait for each other; then process 0 ends the program.
 
-    Raises:
-      ValueError: arguments that do not fit each other, or no cluster.
-      OSError: nobody answers at the coordinator's address, or its port is taken.
+    Raises ValueError for arguments that do not fit, OSError if nobody answers or the port is taken.
     """
     alone = (num_processes, process_id) in [(0, -1), (1, -1), (1, 0)]
     if coordinator in ("", "auto") and not alone:
@@ -118,12 +116,9 @@ def _reach(host: str, port: int, process_id: int, timeout: float) -> None:
 
 def _end(coordinator: str, num_processes: int, timeout: float) -> None:
     """Ends a process that waits inside JAX, where no exception reaches it."""
-    print(
-        f"error: not all of {num_processes} processes have come to the coordinator {coordinator} "
-        f"within {timeout} s: start the others, or wait longer (--coordinator_timeout)",
-        file=sys.stderr,
-        flush=True,
-    )
+    message = f"not all of {num_processes} processes have come to the coordinator {coordinator} "
+    message += f"within {timeout} s: start the others, or wait longer (--coordinator_timeout)"
+    print(f"error: {message}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -167,9 +162,7 @@ def lift_streamed(
     train_step: Callable, key: jax.Array, devices: Sequence[jax.Device] | None = None
 ) -> Callable:
     """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated.
-
-    ``devices``, by default all, may be absent ones, to compile for.
-    """
+    ``devices``, by default all, may be absent ones, to compile for."""
     step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
@@ -177,8 +170,8 @@ def lift_streamed(
 def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.Array) -> Callable:
     """``step(state, data) -> state`` for data that live on the devices.
 
-    ``sampler(data, key, step, rows) -> batch`` chooses inside the compiled step; ``rows`` are this
-    device's of the global batch, so the choice does not depend on the number of devices.
+    ``sampler(data, key, step, rows) -> batch`` chooses by rows of the global batch, so the choice
+    does not depend on the number of devices.
     """
 
     def step(state, data):
@@ -230,11 +223,6 @@ def spread(tree: Any) -> Any:
     return jax.pmap(lambda x: x)(_split(tree, policy_devices(len(jax.tree.leaves(tree)[0]))))
 
 
-def gather(tree: Any) -> Any:
-    """Undoes ``spread``, on the host; real copies, as the buffers are donated later."""
-    return jax.tree.map(lambda x: np.array(x).reshape(-1, *x.shape[2:]), tree)
-
-
 def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: int) -> Callable:
     """``step(states, (data, sources, keys)) -> states`` for policies that never communicate.
 
@@ -247,11 +235,8 @@ def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: i
         return train_step(state, batch, key)
 
     many = jax.vmap(one, in_axes=(0, None, 0, 0))
-    return jax.pmap(
-        lambda states, inputs: many(states, *inputs),
-        donate_argnums=0,
-        devices=jax.local_devices()[:devices],
-    )
+    step = lambda states, inputs: many(states, *inputs)  # noqa: E731
+    return jax.pmap(step, donate_argnums=0, devices=jax.local_devices()[:devices])
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -268,6 +253,7 @@ def fetch(tree: Any, stacked: bool) -> list[Any]:
     """Undoes ``place``: the tree of each policy, on the host."""
     if not stacked:
         return [unreplicate(tree)]
-    whole = gather(tree)
+    # Real copies, as the buffers are donated later.
+    whole = jax.tree.map(lambda x: np.array(x).reshape(-1, *x.shape[2:]), tree)
     count = len(jax.tree.leaves(whole)[0])
     return [jax.tree.map(lambda x: x[k], whole) for k in range(count)]  # noqa: B023

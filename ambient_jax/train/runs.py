@@ -31,13 +31,10 @@ MAY_CHANGE = (
 )
 # Used only where data.placement is "stream"; data.shards also may become None and back.
 _STREAM_ONLY = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
-# Used only where no source has open_x, or where one has it.
+# Used only where no source has open_x.
 _PLAIN_ONLY = ("data.observation", "data.action", "data.delta")
-_OPEN_X_ONLY = ("data.open_x.*",)
 # From one file to another; its content decides. With a file a source's sigmas are not used.
 _BOUNDS = ("data.bounds", "data.sources.*.bounds")
-# From or to "raise": a run that went on with it had no such problem.
-_PROBLEMS = ("data.open_x.on_problem.*",)
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
 _HINT = (
     "free to change are where data, bounds files and embeddings lie, prefetch, workers, when the "
@@ -83,23 +80,22 @@ def is_place(name: str) -> bool:
 def _may_change(name, config, saved, now):
     """Whether a run may resume with another value of a field, by the tables above."""
     common = any(source.get("open_x") for source in config["data"]["sources"].values())
-    unused = _PLAIN_ONLY if common else _OPEN_X_ONLY
+    unused = _PLAIN_ONLY if common else ("data.open_x.*",)
     if config["data"]["placement"] == "device":
         unused += _STREAM_ONLY
     return (
         is_free(name)
         or _matches(name, MAY_CHANGE + unused)
-        or (_matches(name, _PROBLEMS) and "raise" in (saved, now))
+        # A run that went on with "raise" had no such problem.
+        or (name.startswith("data.open_x.on_problem.") and "raise" in (saved, now))
         or (_matches(name, _BOUNDS) and bool(saved) == bool(now))
         or (name == "data.shards" and None in (saved, now))  # the feed compares with the stream's
     )
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Fields (dotted names) that differ and may not when a run resumes, with both values.
-
-    A missing field has its default, so that a version that adds an option resumes older runs.
-    """
+    """Fields (dotted names) that differ and may not when a run resumes, with both values. A missing
+    one has its default, so that a version that adds an option resumes older runs."""
     with_file, with_file_now = _sources_with_file(one), _sources_with_file(other)
     both = with_file & with_file_now
     unused = {f"data.sources.{s}.{sigma}" for s in both for sigma in ("sigma_min", "sigma_max")}

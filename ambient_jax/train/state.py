@@ -11,10 +11,8 @@ BINS = 10
 
 
 class Sums(flax.struct.PyTreeNode):
-    """Metrics since the last report as sums and counts, so that any split of the work agrees.
-
-    Kept in the state: a resumed run reports what an uninterrupted one would have.
-    """
+    """Metrics since the last report as sums and counts, so that any split of the work agrees; in
+    the state, so that a resumed run reports what an uninterrupted one would have."""
 
     bin_loss: jax.Array  # [BINS], noise level sigma in equal bins of [0, 1]
     bin_count: jax.Array
@@ -32,10 +30,8 @@ class Sums(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Parameters, their moving average, the optimizer and metric sums; no PRNG key.
-
-    Randomness is a function of (run key, step, row), and step is here.
-    """
+    """Parameters, their moving average, optimizer and metric sums; no PRNG key, as randomness is a
+    function of (run key, step, row)."""
 
     step: jax.Array
     params: Any

@@ -22,14 +22,9 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised.
-
-    Attributes:
-      loss: "denoising" (x0 is used), "ambient" (x_min only), or ``package.module:function`` of a
-        kernel that is called as ``losses.denoising_loss``.
-      prediction: the network's output, see ``targets``.
-      schedule: of the noise.
-      weighting, buffer: of the ambient loss.
+    """What is minimised: ``loss`` "denoising" (of x0) or "ambient" (of x_min, with ``weighting``
+    and ``buffer``), or ``package.module:function`` of a kernel that is called as
+    ``losses.denoising_loss``; ``prediction`` is the network's output, see ``targets``.
     """
 
     loss: str = "denoising"
@@ -198,16 +193,8 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optim.average(state.ema_params, params, state.step, ema_limit)
-        old = state.sums
-        sums = state_lib.Sums(
-            bin_loss=old.bin_loss + parts[0],
-            bin_count=old.bin_count + parts[1],
-            source_loss=old.source_loss + parts[2],
-            source_count=old.source_count + parts[3],
-            grad_norm=old.grad_norm + optax.global_norm(grads),
-            steps=old.steps + 1,
-            nonfinite=old.nonfinite,
-        ).marked(state.step + 1)
+        new = state_lib.Sums(*parts[:4], optax.global_norm(grads), steps=1, nonfinite=0)
+        sums = jax.tree.map(jnp.add, state.sums, new).marked(state.step + 1)
         return state_lib.TrainState(state.step + 1, params, ema, opt_state, sums)
 
     return train_step

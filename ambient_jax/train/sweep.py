@@ -27,8 +27,8 @@ def train(
     ``trainer.train``.
 
     The configs may differ in name, policy, task, seed, weights and bounds of the sources, and
-    between laws that are one law over other weights (``mixing.resolve``). Raises ValueError for
-    others, for more than one host and for a streamed placement.
+    between laws that are one law over other weights (``mixing.resolve``); ``check`` raises for
+    others.
     """
     check(configs)
     return trainer.train_policies(configs, workdir, stacked=True)

@@ -28,15 +28,13 @@ class Result(NamedTuple):
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
-    """Trains a policy; run again with the same arguments, it carries on where it was.
+    """Trains a policy; run again with the same arguments, it carries on where it was (see
+    ``runs``).
 
     Leaves ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
-    ``checkpoints/`` in the workdir, which it holds meanwhile (``lock``). SIGTERM saves and
-    returns early. ``runs`` lists what may change when it carries on.
-
-    Raises:
-      ValueError: for a config or data that cannot work, or a workdir of another config or in use.
-      FloatingPointError: a loss or gradient that is not finite, see ``guard.stop``.
+    ``checkpoints/`` in the workdir, which it holds meanwhile (``lock``). SIGTERM saves and returns
+    early. Raises ValueError for a config, data or workdir that cannot work, FloatingPointError by
+    ``guard.stop``.
     """
     return train_policies({"": config}, workdir)
 
