@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def expert_row(rule: str, episodes: int, *, env: BinSortingEnv | None = None) -> list[str]:
-    """A row of the table: the expert by one rule in scenes of seeds 0 and on, one process."""
+    """A row of the table: the expert by one rule in scenes of seeds 0 and on."""
     env = env or BinSortingEnv()
     begin = time.process_time()
     seeds = tqdm.tqdm(range(episodes), desc=rule, unit="episode")

@@ -1,8 +1,7 @@
-"""What each push does to the slider in given physics, found by doing it once.
+"""What each push does to the slider in given physics: (contact, tilt, length) -> motion.
 
-The table is the same everywhere, so a push moves the slider by the same amount in its own frame
-wherever it stands: a catalogue of (contact, tilt, length) -> motion answers all questions of a
-planner, and search over pushes needs no simulator any more.
+A push moves the slider by the same amount in its own frame wherever it stands, so each push is
+simulated once, and planning needs no simulator.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ TILTS = (-math.radians(15), 0.0, math.radians(15))
 
 
 def contacts() -> tuple[np.ndarray, np.ndarray]:
-    """Points [C, 2] on the T's outline where it is pushed, and their outward normals [C, 2], in the
-    slider's frame. None is so near to the inner corners that the pusher would touch both sides."""
+    """Points [C, 2] on the T's outline where it is pushed, and outward normals [C, 2], in the
+    slider's frame; none so near an inner corner that the pusher would touch both sides."""
     u, outline = UNIT, []
     for x in (-1.7, -0.85, 0.0, 0.85, 1.7):
         outline.append(((x * u, TOP), (0, 1)))
@@ -52,21 +51,13 @@ def contacts() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """P pushes, in the slider's frame before the push.
+    """P pushes, in the slider's frame before the push."""
 
-    Attributes:
-      starts: [P, 2] where the pusher's centre begins.
-      normals: [P, 2] outward, of the face that is touched.
-      directions: [P, 2] of the push.
-      lengths: [P] that the pusher's target moves, the gap to the slider included.
-      motions: [P, 3] x, y and yaw of the slider after it.
-    """
-
-    starts: np.ndarray
-    normals: np.ndarray
-    directions: np.ndarray
-    lengths: np.ndarray
-    motions: np.ndarray
+    starts: np.ndarray  # [P, 2] where the pusher's centre begins
+    normals: np.ndarray  # [P, 2] outward, of the face that is touched
+    directions: np.ndarray  # [P, 2] of the push
+    lengths: np.ndarray  # [P] that the pusher's target moves, the gap to the slider included
+    motions: np.ndarray  # [P, 3] x, y and yaw of the slider after the push
 
     def after(self, slider: np.ndarray) -> np.ndarray:
         """[..., P, 3] poses after each push of sliders at [..., 3]."""

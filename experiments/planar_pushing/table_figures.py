@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ambient_jax.annotate import thresholds
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import claims, classifier_bounds, figures, modes, policies, task
+from experiments.planar_pushing import claims, classifier_bounds, figures, policies, studies, task
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table.annotations import Annotations
 from experiments.table.experiment import Table
@@ -38,16 +39,8 @@ def write(
     bias: Mapping[str, Any],
     drifts: Mapping[int, Any],
 ) -> None:
-    """Writes the figures of the report for what is there.
-
-    Args:
-      table: whose report it is.
-      rows: by policy.
-      best: the best policy; "" for none.
-      rollouts: of the first seed, by policy.
-      bias: ``modes.study``.
-      drifts: ``drift.of_methods``.
-    """
+    """Writes the figures of the report; ``rollouts`` are of the first seed, the last two arguments
+    results of ``studies``."""
     folder, given = table.workdir / "report", table.config.task
     is_scaled = any(scaled(given, rows, target) for target in given.targets)
     drawn = {
@@ -83,10 +76,8 @@ def success_figure(rows: Mapping[str, Row]) -> Figure:
 
 
 def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
-    """Success against sigma_min, a line for each share of target data above it.
-
-    At the left end (sigma_min 0) stands co-training with that share, at the right end target only.
-    """
+    """Success against sigma_min, a line for each share of target data above it; co-training with
+    that share at the left end, target only at the right."""
     figure, [[axes]] = panels(1, 1, 5.6, 3.8)
     swept = sorted({*task.sigma_min, task.best})
     lines = {"natural share": {0.0: "cotrain", **{v: policies.hard(v) for v in swept}}}
@@ -142,12 +133,12 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
     limits = dict(xlim=(levels[0] * 0.9, levels[-1]))
     for i, (name, study) in enumerate(bias.items()):
         axes, words = others[i], classifier_bounds.words(name)
-        some = study["admitted"] >= modes.LEAST
+        some = study["admitted"] >= studies.LEAST
         style = dict(color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)], ms=3.5)
         first.plot(levels[some], study["bias"][some], lw=1.1, label=words, **style)
         if some.any():
             shares = study["shares"][some].T
-            axes.stackplot(levels[some], shares, labels=modes.MODES, colors=COLOURS)
+            axes.stackplot(levels[some], shares, labels=studies.MODES, colors=COLOURS)
         # The data's own shares, for the eye to compare with.
         for edge in np.cumsum(study["data"])[:-1]:
             axes.axhline(edge, color=INK, lw=0.7, ls=":")
@@ -158,7 +149,7 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
     first.set_ylim(bottom=0)
     first.legend(fontsize=6)
     shown = others[0].get_legend_handles_labels()
-    figure.legend(*shown, fontsize=7, loc="outside lower center", ncols=len(modes.MODES))
+    figure.legend(*shown, fontsize=7, loc="outside lower center", ncols=len(studies.MODES))
     for axes in others[len(bias) :]:
         axes.set_axis_off()
     return figure
@@ -169,23 +160,18 @@ def scaled(
 ) -> dict[str, dict[int, Any]]:
     """Success by method and number of source demonstrations, of what is there."""
     by_method: dict[str, dict[int, Any]] = {}
-    for method in task.methods:
-        for size in sorted(task.sources):
-            name = policies.scaling(method, size, target)
-            if name in rows:
-                by_method.setdefault(method, {})[size] = rows[name].summary.success
+    for method, size in itertools.product(task.methods, sorted(task.sources)):
+        name = policies.scaling(method, size, target)
+        if name in rows:
+            by_method.setdefault(method, {})[size] = rows[name].summary.success
     return by_method
 
 
 def scaling_figure(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], drifts: Mapping[int, Any]
 ) -> Figure:
-    """Success (above) and what a method learns of the target (below) against the number of source
-    demonstrations, a column for each number of target ones.
-
-    Lines of methods with intervals; source only grey, target only dotted. Below: the loss on
-    held-out target demonstrations over that of source only, see ``drift.of_methods``.
-    """
+    """Success (above) and ``studies.drifts`` (below) against the number of source demonstrations, a
+    column for each number of target ones; source only grey, target only dotted."""
     sizes, targets = sorted(task.sources), task.targets
     shared = dict(sharex=True, sharey="row")
     figure, grid = panels(2, len(targets), 2.6 + 3.6 * len(targets), 6.2, **shared)
