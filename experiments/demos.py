@@ -72,21 +72,13 @@ def successes(
 
 
 class Recorded(NamedTuple):
-    """One episode of T steps.
+    """One episode of T steps."""
 
-    Attributes:
-      states: [T, d] before each action.
-      actions: [T, a].
-      images: [T, h, w, 3] or None.
-      terminated: whether it ended before the time limit.
-      info: of the last step.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    images: np.ndarray | None
-    terminated: bool
-    info: dict[str, Any]
+    states: np.ndarray  # [T, d] before each action
+    actions: np.ndarray  # [T, a]
+    images: np.ndarray | None  # [T, h, w, 3]
+    terminated: bool  # whether it ended before the time limit
+    info: dict[str, Any]  # of the last step
 
 
 def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) -> Recorded:

@@ -13,6 +13,8 @@ from experiments.opengl import IMAGE
 
 DT = 0.1  # seconds per control step
 CAMERAS = ("front", "top")
+Observation = dict[str, np.ndarray]
+Step = tuple[Observation, float, bool, bool, dict[str, Any]]  # what ``step`` returns
 
 
 class TabletopEnv(gymnasium.Env):
@@ -59,7 +61,7 @@ class TabletopEnv(gymnasium.Env):
 
     def reset(
         self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[Observation, dict[str, Any]]:
         """Begins an episode; ``options`` set parts of its start, see the class.
 
         Raises:
@@ -82,7 +84,7 @@ class TabletopEnv(gymnasium.Env):
         self._steps = 0
         return self._observation(), self._info()
 
-    def _result(self, terminated: bool, info: dict[str, Any]) -> tuple:
+    def _result(self, terminated: bool, info: dict[str, Any]) -> Step:
         """Counts a step and returns what ``step`` returns."""
         self._steps += 1
         truncated = self._steps >= self.scene.max_steps and not terminated
@@ -116,6 +118,6 @@ class TabletopEnv(gymnasium.Env):
             raise gymnasium.error.ResetNeeded("step before the first reset: call reset first")
         return np.clip(action, self._low, self._high)
 
-    def _observation(self) -> dict[str, np.ndarray]:
+    def _observation(self) -> Observation:
         image = {"image": self.image(self.camera)} if self.camera else {}
         return {"state": self._state()} | image

@@ -76,11 +76,11 @@ def build(
     seed: int = 0,
     scene: Scene = Scene(),  # noqa: B008
     camera: str = "",
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> dict[str, Path]:
     """Writes so many demonstrations of each rule, and ``held_out`` more of each, where they are
-    missing; see ``table.data.build``. ``camera`` "front" or "top" adds images [96, 96, 3].
+    missing, see ``table.data.build``; options of ``demos.successes``. ``camera`` "front" or "top"
+    adds images [96, 96, 3].
 
     Raises:
       ValueError: a negative count, or a seed that is not 0 to 600.
@@ -89,16 +89,16 @@ def build(
     bins = np.zeros(len(scene.colours), np.int64)
     metadata = {"rule": str, "index": np.int64, "bins": bins}
     features = demos.tabletop_features(state_size(scene), "task", 4, camera, **metadata)
-    options = dict(scene=scene, camera=camera, seed=seed, workers=workers, progress=progress)
+    options |= dict(scene=scene, camera=camera, seed=seed)
 
     def data_set(rule, count, first):
         key = {"rule": rule, "demonstrations": count, "first": first, "recipe": RECIPE}
         key |= {"camera": camera, "seed": seed, "scene": dataclasses.asdict(scene)}
         numbered = demonstrations(rule, count, first=first, **options)
-        return data.DataSet(key, features, (episode(*pair, rule) for pair in numbered))
+        return key, (episode(*pair, rule) for pair in numbered)
 
     counts = {"correct": correct, "arbitrary": arbitrary, "opposite": opposite}
-    return data.build(root, "bins", VERSION, counts, held_out, (seed, 600), data_set)
+    return data.build(root, "bins", VERSION, features, counts, held_out, (seed, 600), data_set)
 
 
 if __name__ == "__main__":

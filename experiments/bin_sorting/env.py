@@ -5,15 +5,13 @@ The bin sorting experiment of the talks, section 5.3 of the method.
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import mujoco
 import numpy as np
 
 from experiments.bin_sorting import scene as scenes
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT, Scene
-from experiments.tabletop import TabletopEnv
+from experiments.tabletop import Step, TabletopEnv
 
 REST = 0.05  # m/s, below which a block is at rest
 
@@ -71,9 +69,7 @@ class BinSortingEnv(TabletopEnv):
     def _info(self):
         return {"placements": self.placements()}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Moves towards ``action`` [4] for 0.1 s; raises ValueError if it is non-finite."""
         action = self._accepted(action, "x, y, z, opening")
         self.data.ctrl[:3] = action[:3]

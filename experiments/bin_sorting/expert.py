@@ -7,6 +7,7 @@ where it grasps and lets go, when it pauses or misses, is drawn on the way.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Generator
 
 import numpy as np
@@ -103,7 +104,7 @@ class Expert:
         low = scene.reach[2] + rng.uniform(0.002, 0.01)
         yield from self._move(np.append(self._blocks[block, :2] + offset, low), speed=0.6)
         self._opening = 0.0
-        yield from self._hold(4)
+        yield from itertools.repeat(self._at, 4)
         if self._gripper[3] < 1.4 * scene.block:  # nothing between the fingers
             self._opening = scene.opening
             yield from self._move(np.append(self._at[:2], height))
@@ -115,7 +116,7 @@ class Expert:
         yield from self._move(goal, style.curve)
         yield from self._move(goal - (0, 0, rng.uniform(0.0, 0.02)))
         self._opening = scene.opening
-        yield from self._hold(3)
+        yield from itertools.repeat(self._at, 3)
 
     def _release(self, block: int) -> np.ndarray:
         """A free point [2] over the block's bin: the best of four."""
@@ -142,11 +143,7 @@ class Expert:
             self._at = start + share * way + bend * np.sin(np.pi * share) * sideways
             yield self._at
         if rng.random() < self.style.pause:
-            yield from self._hold(rng.integers(1, 4))
-
-    def _hold(self, steps: int) -> Motion:
-        for _ in range(steps):
-            yield self._at
+            yield from itertools.repeat(self._at, rng.integers(1, 4))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,11 +33,6 @@ class Summary:
     all_right: Estimate
 
 
-def placed_right(placements: np.ndarray, colours: tuple[int, ...]) -> np.ndarray:
-    """[N, K] booleans: the block rests in the bin of the correct rule."""
-    return np.asarray(placements) == np.where(np.asarray(colours) == RED, LEFT, RIGHT)
-
-
 def summarise(placements: np.ndarray, colours: tuple[int, ...]) -> Summary:
     """The metrics of placements [N, K] of blocks of these colours; raises ValueError for no episode
     or another number of blocks."""
@@ -47,7 +42,8 @@ def summarise(placements: np.ndarray, colours: tuple[int, ...]) -> Summary:
             f"placements have shape {placements.shape}, expected [N, {len(colours)}], at least "
             "one episode"
         )
-    placed, right = placements != NOWHERE, placed_right(placements, colours)
+    placed = placements != NOWHERE
+    right = placements == np.where(np.asarray(colours) == RED, LEFT, RIGHT)
     every = np.full(len(placements), placements.shape[1])
     episodes = len(placements)
     return Summary(

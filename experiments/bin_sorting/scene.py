@@ -64,7 +64,19 @@ def xml(scene: Scene) -> str:
     """The scene in MuJoCo's XML."""
     x, y, low, high = scene.reach
     side, half = scene.block, scene.opening / 2
-    walls = "\n".join(_walls(scene, name, sign) for name, sign in zip(BINS, (-1, 1), strict=True))
+    (a, b), thick, height = scene.bin_half, 0.004, scene.wall / 2
+    sides = (
+        (a + thick, 0.0, thick, b + 2 * thick),
+        (-a - thick, 0.0, thick, b + 2 * thick),
+        (0.0, b + thick, a, thick),
+        (0.0, -b - thick, a, thick),
+    )
+    walls = "\n".join(
+        f'<geom name="{name}_wall_{i}" class="wall" pos="{sign * scene.bin_x + x} {y} {height}" '
+        f'size="{half_x} {half_y} {height}"/>'
+        for name, sign in zip(BINS, (-1, 1), strict=True)
+        for i, (x, y, half_x, half_y) in enumerate(sides)
+    )
     blocks = "\n".join(
         f"""<body name="block_{i}" pos="0 {0.1 * i} {side}"><freejoint name="block_{i}"/>
           <geom name="block_{i}" class="block" size="{side} {side} {side}"
@@ -130,19 +142,3 @@ def xml(scene: Scene) -> str:
   <actuator>{servos}</actuator>
 </mujoco>
 """
-
-
-def _walls(scene, name, sign):
-    a, b = scene.bin_half
-    thick, height = 0.004, scene.wall / 2
-    sides = (
-        (a + thick, 0.0, thick, b + 2 * thick),
-        (-a - thick, 0.0, thick, b + 2 * thick),
-        (0.0, b + thick, a, thick),
-        (0.0, -b - thick, a, thick),
-    )
-    return "\n".join(
-        f'<geom name="{name}_wall_{i}" class="wall" pos="{sign * scene.bin_x + x} {y} {height}" '
-        f'size="{half_x} {half_y} {height}"/>'
-        for i, (x, y, half_x, half_y) in enumerate(sides)
-    )

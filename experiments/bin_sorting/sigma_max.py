@@ -8,6 +8,7 @@ Where x0_hat does not change with the condition, arbitrary demonstrations denois
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Mapping
@@ -49,8 +50,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         options = dict(padding=config.data.padding, samples=1024)
         source = RldsSource(episodes, observation=tuple(trained[0].dims))
         chunks = evaluation.recorded(source, trained[0], **options)
-        each = np.stack([_differences(trained[0], policy.params, chunks) for policy in trained])
-        one = measures[name] = measured(each) | {"chunks": len(chunks.action)}
+        arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
+        other = chunks.observation | {"task": arbitrary}
+        # Policies of seeds differ in their parameters only, so they share what is compiled.
+        change = functools.partial(evaluation.differences, trained[0], chunks, other, levels=LEVELS)
+        differences = np.stack([change(params=policy.params) for policy in trained])
+        one = measures[name] = measured(differences) | {"chunks": len(chunks.action)}
         of_seed = ", ".join(f"{v:.3f}" for v in one["of_seed"])
         by_tau = [f"{v:.3f}" for v in one["by_tau"].values()]
         rows.append([name, one["chunks"], *by_tau, of_seed])
@@ -110,13 +115,6 @@ def _policy(config, folder, seed):
     row, path = policies.rows(base.task)[_CONDITIONED], folder / key(_CONDITIONED, seed)
     trainer.train(config_of(config, _CONDITIONED, row, seed), str(path))
     return Policy.from_checkpoint(path)
-
-
-def _differences(policy, params, chunks):
-    arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
-    other = chunks.observation | {"task": arbitrary}
-    # Policies of seeds differ in their parameters only, so they share what is compiled.
-    return evaluation.differences(policy, chunks, other, levels=LEVELS, params=params)
 
 
 if __name__ == "__main__":

@@ -69,11 +69,14 @@ def bounds(annotations: Mapping[str, Any]) -> str:
         "share of units that are admitted at every level and at none."
     )
     columns = ("annotation", "per", "units", "sigma_min", "10% to 90%", "always", "never")
-    lines = [
-        _bounds_cells(name, key.removeprefix("source, "), units)
-        for name, results in annotations.items()
-        for key, units in results["sigma_min"].items()
-    ]
+    lines = []
+    for name, results in annotations.items():
+        for key, units in results["sigma_min"].items():
+            words = classifier_bounds.words(key.removeprefix("source, "))
+            low, high = units["quantiles"][1], units["quantiles"][3]
+            sizes = [str(units["units"]), f"{units['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
+            shares = [f"{100 * units[share]:.1f}%" for share in ("always", "never")]
+            lines.append([name, words, *sizes, *shares])
     return _part(text, columns, lines)
 
 
@@ -123,13 +126,6 @@ def drifts(config: ml_collections.ConfigDict, by_target: Mapping[int, Any]) -> s
 
 def _part(text, columns, lines):
     return f"{text}\n\n{report.markdown(columns, lines)}" if lines else ""
-
-
-def _bounds_cells(name, granularity, units):
-    low, high = units["quantiles"][1], units["quantiles"][3]
-    shares = [f"{100 * units[share]:.1f}%" for share in ("always", "never")]
-    sizes = [str(units["units"]), f"{units['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
-    return [name, classifier_bounds.words(granularity), *sizes, *shares]
 
 
 def _bias_cells(granularity, study):

@@ -10,7 +10,6 @@ import ml_collections
 
 from ambient_jax.estimates import Estimate
 from experiments.planar_pushing import classifier_bounds, policies, studies
-from experiments.table import report
 from experiments.table.report import Claim, Row
 
 Rows = Mapping[str, Row]
@@ -31,10 +30,8 @@ def sweep(task: ml_collections.ConfigDict, rows: Rows) -> dict[float, str]:
 
 def best_of(names: Iterable[str], rows: Rows) -> str:
     """The name that succeeds most often, of those with the most seeds; "" if none is there."""
-    there = [name for name in names if name in rows]
-    most = max((len(rows[name].seeds) for name in there), default=0)
-    there = [name for name in there if len(rows[name].seeds) == most]
-    return report.best_of(there, rows, lambda summary: summary.success.value)
+    order = lambda name: (len(rows[name].seeds), rows[name].summary.success.value)  # noqa: E731
+    return max((name for name in names if name in rows), key=order, default="")
 
 
 def roles(task: ml_collections.ConfigDict, rows: Rows) -> dict[str, str]:

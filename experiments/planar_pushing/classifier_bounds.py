@@ -17,7 +17,7 @@ from experiments.annotate import config as annotate_config
 from experiments.table import annotations
 from experiments.table.annotations import Annotation
 
-TABLE, OBSERVED, STRICT = "table", "observed", "strict"
+TABLE, OBSERVED, STRICT = NAMES = ("table", "observed", "strict")
 # Ways of filling buckets, and what is in one of so many chunks.
 WAYS = {
     "random": "{} random chunks",

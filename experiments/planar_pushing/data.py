@@ -84,12 +84,11 @@ def build(
     seed: int = 0,
     scene: Scene = Scene(),  # noqa: B008
     camera: str = "",
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> dict[str, Path]:
     """Writes so many demonstrations of each world, and ``held_out`` more of each, where they are
-    missing; see ``table.data.build``. ``gap`` and ``knobs`` are those of ``scene.between``;
-    ``camera`` "front" or "top" adds images [96, 96, 3].
+    missing, see ``table.data.build``; options of ``demos.successes``. ``gap`` and ``knobs`` are
+    those of ``scene.between``; ``camera`` "front" or "top" adds images [96, 96, 3].
 
     Raises:
       ValueError: a negative count, a seed that is not 0 to 900, or unknown knobs.
@@ -98,17 +97,17 @@ def build(
     physics = {"target": TARGET, "source": between(gap, knobs)}
     metadata = {"world": str, "index": np.int64}
     features = demos.tabletop_features(STATE, "domain", 2, camera, **metadata)
-    options = dict(scene=scene, camera=camera, seed=seed, workers=workers, progress=progress)
+    options |= dict(scene=scene, camera=camera, seed=seed)
 
     def data_set(world, count, first):
         key = {"world": world, "demonstrations": count, "first": first, "recipe": RECIPE}
         key |= {"camera": camera, "seed": seed, "scene": dataclasses.asdict(scene)}
         key |= {"physics": dataclasses.asdict(physics[world])}
         numbered = demonstrations(world, count, first=first, physics=physics[world], **options)
-        return data.DataSet(key, features, (episode(*pair, world) for pair in numbered))
+        return key, (episode(*pair, world) for pair in numbered)
 
     counts = {"target": target, "source": source}
-    return data.build(root, "push", VERSION, counts, held_out, (seed, 900), data_set)
+    return data.build(root, "push", VERSION, features, counts, held_out, (seed, 900), data_set)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ The sim-and-real planar pushing experiment of the talks, section 5.2 of the meth
 
 from __future__ import annotations
 
-from typing import Any
-
 import gymnasium
 import mujoco
 import numpy as np
 
 from experiments.planar_pushing import scene as scenes
 from experiments.planar_pushing.scene import BAR, BAR_HALF, HEIGHT, TAIL, TARGET, Physics, Scene
-from experiments.tabletop import TabletopEnv
+from experiments.tabletop import Step, TabletopEnv
 
 REST = 0.03, 0.3  # m/s and rad/s, below which the slider is at rest
 STATE = 12
@@ -73,9 +71,7 @@ class PlanarPushingEnv(TabletopEnv):
     def _info(self):
         return {"error": self.error()}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> Step:
         """Moves towards ``action`` [2] for 0.1 s; raises ValueError if it is non-finite."""
         action = self._accepted(action, "x, y")
         self._commands = [*self._commands[1:], action]

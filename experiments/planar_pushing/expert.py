@@ -8,6 +8,7 @@ exactly as planned; ``human`` draws speed, detours, precision and pauses for eac
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Generator
 
@@ -95,11 +96,11 @@ class Expert:
                     break
                 yield self._at
             if self._rng.random() < style.pause:
-                yield from self._hold(self._rng.integers(1, 5))
+                yield from itertools.repeat(self._at, self._rng.integers(1, 5))
             direction = rotation(slider[2]) @ catalogue.directions[chosen]
             end = self._at + catalogue.lengths[chosen] * direction
             yield from self._follow(np.stack([self._at, end]), style.push)
-            yield from self._hold(pushes.SETTLE)
+            yield from itertools.repeat(self._at, pushes.SETTLE)
             self._normal = normal
 
     def _choose(self) -> int:
@@ -159,10 +160,6 @@ class Expert:
         nodes = at[:, None] + window[:, None] * np.linspace(-1, 1, 5)
         x, y = (np.interp(nodes, along, way[:, i]).mean(1) for i in (0, 1))
         for self._at in np.stack([x, y], 1):
-            yield self._at
-
-    def _hold(self, steps: int) -> Motion:
-        for _ in range(steps):
             yield self._at
 
 

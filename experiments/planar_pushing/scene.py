@@ -61,17 +61,18 @@ class Scene:
 @dataclasses.dataclass(frozen=True)
 class Physics:
     """The knobs of the gap between two worlds; raises ValueError for a number that is not finite or
-    too small, or a slider that would tip over."""
+    too small, or a slider that would tip over. The defaults stand in for the real world: a slick,
+    heavy slider that is not balanced, and a slow pusher."""
 
-    pusher_friction: float  # between pusher and slider
-    table_friction: float  # between slider and table
-    mass: float  # of the slider [kg]
-    com_x: float  # the slider's centre of mass against the T's centroid [m]
-    com_y: float
-    softness: float  # time constant [s] of the contact of pusher and slider; larger is softer
-    damping: float  # viscous resistance to the slider's motion [N s / m]
-    lag: float  # time constant [s] of the pusher's target
-    delay: float  # [s] after which a command arrives, rounded to whole physics steps
+    pusher_friction: float = 0.15  # between pusher and slider
+    table_friction: float = 0.45  # between slider and table
+    mass: float = 0.7  # of the slider [kg]
+    com_x: float = 0.018  # the slider's centre of mass against the T's centroid [m]
+    com_y: float = -0.009
+    softness: float = 0.06  # time constant [s] of pusher and slider's contact; larger is softer
+    damping: float = 2.0  # viscous resistance to the slider's motion [N s / m]
+    lag: float = 0.12  # time constant [s] of the pusher's target
+    delay: float = 0.1  # [s] after which a command arrives, rounded to whole physics steps
 
     def __post_init__(self):
         checks.finite_numbers(self, _SCALES)
@@ -93,18 +94,7 @@ _SCALES = ("pusher_friction", "table_friction", "mass", "softness", "lag")
 _LEAST = {"damping": 0.0, "delay": 0.0, "softness": 0.02}
 KNOBS = tuple(field.name for field in dataclasses.fields(Physics))
 
-# The stand-in for the real world: a slick, heavy slider that is not balanced, and a slow pusher.
-TARGET = Physics(
-    pusher_friction=0.15,
-    table_friction=0.45,
-    mass=0.7,
-    com_x=0.018,
-    com_y=-0.009,
-    softness=0.06,
-    damping=2.0,
-    lag=0.12,
-    delay=0.1,
-)
+TARGET = Physics()
 # A simulator as one would set it up: all guesses are off, and what is hard to measure left out.
 SOURCE = Physics(
     pusher_friction=0.7,

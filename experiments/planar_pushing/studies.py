@@ -78,11 +78,6 @@ def bias(
 ) -> dict[str, np.ndarray]:
     """How the modes [N] of the admitted chunks differ from those of all, at noise levels [L].
 
-    Args:
-      modes: [N] of the chunks.
-      sigma_min, sigma_max: [N] or scalar bounds.
-      levels: [L] sigma.
-
     Returns:
       "data" [6] share of each mode in the data; "admitted" [L] share of chunks that are admitted;
       "shares" [L, 6] of each mode among these; "bias" [L] total variation of the two, half the sum
@@ -158,23 +153,21 @@ def drift_losses(table: Table, names: list[str]) -> dict[str, np.ndarray]:
     return rollouts.held_out_losses(table, "push_target_held_out", names, seeds, samples=SAMPLES)
 
 
-def ratio(policy: np.ndarray, reference: np.ndarray, above: float) -> float:
-    """A policy's losses [S, L] over another's [R, L]: geometric mean over the levels from ``above``
-    to 0.95 of the ratio of their means over seeds."""
-    levels = np.array(evaluation.LEVELS)
-    some = (levels > above) & (levels < _HIGHEST)
-    return float(np.exp(np.mean(np.log(policy.mean(0) / reference.mean(0))[some])))
-
-
 def drifts(
     task: ml_collections.ConfigDict, losses: Mapping[str, np.ndarray]
 ) -> dict[int, dict[str, dict[int, float]]]:
     """{target demonstrations: {method: {source demonstrations: ratio}}} of a policy's loss to that
-    of the same source data alone, above ``task.best``: 1 where nothing is left of the target."""
+    of the same source data alone: 1 where nothing is left of the target.
+
+    Geometric mean over the levels from ``task.best`` to 0.95 of the ratio of means over seeds.
+    """
+    levels = np.array(evaluation.LEVELS)
+    some = (levels > task.best) & (levels < _HIGHEST)
     ratios: dict[int, dict[str, dict[int, float]]] = {}
     for target, method, source in itertools.product(task.targets, task.methods, task.sources):
         name, alone = policies.scaling(method, source, target), policies.source_only(source)
         if {name, alone} <= losses.keys():
             by_source = ratios.setdefault(target, {}).setdefault(method, {})
-            by_source[source] = ratio(losses[name], losses[alone], task.best)
+            ratio = losses[name].mean(0) / losses[alone].mean(0)
+            by_source[source] = float(np.exp(np.mean(np.log(ratio)[some])))
     return ratios

@@ -35,8 +35,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("knobs", (KNOBS.__contains__, f"one of {', '.join(KNOBS)}")),
     ]
     if "scaling" in task.groups:
-        rules += [("sources", checks.at_most(task, "source"))]
-        rules += [("targets", checks.at_most(task, "target"))]
+        rules += [(f"{name}s", checks.at_most(task, name)) for name in ("source", "target")]
     if "few" in task.groups:
         rules += [("few", checks.at_most(task, "target"))]
     if "omni" in task.groups:  # a sigma_max above sigma_min admits the source at every level
