@@ -36,15 +36,12 @@ def successes(
 ) -> Iterator[tuple[int, T]]:
     """Yields the first ``count`` (index, ``attempt(index)``) that are not None, in order.
 
-    They do not depend on ``workers``. With more than one, processes are spawned: ``attempt`` must
-    pickle, and the main module must be importable (``if __name__ == "__main__":``).
-
-    Raises:
-      RuntimeError: more than half of the attempts fail.
+    They do not depend on ``workers``, processes that are spawned where there are more than one:
+    ``attempt`` must pickle. Raises RuntimeError where more than half of the attempts fail.
     """
     if workers is None:
         workers = min(simulate.cores(), count // 20)
-    found, tried = 0, 0
+    done, tried = 0, 0
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(
             tqdm.tqdm(total=count, desc=f"{label} demos", unit="demo", disable=not progress)
@@ -54,21 +51,21 @@ def successes(
             spawn = multiprocessing.get_context("spawn")
             pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
             run = functools.partial(stack.enter_context(pool).map, chunksize=5)
-        while found < count:
-            batch = range(first + tried, first + tried + count - found)
+        while done < count:
+            batch = range(first + tried, first + tried + count - done)
             for index, demonstration in zip(batch, run(attempt, batch), strict=True):
                 if demonstration is not None:
                     yield index, demonstration
-                    found += 1
+                    done += 1
                     bar.update()
             tried += len(batch)
-            if tried > 2 * found + 10:
+            if tried > 2 * done + 10:
                 raise RuntimeError(
-                    f"{tried - found} of {tried} demonstrations failed: the scene is too hard for "
+                    f"{tried - done} of {tried} demonstrations failed: the scene is too hard for "
                     "the expert, see the experiment's scene.Scene"
                 )
-    if tried > found:
-        logging.info("%s: %d attempts failed and were replaced", label, tried - found)
+    if tried > done:
+        logging.info("%s: %d attempts failed and were replaced", label, tried - done)
 
 
 class Recorded(NamedTuple):

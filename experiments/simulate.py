@@ -74,13 +74,11 @@ class Simulator:
         Args:
           params: first argument of ``plan``.
           seeds: arguments of ``reset``.
-          constant: {name: [d]} observations beside "state" that never change, such as the "task"
-            of a task-conditioned policy.
+          constant: {name: [d]} observations beside "state" that never change, such as a "task".
           seed: of the plans' keys.
 
         Raises:
-          ValueError: no seeds, a plan of the wrong shape, or one that is not finite in a running
-            episode.
+          ValueError: no seeds, or a plan of the wrong shape or not finite in a running episode.
         """
         seeds = np.asarray(seeds)
         if seeds.ndim != 1 or not len(seeds):
