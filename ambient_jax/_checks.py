@@ -43,15 +43,8 @@ def number(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Raises ValueError unless ``value`` is a number in the interval; booleans and NaN are refused.
-
-    Args:
-      what: name of the number in the message.
-      value: the number.
-      low, high: ends of the interval.
-      whole: accept integers only.
-      above, below: exclude the low end, the high end.
-    """
+    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``, whose ends ``above``
+    and ``below`` exclude; booleans and NaN are refused, and where ``whole`` all but integers."""
     number_type = numbers.Integral if whole else numbers.Real
     is_number = isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
     is_number = is_number and not math.isnan(value)
@@ -148,19 +141,14 @@ def array(name: str, value: Any) -> Any:
 def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = False) -> Any:
     """Returns ``value``, a list as an array; raises ValueError unless its numbers are in [0, 1].
 
-    Args:
-      name: the argument's name.
-      value: of any shape; None and tracers pass.
-      what: what the numbers are, for the message.
-      nan: accept NaN, where it has a meaning.
+    None and tracers pass, and NaN where ``nan`` says so; ``what`` names the numbers in the message.
     """
     value = _listed(name, value)
     if value is None or (isinstance(value, float) and 0 <= value <= 1):
         return value
     dtype = getattr(value, "dtype", None)
-    real = (
-        isinstance(value, float | int) if dtype is None else _is(dtype, jnp.floating, jnp.integer)
-    )
+    number = isinstance(value, float | int)
+    real = number if dtype is None else _is(dtype, jnp.floating, jnp.integer)
     if not real or isinstance(value, bool):
         raise ValueError(f"{name} is {_describe(value)}, expected {what} in [0, 1]")
     if isinstance(value, jax.core.Tracer):
@@ -181,18 +169,14 @@ def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = Fal
 
 
 def key(value: Any, name: str = "key") -> jax.Array:
-    """Returns a typed PRNG key (or array of keys) for a typed key, an old-style key or a seed.
-
-    Raises:
-      ValueError: for anything else.
-    """
+    """Returns a typed PRNG key (or array of keys) for a typed key, an old-style key or a seed."""
     dtype = getattr(value, "dtype", None)
-    if dtype is not None and _is(dtype, jax.dtypes.prng_key):
+    if _is(dtype, jax.dtypes.prng_key):
         return value
     try:
         if dtype == np.uint32 and np.ndim(value):
             return jax.random.wrap_key_data(jnp.asarray(value))
-        if _is(dtype, jnp.integer) if dtype is not None else type(value) is int:
+        if _is(dtype, jnp.integer) or type(value) is int:
             return jax.random.key(value)
     except (ValueError, TypeError, OverflowError):
         pass
@@ -203,15 +187,13 @@ def key(value: Any, name: str = "key") -> jax.Array:
 
 
 def _is(dtype, *supertypes):
-    return any(jnp.issubdtype(dtype, supertype) for supertype in supertypes)
+    return dtype is not None and any(jnp.issubdtype(dtype, s) for s in supertypes)
 
 
 def mask(name: str, value: Any) -> Any:
-    """Returns ``value``, a list as an array; raises ValueError unless it holds booleans, numbers
-    used as booleans, or is None."""
+    """Returns ``value``, a list as an array; raises ValueError unless it is a mask or None."""
     value = _listed(name, value)
-    dtype = getattr(value, "dtype", None)
-    boolean = dtype is not None and _is(dtype, jnp.bool_, jnp.floating, jnp.integer)
+    boolean = _is(getattr(value, "dtype", None), jnp.bool_, jnp.floating, jnp.integer)
     if value is not None and not boolean and not isinstance(value, bool):
         raise ValueError(f"{name} is {_describe(value)}, expected booleans")
     return value

@@ -41,20 +41,12 @@ class Bounds(NamedTuple):
     sigma_max: np.ndarray
 
     @classmethod
-    def make(
-        cls,
-        sigma_min: Any,
-        sigma_max: Any = None,
-        ids: Sequence[Any] | None = None,
-        *,
-        ordered: bool = False,
-        where: Callable[[int], str] | None = None,
-    ) -> Bounds:
-        """Checked bounds on the host; sigma_max None is that of clean or ambient samples.
+    def make(cls, sigma_min: Any, sigma_max: Any = None, *args: Any, **options: Any) -> Bounds:
+        """Returns bounds checked on the host, see ``check_bounds``, whose arguments these are.
 
-        The arguments and the ValueError are those of ``check_bounds``.
+        A sigma_max of None is that of clean or ambient samples.
         """
-        check_bounds(sigma_min, sigma_max, ids, ordered=ordered, where=where)
+        check_bounds(sigma_min, sigma_max, *args, **options)
         low = np.asarray(sigma_min, np.float32)
         high = np.where(low <= 0, 1, 0) if sigma_max is None else sigma_max
         return cls(low, np.asarray(high, np.float32))
@@ -78,15 +70,14 @@ def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:
 
 
 def admissible(sigma, sigma_min, sigma_max=None) -> Array:
-    """True where a sample with these bounds may be used at noise level sigma.
+    """Returns booleans, True where a sample with these bounds may be used at noise level sigma.
+
+    A NaN level or sigma_min is never admissible.
 
     Args:
       sigma: noise level(s) in [0, 1]; broadcasts with the bounds.
       sigma_min: lower bound of the high band, in [0, 1].
       sigma_max: upper bound of the low band, in [0, 1]; None = see the module.
-
-    Returns:
-      Booleans of the broadcast shape. A NaN level or sigma_min is never admissible.
 
     Raises:
       ValueError: for levels or bounds that are known and outside of [0, 1].
@@ -106,13 +97,10 @@ def measure(sigma_min, sigma_max=None, schedule: schedules.Schedule | None = Non
 def _bands(sigma_min, sigma_max, schedule):
     """Training-law mass of the low and of the high band (disjoint; they sum to |A|)."""
     schedules.check(schedule)
-    sigma_min, sigma_max = (
-        _checks.level(n, v) for n, v in (("sigma_min", sigma_min), ("sigma_max", sigma_max))
-    )
+    sigma_min, sigma_max = schedules.levels(sigma_min=sigma_min, sigma_max=sigma_max)
     below_max = schedule.cdf(default_sigma_max(sigma_min, sigma_max))
     below_min = schedule.cdf(sigma_min)
-    low = jnp.minimum(below_max, below_min)
-    return low, 1 - below_min
+    return jnp.minimum(below_max, below_min), 1 - below_min
 
 
 def sample_sigma(
@@ -120,8 +108,7 @@ def sample_sigma(
 ) -> Array:
     """Draws a noise level from p(sigma) restricted to one sample's admissible set.
 
-    This is the second half of data-first sampling. A sample that no level admits, (1, 0), gets
-    sigma = 1, where its loss is masked.
+    A sample that no level admits, (1, 0), gets sigma = 1, where its loss is masked.
 
     Args:
       key: PRNG key.
@@ -171,15 +158,14 @@ def check_bounds(
 ) -> None:
     """Raises ValueError unless all bounds are in [0, 1] at float32, the precision of storage.
 
+    The message names the first bad sample and counts the bad ones.
+
     Args:
       sigma_min, sigma_max: [N] or scalar; sigma_max None is not checked.
       ids: [N] names of the samples, for the message.
       ordered: also refuse ``sigma_max > sigma_min``, except for clean data (0, 1): such bounds
         admit every level, which is valid in a kernel and a mistake in data.
       where: ``where(i)`` names sample i, instead of ``ids``.
-
-    Raises:
-      ValueError: names the first bad sample and counts the bad ones.
     """
     given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
     given = {n: np.atleast_1d(np.asarray(v)) for n, v in given.items() if v is not None}

@@ -3,8 +3,7 @@
 python -m ambient_jax.compile --config=my_config.py
 python -m ambient_jax.compile --config=... --topology=v5e:2x4  # for a TPU; needs libtpu
 
-The step is the one that training runs, on ``--devices`` devices of the host's platform or on a
-TPU's chips. The command prints parameters, FLOPs and the compiler's account of each device's
+The command prints parameters, FLOPs and the compiler's account of each device's
 memory, and adds a row to a table in the workdir (default ``runs/compile/<config name>``).
 """
 
@@ -155,17 +154,19 @@ def topology(name: str) -> list[jax.Device]:
 def table(figures: dict[str, Any]) -> str:
     """Returns the figures of one compilation as a markdown table."""
     total, memory = sum(figures["parameters"].values()), figures["memory"]
-    rows = [["parameters", f"{total / 1e6:.2f}M"]]
-    rows += [[f"  {n}", f"{count / 1e6:.2f}M"] for n, count in figures["parameters"].items()]
+    count = lambda number: f"{number / 1e6:.2f}M"  # noqa: E731
+    gib = lambda size: f"{size / 2**30:.3f} GiB"  # noqa: E731
+    rows = [["parameters", count(total)]]
+    rows += [[f"  {part}", count(number)] for part, number in figures["parameters"].items()]
     rows += [
-        ["state (parameters, average, optimizer)", _gib(figures["state_bytes"])],
+        ["state (parameters, average, optimizer)", gib(figures["state_bytes"])],
         [f"batch, {figures['rows']} rows", f"{figures['batch_bytes'] / 2**20:.1f} MiB"],
         ["FLOPs of a step", f"{figures['flops']:.4g}"],
-        ["arguments (state and batch)", _gib(memory["argument"])],
-        ["outputs", f"{_gib(memory['output'])}, {_gib(memory['alias'])} in place of arguments"],
-        ["temporaries", _gib(memory["temp"])],
-        ["program", _gib(memory["generated_code"])],
-        ["peak", _gib(memory["peak"])],
+        ["arguments (state and batch)", gib(memory["argument"])],
+        ["outputs", f"{gib(memory['output'])}, {gib(memory['alias'])} in place of arguments"],
+        ["temporaries", gib(memory["temp"])],
+        ["program", gib(memory["generated_code"])],
+        ["peak", gib(memory["peak"])],
     ]
     return report.markdown((f"each of {figures['devices']} x {figures['kind']}", ""), rows)
 
@@ -175,11 +176,7 @@ def run(
 ) -> None:
     """Compiles, prints the figures, and adds a row to the table in the workdir.
 
-    Args:
-      config: of the common form.
-      workdir: folder of the table.
-      devices: number of the host's devices to compile for.
-      tpu: topology to compile for instead, such as "v5e:2x4".
+    For ``devices`` of the host's, or for the TPU topology ``tpu``, such as "v5e:2x4".
     """
     # Before any device is asked for: a chip of this host may be training, and is not needed.
     jax.config.update("jax_platforms", "cpu")
@@ -211,10 +208,6 @@ def _row(figures):
         f"{figures['flops'] / 1e12:.3g}",
         *(f"{memory[k] / 2**30:.2f}" for k in ("argument", "temp", "peak")),
     ]
-
-
-def _gib(size):
-    return f"{size / 2**30:.3f} GiB"
 
 
 def _first_lines(error):

@@ -50,13 +50,12 @@ def paired(values: npt.ArrayLike, others: npt.ArrayLike, **options: Any) -> Esti
 def bootstrap(
     statistic: Callable[..., Any], *samples: np.ndarray, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the ends of the percentile bootstrap's interval, which no normal law is needed for.
+    """Returns the ends of the percentile bootstrap's 95% interval.
 
     Args:
       statistic: ``statistic(*samples, axis=-1)``; resamples for which it is NaN are left out.
       samples: [N] each, of which the same rows are drawn.
-      resamples: number of draws.
-      seed: of the draws.
+      resamples, seed: number of draws, and their seed.
     """
     if len(samples[0]) == 1:
         return (float(statistic(*samples, axis=-1)),) * 2

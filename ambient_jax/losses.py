@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ import jax.numpy as jnp
 from ambient_jax import _checks, _names, admission, corruption, schedules, targets
 
 Array = jax.Array
+Kernel = TypeVar("Kernel", bound=Callable[..., Array])
 WEIGHTINGS = ("unit", "buffered")
 _VP = schedules.vp()
 
@@ -41,6 +44,13 @@ def keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
     return keep if mask is None else keep & jnp.any(mask)
 
 
+def _check_options(*, prediction, schedule, weighting="unit", buffer=4.0):
+    schedules.check(schedule)
+    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
+    _checks.one_of("weighting", weighting, WEIGHTINGS)
+    check_buffer(buffer)
+
+
 def _valid(x, sigma, sigma_min, sigma_max, mask):
     """Row validity (scalar) and entry validity (x's shape)."""
     _checks.scalar(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
@@ -56,6 +66,18 @@ def _valid(x, sigma, sigma_min, sigma_max, mask):
         )
     mask = jnp.asarray(mask, bool)
     return row, entries & (mask if mask.ndim == entries.ndim else mask[..., None])
+
+
+def _masked(sigma, sigma_min, sigma_max, mask, **arrays):
+    """Checks a kernel's input; returns (arrays, 0 where not valid), (levels), the validity of the
+    row (scalar) and of the entries [H, D]."""
+    values = dict(zip(arrays, targets.arrays(**arrays), strict=True))
+    levels = schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
+    _checks.one_sample(h=values["h"])
+    _checks.same_shape(**values)
+    row, valid = _valid(values["h"], *levels, mask)
+    # Masked before the arithmetic, so that nothing a masked entry holds reaches the gradient.
+    return [jnp.where(valid, a, 0) for a in values.values()], levels, row, valid
 
 
 def _mean_square(residual, valid):
@@ -74,7 +96,7 @@ def denoising_loss(
     prediction: str = "eps",
     schedule: schedules.Schedule = _VP,
 ) -> Array:
-    """``mean((h - T)^2)`` with T the denoising target, for one sample whose x0 is known.
+    """Returns ``mean((h - T)^2)``, T the denoising target, for one sample whose x0 is known.
 
     Args:
       h: network output at (x_t, sigma), [H, D], for x_t = add_noise(x0, eps, sigma).
@@ -95,17 +117,10 @@ def denoising_loss(
       ValueError: for an unknown prediction, shapes that differ (nothing is broadcast), arrays of
         integers, or levels that are known (outside ``jit``) and not in [0, 1].
     """
-    schedules.check(schedule)
-    h, x0, eps = targets.arrays(h=h, x0=x0, eps=eps)
-    sigma, sigma_min, sigma_max = schedules.levels(
-        sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max
+    _check_options(prediction=prediction, schedule=schedule)
+    (h, x0, eps), (sigma, *_), row, valid = _masked(
+        sigma, sigma_min, sigma_max, mask, h=h, x0=x0, eps=eps
     )
-    _checks.one_sample(h=h)
-    _checks.same_shape(h=h, x0=x0, eps=eps)
-    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
-    row, valid = _valid(h, sigma, sigma_min, sigma_max, mask)
-    # Masked before the arithmetic, so that nothing a masked entry holds reaches the gradient.
-    h, x0, eps = (jnp.where(valid, a, 0) for a in (h, x0, eps))
     sigma = jnp.where(row, sigma, 0.5)
     target = targets.denoising_target(x0, eps, sigma, prediction=prediction, schedule=schedule)
     return _mean_square(jnp.where(valid, h - target, 0), valid)
@@ -125,7 +140,7 @@ def ambient_loss(
     weighting: str = "unit",
     buffer: float = 4.0,
 ) -> Array:
-    """The loss of a sample known only at noise level sigma_min (arXiv 2606.12365, talk 1 and 2).
+    """Returns the loss of a sample known only at noise level sigma_min (arXiv 2606.12365).
 
     Its expectation given x_t is ``w(sigma) ||h - E[denoising target | x_t]||^2`` plus a constant,
     so it has the denoising loss's minimiser, and it is the denoising loss itself for sigma_min = 0.
@@ -154,18 +169,10 @@ def ambient_loss(
     Raises:
       ValueError: as ``denoising_loss``, or for an unknown weighting or buffer.
     """
-    schedules.check(schedule)
-    h, x_min, z = targets.arrays(h=h, x_min=x_min, z=z)
-    sigma, sigma_min, sigma_max = schedules.levels(
-        sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max
+    _check_options(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
+    (h, x_min, z), (sigma, sigma_min, _), row, valid = _masked(
+        sigma, sigma_min, sigma_max, mask, h=h, x_min=x_min, z=z
     )
-    _checks.one_sample(h=h)
-    _checks.same_shape(h=h, x_min=x_min, z=z)
-    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
-    _checks.one_of("weighting", weighting, WEIGHTINGS)
-    check_buffer(buffer)
-    row, valid = _valid(h, sigma, sigma_min, sigma_max, mask)
-    h, x_min, z = (jnp.where(valid, a, 0) for a in (h, x_min, z))
     anchor = jnp.where(row, corruption.anchor_level(sigma, sigma_min), 0)
     sigma = jnp.where(row, sigma, 0.5)
     target, ratio = targets.scaled_ambient_target(
@@ -193,66 +200,33 @@ def _over_batch(kernel, *args, **options) -> Array:
     return jax.vmap(functools.partial(kernel, **options), in_axes=axes)(*args)
 
 
-def batch_denoising_loss(
-    h: Array,
-    x0: Array,
-    eps: Array,
-    sigma: Array,
-    sigma_min: jax.typing.ArrayLike = 0.0,
-    sigma_max: Array | None = None,
-    mask: Array | None = None,
-    *,
-    prediction: str = "eps",
-    schedule: schedules.Schedule = _VP,
-) -> Array:
-    """``jit(vmap(denoising_loss))``: h, x0, eps [B, H, D]; sigma and bounds [B] or scalar; mask
-    [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
-    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
-    schedules.check(schedule)
-    options = dict(prediction=prediction, schedule=schedule)
-    arrays, levels = (
-        targets.arrays(h=h, x0=x0, eps=eps),
-        schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
+def _batch(kernel: Kernel) -> Kernel:
+    """Returns ``jit(vmap(kernel))`` that checks its arguments, named, before they are traced."""
+    signature = inspect.signature(kernel)
+    options = tuple(n for n, p in signature.parameters.items() if p.kind == p.KEYWORD_ONLY)
+    mapped = jax.jit(functools.partial(_over_batch, kernel), static_argnames=options)
+
+    def batch(*args: Any, **options: Any) -> Array:
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        _check_options(**bound.kwargs)
+        given = dict(zip(signature.parameters, bound.args, strict=False))
+        mask = _checks.mask("mask", given.pop("mask"))
+        levels = schedules.levels(**{n: given.pop(n) for n in ("sigma", "sigma_min", "sigma_max")})
+        return mapped(*targets.arrays(**given), *levels, mask, **bound.kwargs)
+
+    batch.__signature__ = signature  # type: ignore[attr-defined]
+    batch.__name__ = batch.__qualname__ = f"batch_{kernel.__name__}"
+    batch.__doc__ = (
+        f"``jit(vmap({kernel.__name__}))``: {', '.join(list(signature.parameters)[:3])} [B, H, D]; "
+        "sigma and bounds [B] or scalar; mask [B, H] or [B, H, D]; returns each sample's loss [B], "
+        "0 where it is not admissible."
     )
-    return _batch_denoising_loss(*arrays, *levels, _checks.mask("mask", mask), **options)
+    return cast(Kernel, batch)
 
 
-def batch_ambient_loss(
-    h: Array,
-    x_min: Array,
-    z: Array,
-    sigma: Array,
-    sigma_min: Array,
-    sigma_max: Array | None = None,
-    mask: Array | None = None,
-    *,
-    prediction: str = "eps",
-    schedule: schedules.Schedule = _VP,
-    weighting: str = "unit",
-    buffer: float = 4.0,
-) -> Array:
-    """``jit(vmap(ambient_loss))``: h, x_min, z [B, H, D]; sigma and bounds [B] or scalar; mask
-    [B, H] or [B, H, D]; returns each sample's loss [B], 0 where not admissible."""
-    check_buffer(buffer)
-    _checks.one_of("prediction", prediction, targets.PREDICTIONS)
-    _checks.one_of("weighting", weighting, WEIGHTINGS)
-    schedules.check(schedule)
-    options = dict(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
-    arrays, levels = (
-        targets.arrays(h=h, x_min=x_min, z=z),
-        schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max),
-    )
-    return _batch_ambient_loss(*arrays, *levels, _checks.mask("mask", mask), **options)
-
-
-@functools.partial(jax.jit, static_argnames=("prediction", "schedule"))
-def _batch_denoising_loss(*args, **options):
-    return _over_batch(denoising_loss, *args, **options)
-
-
-@functools.partial(jax.jit, static_argnames=("prediction", "schedule", "weighting", "buffer"))
-def _batch_ambient_loss(*args, **options):
-    return _over_batch(ambient_loss, *args, **options)
+batch_denoising_loss = _batch(denoising_loss)
+batch_ambient_loss = _batch(ambient_loss)
 
 
 def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
@@ -262,13 +236,11 @@ def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
 
 
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """``(sum, count)`` of the kept values [B], whose quotient is their mean.
+    """Returns ``(sum, count)`` of the kept values [B], whose quotient is their mean.
 
     Without weights the count is the number kept. With the weights of ``mixing.data_first_weight``,
-    whose mean over all rows *drawn* is 1, the sum is of weight times value and the count is that of
-    ``rows_drawn``.
-
-    Across devices psum both and divide once: the mean of masked means differs from the masked mean.
+    whose mean over all rows *drawn* is 1, the sum is that of weight times value and the count is
+    that of ``rows_drawn``. Across devices psum both and divide once.
     """
     values, keep = _checks.array("values", values), jnp.asarray(_checks.mask("keep", keep), bool)
     weight = None if weight is None else _checks.array("weight", weight)
@@ -300,9 +272,8 @@ def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
     """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
 
     With importance weights w, the mean of w times loss over all rows drawn has the noise-first loss
-    as its expectation. Dividing by the rows kept instead would ignore rows that were drawn but are
-    admissible nowhere. Rows emptied by padding are no part of the noise-first mean; they are left
-    out in proportion to their weight.
+    as its expectation; dividing by the rows kept would ignore rows drawn that no level admits.
+    Rows emptied by padding are left out in proportion to their weight.
     """
     return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 

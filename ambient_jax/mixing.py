@@ -22,7 +22,8 @@ sigma, the other takes its mass. Laws are frozen and hashable (static arguments 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+import functools
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ class Sources(NamedTuple):
 
 
 def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
-    """Sources from numbers, checked on the host.
+    """Returns sources from numbers, checked on the host.
 
     Args:
       weight: [K] non-negative; the number of samples times any multiplier.
@@ -52,8 +53,7 @@ def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
       sigma_min, sigma_max: [K] or scalar bounds in [0, 1]; sigma_max None as in ``admission``.
 
     Raises:
-      ValueError: for a negative weight, no mass at all, bounds outside [0, 1], or lengths that
-        differ.
+      ValueError: a negative weight, no mass, bounds outside [0, 1], or lengths that differ.
     """
     weight = np.atleast_1d(np.asarray(weight, np.float64))
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0) and weight.sum() > 0):
@@ -127,8 +127,8 @@ class Reweighted(Law):
 class Ambient(Law):
     """Hard bounds: every source by its weight at the levels it is admissible at (Omni included).
 
-    ``alpha`` in [0, 1] re-weights: weights are scaled first so that clean sources hold that share
-    of them, which is theirs where everything is admissible; they have more where less is.
+    With ``alpha`` in [0, 1] weights are scaled first, so that clean sources hold that share of
+    them: their share where everything is admissible; they have more where less is.
     """
 
     alpha: float | None = None
@@ -157,11 +157,29 @@ class Exclusive(Law):
 
 
 class _Shared(Law):
-    """A share of clean data that depends on sigma."""
+    """A share of clean data that depends on sigma, by way of a piecewise linear curve."""
+
+    sigmas: tuple[float, ...]
+    _values: ClassVar[str]  # name of the field with the curve's values at ``sigmas``
+
+    def __post_init__(self):
+        for name in ("sigmas", self._values):
+            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+        xs, ys = self.sigmas, getattr(self, self._values)
+        curve = f"sigmas {xs} and {self._values} {ys}"
+        if len(xs) != len(ys) or len(xs) < 2 or not np.all(np.diff(xs) > 0):
+            raise ValueError(
+                f"{curve}: expected two or more increasing noise levels and as many values"
+            )
+        if not all(0 <= v <= 1 for v in (*xs, *ys)):
+            raise ValueError(f"{curve}: expected all in [0, 1]")
+
+    def curve(self, sigma: jax.typing.ArrayLike) -> Array:
+        return jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(getattr(self, self._values)))
 
     def alpha(self, sigma: jax.typing.ArrayLike) -> Array:
         """The share of clean data in [0, 1] at sigma."""
-        raise NotImplementedError
+        return self.curve(sigma)
 
     def probabilities(self, sigma, weight, clean):
         return _split_by_share(self.alpha(sigma), weight, clean)
@@ -173,14 +191,7 @@ class Soft(_Shared):
 
     sigmas: tuple[float, ...] = (0.0, 1.0)
     alphas: tuple[float, ...] = (1.0, 0.0)
-
-    def __post_init__(self):
-        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
-        object.__setattr__(self, "alphas", tuple(map(float, self.alphas)))
-        _knots("sigmas", self.sigmas, "alphas", self.alphas)
-
-    def alpha(self, sigma):
-        return jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(self.alphas))
+    _values = "alphas"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,11 +209,10 @@ class BenDavid(_Shared):
     sigmas: tuple[float, ...]
     divergences: tuple[float, ...]
     capacity: float = 1.0
+    _values = "divergences"
 
     def __post_init__(self):
-        object.__setattr__(self, "sigmas", tuple(map(float, self.sigmas)))
-        object.__setattr__(self, "divergences", tuple(map(float, self.divergences)))
-        _knots("sigmas", self.sigmas, "divergences", self.divergences)
+        super().__post_init__()
         if not (self.n_clean > 0 and self.n_corrupt > 0 and self.capacity > 0):
             raise ValueError(
                 f"n_clean {self.n_clean}, n_corrupt {self.n_corrupt}, capacity {self.capacity}: "
@@ -210,19 +220,18 @@ class BenDavid(_Shared):
             )
 
     def alpha(self, sigma):
-        divergence = jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(self.divergences))
-        return ben_david.best_alpha(self.n_clean, self.n_corrupt, divergence, self.capacity)
+        return ben_david.best_alpha(self.n_clean, self.n_corrupt, self.curve(sigma), self.capacity)
 
 
-LAWS: dict[str, type[Law]] = {
-    "filtering": Filtering,
-    "cotraining": CoTraining,
-    "reweighted": Reweighted,
-    "ambient": Ambient,
-    "exclusive": Exclusive,
-    "soft": Soft,
-    "ben_david": BenDavid,
-}
+LAWS: dict[str, type[Law]] = dict(
+    filtering=Filtering,
+    cotraining=CoTraining,
+    reweighted=Reweighted,
+    ambient=Ambient,
+    exclusive=Exclusive,
+    soft=Soft,
+    ben_david=BenDavid,
+)
 
 
 def get(name: str, **options: Any) -> Law:
@@ -251,23 +260,10 @@ def _share(name, value):
         raise ValueError(f"{name} is {value}, expected a share in [0, 1] of clean data")
 
 
-def _knots(name, xs, what, ys):
-    if len(xs) != len(ys) or len(xs) < 2 or any(b <= a for a, b in zip(xs, xs[1:], strict=False)):
-        raise ValueError(
-            f"{name} {xs} and {what} {ys}: expected two or more increasing noise levels and as "
-            "many values"
-        )
-    if not all(0 <= v <= 1 for v in (*xs, *ys)):
-        raise ValueError(f"{name} {xs} and {what} {ys}: expected all in [0, 1]")
-
-
 def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
-    """The same P(source | sigma) in its simplest form.
+    """Returns the same P(source | sigma) in its simplest form, shared by many laws.
 
-    Filtering, CoTraining and Reweighted become Ambient over sources of other weights without
-    bounds, and Ambient with a share becomes Ambient over other weights: one program serves them
-    all. Data-first sampling must use the bounds returned here, or it misses levels that the law
-    trains.
+    Data-first sampling must use the bounds returned here, or it misses levels that the law trains.
 
     Raises:
       ValueError: ``law`` is no law (its name, say), or ``sources`` are no ``Sources``.
@@ -281,15 +277,12 @@ def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
 
 
 def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
-    """P(source | sigma).
+    """Returns P(source | sigma) [K], which sums to 1, or is 0 where the law admits nothing.
 
     Args:
       law: a law (static).
       sigma: noise level in [0, 1], scalar.
       sources: K sources.
-
-    Returns:
-      Probabilities [K] that sum to 1, or all 0 where the law admits nothing (see ``check_law``).
     """
     law, sources = resolve(law, sources)
     _checks.scalar(sigma=sigma)
@@ -360,16 +353,12 @@ def sample_data_first(
 
 
 def data_first_weight(
-    law: Law,
-    sigma: Array,
-    source: Array,
-    sources: Sources,
-    schedule: schedules.Schedule = _VP,
+    law: Law, sigma: Array, source: Array, sources: Sources, schedule: schedules.Schedule = _VP
 ) -> Array:
-    """P(source | sigma) W |A| / w: makes a data-first stream exact without random access.
+    """Returns P(source | sigma) W |A| / w, which makes a data-first stream exact.
 
     For the ambient law this is ``W |A| / Z(sigma)``, Z the admissible weight at sigma. Weights and
-    bounds are those of ``resolve``: sources are drawn by them.
+    bounds are those of ``resolve``, by which sources are drawn.
     """
     law, sources = resolve(law, sources)
     count = len(sources.weight)
@@ -384,17 +373,12 @@ def data_first_weight(
 
 
 def check_law(law: Law, sources: Sources, names: tuple[str, ...] = ()) -> None:
-    """Raises ValueError when some noise levels have no source to train them.
-
-    Exact: probabilities can only vanish between two neighbouring bounds.
-    """
+    """Raises ValueError when some noise levels have no source to train them."""
+    # Probabilities can vanish only between two neighbouring bounds.
     ends = np.unique(np.concatenate([[0.0, 1.0], sources.sigma_min, sources.sigma_max]))
     middles = ((ends[:-1] + ends[1:]) / 2).astype(sources.weight.dtype)
-    totals = jax.jit(
-        lambda levels: jax.lax.map(
-            lambda sigma: jnp.sum(source_probabilities(law, sigma, sources)), levels
-        )
-    )(middles)
+    total = lambda sigma: jnp.sum(source_probabilities(law, sigma, sources))  # noqa: E731
+    totals = jax.jit(functools.partial(jax.lax.map, total))(middles)
     # Between neighbours at float32 there is no level to draw.
     wide = np.diff(ends) > 1e-6
     gaps = np.flatnonzero(wide & ~(np.abs(np.asarray(totals) - 1) <= 1e-3))

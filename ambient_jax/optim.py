@@ -1,7 +1,5 @@
 """Optimizers, the parameters' moving average, and one loop that fits small networks."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
@@ -23,9 +21,8 @@ def check(config: Any) -> None:
         f"config.train.{name}", config[name], *limits, **options
     )
     number("learning_rate", 0, 1, above=True, below=True)
-    number("ema", 0, 1, below=True)
     number("weight_decay", 0, below=True)
-    for name in ("b1", "b2"):
+    for name in ("ema", "b1", "b2"):
         number(name, 0, 1, below=True)
     number("clip_norm", 0, above=True)
     learning_rate(config)
@@ -38,19 +35,18 @@ def learning_rate(config: Any) -> optax.Schedule:
             f"config.train.warmup is {config.warmup} and config.train.steps {config.steps}, "
             "expected 0 <= warmup < steps"
         )
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup, config.steps
-    )
+    peak, warmup = config.learning_rate, config.warmup
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, config.steps)
 
 
 def make_optimizer(config: Any) -> optax.GradientTransformation:
     """AdamW with gradients clipped by their global norm (config: the train section)."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config), b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
-        ),
-    )
+    decay = {"b1": config.b1, "b2": config.b2, "weight_decay": config.weight_decay}
+    return _clipped_adamw(config.clip_norm, learning_rate(config), **decay)
+
+
+def _clipped_adamw(norm: float, rate: optax.Schedule, **decay: float):
+    return optax.chain(optax.clip_by_global_norm(norm), optax.adamw(rate, **decay))
 
 
 def ema_decay(step: jax.Array, limit: float) -> jax.Array:
@@ -60,23 +56,17 @@ def ema_decay(step: jax.Array, limit: float) -> jax.Array:
 
 
 def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
-    """The moving average of parameters after a step; ``limit`` is the largest decay.
-
-    ``optax.incremental_update`` rounds otherwise (by up to an ulp a step) and does not rest where
-    ``new`` equals ``old``, so recorded results would change.
-    """
+    """The moving average of parameters after a step; ``limit`` is the largest decay. Unlike
+    ``optax.incremental_update``, which rounds otherwise, it leaves recorded results as they are."""
     decay = ema_decay(step, limit)
     return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), old, new)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a small network is fitted: AdamW, gradients clipped at norm 1, cosine decay to 0.
-
-    Attributes:
-      steps: over which the learning rate falls to 0.
-      learning_rate, weight_decay: of AdamW.
-      ema: largest decay of the parameters' moving average, which is what is kept; 0: none is made.
+    """How a small network is fitted: AdamW, gradients clipped at norm 1, cosine decay to 0 at
+    ``steps``; ``ema`` is the largest decay of the parameters' moving average, which is kept (0:
+    none).
     """
 
     steps: int
@@ -85,22 +75,13 @@ class Recipe:
     ema: float = 0.0
 
     def optimizer(self) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(
-                optax.cosine_decay_schedule(self.learning_rate, self.steps),
-                weight_decay=self.weight_decay,
-            ),
-        )
+        rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
+        return _clipped_adamw(1.0, rate, weight_decay=self.weight_decay)
 
 
 class Fitted(NamedTuple):
-    """A fitted network.
-
-    Attributes:
-      params: those of the least held-out loss, or the last ones where nothing was held out; the
-        moving average where the recipe has one.
-      history: rows {"step", "train", "held_out"}: mean losses, a number or [M] of them.
+    """A fitted network: ``params`` of the least held-out loss (without one the last), or their
+    moving average; ``history`` rows {"step", "train", "held_out"} of mean losses, numbers or [M].
     """
 
     params: Any
@@ -124,14 +105,11 @@ def fit(
 
     Args:
       loss: ``loss(params, batch, shared, own)`` of one network, a scalar. Hashable by value (a
-        function of a module, or a frozen dataclass with ``__call__``) it is compiled once for all
-        calls.
+        function of a module, or a frozen dataclass) it is compiled once for all calls.
       params: the first ones; with ``members`` every leaf has a leading axis M.
-      batches: rounds. A round is a tree whose leaves have a leading axis of steps; a batch may hold
-        data, or just the number or key by which the loss draws its own.
-      recipe: see ``Recipe``.
-      shared: arrays that all members see.
-      own: arrays of each member, with a leading axis M.
+      batches: rounds: trees whose leaves have a leading axis of steps. A batch may hold data, or
+        the number or key by which the loss draws its own.
+      shared, own: arrays that all members see, and those of each, with a leading axis M.
       members: whether there are M networks.
       held_out: the held-out loss of parameters, a scalar or [M], measured after each round; each
         member keeps its best parameters.
@@ -139,8 +117,7 @@ def fit(
       progress: label of a progress bar over the rounds; "": none.
     """
     if members:
-        count = len(jax.tree.leaves(params)[0])
-        chex.assert_tree_shape_prefix((params, own), (count,))
+        chex.assert_tree_shape_prefix((params, own), (len(jax.tree.leaves(params)[0]),))
     start = jax.vmap(recipe.optimizer().init) if members else recipe.optimizer().init
     carry = params, (params if recipe.ema else None), jax.jit(start)(params)
     best, least, since, step, history = params, np.inf, 0, 0, []

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +40,9 @@ def signal(sigma: jax.typing.ArrayLike) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Variance preserving with sigma uniform on [0, 1]; the base of the other schedules."""
+    """Variance preserving, sigma uniform on [0, 1], as in the Ambient Diffusion talks; the base."""
 
-    @property
-    def name(self) -> str:
-        return "vp"
+    name: ClassVar[str] = "vp"
 
     def sigma(self, t: jax.typing.ArrayLike) -> jax.Array:
         """Noise level in [0, 1] at time t in [0, 1]; increasing."""
@@ -88,17 +86,18 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine(Schedule):
-    """The cosine schedule with t uniform; ``offset`` keeps sigma small at the first steps."""
+    """The cosine schedule of DDPM and Diffusion Policy in continuous time (Nichol 2021, eq. 17).
+
+    t is uniform; ``offset`` keeps sigma small at the first steps.
+    """
+
+    name: ClassVar[str] = "cosine"
 
     offset: float = 0.008
 
     def __post_init__(self):
         if not 0 <= self.offset < math.inf:
             raise ValueError(f"cosine has offset {self.offset}, expected a finite number >= 0")
-
-    @property
-    def name(self) -> str:
-        return "cosine"
 
     @property
     def _start(self) -> float:
@@ -120,11 +119,9 @@ class Cosine(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class RectifiedFlow(Schedule):
-    """``x_t = (1 - t) x0 + t eps`` with t uniform."""
+    """Rectified flow (Liu et al. 2022): ``x_t = (1 - t) x0 + t eps`` with t uniform."""
 
-    @property
-    def name(self) -> str:
-        return "rectified_flow"
+    name: ClassVar[str] = "rectified_flow"
 
     def sigma(self, t):
         t = _level(t, "t", "a time")
@@ -146,6 +143,7 @@ class EDM(Schedule):
     (table 1), truncated to the schedule's ends. Levels above that of ``s_max`` are clipped to it.
     """
 
+    name: ClassVar[str] = "edm"
     s_min: float = 0.002
     s_max: float = 80.0
     rho: float = 7.0
@@ -164,10 +162,6 @@ class EDM(Schedule):
                 f"edm has rho {self.rho}, p_mean {self.p_mean}, p_std {self.p_std}, expected "
                 "finite numbers"
             )
-
-    @property
-    def name(self) -> str:
-        return "edm"
 
     def clip(self, sigma):
         sigma = _level(sigma)
@@ -208,33 +202,10 @@ class EDM(Schedule):
         return jnp.clip((ndtr(z) - low) / (high - low), 0, 1)
 
 
-def vp() -> Schedule:
-    """Variance preserving, sigma uniform on [0, 1]: the schedule of the Ambient Diffusion talks."""
-    return Schedule()
-
-
-def cosine(offset: float = 0.008) -> Cosine:
-    """The cosine schedule of DDPM and Diffusion Policy in continuous time (Nichol 2021, eq. 17)."""
-    return Cosine(offset=offset)
-
-
-def rectified_flow() -> RectifiedFlow:
-    """Rectified flow (Liu et al. 2022): ``x_t = (1 - t) x0 + t eps``, t uniform."""
-    return RectifiedFlow()
-
-
-def edm(
-    s_min: float = 0.002,
-    s_max: float = 80.0,
-    rho: float = 7.0,
-    p_mean: float = -1.2,
-    p_std: float = 1.2,
-) -> EDM:
-    """Variance exploding with EDM's clock and log-normal training law (Karras et al. 2022)."""
-    return EDM(s_min, s_max, rho, p_mean, p_std)
-
-
-SCHEDULES = {"vp": vp, "cosine": cosine, "rectified_flow": rectified_flow, "edm": edm}
+vp, cosine, rectified_flow, edm = Schedule, Cosine, RectifiedFlow, EDM
+SCHEDULES: dict[str, type[Schedule]] = {
+    schedule.name: schedule for schedule in (Schedule, Cosine, RectifiedFlow, EDM)
+}
 
 
 def get(name: str, **options: Any) -> Schedule:

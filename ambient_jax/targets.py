@@ -1,4 +1,4 @@
-"""Regression targets: x0, eps, v, velocity and score, from clean data or from noisy data only.
+"""Regression targets x0, eps, v, velocity and score, from clean data or from noisy data only.
 
 With ``x_t = alpha x0 + noise eps`` every target is linear in (x0, eps):
 
@@ -27,9 +27,8 @@ variance preserving, with Delta = sigma^2 - sigma_min^2:
     T_eps = sigma (1 - sigma_min^2) / Delta x_t - sigma a b / Delta x_min.
 
 Erratum of the source: both talks of September 2025 print the first coefficient of that eps target
-as ``sigma^2 (1 - sigma_min^2) / (Delta sqrt(1 - sigma^2))``, which is sigma / sqrt(1 - sigma^2)
-times too large; it does not become eps as sigma_min -> 0 and fails the Monte Carlo test. The form
-above is the one implemented.
+as ``sigma^2 (1 - sigma_min^2) / (Delta sqrt(1 - sigma^2))``, sigma / sqrt(1 - sigma^2) times too
+large: it does not become eps as sigma_min -> 0. The form above is the one implemented.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ import jax
 import jax.numpy as jnp
 
 from ambient_jax import _checks, schedules
+from ambient_jax.schedules import Schedule
 
 Array = jax.Array
 PREDICTIONS = ("x0", "eps", "v", "velocity")
@@ -63,26 +63,18 @@ def _weights(prediction: str, sigma, schedule):
     _checks.one_of("prediction", prediction, CONVERTIBLE)
     sigma = schedule.clip(sigma)
     one, zero = jnp.ones_like(sigma), jnp.zeros_like(sigma)
-    if prediction == "x0":
-        return one, zero
-    if prediction == "eps":
-        return zero, one
+    weights = {"x0": (one, zero), "eps": (zero, one), "velocity": (-one, one)}
+    if prediction in weights:
+        return weights[prediction]
     if prediction == "v":
         return -sigma, schedules.signal(sigma)
-    if prediction == "velocity":
-        return -one, one
     return zero, _safe_divide(-one, schedule.coefficients(sigma)[1])
 
 
 def denoising_target(
-    x0: Array,
-    eps: Array,
-    sigma: Array,
-    *,
-    prediction: str = "eps",
-    schedule: schedules.Schedule = _VP,
+    x0: Array, eps: Array, sigma: Array, *, prediction: str = "eps", schedule: Schedule = _VP
 ) -> Array:
-    """The regression target when x0 is known.
+    """Returns the regression target when x0 is known, of x0's shape.
 
     Args:
       x0: clean sample [H, D] (or any shape).
@@ -90,16 +82,13 @@ def denoising_target(
       sigma: noise level in [0, 1], a scalar (or broadcastable against x0).
       prediction: "x0", "eps", "v" or "velocity".
       schedule: scales x_t; enters "score" only.
-
-    Returns:
-      The target, of x0's shape.
     """
     c_x, c_e = _weights(prediction, sigma, schedule)
     x0, eps = arrays(x0=x0, eps=eps)
     return c_x * x0 + c_e * eps
 
 
-def noise_ratio(sigma: Array, sigma_min: Array, *, schedule: schedules.Schedule = _VP) -> Array:
+def noise_ratio(sigma: Array, sigma_min: Array, *, schedule: Schedule = _VP) -> Array:
     """``v / noise_t`` in [0, 1]: how much of x_t's noise the bridge has added since sigma_min.
 
     ``sqrt(1 - snr(sigma) / snr(sigma_min))``: 1 for sigma_min = 0, 0 at (and below) sigma_min; the
@@ -122,7 +111,7 @@ def scaled_ambient_target(
     sigma_min: Array,
     *,
     prediction: str = "eps",
-    schedule: schedules.Schedule = _VP,
+    schedule: Schedule = _VP,
 ) -> tuple[Array, Array]:
     """``(noise_ratio * T, noise_ratio)`` with T the ambient target; finite at sigma == sigma_min.
 
@@ -145,12 +134,14 @@ def ambient_target(
     sigma_min: Array,
     *,
     prediction: str = "eps",
-    schedule: schedules.Schedule = _VP,
+    schedule: Schedule = _VP,
 ) -> Array:
-    """The regression target when only x_min, the sample at noise level sigma_min, is known.
+    """Returns the regression target, of x_min's shape, when only x_min is known.
 
-    Unbiased: its mean given ``x_t = renoise(x_min, z, sigma, sigma_min)`` is the posterior mean of
-    the denoising target. Its variance grows without bound as sigma falls to sigma_min, where this
+    Its mean given ``x_t = renoise(x_min, z, sigma, sigma_min)`` is the posterior mean of the
+    denoising target, which it is for sigma_min = 0. Its variance grows without bound as sigma falls
+    to sigma_min, where it stays finite by a noise ratio held at or above 1e-3. The losses use
+    ``scaled_ambient_target``, which needs no such limit.
     function stays finite by keeping the noise ratio at or above 1e-3. The losses use
     ``scaled_ambient_target``, which needs no such limit. With sigma_min = 0 this is the denoising
     target.
@@ -162,9 +153,6 @@ def ambient_target(
       sigma_min: noise level of x_min in [0, 1), scalar.
       prediction: "x0", "eps", "v" or "velocity".
       schedule: the schedule of x_min and x_t.
-
-    Returns:
-      The target, of x_min's shape.
     """
     scaled, ratio = scaled_ambient_target(
         x_min, z, sigma, sigma_min, prediction=prediction, schedule=schedule
@@ -179,9 +167,9 @@ def convert(
     *,
     source: str,
     target: str,
-    schedule: schedules.Schedule = _VP,
+    schedule: Schedule = _VP,
 ) -> Array:
-    """Converts a prediction at (x_t, sigma) from one type to another.
+    """Returns a prediction at (x_t, sigma) of type ``source`` as one of type ``target``.
 
     Where the level does not determine the answer (eps from x0 at sigma = 0, x0 from eps at
     sigma = 1) the result is finite but meaningless.
@@ -192,9 +180,6 @@ def convert(
       sigma: noise level in [0, 1], scalar (or broadcastable).
       source, target: "x0", "eps", "v", "velocity" or "score".
       schedule: the schedule of x_t.
-
-    Returns:
-      The prediction of type ``target``, of value's shape.
     """
     _checks.one_of("source", source, CONVERTIBLE)
     _checks.one_of("target", target, CONVERTIBLE)

@@ -38,20 +38,14 @@ SHARE: Rule = (lambda value: _fits(value, float) and 0 <= value <= 1, "a number 
 
 
 def fields(
-    task: ml_collections.ConfigDict,
-    rules: Sequence[tuple[str, Rule]],
-    filled: Sequence[str] = (),
+    task: ml_collections.ConfigDict, rules: Sequence[tuple[str, Rule]], filled: Sequence[str] = ()
 ) -> None:
-    """Checks fields of ``config.task``.
+    """Raises ValueError for the first field of ``config.task`` that breaks a rule.
 
     Args:
       task: the section.
-      rules: pairs of field names, separated by spaces, and the rule of their values, or of each
-        value of a tuple.
+      rules: pairs of field names, separated by spaces, and the rule of each value of theirs.
       filled: names of tuples that may not be empty.
-
-    Raises:
-      ValueError: for the first field that breaks a rule.
     """
     for name in filled:
         if not task[name]:
@@ -83,21 +77,16 @@ def same_task(task: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -
 def evaluation_seeds(task: ml_collections.ConfigDict) -> np.ndarray:
     """Returns seeds [N] of the ``task.episodes`` episodes that test every policy.
 
-    They differ for each ``task.eval_seed``, and none is a demonstration's.
-
-    Raises:
-      ValueError: episodes are not 1 to 1000, or eval_seed is not 0 to 299.
+    They differ for each ``task.eval_seed``, and none is a demonstration's. Raises ValueError unless
+    episodes are 1 to 1000 and eval_seed is 0 to 299.
     """
     fields(task, [("episodes", whole(1, _EPISODES)), ("eval_seed", whole(0, _EVAL_SEEDS - 1))])
     return _EVALUATION + _EPISODES * task.eval_seed + np.arange(task.episodes)
 
 
 def scene(scene_class: type[T], section: Mapping[str, Any]) -> T:
-    """Returns the scene of ``config.task.scene``, whose fields are those of a dataclass.
-
-    Raises:
-      ValueError: an unknown field, or a value that the dataclass refuses.
-    """
+    """Returns the scene of ``config.task.scene``, whose fields are those of a dataclass; raises
+    ValueError for an unknown field or a value that the dataclass refuses."""
     for name in section:
         _checks.one_of("a field of config.task.scene", name, typing.get_type_hints(scene_class))
     try:
@@ -122,9 +111,8 @@ def finite_numbers(instance: Any, positive: Sequence[str]) -> None:
     """Checks the fields of a frozen dataclass against their annotations (float, int, or tuples of
     these) and converts them: lists become tuples, so that it can be hashed.
 
-    Raises:
-      ValueError: a field of another type or length, not finite, or not positive where ``positive``
-        names it. The message starts with the field's name.
+    Raises ValueError, by the field's name, for another type or length, and for numbers that are not
+    finite, or not positive where ``positive`` names the field.
     """
     for name, hint in typing.get_type_hints(type(instance)).items():
         value, types = getattr(instance, name), typing.get_args(hint)

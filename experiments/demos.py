@@ -15,8 +15,9 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from ambient_jax.data.write import write_dataset
+from ambient_jax.data.write import rlds_features, write_dataset
 from experiments import simulate
+from experiments.opengl import IMAGE
 
 if TYPE_CHECKING:  # the maze has no physics
     from experiments.tabletop import TabletopEnv
@@ -35,15 +36,12 @@ def successes(
 ) -> Iterator[tuple[int, T]]:
     """Yields the first ``count`` (index, ``attempt(index)``) that are not None, in order.
 
-    They do not depend on ``workers``. With more than one, processes are spawned: ``attempt`` must
-    pickle, and the main module must be importable (``if __name__ == "__main__":``).
-
-    Raises:
-      RuntimeError: more than half of the attempts fail.
+    They do not depend on ``workers``, processes that are spawned where there are more than one:
+    ``attempt`` must pickle. Raises RuntimeError where more than half of the attempts fail.
     """
     if workers is None:
         workers = min(simulate.cores(), count // 20)
-    found, tried = 0, 0
+    done, tried = 0, 0
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(
             tqdm.tqdm(total=count, desc=f"{label} demos", unit="demo", disable=not progress)
@@ -53,39 +51,31 @@ def successes(
             spawn = multiprocessing.get_context("spawn")
             pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
             run = functools.partial(stack.enter_context(pool).map, chunksize=5)
-        while found < count:
-            batch = range(first + tried, first + tried + count - found)
+        while done < count:
+            batch = range(first + tried, first + tried + count - done)
             for index, demonstration in zip(batch, run(attempt, batch), strict=True):
                 if demonstration is not None:
                     yield index, demonstration
-                    found += 1
+                    done += 1
                     bar.update()
             tried += len(batch)
-            if tried > 2 * found + 10:
+            if tried > 2 * done + 10:
                 raise RuntimeError(
-                    f"{tried - found} of {tried} demonstrations failed: the scene is too hard for "
+                    f"{tried - done} of {tried} demonstrations failed: the scene is too hard for "
                     "the expert, see the experiment's scene.Scene"
                 )
-    if tried > found:
-        logging.info("%s: %d attempts failed and were replaced", label, tried - found)
+    if tried > done:
+        logging.info("%s: %d attempts failed and were replaced", label, tried - done)
 
 
 class Recorded(NamedTuple):
-    """One episode of T steps.
+    """One episode of T steps."""
 
-    Attributes:
-      states: [T, d] before each action.
-      actions: [T, a].
-      images: [T, h, w, 3] or None.
-      terminated: whether it ended before the time limit.
-      info: of the last step.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    images: np.ndarray | None
-    terminated: bool
-    info: dict[str, Any]
+    states: np.ndarray  # [T, d] before each action
+    actions: np.ndarray  # [T, a]
+    images: np.ndarray | None  # [T, h, w, 3]
+    terminated: bool  # whether it ended before the time limit
+    info: dict[str, Any]  # of the last step
 
 
 def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) -> Recorded:
@@ -100,6 +90,28 @@ def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) ->
     images = np.array([o["image"] for o in seen]) if env.camera else None
     states = np.array([o["state"] for o in seen])
     return Recorded(states, np.array(actions), images, terminated, info)
+
+
+def tabletop_features(
+    state: int, condition: str, actions: int, camera: str, **metadata: Any
+) -> Any:
+    """Returns features of episodes that ``tabletop_episode`` makes, of states [state] and actions
+    [actions], with the images of a camera unless it is ""; ``metadata`` as in ``rlds_features``."""
+    observation = {"state": np.zeros(state, np.float32), condition: np.zeros(2, np.float32)}
+    if camera:
+        observation["image"] = np.zeros((IMAGE, IMAGE, 3), np.uint8)
+    return rlds_features(observation, np.zeros(actions, np.float32), episode_metadata=metadata)
+
+
+def tabletop_episode(
+    demonstration: Any, condition: str, value: np.ndarray, **metadata: Any
+) -> dict[str, Any]:
+    """Returns one RLDS episode; observation ``condition`` is ``value`` [2] in all its steps."""
+    tiled = np.tile(value, (len(demonstration.actions), 1))
+    observation = {"state": demonstration.states, condition: tiled}
+    if demonstration.images is not None:
+        observation["image"] = demonstration.images
+    return {"steps": steps(observation, demonstration.actions), "episode_metadata": metadata}
 
 
 def steps(observation: Mapping[str, np.ndarray], actions: np.ndarray) -> dict[str, Any]:

@@ -11,50 +11,51 @@ from absl import logging
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.tabletop import DT, TabletopEnv
+
 
 def draw(
-    env: Any,
-    qpos: np.ndarray,
-    lengths: np.ndarray,
-    labels: Sequence[str],
-    *,
+    env: TabletopEnv,
+    rollouts: Any,
+    label: Callable[[int], str],
     from_above: Callable[[Axes, np.ndarray], None],
-    seconds: float,
+    *,
+    episodes: Sequence[int] = (0, 1, 2, 3),
     frames: int = 8,
-    camera: str = "front",
 ) -> Figure:
-    """Draws ``frames`` evenly spaced moments of each episode, from start to end.
+    """Draws ``frames`` evenly spaced moments of each episode that is there, from start to end.
 
     They are rendered where there is OpenGL (EGL or OSMesa), else drawn from above, with a warning.
 
     Args:
-      env: an environment over MuJoCo (``model``, ``data``, ``image``); its state is overwritten.
-      qpos: [N, T + 1, q] joint positions before each step.
-      lengths: [N] steps of each episode.
-      labels: [N] of the rows.
+      env: of the rollouts' scene; its state is overwritten, and it is closed.
+      rollouts: has ``seeds``, ``lengths`` and ``qpos`` [N, T + 1, q], see ``simulate.Episodes``.
+      label: of an episode, which is written beside its seed.
       from_above: draws joint positions [q] on axes.
-      seconds: duration of a step.
+      episodes: indices of the rows.
       frames: number of moments.
-      camera: name of the model's camera, if rendered.
     """
-    figure = Figure(figsize=(1.6 * frames, 1.7 * len(labels)), layout="constrained")
-    axes = figure.subplots(len(labels), frames, squeeze=False)
+    rows = [episode for episode in episodes if episode < len(rollouts.lengths)]
+    figure = Figure(figsize=(1.6 * frames, 1.7 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), frames, squeeze=False)
     rendered = True
     try:
-        env.image(camera)
+        env.image(env.view)
     except RuntimeError as error:
         logging.warning("filmstrip drawn from above: %s", error)
         rendered = False
-    for row, path, length, label in zip(axes, qpos, lengths, labels, strict=True):
-        moments = np.linspace(0, length, frames).round().astype(int)
-        for axis, moment in zip(row, moments, strict=True):
+    for line, row in zip(grid, rows, strict=True):
+        moments = np.linspace(0, rollouts.lengths[row], frames).round().astype(int)
+        for axes, moment in zip(line, moments, strict=True):
+            qpos = rollouts.qpos[row, moment]
             if rendered:
-                env.data.qpos[:] = path[moment]
+                env.data.qpos[:] = qpos
                 mujoco.mj_forward(env.model, env.data)
-                axis.imshow(env.image(camera, 240))
+                axes.imshow(env.image(env.view, 240))
             else:
-                from_above(axis, path[moment])
-            axis.set(xticks=[], yticks=[])
-            axis.set_title(f"{moment * seconds:.1f} s", fontsize=6, pad=2)
-        row[0].set_ylabel(label, fontsize=6)
+                from_above(axes, qpos)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"{moment * DT:.1f} s", fontsize=6, pad=2)
+        line[0].set_ylabel(f"{rollouts.seeds[row]}: {label(row)}", fontsize=6)
+    env.close()
     return figure

@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any
 
+IMAGE = 96  # pixels of an observation's side
+
 
 def choose() -> None:
     """Sets MUJOCO_GL to a library that is there; call it before MuJoCo is first imported.

@@ -25,22 +25,13 @@ def cores() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
-    """N episodes.
+    """N episodes; ``qpos[i, : lengths[i] + 1]`` is episode i, whose last position is repeated."""
 
-    Attributes:
-      seeds: [N] of their scenes.
-      lengths: [N] number of steps.
-      infos: {name: [N, ...]} last info of each episode.
-      terminated: [N] whether it ended before the time limit.
-      qpos: [N, T + 1, q] float32, joint positions before each step; ``qpos[i, : lengths[i] + 1]``
-        is episode i, whose last position is repeated.
-    """
-
-    seeds: np.ndarray
-    lengths: np.ndarray
-    infos: dict[str, np.ndarray]
-    terminated: np.ndarray
-    qpos: np.ndarray
+    seeds: np.ndarray  # [N] of their scenes
+    lengths: np.ndarray  # [N] number of steps
+    infos: dict[str, np.ndarray]  # {name: [N, ...]} last info of each episode
+    terminated: np.ndarray  # [N] whether it ended before the time limit
+    qpos: np.ndarray  # [N, T + 1, q] float32, joint positions before each step
 
 
 class Simulator:
@@ -83,13 +74,11 @@ class Simulator:
         Args:
           params: first argument of ``plan``.
           seeds: arguments of ``reset``.
-          constant: {name: [d]} observations beside "state" that never change, such as the "task"
-            of a task-conditioned policy.
+          constant: {name: [d]} observations beside "state" that never change, such as a "task".
           seed: of the plans' keys.
 
         Raises:
-          ValueError: no seeds, a plan of the wrong shape, or one that is not finite in a running
-            episode.
+          ValueError: no seeds, or a plan of the wrong shape or not finite in a running episode.
         """
         seeds = np.asarray(seeds)
         if seeds.ndim != 1 or not len(seeds):

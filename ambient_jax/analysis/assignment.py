@@ -14,14 +14,11 @@ Per datapoint, D_q's zeros all join D_p and none of its -1 does: the share of 0 
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
 low noise, and p0 is learned there. Buckets ordered by sigma_min drift as datapoints do.
 
-Three answers of increasing realism, all as probabilities of (-1, 0, 1): ``trained_law`` (closed
-form, data admissible as sigma -> 0), ``simulate`` (the same from drawn data sets) and ``train`` (a
-tabular denoiser fitted to noise-first draws, and what its sampler generates).
-
-The low-noise law is not the generated law. A sampler chooses its mode at high noise, where corrupt
-data are admissible because tau allows a difference: per data set, the generated share of 0 is 1/2
-at low n_q and 0.75 at tau = 0.05 however large n_q grows. It stays within TV(p_sigma, q_sigma) at
-sigma_min of p0, which goes to 0 with tau. Per datapoint nothing bounds it.
+``trained_law`` is the law of the data admissible as sigma -> 0 in closed form; ``simulate`` draws
+the data sets, and ``train`` fits a tabular denoiser and samples with it. A sampler chooses
+its mode at high noise, where corrupt data are admissible because tau allows a difference: per data
+set, the generated law stays within TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with
+tau. Per datapoint nothing bounds it.
 """
 
 from __future__ import annotations
@@ -124,14 +121,8 @@ def trained_law(
     * ordered: of K ~ Binomial(n_q, 1/2) zeros, the whole buckets in order of sigma_min join;
     * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
 
-    Args:
-      assignment: one of ``ASSIGNMENTS``.
-      n_p, n_q: numbers of clean and of corrupt points.
-      bucket: size of a bucket ("bucket": filled at random; "ordered": by sigma_min).
-      tau: tolerance of sigma_min, in (0, 1/2).
-
-    Returns:
-      Expected shares [3] of (-1, 0, 1).
+    Returns the expected shares [3] of (-1, 0, 1) from n_p clean and n_q corrupt points. Buckets
+    have the size ``bucket``; tau is the tolerance of sigma_min, in (0, 1/2).
     """
     _check(assignment, n_p, n_q, bucket, tau)
     if assignment in ("datapoint", "ordered"):
@@ -204,10 +195,7 @@ def simulate(
 def unit_sources(
     rng: np.random.Generator, assignment: str, n_p: int, n_q: int, **units
 ) -> tuple[mixing.Sources, np.ndarray]:
-    """Drawn data sets as K sources, one for D_p and one for each distinct sigma_min in D_q.
-
-    Also returns their laws over (-1, 0, 1), [K, 3].
-    """
+    """Drawn data sets as sources, D_p and one for each sigma_min in D_q, and their laws [K, 3]."""
     ones = rng.binomial(n_p, 0.5)
     minus, zeros, sigma_min = draw_units(rng, assignment, n_q, **units)
     bounds, group = np.unique(sigma_min, return_inverse=True)

@@ -45,12 +45,9 @@ def _ratio(numerator, denominator):
 def gaussian_tv(mean_difference, covariance, sigma) -> np.ndarray:
     """Exact TV of two noised Gaussians with the same covariance: ``2 Phi(d / 2) - 1``.
 
-    d is their Mahalanobis distance: ``d^2 = alpha^2 m' (alpha^2 S + sigma^2 I)^-1 m``.
-
-    Args:
-      mean_difference: m, the difference of the means of x0; [n] or any shape, flattened.
-      covariance: S of x0: [n, n], or [n] for its diagonal, or a scalar. May be singular.
-      sigma: noise level(s).
+    d is their Mahalanobis distance: ``d^2 = alpha^2 m' (alpha^2 S + sigma^2 I)^-1 m``. The
+    difference m of the means of x0 is [n] (or any shape, flattened), its covariance S [n, n], or
+    [n] for its diagonal, or a scalar; S may be singular.
 
     Raises:
       ValueError: shapes that do not fit, or a matrix that is no covariance.
@@ -132,9 +129,8 @@ def spectral_bound(psd_p, psd_q, horizon: int, sigma, *, dims: int = 1, mean_pow
 
     Args:
       psd_p, psd_q: [H // 2 + 1] as in ``spectrum``; 0 at a frequency where both have no power.
-      horizon: H of the chunks.
+      horizon, dims: H of the chunks and their number of independent dimensions.
       sigma: noise level(s) in [0, 1].
-      dims: number of independent action dimensions with these spectra.
       mean_power: [H // 2 + 1] or scalar, squared difference of the means per real coefficient.
 
     Raises:
@@ -170,8 +166,7 @@ def _kl(first, second, shift):
 def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.ndarray:
     """``spectral_bound`` for psd C f^-a: first and second are (exponent a, constant C).
 
-    f = 0 is left out: chunks have no means, or their means follow one law. Only frequencies below
-    ``(C / s)^(1/a)``, s = sigma^2 / alpha^2, stand out of the noise.
+    f = 0 is left out: chunks have no means, or their means follow one law.
 
     Raises:
       ValueError: a constant that is not positive.

@@ -70,7 +70,7 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
       taper: one of ``TAPERS``.
 
     Returns:
-      frequencies [F] in cycles per step and psd [F], F = H // 2 + 1.
+      frequencies [H // 2 + 1] in cycles per step and psd [H // 2 + 1].
 
     Raises:
       ValueError: unless chunks are finite, [N, H, D] with N, D >= 1 and H >= 4.
@@ -105,7 +105,7 @@ def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerL
       low, high: range of frequencies to fit, cycles per step.
 
     Raises:
-      ValueError: with fewer than three frequencies in the range, or no power at one of them.
+      ValueError: fewer than three frequencies in the range, or no power at one of them.
     """
     frequency, psd = np.asarray(frequency, np.float64), np.asarray(psd, np.float64)
     _checks.same_shape(frequency=frequency, psd=psd)
@@ -137,8 +137,7 @@ def _coloured(rng, shape, psd):
 def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], exponent: float) -> np.ndarray:
     """Gaussian noise [..., H, D] with psd ~ f^-exponent along H and variance 1 at every step.
 
-    ``exponent`` 0 is white; > 0 disturbs slow motion more, < 0 fast motion. f = 0 gets the power of
-    the lowest frequency: without it every chunk's mean would stay free of noise.
+    f = 0 gets the power of the lowest frequency: else every chunk's mean would stay free of noise.
     """
     horizon = shape[-2]
     psd = power_law(np.maximum(frequencies(horizon), 1 / horizon), exponent)

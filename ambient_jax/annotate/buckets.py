@@ -45,7 +45,7 @@ def assign(
       granularity: see the module.
       episode: [N] the integer id of the episode of each datapoint.
       size: datapoints per bucket, for "random", "random_episode" and "ordered".
-      seed: of the shuffle; same seed, same units.
+      seed: of the shuffle.
       scores: [N] for "ordered", such as the sigma_min of each datapoint.
 
     Returns:
@@ -90,9 +90,7 @@ def assign(
 def average(values, units) -> np.ndarray:
     """Mean of values [N, ...] over each unit, [U, ...] float64.
 
-    Raises:
-      ValueError: another number of values than units, or a unit number that is negative or
-        skipped.
+    Raises ValueError for another number of values than units, or a negative or skipped unit number.
     """
     values, units = np.asarray(values), _integers("units", units, "from assign")
     _check_rows(values, units.size, "datapoint")
@@ -108,11 +106,7 @@ def average(values, units) -> np.ndarray:
 
 
 def spread(values, units) -> np.ndarray:
-    """Gives every datapoint the value of its unit: values [U, ...], units [N] -> [N, ...].
-
-    Raises:
-      ValueError: another number of values than the units have numbers.
-    """
+    """Gives every datapoint the value of its unit: values [U, ...], units [N] -> [N, ...]."""
     values, units = np.asarray(values), _integers("units", units, "from assign")
     _check_rows(values, units.max() + 1, "unit")
     return values[units]

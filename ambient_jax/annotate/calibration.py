@@ -42,8 +42,7 @@ def temperatures(
       logits, clean: [M], of held-out rows.
       x: [M] log(sigma / alpha) of each row, which belongs to the band of the nearest middle.
       middles: [bands] increasing.
-      pair: [M] or scalar in 0..pairs-1: the classifier of each row.
-      pairs: number of classifiers.
+      pair, pairs: classifier of each row, [M] or scalar in 0..pairs-1, and their number.
     """
     grid = jnp.geomspace(*_GRID)
     cell = jnp.argmin(jnp.abs(x[:, None] - middles), axis=1) + len(middles) * pair

@@ -11,8 +11,7 @@ for each pair (``experiments.benchmarks.mixture``).
 Calibration divides logits by a temperature of the pair and of the noise level: where a network only
 learned the training episodes by heart, the temperature is large and the answer 1/2.
 
-Past the end of its episode a chunk stands still (padding "hold", which the mixture must use too): a
-mask would tell sources apart by the lengths of their episodes.
+The mixture must use padding "hold": a mask would show the lengths of the episodes.
 """
 
 from __future__ import annotations
@@ -59,9 +58,8 @@ def fit(
 
     Args:
       data: all sources, with their roles in ``data.sources``. Weights count among the clean ones.
-      options: see ``Options``.
+      options, seed: the seed is of folds, initial parameters and draws.
       schedule: its training law draws the noise levels; default vp (sigma uniform).
-      seed: of folds, initial parameters and draws.
       names: of the sources, for messages.
       progress: show a progress bar.
 
@@ -119,17 +117,14 @@ def probabilities(
     are smooth in sigma, and neither batch size nor order matter.
 
     Args:
-      fitted: from ``fit``; the classifier of a chunk's own fold answers.
-      data: the data that it was fitted on.
+      fitted, data: from ``fit`` and its data; the classifier of a chunk's own fold answers.
       positions: [N] of the first steps of the chunks.
       levels: [L] noise levels.
       pair: [N] or one for all: the corrupt source (0..K-1, in the order of the data) to compare
         with; by default the chunk's own, if it is corrupt.
-      draws: noise draws of each chunk.
-      decisions: return the share of draws with P(clean) > 1/2 instead, from which accuracy and
-        total variation follow (``analysis.divergence``).
+      draws, seed: noise draws of each chunk and their seed.
+      decisions: return the share of draws with P(clean) > 1/2 instead.
       batch_size: chunks at a time.
-      seed: of the noise.
       progress: show a progress bar.
 
     Raises:
@@ -181,8 +176,8 @@ def by_fold(
                 rows = members[begin : begin + batch_size]
                 # One shape for all batches: the last one is filled up with its first chunks.
                 filled = (jnp.asarray(np.resize(v[rows], batch_size)) for v in (positions, pair))
-                batch = ask(data, jnp.float32(levels), pairs, member, *filled, key)
-                batch = np.asarray(batch)[: len(rows)]
+                answer = ask(data, jnp.float32(levels), pairs, member, *filled, key)
+                batch = np.asarray(answer)[: len(rows)]
                 if answers is None:
                     answers = np.empty((len(positions), *batch.shape[1:]), batch.dtype)
                 answers[rows] = batch
@@ -240,10 +235,9 @@ def _probabilities(
 
 
 def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Held-out rows binned by P(clean): mean P(clean), share of clean rows, number of rows.
+    """Held-out rows in bins by P(clean): mean P(clean), share of clean rows, number of rows.
 
-    The ``bins`` have equal widths; empty ones are left out. For a calibrated classifier the share
-    equals the mean.
+    Empty bins are left out. For a calibrated classifier the share equals the mean.
     """
     probability, clean = fitted.trained.judged
     index = np.minimum((probability * bins).astype(int), bins - 1)

@@ -24,9 +24,7 @@ from ambient_jax.train import config as config_lib
 from ambient_jax.train import lock, runs
 
 COLUMNS = ("source", "granularity", "units", "sigma_min", "10% to 90%", "always", "never")
-COLUMNS_OF_DATASETS = (
-    *("source", "chunks", "judged", "dims", "sigma_min", "TV at sigma 0.05", "95%"),
-)
+COLUMNS_OF_DATASETS = "source", "chunks", "judged", "dims", "sigma_min", "TV at sigma 0.05", "95%"
 COLUMNS_OF_LABELS = ("source", "steps", "labelled", "at least", "mean sigma_min")
 ANALYSES = {
     "spectrum": findings.spectra,
@@ -34,35 +32,40 @@ ANALYSES = {
     "bucket_noise": findings.bucket_noise,
 }
 _LOW = 0.05  # noise level of the total variation in the table
-_MAY_DIFFER = 0.3  # upper end of its interval: a source that looks clean may still differ
+_MAY_DIFFER = 0.3  # upper end of its interval above which a source that looks clean may differ
 
 
 def run(
     config: ml_collections.ConfigDict, workdir: str, short_names: Mapping[str, str] | None = None
 ) -> None:
-    """Runs the job that ``config.task.name`` names, see ``JOBS``.
+    """Runs the job of ``JOBS`` that ``config.task.name`` names.
 
     Args:
-      config: see ``config.default``; or a training run's without a task, see ``config.completed``.
+      config: see ``config.default``; or a training run's without a task.
       workdir: for ``bounds/`` and ``report/``.
-      short_names: of the task that builds the data, ``config.task.build``, see ``tasks.get``.
+      short_names: for the task that builds the data, ``config.task.build``; see ``tasks.get``.
     """
     config = config_of_command.completed(config)
     _checks.one_of("config.task.name", config.task.name, JOBS)
     JOBS[config.task.name](config, workdir, short_names)
 
 
+def _prepared(config, workdir, short_names):
+    """The workdir's path, after ``config.task.build`` has built the data."""
+    if build := config.task.get("build", ""):
+        tasks.get(build, short_names).build(config)
+    return pathlib.Path(expanded(workdir))
+
+
 @lock.alone
 def by_classifier(
     config: ml_collections.ConfigDict, workdir: str, short_names: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Leaves ``bounds/<granularity>.parquet`` and ``report/`` in the workdir, if not there yet.
+    """Writes ``bounds/<granularity>.parquet`` and ``report/``, unless the workdir has them.
 
     A size is part of the file's name, as in ``random_10.parquet``. Returns ``report/results.json``.
     """
-    folder = pathlib.Path(expanded(workdir))
-    if build := config.task.get("build", ""):
-        tasks.get(build, short_names).build(config)
+    folder = _prepared(config, workdir, short_names)
     schedule = config_lib.build(schedules, config.schedule)
     options = Options.from_config(config.task)
     mixture = open_standing_still(config.data, options.observed)
@@ -94,8 +97,7 @@ def settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def is_done(folder: pathlib.Path, about: Mapping[str, Any]) -> bool:
-    """Whether the folder has a report about this, wherever the data lie: fingerprints say which
-    data they are."""
+    """Whether the folder has a report about this config and data, wherever the data lie."""
     try:
         stored = report.read(folder / "results.json")
     except (FileNotFoundError, ValueError):  # absent, or damaged
@@ -109,9 +111,10 @@ def is_done(folder: pathlib.Path, about: Mapping[str, Any]) -> bool:
 
 
 def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
-    """What ``report/results.json`` holds beside the config."""
+    """Contents of ``report/results.json``, without the config."""
     evidence = annotations.evidence
-    fitted, options = evidence.fitted, evidence.options
+    trained, options = evidence.fitted.trained, evidence.options
+    speed = evidence.chunks_per_second
     return {
         "sigma_min": {
             f"{name}, {granularity}": _quantiles(low)
@@ -123,28 +126,20 @@ def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
         "total_variation": findings.total_variation(evidence),
         "locality": annotations.locality,
         "mismatch": annotations.mismatch,
-        **{
-            name: analyse(evidence) if name in options.analyses else {}
-            for name, analyse in ANALYSES.items()
-        },
+        **{n: f(evidence) if n in options.analyses else {} for n, f in ANALYSES.items()},
         "classifier": {
-            "history": fitted.trained.history,
-            "temperature": fitted.trained.temperature,
-            "reliability": classifier.reliability(fitted),
+            **{"history": trained.history, "temperature": trained.temperature},
+            "reliability": classifier.reliability(evidence.fitted),
         },
-        "chunks_per_second": evidence.chunks_per_second,
-        "evaluations_per_second": evidence.chunks_per_second * options.levels * options.draws,
+        "chunks_per_second": speed,
+        "evaluations_per_second": speed * options.levels * options.draws,
     }
 
 
 def _quantiles(low):
-    return {
-        "units": len(low),
-        "mean": low.mean(),
-        "quantiles": np.quantile(low, [0, 0.1, 0.5, 0.9, 1]),
-        "always": np.mean(low <= 0),
-        "never": np.mean(low >= 1),
-    }
+    quantiles = np.quantile(low, [0, 0.1, 0.5, 0.9, 1])
+    shares = {"always": np.mean(low <= 0), "never": np.mean(low >= 1)}
+    return {"units": len(low), "mean": low.mean(), "quantiles": quantiles} | shares
 
 
 def _table(annotations, results):
@@ -218,21 +213,19 @@ def _caption(options, results):
 def by_labels(
     config: ml_collections.ConfigDict, workdir: str, short_names: Mapping[str, str] | None = None
 ) -> None:
-    """Leaves ``bounds/labels.parquet`` and ``report/`` in the workdir, see ``labels.annotate``."""
-    task, folder = config.task, pathlib.Path(expanded(workdir))
-    if build := task.get("build", ""):
-        tasks.get(build, short_names).build(config)
+    """Writes ``bounds/labels.parquet`` and ``report/`` to the workdir, see ``labels.annotate``."""
+    task, folder = config.task, _prepared(config, workdir, short_names)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining(), observed=False)
     rule = {name: task[name] for name in ("threshold", "at_least", "below", "unlabelled")}
-    made, by_source = labels.annotate(mixture, task.label, **rule)
-    path = bounds.write(folder / "bounds" / "labels.parquet", made)
+    table, by_source = labels.annotate(mixture, task.label, **rule)
+    path = bounds.write(folder / "bounds" / "labels.parquet", table)
     logging.info("%s: join it as config.data.bounds", path)
     rows = []
     for name, label in by_source.items():
-        there = np.isfinite(label)
-        share = f"{100 * (label[there] >= task.threshold).mean():.1f}%" if there.any() else ""
+        labelled = np.isfinite(label)
+        share = f"{100 * (label[labelled] >= task.threshold).mean():.1f}%" if labelled.any() else ""
         low = labels.sigma_min(label, **rule).mean()
-        rows.append([name, str(len(label)), f"{100 * there.mean():.1f}%", share, f"{low:.3f}"])
+        rows.append([name, str(len(label)), f"{100 * labelled.mean():.1f}%", share, f"{low:.3f}"])
     caption = (
         f"sigma_min is {task.at_least:g} where {task.label} is at least {task.threshold:g}, "
         f"{task.below:g} where it is below, and {task.unlabelled:g} where there is no label."

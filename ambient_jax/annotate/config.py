@@ -17,8 +17,7 @@ def default() -> ml_collections.ConfigDict:
     ``build(config)`` writes the data first.
     """
     config = train_config.default()
-    config.name = "annotate"
-    config.schedule = ml_collections.ConfigDict(SCHEDULE)
+    config.name, config.schedule = "annotate", ml_collections.ConfigDict(SCHEDULE)
     config.task = ml_collections.ConfigDict({"name": "annotate", **dataclasses.asdict(Options())})
     return config
 
@@ -33,14 +32,6 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def labels(label: str) -> ml_collections.ConfigDict:
-    """The section ``config.task`` that makes bounds from a quality label, see ``labels``."""
-    return ml_collections.ConfigDict(
-        {
-            "name": "labels",
-            "label": label,
-            "threshold": 0.5,
-            "at_least": 0.0,  # sigma_min where the label is the threshold or more
-            "below": 0.5,
-            "unlabelled": 0.2,
-        }
-    )
+    """The section ``config.task`` for bounds from a quality label; fields as of ``labels``."""
+    rule = dict(threshold=0.5, at_least=0.0, below=0.5, unlabelled=0.2)
+    return ml_collections.ConfigDict(dict(name="labels", label=label, **rule))

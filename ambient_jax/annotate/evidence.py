@@ -19,42 +19,29 @@ from ambient_jax.data import mixture as mixtures
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """The sources, the fitted classifier and its answers.
-
-    Attributes:
-      options, seed, schedule: as given to ``annotation.annotate``.
-      mixture, data: the sources, and all their steps.
-      fitted: classifiers of whole chunks.
-      levels: [L] noise levels at which chunks are judged.
-      judged: [M] positions of the judged chunks of each corrupt source.
-      curves: P(clean) [M, L] of these chunks of each corrupt source.
-      chunks_per_second: speed of judging.
-    """
+    """The sources, the fitted classifier and its answers; see ``annotation.annotate``."""
 
     options: Options
     seed: int
     schedule: schedules.Schedule
     mixture: mixtures.Mixture
-    data: device.DeviceData
-    fitted: classifier.Fitted
-    levels: np.ndarray
-    judged: dict[str, np.ndarray]
-    curves: dict[str, np.ndarray]
-    chunks_per_second: float
+    data: device.DeviceData  # all steps of all sources
+    fitted: classifier.Fitted  # on whole chunks
+    levels: np.ndarray  # [L] at which chunks are judged
+    judged: dict[str, np.ndarray]  # [M] positions of the judged chunks of each corrupt source
+    curves: dict[str, np.ndarray]  # P(clean) [M, L] of these chunks
+    chunks_per_second: float  # speed of judging
 
     @property
     def horizon(self) -> int:
-        """H."""
         return self.mixture.config.horizon
 
     @property
     def clean(self) -> list[str]:
-        """Names of the clean sources."""
         return _names(self.mixture, clean=True)
 
     @property
     def corrupt(self) -> list[str]:
-        """Names of the corrupt sources."""
         return _names(self.mixture, clean=False)
 
     def steps(self, name: str) -> np.ndarray:
@@ -68,22 +55,17 @@ class Evidence:
 
     def fit(self, crop: int = 0, seed: int | None = None) -> classifier.Fitted:
         """Fits another classifier: of crops, or with another seed."""
-        config = self.mixture.config
-        return classifier.fit(
-            self.data,
-            classifier_options(self.options, config.history, config.horizon, crop),
-            schedule=self.schedule,
-            seed=self.seed if seed is None else seed,
-            names=self.mixture.names,
-        )
+        options = classifier_options(self.options, self.mixture.config.history, self.horizon, crop)
+        how: Any = dict(schedule=self.schedule, names=self.mixture.names)
+        return classifier.fit(self.data, options, seed=self.seed if seed is None else seed, **how)
 
 
 def classifier_options(
     options: Options, history: int, horizon: int, crop: int = 0
 ) -> classifier.Options:
     """Options of the classifier of whole chunks, or of their first ``crop`` actions."""
-    names = ("folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate")
-    names += ("encoder", "blur")
+    names = ["folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate"]
+    names += ["encoder", "blur"]
     return classifier.Options(
         *(history, horizon, crop, options.observed and not crop),
         steps=options.crop_steps if crop else options.steps,

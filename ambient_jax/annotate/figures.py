@@ -26,20 +26,23 @@ def write(folder: pathlib.Path, annotations: Annotations, results: Mapping[str, 
     folder.mkdir(parents=True, exist_ok=True)
     evidence = annotations.evidence
     tau, rule = evidence.options.tau, evidence.options.rule
-    made = {"quality": quality(evidence, results)}
+    figures = {"quality": quality(evidence, results)}
     if len(evidence.curves) > _FEW:
-        made["curves"] = page(evidence.levels, results["curves"], tau, rule)
+        figures["curves"] = page(evidence.levels, results["curves"], tau, rule)
     else:
-        made["curves"] = curves(evidence, results)
-        made["sigma_min"] = distribution(annotations)
-        made |= {f"chunks_{name}": chunks(evidence, name) for name in evidence.curves}
+        figures["curves"] = curves(evidence, results)
+        figures["sigma_min"] = distribution(annotations)
+        figures |= {f"chunks_{name}": chunks(evidence, name) for name in evidence.curves}
     if results["spectrum"]:
-        made["spectra"] = spectra(results["spectrum"])
+        figures["spectra"] = spectra(results["spectrum"])
     if annotations.locality:
-        made["locality"] = locality(evidence.levels, annotations.locality, tau)
+        figures["locality"] = locality(evidence.levels, annotations.locality, tau)
     if annotations.mismatch:
-        made["sigma_max"] = mismatch(annotations)
-    for name, figure in made.items():
+        figures["sigma_max"] = mismatch(annotations)
+    for name, figure in figures.items():
+        for axes in figure.axes:
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(**_SMALL)
         figure.savefig(folder / f"{name}.png", dpi=160)
 
 
@@ -55,6 +58,11 @@ def _noise_axis(axes):
     axes.set(xscale="logit", xlabel=r"noise level $\sigma$")
     axes.set_xticks(*TICKS)
     axes.minorticks_off()
+
+
+def _shade(index, count):
+    """Line style of one of several lines that grow darker."""
+    return dict(alpha=0.25 + 0.75 * index / count, lw=1)
 
 
 def curves(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
@@ -75,15 +83,13 @@ def curves(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
         right.fill_between(levels, tv["low"], tv["high"], color=color, alpha=0.2, lw=0)
         right.plot(levels, tv["value"], ".-", color=color, label=f"{name}, by the classifier")
         if results["spectrum"]:
-            bound = results["spectrum"]["sources"][name]["bound"]
-            label = f"{name}, bound from the spectra"
-            right.plot(levels, bound, "--", color=color, lw=0.9, label=label)
+            bound, label = results["spectrum"]["sources"][name]["bound"], "bound from the spectra"
+            right.plot(levels, bound, "--", color=color, lw=0.9, label=f"{name}, {label}")
     left.axhline(0.5 - evidence.options.tau, **_DASHED)
     left.set_ylabel("P(clean), 10% to 90% of datapoints")
     right.set_ylabel("total variation (held out, 95%)")
-    for axes in (left, right):
-        _noise_axis(axes)
-        axes.legend(**_SMALL)
+    _noise_axis(left)
+    _noise_axis(right)
     return figure
 
 
@@ -96,21 +102,17 @@ def page(
 ) -> Figure:
     """P(clean) of every source as small multiples in order of sigma_min, which is marked.
 
-    Args:
-      levels: [L].
-      curves: mean P(clean) [L] of each source.
-      tau, rule: see ``thresholds.sigma_min``.
-      exact: curves [L] that are known, by name.
+    ``curves`` are the mean P(clean) [L] of each source at ``levels`` [L], ``exact`` known ones; tau
+    and rule are those of ``thresholds.sigma_min``.
     """
     low = {n: float(thresholds.sigma_min(levels, c, tau=tau, rule=rule)) for n, c in curves.items()}
     columns = 8
     lines = -(-len(low) // columns)
     figure = Figure(figsize=(1.45 * columns, 1.25 * lines + 0.5), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in panels.ravel()[len(low) :]:
-        axes.set_visible(False)
-    for axes in panels.ravel()[max(0, len(low) - columns) : len(low)]:
-        axes.xaxis.set_tick_params(labelbottom=True)
+    for i, axes in enumerate(panels.ravel()):
+        axes.set_visible(i < len(low))
+        axes.xaxis.set_tick_params(labelbottom=i >= len(low) - columns)
     for axes, name in zip(panels.ravel(), sorted(low, key=low.__getitem__), strict=False):
         if exact:
             axes.plot(levels, exact[name], color=GREY, lw=2.5, alpha=0.6)
@@ -144,7 +146,6 @@ def distribution(annotations: Annotations) -> Figure:
         _noise_axis(axes)
         axes.set(xlabel=r"$\sigma_{min}$", title=name, ylim=(-0.02, 1.02))
         axes.set_ylabel("share of datapoints admitted above it")
-        axes.legend(**_SMALL)
     return figure
 
 
@@ -157,20 +158,16 @@ def quality(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
     left.errorbar(mean, share, yerr=1.96 * error, fmt="o-", ms=3, lw=1)
     left.set(xlabel="P(clean), held out", ylabel="share of clean chunks", aspect="equal")
     history = evidence.fitted.trained.history
+    steps = [row["step"] for row in history]
     for name, color in (("train", GREY), ("held_out", "C0")):
-        lines = middle.plot(
-            [row["step"] for row in history], [row[name] for row in history], color=color, lw=1
-        )
+        lines = middle.plot(steps, [row[name] for row in history], color=color, lw=1)
         lines[0].set_label(name.replace("_", " "))
     middle.axhline(np.log(2), **_DASHED)
     middle.set(xlabel="step", ylabel="cross entropy (nats)")
-    middle.legend(**_SMALL)
     for name, noise in results["bucket_noise"].items():
         right.plot(noise["size"], noise["std"], "o-", ms=3, lw=1, label=name)
     right.set(xscale="log", xlabel="datapoints in a bucket (random)")
     right.set_ylabel(r"standard deviation of $\sigma_{min}$")
-    if results["bucket_noise"]:
-        right.legend(**_SMALL)
     right.set_visible(bool(results["bucket_noise"]))
     return figure
 
@@ -191,7 +188,6 @@ def spectra(spectrum: Mapping[str, Any]) -> Figure:
     axes.set_xticks([0.05, 0.1, 0.2, 0.5], ["0.05", "0.1", "0.2", "0.5"])
     axes.minorticks_off()
     axes.set_ylabel("power spectral density (normalised$^2$)")
-    axes.legend(**_SMALL)
     return figure
 
 
@@ -202,9 +198,8 @@ def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figu
         middle.plot(levels, field, "o-", ms=3, lw=1, color=f"C{i}", label=name)
         loss = np.asarray(finding["losses"][name])
         for k in range(0, len(levels), max(1, len(levels) // 5)):
-            style = dict(color=f"C{i}", alpha=0.25 + 0.75 * k / len(levels), lw=1)
-            line = loss[k] / loss[k, -1]
-            left.plot(finding["widths"], line, label=None if k else name, **style)
+            line, label = loss[k] / loss[k, -1], None if k else name
+            left.plot(finding["widths"], line, label=label, color=f"C{i}", **_shade(k, len(levels)))
             left.text(finding["widths"][0], line[0], f"{levels[k]:.2g} ", fontsize=5, ha="right")
     left.set(yscale="log", xlabel="crop (steps)", ylabel="error / that of the whole chunk")
     middle.set_ylabel("receptive field (steps)")
@@ -214,8 +209,6 @@ def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figu
         if value > 0:
             right.axvline(value, color="C3", lw=1, ls=":")
     right.set_ylabel("P(clean) of corrupt crops, by width")
-    for axes in (left, middle, right):
-        axes.legend(fontsize=6)
     return figure
 
 
@@ -223,8 +216,8 @@ def _crops(axes, levels, finding, tau, label):
     """P(clean) of the crops of ``findings.locality``."""
     for name, lines in finding["curves"].items():
         for k, (width, line) in enumerate(zip(finding["crops"], lines, strict=True)):
-            style = dict(color="C3", alpha=0.25 + 0.75 * k / len(lines), lw=1)
-            axes.plot(levels, line, ".-", label=label.format(name=name, width=width), **style)
+            text, style = label.format(name=name, width=width), _shade(k, len(lines))
+            axes.plot(levels, line, ".-", label=text, color="C3", **style)
     axes.axhline(0.5 - tau, **_DASHED)
     _noise_axis(axes)
 
@@ -246,11 +239,9 @@ def mismatch(annotations: Annotations) -> Figure:
     left.axhline(tau, **_DASHED)
     left.set_ylabel("share of its largest value")
     _noise_axis(left)
-    left.legend(**_SMALL)
     if annotations.locality:
         _crops(right, levels, annotations.locality, tau, "{name}, {width} actions")
         right.set(ylabel="P(clean) of corrupt crops, actions alone", ylim=(0, 0.6))
-        right.legend(**_SMALL)
     right.set_visible(bool(annotations.locality))
     return figure
 
@@ -270,8 +261,7 @@ def chunks(evidence: Evidence, name: str, *, shown: int = 8) -> Figure:
             second = min(1, path.shape[1] - 1)
             axes.plot(path[:, 0], path[:, second], ".-", lw=0.8, ms=2, color="#22262b")
             axes.set_aspect("equal", adjustable="datalim")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_title(f"{low[i]:.2g}", fontsize=7)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"{low[i]:.2g}", **_SMALL)
         line[0].set_ylabel(f"{label}\n" + r"$\sigma_{min}$", fontsize=8)
     return figure

@@ -1,7 +1,8 @@
-"""What evidence says beside sigma_min: total variation, sigma_max, spectra, jerk, bucket noise."""
+"""Analyses of evidence: total variation, sigma_max, spectra, jerk, bucket noise."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -38,29 +39,14 @@ def total_variation(evidence: Evidence) -> dict[str, dict[str, np.ndarray]]:
     sizes = [len(side) for side in sides]
     pair = np.repeat(np.arange(len(sides)) // 2, sizes)
     # [N, draws, L]: each draw is a decision. All pairs in one go, as batches are then full.
-    decisions = np.stack(
-        [
-            classifier.probabilities(
-                evidence.fitted,
-                evidence.data,
-                np.concatenate(sides),
-                evidence.levels,
-                pair=pair,
-                draws=1,
-                decisions=True,
-                seed=seed,
-            )
-            for seed in range(1, 1 + _DRAWS)
-        ],
-        1,
-    )
+    chunks = evidence.fitted, evidence.data, np.concatenate(sides), evidence.levels
+    ask = functools.partial(classifier.probabilities, *chunks, pair=pair, draws=1, decisions=True)
+    decisions = np.stack([ask(seed=seed) for seed in range(1, 1 + _DRAWS)], 1)
     parts = np.split(decisions, np.cumsum(sizes)[:-1])
     estimates = {}
     for name, first, second in zip(names, parts[::2], parts[1::2], strict=True):
-        by_level = [
-            divergence.from_probabilities(first[..., i], second[..., i])
-            for i in range(len(evidence.levels))
-        ]
+        levels = zip(np.moveaxis(first, -1, 0), np.moveaxis(second, -1, 0), strict=True)
+        by_level = [divergence.from_probabilities(*level) for level in levels]
         estimates[name] = dict(zip(("value", "low", "high"), np.transpose(by_level), strict=True))
     return estimates
 
@@ -76,22 +62,18 @@ def _disjoint(evidence, name, rng):
 def locality(evidence: Evidence) -> dict[str, Any]:
     """Receptive field of each source's denoiser, P(clean) of crops, and sigma_max from both.
 
-    The field that counts is the clean sources': a corrupt crop is good where what the clean
-    denoiser sees of it looks clean.
+    sigma_max uses the widest field of the clean sources.
     """
     options, horizon, levels = evidence.options, evidence.horizon, evidence.levels
     widths = sorted({*range(1, min(8, horizon)), *range(8, horizon, 2), horizon})
     losses = {}
+    how: Any = dict(steps=options.field_steps, seed=evidence.seed)
     for name in evidence.mixture.names:
         own = evidence.steps(name)
         held_out = evidence.fitted.fold[own] == 0
-        trained, tested = (
-            chunks_of(evidence, name, own[keep], options.field_chunks)
-            for keep in (~held_out, held_out)
-        )
-        losses[name] = receptive.denoising_losses(
-            trained, tested, levels, widths, steps=options.field_steps, seed=evidence.seed
-        )
+        folds = own[~held_out], own[held_out]
+        x0, tested = (chunks_of(evidence, fold, options.field_chunks) for fold in folds)
+        losses[name] = receptive.denoising_losses(x0, tested, levels, widths, **how)
     fields = {name: receptive.receptive_field(loss) for name, loss in losses.items()}
     crops = [*sorted(w for w in options.crops if w < horizon), horizon]
     rng = np.random.default_rng(evidence.seed)
@@ -105,6 +87,7 @@ def locality(evidence: Evidence) -> dict[str, Any]:
             c = classifier.probabilities(fitted, evidence.data, positions, levels, draws=_DRAWS)
             curves[name].append(c.mean(0))
     field = np.max([fields[name] for name in evidence.clean], 0)
+    bound = lambda curve: receptive.sigma_max(levels, field, crops, curve, tau=options.tau)  # noqa: E731
     return {
         "widths": widths,
         "losses": {name: loss.loss for name, loss in losses.items()},
@@ -112,10 +95,7 @@ def locality(evidence: Evidence) -> dict[str, Any]:
         "field": fields,
         "crops": crops,
         "curves": curves,
-        "sigma_max": {
-            name: receptive.sigma_max(levels, field, crops, c, tau=options.tau)
-            for name, c in curves.items()
-        },
+        "sigma_max": {name: bound(c) for name, c in curves.items()},
     }
 
 
@@ -123,14 +103,13 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
     """sigma_max by how wrongly each corrupt source denoises clean chunks, see ``mismatch``.
 
     With ``options.mismatch`` classifiers, each with folds of its own, on at most ``compared`` clean
-    chunks. The intervals are of the mean over classifiers, with episodes drawn anew.
+    chunks. The intervals are of the mean over classifiers, by a bootstrap over episodes.
     """
     options, seed, levels = evidence.options, evidence.seed, evidence.levels
     rng = np.random.default_rng(seed)
     clean = np.concatenate([evidence.steps(name) for name in evidence.clean])
     positions = np.sort(rng.permutation(clean)[: options.compared])
-    others = [evidence.fit(seed=seed + i) for i in range(1, options.mismatch)]
-    fitted = [evidence.fitted, *others]
+    fitted = [evidence.fitted, *(evidence.fit(seed=seed + i) for i in range(1, options.mismatch))]
     # How often each draw of as many episodes has each episode: weights of its chunks.
     episode = np.unique(np.asarray(evidence.data.start)[positions], return_inverse=True)[1]
     count = episode.max() + 1
@@ -141,10 +120,8 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
 
     by_source = {}
     for k, name in enumerate(evidence.corrupt):
-        judged = [
-            mismatches.by_classifier(one, evidence.data, positions, levels, pair=k)
-            for one in fitted
-        ]
+        chunks = evidence.data, positions, levels
+        judged = [mismatches.by_classifier(one, *chunks, pair=k) for one in fitted]
         excess = np.stack([one.excess for one in judged])  # [S, N, L]
         entropy = np.stack([one.logit.mean(0) for one in judged])
         mean = excess.mean((0, 1))
@@ -164,8 +141,7 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
                 np.min([row["held_out"] for row in one.trained.history], 0) for one in fitted
             ],
         }
-    sigma_max = {name: finding["sigma_max"] for name, finding in by_source.items()}
-    return {"each": by_source, "sigma_max": sigma_max}
+    return {"each": by_source, "sigma_max": {n: f["sigma_max"] for n, f in by_source.items()}}
 
 
 def spectra(evidence: Evidence) -> dict[str, Any]:
@@ -174,20 +150,18 @@ def spectra(evidence: Evidence) -> dict[str, Any]:
     The bound is that of Gaussian processes with the measured spectra, the corrupt source's against
     the clean ones' mean; it does not see where motions go.
     """
-    spectrum_of = lambda name: spectrum.power_spectrum(chunks_of(evidence, name))  # noqa: E731
-    measured = {name: spectrum_of(name) for name in evidence.mixture.names}
     sources: dict[str, Any] = {}
-    for name, (frequency, psd) in measured.items():
+    for name in evidence.mixture.names:
+        frequency, psd = spectrum.power_spectrum(chunks_of(evidence, evidence.steps(name)))
         sources[name] = {"psd": psd}
         keep = frequency > 0
         if keep.sum() >= 3 and np.all(psd[keep] > 0):
             sources[name] |= spectrum.fit_power_law(frequency, psd)._asdict()
     clean = np.mean([sources[name]["psd"] for name in evidence.clean], 0)
+    bound = functools.partial(divergence.spectral_bound, dims=evidence.mixture.action_dim)
     for name in evidence.corrupt:
-        psd, dims = sources[name]["psd"], evidence.mixture.action_dim
-        sources[name]["bound"] = divergence.spectral_bound(
-            clean, psd, evidence.horizon, evidence.levels, dims=dims
-        )
+        psd = sources[name]["psd"]
+        sources[name]["bound"] = bound(clean, psd, evidence.horizon, evidence.levels)
     return {"frequency": frequency, "sources": sources}
 
 
@@ -209,9 +183,8 @@ def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
         within = data.start[some], data.end[some]
         _, chunks, _ = chunk.gather(steps, some, *within, 1, horizon, np, "hold")
         jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
-        c = classifier.probabilities(
-            evidence.fitted, data, some, evidence.levels, draws=_DRAWS_OF_ONE
-        )
+        ask = functools.partial(classifier.probabilities, evidence.fitted, data, some)
+        c = ask(evidence.levels, draws=_DRAWS_OF_ONE)
         low = evidence.sigma_min(c)
         whole = some + horizon <= data.end[some]
         correlations[name] = {
@@ -237,19 +210,9 @@ def bucket_noise(evidence: Evidence) -> dict[str, dict[str, Any]]:
     return noise
 
 
-def chunks_of(
-    evidence: Evidence, name: str, positions: np.ndarray | None = None, most: int | None = None
-) -> np.ndarray:
-    """Normalised chunks [N, H, D] of a source that end within their episode.
-
-    Args:
-      evidence: has the steps.
-      name: of the source.
-      positions: where chunks may begin; default everywhere.
-      most: draw so many of them.
-    """
-    own = evidence.steps(name) if positions is None else positions
-    begin = own[own + evidence.horizon <= evidence.data.end[own]]
+def chunks_of(evidence: Evidence, positions: np.ndarray, most: int | None = None) -> np.ndarray:
+    """Normalised chunks [N, H, D] from ``positions``, at most so many, within their episode."""
+    begin = positions[positions + evidence.horizon <= evidence.data.end[positions]]
     if most is not None and len(begin) > most:
         begin = np.sort(np.random.default_rng(evidence.seed).permutation(begin)[:most])
     action = np.asarray(evidence.data.steps[chunk.ACTION])

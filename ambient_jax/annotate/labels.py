@@ -45,10 +45,8 @@ def annotate(
 ) -> tuple[bounds.BoundsTable, dict[str, np.ndarray]]:
     """Bounds of all corrupt sources from a quality label, and the label of each step by source.
 
-    Args:
-      mixture: whose episodes have labels, ``config.data.open_x.quality``.
-      label: its name.
-      rule: keywords of ``sigma_min``.
+    ``config.data.open_x.quality`` of the mixture names the label; ``rule`` are the keywords of
+    ``sigma_min``.
 
     Raises:
       ValueError: no corrupt source, or none that has the label.

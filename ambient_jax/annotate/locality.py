@@ -25,19 +25,12 @@ from ambient_jax.models.layers import Dense, NoiseEmbedding, mish
 
 
 class Losses(NamedTuple):
-    """Mean squared error per dimension of the middle step.
+    """Mean squared error per dimension of the middle step."""
 
-    Attributes:
-      levels: [L] noise levels.
-      widths: [W] increasing, the last is the whole chunk.
-      loss: [L, W].
-      prior: loss of the mean, which a denoiser that sees nothing would guess.
-    """
-
-    levels: np.ndarray
-    widths: np.ndarray
-    loss: np.ndarray
-    prior: float
+    levels: np.ndarray  # [L]
+    widths: np.ndarray  # [W] increasing, the last is the whole chunk
+    loss: np.ndarray  # [L, W]
+    prior: float  # loss of the mean, which a denoiser that sees nothing would guess
 
 
 def windows(horizon: int, widths) -> tuple[np.ndarray, int]:
@@ -230,11 +223,9 @@ def denoising_losses(
     Args:
       chunks: [N, H, D] to train on.
       held_out: [M, H, D] of other episodes, on which the losses are measured.
-      levels: [L] in (0, 1).
-      widths: see ``windows``.
-      steps, batch_size, width: of the training, with AdamW.
+      levels, widths: [L] in (0, 1), and see ``windows``.
+      steps, batch_size, width, seed: of the training, with AdamW.
       draws: noise draws of each held-out chunk, the same for every width.
-      seed: of initial parameters and draws.
       progress: show a progress bar.
 
     Raises:

@@ -12,13 +12,11 @@ Three ways to measure e, none of which depends on p(O) / q(O):
 
 * two denoisers, or one that is conditioned on the source (``evaluate.evaluation.differences``);
 * the logit L(O, x_t, sigma) = log p/q of a classifier of (O, x_t). By Tweedie's formula (Robbins
-  1956, Efron 2011) ``D_p - D_q = sigma^2 / alpha grad_x L``, see ``tweedie_difference``;
-* the conditional relative entropy KL(sigma) = E_p[L(O, x_t, sigma)] - E_p[L(O)]. With
-  snr = alpha^2 / sigma^2, dKL / dsnr = e / 2 (Verdu 2010, Mismatched estimation and relative
-  entropy, theorem 1): KL(0) - KL(sigma) has been lost at a level.
+  1956, Efron 2011) ``D_p - D_q = sigma^2 / alpha grad_x L``;
+* the conditional relative entropy KL(sigma) = E_p[L(O, x_t, sigma)] - E_p[L(O)], whose slope in
+  snr = alpha^2 / sigma^2 is e / 2 (Verdu 2010, theorem 1).
 
-sigma_max is the level up to which e stays below a share tau of its largest value: a share, since
-few chunks hold a decision and the mean is small at every level.
+sigma_max is the level up to which e stays below a share tau of its largest value.
 """
 
 from __future__ import annotations
@@ -39,24 +37,19 @@ Array = jax.Array
 
 
 class Judged(NamedTuple):
-    """A classifier's answers about N chunks at L levels.
+    """A classifier's answers about N chunks at L levels."""
 
-    Attributes:
-      excess: [N, L] mean square of the Tweedie difference, e / (H D) where the logit is exact.
-      logit: [N, L] L(O, x_t, sigma) - L(O), whose mean over clean chunks is KL(sigma).
-    """
-
+    # [N, L] mean square of the Tweedie difference, e / (H D) where the logit is exact.
     excess: np.ndarray
+    # [N, L] L(O, x_t, sigma) - L(O), whose mean over clean chunks is KL(sigma).
     logit: np.ndarray
 
 
 def tweedie_difference(logit: Callable[[Array], Array], x_t: Array, sigma: Array) -> Array:
     """``E_p[x0 | x_t] - E_q[x0 | x_t]`` of one sample: sigma^2 / alpha times the logit's gradient.
 
-    Args:
-      logit: log p_sigma / q_sigma up to a constant, a scalar function of x_t at this level.
-      x_t: [H, D] (or any shape), variance preserving.
-      sigma: noise level in (0, 1).
+    ``logit`` is log p_sigma / q_sigma up to a constant, a scalar function of x_t (variance
+    preserving, any shape) at the noise level sigma in (0, 1).
     """
     return jax.grad(logit)(x_t) * (sigma**2 / schedules.signal(sigma))
 
@@ -119,14 +112,8 @@ def by_classifier(
 ) -> Judged:
     """Judges chunks, each by the fold that has not seen its episode; mean over noise draws.
 
-    Args:
-      fitted: with ``observed``, otherwise it compares p(A) with q(A).
-      data: that it was fitted on.
-      positions: [N] of clean chunks.
-      levels: [L] in (0, 1).
-      pair: number of the corrupt source to compare with.
-      draws, seed: of the noise, the same at every level.
-      batch_size: chunks at a time.
+    Arguments are those of ``classifier.probabilities``: ``fitted`` with ``observed``, ``positions``
+    [N] of clean chunks, ``levels`` [L] in (0, 1).
     """
     ask = functools.partial(_excess_and_logit, draws=draws)
     answers = classifier.by_fold(

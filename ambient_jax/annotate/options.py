@@ -37,8 +37,7 @@ class Options:
       mismatch: number of classifiers, each with a seed of its own, for sigma_max by the denoising
         of clean chunks (``annotate.mismatch``); 0: none, and sigma_max is that of locality.
       crop_steps: training steps of the classifiers of crops.
-      field_chunks: most chunks that the receptive field is measured on.
-      field_steps: training steps of its denoiser.
+      field_chunks, field_steps: most chunks and training steps of the receptive field's denoiser.
     """
 
     granularity: tuple[str, ...] = ("dataset", "random", "datapoint")

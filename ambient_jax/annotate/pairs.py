@@ -26,25 +26,19 @@ _STREAM = 0x7061  # of the draw of the pair, apart from the streams of data and 
 
 
 class Pairs(NamedTuple):
-    """K pairs of S sources.
+    """K pairs of S sources."""
 
-    Attributes:
-      of_source: [S] int32, the pair of each corrupt source; 0 for clean ones.
-      mask: [K, D] float32, 1 where the source of the pair and all clean ones have the dimension.
-      moments: [K, orders] mean squares of the differences of the pair's chunks, see
-        ``ChunkClassifier``; ones until they are ``measured``.
-    """
-
-    of_source: Array | np.ndarray
+    of_source: Array | np.ndarray  # [S] int32, the pair of each corrupt source; 0 for clean ones
+    # [K, D] float32, 1 where the source of the pair and all clean ones have the dimension.
     mask: Array | np.ndarray
+    # [K, orders] mean squares of differences, see ``ChunkClassifier``; ones until ``measured``.
     moments: Array | np.ndarray
 
 
 def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
     """The pairs of all corrupt sources, in order; ``names`` of the sources are for messages.
 
-    Raises:
-      ValueError: a corrupt source that has no dimension in common with the clean ones.
+    Raises ValueError for a corrupt source that has no dimension in common with the clean ones.
     """
     clean = np.asarray(data.sources.clean)
     width = data.steps["action"].shape[1]
@@ -63,10 +57,9 @@ def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
 def deal(
     data: device.DeviceData, folds: int, seed: int = 0, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """The fold of every step: episodes of each source in turn, in random order; [N] int32.
+    """The fold of every step [N], int32: episodes of each source in turn, in random order.
 
-    Raises:
-      ValueError: the clean sources, or any corrupt one, have fewer episodes than folds.
+    Raises ValueError if the clean sources, or any corrupt one, have fewer episodes than folds.
     """
     rng = np.random.default_rng(seed)
     fold = np.empty(len(data.start), np.int32)
@@ -78,7 +71,7 @@ def deal(
         counts[k] = len(starts)
     # Clean sources are pooled; each corrupt one is compared on its own.
     sides = {"clean sources have": counts[clean].sum()}
-    corrupt = np.flatnonzero(~clean)
+    corrupt = np.flatnonzero(~clean).tolist()
     if len(corrupt) < 2:
         sides["corrupt sources have"] = counts[corrupt].sum()
     else:
@@ -141,15 +134,12 @@ def draw(
 ) -> dict[str, Any]:
     """A batch of one fold's part, balanced: half of the rows are clean in expectation.
 
-    Returns:
-      the batch of ``device.sample_batch`` with ``clean`` [B], a label, and ``pair`` [B]: that of a
-      corrupt row's source, and a random one for a clean row, so that each pair is balanced, too.
+    Adds to the batch of ``device.sample_batch`` a label ``clean`` [B] and ``pair`` [B]: that of a
+    corrupt row's source, and a random one for a clean row.
     """
-    batch = device.sample_batch(
-        *(data._replace(**part), key, step, rows),
-        **dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon),
-        padding="hold",
-    )
+    data = data._replace(**part)
+    how: Any = dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon)
+    batch = device.sample_batch(data, key, step, rows, padding="hold", **how)
     clean = part["sources"].clean[batch["source"]]
     keys = jax.random.fold_in(jax.random.fold_in(key, _STREAM), step)
     any_pair = jax.vmap(

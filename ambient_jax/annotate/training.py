@@ -25,40 +25,25 @@ _BANDS = 8  # of the noise level, each with a temperature
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of the classifiers.
-
-    Attributes:
-      history, horizon: T and H of the chunks.
-      crop: number of actions of a chunk that the classifier sees, from the first; 0: all.
-      observed: whether the classifier also sees the observation, and compares p(A | O) with
-        q(A | O) rather than p(A) with q(A).
-      folds: number of folds, at least 2.
-      steps: most training steps, rounded up to a multiple of evaluate_every.
-      batch_size: rows shared by all pairs; half of them are clean in expectation.
-      evaluate_every: steps between evaluations.
-      patience: training stops after so many evaluations without a lower held-out loss.
-      learning_rate, weight_decay, ema: see ``optim.Recipe``.
-      features, dropout: of ``ChunkClassifier``.
-      encoder: frequencies, width and depth of the ``ObservationEncoder``.
-      blur: standard deviation of the noise added to normalised observations in training, constant
-        over the history, so that a network cannot learn the episodes' observations by heart.
-    """
+    """Options of the classifiers."""
 
     history: int = 2
     horizon: int = 16
-    crop: int = 0
-    observed: bool = False
+    crop: int = 0  # actions of a chunk that the classifier sees, from the first; 0: all
+    observed: bool = False  # compare p(A | O) with q(A | O) rather than p(A) with q(A)
     folds: int = 2
-    steps: int = 3000
-    batch_size: int = 256
-    evaluate_every: int = 100
-    patience: int = 8
-    learning_rate: float = 2e-3
+    steps: int = 3000  # at most, rounded up to a multiple of evaluate_every
+    batch_size: int = 256  # rows shared by all pairs; half of them are clean in expectation
+    evaluate_every: int = 100  # steps between evaluations
+    patience: int = 8  # evaluations without a lower held-out loss before training stops
+    learning_rate: float = 2e-3  # this and the next two: see ``optim.Recipe``
     weight_decay: float = 1e-2
     ema: float = 0.99
-    features: tuple[int, ...] = (32, 64)
+    features: tuple[int, ...] = (32, 64)  # this and the next: of ``ChunkClassifier``
     dropout: float = 0.2
-    encoder: tuple[int, int, int] = (4, 256, 2)
+    encoder: tuple[int, int, int] = (4, 256, 2)  # frequencies, width and depth
+    # Standard deviation of the noise added to normalised observations in training, constant over
+    # the history, so that a network cannot learn the episodes' observations by heart.
     blur: float = 0.0
 
     def __post_init__(self):
@@ -111,21 +96,15 @@ class Network:
 
 
 class Trained(NamedTuple):
-    """Classifiers of M members.
+    """Classifiers of M members."""
 
-    Attributes:
-      network: of one member; ``params`` has a leading axis of members.
-      temperature: (x [bands], log temperature [M, K, bands]) at x = log(sigma / alpha); see
-        ``calibration``.
-      history: rows {"step", "train", "held_out"} of losses in nats, [M] each; the held-out loss is
-        measured after calibration.
-      judged: (P(clean), is clean) of held-out rows of the balanced training law, [M * rows] each.
-    """
-
-    network: Network
-    params: Any
+    network: Network  # of one member
+    params: Any  # with a leading axis of members
+    # (x [bands], log temperature [M, K, bands]) at x = log(sigma / alpha), see ``calibration``.
     temperature: tuple[np.ndarray, np.ndarray]
+    # Rows {"step", "train", "held_out"} of losses in nats, [M] each; held_out after calibration.
     history: list[dict[str, Any]]
+    # (P(clean), is clean) of held-out rows of the balanced training law, [M * rows] each.
     judged: tuple[np.ndarray, np.ndarray]
 
 
@@ -141,11 +120,8 @@ def train(
 ) -> Trained:
     """Trains M classifiers and keeps each with its least held-out loss.
 
-    Args:
-      data: all sources, without the fields that ``parts`` have.
-      parts: [training, held out] of all members, of one order, see ``pairs.split``.
-      pairs: K pairs of each member: fields have a leading axis of M.
-      options, schedule, seed, progress: see ``classifier.fit``.
+    ``data`` has all sources; ``parts`` are those of ``pairs.split`` and, like the fields of
+    ``pairs``, have a leading axis of M. For the others see ``classifier.fit``.
     """
     count, heads = pairs.mask.shape[:2]
     network = Network(

@@ -29,10 +29,7 @@ def choose(
       options: {variant: names of its options}, of those that have any.
 
     Returns:
-      The name, and {option: value}.
-
-    Raises:
-      ValueError: an unknown name or option, or an option without a value or given twice.
+      The name, and {option: value}; raises ValueError for an unknown or repeated one, or no value.
     """
     name, *given = variant.split(",")
     _checks.one_of("config variant", name, variants)

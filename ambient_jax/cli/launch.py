@@ -39,22 +39,18 @@ def define(values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = 
 
 
 def run(command: str, job: Job, *, example: str = "my_config.py") -> None:
-    """Parses the flags and runs a job; the same command on the same workdir carries on.
+    """Parses the flags and runs ``job(config, workdir)``; on the same workdir it carries on.
 
-    Args:
-      command: its name, a folder of the default workdir.
-      job: ``job(config, workdir)``.
-      example: value of ``--config`` that the message about a missing one shows.
+    ``command`` is a folder of the default workdir, ``example`` a ``--config`` for messages.
     """
     define()
     app.run(lambda argv: _main(command, job, example, argv), flags_parser=parse)
 
 
 def trains(short_names: Mapping[str, str] | None = None) -> Job:
-    """Returns the job that builds the task's data, trains one policy and evaluates it.
+    """Returns the job that builds a task's data, trains one policy and evaluates it.
 
-    Args:
-      short_names: of tasks, see ``tasks.get``.
+    ``short_names`` are those of tasks, see ``tasks.get``.
     """
 
     @lock.alone

@@ -92,7 +92,7 @@ def best(
 
     Leaves ``<workdir>/checkpoints_by_loss/`` and ``<workdir>/best.json``. The loss is the mean over
     all levels and all clean sources (all sources where none is clean), with the same chunks and
-    noise for every checkpoint. Training may go on meanwhile; what it deletes is left out.
+    noise for every checkpoint. Checkpoints that training deletes meanwhile are left out.
 
     Args:
       path: workdir, or its checkpoints folder.

@@ -47,32 +47,32 @@ def recorded(
 ) -> Chunks:
     """Reads chunks of a source as a policy sees them.
 
+    Episodes and images with problems are left out and masked as in training.
+
     Args:
       source: such as ``mixture.open_source`` opens.
       policy: whose observations, history and horizon are taken.
       padding: as in the training's data section.
-      episodes: number of episodes to read at most, drawn without replacement.
-      samples: number of chunks to draw from them at most.
-      seed: of both draws.
+      episodes, samples: numbers of episodes to read, and of chunks to draw from them, at most.
+      seed: of both draws, without replacement.
 
     Raises:
-      ValueError: fields that are missing or not finite, naming the episode. Problems count as in
-        training: an episode that is left out there is here, an image that is masked there is here.
+      ValueError: fields that are missing or not finite, naming the episode.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(source))[:episodes])
-    read, used, why = [], [], []
+    read, used, problems = [], [], []
     for position in chosen.tolist():
-        episode, problems = source.examined(position)
+        episode, found = source.examined(position)
         if episode is None:
-            why += problems[:1]
+            problems += found[:1]
             continue
         extras = source.extras(episode)
         read.append(source.read(position, episode))
         read[-1] |= {n: v for n, v in extras.items() if not n.startswith("quality/")}
         used.append(position)
-    if why:
-        details = source.name, len(why), len(chosen), *why[0]
+    if problems:
+        details = source.name, len(problems), len(chosen), *problems[0]
         left_out = "%s: %d of %d episodes are left out, the first by on_problem.%s (%s)"
         if not used:
             raise ValueError(left_out % details)
@@ -175,24 +175,12 @@ def row_losses(
       params: see ``denoising_loss``.
       batch: rows at a time, which bounds the memory.
     """
-    observation = policy.check(chunks.observation, (policy.history,))
-    x0 = policy.normalised(chunks.action)
-    valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], x0.shape)
+    valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], np.shape(chunks.action))
     if policy.action_mask is not None:
         valid = valid & policy.action_mask
-    rows = dict(observation=observation, x0=x0, eps=noise(x0.shape, seed), valid=valid)
-    measure = functools.partial(_losses, policy, target)
-    return _in_batches(measure, policy.params if params is None else params, rows, levels, batch)
-
-
-def _in_batches(measure, params, rows, levels, batch):
-    """Concatenates ``measure(params, part, levels)`` [L, n, ...] of all parts of the rows."""
-    parts = [
-        jax.tree.map(lambda a, i=first: a[i : i + batch], rows)
-        for first in range(0, len(rows["x0"]), batch)
-    ]
-    levels = jnp.asarray(levels)
-    return np.concatenate([measure(params, part, levels) for part in parts], axis=1)
+    options = dict(levels=levels, seed=seed, params=params, batch=batch)
+    target = target or policy.prediction
+    return _measured(_losses, policy, target, chunks, [chunks.observation], valid, **options)
 
 
 def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -200,25 +188,9 @@ def noise(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.asarray(jax.random.normal(jax.random.key(seed), shape))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _losses(policy: Policy, target: str, params: Any, part, levels):
-    denoise = policy.denoiser(params, part["observation"])
-    x0, eps, valid = part["x0"], part["eps"], part["valid"]
-    target = target or policy.prediction
-    vp = schedules.vp()
-
-    def at(sigma):
-        x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
-        h = denoise(x_t, sigma)
-        if target != policy.prediction:
-            forms = dict(source=policy.prediction, target=target, schedule=vp)
-            h = targets.convert(h, x_t, sigma, **forms)
-        one = lambda h, x, e, m: losses.denoising_loss(  # noqa: E731
-            h, x, e, sigma, mask=m, prediction=target, schedule=vp
-        )
-        return jax.vmap(one)(h, x0, eps, valid)
-
-    return jax.lax.map(at, levels)
+def _losses(predictions, x0, eps, sigma, valid, target):
+    one = lambda h, x, e, m: losses.denoising_loss(h, x, e, sigma, mask=m, prediction=target)  # noqa: E731
+    return jax.vmap(one)(*predictions, x0, eps, valid)
 
 
 def differences(
@@ -244,23 +216,42 @@ def differences(
       other: observations of the same shapes, in data units.
       levels, seed, params, batch: as of ``row_losses``.
     """
-    observations = [policy.check(o, (policy.history,)) for o in (chunks.observation, other)]
+    options = dict(levels=levels, seed=seed, params=params, batch=batch)
+    observations = [chunks.observation, other]
+    return _measured(_difference, policy, "x0", chunks, observations, **options)
+
+
+def _difference(predictions, *_):
+    return predictions[0] - predictions[1]
+
+
+def _measured(
+    measure, policy, target, chunks, observations, valid=None, *, levels, seed, params, batch
+):
+    """Concatenates ``_at_levels`` of all parts of the chunks, ``batch`` rows each."""
     x0 = policy.normalised(chunks.action)
-    rows = dict(observations=observations, x0=x0, eps=noise(x0.shape, seed))
-    measure = functools.partial(_differences, policy)
-    return _in_batches(measure, policy.params if params is None else params, rows, levels, batch)
+    observations = [policy.check(o, (policy.history,)) for o in observations]
+    rows = observations, x0, noise(x0.shape, seed), valid
+    params, levels = policy.params if params is None else params, jnp.asarray(levels)
+    parts = [
+        jax.tree.map(lambda a, i=first: a[i : i + batch], rows)
+        for first in range(0, len(x0), batch)
+    ]
+    values = [_at_levels(measure, policy, target, params, part, levels) for part in parts]
+    return np.concatenate(values, axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _differences(policy: Policy, params: Any, part, levels):
-    denoisers = [policy.denoiser(params, observation) for observation in part["observations"]]
-    x0, eps = part["x0"], part["eps"]
-    forms = dict(source=policy.prediction, target="x0", schedule=schedules.vp())
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _at_levels(measure, policy, target, params, rows, levels):
+    """``measure`` [L, n, ...] of predictions of ``target``, one for each of the observations."""
+    observations, x0, eps, valid = rows
+    denoisers = [policy.denoiser(params, observation) for observation in observations]
+    forms = dict(source=policy.prediction, target=target, schedule=schedules.vp())
 
     def at(sigma):
         x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
-        first, second = (targets.convert(d(x_t, sigma), x_t, sigma, **forms) for d in denoisers)
-        return first - second
+        predictions = [targets.convert(d(x_t, sigma), x_t, sigma, **forms) for d in denoisers]
+        return measure(predictions, x0, eps, sigma, valid, target)
 
     return jax.lax.map(at, levels)
 
@@ -270,6 +261,9 @@ def action_error(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the root mean squared difference of sampled chunks from recorded ones, in data units.
 
+    Of each action dimension [D] (NaN where the robot lacks it), and of each step ahead [H] (NaN
+    where every chunk is masked).
+
     A policy with several right answers does not reach 0: compare policies.
 
     Args:
@@ -277,10 +271,6 @@ def action_error(
       chunks: recorded ones.
       samples: number of chunks at most.
       seed: of the policy's draws.
-
-    Returns:
-      For each action dimension [D], over all unmasked steps (NaN where the robot lacks it); and for
-      each step ahead [H], over all dimensions (NaN where every chunk is masked).
     """
     rows = slice(0, samples)
     observation = {name: value[rows] for name, value in chunks.observation.items()}
@@ -290,5 +280,5 @@ def action_error(
         mask = mask & np.asarray(policy.action_mask)
     square = np.where(mask, (sampled - chunks.action[rows]) ** 2, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_dimension = np.sqrt(square.sum((0, 1)) / mask.sum((0, 1)))
-        return of_dimension, np.sqrt(square.sum((0, 2)) / mask.sum((0, 2)))
+        by_dimension = np.sqrt(square.sum((0, 1)) / mask.sum((0, 1)))
+        return by_dimension, np.sqrt(square.sum((0, 2)) / mask.sum((0, 2)))

@@ -12,27 +12,19 @@ _HIGH = 0.95
 
 
 class ChunkClassifier(nn.Module):
-    """Logits of "clean" for noised chunks; residual convolutions, averaged over the chunk.
+    """Logits of "clean" for noised chunks [H, D]: residual convolutions, averaged over the chunk.
 
-    A chunk enters as its differences of order 0, 1, ... along time, each divided by the root mean
-    square that it has at that noise level (``moments``). So detail of a hundredth of the range,
-    which jagged and smooth motions differ in, is as large an input as the route.
-
-    There is one logit for each of ``heads`` questions ("clean, or of source k?"): all but the last
-    layer is shared by them.
-
-    With a condition a logit is ``g(condition) + alpha h(x_t, condition, sigma)``: at sigma = 1 the
-    condition is all that tells, and near it the logit's slope in x_t falls like alpha, as the
-    exact one's does (``annotate.mismatch`` divides by it). What h is there can hardly be learned
-    there, alpha being small, and the exact one hardly changes: above ``_HIGH`` h is told that
-    level.
+    A chunk enters as its differences of order 0, 1, ... along time, of unit mean square at that
+    noise level, so that fine detail is as large as the route. With a condition a logit is
+    ``g(condition) + alpha h(x_t, condition, sigma)``, whose slope in x_t falls like alpha near
+    sigma = 1, as the exact one's does (``annotate.mismatch`` divides by it); h sees sigma clipped.
 
     Attributes:
         features: widths of the residual blocks.
         kernel_size: odd, in steps.
         embed_dim: of the noise-level embedding.
         dropout: share of the pooled features dropped in training.
-        heads: number of logits.
+        heads: number of logits ("clean, or of source k?"); they share all but the last layer.
     """
 
     features: tuple[int, ...] = (32, 64)
@@ -51,19 +43,14 @@ class ChunkClassifier(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """Logits [B, heads] from x_t [B, H, D], sigma [B], moments [B, orders] (mean squares of the
-        differences of x0 of order 0, 1, ...; orders of the chunk's length and above are left out)
-        and, optionally, a condition [B, C].
+        """Logits [B, heads] of x_t [B, H, D] at sigma [B], with a condition [B, C] or without.
 
-        With dropout, ``train=True`` needs a PRNG key named "dropout".
-
-        Raises:
-            ValueError: shapes that do not fit.
+        ``moments`` [B, orders] are mean squares of the differences of x0 of order 0, 1, ...; orders
+        that a chunk is too short for are left out. ``train`` drops features (PRNG key "dropout").
         """
         if x_t.ndim != 3 or sigma.shape != x_t.shape[:1]:
-            raise ValueError(
-                f"x_t has shape {x_t.shape} and sigma {sigma.shape}; expected [B, H, D] and [B]."
-            )
+            shapes = f"x_t has shape {x_t.shape} and sigma {sigma.shape}"
+            raise ValueError(f"{shapes}; expected [B, H, D] and [B].")
         check_positive("ChunkClassifier", kernel_size=self.kernel_size, embed_dim=self.embed_dim)
         level = sigma if condition is None else jnp.minimum(sigma, _HIGH)
         embedding = NoiseEmbedding(self.embed_dim)(level)
@@ -93,13 +80,9 @@ class ChunkClassifier(nn.Module):
 
 
 def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
-    """Differences of x_t [B, H, D] of each order, of unit mean square: [B, H, D * orders].
-
-    White noise has k-th differences of variance binomial(2k, k).
-
-    Args:
-        x_t, sigma: [B, H, D] and [B].
-        moments: mean squares of the differences of x0 of order 0, 1, ..., [orders] or [B, orders].
+    """Differences of x_t [B, H, D] at sigma [B] of each order, of unit mean square: [B, H, D *
+    orders]. ``moments`` as in ``ChunkClassifier``, or [orders]; white noise has variance
+    binomial(2k, k).
     """
     s2 = jnp.square(sigma)[:, None, None]
     moments = jnp.asarray(moments, x_t.dtype)
@@ -114,8 +97,8 @@ def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.A
 
 def difference_moments(chunks, orders: int = 4) -> tuple[float, ...]:
     """Mean squares of the differences of chunks [N, H, D] of order 0 to ``orders`` - 1."""
-    found = []
+    moments = []
     for _ in range(min(orders, chunks.shape[1])):
-        found.append(float((chunks.astype("float64") ** 2).mean()))
+        moments.append(float((chunks.astype("float64") ** 2).mean()))
         chunks = chunks[:, 1:] - chunks[:, :-1]
-    return tuple(found)
+    return tuple(moments)

@@ -21,15 +21,10 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Denoiser(nn.Module):
-    """Predicts from a noised chunk, its noise level and the (never noised) observation.
-
-    What is predicted (x0, eps or v) is the loss's choice, not the network's. The last layer starts
-    as any other, not at zero (as in Diffusion Policy): a zero start predicts the mean of the data
-    at once, but it also stops every gradient below that layer in the first step.
-
-    Attributes:
-        backbone: module called as `backbone(x_t, sigma, condition)`.
-        encoder: module from the observation to the condition [B, C].
+    """Predicts from a noised chunk, its noise level and the (never noised) observation: x0, eps or
+    v, as the loss decides. ``encoder`` maps the observation to the condition [B, C];
+    ``backbone(x_t, sigma, condition)`` predicts. The last layer does not start at zero, which would
+    stop every gradient below it in the first step.
     """
 
     backbone: nn.Module
@@ -38,16 +33,8 @@ class Denoiser(nn.Module):
     def __call__(
         self, x_t: jax.Array, sigma: jax.Array, observation: Mapping[str, jax.Array]
     ) -> jax.Array:
-        """Predicts [B, H, D], float32.
-
-        Args:
-            x_t: noised chunk [B, H, D].
-            sigma: canonical noise level [B] in [0, 1].
-            observation: histories {name: [B, T, d]}, or as the encoder takes them.
-
-        Raises:
-            ValueError: shapes that do not fit.
-        """
+        """Predicts [B, H, D], float32, from x_t [B, H, D], the canonical noise level sigma [B] in
+        [0, 1] and histories {name: [B, T, d]}, or as the encoder takes them."""
         return self.decode(x_t, sigma, self.encode(observation))
 
     def encode(self, observation: Mapping[str, jax.Array]) -> jax.Array:
@@ -65,15 +52,9 @@ def build_denoiser(
     """Builds a denoiser from `{"name": "unet" | "transformer", **fields of the backbone}`.
 
     A field `encoder` holds `{"name": "observation" | "multimodal", **fields of the encoder}`;
-    without a name it is the `MultimodalEncoder` where the `observation`, shapes of one row by name,
-    has more than histories [T, d], else the `ObservationEncoder`. Both names may also be
-    `package.module:attribute` of a module, or of a function that makes one, called as those here.
-
-    Accepts an `ml_collections.ConfigDict` or a dict; fields left out keep their defaults, and
-    `dtype` is "float32" or "bfloat16".
-
-    Raises:
-        ValueError: an unknown name or field (the nearest is suggested) or sizes that do not fit.
+    without a name it is the `MultimodalEncoder` where `observation`, shapes of one row by name, has
+    more than histories [T, d]. Both names may be `package.module:attribute` of a module, or of a
+    function that makes one. `dtype` is "float32" or "bfloat16".
     """
     fields = _plain(config)
     encoder = fields.pop("encoder", {})

@@ -1,38 +1,21 @@
-"""Encoders of instructions: of bytes, or of embeddings from any text encoder.
-
-Rows of zeros stand for "no instruction" (`transforms.instructions`); both encoders put a learned
-vector in their place.
-"""
-
-from typing import Any
+"""Encoders of instructions; a learned vector stands for rows of zeros, which are none."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.nn.initializers import normal
 
-from ambient_jax.models.layers import (
-    Attention,
-    Conv1D,
-    Dense,
-    check_odd,
-    check_positive,
-    gelu,
-    layer_norm,
-)
+from ambient_jax.models import layers
+from ambient_jax.models.layers import Attention, Conv1D, Dense, Dtype, gelu, layer_norm
 from ambient_jax.transforms.instructions import is_empty
-
-Dtype = Any
 
 
 class ByteEncoder(nn.Module):
-    """Instructions as bytes through a convolution and a small transformer, pooled to one vector.
-
-    The convolution sees a few letters at once, which spares the attention from finding neighbours
-    by their positions. Padding is seen by nothing, so the length of the rows does not matter.
+    """Instructions as bytes through a convolution, which sees a few letters at once, and a small
+    transformer, pooled to one vector; nothing sees the padding.
 
     Attributes:
-        width: channels, a multiple of `heads`, and of the result.
+        width: channels, an even multiple of `heads`, and of the result.
         depth: transformer blocks.
         heads: attention heads.
         kernel_size: odd width of the convolution, in bytes.
@@ -47,11 +30,7 @@ class ByteEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, instruction: jax.Array) -> jax.Array:
-        """Encodes uint8 [B, L], zero where padded, to [B, width].
-
-        Raises:
-            ValueError: another type or shape, or sizes that do not fit.
-        """
+        """Encodes uint8 [B, L], zero where padded, to [B, width]."""
         self.check_sizes()
         instruction = jnp.asarray(instruction)
         if instruction.ndim != 2 or instruction.dtype != jnp.uint8 or not instruction.shape[1]:
@@ -73,40 +52,27 @@ class ByteEncoder(nn.Module):
         x = jnp.where(mask[..., None], layer_norm(x).astype(jnp.float32), 0.0)
         pooled = x.sum(1) / jnp.maximum(mask.sum(1, keepdims=True), 1)
         y = Dense(self.width, name="out")(pooled)
-        none = self.param("none", normal(1.0), (self.width,), jnp.float32)
-        return jnp.where(is_empty(instruction)[:, None], none, y)
+        return _without_instruction(self, instruction, y)
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
         sizes = {name: getattr(self, name) for name in ("width", "depth", "heads", "kernel_size")}
-        check_positive("ByteEncoder", **sizes)
-        if self.width % self.heads or self.width % 2:
-            raise ValueError(
-                f"ByteEncoder width is {self.width}; expected an even multiple of heads ="
-                f" {self.heads}."
-            )
-        check_odd("ByteEncoder", self.kernel_size)
+        layers.check_positive("ByteEncoder", **sizes)
+        layers.check_multiple("ByteEncoder", heads=self.heads, width=[self.width])
+        layers.check_even("ByteEncoder", "width", self.width)
+        layers.check_odd("ByteEncoder", self.kernel_size)
 
 
 class EmbeddingEncoder(nn.Module):
-    """Embeddings of another text encoder, brought to unit scale and mapped to `width`.
-
-    Attributes:
-        width: of the result.
-        dtype: of the computation; parameters and the result are float32.
-    """
+    """Embeddings of another text encoder, brought to unit scale and mapped to `width`."""
 
     width: int = 64
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, instruction: jax.Array) -> jax.Array:
-        """Encodes floating [B, E], zeros for no instruction, to [B, width].
-
-        Raises:
-            ValueError: another type or shape, or sizes that do not fit.
-        """
-        check_positive("EmbeddingEncoder", width=self.width)
+        """Encodes floating [B, E], zeros for no instruction, to [B, width], float32."""
+        layers.check_positive("EmbeddingEncoder", width=self.width)
         instruction = jnp.asarray(instruction)
         if instruction.ndim != 2 or not jnp.issubdtype(instruction.dtype, jnp.floating):
             raise ValueError(
@@ -118,8 +84,13 @@ class EmbeddingEncoder(nn.Module):
         size = jnp.abs(instruction).max(-1, keepdims=True)
         x = layer_norm(instruction / jnp.where(size > 0, size, 1.0))
         y = Dense(self.width, self.dtype, name="out")(x).astype(jnp.float32)
-        none = self.param("none", normal(1.0), (self.width,), jnp.float32)
-        return jnp.where(is_empty(instruction)[:, None], none, y)
+        return _without_instruction(self, instruction, y)
+
+
+def _without_instruction(module: nn.Module, instruction: jax.Array, y: jax.Array) -> jax.Array:
+    """y [B, width], with a learned vector in the rows that have no instruction."""
+    none = module.param("none", normal(1.0), y.shape[1:], jnp.float32)
+    return jnp.where(is_empty(instruction)[:, None], none, y)
 
 
 def _positions(length: int, width: int) -> jax.Array:

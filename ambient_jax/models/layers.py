@@ -9,19 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, ones, zeros
 
-from ambient_jax.models.convolution import conv1d
-from ambient_jax.models.products import product
+from ambient_jax.models.convolution import conv1d, product
 
 Dtype = Any
 
 
 @jax.custom_vjp
 def mish(x: jax.Array) -> jax.Array:
-    """Mish, x * tanh(softplus(x)) (Misra 2019), with a single exponential.
-
-    With n = exp(x), tanh(log(1 + n)) = w / (w + 2) where w = n (n + 2): exact, and free of
-    cancellation on both sides. The exponent is held at 20, where the ratio already rounds to one.
-    """
+    """Mish, x * tanh(softplus(x)) (Misra 2019), as x * w / (w + 2) with w = n (n + 2) and n =
+    exp(x); the exponent is held at 20, where the ratio already rounds to one."""
     n = jnp.exp(jnp.minimum(x, 20))
     w = n * (n + 2)
     return x * (w / (w + 2))
@@ -93,11 +89,10 @@ class Conv1D(nn.Module):
 
 
 class UpConv1D(nn.Module):
-    """Doubles the length of [B, L, C]: the transposed convolution with kernel 4 and stride 2.
+    """Doubles the length of [B, L, C], as `torch.nn.ConvTranspose1d(C, F, 4, stride=2, padding=1)`.
 
-    y[2i] sees x[i-1], x[i] and y[2i+1] sees x[i], x[i+1]: both are one window of two inputs, so one
-    matrix product with 2F columns gives all outputs. `kernel[0]` is the tap that reaches furthest
-    back, as in `torch.nn.ConvTranspose1d(C, F, 4, stride=2, padding=1)`.
+    y[2i] sees x[i-1], x[i] and y[2i+1] sees x[i], x[i+1]: one product; `kernel[0]` reaches back
+    furthest.
     """
 
     features: int
@@ -106,13 +101,8 @@ class UpConv1D(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         batch, length, channels = x.shape
-        kernel = self.param(
-            # An output meets only two of the four taps.
-            "kernel",
-            _halved_fan_in,
-            (4, channels, self.features),
-            jnp.float32,
-        ).astype(self.dtype)
+        shape = (4, channels, self.features)
+        kernel = self.param("kernel", _halved_fan_in, shape, jnp.float32).astype(self.dtype)
         bias = self.param("bias", zeros, (self.features,), jnp.float32)
         padded = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (0, 0)))
         windows = jnp.concatenate([padded[:, :-1], padded[:, 1:]], axis=-1)
@@ -124,6 +114,7 @@ class UpConv1D(nn.Module):
 
 
 def _halved_fan_in(key, shape, dtype):
+    """An output meets only two of the four taps."""
     return math.sqrt(2.0) * lecun_normal(in_axis=(0, 1))(key, shape, dtype)
 
 
@@ -146,10 +137,11 @@ class GroupNorm(nn.Module):
         per_group = channels // self.groups
         x32 = x.astype(jnp.float32)
         # Over the length first: that sum runs along whole rows of channels.
-        total = x32.sum(1).reshape(batch, self.groups, per_group).sum(-1)
-        square = (x32 * x32).sum(1).reshape(batch, self.groups, per_group).sum(-1)
-        mean = total / (length * per_group)
-        variance = jnp.maximum(square / (length * per_group) - mean * mean, 0)
+        mean, square = (
+            y.sum(1).reshape(batch, self.groups, per_group).sum(-1) / (length * per_group)
+            for y in (x32, x32 * x32)
+        )
+        variance = jnp.maximum(square - mean * mean, 0)
         inverse = jax.lax.rsqrt(variance + self.epsilon)
         a = jnp.repeat(inverse, per_group, axis=1) * scale
         b = bias - jnp.repeat(mean, per_group, axis=1) * a
@@ -184,11 +176,9 @@ class Attention(nn.Module):
 class NoiseEmbedding(nn.Module):
     """Embeds the canonical noise level sigma [B] in [0, 1] as [B, features].
 
-    The level enters as the angle t = (2 / pi) arcsin(sigma) in [0, 1], which is the time of the
-    cosine schedule: finite at both ends (log SNR is not, and clipping it would merge levels), and
-    with alpha = cos(pi t / 2) it spaces clean and noisy ends alike. Sines and cosines of
-    geometrically spaced frequencies follow, from a quarter of a cycle, where the pair is
-    (sigma, alpha) itself, to 32 cycles, which tells sigma 0.002 from 0; then a two-layer network.
+    The level enters as t = (2 / pi) arcsin(sigma) in [0, 1], the time of the cosine schedule, which
+    spaces clean and noisy ends alike; then come sines and cosines of a quarter of a cycle to 32
+    cycles, which separate sigma 0.002 from 0, and a two-layer network.
     """
 
     features: int
@@ -196,8 +186,7 @@ class NoiseEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, sigma: jax.Array) -> jax.Array:
-        # Just under one the arcsine still has a finite slope, and at one the clip's slope is zero:
-        # no infinite gradient for who differentiates in sigma.
+        # Just under one, where the arcsine's slope is finite, for gradients in sigma.
         sigma = jnp.clip(sigma.astype(jnp.float32), 0.0, 1.0 - 2.0**-23)
         t = (2 / math.pi) * jnp.arcsin(sigma)
         half = self.features // 2
@@ -213,16 +202,12 @@ def check_denoiser_inputs(x_t: jax.Array, sigma: jax.Array, condition: jax.Array
     if x_t.ndim != 3 or 0 in x_t.shape[1:]:
         raise ValueError(f"x_t has shape {x_t.shape}; expected [B, H, D] with H, D >= 1.")
     batch = x_t.shape[0]
-    if sigma.shape != (batch,):
-        raise ValueError(
-            f"sigma has shape {sigma.shape}; expected [{batch}], one noise level for each of the"
-            f" samples of x_t {x_t.shape}."
-        )
-    if condition.ndim != 2 or condition.shape[0] != batch:
-        raise ValueError(
-            f"condition has shape {condition.shape}; expected [{batch}, C], one vector for each of"
-            f" the samples of x_t {x_t.shape}."
-        )
+    for name, shape, expected, fits in (
+        ("sigma", sigma.shape, f"[{batch}]", sigma.shape == (batch,)),
+        ("condition", condition.shape, f"[{batch}, C]", condition.shape[:-1] == (batch,)),
+    ):
+        if not fits:
+            raise ValueError(f"{name} has shape {shape}; expected {expected} for x_t {x_t.shape}.")
 
 
 def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
@@ -235,12 +220,8 @@ def layer_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
 
 def check_widths(owner: str, name: str, widths: Any) -> None:
     """Raises ValueError unless the widths are a tuple or list of integers of at least one."""
-    if not isinstance(widths, Sequence) or isinstance(widths, str):
-        raise ValueError(
-            f"{owner} {name} is {widths!r}; expected a list of widths, one for each level."
-        )
-    if not widths:
-        raise ValueError(f"{owner} {name} is empty; expected one width per level.")
+    if not isinstance(widths, Sequence) or isinstance(widths, str) or not widths:
+        raise ValueError(f"{owner} {name} is {widths!r}; expected a list of widths, one per level.")
     for width in widths:
         check_positive(owner, **{name: width})
 
@@ -249,9 +230,27 @@ def check_odd(owner: str, kernel_size: int) -> None:
     """Raises ValueError for an even kernel."""
     if kernel_size % 2 == 0:
         raise ValueError(
-            f"{owner} kernel_size is {kernel_size}; expected an odd number, so that the length is"
-            " kept."
+            f"{owner} kernel_size is {kernel_size}; expected an odd number, which keeps the length."
         )
+
+
+def check_even(owner: str, name: str, size: int) -> None:
+    """Raises ValueError for an odd width of a sinusoidal embedding."""
+    if size % 2:
+        raise ValueError(
+            f"{owner} {name} is {size}; expected an even number, half sines and half cosines."
+        )
+
+
+def check_multiple(owner: str, **sizes: Any) -> None:
+    """Raises ValueError unless the first size divides all numbers of the second, a list."""
+    (divisor, size), (name, numbers) = sizes.items()
+    for number in numbers:
+        if number % size:
+            raise ValueError(
+                f"{owner} {name}: {number} is not a multiple of {divisor} = {size}; change {name}"
+                f" or {divisor}."
+            )
 
 
 def check_positive(owner: str, **sizes: Any) -> None:

@@ -10,28 +10,23 @@ import jax.numpy as jnp
 
 from ambient_jax import _checks
 from ambient_jax.models.language import ByteEncoder, EmbeddingEncoder
-from ambient_jax.models.layers import Dense, check_positive, mish
-from ambient_jax.models.observation import ObservationEncoder
+from ambient_jax.models.layers import Dense, Dtype, check_positive, mish
+from ambient_jax.models.observation import ObservationEncoder, check_rows
 from ambient_jax.models.vision import ImageEncoder, check_images, make_trunk
 from ambient_jax.transforms.augment import MASK, is_camera
 
-Dtype = Any
 INSTRUCTION = "instruction"
+# What the encoders of instructions, by the names of their parameters, read.
+_INSTRUCTIONS = {"instruction_bytes": "uint8 [B, L]", "instruction_embedding": "floating [B, E]"}
 
 
 class MultimodalEncoder(nn.Module):
-    """Observations with images and an instruction to the condition of a denoiser.
-
-    The names of the observation say what its entries are:
+    """Observations with images and an instruction to the condition of a denoiser, by their names:
 
     - `image`, `image_<camera>`: camera history [B, T, h, w, 3], uint8 or floating in [0, 1];
     - `image_<camera>_mask`: [B] or [B, T], False where that camera is missing (default: nowhere);
     - `instruction`: uint8 [B, L] of `encode_bytes`, or floating [B, E] of an `InstructionTable`;
     - all else: low-dimensional histories [B, T, d], as for `ObservationEncoder`.
-
-    Waves of the state, keypoints of every camera, the cameras' masks (a keypoint at zero is in the
-    middle of the image, a missing one is nowhere) and the instruction's vector go side by side
-    through dense layers, where an instruction can meet what the cameras see.
 
     Attributes:
         width, depth, frequencies: see `ObservationEncoder`.
@@ -51,12 +46,7 @@ class MultimodalEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
-        """Encodes an observation to the condition [B, C], whatever the order of its names.
-
-        Raises:
-            ValueError: entries that do not fit each other or their names, or not the entries that
-                the parameters were made for.
-        """
+        """Encodes an observation to the condition [B, C], whatever the order of its names."""
         self.check_sizes()
         cameras, masks, state = split_observation(observation)
         self._check_entries(cameras, observation)
@@ -72,14 +62,13 @@ class MultimodalEncoder(nn.Module):
             encoder = ImageEncoder(**self.vision, dtype=self.dtype, trunk=trunk, name=name)
             parts.append(encoder(images, mask).reshape(mask.shape[0], -1))
             parts.append(mask.astype(jnp.float32))
-        if INSTRUCTION in observation:
-            instruction = jnp.asarray(observation[INSTRUCTION])
-            if jnp.issubdtype(instruction.dtype, jnp.floating):
+        if name := _instruction_encoder(observation):
+            if name == "instruction_embedding":
                 width = self.language.get("width", EmbeddingEncoder.width)
-                words: nn.Module = EmbeddingEncoder(width, self.dtype, name="instruction_embedding")
+                words: nn.Module = EmbeddingEncoder(width, self.dtype, name=name)
             else:
-                words = ByteEncoder(**self.language, dtype=self.dtype, name="instruction_bytes")
-            parts.append(words(instruction))
+                words = ByteEncoder(**self.language, dtype=self.dtype, name=name)
+            parts.append(words(jnp.asarray(observation[INSTRUCTION])))
         x = jnp.concatenate(parts, axis=-1)
         if self.width:
             for i in range(self.depth):
@@ -111,18 +100,7 @@ class MultimodalEncoder(nn.Module):
 
     def _check_entries(self, cameras, observation):
         """One B for all, and what the parameters, once made, were made for."""
-        first, batch = None, None
-        for name in sorted(observation):
-            if not jnp.ndim(observation[name]):
-                raise ValueError(f"Observation {name!r} is a scalar; expected one row per sample.")
-            rows = jnp.shape(observation[name])[0]
-            if batch is None:
-                first, batch = name, rows
-            if rows != batch:
-                raise ValueError(
-                    f"Observation {name!r} has batch size {rows}, but {first!r} has {batch}; they"
-                    " must agree."
-                )
+        check_rows(observation)
         if self.is_initializing():
             return
         params = set(self.variables.get("params", {}))
@@ -138,18 +116,15 @@ class MultimodalEncoder(nn.Module):
                 f"The parameters were made for {sorted(made_cameras) or 'no cameras'}, not for"
                 f" {name!r}{_checks.nearest(name, made_cameras)}; leave it out or initialise anew."
             )
-        encoders = {"instruction_bytes": "uint8 [B, L]", "instruction_embedding": "floating [B, E]"}
-        given = observation.get(INSTRUCTION)
-        is_embedding = given is not None and jnp.issubdtype(jnp.result_type(given), jnp.floating)
-        for name, expected in encoders.items():
-            fits = given is not None and is_embedding == (name == "instruction_embedding")
-            if name in params and not fits:
-                given = "none" if given is None else f"one of dtype {jnp.result_type(given)}"
-                raise ValueError(
-                    f"The parameters were made for an 'instruction' {expected}, and the observation"
-                    f" has {given}; rows of zeros stand for no instruction."
-                )
-        if INSTRUCTION in observation and not params & set(encoders):
+        encoder, given = _instruction_encoder(observation), "none"
+        if encoder:
+            given = f"one of dtype {jnp.result_type(observation[INSTRUCTION])}"
+        for name in sorted(params & set(_INSTRUCTIONS) - {encoder}):
+            raise ValueError(
+                f"The parameters were made for an 'instruction' {_INSTRUCTIONS[name]}, and the"
+                f" observation has {given}; rows of zeros stand for no instruction."
+            )
+        if encoder and encoder not in params:
             raise ValueError(
                 "The parameters were made without an 'instruction'; leave it out or initialise"
                 " anew."
@@ -157,31 +132,27 @@ class MultimodalEncoder(nn.Module):
 
 
 def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]:
-    """Cameras, their masks (under the camera's name) and low-dimensional entries, sorted by name.
-
-    Raises:
-        ValueError: an empty observation, or a mask whose camera is not there.
-    """
+    """Cameras, their masks (under the camera's name) and low-dimensional entries, sorted by
+    name."""
     if not observation:
         raise ValueError("The observation is empty; expected cameras, an instruction or a state.")
-    cameras, masks, state = {}, {}, {}
-    for name in sorted(observation):
-        value = observation[name]
-        if is_camera(name):
-            cameras[name] = value
-        elif name != INSTRUCTION and not _is_camera_mask(name):
-            state[name] = value
-    for name in sorted(observation):
-        if _is_camera_mask(name):
-            camera = name.removesuffix(MASK)
-            if camera not in cameras:
-                raise ValueError(
-                    f"Observation {name!r} has no images {camera!r}"
-                    f"{_checks.nearest(camera, cameras)}; give both or neither."
-                )
-            masks[camera] = observation[name]
-    return cameras, masks, state
+    names = sorted(observation)
+    cameras = {name: observation[name] for name in names if is_camera(name)}
+    camera_masks = [n for n in names if n.endswith(MASK) and is_camera(n.removesuffix(MASK))]
+    masks = {name.removesuffix(MASK): observation[name] for name in camera_masks}
+    for name in masks:
+        if name not in cameras:
+            raise ValueError(
+                f"Observation {name + MASK!r} has no images {name!r}"
+                f"{_checks.nearest(name, cameras)}; give both or neither."
+            )
+    others = {*cameras, *camera_masks, INSTRUCTION}
+    return cameras, masks, {name: observation[name] for name in names if name not in others}
 
 
-def _is_camera_mask(name: str) -> bool:
-    return name.endswith(MASK) and is_camera(name.removesuffix(MASK))
+def _instruction_encoder(observation):
+    """Name of the encoder of the observation's instruction; "" without one."""
+    if INSTRUCTION not in observation:
+        return ""
+    is_floating = jnp.issubdtype(jnp.result_type(observation[INSTRUCTION]), jnp.floating)
+    return "instruction_embedding" if is_floating else "instruction_bytes"

@@ -1,25 +1,12 @@
 """The conditional 1-D U-Net of Diffusion Policy (Chi et al. 2023), for any horizon."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ambient_jax.models.layers import (
-    Conv1D,
-    Dense,
-    GroupNorm,
-    NoiseEmbedding,
-    UpConv1D,
-    check_denoiser_inputs,
-    check_odd,
-    check_positive,
-    check_widths,
-    mish,
-)
-
-Dtype = Any
+from ambient_jax.models import layers
+from ambient_jax.models.layers import Conv1D, Dense, Dtype, GroupNorm, NoiseEmbedding, mish
 
 
 class ResidualBlock(nn.Module):
@@ -46,10 +33,9 @@ class ResidualBlock(nn.Module):
 class UNet1D(nn.Module):
     """Conditional 1-D U-Net over the horizon.
 
-    Each level has `blocks` residual blocks; between levels the length is halved, rounding up, and
-    on the way back doubled and cropped to the skip's length, so every horizon H >= 1 works and no
-    padded step enters a statistic. All blocks see the same vector (noise-level embedding,
-    condition), so one dense layer computes the scale and shift of all of them.
+    Between levels the length is halved, rounding up, and on the way back doubled and cropped to the
+    skip's, so every horizon H >= 1 works and no padded step enters a statistic. One dense layer
+    computes scale and shift of all blocks from noise-level embedding and condition.
 
     Attributes:
         features: channels of each level, multiples of `groups`.
@@ -69,19 +55,16 @@ class UNet1D(nn.Module):
 
     @nn.compact
     def __call__(self, x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
-        """Predicts [B, H, D] from x_t [B, H, D], sigma [B] in [0, 1] and condition [B, C].
-
-        Raises:
-            ValueError: shapes or sizes that do not fit.
-        """
+        """Predicts [B, H, D] from x_t [B, H, D], sigma [B] in [0, 1] and condition [B, C]."""
         self.check_sizes()
-        check_denoiser_inputs(x_t, sigma, condition)
+        layers.check_denoiser_inputs(x_t, sigma, condition)
         levels = len(self.features)
-        widths = self._block_widths()
+        path = [*self.features, self.features[-1], *reversed(self.features[:-1])]
+        widths = np.repeat(path, self.blocks)
         embedding = NoiseEmbedding(self.embed_dim, self.dtype, name="noise_embedding")(sigma)
         seen = mish(jnp.concatenate([embedding, condition.astype(self.dtype)], axis=-1))
-        film = Dense(2 * sum(widths), self.dtype, name="film")(seen)
-        films = iter(jnp.split(film, _cumulative(widths), axis=-1))
+        film = Dense(2 * int(widths.sum()), self.dtype, name="film")(seen)
+        films = iter(jnp.split(film, np.cumsum(np.repeat(widths, 2))[:-1], axis=-1))
 
         def block(x: jax.Array, width: int, name: str) -> jax.Array:
             residual = ResidualBlock(width, self.kernel_size, self.groups, self.dtype, name=name)
@@ -102,7 +85,7 @@ class UNet1D(nn.Module):
             h = jnp.concatenate([h, skips[level]], axis=-1)
             for i in range(self.blocks):
                 h = block(h, width, f"up_{level}_{i}")
-            h = UpConv1D(width, dtype=self.dtype, name=f"upsample_{level}")(h)
+            h = layers.UpConv1D(width, dtype=self.dtype, name=f"upsample_{level}")(h)
             h = h[:, : skips[level - 1].shape[1]]
         h = Conv1D(self.features[0], self.kernel_size, dtype=self.dtype, name="final_conv")(h)
         h = mish(GroupNorm(self.groups, name="final_norm")(h))
@@ -110,30 +93,9 @@ class UNet1D(nn.Module):
 
     def check_sizes(self) -> None:
         """Raises ValueError, naming the field, unless the sizes fit each other."""
-        check_positive("UNet1D", groups=self.groups, embed_dim=self.embed_dim, blocks=self.blocks)
-        check_widths("UNet1D", "features", self.features)
-        for width in self.features:
-            if width % self.groups:
-                raise ValueError(
-                    f"UNet1D features {tuple(self.features)}: {width} is not a multiple of groups"
-                    f" = {self.groups}; change features or groups."
-                )
-        check_positive("UNet1D", kernel_size=self.kernel_size)
-        check_odd("UNet1D", self.kernel_size)
-        if self.embed_dim % 2:
-            raise ValueError(
-                f"UNet1D embed_dim is {self.embed_dim}; expected an even number, half sines and"
-                " half cosines."
-            )
-
-    def _block_widths(self) -> list[int]:
-        levels = [*self.features, self.features[-1], *reversed(self.features[:-1])]
-        return [width for width in levels for _ in range(self.blocks)]
-
-
-def _cumulative(widths: list[int]) -> list[int]:
-    ends, end = [], 0
-    for width in widths:
-        ends += [end + width, end + 2 * width]
-        end += 2 * width
-    return ends[:-1]
+        fields = ("groups", "embed_dim", "blocks", "kernel_size")
+        layers.check_positive("UNet1D", **{name: getattr(self, name) for name in fields})
+        layers.check_widths("UNet1D", "features", self.features)
+        layers.check_multiple("UNet1D", groups=self.groups, features=self.features)
+        layers.check_odd("UNet1D", self.kernel_size)
+        layers.check_even("UNet1D", "embed_dim", self.embed_dim)

@@ -1,11 +1,10 @@
 """Camera histories to vectors: ResNet-18 with GroupNorm, then the positions of K keypoints.
 
-As in Diffusion Policy (Chi et al. 2023): no batch statistics, which exponential averages of the
-parameters do not go with (and which would let the samples of a batch see each other), and instead
-of the average pool a spatial softmax (Levine et al. 2016), because where things are is what a
-policy asks of an image.
+As in Diffusion Policy (Chi et al. 2023): no batch statistics, which do not go with a moving average
+of the parameters, and a spatial softmax (Levine et al. 2016) instead of the average pool.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -14,11 +13,13 @@ import jax.numpy as jnp
 from jax.nn.initializers import variance_scaling
 
 from ambient_jax import _checks
-from ambient_jax.models.layers import Dense, GroupNorm, check_positive, check_widths
+from ambient_jax.models import layers
+from ambient_jax.models.layers import Dense, Dtype, GroupNorm, check_positive, check_widths
 
-Dtype = Any
 # Residual layers under ReLU keep the variance of the gradients (He et al. 2015).
-_he_normal = variance_scaling(2.0, "fan_out", "normal")
+_Conv = functools.partial(
+    nn.Conv, use_bias=False, kernel_init=variance_scaling(2.0, "fan_out", "normal")
+)
 
 
 class BasicBlock(nn.Module):
@@ -61,10 +62,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]].
-
-        r is `2 ** (len(widths) + 1)`, and the sides round up.
-        """
+        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]], rounded
+        up, with r = `2 ** (len(widths) + 1)`."""
         self.check_sizes()
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
         x = _conv(self.widths[0], 7, 2, self.dtype, "stem")(x.astype(self.dtype))
@@ -82,20 +81,15 @@ class ResNet(nn.Module):
         check_positive("ResNet", blocks=self.blocks, group_size=self.group_size)
         _checks.flag("ResNet remat", self.remat)
         check_widths("ResNet", "widths", self.widths)
-        for width in self.widths:
-            if width > self.group_size and width % self.group_size:
-                raise ValueError(
-                    f"ResNet widths {tuple(self.widths)}: {width} is not a multiple of group_size"
-                    f" = {self.group_size}; change widths or group_size."
-                )
+        wide = [width for width in self.widths if width > self.group_size]
+        layers.check_multiple("ResNet", group_size=self.group_size, widths=wide)
 
 
 class ImageEncoder(nn.Module):
     """One camera's history as the positions of K keypoints in each of its images.
 
-    Where the camera is missing its pixels are replaced before anything is computed from them and
-    its features after: whatever they hold, NaN included, the result is zero there and no gradient
-    flows. The images share no statistic, so nothing else changes either.
+    Where the camera is missing, whatever the pixels hold, NaN included, the result is zero and no
+    gradient flows: pixels are replaced before anything is computed from them, features after.
 
     Attributes:
         keypoints: K.
@@ -113,27 +107,15 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Encodes [B, T, h, w, 3] to [B, T, 2K], float32, coordinates (x, y) in [-1, 1].
-
-        Args:
-            images: uint8, or floating in [0, 1].
-            mask: [B] or [B, T], False (or 0) where there is no image; None if there always is.
-
-        Raises:
-            ValueError: shapes, types or sizes that do not fit.
-        """
+        """Encodes [B, T, h, w, 3], uint8 or floating in [0, 1], to [B, T, 2K], float32, coordinates
+        (x, y) in [-1, 1]. ``mask`` [B] or [B, T] is False where there is no image."""
         self.check_sizes()
         mask = check_images(self.name or "image", images, mask)
         images = jnp.asarray(images)
         x = jnp.where(mask[..., None, None, None], images, jnp.zeros((), images.dtype))
         x = x.reshape(-1, *x.shape[2:])
-        if x.dtype == jnp.uint8:
-            x = x.astype(jnp.float32) * (2 / 255) - 1
-        else:
-            x = 2 * x - 1
-        trunk = self.trunk
-        if trunk is None:
-            trunk = make_trunk(self, name="resnet")
+        x = x.astype(jnp.float32) * (2 / 255) - 1 if x.dtype == jnp.uint8 else 2 * x - 1
+        trunk = make_trunk(self, name="resnet") if self.trunk is None else self.trunk
         features = trunk(x)
         if min(features.shape[1:3]) < 2:
             smallest = 2 ** (len(self.widths) + 1) + 1
@@ -156,27 +138,20 @@ class ImageEncoder(nn.Module):
 
 def make_trunk(encoder: ImageEncoder, **keywords: Any) -> ResNet:
     """The `ResNet` that an encoder's fields describe; keywords are Flax's (name, parent)."""
-    return ResNet(
-        widths=tuple(encoder.widths),
-        blocks=encoder.blocks,
-        group_size=encoder.group_size,
-        remat=encoder.remat,
-        dtype=encoder.dtype,
-        **keywords,
-    )
+    fields = (encoder.blocks, encoder.group_size, encoder.remat, encoder.dtype)
+    return ResNet(tuple(encoder.widths), *fields, **keywords)
 
 
 def spatial_softmax(logits: jax.Array) -> jax.Array:
-    """Expected position of each channel of [N, h, w, K] under a softmax over the map: [N, 2K].
-
-    Pairs (x, y), float32; the centres of the first and last cell of a side are -1 and 1.
-    """
-    n, h, w, k = logits.shape
-    weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(n, h * w, k), axis=1)
-    y, x = jnp.meshgrid(_centres(h), _centres(w), indexing="ij")
+    """Expected position (x, y) of each channel of [N, h, w, K] under a softmax over the map: [N,
+    2K], float32; the centres of the first and last cell of a side are -1 and 1."""
+    batch, h, w, k = logits.shape
+    weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(batch, h * w, k), axis=1)
+    centres = [jnp.linspace(-1.0, 1.0, n) if n > 1 else jnp.zeros(1) for n in (h, w)]
+    y, x = jnp.meshgrid(*centres, indexing="ij")
     grid = jnp.stack([x.ravel(), y.ravel()], axis=-1)
     # Not by the matrix unit, which would round the positions to bfloat16 on a TPU.
-    return (weights[..., None] * grid[:, None]).sum(1).reshape(n, 2 * k)
+    return (weights[..., None] * grid[:, None]).sum(1).reshape(batch, 2 * k)
 
 
 def check_images(name: str, images: Any, mask: Any = None) -> jax.Array:
@@ -201,22 +176,9 @@ def check_images(name: str, images: Any, mask: Any = None) -> jax.Array:
     return jnp.broadcast_to(mask if mask.ndim == 2 else mask[:, None], shape[:2])
 
 
-def _centres(size: int) -> jax.Array:
-    return jnp.linspace(-1.0, 1.0, size) if size > 1 else jnp.zeros(1)
-
-
 def _conv(features: int, kernel: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:
-    half = kernel // 2
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        ((half, half), (half, half)),
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=_he_normal,
-        name=name,
-    )
+    size = (kernel, kernel)
+    return _Conv(features, size, stride, kernel // 2, dtype=dtype, name=name)
 
 
 def _normalised(x: jax.Array, group_size: int, name: str) -> jax.Array:

@@ -1,23 +1,21 @@
 """Checkpoints: what a run needs to go on exactly, and what a policy needs.
 
-``<workdir>/checkpoints/<step>/`` holds four items:
+``<workdir>/checkpoints/<step>/`` holds four items and ``digests.json`` (``checkpoint_files``):
 
 * ``state``       step, parameters, optimizer, metric sums
 * ``ema_params``  what a policy loads
 * ``data``        position of the input stream, one entry a host (absent when data live on device)
 * ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
-and ``digests.json`` (``checkpoint_files``). A checkpoint appears under its name only when it is
-complete; a killed save leaves nothing to load. The best one is recorded from outside the training
-(``record_best``): ``<workdir>/best.json`` names its step, ``<workdir>/best`` is a path to it, and
-it is not deleted.
+A checkpoint appears under its name when it is complete. ``<workdir>/best.json`` names the best step
+(``record_best``), which is not deleted; ``<workdir>/best`` is a path to it.
 """
-
-from __future__ import annotations
 
 import os
 import pathlib
 import subprocess
+import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -37,9 +35,8 @@ from ambient_jax.train.checkpoint_files import absolute, best_step, find, record
 __all__ = ["absolute", "best_step", "find", "record_best", "steps_in", "Checkpointer"]
 
 FORMAT = 1
-_RUN = ("assets", "state", "ema_params", "data")
-_ARRAYS = ("state", "ema_params")
-_POLICY = ("assets", "ema_params")
+_ARRAYS, _POLICY = ("state", "ema_params"), ("assets", "ema_params")
+_RUN = ("assets", *_ARRAYS, "data")
 
 
 def git_revision() -> str:
@@ -57,13 +54,8 @@ def git_revision() -> str:
 
 
 class Checkpointer:
-    """Saves asynchronously and restores train states of one run.
-
-    Args:
-      directory: of the checkpoints.
-      keep: number of the newest that stay.
-      keep_every: those whose step is a multiple of it stay as well, and so does the best.
-    """
+    """Saves asynchronously and restores train states of one run. Keeps the ``keep`` newest
+    checkpoints, those whose step is a multiple of ``keep_every``, and the best."""
 
     def __init__(
         self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
@@ -72,7 +64,8 @@ class Checkpointer:
         self._saving = 0  # step
         self._sound: int | None = None
         policies = ocp.checkpoint_managers
-        preserved = [policies.LatestN(keep), _Best(self._directory)]
+        best = types.SimpleNamespace(should_preserve=self._is_best)
+        preserved = [policies.LatestN(keep), best]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
         handlers = dict.fromkeys(_ARRAYS, ocp.StandardCheckpointHandler)
@@ -95,17 +88,21 @@ class Checkpointer:
         files.await_metadata(folder)
         files.write_digests(folder, self._saving)
 
+    def _is_best(self, checkpoints, *, context):
+        try:
+            best = best_step(self._directory.parent)
+        except (ValueError, OSError) as error:  # no reason for the training to stop
+            logging.warning("%s", error)
+            best = None
+        return [checkpoint.step == best for checkpoint in checkpoints]
+
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
     def sound_step(self, at_most: int | None = None) -> int | None:
-        """The newest step, up to ``at_most``, that is as it was saved; None without checkpoints.
-
-        Newer ones that are damaged are set aside, as ``<step>.damaged``, with a warning: a run that
-        goes on from there computes the same again. All hosts must call it.
-
-        Raises:
-          ValueError: all are damaged, so that going on would be to begin anew; they stay.
+        """The newest undamaged step, up to ``at_most``; None without checkpoints. Renames newer,
+        damaged ones to ``<step>.damaged``; raises ValueError if all are damaged. All hosts must
+        call it.
         """
         step, error = -1, None
         if jax.process_index() == 0:
@@ -131,12 +128,8 @@ class Checkpointer:
                 self._manager.delete(later)
 
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
-        """Saves a host copy of the state (as from ``parallel.fetch``); returns at once.
-
-        Raises:
-          FloatingPointError: for parameters or optimizer moments that are not finite; the
-            checkpoints before stay as they are.
-        """
+        """Saves a host copy of the state (as from ``parallel.fetch``); returns at once. Raises
+        FloatingPointError, and saves nothing, for parameters or moments that are not finite."""
         if step in self._manager.all_steps():
             return
         state = jax.tree.map(np.asarray, state)
@@ -154,11 +147,7 @@ class Checkpointer:
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
         """The train state and the data position saved at a step; ``like`` may be shapes only.
-
-        Raises:
-          ValueError: when the checkpoint's shapes are not those of ``like``, naming the first; when
-            it is damaged, naming the file.
-        """
+        Raises ValueError for a damaged checkpoint or other shapes than those of ``like``."""
         folder = self._directory / str(step)
         if step != self._sound:
             files.check(folder, _RUN)
@@ -175,14 +164,9 @@ class Checkpointer:
         with files.reading(folder, _ARRAYS):
             restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         tree = restored["state"]
-        shape = like.sums.nonfinite
-        nonfinite: Any = np.zeros(shape.shape, shape.dtype)
-        tree["sums"] = state_lib.Sums(**tree["sums"], nonfinite=nonfinite)
+        zero: Any = np.zeros(like.sums.nonfinite.shape, like.sums.nonfinite.dtype)
+        tree["sums"] = state_lib.Sums(**tree["sums"], nonfinite=zero)
         return state_lib.TrainState(ema_params=restored["ema_params"], **tree), position
-
-    def assets(self, step: int) -> dict:
-        """See ``load_assets``."""
-        return load_assets(self._directory / str(step))
 
     def close(self) -> None:
         """Waits for pending saves."""
@@ -202,10 +186,8 @@ def _check_finite(step, state):
 
 
 def _without_ema(state):
-    sums = dict(vars(state.sums))
-    del sums["nonfinite"]  # 0 wherever a state is saved
-    tree = {name: getattr(state, name) for name in ("step", "params", "opt_state")}
-    return {**tree, "sums": sums}
+    sums = {name: v for name, v in vars(state.sums).items() if name != "nonfinite"}  # 0 if saved
+    return {n: getattr(state, n) for n in ("step", "params", "opt_state")} | {"sums": sums}
 
 
 def by_name(tree: Any) -> dict[str, Any]:
@@ -217,52 +199,26 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 def check_shapes(saved: Any, expected: Any, where: Any) -> None:
     """Raises ValueError at the first array whose shape differs between a checkpoint and a model."""
-    saved, expected = (
+    shapes, model = (
         {name: tuple(leaf.shape) for name, leaf in by_name(tree).items()}
         for tree in (getattr(saved, "tree", saved), expected)
     )
-    for name in sorted(saved.keys() | expected.keys()):
-        if saved.get(name) != expected.get(name):
+    for name in sorted(shapes.keys() | model.keys()):
+        if shapes.get(name) != model.get(name):
             raise ValueError(
-                f"checkpoint {where} has {name} of shape {saved.get(name, 'nothing')}, the config "
-                f"makes {expected.get(name, 'nothing')}: use the config saved beside it, or "
-                "another --workdir"
+                f"checkpoint {where} has {name} of shape {shapes.get(name, 'nothing')}, the config "
+                f"makes {model.get(name, 'nothing')}: use the config saved beside it, or another "
+                "--workdir"
             )
 
 
-class _Best:
-    """Preserves the checkpoint that is recorded as the best while this process runs."""
-
-    def __init__(self, directory: pathlib.Path):
-        self._directory = directory
-
-    def should_preserve(self, checkpoints, *, context):
-        try:
-            best = best_step(self._directory.parent)
-        except (ValueError, OSError) as e:  # no reason for the training to stop
-            logging.warning("%s", e)
-            best = None
-        return [checkpoint.step == best for checkpoint in checkpoints]
-
-
-def load_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """The assets of a checkpoint, see ``make_assets``; no array is read.
-
-    Args:
-      path: see ``find``.
-
-    Raises:
-      FileNotFoundError: no finished checkpoint at the path.
-      ValueError: a checkpoint of another format, or damaged.
-    """
+def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> dict[str, Any]:
+    """The assets of a checkpoint, see ``make_assets`` and ``find``, after a check of the files of
+    ``items``; raises ValueError for a checkpoint of another format, or damaged."""
     directory, step = find(path)
-    return _load_assets(directory / str(step), ("assets",))
-
-
-def _load_assets(folder, items):
-    """The assets, once the files of all ``items`` are found to be what was saved."""
+    folder = directory / str(step)
     if not (folder / "assets").is_dir():
-        files.check(folder, items)  # says so
+        files.check(folder, items)
     assets = files.read_json(folder, "assets")
     if isinstance(assets, dict) and assets.get("format", FORMAT) != FORMAT:
         raise ValueError(
@@ -281,16 +237,12 @@ def _load_assets(folder, items):
 
 
 def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``masks``, ``params`` (EMA) and
-    ``step``.
-
-    Raises:
-      FileNotFoundError, ValueError: see ``load_assets``.
-    """
+    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``masks``, EMA ``params``,
+    ``step``; raises as ``load_assets``."""
     directory, step = find(path)
     folder = directory / str(step)
-    assets = _load_assets(folder, _POLICY)
-    # Each host reads for itself: a restore by all hosts together would wait for those that do not.
+    assets = load_assets(folder, _POLICY)
+    # Each host reads for itself and waits for no other.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"policy_{me}"
@@ -300,27 +252,15 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
         ocp.StandardCheckpointer(multiprocessing_options=alone) as reader,
     ):
         params = reader.restore(folder / "ema_params")
-    return {
-        "config": ml_collections.ConfigDict(assets["config"]),
-        "statistics": assets["statistics"],
-        "masks": assets.get("masks", {}),
-        "params": params,
-        "step": step,
-    }
+    needed = {"config": ml_collections.ConfigDict(assets["config"]), "params": params, "step": step}
+    return needed | {"statistics": assets["statistics"], "masks": assets.get("masks", {})}
 
 
 def make_assets(
-    config: ml_collections.ConfigDict,
-    statistics: str,
-    data: dict[str, str] | None = None,
+    config: ml_collections.ConfigDict, statistics: str, data: dict[str, str] | None = None
 ) -> dict:
-    """The JSON saved with every checkpoint.
-
-    Args:
-      config: of the run.
-      statistics: JSON of the chain of transforms (``transforms.chain``).
-      data: fingerprints of the sources.
-    """
+    """The JSON saved with every checkpoint: the config, the JSON of the chain of transforms
+    (``statistics``) and the fingerprints of the sources (``data``)."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,

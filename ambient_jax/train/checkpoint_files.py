@@ -1,11 +1,8 @@
-"""The files of a run's checkpoints: which step a path means, and whether all is as it was saved.
+"""The files of a run's checkpoints: which step a path means, and whether it is as it was saved.
 
-``<step>/digests.json`` has the SHA-256 of every file. Orbax commits it with the step, so that a
-checkpoint has it from the moment that it appears under its name; every read compares it. Those of
-older versions have none and are read with a warning.
+``<step>/digests.json``, committed with the step, has the SHA-256 of every file; every read compares
+it. Checkpoints of older versions have none and are read with a warning.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -23,10 +20,10 @@ from absl import logging
 from ambient_jax.data import paths
 
 DIGESTS = "digests.json"
-# Orbax keeps it with the step, so that one that lost its digests is not taken for an old one.
+# Orbax keeps this with the step, which shows that digests were lost.
 METADATA = {"digests": DIGESTS}
-# Files of Orbax: of a step, changed at the commit, after our digests; of an item of JSON; written
-# last and never read.
+# Orbax's files: a step's metadata, which its commit changes after our digests; an item of JSON; the
+# mark of a commit, written last and never read.
 _STEP, _JSON, _COMMITTED = "_CHECKPOINT_METADATA", "metadata", "commit_success.txt"
 _PARTS = ("assets", "state", "ema_params")
 _OPTIONAL = "data"  # only where a stream was read
@@ -60,12 +57,8 @@ def absolute(path: str | os.PathLike) -> pathlib.Path:
 
 
 def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
-    """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint.
-
-    ``<workdir>/best`` is the checkpoint that is recorded as the best one.
-
-    Raises:
-      FileNotFoundError: when there is no finished checkpoint, or none recorded.
+    """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint,
+    such as ``<workdir>/best``; raises FileNotFoundError where no finished one is there or recorded.
     """
     path = absolute(path)
     if _is_checkpoint(path):
@@ -109,20 +102,14 @@ def best_step(workdir: str | os.PathLike) -> int | None:
 
 
 def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
-    """Records a step's checkpoint as the best; a training process keeps it from its next save on.
-
-    Args:
-      workdir: of the run, which may go on.
-      step: one of ``steps_in``.
-      **why: JSON values kept in the record, such as the checkpoint's loss.
-    """
+    """Records a step as the best; a training process keeps its checkpoint from its next save on.
+    ``why`` are JSON values kept in the record, such as the checkpoint's loss."""
     text = json.dumps({"step": step, **why}, indent=2) + "\n"
     paths.write_text(absolute(workdir) / f"{_BEST}.json", text)
 
 
 def await_metadata(folder: pathlib.Path, seconds: float = 60.0) -> None:
-    """Waits until Orbax has written a step's metadata, which a thread of its own does: digests of
-    what is not yet there would not be those of what is saved."""
+    """Waits until a thread of Orbax's has written a step's metadata, which the digests cover."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -140,14 +127,9 @@ def write_digests(folder: pathlib.Path, step: int) -> None:
 
 
 def damage(folder: pathlib.Path, items: Sequence[str]) -> str:
-    """What is not as it was saved, such as "state/manifest.ocdbt is missing"; "" if all is.
+    """The first difference from what was saved, such as "state/manifest.ocdbt is missing"; or "".
 
-    Args:
-      folder: of one step.
-      items: the parts to read; the others may be damaged or gone.
-
-    Raises:
-      OSError: a file that cannot be read now, which does not mean that it is damaged.
+    Checks ``items`` of a step's folder. Raises OSError if a file cannot be read now.
     """
     try:
         content = json.loads((folder / DIGESTS).read_bytes())
@@ -159,19 +141,22 @@ def damage(folder: pathlib.Path, items: Sequence[str]) -> str:
         return f"{DIGESTS} cannot be read"
     if str(step) != folder.name:
         return f"{DIGESTS} is that of step {step}"
+    if reason := _missing_item(folder, items, {name.split("/")[0] for name in digests}):
+        return reason
     is_read = lambda name: "/" not in name or name.split("/")[0] in items  # noqa: E731
     present, saved = (set(filter(is_read, names)) for names in (_files(folder), digests))
+    if saved - present:
+        return f"{min(saved - present)} is missing"
+    if present - saved:
+        return f"{min(present - saved)} was not saved with it"
+    changed = (name for name in sorted(present) if _digest(folder / name) != digests[name])
+    return next((f"{name} is not what was saved" for name in changed), "")
+
+
+def _missing_item(folder, items, saved):
     for item in items:
-        was_saved = any(name.startswith(f"{item}/") for name in saved)
-        if not (folder / item).is_dir() and (was_saved or item != _OPTIONAL):
+        if not (folder / item).is_dir() and (item in saved or item != _OPTIONAL):
             return f"{item} is missing"
-    for name in sorted(saved - present):
-        return f"{name} is missing"
-    for name in sorted(present - saved):
-        return f"{name} was not saved with it"
-    for name in sorted(present):
-        if _digest(folder / name) != digests[name]:
-            return f"{name} is not what was saved"
     return ""
 
 
@@ -185,11 +170,10 @@ def _damage_without_digests(folder, items):
             saved = dict(content["item_handlers"])
         except (ValueError, KeyError, TypeError, AttributeError):
             return f"{_STEP} cannot be read"
-    for item in items:
-        if not (folder / item).is_dir() and (item in saved or item != _OPTIONAL):
-            return f"{item} is missing"
-    _warn_once(str(folder))
-    return ""
+    reason = _missing_item(folder, items, saved)
+    if not reason:
+        _warn_once(str(folder))
+    return reason
 
 
 @functools.cache
@@ -288,7 +272,7 @@ def _digest(path):
     if path.name != _STEP:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    # Only what Orbax does not change at its commit; all of it where that cannot be told.
+    # Only what Orbax's commit leaves as it is.
     text = path.read_bytes()
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         content = json.loads(text)

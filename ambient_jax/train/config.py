@@ -1,7 +1,5 @@
 """The configuration of a training run: every field with its default and meaning, and its check."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Mapping
@@ -31,8 +29,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.history = 2  # T: observations up to the present
     config.data.horizon = 16  # H: actions from the present on
     config.data.padding = "mask"  # actions past an episode's end: mask them, or "hold": stand still
-    # For "hold": dimensions of the action that are displacements, zero when the robot stands still,
-    # such as (0, 1, 2); () where all are positions or commands, which stay. Specs say it already.
+    # For "hold": action dimensions that are displacements, zero when still; () for positions alone.
     config.data.delta = config_dict.placeholder(tuple)
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps
@@ -49,13 +46,11 @@ def default() -> ml_collections.ConfigDict:
     config.data.shuffle_window = 10_000  # steps of a source that are shuffled among each other
     # Bounds the memory of all windows of a shard, which get smaller where they would not fit: GiB.
     config.data.shuffle_memory = config_dict.placeholder(float)
-    # Parts that data are dealt in: a run resumes on any number of hosts that divides it. None: as
-    # many as hosts.
+    # Parts of the data; a run resumes on any number of hosts that divides it. None: one a host.
     config.data.shards = config_dict.placeholder(int)
     config.data.prefetch = 4  # batches
 
-    # The common form of sources that say what they are (source(open_x=...)); see
-    # open_x.common_form.CommonForm and its table of problems.
+    # The common form of sources with open_x, see open_x.common_form.CommonForm.
     config.data.open_x = ml_collections.ConfigDict()
     config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: each its own
     config.data.open_x.rotation = "rpy"  # of the action: rpy, rotvec, quat, rot6d
@@ -67,19 +62,12 @@ def default() -> ml_collections.ConfigDict:
     config.data.open_x.state_width = 8  # 0: no states
     config.data.open_x.quality = ()  # labels carried into the batch
     config.data.open_x.workers = 1  # threads of a host that decode images
-    config.data.open_x.on_problem = ml_collections.ConfigDict(
-        {
-            "version": "raise",
-            "rate": "keep",
-            "shard": "raise",
-            "episode": "raise",
-            "image": "raise",
-            "camera": "keep",
-            "instruction": "keep",
-            "flag": "keep",
-            "last_step": "keep",
-        }
-    )
+    config.data.open_x.on_problem = ml_collections.ConfigDict()
+    for name in ("version", "rate", "shard", "episode", "image", "camera"):
+        stops = name in ("version", "shard", "episode", "image")
+        config.data.open_x.on_problem[name] = "raise" if stops else "keep"
+    for name in ("instruction", "flag", "last_step"):
+        config.data.open_x.on_problem[name] = "keep"
 
     # Of camera images, on the device, see transforms.augment.Augmentation.
     config.augmentation = ml_collections.ConfigDict()
@@ -117,11 +105,9 @@ def default() -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 1000  # steps
     config.train.keep = 2  # newest checkpoints
     config.train.keep_every = config_dict.placeholder(int)  # and those of every so many steps
-    # Fine-tuning: workdir or checkpoint whose (moving-average) parameters are the first ones, where
-    # name and shape agree.
+    # Fine-tuning: workdir or checkpoint of the first (EMA) parameters, where name and shape agree.
     config.train.init_from = ""
-    # Fine-tuning goes on with the maps to unit size of that checkpoint, "base", which its
-    # parameters were trained with, or with those of the new "data".
+    # The maps to unit size of that checkpoint, "base", or those of the new "data".
     config.train.init_maps = "base"
     config.train.wandb = ""  # project on Weights & Biases that gets the metrics, too
 
@@ -156,25 +142,20 @@ def source(
       role: "clean" or "corrupt".
       split: such as "train[:90%]".
       weight: multiplies its number of chunks.
-      sigma_min, sigma_max: bounds of all its steps.
-      bounds: a file with bounds for each of its steps, in their place (``data.bounds``).
-      open_x: how it becomes the common form: a row of the registry, or the lines of a spec
-        (``open_x.spec``).
-      last_step: what the action of a step with ``is_last`` is: "drop", the default, a filler, as
-        RLDS defines it; "keep", a real one, as many converters store it.
-      format: what opens the path: "rlds", "open_x", or ``package.module:Class`` of a
-        ``data.source.Format``; "" for "open_x" where there is open_x, else "rlds".
+      sigma_min, sigma_max: bounds of all its steps, or ``bounds``: a file with those of each.
+      open_x: how it becomes the common form: a row of the registry, or a spec (``open_x.spec``).
+      last_step: the action of a step with ``is_last``: "drop", the default, a filler, as RLDS
+        defines it; "keep", a real one, as many converters store it.
+      format: what opens the path: "rlds", "open_x" (the default with open_x), or
+        ``package.module:Class`` of a ``data.source.Format``.
     """
-    fields = ml_collections.ConfigDict(
-        {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
-    )
-    fields.sigma_max = config_dict.placeholder(float)
-    fields.sigma_max = sigma_max
-    fields.bounds = bounds
-    fields.last_step = last_step
-    fields.format = format
-    fields.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
-    return fields
+    fields = {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
+    fields |= {"sigma_max": config_dict.placeholder(float), "bounds": bounds}
+    fields |= {"last_step": last_step, "format": format}
+    section = ml_collections.ConfigDict(fields)
+    section.sigma_max = sigma_max
+    section.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
+    return section
 
 
 class Checked(ml_collections.FrozenConfigDict):
@@ -182,14 +163,8 @@ class Checked(ml_collections.FrozenConfigDict):
 
 
 def check(config: ml_collections.ConfigDict) -> Checked:
-    """Returns a frozen copy of a config that can be run; no data are read and no devices used.
-
-    Each part checks its own section: law, schedule, objective, model, augmentation, optimizer,
-    solver, and the data section with its sources, which may still lack paths.
-
-    Raises:
-      ValueError: for what no run can mean.
-    """
+    """Returns a frozen copy of a config that can be run, else raises ValueError; each part checks
+    its section. Reads no data and uses no devices."""
     if isinstance(config, Checked):
         return config
     # Not at the top: those who only write a config need no reader of data and no network.
@@ -324,20 +299,15 @@ def _check_type(path, given, expected, default):
         raise ValueError(f"{path} is nan, expected a number{such}")
 
 
-def foreign(config: ml_collections.ConfigDict) -> list[str]:
-    """Dotted names of fields that this version's training does not have, in their order.
-
-    Those of sections that others check (sources, model, law, ...) are left out.
-    """
-    return list(_foreign("", config, default()))
-
-
-def _foreign(prefix, section, expected):
-    for name in section:
+def foreign(
+    config: ml_collections.ConfigDict, expected: Mapping | None = None, prefix: str = ""
+) -> list[str]:
+    """Dotted names of fields that are not ``expected`` (default: ``default()``), but for sections
+    that others check (sources, model, law, ...)."""
+    names, expected = [], default() if expected is None else expected
+    for name, value in config.items():
         if name not in expected:
-            if f"{prefix}{name}" not in RENAMED:
-                yield f"{prefix}{name}"
-        elif name not in (*_OPEN, "sources") and isinstance(
-            section[name], ml_collections.ConfigDict
-        ):
-            yield from _foreign(f"{prefix}{name}.", section[name], expected[name])
+            names += [f"{prefix}{name}"] if f"{prefix}{name}" not in RENAMED else []
+        elif isinstance(value, ml_collections.ConfigDict) and name not in (*_OPEN, "sources"):
+            names += foreign(value, expected[name], f"{prefix}{name}.")
+    return names

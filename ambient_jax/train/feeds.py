@@ -1,14 +1,9 @@
 """Where the batches of a run come from: data in device memory, or a stream from disk.
 
-Both feeds have
-
-* ``step_fn(state, batch) -> state``, the train step lifted over the devices;
-* ``batches``, an endless iterator of what ``step_fn`` takes;
-* ``state()``, the position to save with a checkpoint (None: there is none to save);
-* ``rows_at(step, policy)``, the rows of a step's batch, for the report of a run that is not finite.
+Both feeds have ``step_fn(state, batch) -> state``, the train step lifted over the devices;
+``batches``, an endless iterator of what it takes; ``state()``, the position to save with a
+checkpoint (None: none); and ``rows_at(step, policy)``, the rows of a step's batch, for ``guard``.
 """
-
-from __future__ import annotations
 
 import collections
 import itertools
@@ -32,14 +27,8 @@ from ambient_jax.train.parts import Parts
 
 
 class DeviceFeed:
-    """Data in device memory; the compiled step chooses each batch itself.
-
-    Args:
-      configs: of the policies; one, unless ``stacked``.
-      parts: built from the first config.
-      mixture: the data.
-      stacked: whether the policies are trained together, as stacked states.
-    """
+    """Data in device memory; the compiled step chooses each batch itself. Several configs are those
+    of ``stacked`` policies (``parallel.lift_policies``); ``parts`` are built from the first."""
 
     def __init__(
         self,
@@ -52,21 +41,24 @@ class DeviceFeed:
         self._size = config.train.batch_size
         self._keys = [jax.random.key(c.seed) for c in configs]
         self._sources: list[mixing.Sources | None] = [None]
+        if stacked:  # laws that are one law over other weights: the weights are arrays
+            laws = [build(mixing, c.law) for c in configs]
+            resolved = [
+                mixing.resolve(law, mixtures.weighted_sources(c.data, law, mixture.statistics))
+                for c, law in zip(configs, laws, strict=True)
+            ]
+            law, self._sources = resolved[0][0], [sources for _, sources in resolved]
         resident = device.load_device_data(mixture)
+        self._sampler = mixture.sampler(law, parts.schedule)
         if not stacked:
             self._data = batch = parallel.replicate(resident)
-            self._sampler = mixture.sampler(law, parts.schedule)
             rows = parallel.rows_per_device(self._size)
             self.step_fn = parallel.lift_resident(
                 parts.train_step, self._sampler, rows, self._keys[0]
             )
         else:
-            # Laws that are one law over other weights: the weights are arrays of the program.
-            resolved = [_resolved(c, mixture) for c in configs]
-            law, self._sources = resolved[0][0], [sources for _, sources in resolved]
             devices = parallel.policy_devices(len(configs))
             self._data = parallel.replicate(resident, devices)
-            self._sampler = mixture.sampler(law, parts.schedule)
             self.step_fn = parallel.lift_policies(
                 parts.train_step, self._sampler, self._size, devices
             )
@@ -90,24 +82,11 @@ class DeviceFeed:
         return draw(jax.tree.map(lambda x: x.addressable_data(0), self._data))
 
 
-def _resolved(config, mixture):
-    law = build(mixing, config.law)
-    return mixing.resolve(law, mixtures.weighted_sources(config.data, law, mixture.statistics))
-
-
 class StreamFeed:
     """A stream from disk; each host reads its own rows of the batches.
 
-    Args:
-      config: of the run.
-      parts: built from it.
-      mixture: the data.
-      start: number of steps that are done.
-      position: of all hosts at that step, as ``state`` gave it; not used at step 0.
-      workdir: of the run, for messages.
-
-    Raises:
-      ValueError: no such position, one of other shards, or see ``pipeline.stream_batches``.
+    It begins after ``start`` steps at ``position``, the ``state()`` of then. Raises ValueError for
+    no such position, one of other shards, or as ``pipeline.stream_batches``.
     """
 
     def __init__(

@@ -1,7 +1,5 @@
 """The maps to unit size of a run that goes on: with its own checkpoint, or with another run's."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -24,13 +22,9 @@ _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Checks, before data are read, the checkpoint that a run starts from.
-
-    Raises:
-      FileNotFoundError: no checkpoint at ``train.init_from``, or ValueError: see ``load_assets``.
-    """
-    fresh = [w for w in workdirs if not checkpoint.steps_in(w / "checkpoints")]
-    if config.train.init_from and fresh:
+    """Raises, before data are read, if a new run's ``train.init_from`` is wrong
+    (``load_assets``)."""
+    if config.train.init_from and any(not checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         checkpoint.load_assets(config.train.init_from)
 
 
@@ -49,18 +43,8 @@ def initial(
 
 
 def adopt(params: Any, path: str | os.PathLike) -> Any:
-    """The parameters with those of a checkpoint where name and shape agree; others stay.
-
-    Takes the moving average, which is what policies use. Logs which parameters stay.
-
-    Args:
-      params: of a new model, a nested dict of arrays.
-      path: see ``checkpoint.find``.
-
-    Raises:
-      FileNotFoundError: no finished checkpoint at the path.
-      ValueError: nothing agrees, or a checkpoint of another format.
-    """
+    """The parameters with those of a checkpoint (EMA) where name and shape agree; logs which stay.
+    Raises ValueError if nothing agrees."""
     saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
     leaves = checkpoint.by_name(params)
     taken = {
@@ -81,9 +65,10 @@ def adopt(params: Any, path: str | os.PathLike) -> Any:
     return jax.tree.unflatten(jax.tree.structure(params), list((leaves | taken).values()))
 
 
-def resumed(mixture: mixtures.Mixture, assets: dict[str, Any]) -> mixtures.Mixture:
+def resumed(mixture: mixtures.Mixture, path: pathlib.Path) -> mixtures.Mixture:
     """With the maps of the run's own checkpoint: its parameters know no others."""
-    return mixture.with_normalizer(Chain.from_json(assets["statistics"]).normalizer)
+    chain = Chain.from_json(checkpoint.load_assets(path)["statistics"])
+    return mixture.with_normalizer(chain.normalizer)
 
 
 def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> mixtures.Mixture:

@@ -1,10 +1,7 @@
 """Stops a run whose loss or gradient is not finite: names the step and the rows of its batch.
 
-The step marks the first one in ``state.Sums.nonfinite``, so that nothing waits for it. The feed
-gives the rows of that step's batch afterwards (``feeds``).
+The step marks itself in ``state.Sums.nonfinite``, so that nothing waits for it.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -23,14 +20,8 @@ _SHOWN = 4
 
 
 class Rows(NamedTuple):
-    """What is reported of a batch's rows.
-
-    Attributes:
-      id: [B, 3] = (source, episode, step).
-      sigma: [B], noise levels.
-      largest: [B], largest magnitude among the row's normalised actions and observations, images
-        left out: it gives away a sample that should not be there.
-    """
+    """Rows of a batch: ``id`` [B, 3] = (source, episode, step), noise levels ``sigma`` [B], and the
+    ``largest`` magnitude among normalised actions and observations but images, [B]."""
 
     id: Any
     sigma: Any
@@ -48,35 +39,20 @@ def rows(batch: dict[str, Any], xp: Any = jnp) -> Rows:
 def stop(
     workdir: str | os.PathLike, step: int, rows: Rows, names: Sequence[str], learning_rate: float
 ) -> NoReturn:
-    """Writes ``<workdir>/nonfinite.json`` (process 0) and raises.
-
-    Args:
-      workdir: of the run.
-      step: the first one whose loss or gradient is not finite, counted from 1.
-      rows: of its batch; written with the largest numbers first.
-      names: of the sources.
-      learning_rate: at that step.
-
-    Raises:
-      FloatingPointError: always.
+    """Writes ``<workdir>/nonfinite.json`` (process 0) and raises FloatingPointError: ``step``, from
+    1 on, is the first whose loss or gradient is not finite, ``rows`` its batch, ``names`` the
+    sources'.
     """
     ids, sigma, sizes = (np.asarray(x) for x in jax.device_get(rows))
     sizes = np.where(np.isnan(sizes), np.inf, sizes)
     order = np.argsort(-sizes, kind="stable").tolist()
-    lines = [
-        json.dumps(
-            {
-                "row": row,
-                "source": names[ids[row, 0]],
-                "episode": int(ids[row, 1]),
-                "step": int(ids[row, 2]),
-                "sigma": float(sigma[row]),
-                # JSON has no infinity.
-                "largest": float(sizes[row]) if math.isfinite(sizes[row]) else None,
-            }
-        )
-        for row in order
-    ]
+    lines = []
+    for row in order:
+        source, episode, number = ids[row].tolist()
+        # JSON has no infinity.
+        largest = float(sizes[row]) if math.isfinite(sizes[row]) else None
+        place = {"row": row, "source": names[source], "episode": episode, "step": number}
+        lines.append(json.dumps(place | {"sigma": float(sigma[row]), "largest": largest}))
     path = pathlib.Path(paths.expanded(workdir)) / "nonfinite.json"
     if jax.process_index() == 0:
         listed = ",\n    ".join(lines)

@@ -8,14 +8,12 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Asks glibc to keep large freed blocks; returns whether it agreed.
+    """Asks glibc to keep large freed blocks; returns whether it agreed (elsewhere it does nothing).
 
-    XLA's CPU client allocates the scratch of a step anew each time, some 200 MB, which glibc maps
-    and unmaps: 50,000 page faults a step. Kept, the blocks cost nothing; what it takes is the
-    process's peak staying resident, and one arena shared by all threads, since only the main arena
-    can hold large blocks. Call it before any thread is started (importing pyarrow starts one): an
-    arena that is there already would be handed on to threads of XLA's, whose large blocks it maps
-    anew as before. Elsewhere than on glibc it does nothing.
+    XLA's CPU client allocates a step's scratch anew each time, some 200 MB in 50,000 page faults.
+    Kept, it costs nothing, but the process's peak stays resident and all threads share the main
+    arena, the only one that holds large blocks. Call it before any thread starts (importing pyarrow
+    starts one): XLA's threads would use that thread's arena.
     """
     if not sys.platform.startswith("linux"):
         return False

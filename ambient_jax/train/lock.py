@@ -1,11 +1,9 @@
-"""One run to a workdir: a file says which process writes there, and goes with it.
+"""One run per workdir: ``<workdir>/running.lock`` names the process that writes there.
 
-``<workdir>/running.lock`` appears whole or not at all (a hard link, which NFS makes atomic). A
-process that was killed leaves it behind. On the same machine its process id and start time tell at
-once; an owner on another machine counts as gone after a silence, as an owner touches its lock.
+The file appears whole or not at all (a hard link, which NFS makes atomic). A killed process leaves
+it behind: on the same machine its process id and start time show that it is gone, on another one
+its silence does, as an owner touches its lock.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
@@ -32,47 +30,42 @@ BEAT = 10.0  # s between two signs of life
 SILENCE = 120.0  # s without one after which an owner on another machine counts as gone
 
 Owner = dict[str, Any]  # content of the file
-# What this process holds, by real path of the workdir: its token, thread and depth.
-_HELD: dict[str, tuple[str, int, int]] = {}
+# What this process holds, by real path of the workdir: its token and thread.
+_HELD: dict[str, tuple[str, int]] = {}
 
 
 @contextlib.contextmanager
 def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Holds a workdir, which is made where it is absent, until the block ends, fails or is stopped.
+    """Makes a workdir where it is absent and holds it until the block ends, fails or is stopped.
 
-    A thread that holds it already may hold it once more. In a multi-host run process 0 takes it
-    for all, and all raise what it raises; all hosts must come here.
-
-    Raises:
-      ValueError: another run holds it; the message has who, since when and what to do.
-      OSError: the workdir cannot be made or written to.
+    A thread may hold what it holds already. In a multi-host run process 0 holds it for all; all
+    hosts must call this. Raises ValueError, on all hosts, if another run holds it, with who, since
+    when and what to do; OSError if it cannot be made or written to.
     """
     folder, error = pathlib.Path(expanded(workdir)), None
     key, is_new = os.path.realpath(folder), False
-    if parallel.is_first_host():
+    takes = key not in _HELD or _HELD[key][1] != threading.get_ident()
+    takes = takes and parallel.is_first_host()
+    if takes:
         try:
-            is_new = _enter(folder, key)
+            is_new = _take(folder, key)
         except (ValueError, OSError) as e:
             error = e
-    message = parallel.tell_all(str(error) if error else "")
-    if error:
-        raise error
-    if message:
-        raise ValueError(message)
-    if not parallel.is_first_host():
+    if message := parallel.tell_all(str(error) if error else ""):
+        raise error or ValueError(message)
+    if not takes:
         yield
         return
     stop = threading.Event()
     with _released_at_sigterm():
-        if _HELD[key][2] == 1:
-            threading.Thread(target=_beat, args=(key, stop), daemon=True).start()
+        threading.Thread(target=_beat, args=(key, stop), daemon=True).start()
         try:
             yield
         finally:
             stop.set()
             _leave(key)
             if is_new:
-                with contextlib.suppress(OSError):  # something was left there
+                with contextlib.suppress(OSError):  # it has files
                     folder.rmdir()
 
 
@@ -88,15 +81,12 @@ def alone(job: Callable) -> Callable:
 
 
 def check(workdir: str | os.PathLike[str]) -> None:
-    """Called before anything is written over: makes the file anew where somebody deleted it.
-
-    Raises:
-      OSError: another run has taken a workdir that this process held.
-    """
+    """Called before files are replaced; writes the lock anew where somebody deleted it. Raises
+    OSError if another run has taken a workdir that this process held."""
     key = os.path.realpath(expanded(workdir))
     if key not in _HELD:
         return
-    folder, (token, *_) = pathlib.Path(key), _HELD[key]
+    folder, token = pathlib.Path(key), _HELD[key][0]
     _create(folder / NAME, _about(folder, token))
     owner = _read(folder / NAME)
     if owner is not None and owner.get("token") != token:
@@ -113,12 +103,8 @@ def await_end(workdir: str | os.PathLike[str], seconds: float = 60.0) -> None:
         time.sleep(0.2)
 
 
-def _enter(folder: pathlib.Path, key: str) -> bool:
-    """Takes the lock, or counts once more; returns whether it made the folder."""
-    if key in _HELD and _HELD[key][1] == threading.get_ident():
-        token, thread, depth = _HELD[key]
-        _HELD[key] = token, thread, depth + 1
-        return False
+def _take(folder: pathlib.Path, key: str) -> bool:
+    """Takes the lock; returns whether it made the folder."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"workdir {folder} is a file, expected a folder or a new name")
     is_new = not folder.exists()
@@ -138,16 +124,12 @@ def _enter(folder: pathlib.Path, key: str) -> bool:
             )
         if _take_over(path, owner, about):
             break
-    _HELD[key] = token, threading.get_ident(), 1
+    _HELD[key] = token, threading.get_ident()
     return is_new
 
 
-def _leave(key: str, wholly: bool = False) -> None:
-    token, thread, depth = _HELD[key]
-    if depth > 1 and not wholly:
-        _HELD[key] = token, thread, depth - 1
-        return
-    del _HELD[key]
+def _leave(key: str) -> None:
+    token, _ = _HELD.pop(key)
     path = pathlib.Path(key) / NAME
     if (_read(path) or {}).get("token") == token:
         path.unlink(missing_ok=True)
@@ -169,9 +151,9 @@ def _released_at_sigterm() -> Iterator[None]:
         return
 
     def end(number, frame):
-        if os.getpid() == me:  # and no fork of this process
+        if os.getpid() == me:  # not in a fork of this process
             for key in list(_HELD):
-                _leave(key, wholly=True)
+                _leave(key)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -191,7 +173,7 @@ def _about(folder: pathlib.Path, token: str) -> Owner:
         "command": shlex.join(sys.argv)[:200].replace("\n", " "),
         "machine": _machine(),
         "started": _started(os.getpid()),
-        "folder": _identity(folder),
+        "folder": _inode(folder),
     }
 
 
@@ -203,18 +185,13 @@ def _create(path: pathlib.Path, about: Owner) -> bool:
     whole = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         whole.write_text(text, encoding="utf-8")
-        os.link(whole, path)
-    except FileExistsError:
-        return False
-    except OSError:
-        if not whole.exists():
-            raise
-        # A file system without hard links, such as a mounted bucket.
         try:
+            os.link(whole, path)
+        except OSError:  # it exists, or no hard links, such as in a mounted bucket
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
-        except FileExistsError:
-            return False
+    except FileExistsError:
+        return False
     finally:
         whole.unlink(missing_ok=True)
     return True
@@ -224,15 +201,15 @@ def _read(path: pathlib.Path) -> Owner | None:
     """Who holds the lock, {} where the file cannot be understood; None where there is none."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
+        return owner if isinstance(owner, dict) else {}
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return owner if isinstance(owner, dict) else {}
 
 
 def _take_over(path: pathlib.Path, owner: Owner, about: Owner) -> bool:
-    """Puts a lock in place of that of an owner who is gone; returns whether it did.
+    """Replaces the lock of an owner who is gone; returns whether it did.
 
     Of many that try, one makes a file that claims it; the lock itself is never absent.
     """
@@ -269,7 +246,7 @@ def _probe(owner: Owner, path: pathlib.Path) -> bool | None:
     """Whether an owner on this machine runs; None if it is on another."""
     if not _machine() or owner.get("machine") != _machine():
         return None
-    if owner.get("folder") != _identity(path.parent):
+    if owner.get("folder") != _inode(path.parent):
         return False  # the workdir is a copy
     return _started(owner.get("pid")) == owner.get("started")
 
@@ -282,14 +259,14 @@ def _touched(path: pathlib.Path) -> int | None:
         return None
 
 
-def _identity(folder: pathlib.Path) -> str:
+def _inode(folder: pathlib.Path) -> str:
     status = os.stat(folder)
     return f"{status.st_dev}:{status.st_ino}"
 
 
 @functools.cache
 def _machine() -> str:
-    """Names the boot of a machine and the processes that are seen here; "" if unknown."""
+    """The boot of this machine and its process namespace; "" if unknown."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

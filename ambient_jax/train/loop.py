@@ -1,7 +1,5 @@
 """The host loop: it dispatches steps and never waits for one, except to save."""
 
-from __future__ import annotations
-
 import signal
 import threading
 import time
@@ -46,15 +44,11 @@ def run(
     report: Callable[[int, Any, dict], None],
     save: Callable[[int, Any], None],
 ) -> tuple[Any, str]:
-    """Runs steps ``start`` to ``steps``.
+    """Runs steps ``start`` to ``steps``; ``step_fn`` donates the state, ``batches`` are on the
+    devices.
 
     Args:
-      state: replicated train state (donated at each step).
-      step_fn: ``(state, batch) -> state``, asynchronous.
-      batches: yields what step_fn takes, already on the devices.
-      start, steps: first step and number of steps in all.
-      log_every, checkpoint_every: in steps.
-      take_sums: ``state -> (state with empty sums, sums)``, asynchronous.
+      take_sums: ``state -> (state with empty sums, sums)``, asynchronous as ``step_fn``.
       report: ``(step, sums on device, timing)``; called one interval late, so that it never waits.
       save: ``(step, state)``.
 
@@ -63,17 +57,8 @@ def run(
     """
     pending, stop = None, ""
     begin, last = time.perf_counter(), start
-    with (
-        StopSignal() as signals,
-        tqdm.tqdm(
-            total=steps,
-            initial=start,
-            desc="train",
-            unit="step",
-            mininterval=1.0,
-            disable=jax.process_index() != 0,
-        ) as bar,
-    ):
+    shown = dict(desc="train", unit="step", mininterval=1.0, disable=jax.process_index() != 0)
+    with StopSignal() as signals, tqdm.tqdm(total=steps, initial=start, **shown) as bar:
         for step in range(start + 1, steps + 1):
             state = step_fn(state, next(batches))
             bar.update()

@@ -1,10 +1,7 @@
-"""Metrics: sums from the devices to rows of ``metrics.jsonl`` and TensorBoard.
+"""Metrics: sums from the devices to rows of ``metrics.jsonl``, ``timing.jsonl`` and TensorBoard.
 
-``metrics.jsonl`` holds what training computed and nothing of the clock: an interrupted run that was
-resumed leaves the same file, value for value. Speeds go to ``timing.jsonl``.
+``metrics.jsonl`` has no times: a resumed run leaves the file of an uninterrupted one.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -47,11 +44,8 @@ def summarize(
 
 
 class Writer:
-    """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, from a given step on.
-
-    Opening it at step n drops rows after n that an interrupted run left behind. With the config of
-    a run whose ``train.wandb`` names a project, the rows go there as well.
-    """
+    """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, and to ``config.train.wandb``;
+    drops the rows after ``step`` that an interrupted run left."""
 
     def __init__(
         self,
@@ -94,21 +88,14 @@ class Writer:
 
 
 def read(path: str | os.PathLike, fields: Sequence[str] = ("step",)) -> list[dict]:
-    """Rows of a JSON-lines file.
-
-    Lines that are no rows are left out, each with a warning, such as the last one where a crash cut
-    it short.
-
-    Args:
-      path: of the file; without it there are no rows.
-      fields: numbers that every row has.
-    """
+    """Rows of a JSON-lines file that have the ``fields``, numbers; none without the file. Other
+    lines, such as a last one that a crash cut short, are one warning each."""
     path = pathlib.Path(paths.expanded(path))
     return _rows(path, fields)[0] if path.exists() else []
 
 
 def _rows(path, fields):
-    """The rows, and whether the file has lines beside them that no crash leaves."""
+    """The rows, and whether the file has other lines that no crash leaves."""
     rows, foreign = [], False
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):

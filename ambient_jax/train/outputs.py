@@ -1,7 +1,6 @@
-"""What the policies of a run leave in their workdirs, and read from there to resume."""
+"""What the policies of a run write into their workdirs, and read there to resume."""
 
-from __future__ import annotations
-
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,15 +17,8 @@ from ambient_jax.train import state as state_lib
 
 
 class Outputs:
-    """A policy's checkpoints, and from ``open`` on its metrics.
-
-    Args:
-      config: of the policy, checked.
-      workdir: of the policy.
-
-    Raises:
-      ValueError: the workdir holds a run that cannot go on with the config. Data are not read.
-    """
+    """A policy's checkpoints and, from ``open`` on, its metrics; raises ValueError if the workdir
+    holds a run that cannot go on with the config."""
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
         self.config, self.workdir = config, workdir
@@ -37,7 +29,7 @@ class Outputs:
             pass
         else:
             runs.check_config(saved, config, workdir, step)
-        self._writer: metrics.Writer | None = None
+        self.writer: metrics.Writer | None = None
 
     def open_checkpoints(self) -> None:
         """Opens ``checkpoints``, kept as the config says."""
@@ -45,46 +37,32 @@ class Outputs:
         self.checkpoints = checkpoint.Checkpointer(self.workdir / "checkpoints", **keep)
 
     def check_same(self, mixture: mixtures.Mixture) -> None:
-        """Raises ValueError if the newest checkpoint is of other data, see ``runs.check_same``."""
+        """Raises ValueError if the newest checkpoint is of other data (``runs.check_same``)."""
         if (latest := self.checkpoints.latest_step()) is not None:
-            assets = self.checkpoints.assets(latest)
+            assets = checkpoint.load_assets(self.workdir / "checkpoints" / str(latest))
             runs.check_same(assets, self.config, mixture, self.workdir, latest)
 
     def open(self, mixture: mixtures.Mixture, start: int) -> None:
-        """Deletes what is beyond step ``start``; writes the config and what is wrong with the data,
-        opens the metrics."""
+        """Deletes later checkpoints than ``start``; writes config and problems; opens the
+        metrics."""
         self.checkpoints.drop_after(start)
         chain = mixture.chain.cropped(self.config.augmentation.crop)
-        self._assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
+        self.assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
         if jax.process_index() == 0:
             runs.write_config(self.config, self.workdir)
             runs.write_problems(mixture, self.workdir)
-            self._writer = metrics.Writer(self.workdir, start, self.config)
-
-    def report(self, row: dict, timing: dict) -> None:
-        """Adds a row to the metrics (process 0)."""
-        if self._writer:
-            self._writer.write(row, timing)
-
-    def save(self, step: int, state: state_lib.TrainState, position: object) -> None:
-        """Saves a checkpoint of a state on the host; returns before it is written."""
-        self.checkpoints.save(step, state, self._assets, position)
+            self.writer = metrics.Writer(self.workdir, start, self.config)
 
     def close(self) -> None:
         """Waits for pending saves."""
         self.checkpoints.close()
-        if self._writer:
-            self._writer.close()
+        if self.writer:
+            self.writer.close()
 
 
 def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
-    """The newest step at which all policies have a sound checkpoint; 0: none.
-
-    A run may have died after only some policies of a step were saved.
-
-    Raises:
-      ValueError: damage beyond that, with which trained policies would begin anew.
-    """
+    """The newest step at which all policies have an undamaged checkpoint, as a run may have ended
+    after it saved some; 0: none. Raises ValueError if trained policies would begin anew."""
     at_most = None
     while len(steps := {p.checkpoints.sound_step(at_most) or 0 for p in policies}) > 1:
         at_most = min(steps)
@@ -104,52 +82,45 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
     return step
 
 
+@dataclasses.dataclass(frozen=True)
 class Recorder:
     """Reports and saves for all policies of a run; stops it at the first number not finite.
+    ``position`` and ``rows_at`` are those of the feed; ``stacked`` as in ``parallel.fetch``."""
 
-    Args:
-      policies: of the run, opened.
-      position: returns the position of the feed, see ``feeds``.
-      rows_at: ``(step, policy) -> rows`` of the feed.
-      names: of the sources.
-      stacked: whether states are those of several policies, see ``parallel.fetch``.
-    """
+    policies: Sequence[Outputs]
+    position: Callable[[], Any]
+    rows_at: Callable[[int, int], guard.Rows]
+    names: Sequence[str]
+    stacked: bool
 
-    def __init__(
-        self,
-        policies: Sequence[Outputs],
-        position: Callable[[], Any],
-        rows_at: Callable[[int, int], guard.Rows],
-        names: Sequence[str],
-        stacked: bool,
-    ):
-        self._policies, self._position, self._rows_at = policies, position, rows_at
-        self._names, self._stacked = names, stacked
-        self._rate = optim.learning_rate(policies[0].config.train)
+    def _rate(self, step: int) -> float:
+        return float(optim.learning_rate(self.policies[0].config.train)(step - 1))
 
     def report(self, step: int, sums: state_lib.Sums, timing: dict) -> None:
         """Writes a row of each policy's metrics."""
-        each = parallel.fetch(sums, self._stacked)
+        each = parallel.fetch(sums, self.stacked)
         self._stop_if_marked(each)
-        rate = float(self._rate(step - 1))
-        rows = [metrics.summarize(step, own, self._names, rate) for own in each]
-        for policy, row in zip(self._policies, rows, strict=True):
-            policy.report(row, timing | ({"policies": len(rows)} if self._stacked else {}))
+        rate = self._rate(step)
+        rows = [metrics.summarize(step, own, self.names, rate) for own in each]
+        timing = timing | ({"policies": len(rows)} if self.stacked else {})
+        for policy, row in zip(self.policies, rows, strict=True):
+            if policy.writer:
+                policy.writer.write(row, timing)
         losses = np.round([row["loss"] for row in rows], 4).tolist()
         logging.log_every_n_seconds(logging.INFO, "step %d, loss %s", 30, step, losses)
 
     def save(self, step: int, state: state_lib.TrainState) -> None:
         """Saves a checkpoint of each policy."""
-        for policy in self._policies:
+        for policy in self.policies:
             lock.check(policy.workdir)
-        states = parallel.fetch(state, self._stacked)
+        states = parallel.fetch(state, self.stacked)
         self._stop_if_marked([own.sums for own in states])
-        position = self._position()
-        for policy, own in zip(self._policies, states, strict=True):
-            policy.save(step, own, position)
+        position = self.position()
+        for policy, own in zip(self.policies, states, strict=True):
+            policy.checkpoints.save(step, own, policy.assets, position)
 
     def _stop_if_marked(self, each):
-        for k, (policy, sums) in enumerate(zip(self._policies, each, strict=True)):
+        for k, (policy, sums) in enumerate(zip(self.policies, each, strict=True)):
             if first := int(sums.nonfinite):
-                rows, rate = self._rows_at(first, k), float(self._rate(first - 1))
-                guard.stop(policy.workdir, first, rows, self._names, rate)
+                rows, rate = self.rows_at(first, k), self._rate(first)
+                guard.stop(policy.workdir, first, rows, self.names, rate)

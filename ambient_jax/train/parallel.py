@@ -4,8 +4,6 @@ Every array that a pmapped function takes has a leading axis of local devices. W
 (``initialize``), each feeds its own devices and the axis spans them all.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import sys
@@ -31,14 +29,11 @@ def initialize(
 
     Args:
       coordinator: host:port of process 0; "auto" on a TPU pod or under Slurm, where
-        ``jax.distributed`` finds the rest by itself; "" for a single process, which does nothing.
-      num_processes, process_id: of a host:port, on each host.
-      timeout: seconds that hosts wait for each other. If some do not come to a process 0 that is
-        there, the program ends.
+        ``jax.distributed`` finds the rest; "" for a single process, which does nothing.
+      num_processes, process_id: with a host:port, on each host.
+      timeout: seconds that hosts wait for each other; then process 0 ends the program.
 
-    Raises:
-      ValueError: arguments that do not fit each other, or no cluster is found.
-      OSError: nobody answers at the coordinator's address, or its port is taken.
+    Raises ValueError for arguments that do not fit, OSError if nobody answers or the port is taken.
     """
     alone = (num_processes, process_id) in [(0, -1), (1, -1), (1, 0)]
     if coordinator in ("", "auto") and not alone:
@@ -75,17 +70,14 @@ def initialize(
         late = threading.Timer(timeout, _end, (coordinator, num_processes, timeout))
         late.daemon = True
         late.start()
-        # Past its own limit it would abort the process with a trace of its insides.
+        # JAX's own limit would abort the process with a trace.
         jax.distributed.initialize(
             coordinator, num_processes, process_id, initialization_timeout=timeout + 60
         )
         late.cancel()
+    counts = (jax.local_device_count(), jax.device_count())
     logging.info(
-        "host %d of %d, %d local of %d devices",
-        jax.process_index(),
-        jax.process_count(),
-        jax.local_device_count(),
-        jax.device_count(),
+        "host %d of %d, %d local of %d devices", jax.process_index(), jax.process_count(), *counts
     )
 
 
@@ -101,7 +93,7 @@ def _address(coordinator: str) -> tuple[str, int]:
 
 
 def _reach(host: str, port: int, process_id: int, timeout: float) -> None:
-    """Waits until somebody listens at the address; of process 0, checks that nobody does yet."""
+    """Waits for a listener at the address; on process 0, checks that the port is free."""
     if process_id == 0:
         try:
             socket.create_server(("", port)).close()
@@ -124,12 +116,9 @@ def _reach(host: str, port: int, process_id: int, timeout: float) -> None:
 
 def _end(coordinator: str, num_processes: int, timeout: float) -> None:
     """Ends a process that waits inside JAX, where no exception reaches it."""
-    print(
-        f"error: not all of {num_processes} processes have come to the coordinator {coordinator} "
-        f"within {timeout} s: start the others, or wait longer (--coordinator_timeout)",
-        file=sys.stderr,
-        flush=True,
-    )
+    message = f"not all of {num_processes} processes have come to the coordinator {coordinator} "
+    message += f"within {timeout} s: start the others, or wait longer (--coordinator_timeout)"
+    print(f"error: {message}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
@@ -145,7 +134,7 @@ def rows_per_device(batch_size: int) -> int:
 
 
 def replicate(tree: Any, count: int | None = None) -> Any:
-    """Puts a copy of the tree on every local device, or the first ``count`` (leading axis)."""
+    """A copy of the tree on every local device, or the first ``count`` (leading axis)."""
     devices = jax.local_devices()[:count]
     stacked = jax.tree.map(lambda x: np.broadcast_to(x, (len(devices), *np.shape(x))), tree)
     return jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)(stacked)
@@ -156,26 +145,24 @@ def unreplicate(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
 
 
+def _split(tree: Any, devices: int) -> Any:
+    """[N, ...] to [devices, N / devices, ...]."""
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), tree)
+
+
 def shard(batch: Any) -> Any:
     """Splits a host's batch [B, ...] over its devices, [devices, B/devices, ...], and sends it."""
-    devices = jax.local_device_count()
-    split = jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
-    sharding = _sharding()
-    return jax.tree.map(lambda x: jax.device_put(x, sharding), split)
-
-
-def _sharding():
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
-    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS))
+    split = _split(batch, jax.local_device_count())
+    return jax.tree.map(lambda x: jax.device_put(x, sharding), split)
 
 
 def lift_streamed(
     train_step: Callable, key: jax.Array, devices: Sequence[jax.Device] | None = None
 ) -> Callable:
     """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated.
-
-    ``devices`` (default: all) may be absent ones, to compile for.
-    """
+    ``devices``, by default all, may be absent ones, to compile for."""
     step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
@@ -183,8 +170,8 @@ def lift_streamed(
 def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.Array) -> Callable:
     """``step(state, data) -> state`` for data that live on the devices.
 
-    ``sampler(data, key, step, rows) -> batch`` chooses inside the compiled step; ``rows`` are this
-    device's of the global batch, so the choice does not depend on the number of devices.
+    ``sampler(data, key, step, rows) -> batch`` chooses by rows of the global batch, so the choice
+    does not depend on the number of devices.
     """
 
     def step(state, data):
@@ -233,24 +220,14 @@ def policy_devices(policies: int) -> int:
 
 def spread(tree: Any) -> Any:
     """Splits the leading axis of K policies over devices: [K, ...] to [devices, K/devices, ...]."""
-
-    def split(x):
-        devices = policy_devices(x.shape[0])
-        return x.reshape(devices, x.shape[0] // devices, *x.shape[1:])
-
-    return jax.pmap(lambda x: x)(jax.tree.map(split, tree))
-
-
-def gather(tree: Any) -> Any:
-    """Undoes ``spread``, on the host; real copies, as the buffers are donated later."""
-    return jax.tree.map(lambda x: np.array(x).reshape(-1, *x.shape[2:]), tree)
+    return jax.pmap(lambda x: x)(_split(tree, policy_devices(len(jax.tree.leaves(tree)[0]))))
 
 
 def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: int) -> Callable:
-    """``step(states, (data, sources, keys)) -> states`` for policies that never talk to each other.
+    """``step(states, (data, sources, keys)) -> states`` for policies that never communicate.
 
-    States, sources and keys are ``spread``; the data are on each device once ([devices, ...]).
-    Row for row a policy's batches are those that it has alone.
+    States, sources and keys are ``spread``; the data are on each device once ([devices, ...]). A
+    policy's batches are those that it has alone.
     """
 
     def one(state, data, sources, key):
@@ -258,11 +235,8 @@ def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: i
         return train_step(state, batch, key)
 
     many = jax.vmap(one, in_axes=(0, None, 0, 0))
-    return jax.pmap(
-        lambda states, inputs: many(states, *inputs),
-        donate_argnums=0,
-        devices=jax.local_devices()[:devices],
-    )
+    step = lambda states, inputs: many(states, *inputs)  # noqa: E731
+    return jax.pmap(step, donate_argnums=0, devices=jax.local_devices()[:devices])
 
 
 def stack(trees: Sequence[Any]) -> Any:
@@ -271,7 +245,7 @@ def stack(trees: Sequence[Any]) -> Any:
 
 
 def place(states: Sequence[Any], stacked: bool) -> Any:
-    """States of the policies on the devices: one on each, or stacked ones ``spread``."""
+    """The policies' states on the devices: one on each, or stacked and ``spread``."""
     return spread(stack(states)) if stacked else replicate(states[0])
 
 
@@ -279,6 +253,7 @@ def fetch(tree: Any, stacked: bool) -> list[Any]:
     """Undoes ``place``: the tree of each policy, on the host."""
     if not stacked:
         return [unreplicate(tree)]
-    whole = gather(tree)
+    # Real copies, as the buffers are donated later.
+    whole = jax.tree.map(lambda x: np.array(x).reshape(-1, *x.shape[2:]), tree)
     count = len(jax.tree.leaves(whole)[0])
     return [jax.tree.map(lambda x: x[k], whole) for k in range(count)]  # noqa: B023

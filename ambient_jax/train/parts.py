@@ -1,7 +1,5 @@
 """The parts of a run, built from its config: data, law, schedule, model, optimizer, train step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -19,16 +17,17 @@ from ambient_jax.train.config import build
 from ambient_jax.transforms import augment
 
 
-class Parts(NamedTuple):
-    """What a config is made into.
+class Learner(NamedTuple):
+    """What is trained and how, without data: ``create`` makes the TrainState of step 0 from a key,
+    the same on every host, of ``shapes``; ``train_step`` is that of one device."""
 
-    Attributes:
-      mixture: its data.
-      law, schedule: its mixing law and noise schedule.
-      create: ``key -> TrainState`` at step 0; the same on every host.
-      shapes: of that state.
-      train_step: pure, of one device (``step.make_train_step``).
-    """
+    create: Callable[[jax.Array], state_lib.TrainState]
+    shapes: state_lib.TrainState
+    train_step: Callable
+
+
+class Parts(NamedTuple):
+    """Data, mixing law and noise schedule of a config, and its learner's fields."""
 
     mixture: mixtures.Mixture
     law: mixing.Law
@@ -53,14 +52,6 @@ class Parts(NamedTuple):
         )
 
 
-class Learner(NamedTuple):
-    """What is trained and how, without data: see ``Parts``."""
-
-    create: Callable[[jax.Array], state_lib.TrainState]
-    shapes: state_lib.TrainState
-    train_step: Callable
-
-
 def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
     """Checks the config, opens its data and builds its parts; raises ValueError, see
     ``trainer.train``. ``axis_name``: see ``step.make_train_step``."""
@@ -80,15 +71,8 @@ def make_learner(
     sources: int,
     axis_name: str | None,
 ) -> Learner:
-    """Builds model, optimizer and step; computes nothing.
-
-    Args:
-      config: of the run.
-      observation: shapes of one row by name, see ``Mixture.observation_shapes``.
-      action_dim: D.
-      sources: their number.
-      axis_name: see ``step.make_train_step``.
-    """
+    """Builds model, optimizer and step for observations of these shapes (one row), D and the number
+    of sources; computes nothing. ``axis_name``: see ``step.make_train_step``."""
     objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)
@@ -97,15 +81,9 @@ def make_learner(
     def apply(params, *inputs):
         return model.apply({"params": params}, *inputs)
 
-    train_step = step_lib.make_train_step(
-        objective,
-        apply,
-        optimizer,
-        ema_limit=config.train.ema,
-        accumulation=config.train.accumulation,
-        augmentation=augmentation,
-        axis_name=axis_name,
-    )
+    options = {"ema_limit": config.train.ema, "accumulation": config.train.accumulation}
+    options |= {"augmentation": augmentation, "axis_name": axis_name}
+    train_step = step_lib.make_train_step(objective, apply, optimizer, **options)
 
     def create(key):
         rows = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in observation.items()}

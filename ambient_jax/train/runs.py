@@ -1,40 +1,11 @@
-"""What a run leaves in its workdir beside checkpoints, and whether a workdir is that of a run.
+"""Whether a run may go on with a config: only fields that cannot change a number may differ.
 
-A run resumes with the config it was begun with, save for what cannot change a number:
-
-=============================================  ====================================================
-field                                          may change
-=============================================  ====================================================
-name, policy, task, train.wandb                yes: they do not touch the training
-data.root, data.sources.*.path                 yes: the data's fingerprint decides
-data.bounds, data.sources.*.bounds             from one file to another of the same content
-data.open_x.embeddings                         yes: the content decides
-data.prefetch, data.open_x.workers,            yes: they change speed, and what is carried along
-data.open_x.quality
-train.keep, keep_every, checkpoint_every       yes: they say when is saved and what stays
-train.log_every                                yes: rows of metrics.jsonl are means over other
-                                               windows from there on
-train.init_from, init_maps                     yes: they were used at step 0
-data.shuffle_window, shuffle_memory, shards    where data.placement is "device", which does not use
-                                               them
-data.open_x                                    where no source has open_x
-data.observation, action, delta                where sources have open_x
-data.sources.*.sigma_min, sigma_max            where the source has a bounds file
-data.open_x.on_problem                         from or to "raise": with it there was no problem
-data.shards                                    to None and back, where the number stays
-train.steps                                    to more, with train.extend: the learning rate is
-                                               that of the longer run from there on
-all others                                     no
-=============================================  ====================================================
+The tables below are those fields; a field that is in none of them must stay as it was.
 """
 
-from __future__ import annotations
-
 import fnmatch
-import itertools
 import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -44,25 +15,31 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 
-# What does not touch the training.
+# The training does not read them.
 _FREE = ("name", "policy", "task", "train.wandb")
-# Where the data lie.
+# Where the data lie; the data's fingerprint decides.
 PATHS = ("data.root", "data.sources.*.path")
-# What may differ from the checkpoint's as well when a run resumes, as it cannot change a number.
 MAY_CHANGE = (
     *PATHS,
-    *("data.open_x.embeddings", "data.open_x.workers", "data.open_x.quality", "data.prefetch"),
+    "data.open_x.embeddings",  # the file's content decides
+    # Speed, and labels that are carried along.
+    *("data.prefetch", "data.open_x.workers", "data.open_x.quality"),
+    # When the run saves and what it keeps; the windows that rows of metrics.jsonl are means over.
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
-    *("train.init_from", "train.init_maps", "train.extend"),
+    *("train.init_from", "train.init_maps"),  # used at step 0
+    "train.extend",  # allows more train.steps; the learning rate is then that of the longer run
 )
-_UNUSED_ON_DEVICE = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
-_UNUSED_IN_COMMON_FORM = ("data.observation", "data.action", "data.delta")
+# Used only where data.placement is "stream"; data.shards also may become None and back.
+_STREAM_ONLY = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
+# Used only where no source has open_x.
+_PLAIN_ONLY = ("data.observation", "data.action", "data.delta")
+# From one file to another; its content decides. With a file a source's sigmas are not used.
 _BOUNDS = ("data.bounds", "data.sources.*.bounds")
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
 _HINT = (
-    "free to change are where data, bounds files and embeddings lie, prefetch, workers, what says "
-    "when is saved and logged (train.keep, keep_every, checkpoint_every, log_every, wandb), "
-    "init_from, name, policy, task"
+    "free to change are where data, bounds files and embeddings lie, prefetch, workers, when the "
+    "run saves and logs (train.keep, keep_every, checkpoint_every, log_every, wandb), init_from, "
+    "name, policy, task"
 )
 
 
@@ -73,8 +50,8 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
-    """Writes ``data_problems.json``, what was wrong with the data and accepted, if anything was."""
-    problems = {name: found for name, found in mixture.problems.items() if found}
+    """Writes ``data_problems.json``, the problems of the data that were accepted, if any."""
+    problems = {name: counts for name, counts in mixture.problems.items() if counts}
     if problems:
         paths.write_text(workdir / "data_problems.json", json.dumps(problems, indent=2) + "\n")
 
@@ -96,48 +73,38 @@ def is_free(name: str) -> bool:
 
 
 def is_place(name: str) -> bool:
-    """Whether a field (dotted name) says where the data lie, and nothing of what they are."""
+    """Whether a field (dotted name) only says where the data lie."""
     return _matches(name, PATHS)
 
 
-def may_change(name: str, config: Mapping, saved: Any = None, now: Any = None) -> bool:
-    """Whether a run may resume with another value of a field, see the module.
-
-    Args:
-      name: dotted, such as "train.keep".
-      config: of the run, as a dict; it says which fields are not used.
-      saved, now: both values.
-    """
-    if is_free(name) or _matches(name, MAY_CHANGE):
-        return True
-    if name.startswith("data.open_x.on_problem.") and "raise" in (saved, now):
-        return True  # the data raised nothing, so they have no such problem
-    if _matches(name, _BOUNDS):
-        return bool(saved) == bool(now)
-    if name == "data.shards" and None in (saved, now):
-        return True  # the feed compares with the number that the stream had
-    sources = config["data"]["sources"].values()
-    common = any(source.get("open_x") for source in sources)
-    unused = _UNUSED_IN_COMMON_FORM if common else ("data.open_x.*",)
-    on_device = config["data"]["placement"] == "device"
-    return _matches(name, unused) or on_device and name in _UNUSED_ON_DEVICE
+def _may_change(name, config, saved, now):
+    """Whether a run may resume with another value of a field, by the tables above."""
+    common = any(source.get("open_x") for source in config["data"]["sources"].values())
+    unused = _PLAIN_ONLY if common else ("data.open_x.*",)
+    if config["data"]["placement"] == "device":
+        unused += _STREAM_ONLY
+    return (
+        is_free(name)
+        or _matches(name, MAY_CHANGE + unused)
+        # A run that went on with "raise" had no such problem.
+        or (name.startswith("data.open_x.on_problem.") and "raise" in (saved, now))
+        or (_matches(name, _BOUNDS) and bool(saved) == bool(now))
+        or (name == "data.shards" and None in (saved, now))  # the feed compares with the stream's
+    )
 
 
 def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Dotted names that differ and may not when a run resumes, with both values.
-
-    A field that is missing is one that has its default: a version that adds an option resumes the
-    runs of those before it.
-    """
+    """Fields (dotted names) that differ and may not when a run resumes, with both values. A missing
+    one has its default, so that a version that adds an option resumes older runs."""
     with_file, with_file_now = _sources_with_file(one), _sources_with_file(other)
-    sigmas = itertools.product(with_file & with_file_now, ("sigma_min", "sigma_max"))
-    unused = {f"data.sources.{source}.{field}" for source, field in sigmas}
+    both = with_file & with_file_now
+    unused = {f"data.sources.{s}.{sigma}" for s in both for sigma in ("sigma_min", "sigma_max")}
     return {
         name: values
         for name, values in _different(one, other).items()
-        if not may_change(name, other, *values)
+        if name not in unused
+        and not _may_change(name, other, *values)
         and not (with_file == with_file_now and _matches(name, _BOUNDS))
-        and name not in unused
     }
 
 
@@ -179,15 +146,8 @@ def check_same(
     workdir: pathlib.Path,
     step: int | None = None,
 ) -> None:
-    """Raises ValueError unless a run with a checkpoint's assets may go on with this config on these
-    data, see the module. Logs what has changed.
-
-    Args:
-      assets: of the checkpoint.
-      config, mixture: that are to go on.
-      workdir: of the run, for messages.
-      step: of the checkpoint, where the run is to go on from it.
-    """
+    """Raises ValueError unless a run may go on from a checkpoint's assets with this config on these
+    data; logs the changes. ``step`` is the checkpoint's, where the run resumes from it."""
     check_config(assets["config"], config, workdir, step)
     changed = _different(assets["config"], config.to_dict())
     _check_data(assets["data"], changed, config, mixture, workdir)
@@ -211,7 +171,7 @@ def check_config(
         del different["train.steps"]
     if not different:
         return
-    # Where nothing else differs but the number of steps there is one way out more.
+    # train.steps comes last: where it alone differs there is one more way out.
     name, *others = sorted(different, key=lambda n: n == "train.steps")
     before, after = different[name]
     also = f" (and {', '.join(others[:4])} differ{'s' * (len(others) == 1)}, too)" if others else ""
@@ -239,9 +199,9 @@ def _check_data(saved, changed, config, mixture, workdir):
                 )
             continue
         before = saved.get(name, "")
+        (data, _, bounds), (data_now, _, bounds_now) = before.partition("/"), now.partition("/")
         if before == now:
             continue
-        (data, _, bounds), (data_now, _, bounds_now) = before.partition("/"), now.partition("/")
         if data != data_now or bounds == bounds_now:
             raise ValueError(
                 f"workdir {workdir} was trained on other data of source {name!r} than lie at "

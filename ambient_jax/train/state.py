@@ -1,8 +1,6 @@
 """What training carries from step to step."""
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
 import jax
@@ -13,10 +11,8 @@ BINS = 10
 
 
 class Sums(flax.struct.PyTreeNode):
-    """Metrics since the last report as sums and counts, so that any split of the work agrees.
-
-    Kept in the state: a resumed run reports what an uninterrupted one would have.
-    """
+    """Metrics since the last report as sums and counts, so that any split of the work agrees; in
+    the state, so that a resumed run reports what an uninterrupted one would have."""
 
     bin_loss: jax.Array  # [BINS], noise level sigma in equal bins of [0, 1]
     bin_count: jax.Array
@@ -26,7 +22,7 @@ class Sums(flax.struct.PyTreeNode):
     steps: jax.Array
     nonfinite: jax.Array  # first step, counted from 1, at which these sums were not; 0: none
 
-    def marked(self, step: jax.Array) -> Sums:
+    def marked(self, step: jax.Array) -> Self:
         """With ``nonfinite`` at the step, if the sums have ceased to be finite at it."""
         bad = ~jnp.isfinite(jnp.sum(self.bin_loss) + self.grad_norm)
         first = jnp.where(bad & (self.nonfinite == 0), step, self.nonfinite)
@@ -34,10 +30,8 @@ class Sums(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Parameters, their moving average, the optimizer and metric sums; no PRNG key.
-
-    Randomness is a function of (run key, step, row), and step is here.
-    """
+    """Parameters, their moving average, optimizer and metric sums; no PRNG key, as randomness is a
+    function of (run key, step, row)."""
 
     step: jax.Array
     params: Any

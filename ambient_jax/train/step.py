@@ -1,7 +1,5 @@
 """The train step: pure, of one device; it names the axis that ``parallel`` lifts it over."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -24,17 +22,9 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised.
-
-    Attributes:
-      loss: "denoising" (x0 is used), "ambient" (x_min only), or ``package.module:function`` of a
-        kernel that is called as ``losses.denoising_loss``.
-      prediction: what the network's output is, see ``targets``.
-      schedule: of the noise.
-      weighting, buffer: of the ambient loss.
-
-    Raises:
-      ValueError: an unknown name, or a buffer out of range.
+    """What is minimised: ``loss`` "denoising" (of x0) or "ambient" (of x_min, with ``weighting``
+    and ``buffer``), or ``package.module:function`` of a kernel that is called as
+    ``losses.denoising_loss``; ``prediction`` is the network's output, see ``targets``.
     """
 
     loss: str = "denoising"
@@ -52,16 +42,12 @@ class Objective:
 
 
 def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.Array):
-    """The noised chunks, and what they are made of.
+    """(x_anchor, z, x_t), each [B, H, D]: the sample that x_t is made from, the noise added, x_t.
 
     Args:
-      objective: of this run.
       batch: see ``make_loss``.
       keys: [B] keys of the rows at this step.
       noise_key: key of the data set's fixed noise (x_min is drawn once per sample and kept).
-
-    Returns:
-      (x_anchor, z, x_t), each [B, H, D]: the sample that x_t is made from, the noise added, x_t.
     """
     x0, sigma, schedule = batch["action"], batch["sigma"], objective.schedule
     z = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(keys)
@@ -76,11 +62,8 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
 
 
 def without_masked(batch: Batch, keep: jax.Array) -> Batch:
-    """The batch with zeros in rows that do not count and in padded actions that are not finite.
-
-    Masking the loss is not enough: inf times the zero gradient of a masked row is NaN in every
-    parameter of the network.
-    """
+    """The batch with zeros in rows that do not count and in padded actions that are not finite: inf
+    times the zero gradient of a masked row would be NaN in every parameter."""
     zero = lambda a: jnp.zeros((), a.dtype)  # noqa: E731
     clear = lambda a: jnp.where(jnp.expand_dims(keep, range(1, a.ndim)), a, zero(a))  # noqa: E731
     action = clear(batch["action"])
@@ -139,21 +122,18 @@ def make_train_step(
     augmentation: augment.Augmentation | None = None,
     axis_name: str | None = None,
 ) -> Callable[[state_lib.TrainState, Batch, jax.Array], state_lib.TrainState]:
-    """Builds ``train_step(state, batch, rng) -> state``.
+    """Builds ``train_step(state, batch, rng) -> state``, a pure function.
+
+    ``rng`` is the run's key, the same at every step and on every device: noise is keyed by step and
+    global row, so that results do not depend on the number of devices.
 
     Args:
-      objective: what is minimised.
       apply: the network, see ``make_loss``.
-      optimizer: an optax transformation.
       ema_limit: largest decay of the parameters' moving average.
       accumulation: number of micro-batches whose gradients are summed before the update; the result
         is that of the whole batch, in 1/accumulation of the memory.
       augmentation: of the cameras' images; drawn anew at each step, for each row and camera.
       axis_name: mapped axis to sum gradients and counts over (None: one device).
-
-    Returns:
-      A pure function. ``rng`` is the key of the run, the same at every step and on every device:
-      noise is keyed by step and by global row, so results do not depend on the number of devices.
     """
     grad_fn = jax.value_and_grad(make_loss(objective, apply), has_aux=True)
 
@@ -213,16 +193,8 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = optim.average(state.ema_params, params, state.step, ema_limit)
-        old = state.sums
-        sums = state_lib.Sums(
-            bin_loss=old.bin_loss + parts[0],
-            bin_count=old.bin_count + parts[1],
-            source_loss=old.source_loss + parts[2],
-            source_count=old.source_count + parts[3],
-            grad_norm=old.grad_norm + optax.global_norm(grads),
-            steps=old.steps + 1,
-            nonfinite=old.nonfinite,
-        ).marked(state.step + 1)
+        new = state_lib.Sums(*parts[:4], optax.global_norm(grads), steps=1, nonfinite=0)
+        sums = jax.tree.map(jnp.add, state.sums, new).marked(state.step + 1)
         return state_lib.TrainState(state.step + 1, params, ema, opt_state, sums)
 
     return train_step

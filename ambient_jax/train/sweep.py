@@ -5,8 +5,6 @@ over the policies and pmapped over devices, and all share the data in device mem
 leaves is what ``trainer.train`` leaves, and within rounding the same numbers.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 
@@ -25,17 +23,12 @@ _FREE_OF_SOURCES = ("weight", "sigma_min", "sigma_max")
 def train(
     configs: Mapping[str, ml_collections.ConfigDict], workdir: str | os.PathLike
 ) -> trainer.Result:
-    """Trains one policy for each config, in ``<workdir>/<name>``; resumes as ``trainer.train``.
+    """Trains one policy for each config, in ``<workdir>/<name>``; resumes and raises as
+    ``trainer.train``.
 
-    Args:
-      configs: by name. They may differ in seed, weights and bounds of the sources, and between
-        laws that are one law over other weights (``mixing.resolve``); also in name, policy, task.
-      workdir: of the sweep.
-
-    Raises:
-      ValueError: for configs that are not of one program (``check``), more than one host, a
-        streamed placement, or as ``trainer.train``.
-      FloatingPointError: as ``trainer.train``, of the first policy that stops.
+    The configs may differ in name, policy, task, seed, weights and bounds of the sources, and
+    between laws that are one law over other weights (``mixing.resolve``); ``check`` raises for
+    others.
     """
     check(configs)
     return trainer.train_policies(configs, workdir, stacked=True)

@@ -1,7 +1,5 @@
 """From configs and a workdir to trained policies: builds the parts, resumes, runs the loop."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib
@@ -30,15 +28,13 @@ class Result(NamedTuple):
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
-    """Trains a policy; run again with the same arguments, it carries on where it was.
+    """Trains a policy; run again with the same arguments, it carries on where it was (see
+    ``runs``).
 
     Leaves ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
-    ``checkpoints/`` in the workdir, which it holds meanwhile (``lock``). SIGTERM saves and
-    returns early. ``runs`` lists what may change when it carries on.
-
-    Raises:
-      ValueError: for a config or data that cannot work, or a workdir of another config or in use.
-      FloatingPointError: a loss or gradient that is not finite, see ``guard.stop``.
+    ``checkpoints/`` in the workdir, which it holds meanwhile (``lock``). SIGTERM saves and returns
+    early. Raises ValueError for a config, data or workdir that cannot work, FloatingPointError by
+    ``guard.stop``.
     """
     return train_policies({"": config}, workdir)
 
@@ -49,30 +45,19 @@ def train_policies(
     *,
     stacked: bool = False,
 ) -> Result:
-    """Trains one policy, or K of them as one program (``stacked``; see ``sweep.train``).
-
-    Args:
-      configs: by the policy's folder below the workdir; one, unless ``stacked``.
-      workdir: of the run.
-      stacked: train vmapped policies that share the data in device memory.
-    """
+    """Trains one policy, or several that share the data in device memory as one vmapped program
+    (``stacked``; see ``sweep.train``). ``configs`` are by the policy's folder below the workdir."""
     workdir = pathlib.Path(expanded(workdir))
-    with contextlib.ExitStack() as held:
-        for name in configs:
-            held.enter_context(lock.hold(workdir / name))
-        checked = {name: config_lib.check(config) for name, config in configs.items()}
-        return _train(checked, workdir, stacked)
-
-
-def _train(configs, workdir, stacked):
-    policies = [outputs.Outputs(config, workdir / name) for name, config in configs.items()]
-    config, *_ = configs.values()
-    fine_tuning.check_base(config, [policy.workdir for policy in policies])
-    parts = assemble(config, None if stacked else parallel.AXIS)
-    count = f"{len(policies)} policies, the first is " if stacked else ""
-    logging.info("%s%s", count, parts.describe(config))
-
     with contextlib.ExitStack() as opened:
+        for name in configs:
+            opened.enter_context(lock.hold(workdir / name))
+        configs = {name: config_lib.check(config) for name, config in configs.items()}
+        policies = [outputs.Outputs(config, workdir / name) for name, config in configs.items()]
+        config, *_ = configs.values()
+        fine_tuning.check_base(config, [policy.workdir for policy in policies])
+        parts = assemble(config, None if stacked else parallel.AXIS)
+        count = f"{len(policies)} policies, the first is " if stacked else ""
+        logging.info("%s%s", count, parts.describe(config))
         for policy in policies:
             opened.enter_context(contextlib.closing(policy)).open_checkpoints()
         start, steps = outputs.common_step(policies, workdir), config.train.steps
@@ -84,8 +69,9 @@ def _train(configs, workdir, stacked):
         if start:
             logging.info("resuming %s at step %d of %d", workdir, start, steps)
             restored = [policy.checkpoints.restore(start, parts.shapes) for policy in policies]
-            states, (position, *_) = zip(*restored, strict=True)
-            mixture = fine_tuning.resumed(parts.mixture, policies[0].checkpoints.assets(start))
+            states, position = [state for state, _ in restored], restored[0][1]
+            folder = workdir / next(iter(configs)) / "checkpoints" / str(start)
+            mixture = fine_tuning.resumed(parts.mixture, folder)
         else:
             keys = [jax.random.key(c.seed) for c in configs.values()]
             states, position = [fine_tuning.initial(config, parts.create, k) for k in keys], None
@@ -93,6 +79,7 @@ def _train(configs, workdir, stacked):
         for policy in policies:
             policy.open(mixture, start)
 
+        feed: feeds.DeviceFeed | feeds.StreamFeed
         if config.data.placement == "device":
             feed = feeds.DeviceFeed(list(configs.values()), parts, mixture, stacked)
         else:

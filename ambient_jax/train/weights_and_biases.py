@@ -1,7 +1,5 @@
 """A run's rows on Weights & Biases, where a config asks for it; never in the way of training."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import pathlib
@@ -36,13 +34,8 @@ def run_id(workdir: str | os.PathLike) -> str:
 
 
 class Run:
-    """Sends rows; any failure is one warning, and rows that cannot be sent stay on disk.
-
-    Args:
-      project: where the run appears.
-      workdir: of the run; its folder ``wandb/`` gets the package's own files.
-      config: shown beside the curves.
-    """
+    """Sends rows to a project; any failure is one warning, and rows that cannot be sent stay in the
+    workdir's ``wandb/``. ``config`` is shown beside the curves."""
 
     def __init__(self, project: str, workdir: str | os.PathLike, config: dict[str, Any]):
         import wandb

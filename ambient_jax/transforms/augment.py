@@ -1,12 +1,9 @@
 """Random crops and colours of camera images, on the device, as pure functions of a key.
 
-In JAX and not in the loader's workers: there the host's cores decode images, of which no one has
-too many, and images travel as uint8 either way; and inside the jitted step the draws follow from
-the key that step and row give, so a run resumes, or goes on over other hosts, with the same draws.
-
-A kernel takes ONE sample's history [T, h, w, 3]. All its images get the same draw, since a crop
-that jumped between them would look like motion. Every operation draws from a key of its own, every
-camera and every row too. Colours are done in float32 on [0, 1]; the type that came goes out.
+They run inside the jitted step, so the draws follow from the key of step and row: a run that
+resumes, or has another number of hosts, has the same draws. The kernels take ONE sample's history
+[T, h, w, 3], whose images all get the same draw. Each operation, camera and row has its own key.
+Colours are computed in float32 on [0, 1]; the result has the type of the input.
 """
 
 from __future__ import annotations
@@ -51,11 +48,10 @@ def centre_crop(images, size: tuple[int, int]):
 
 
 def random_resized_crop(key, images, scale=(0.8, 1.0), ratio=(0.9, 1.1)):
-    """A window of random area and shape, resized bilinearly to the size that came: [T, h, w, 3].
+    """A window of random area and shape, resized bilinearly to the input's size: [T, h, w, 3].
 
-    Args:
-      scale: bounds of the window's share of the area, uniform.
-      ratio: bounds of its aspect ratio over the images', log-uniform.
+    ``scale`` bounds its share of the area (uniform), ``ratio`` its aspect ratio over the images'
+    (log-uniform).
     """
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
     area = jax.random.uniform(area_key, (), minval=scale[0], maxval=scale[1])
@@ -98,10 +94,8 @@ def random_saturation(key, images, strength: float = 0.1):
 
 
 def random_hue(key, images, strength: float = 0.05):
-    """Turns colours around the grey axis by an angle uniform in -+ strength full turns.
-
-    A rotation of RGB (Rodrigues): linear and without branches, unlike hue in HSV, and greys stay.
-    """
+    """Turns colours around the grey axis by an angle uniform in -+ strength full turns (a rotation
+    of RGB by Rodrigues' formula: greys stay)."""
     turn = jax.random.uniform(key, (), minval=-strength, maxval=strength)
     c, s = jnp.cos(2 * jnp.pi * turn), jnp.sin(2 * jnp.pi * turn)
 
@@ -115,16 +109,13 @@ def random_hue(key, images, strength: float = 0.05):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Which operations, in this order and how strong; what is None or 0 is left out.
+    """The operations in this order; those that are None or 0 are left out.
 
     Attributes:
       crop: (h', w') of `random_crop`; in evaluation `centre_crop` to the same size.
       resized_crop: least share of the area of `random_resized_crop`, in (0, 1].
       brightness, contrast, saturation: strengths in [0, 1].
       hue: strength in [0, 0.5], in full turns.
-
-    Raises:
-      ValueError: strengths or sizes outside their range.
     """
 
     crop: tuple[int, int] | None = None
@@ -140,12 +131,12 @@ class Augmentation:
             _checks.number(f"Augmentation {name}", value)
             if not 0 <= value <= most:
                 raise ValueError(f"Augmentation {name} is {value}, expected 0 to {most}")
-        if self.resized_crop is not None:
-            _checks.number("Augmentation resized_crop", self.resized_crop)
-            if not 0 < self.resized_crop <= 1:
+        if (share := self.resized_crop) is not None:
+            _checks.number("Augmentation resized_crop", share)
+            if not 0 < share <= 1:
                 raise ValueError(
-                    f"Augmentation resized_crop is {self.resized_crop}, expected a share of the "
-                    "area above 0 and up to 1"
+                    f"Augmentation resized_crop is {share}, expected a share of the area above 0 "
+                    "and up to 1"
                 )
         if self.crop is not None:
             if not isinstance(self.crop, tuple | list) or len(self.crop) != 2:
@@ -183,11 +174,8 @@ class Augmentation:
     def batch(self, key, observation: Mapping[str, Any], rows=None) -> dict[str, Any]:
         """Augments all cameras [B, T, h, w, 3] of an observation; other entries stay.
 
-        Args:
-          key: of the run; with `rows` the draws do not depend on how a batch is cut.
-          observation: entries of any kind; `is_camera` tells from the names which are cameras.
-          rows: integers [B] that number the rows in the stream; by default 0..B-1, and then the
-            key must differ from batch to batch and device to device.
+        ``rows``, integers [B], number the rows in the stream, so that draws do not depend on how it
+        is cut into batches; by default 0..B-1, and each batch and device needs a key of its own.
         """
         out = dict(observation)
         for name, images in observation.items():

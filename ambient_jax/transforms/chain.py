@@ -1,11 +1,9 @@
 """The chain of transforms between data units and a network, the same for data and policies.
 
-A chain is a normaliser and further steps: masks, images, instructions, a crop. The data stream and
-device data bring recorded steps to unit size with it (``normalise``), a policy what it observes
-(``check`` on the host, ``observe`` in the compiled code) and what its network returns (``act``).
-It is stored as JSON in each checkpoint, and a policy needs nothing else to read its inputs.
-
-Fields are named as in the data: "action", "observation/<name>".
+A chain is a normaliser and steps: masks, images, instructions, a crop. Data streams apply it to
+recorded steps (``normalise``), a policy to its observations (``check`` on the host, ``observe`` in
+compiled code) and to its network's output (``act``). Each checkpoint stores it as JSON. Fields are
+named as in the data: "action", "observation/<name>".
 """
 
 from __future__ import annotations
@@ -38,12 +36,7 @@ _NAMES = {step: name for name, step in STEPS.items()}
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Chain:
-    """A normaliser and the steps after it.
-
-    Attributes:
-      normalizer: of "action" and each "observation/<name>".
-      steps: in the order in which they act on what is observed.
-    """
+    """A normaliser of "action" and each "observation/<name>", and the steps that follow it."""
 
     normalizer: Normalizer
     steps: tuple[Step, ...] = ()
@@ -107,11 +100,9 @@ class Chain:
         return next((step for step in self.steps if isinstance(step, Images)), None)
 
     def normalise(self, fields: Mapping[str, Any], source: int | None = None) -> dict[str, Any]:
-        """Recorded fields [..., d] in data units as training has them, float32.
+        """Recorded fields [..., d] by name in data units as training has them, float32.
 
-        Args:
-          fields: NumPy arrays by name ("action", ...), float64 where float32 would round them.
-          source: number of their source in ``sources``; only where there are some.
+        ``source`` is the number of their source in ``sources``, where there are some.
         """
         k = source if self.normalizer.sources else None
         scaled = {n: self.normalizer.normalize(n, x, k) for n, x in fields.items()}
@@ -133,8 +124,7 @@ class Chain:
         encoded, masks filled in.
 
         Raises:
-          ValueError: missing, unknown or misshapen observations, or one that is not finite, which
-            the message names with its row.
+          ValueError: missing, unknown, misshapen or not finite observations.
         """
         known = tuple(self.inputs(1))
         for name in observation:
@@ -195,8 +185,8 @@ class Chain:
         """Exact; inverse of ``from_json``."""
         steps = []
         for step in self.steps:
-            kind = type(step)
-            name = _NAMES.get(kind, f"{kind.__module__}:{kind.__qualname__}")
+            cls = type(step)
+            name = _NAMES.get(cls, f"{cls.__module__}:{cls.__qualname__}")
             steps.append({"step": name, **step.to_dict()})
         return json.dumps({"normalizer": json.loads(self.normalizer.to_json()), "steps": steps})
 
@@ -208,10 +198,10 @@ class Chain:
             if "normalizer" not in stored:  # of versions that stored the normaliser alone
                 return cls(Normalizer.from_json(text))
             steps = [dict(fields) for fields in stored["steps"]]
-            kinds = [_names.resolve("transform", fields.pop("step"), STEPS) for fields in steps]
+            classes = [_names.resolve("transform", fields.pop("step"), STEPS) for fields in steps]
             return cls(
                 Normalizer.from_json(json.dumps(stored["normalizer"])),
-                tuple(kind.from_dict(f) for kind, f in zip(kinds, steps, strict=True)),
+                tuple(step.from_dict(f) for step, f in zip(classes, steps, strict=True)),
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(

@@ -10,19 +10,10 @@ import PIL.Image
 
 
 def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Frames of any camera in the size that training, evaluation and policies see.
+    """Frames [..., H, W, 3] uint8 of any camera, resized to (h, w): [..., h, w, 3] uint8.
 
     The library resizes in no other way: Pillow's BILINEAR, a triangle filter that is widened by the
-    scale when shrinking (the default of ``tf.image.resize(antialias=True)``). It does not
-    overshoot, as Lanczos does, and costs a third of its taps. Frames of that size are returned
-    unchanged.
-
-    Args:
-      frames: [..., H, W, 3] uint8, RGB.
-      size: (h, w), the training's ``config.data.open_x.image_size``.
-
-    Returns:
-      [..., h, w, 3] uint8.
+    scale when shrinking (as ``tf.image.resize(antialias=True)``).
 
     Raises:
       ValueError: frames have another shape or dtype.
@@ -46,11 +37,7 @@ def resize_into(image: PIL.Image.Image, out: np.ndarray) -> None:
 
 
 def check_frames(name: str, frames: Any) -> np.ndarray:
-    """Returns ``frames`` as an array [..., H, W, 3] uint8.
-
-    Raises:
-      ValueError: it is something else; the message says what to do about the likely cause.
-    """
+    """Returns ``frames`` as an array [..., H, W, 3] uint8, or raises ValueError with a remedy."""
     frames = np.asarray(frames)
     shape, dtype = frames.shape, frames.dtype
     if frames.ndim < 3 or shape[-1] != 3:
@@ -76,11 +63,7 @@ def check_frames(name: str, frames: Any) -> np.ndarray:
 
 
 def check_size(size: Any) -> tuple[int, int]:
-    """Returns (h, w) as integers.
-
-    Raises:
-      ValueError: it is no pair of integers, or more pixels than an image may have.
-    """
+    """Returns (h, w) as integers, or raises ValueError; bounds their product as Pillow does."""
     given = size if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else ()
     sides = [int(n) for n in given if isinstance(n, int | np.integer) and not isinstance(n, bool)]
     most = PIL.Image.MAX_IMAGE_PIXELS or np.inf

@@ -1,8 +1,7 @@
 """Instructions as arrays: bytes for a trainable encoder, or embeddings read from a file.
 
-Both are arrays whose rows of zeros stand for "no instruction": bytes [B, L] padded with zeros
-(`encode_bytes`), or embeddings [B, E] (`InstructionTable.look_up`). `is_empty` tells which rows
-those are, so that they can be counted on the host or in a training step alike.
+In both, a row of zeros stands for "no instruction" (`is_empty`): bytes [B, L] padded with zeros
+(`encode_bytes`), or embeddings [B, E] (`InstructionTable.look_up`).
 """
 
 import dataclasses
@@ -26,10 +25,9 @@ def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "rais
     """Texts as UTF-8 bytes padded with zeros, uint8 [B, length].
 
     Args:
-        texts: B instructions; empty ones and those of blanks alone become rows of zeros.
+        texts: B instructions; blank ones become rows of zeros.
         length: L, bytes of a row.
-        on_long: what happens to a text of more bytes: "raise", or "truncate" after the last whole
-            word, of a text without blanks after the last whole character.
+        on_long: "raise" for a text of more bytes, or "truncate" it, see `cut`.
 
     Raises:
         ValueError: a text too long, one with a zero byte, or something that is no text.
@@ -77,14 +75,10 @@ def cut(text: bytes, length: int) -> bytes:
 
 
 def as_texts(given: Any, batch: int) -> list[str | bytes]:
-    """Returns B instructions as texts, a single one repeated B times.
-
-    Args:
-        given: a text (str, bytes), or B of them as a sequence or an array.
-        batch: B.
+    """Returns one instruction for each of ``batch`` rows: a single text (str, bytes) is repeated.
 
     Raises:
-        ValueError: something else, or another number of them.
+        ValueError: neither a text nor a sequence or array of ``batch`` texts.
     """
     if isinstance(given, np.ndarray):
         given = given.tolist()
@@ -112,12 +106,7 @@ def is_empty(instruction: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InstructionTable:
-    """Embeddings of known instructions, from any text encoder.
-
-    Attributes:
-        text: the N instructions.
-        embedding: [N, E] float32.
-    """
+    """Embeddings [N, E] float32 of N known instructions, from any text encoder."""
 
     text: tuple[str, ...]
     embedding: np.ndarray
@@ -129,9 +118,10 @@ class InstructionTable:
                 f" {len(self.text)} texts; expected [{len(self.text)}, E]."
             )
         if not np.issubdtype(self.embedding.dtype, np.floating):
+            dtype = self.embedding.dtype
             raise ValueError(
-                f"The instruction table has 'embedding' of dtype {self.embedding.dtype}; expected"
-                " floating numbers."
+                f"The instruction table has 'embedding' of dtype {dtype}; expected floating"
+                " numbers."
             )
         object.__setattr__(self, "embedding", self.embedding.astype(np.float32))
         sound = np.isfinite(self.embedding).all(1) & ~is_empty(self.embedding)
@@ -167,7 +157,7 @@ class InstructionTable:
         """Embeddings [B, E] float32 of B texts, by the exact text; zeros for empty instructions.
 
         Raises:
-            ValueError: a text that the table does not have, with the nearest that it has.
+            ValueError: the table does not have a text; the message names the nearest.
         """
         if isinstance(texts, str | bytes):
             raise ValueError(f"texts is the single text {texts!r}; expected a sequence of texts.")

@@ -36,8 +36,8 @@ class Normalizer:
     def normalize(self, name: str, x: Any, source: Any = None) -> Any:
         """Maps a field ("action", "observation/<name>") [..., d] to unit size.
 
-        NumPy's float64 stays float64, so that little is lost of a small range about a large value,
-        as of time stamps, where the caller rounds what comes back.
+        NumPy's float64 stays float64: a small range about a large value, as of time stamps, keeps
+        its digits until the caller rounds the result.
 
         Args:
           name: of the field.
@@ -65,14 +65,9 @@ class Normalizer:
                 f"{name} has shape {np.shape(x)}, expected [..., {shift.shape[-1]}] as in the data"
             )
         if (source is None) != (not self.sources):
-            raise ValueError(
-                f"source is {source}, expected "
-                + (
-                    f"the index of one of {', '.join(self.sources)}, or for_source(name) first"
-                    if self.sources
-                    else "None: all sources share one map"
-                )
-            )
+            own = f"the index of one of {', '.join(self.sources)}, or for_source(name) first"
+            expected = own if self.sources else "None: all sources share one map"
+            raise ValueError(f"source is {source}, expected {expected}")
         if getattr(x, "dtype", None) != np.float64:
             shift = shift.astype(np.float32)
         if source is None:
@@ -89,46 +84,32 @@ class Normalizer:
             return self
         _checks.one_of("source", name, self.sources)
         k = self.sources.index(name)
-        return Normalizer(
-            self.kind,
-            {n: v[k] for n, v in self.shift.items()},
-            {n: v[k] for n, v in self.scale.items()},
-        )
-
-    def _check(self):
-        _checks.one_of("kind", self.kind, KINDS)
-        for name in self.shift.keys() | self.scale.keys():
-            shift, scale = self.shift[name], self.scale[name]
-            rows = (len(self.sources),) if self.sources else ()
-            if shift.shape != scale.shape or shift.ndim != len(rows) + 1:
-                raise ValueError(f"{name} has shift {shift.shape} and scale {scale.shape}")
-            if shift.shape[:-1] != rows or not np.isfinite([shift, scale]).all():
-                raise ValueError(f"{name} is not finite, or not of {len(self.sources)} sources")
+        shift, scale = ({n: v[k] for n, v in maps.items()} for maps in (self.shift, self.scale))
+        return Normalizer(self.kind, shift, scale)
 
     def to_json(self) -> str:
         """Exact; inverse of ``from_json``."""
-        as_lists = lambda arrays: {n: v.tolist() for n, v in arrays.items()}  # noqa: E731
-        return json.dumps(
-            {
-                "kind": self.kind,
-                "sources": list(self.sources),
-                "shift": as_lists(self.shift),
-                "scale": as_lists(self.scale),
-            }
-        )
+        shift, scale = ({n: v.tolist() for n, v in m.items()} for m in (self.shift, self.scale))
+        stored = {"kind": self.kind, "sources": list(self.sources), "shift": shift, "scale": scale}
+        return json.dumps(stored)
 
     @classmethod
     def from_json(cls, text: str) -> Normalizer:
         """Raises ValueError when the text is no normaliser."""
         try:
             stored = json.loads(text)
-            made = cls(
-                stored["kind"],
-                {n: np.asarray(v, np.float64) for n, v in stored["shift"].items()},
-                {n: np.asarray(v, np.float32) for n, v in stored["scale"].items()},
-                tuple(stored["sources"]),
-            )
-            made._check()
-            return made
+            shift = {n: np.asarray(v, np.float64) for n, v in stored["shift"].items()}
+            scale = {n: np.asarray(v, np.float32) for n, v in stored["scale"].items()}
+            sources = tuple(stored["sources"])
+            _checks.one_of("kind", stored["kind"], KINDS)
+            rows = (len(sources),) if sources else ()
+            for name in shift.keys() | scale.keys():
+                maps = shift[name], scale[name]
+                if maps[0].shape != maps[1].shape or maps[0].ndim != len(rows) + 1:
+                    shapes = f"shift {maps[0].shape} and scale {maps[1].shape}"
+                    raise ValueError(f"{name} has {shapes}")
+                if maps[0].shape[:-1] != rows or not np.isfinite(maps).all():
+                    raise ValueError(f"{name} is not finite, or not of {len(sources)} sources")
+            return cls(stored["kind"], shift, scale, sources)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the JSON of a Normalizer ({error}): {text[:80]!r}") from error

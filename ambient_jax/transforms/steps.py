@@ -21,9 +21,9 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 class Step:
-    """One transform after normalisation; each method returns its input unless a step overrides it.
+    """One transform after normalisation: a frozen dataclass whose fields JSON can hold.
 
-    Subclasses are frozen dataclasses whose fields JSON can hold, or ``to_dict`` converts them.
+    Each method returns its input, or nothing, unless a step overrides it.
     """
 
     sources: tuple[str, ...] = ()  # of which the step has a form each; see ``for_source``
@@ -70,16 +70,16 @@ class Step:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Step:
-        return cls(**fields)
+        """Inverse of ``to_dict``; lists become tuples."""
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mask(Step):
     """Zeros, in unit size, in dimensions that a source's robot lacks, and the masks as inputs.
 
-    Attributes:
-      masks: by field, [K, d] bool with a row for each source, or [d]; False where there is nothing.
-      sources: names of the K sources; empty for one alone.
+    ``masks`` by field are [K, d] bool with a row for each of ``sources``, or [d] for one source;
+    False where the robot lacks the dimension.
     """
 
     masks: dict[str, np.ndarray]
@@ -94,11 +94,8 @@ class Mask(Step):
 
     def _observed(self):
         """{name of the observation: its mask}."""
-        return {
-            name.removeprefix(OBSERVATION): mask
-            for name, mask in self.masks.items()
-            if name != ACTION
-        }
+        masks = {n: mask for n, mask in self.masks.items() if n != ACTION}
+        return {name.removeprefix(OBSERVATION): mask for name, mask in masks.items()}
 
     def inputs(self, history):
         return {
@@ -158,11 +155,9 @@ class Mask(Step):
 
 @dataclasses.dataclass(frozen=True)
 class Images(Step):
-    """Frames of cameras, resized, with a mask of those that are there.
+    """Frames of cameras, resized to (height, width), with a mask of those that are there.
 
-    Attributes:
-      cameras: names; the inputs are ``image_<camera>`` and ``image_<camera>_mask``.
-      size: (height, width).
+    The inputs are ``image_<camera>`` and ``image_<camera>_mask``.
     """
 
     cameras: tuple[str, ...]
@@ -194,10 +189,6 @@ class Images(Step):
                 )
             checked[name] = frames.resize(given, self.size)
         return checked
-
-    @classmethod
-    def from_dict(cls, fields):
-        return cls(tuple(fields["cameras"]), tuple(fields["size"]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -280,20 +271,12 @@ class Text(Step):
 
 @dataclasses.dataclass(frozen=True)
 class Crop(Step):
-    """The middle of camera images, where training cropped at random.
-
-    Attributes:
-      size: (height, width).
-    """
+    """The middle (height, width) of camera images, where training cropped at random."""
 
     size: tuple[int, int]
 
     def observe(self, inputs):
         return augment.Augmentation(crop=self.size).evaluation(inputs)
-
-    @classmethod
-    def from_dict(cls, fields):
-        return cls(tuple(fields["size"]))
 
 
 STEPS = {"mask": Mask, "images": Images, "text": Text, "crop": Crop}

@@ -16,10 +16,8 @@ known         48 sources whose sigma_min are known: found against exact
 known_debug   the same with 6 sources and few steps
 three_points  the thought experiment on {-1, 0, 1}: what units of one bound do to what is learned
 
-open_x reads actions alone, into host memory and the device's. A step takes 4 bytes for each number
-of the action, 16 for its episode and fold, and 4 for each fold: 30M steps of 8 numbers in 2 folds
-are 1.7 GB on either. While the bounds file is written the host holds some 72 bytes a step more, 2.2
-GB. Chunks stand still past an episode's end and are judged like all others.
+open_x reads actions alone, into host memory and the device's: 30M steps of 8 numbers in 2 folds are
+1.7 GB on either, and 2.2 GB more on the host while the bounds file is written.
 """
 
 import ml_collections
@@ -31,10 +29,7 @@ from experiments.annotate import known
 
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one.
-
-    The fields of ``config.task`` are those of ``ambient_jax.annotate.Options``.
-    """
+    """The configuration of a variant; fields of ``task`` as of ``ambient_jax.annotate.Options``."""
     name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
     config = annotate_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
@@ -124,10 +119,7 @@ def _open_x_debug(config):
 
 
 def _known(config):
-    config.data.root = "runs/data/known"
-    config.data.delta = ()
-    config.data.horizon = 8
-    config.data.normalization = "gaussian"
+    config.data.update(dict(root="runs/data/known", delta=(), horizon=8, normalization="gaussian"))
     _mixture(config)
     config.task.update(dict(name="known", sources=48, episode_steps=40))
     config.task.update(dict(clean_episodes=1000, episodes=200))
@@ -146,31 +138,14 @@ def _known_debug(config):
 
 
 def _three_points(config):
-    config.task = ml_collections.ConfigDict(
-        {
-            "name": "three_points",
-            "assignments": ("dataset", "bucket", "datapoint", "ordered"),
-            "clean": 50,  # points drawn from {0, 1}
-            "corrupt": (10, 100, 1000, 10_000, 100_000),  # from {-1, 0}
-            "bucket": 100,
-            "tau": (0.05, 0.01),
-            "repeats": 200,  # pairs of data sets drawn for each row
-            "pairs": 20,  # of which so many are trained on
-            "draws": 200_000,  # training draws of each table denoiser
-        }
-    )
+    # ``clean`` points are drawn from {0, 1} and ``corrupt`` ones from {-1, 0}: for each row
+    # ``repeats`` pairs of data sets, of which ``pairs`` train a table denoiser with ``draws``.
+    task = dict(name="three_points", assignments=("dataset", "bucket", "datapoint", "ordered"))
+    task |= dict(clean=50, corrupt=(10, 100, 1000, 10_000, 100_000), bucket=100, tau=(0.05, 0.01))
+    config.task = ml_collections.ConfigDict(task | dict(repeats=200, pairs=20, draws=200_000))
 
 
 _OPTIONS = {"open_x": ("mixture", "clean"), "labels": ("mixture", "clean", "label")}
-VARIANTS = {
-    "maze": _maze,
-    "debug": _debug,
-    "bins": _bins,
-    "rlds": _rlds,
-    "open_x": _open_x,
-    "labels": _labels,
-    "open_x_debug": _open_x_debug,
-    "known": _known,
-    "known_debug": _known_debug,
-    "three_points": _three_points,
-}
+VARIANTS = dict(maze=_maze, debug=_debug, bins=_bins, rlds=_rlds, open_x=_open_x, labels=_labels)
+VARIANTS |= dict(open_x_debug=_open_x_debug, known=_known, known_debug=_known_debug)
+VARIANTS |= dict(three_points=_three_points)

@@ -1,13 +1,13 @@
-"""48 corrupt sources whose sigma_min is known, annotated in one run: found against exact.
+"""48 corrupt sources whose sigma_min is known: what one annotation estimates, against exact.
 
 All motions are Gaussian processes, independent in each of two dimensions: squared-exponential
 covariance of some length in time, white jitter on top, around a constant. The clean source is
 smooth and slow around 0. Each corrupt one differs in one thing, more and more: ``offset`` moves the
-centre, ``jitter`` has more of it, ``short`` moves in shorter swings. A pooled label would say
-nothing of any of them. Chunks of a Gaussian process are Gaussian; those that hold an episode's last
-action are Gaussian of lower rank; so that p_sigma and q_sigma are mixtures in closed form. With the
-best classifier c = p / (p + q), its mean over q is that of 2 c (1 - c) over (p + q) / 2, which is
-averaged over draws: where c is near 1/2 these scatter far less than c does.
+centre, ``jitter`` has more of it, ``short`` moves in shorter swings.
+
+Chunks are Gaussian, of lower rank where they hold an episode's last action: p_sigma and q_sigma are
+mixtures in closed form. The mean of c = p / (p + q) over q is that of 2 c (1 - c) over (p + q) / 2,
+which is averaged over draws, as it scatters far less than c.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Law(NamedTuple):
 
 
 def laws(count: int) -> dict[str, Law]:
-    """By name: "clean", and ``count`` corrupt ones, a multiple of three."""
+    """Law of the source "clean", and of ``count`` corrupt ones, a multiple of three."""
     steps = count // len(CHANGES)
     changes = {
         "offset": [Law(offset=v) for v in np.geomspace(0.3, 1.3, steps)],
@@ -64,7 +64,7 @@ def laws(count: int) -> dict[str, Law]:
 
 
 def add_sources(config: ml_collections.ConfigDict) -> None:
-    """The sources of ``config.task.sources`` laws, below data.root."""
+    """Adds the sources of ``config.task.sources`` laws to the config."""
     for name in laws(config.task.sources):
         role = "clean" if name == "clean" else "corrupt"
         config.data.sources[name] = train_config.source(name, role, last_step="keep")
@@ -74,37 +74,25 @@ def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets that are not there yet."""
     task, root = config.task, pathlib.Path(expanded(config.data.root))
     vector = np.zeros(DIMS, np.float32)
+    features = write.rlds_features({"state": vector}, vector)
     for k, (name, law) in enumerate(tqdm.tqdm(laws(task.sources).items(), desc="data sets")):
         if (root / name).exists():
             continue
         rng = np.random.default_rng([config.seed, k])
         count = task.clean_episodes if name == "clean" else task.episodes
-        write.write_dataset(
-            root,
-            name=name,
-            version="1.0.0",
-            features=write.rlds_features({"state": vector}, vector),
-            episodes=_episodes(rng, law, count, task.episode_steps),
-            description=f"A Gaussian process, {law}.",
-        )
+        episodes = _episodes(rng, law, count, task.episode_steps)
+        about = dict(version="1.0.0", description=f"A Gaussian process, {law}.")
+        write.write_dataset(root, name=name, features=features, episodes=episodes, **about)
 
 
 def _episodes(rng, law, count, length):
+    from experiments import demos  # needs the simulators' packages
+
     root = np.linalg.cholesky(law.covariance(length) + 1e-9 * np.eye(length))
-    last = np.arange(length) == length - 1
     for _ in range(count):
         action = (law.offset + root @ rng.normal(size=(length, DIMS))).astype(np.float32)
-        yield {
-            "steps": {
-                "observation": {"state": action},
-                "action": action,
-                "is_first": np.arange(length) == 0,
-                "is_last": last,
-                "is_terminal": last,
-                "reward": last.astype(np.float32),
-                "discount": np.ones(length, np.float32),
-            }
-        }
+        steps = demos.steps({"state": action}, action)
+        yield {"steps": steps | {"discount": np.ones(length, np.float32)}}
 
 
 class Chunks:
@@ -175,7 +163,7 @@ def exact_curves(
 
 
 def sigma_min(config: ml_collections.ConfigDict, levels, curves) -> dict[str, float]:
-    """sigma_min of the curves [L] of sources, by name."""
+    """sigma_min of each source's curve [L]."""
     rule = dict(tau=config.task.tau, rule=config.task.rule)
     return {n: float(thresholds.sigma_min(levels, c, **rule)) for n, c in curves.items()}
 
@@ -184,17 +172,13 @@ def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, 
     """Mean, largest and signed mean error of sigma_min, and Spearman's rank correlation."""
     both = np.array([[values[name] for name in exact] for values in (found, exact)])
     gap = both[0] - both[1]
-    return {
-        "mean": np.abs(gap).mean(),
-        "largest": np.abs(gap).max(),
-        "signed": gap.mean(),
-        "rank": float(scipy.stats.spearmanr(*both)[0]),
-    }
+    rank, size = float(scipy.stats.spearmanr(*both)[0]), np.abs(gap)
+    return {"mean": size.mean(), "largest": size.max(), "signed": gap.mean(), "rank": rank}
 
 
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Annotates as any mixture, then writes ``known/`` into the workdir: table, numbers, figure."""
+    """Annotates as any mixture, then writes ``known/`` into the workdir: table, curves, figures."""
     build(config)
     stored = command.by_classifier(config, workdir)
     folder, task = pathlib.Path(expanded(workdir)) / "known", config.task
@@ -217,17 +201,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"Found: at {task.levels} levels, from {task.episodes} episodes of each source and "
         f"{task.clean_episodes} clean ones; the bounds file rounds up to one of {task.distinct}."
     )
-    results = {
-        "exact": exact,
-        "found": found,
-        "in_bounds_file": in_file,
-        "errors": error,
-        "exact_levels": exact_levels,
-        "exact_curves": truth,
-        "levels": stored["levels"],
-        "curves": curves,
-        "config": config.to_dict(),
-    }
+    results = dict(exact=exact, found=found, in_bounds_file=in_file, errors=error)
+    results |= dict(exact_levels=exact_levels, exact_curves=truth)
+    results |= dict(levels=stored["levels"], curves=curves, config=config.to_dict())
     print(report.write(folder, COLUMNS, rows, caption, results))
     from ambient_jax.annotate import figures  # needs matplotlib
 
@@ -251,9 +227,8 @@ def figure(found: Mapping[str, float], exact: Mapping[str, float]) -> Any:
         own = [name for name in exact if name.startswith(change)]
         x, y = (np.clip([values[n] for n in own], *ends) for values in (exact, found))
         axes.plot(x, y, marker, ms=4.5, alpha=0.8, label=change)
-    axes.set(xscale="logit", yscale="logit")
-    axes.set_xlabel(r"$\sigma_{min}$, exact (0 and 1 at the ends)")
-    axes.set_ylabel(r"$\sigma_{min}$, found (0 and 1 at the ends)")
+    label = r"$\sigma_{min}$, %s (0 and 1 at the ends)"
+    axes.set(xscale="logit", yscale="logit", xlabel=label % "exact", ylabel=label % "found")
     axes.set_xticks(*TICKS)
     axes.set_yticks(*TICKS)
     axes.minorticks_off()

@@ -16,28 +16,19 @@ from ambient_jax.data.paths import expanded
 from ambient_jax.train import lock
 
 COLUMNS = (
-    "assignment",
-    "tau",
-    "corrupt",
-    "share of 0: closed form",
-    "drawn",
-    "standard error",
-    "trained, low noise",
-    "sampled",
-    "standard error",
-    "-1 sampled",
+    *("assignment", "tau", "corrupt", "share of 0: closed form", "drawn", "standard error"),
+    *("trained, low noise", "sampled", "standard error", "-1 sampled"),
 )
 
 
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes ``report/`` into the workdir."""
-    task, grid = config.task, []
-    for tau in task.tau:
-        grid += [(name, tau, n) for name in task.assignments for n in task.corrupt]
+    task = config.task
+    cells = [(a, tau, n) for tau in task.tau for a in task.assignments for n in task.corrupt]
     results = [
         _row(task, np.random.default_rng([config.seed, i]), *cell)
-        for i, cell in enumerate(tqdm.tqdm(grid, desc="three points"))
+        for i, cell in enumerate(tqdm.tqdm(cells, desc="three points"))
     ]
     rows = [
         [
@@ -66,17 +57,11 @@ def _row(task, rng, name, tau, corrupt):
     drawn, error = assignment.simulate(rng, *cell, repeats=task.repeats, **size)
     trained = [assignment.train(rng, *cell, draws=task.draws, **size) for _ in range(task.pairs)]
     sampled = np.array([one.generated for one in trained])
-    return {
-        "assignment": name,
-        "tau": tau,
-        "corrupt": corrupt,
-        "exact": assignment.trained_law(*cell, **size),
-        "drawn": drawn,
-        "standard_error": error,
-        "trained": np.mean([one.low_noise for one in trained], 0),
-        "sampled": sampled.mean(0),
-        "sampled_error": sampled.std(0, ddof=1) / np.sqrt(task.pairs),
-    }
+    sampled_error = sampled.std(0, ddof=1) / np.sqrt(task.pairs)
+    row = dict(assignment=name, tau=tau, corrupt=corrupt)
+    row |= dict(exact=assignment.trained_law(*cell, **size), drawn=drawn, standard_error=error)
+    row |= dict(trained=np.mean([one.low_noise for one in trained], 0))
+    return row | dict(sampled=sampled.mean(0), sampled_error=sampled_error)
 
 
 def figure(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -89,16 +74,12 @@ def figure(rows: Sequence[Mapping[str, Any]]) -> Any:
         for i, name in enumerate(dict.fromkeys(row["assignment"] for row in rows)):
             own = [row for row in rows if row["assignment"] == name and row["tau"] == tau]
             size = [row["corrupt"] for row in own]
-            share = {key: [row[key][1] for row in own] for key in ("exact", "drawn", "sampled")}
-            errors = {
-                key: [1.96 * row[key][1] for row in own]
-                for key in ("standard_error", "sampled_error")
-            }
-            style = dict(color=f"C{i}")
-            axes.plot(size, share["exact"], "-", lw=1, label=name, **style)
-            axes.errorbar(size, share["drawn"], errors["standard_error"], fmt="o", ms=4, **style)
+            share = lambda key, rows=own: np.array([row[key][1] for row in rows])  # noqa: E731
+            axes.plot(size, share("exact"), "-", lw=1, label=name, color=f"C{i}")
+            style = dict(color=f"C{i}", fmt="o", ms=4)
+            axes.errorbar(size, share("drawn"), 1.96 * share("standard_error"), **style)
             style |= dict(fmt="x:", ms=5, lw=0.8)
-            axes.errorbar(size, share["sampled"], errors["sampled_error"], **style)
+            axes.errorbar(size, share("sampled"), 1.96 * share("sampled_error"), **style)
         axes.axhline(0.5, color="#8a8f98", lw=0.8, ls="--")
         axes.set(xscale="log", ylim=(0.4, 1.02), title=rf"$\tau$ = {tau:g}")
         axes.set_xlabel("number of corrupt points")

@@ -2,9 +2,8 @@
 
 Both have the same two cores: our decoder two threads, tf.data its own choice of them (AUTOTUNE).
 Both read the same images, smoothed noise with shapes at quality 95, and return numpy batches,
-images [256, h, w, 3] uint8. They take turns, each stopped during the other's, so that neither runs
-ahead; the spread is that of the ratios of all turns. Processor time an image (user and system) is
-printed too: other work on the machine changes it less.
+images [256, h, w, 3] uint8. They take turns, each stopped during the other's; the spread is that of
+the ratios of all turns. Processor time (user and system) feels other work on the machine less.
 
 decode  from bytes in memory. Both decode 480x640 in full and resize all pixels.
 loader  from the shards of two data sets: parse the episodes, normalise, cut a chunk of 16 actions
@@ -33,9 +32,11 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from ambient_jax import mixing, schedules
-from ambient_jax.cli import console
+from ambient_jax.cli import console, report
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
+from experiments import demos
+from experiments.benchmarks import harness
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
@@ -51,6 +52,7 @@ ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
     "loader, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
     "loader, array_record, 256x256": ("array_record", (256, 256), (256, 256)),
 }
+COLUMNS = ("", "ours/s", "tf.data/s", "ours / tf.data", "ours, us", "tf.data, us", "tf.data / ours")
 EPISODES = {"clean": 20, "corrupt": 60}
 SHARDS, WINDOW, HORIZON, WIDTH = 4, 500, 16, 7
 AHEAD = 4  # batches
@@ -84,29 +86,18 @@ def build(root: str, file_format: str) -> None:
     vector = np.zeros(WIDTH, np.float32)
     image = tfds.features.Image(shape=(256, 256, 3), encoding_format="jpeg")
     features = write.rlds_features({"state": vector, "image": image}, vector)
+    episodes = {}
     for name, count in EPISODES.items():
-        episodes = []
+        episodes[name] = []
         for _ in range(count):
             length = int(rng.integers(40, 80))
             action = rng.uniform(0, 0.1, (length, WIDTH)).astype(np.float32)
             action[:, -1] = rng.random(length) < 0.5
             state = rng.normal(size=(length, WIDTH)).astype(np.float32)
             frames = [scenes[i] for i in rng.integers(0, DISTINCT, length)]
-            steps = {"observation": {"state": state, "image": frames}, "action": action}
-            for flag in ("is_first", "is_last", "is_terminal"):
-                steps[flag] = np.zeros(length, bool)
-            for number in ("reward", "discount"):
-                steps[number] = np.zeros(length, np.float32)
-            episodes.append({"steps": steps})
-        write.write_dataset(
-            os.path.join(root, file_format),
-            name=name,
-            version="1.0.0",
-            features=features,
-            episodes=episodes,
-            file_format=file_format,
-            shards=SHARDS,
-        )
+            steps = demos.steps({"state": state, "image": frames}, action)
+            episodes[name].append({"steps": steps})
+    harness.write_sources(root, file_format, features, episodes)
 
 
 class OurDecoder:
@@ -238,7 +229,7 @@ class TensorFlow:
         return batch["image"]
 
     def close(self) -> None:
-        """Nothing to end."""
+        pass
 
 
 Side = OurDecoder | OurLoader | TensorFlow
@@ -252,10 +243,10 @@ def turn(side: Side, count: int) -> dict[str, float]:
     return {"rate": number / seconds, "cpu": (time.process_time() - cpu) / number * 1e6}
 
 
-def serve(name: str, kind: str) -> None:
+def serve(name: str, label: str) -> None:
     """Answers each line, a number of batches, with a turn; first the mean of some images."""
-    kinds = {"ours": OurLoader if ROWS[name][0] else OurDecoder, "theirs": TensorFlow}
-    side = kinds[kind](name, _ROOT.value, _WORKERS.value)
+    ours = OurLoader if ROWS[name][0] else OurDecoder
+    side = (ours if label == "ours" else TensorFlow)(name, _ROOT.value, _WORKERS.value)
     print(json.dumps(np.mean([side.take(1).mean() for _ in range(8)])), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(side, int(line))), flush=True)
@@ -265,8 +256,8 @@ def serve(name: str, kind: str) -> None:
 class Stopped:
     """A side in a process of its own, which runs only during its turns."""
 
-    def __init__(self, name: str, kind: str, root: str):
-        command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={kind}"]
+    def __init__(self, name: str, label: str, root: str):
+        command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={label}"]
         command += [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
         self.process = subprocess.Popen(
             command,
@@ -296,13 +287,13 @@ class Stopped:
         self.process.wait()
 
 
-def compare(name: str, root: str) -> None:
-    """Prints the row of this name."""
+def compare(name: str, root: str) -> list[str]:
+    """Returns the row of this name."""
     if ROWS[name][0]:
         for file_format in {ROWS[name][0], "tfrecord"}:
             if not os.path.exists(os.path.join(root, file_format)):
                 build(root, file_format)
-    sides = [Stopped(name, kind, root) for kind in ("ours", "theirs")]
+    sides = [Stopped(name, label, root) for label in ("ours", "theirs")]
     assert abs(sides[0].mean - sides[1].mean) < 2  # the same images
     counts = [16, 16]  # AUTOTUNE finds its number of threads
     for _ in range(2):
@@ -311,14 +302,14 @@ def compare(name: str, root: str) -> None:
     turns = [[s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)]
     for side in sides:
         side.close()
-    cells = []
+    cells = [name]
     for measure, ahead in (("rate", 0), ("cpu", 1)):
         values = np.array([[side[measure] for side in pair] for pair in turns])
         ratios = values[:, ahead] / values[:, 1 - ahead]
         for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
             low, high = f"{min(numbers):{form}}", f"{max(numbers):{form}}"
             cells.append(f"{np.median(numbers):{form}} ({low} to {high})")
-    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    return cells
 
 
 def main(argv):
@@ -332,12 +323,10 @@ def main(argv):
         f"{len(cores)} cores; images/s and microseconds of processor time an image: median (least "
         f"to most) of {_REPEATS.value} turns\n"
     )
-    print("| | ours/s | tf.data/s | ours / tf.data | ours, us | tf.data, us | tf.data / ours |")
-    print("|---|---|---|---|---|---|---|")
+    prefixes = tuple(_ROWS.value or [""])
     with tempfile.TemporaryDirectory() as root:
-        for name in ROWS:
-            if name.startswith(tuple(_ROWS.value or [""])):
-                compare(name, root)
+        rows = [compare(name, root) for name in ROWS if name.startswith(prefixes)]
+    print(report.markdown(COLUMNS, rows))
 
 
 if __name__ == "__main__":

@@ -51,18 +51,13 @@ def loss_row(
         optimizer = optim.make_optimizer(config)
         train_step = step_lib.make_train_step(step_lib.Objective(loss=loss), apply, optimizer)
         compiled = jax.jit(train_step, donate_argnums=0)
-        holder = [state_lib.create(jax.tree.map(jnp.copy, params), optimizer, 2)]
-
-        def run(compiled=compiled, holder=holder):
-            holder[0] = compiled(holder[0], data, jax.random.key(0))
-            jax.block_until_ready(holder[0])
-
-        steps.append(run)
+        state = state_lib.create(jax.tree.map(jnp.copy, params), optimizer, 2)
+        run = lambda s, compiled=compiled: compiled(s, data, jax.random.key(0))  # noqa: E731
+        steps.append(harness.chained(run, state))
     seconds = harness.interleaved(steps, repeats)
-    middle, low, high = harness.ratio(seconds)
     return [
         "ambient step / denoising step",
-        f"{middle:.3f} ({low:.3f} to {high:.3f})",
+        harness.ratio_cell(seconds, 3),
         f"{np.median(seconds[0]) * 1e3:.1f} ms denoising, U-Net {harness.widths(features)}, "
         f"batch {batch}",
     ]
@@ -77,15 +72,8 @@ def latency_row(
     @jax.jit
     def act(keys):
         denoise = lambda x, s: apply(params, x, jnp.broadcast_to(s, x.shape[:1]), observation)  # noqa: E731
-        return solvers.solve(
-            denoise,
-            keys,
-            x.shape[1:],
-            solver="ddim",
-            steps=steps,
-            schedule=schedules.vp(),
-            prediction="eps",
-        )
+        options = dict(solver="ddim", steps=steps, schedule=schedules.vp(), prediction="eps")
+        return solvers.solve(denoise, keys, x.shape[1:], **options)
 
     keys = jax.random.split(jax.random.key(1), batch)
     seconds = harness.interleaved([lambda: jax.block_until_ready(act(keys))], repeats)[0]
@@ -99,9 +87,8 @@ def latency_row(
 def weighting_row(sigma_min: float, draws: int = 1_000_000) -> list[str]:
     """Gradient noise of the ambient loss's two weightings at the best prediction, same curvature.
 
-    x0 is standard normal, so the best eps prediction is known: sigma x_t. What is compared is
-    var(dL/dh) / E[d2L/dh2]^2 over the training law above sigma_min: the variance of a step's
-    direction when both losses are scaled to the same curvature.
+    For standard normal x0 the best eps prediction is sigma x_t. Compared is the variance of a
+    step's direction, var(dL/dh) / E[d2L/dh2]^2 over the training law above sigma_min.
     """
     keys = jax.random.split(jax.random.key(0), 4)
     x0, e, z = (jax.random.normal(k, (draws, 1, 1)) for k in keys[:3])
@@ -128,10 +115,9 @@ def import_row(repeats: int = 7) -> list[str]:
     """Time of ``import ambient_jax`` over that of ``import jax``, in fresh processes."""
     run = lambda module: subprocess.run([sys.executable, "-c", f"import {module}"], check=True)  # noqa: E731
     seconds = harness.interleaved([lambda: run("jax"), lambda: run("ambient_jax")], repeats)
-    middle, low, high = harness.ratio(seconds)
     return [
         "import ambient_jax / import jax",
-        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        harness.ratio_cell(seconds),
         f"{np.median(seconds[0]):.2f} s for jax",
     ]
 

@@ -11,11 +11,11 @@ episodes, chunk by chunk, with fixed shares of the sources.
 **Memory over a long run.** ``--open_x`` data sets of Open-X's wide mixture (those of the smallest
 steps), array_record and TFRecord in turn, as fixtures with their true features. Their images have
 few pixels, so that a million elements take minutes, and ``IMAGE_BYTES`` bytes, as those of cameras
-have. No episode is larger than ``--largest``: the copies made while one is read stay with the
-process, which would hide a leak. The data are several times ``config.data.shuffle_memory``, so that
-the windows turn over many times. Batches come finished, images decoded by a thread. Memory is that
-of the process in MiB: its private pages and its share of common ones (PSS). The slope is that of a
-least-squares line through the last 80% of the samples, with its 95% interval.
+have. No episode is larger than ``--largest``, as copies made while one is read stay with the
+process, which would hide a leak. The windows turn over many times: the data are several times
+``config.data.shuffle_memory``. Images are decoded by a thread. Memory is the process's private
+pages and its share of common ones (PSS) in MiB; the slope is that of a least-squares line through
+the last 80% of the samples, with its 95% interval.
 
     python -m experiments.benchmarks.loader --open_x=48 --elements=1000000 --memory=0.25 --memory=1
 """
@@ -36,24 +36,27 @@ import PIL.Image
 from absl import flags
 
 from ambient_jax import mixing, schedules
-from ambient_jax.cli import console
+from ambient_jax.cli import console, report
 from ambient_jax.data import chunk, pipeline, write
 from ambient_jax.open_x import fixtures, registry
 from ambient_jax.train import config as train_config
+from experiments import demos
 from experiments.benchmarks import harness
-from experiments.benchmarks.processes import footprint, slope
 from experiments.open_x import config as open_x_config
 
 _ELEMENTS = flags.DEFINE_integer("elements", 200_000, "Elements to draw; memory is compared there.")
 _BATCH = flags.DEFINE_integer("batch", 256, "Batch size.")
 _WINDOW = flags.DEFINE_integer("window", 10_000, "Shuffle window in chunks, for each source.")
-_PROFILE = flags.DEFINE_boolean("profile", False, "Profile the first row instead.")
 _OPEN_X = flags.DEFINE_integer("open_x", 0, "Data sets of Open-X's wide mixture: their memory.")
 _MEMORY = flags.DEFINE_multi_float("memory", [0.25, 1.0], "Values of shuffle_memory in GiB.")
 _DATA = flags.DEFINE_float("data", 1.5, "Size of all these data sets in GiB.")
 _LARGEST = flags.DEFINE_float("largest", 4, "Largest of their episodes in MiB on disk.")
 _SAMPLES = flags.DEFINE_integer("samples", 20, "How often memory is looked at.")
 
+COLUMNS = ("stream", "elements/s", "MiB after 20k", "MiB at the end", "growth")
+COLUMNS += ("statistics steps/s",)
+MEMORY_COLUMNS = ("shuffle_memory", "before", "first", "peak", "last", "slope in 10^6 elements")
+MEMORY_COLUMNS += ("descriptors", "elements/s")
 WARM_UP = 20_000  # elements
 EPISODES = {"clean": 100, "corrupt": 3000}
 IMAGE_BYTES, SIDE = 8192, 16
@@ -71,10 +74,8 @@ def episodes(count: int, seed: int) -> list[dict[str, Any]]:
     for _ in range(count):
         length = int(rng.integers(40, 120))
         vectors = lambda size, length=length: rng.normal(size=(length, size)).astype(np.float32)  # noqa: E731
-        steps = {"observation": {"state": vectors(7), "goal": vectors(3)}, "action": vectors(7)}
-        steps |= dict.fromkeys(("is_first", "is_last", "is_terminal"), np.zeros(length, bool))
-        steps |= dict.fromkeys(("reward", "discount"), np.zeros(length, np.float32))
-        result.append({"steps": steps})
+        observation = {"state": vectors(7), "goal": vectors(3)}
+        result.append({"steps": demos.steps(observation, vectors(7))})
     return result
 
 
@@ -82,16 +83,8 @@ def build(root: str, file_format: str) -> None:
     """Writes both sources."""
     vector = lambda size: np.zeros(size, np.float32)  # noqa: E731
     features = write.rlds_features({"state": vector(7), "goal": vector(3)}, vector(7))
-    for seed, (name, count) in enumerate(EPISODES.items()):
-        write.write_dataset(
-            os.path.join(root, file_format),
-            name=name,
-            version="1.0.0",
-            features=features,
-            episodes=episodes(count, seed),
-            file_format=file_format,
-            shards=4,
-        )
+    data = {name: episodes(count, seed) for seed, (name, count) in enumerate(EPISODES.items())}
+    harness.write_sources(root, file_format, features, data)
 
 
 def configure(root: str, file_format: str) -> ml_collections.ConfigDict:
@@ -139,24 +132,18 @@ def resident_mib() -> float:
 
 
 def measure(
-    root: str,
-    file_format: str,
-    kind: str,
-    batch: int,
-    window: int,
-    elements: int,
-    profile: bool = False,
-) -> dict[str, float]:
-    """Returns elements/s, and MiB resident after the warm-up and at the end."""
+    root: str, file_format: str, transformations: str, batch: int, window: int, elements: int
+) -> list[str]:
+    """Returns elements/s, MiB resident after the warm-up and at the end, the growth, and steps/s of
+    the statistics."""
     config = configure(root, file_format)
     config.shuffle_window = window
-    if profile:
-        config.prefetch = 0  # in this thread, where the profiler sees it
     law, schedule = mixing.Ambient(), schedules.vp()
     begin = time.perf_counter()
-    mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, f"cache-{kind}"))
+    cache = os.path.join(root, f"cache-{transformations}")
+    mixture = pipeline.open_mixture(config, law, cache=cache)
     prepare_seconds = time.perf_counter() - begin
-    if kind == "ours":
+    if transformations == "ours":
         batches = pipeline.stream_batches(mixture, law, schedule, seed=0, batch_size=batch)
     else:
         batches = grain_batches(mixture, batch)
@@ -164,29 +151,15 @@ def measure(
         next(batches)
     first, count = resident_mib(), max(1, (elements - WARM_UP) // batch)
     begin = time.perf_counter()
-    if profile:
-        _profiled(batches, count)
-    else:
-        for _ in range(count):
-            next(batches)
+    for _ in range(count):
+        next(batches)
     seconds, last = time.perf_counter() - begin, resident_mib()
     batches.close()
-    return {
-        "rate": count * batch / seconds,
-        "first": first,
-        "last": last,
-        "steps": float(mixture.chunks.sum()) / prepare_seconds,
-    }
-
-
-def _profiled(batches, count):
-    import cProfile
-    import pstats
-
-    with cProfile.Profile() as profiler:
-        for _ in range(count):
-            next(batches)
-    pstats.Stats(profiler).sort_stats("tottime").print_stats(20)
+    rate, steps = count * batch / seconds, float(mixture.chunks.sum()) / prepare_seconds
+    return [
+        *(f"{rate:,.0f}", f"{first:.0f}", f"{last:.0f}"),
+        *(f"{last / first - 1:+.1%}", f"{steps:,.0f}"),
+    ]
 
 
 def step_bytes(name: str) -> int:
@@ -252,13 +225,13 @@ def watch(
     law, schedule = mixing.Ambient(), schedules.vp()
     mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
     sizes = [s.num_steps * s.step_bytes for s in mixture.statistics.values()]
-    before, seen = footprint(), []
+    before, seen = harness.footprint(), []
     batches = pipeline.stream_batches(mixture, law, schedule, seed=0, batch_size=batch)
     drawn, begin = 0, time.perf_counter()
     for i in range(1, samples + 1):
         while drawn < elements * i // samples:
             drawn += len(next(batches)["source"])
-        seen.append(footprint())
+        seen.append(harness.footprint())
     rate = drawn / (time.perf_counter() - begin)
     state = batches.get_state()["taken"]["0"]
     batches.close()
@@ -271,24 +244,21 @@ def watch(
 
 
 def memory_table(root: str) -> None:
-    """Prints a row for each value of shuffle_memory, and the samples."""
+    """Prints a table with a row for each value of shuffle_memory, and the samples."""
     names, elements, samples = wide(_OPEN_X.value), _ELEMENTS.value, _SAMPLES.value
     harness.in_process(build_wide, root, names, _DATA.value * 2**30, _LARGEST.value * 2**20)
-    print(
-        "| shuffle_memory | before | first | peak | last | slope in 10^6 elements | descriptors | "
-        "elements/s |\n|---|---|---|---|---|---|---|---|"
-    )
-    notes = []
+    rows, notes = [], []
     for memory in _MEMORY.value:
         run = harness.in_process(watch, root, names, memory, _BATCH.value, elements, samples)
         mebibytes = [f["memory"] for f in run["seen"]]
-        rise, error = slope(mebibytes[samples // 5 :], run["drawn"] / samples / 1e6)
-        print(
-            f"| {memory * 1024:.0f} | {run['before']['memory']:.0f} | {mebibytes[0]:.0f} | "
-            f"{max(mebibytes):.0f} | {mebibytes[-1]:.0f} | {rise:+.0f} +- {error:.0f} | "
-            f"{run['seen'][0]['descriptors']} to {run['seen'][-1]['descriptors']} | "
-            f"{run['rate']:,.0f} |",
-            flush=True,
+        rise, error = harness.slope(mebibytes[samples // 5 :], run["drawn"] / samples / 1e6)
+        rows.append(
+            [
+                *(f"{memory * 1024:.0f}", f"{run['before']['memory']:.0f}", f"{mebibytes[0]:.0f}"),
+                *(f"{max(mebibytes):.0f}", f"{mebibytes[-1]:.0f}", f"{rise:+.0f} +- {error:.0f}"),
+                f"{run['seen'][0]['descriptors']} to {run['seen'][-1]['descriptors']}",
+                f"{run['rate']:,.0f}",
+            ]
         )
         notes.append(
             f"{memory * 1024:.0f} MiB, {run['data']:.0f} MiB of data in {len(names)} data sets, "
@@ -296,35 +266,23 @@ def memory_table(root: str) -> None:
             f"epochs, at most {run['maximum']:.0f} MiB resident in the process, samples: "
             + " ".join(f"{m:.0f}" for m in mebibytes)
         )
-    print("\n" + "\n\n".join(notes))
+    print(report.markdown(MEMORY_COLUMNS, rows), *notes, sep="\n\n")
 
 
 def main(argv):
     del argv
     arguments = _BATCH.value, _WINDOW.value, _ELEMENTS.value
+    rows = []
     with tempfile.TemporaryDirectory() as root:
         if _OPEN_X.value:
             memory_table(root)
             return
-        if _PROFILE.value:
-            row = next(iter(ROWS.values()))
-            build(root, row[0])
-            measure(root, *row, *arguments, profile=True)
-            return
-        print(
-            "| stream | elements/s | MiB after 20k | MiB at the end | growth | statistics steps/s |"
-        )
-        print("|---|---|---|---|---|---|")
         for name, row in ROWS.items():
             if not os.path.exists(os.path.join(root, row[0])):
                 harness.in_process(build, root, row[0])
             run = harness.in_process(measure, root, *row, *arguments)
-            growth = run["last"] / run["first"] - 1
-            print(
-                f"| {name} | {run['rate']:,.0f} | {run['first']:.0f} | {run['last']:.0f} | "
-                f"{growth:+.1%} | {run['steps']:,.0f} |",
-                flush=True,
-            )
+            rows.append([name, *run])
+    print(report.markdown(COLUMNS, rows))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,7 @@ def make_data(seed: int = 0) -> device.DeviceData:
 
 
 def sweep_row(
-    policies: int,
-    batch: int = 128,
-    repeats: int = 12,
-    features: tuple[int, ...] = FEATURES,
+    policies: int, batch: int = 128, repeats: int = 12, features: tuple[int, ...] = FEATURES
 ) -> list[str]:
     """Seconds of a step of K policies together over K times that of one."""
     config = config_lib.default().train
@@ -58,11 +55,8 @@ def sweep_row(
     )
     sampler = functools.partial(
         device.sample_batch,
-        law=mixing.Ambient(),
-        schedule=schedules.vp(),
-        history=HISTORY,
-        horizon=HORIZON,
-        padding="hold",
+        **dict(law=mixing.Ambient(), schedule=schedules.vp()),
+        **dict(history=HISTORY, horizon=HORIZON, padding="hold"),
     )
     chunk = jnp.zeros((1, HORIZON, DIM))
     observation = {"state": jnp.zeros((1, HISTORY, DIM))}
@@ -83,20 +77,15 @@ def sweep_row(
             parallel.spread(stack([data.sources] * count)),
             parallel.spread(jnp.stack(keys)),
         )
-        holder = [parallel.spread(stack([create(key) for key in keys]))]
+        state = parallel.spread(stack([create(key) for key in keys]))
         step = parallel.lift_policies(train_step, sampler, batch, devices)
-
-        def run(step=step, holder=holder, inputs=inputs):
-            holder[0] = step(holder[0], inputs)
-            jax.block_until_ready(holder[0])
-
-        runs.append(run)
+        run = lambda state, step=step, inputs=inputs: step(state, inputs)  # noqa: E731
+        runs.append(harness.chained(run, state))
     seconds = harness.interleaved(runs, repeats)
-    middle, low, high = harness.ratio(seconds / np.array([[1], [policies]]))
     milliseconds = 1e3 * np.median(seconds, 1) / [1, policies]
     return [
         f"{policies} policies together / one by one",
-        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+        harness.ratio_cell(seconds / np.array([[1], [policies]])),
         f"{milliseconds[1]:.1f} ms a policy and step, {milliseconds[0]:.1f} ms alone; batch "
         f"{batch}, U-Net {harness.widths(features)}, {jax.device_count()} "
         f"{jax.default_backend()} device(s)",

@@ -3,9 +3,8 @@
 A step is what training does: noise a batch, predict eps, mean squared error, gradient, clip by
 global norm, AdamW, exponential moving average of the parameters; in JAX jitted with its state
 donated, in PyTorch eager and compiled, with the same weights, checked to compute the same function.
-All sides run in one process, their repeats interleaved, so that a busy machine slows them alike;
-read the ratios rather than the milliseconds. Beside other work, OpenMP's barriers make PyTorch
-wait for whole time slices; `--cores=1` is fair there.
+Repeats of all sides are interleaved in one process: read the ratios rather than the milliseconds.
+Beside other work, OpenMP's barriers make PyTorch wait for whole time slices: use --cores=1.
 
     python -m experiments.benchmarks.train_step --batch=128,256 --repeats=15
 """

@@ -29,10 +29,7 @@ def best_of(
 
 
 def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> list[Claim]:
-    """The claims, each with what was measured and whether it holds.
-
-    Claims about policies that are not there yet are left out.
-    """
+    """The claims about the policies that are there."""
     best = best_of(task, rows)
     if not best or not {"correct", "cotrain_arbitrary"} <= rows.keys():
         return []

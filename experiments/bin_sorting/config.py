@@ -11,19 +11,14 @@ import dataclasses
 
 import ml_collections
 
-from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
 from experiments.bin_sorting.scene import Scene
+from experiments.table import config as table_config
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    variant, _ = config_file.choose(variant, VARIANTS)
-    config = train_config.default()
-    config.name = variant
-    _table(config)
-    VARIANTS[variant](config)
-    return config
+    return table_config.variant(variant, VARIANTS, _table)
 
 
 def _table(config):
@@ -32,24 +27,7 @@ def _table(config):
         role = "clean" if name == "correct" else "corrupt"
         config.data.sources[name] = train_config.source(f"bins_{name}", role, last_step="keep")
     config.data.sources.correct.split = "train[:50]"
-    config.data.observation = ("state",)
-    config.data.padding = "hold"  # actions are positions: at the end the gripper stays
-    config.data.delta = ()
-    config.model = ml_collections.ConfigDict(
-        {
-            "name": "unet",
-            "features": (32, 64, 128),
-            "blocks": 1,
-            # Waves would let it tell 50 demonstrations apart by where the other blocks lie.
-            "encoder": {"frequencies": 0, "width": 256, "depth": 2},
-        }
-    )
-    config.schedule.name = "cosine"
-    config.objective.prediction = "v"
-    config.train.steps = 4000
-    config.train.learning_rate = 2e-3
-    config.train.checkpoint_every = 500
-    config.policy.solver, config.policy.steps = "ddim", 16
+    table_config.tabletop(config)
     config.policy.execute = 4  # a missed block is noticed sooner; all policies but one gain by it
     config.task = ml_collections.ConfigDict(
         {
@@ -75,9 +53,7 @@ def _table(config):
             "groups": ("main", "chosen", "variants", "sweep", "alpha", "more", "opposite"),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("variants", "alpha", "more", "opposite"),
-            "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
-            "report_only": False,  # train nothing: write the report of what is there
-            "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator
+            **table_config.PROCESSES,
         }
     )
 
@@ -91,10 +67,7 @@ def _quick(config):
 def _debug(config):
     config.data.root = "runs/data/bins_debug"
     config.data.sources.correct.split = "train[:3]"
-    config.model.update({"features": (8, 16), "groups": 2})
-    config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20))
-    config.train.batch_size = 32
-    config.policy.steps = 4
+    table_config.tiny(config, 4)
     config.task.update(dict(correct=4, arbitrary=3, opposite=3, held_out=0, episodes=4))
     config.task.update(dict(seeds=(0, 1), sigma_max=(0.4,), sigma_max_opposite=(0.4,)))
     config.task.update(dict(sigma_min=(0.9,), alpha=(0.5,)))

@@ -15,26 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.bin_sorting import expert
 from experiments.bin_sorting.env import BinSortingEnv, state_size
 from experiments.bin_sorting.scene import Scene
 from experiments.table import data
-from experiments.tabletop import IMAGE
 
 VERSION = "1.0.0"
 # Raise it when the same arguments come to give other episodes: it is part of the cache's key.
 RECIPE = 1
-# What a task-conditioned policy is told: whose demonstrations it is to follow.
+# Condition of a task-conditioned policy: whether it is to follow the correct rule.
 TASK = {True: np.array([1, 0], np.float32), False: np.array([0, 1], np.float32)}
 
 
 def attempt(
     scene: Scene, rule: str, camera: str, seed: int, index: int
 ) -> expert.Demonstration | None:
-    """Attempt ``index`` of a rule's stream, a pure function of its arguments; None if a block did
-    not come to its bin."""
+    """Attempt ``index`` of a rule's stream; None if a block does not come to its bin."""
     number = data.attempt_number(expert.RULES.index(rule), len(expert.RULES), seed, index)
     demonstration = expert.demonstrate(_env(scene, camera), rule, number)
     complete = (demonstration.placements == demonstration.bins).all()
@@ -55,12 +52,8 @@ def demonstrations(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` complete demonstrations, each with its attempt; ``options`` are those of
-    ``demos.successes``.
-
-    Raises:
-      RuntimeError: more than half of the attempts fail.
-    """
+    """The first ``count`` complete demonstrations, each with its attempt; options of
+    ``demos.successes``, which raises RuntimeError if most attempts fail."""
     job = functools.partial(attempt, scene, rule, camera, seed)
     yield from demos.successes(job, count, label=rule, **options)
 
@@ -68,20 +61,9 @@ def demonstrations(
 def episode(index: int, demonstration: expert.Demonstration, rule: str) -> dict[str, Any]:
     """One RLDS episode. Its last step, after which all blocks rest in bins, is terminal with
     reward 1; observation "task" says whether the rule is the correct one, see ``TASK``."""
-    observation = {
-        "state": demonstration.states,
-        "task": np.tile(TASK[rule == "correct"], (len(demonstration.actions), 1)),
-    }
-    if demonstration.images is not None:
-        observation["image"] = demonstration.images
-    return {
-        "steps": demos.steps(observation, demonstration.actions),
-        "episode_metadata": {
-            "rule": rule,
-            "index": np.int64(index),
-            "bins": demonstration.bins.astype(np.int64),
-        },
-    }
+    metadata = {"index": np.int64(index), "bins": demonstration.bins.astype(np.int64)}
+    task = TASK[rule == "correct"]
+    return demos.tabletop_episode(demonstration, "task", task, rule=rule, **metadata)
 
 
 def build(
@@ -94,41 +76,29 @@ def build(
     seed: int = 0,
     scene: Scene = Scene(),  # noqa: B008
     camera: str = "",
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> dict[str, Path]:
-    """Writes the data sets that are missing, see ``table.data.build``.
-
-    Args:
-      root: directory of all data sets.
-      correct, arbitrary, opposite: demonstrations of each rule.
-      held_out: more of each.
-      seed: of scenes and expert, 0 to 600.
-      scene: what the expert stands before.
-      camera: "front" or "top" adds images [96, 96, 3] as observation "image".
-      workers: processes, which do not change the result; see ``demos.successes``.
-      progress: show progress bars.
+    """Writes so many demonstrations of each rule, and ``held_out`` more of each, where they are
+    missing, see ``table.data.build``; options of ``demos.successes``. ``camera`` "front" or "top"
+    adds images [96, 96, 3].
 
     Raises:
-      ValueError: a negative count, or another seed.
+      ValueError: a negative count, or a seed that is not 0 to 600.
       RuntimeError: the expert fails too often, or no OpenGL for the camera.
     """
-    state = np.zeros(state_size(scene), np.float32)
-    observation = {"state": state, "task": np.zeros(2, np.float32)}
-    if camera:
-        observation["image"] = np.zeros((IMAGE, IMAGE, 3), np.uint8)
-    metadata = {"rule": str, "index": np.int64, "bins": np.zeros(len(scene.colours), np.int64)}
-    features = rlds_features(observation, np.zeros(4, np.float32), episode_metadata=metadata)
-    options = dict(scene=scene, camera=camera, seed=seed, workers=workers, progress=progress)
+    bins = np.zeros(len(scene.colours), np.int64)
+    metadata = {"rule": str, "index": np.int64, "bins": bins}
+    features = demos.tabletop_features(state_size(scene), "task", 4, camera, **metadata)
+    options |= dict(scene=scene, camera=camera, seed=seed)
 
-    def of_rule(rule, count, first):
+    def data_set(rule, count, first):
         key = {"rule": rule, "demonstrations": count, "first": first, "recipe": RECIPE}
         key |= {"camera": camera, "seed": seed, "scene": dataclasses.asdict(scene)}
-        made = demonstrations(rule, count, first=first, **options)
-        return data.DataSet(key, features, (episode(*numbered, rule) for numbered in made))
+        numbered = demonstrations(rule, count, first=first, **options)
+        return key, (episode(*pair, rule) for pair in numbered)
 
     counts = {"correct": correct, "arbitrary": arbitrary, "opposite": opposite}
-    return data.build(root, "bins", VERSION, counts, held_out, (seed, 600), of_rule)
+    return data.build(root, "bins", VERSION, features, counts, held_out, (seed, 600), data_set)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,9 @@
 """Bin sorting as a Gymnasium environment over MuJoCo: blocks of two colours, a bin on either side.
 
-The gripper follows absolute position targets at 10 Hz. Blocks are grasped by contact and friction
-alone. Task: bin sorting experiment of the talks, section 5.3 of the method.
+The bin sorting experiment of the talks, section 5.3 of the method.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import gymnasium
 import mujoco
@@ -14,27 +11,25 @@ import numpy as np
 
 from experiments.bin_sorting import scene as scenes
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT, Scene
-from experiments.tabletop import TabletopEnv
+from experiments.tabletop import Step, TabletopEnv
 
 REST = 0.05  # m/s, below which a block is at rest
 
 
 class BinSortingEnv(TabletopEnv):
-    """One scene of K blocks.
+    """One scene of K blocks, which the gripper grasps by contact and friction alone.
 
-    Observation: ``{"state": [4 + 7 K]}``, float32, metres: the gripper's x, y, z and the distance
-    between its fingers, then for each block its centre's x, y, z, the same relative to the gripper
-    and 1 for red or 0 for blue. Blocks come in ``order``: the next one to take first. With
-    ``camera="front"`` or ``"top"`` also ``"image"``, uint8 [96, 96, 3]. A block's small turn about
-    z is not observed.
+    Observation "state" [4 + 7 K], float32, metres: the gripper's x, y, z and the distance between
+    its fingers, then for each block, in ``order``, its centre's x, y, z, the same relative to the
+    gripper and 1 for red or 0 for blue. ``camera`` "front" or "top" adds "image" [96, 96, 3] uint8.
 
-    Action: [4] float32, the gripper's target x, y, z and the distance between the fingers in
-    metres, held for 0.1 s; outside of the action space it is clipped. The arm follows with a lag
-    of some 0.1 s and limited force.
+    Action [4] float32: the gripper's target x, y, z and the distance between the fingers in metres,
+    clipped to the action space. The arm follows with a lag of some 0.1 s and limited force.
 
     An episode ends (terminated, reward 1) when every block rests in a bin, whichever, and is
-    truncated after ``scene.max_steps``. Sorting by a rule is no part of the environment: info
-    ``placements`` [K] says where each block rests (``LEFT``, ``RIGHT`` or ``NOWHERE``).
+    truncated after ``scene.max_steps``. Info ``placements`` [K] says where each block rests
+    (``LEFT``, ``RIGHT`` or ``NOWHERE``). The option "blocks" [K, 3] of ``reset`` sets x, y [m] and
+    yaw [rad] of the blocks.
     """
 
     def __init__(
@@ -44,40 +39,24 @@ class BinSortingEnv(TabletopEnv):
         camera: str = "",
         render_mode: str | None = None,
     ):
-        self.scene = scene
         self.blocks = scene.red + scene.blue
         x, y, low, high = scene.reach
         action_space = gymnasium.spaces.Box(
             np.array([-x, -y, low, 0], np.float32),
             np.array([x, y, high, scene.opening], np.float32),
         )
-        super().__init__(scenes.model(scene), state_size(scene), action_space, camera, render_mode)
+        size = state_size(scene)
+        super().__init__(scene, scenes.model(scene), size, action_space, camera, render_mode)
+        self.start_sizes = {"blocks": (self.blocks, 3)}
         self._red = (np.array(scene.colours) == RED)[:, None].astype(float)
         self._fingers = [self.model.geom(name).id for name in scenes.JOINTS[3:]]
         self._first_block = self.model.geom("block_0").id
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new scene. ``options={"blocks": [K, 3]}`` sets x, y [m] and yaw [rad] of the blocks.
-
-        Raises:
-          ValueError: other options, or other numbers than finite ones.
-        """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        poses = options.pop("blocks", None)
-        if options:
-            raise ValueError(f"unknown reset options {sorted(options)}, expected blocks")
+    def _begin(self, start):
+        poses = start.get("blocks")
         if poses is None:
             poses = start_poses(self.scene, self.np_random)
-        poses = np.asarray(poses, float)
-        if poses.shape != (self.blocks, 3) or not np.isfinite(poses).all():
-            raise ValueError(
-                f"blocks are {poses.tolist()}, expected finite numbers [{self.blocks}, 3]"
-            )
         jitter = self.np_random.uniform(-1, 1, 3) * self.scene.home_jitter
-        mujoco.mj_resetData(self.model, self.data)
         qpos = self.data.qpos
         qpos[:3] = np.asarray(self.scene.home) + jitter
         qpos[3:5] = self.scene.opening / 2
@@ -86,29 +65,18 @@ class BinSortingEnv(TabletopEnv):
         free[:, 3], free[:, 4:6], free[:, 6] = np.cos(poses[:, 2] / 2), 0, np.sin(poses[:, 2] / 2)
         self.data.act[:] = qpos[:3]
         self.data.ctrl[:] = qpos[:5]
-        mujoco.mj_forward(self.model, self.data)
-        self._steps = 0
-        return self._observation(), {"placements": self.placements()}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def _info(self):
+        return {"placements": self.placements()}
+
+    def step(self, action: np.ndarray) -> Step:
         """Moves towards ``action`` [4] for 0.1 s; raises ValueError if it is non-finite."""
         action = self._accepted(action, "x, y, z, opening")
         self.data.ctrl[:3] = action[:3]
         self.data.ctrl[3:] = action[3] / 2
-        mujoco.mj_step(self.model, self.data, self.scene.substeps)
-        self._steps += 1
-        placements = self.placements()
-        terminated = bool((placements != NOWHERE).all())
-        truncated = self._steps >= self.scene.max_steps and not terminated
-        return (
-            self._observation(),
-            float(terminated),
-            terminated,
-            truncated,
-            {"placements": placements},
-        )
+        mujoco.mj_step(self.model, self.data, self.substeps)
+        info = self._info()
+        return self._result(bool((info["placements"] != NOWHERE).all()), info)
 
     def placements(self) -> np.ndarray:
         """[K] where each block rests: its centre within a bin's walls and no higher than two
@@ -131,12 +99,11 @@ class BinSortingEnv(TabletopEnv):
         """[K, 3] the blocks' centres, red ones first."""
         return self.data.qpos[5:].reshape(self.blocks, 7)[:, :3].copy()
 
-    def _observation(self):
+    def _state(self):
         gripper, blocks = self.gripper(), self.positions()
         near = order(self.scene, gripper, blocks)
         each = np.concatenate([blocks, blocks - gripper[:3], self._red], axis=1)[near]
-        state = np.concatenate([gripper, each.ravel()], dtype=np.float32)
-        return self._seen(state)
+        return np.concatenate([gripper, each.ravel()], dtype=np.float32)
 
 
 def state_size(scene: Scene) -> int:
@@ -145,29 +112,22 @@ def state_size(scene: Scene) -> int:
 
 
 def in_bin(scene: Scene, blocks: np.ndarray) -> np.ndarray:
-    """[K] whether a block's centre (of [K, 3]) lies within a bin's walls, low enough to be in it
-    or on a block in it."""
+    """[K] whether a block's centre (of [K, 3]) lies within a bin's walls, and no higher than on a
+    block in it."""
     off = np.abs(np.abs(blocks[:, :2]) - (scene.bin_x, 0.0))
     return (off < scene.bin_half).all(1) & (blocks[:, 2] < 4 * scene.block)
 
 
 def order(scene: Scene, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """[K] indices of blocks [K, 3]: those outside of the bins first, and near ones (in x and y)
-    before far ones.
-
-    The nearest block stays the nearest while the gripper goes straight to it, so for an expert that
-    takes the nearest, the first block of a state is the one it is about.
-    """
+    before far ones. An expert that takes the nearest block goes to the first one of a state."""
     distance = np.linalg.norm(blocks[:, :2] - gripper[:2], axis=1)
     return np.lexsort((distance, in_bin(scene, blocks)))
 
 
 def start_poses(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """[K, 3] x, y and yaw of the blocks, uniform where they keep their distance.
-
-    Raises:
-      ValueError: the blocks do not fit.
-    """
+    """[K, 3] x, y and yaw of the blocks, uniform where they keep their distance; raises ValueError
+    if they do not fit."""
     count = scene.red + scene.blue
     for _ in range(10_000):
         poses = rng.uniform(-1, 1, (count, 3)) * (*scene.spread, scene.yaw)

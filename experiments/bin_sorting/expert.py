@@ -1,13 +1,13 @@
 """A scripted expert that sorts like a person: it varies, misses now and then, and tries again.
 
-It always takes the block nearest to the gripper. What differs from one demonstration to the next
-is its ``Style``; what differs within one (where it grasps, when it pauses or misses, where it lets
-go) is drawn on the way.
+It always takes the block nearest to the gripper. Its ``Style`` is drawn once a demonstration;
+where it grasps and lets go, when it pauses or misses, is drawn on the way.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Generator
 
 import numpy as np
@@ -24,27 +24,16 @@ Motion = Generator[np.ndarray, None, None]
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How one demonstration is given; lengths in metres.
+    """How one demonstration is given; lengths in metres."""
 
-    Attributes:
-      speed: mean speed [m/s] of long moves.
-      height: of the gripper's tips above the table on the way to a block.
-      carry: the same on the way to a bin.
-      grasp: standard deviation of where a block is grasped, along x; half of that along y.
-      miss: chance that a grasp is off by 3 to 4 cm.
-      curve: how far long moves bend sideways.
-      tremor: standard deviation of a slow disturbance of all commands.
-      pause: chance to pause at the end of a move, for 1 to 3 steps.
-    """
-
-    speed: float
-    height: float
-    carry: float
-    grasp: float
-    miss: float
-    curve: float
-    tremor: float
-    pause: float
+    speed: float  # mean speed [m/s] of long moves
+    height: float  # of the gripper's tips above the table on the way to a block
+    carry: float  # the same on the way to a bin
+    grasp: float  # standard deviation of where a block is grasped along x; half of that along y
+    miss: float  # chance that a grasp is off by 3 to 4 cm
+    curve: float  # how far long moves bend sideways
+    tremor: float  # standard deviation of a slow disturbance of all commands
+    pause: float  # chance to pause for 1 to 3 steps at the end of a move
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Style:
@@ -63,11 +52,7 @@ class Style:
 
 def targets(rule: str, scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """[K] the bin of each block: ``correct`` has red left and blue right, ``opposite`` the other
-    way round, and ``arbitrary`` throws a coin for each block.
-
-    Raises:
-      ValueError: an unknown rule.
-    """
+    way round, and ``arbitrary`` throws a coin for each. Raises ValueError for an unknown rule."""
     _checks.one_of("rule", rule, RULES)
     correct = np.where(np.array(scene.colours) == RED, LEFT, RIGHT)
     if rule == "arbitrary":
@@ -76,21 +61,11 @@ def targets(rule: str, scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 class Expert:
-    """Commands for one episode: ``command = expert(gripper, blocks)`` at each step.
-
-    Args:
-      scene: what it stands before.
-      bins: [K] the bin each block goes to, see ``targets``.
-      rng: of all its choices.
-      style: default: drawn.
-    """
+    """Commands for one episode, ``command = expert(gripper, blocks)`` at each step, that bring
+    blocks to ``bins`` [K]. The style is drawn unless it is given."""
 
     def __init__(
-        self,
-        scene: Scene,
-        bins: np.ndarray,
-        rng: np.random.Generator,
-        style: Style | None = None,
+        self, scene: Scene, bins: np.ndarray, rng: np.random.Generator, style: Style | None = None
     ):
         self._scene, self._bins, self._rng = scene, bins, rng
         self.style = style or Style.draw(rng)
@@ -99,8 +74,7 @@ class Expert:
         self._motion: Motion | None = None
 
     def __call__(self, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-        """The action [4] where the gripper is at [4] and the blocks at [K, 3], see
-        ``BinSortingEnv.gripper`` and ``positions``."""
+        """The action [4], from ``BinSortingEnv.gripper`` [4] and ``positions`` [K, 3]."""
         self._gripper, self._blocks = gripper, blocks
         if self._motion is None:
             self._at = gripper[:3].copy()
@@ -130,7 +104,7 @@ class Expert:
         low = scene.reach[2] + rng.uniform(0.002, 0.01)
         yield from self._move(np.append(self._blocks[block, :2] + offset, low), speed=0.6)
         self._opening = 0.0
-        yield from self._hold(4)
+        yield from itertools.repeat(self._at, 4)
         if self._gripper[3] < 1.4 * scene.block:  # nothing between the fingers
             self._opening = scene.opening
             yield from self._move(np.append(self._at[:2], height))
@@ -142,7 +116,7 @@ class Expert:
         yield from self._move(goal, style.curve)
         yield from self._move(goal - (0, 0, rng.uniform(0.0, 0.02)))
         self._opening = scene.opening
-        yield from self._hold(3)
+        yield from itertools.repeat(self._at, 3)
 
     def _release(self, block: int) -> np.ndarray:
         """A free point [2] over the block's bin: the best of four."""
@@ -169,34 +143,22 @@ class Expert:
             self._at = start + share * way + bend * np.sin(np.pi * share) * sideways
             yield self._at
         if rng.random() < self.style.pause:
-            yield from self._hold(rng.integers(1, 4))
-
-    def _hold(self, steps: int) -> Motion:
-        for _ in range(steps):
-            yield self._at
+            yield from itertools.repeat(self._at, rng.integers(1, 4))
 
 
 @dataclasses.dataclass(frozen=True)
 class Demonstration:
-    """One episode of T steps.
+    """One episode of T steps."""
 
-    Attributes:
-      states: [T, 4 + 7 K] before each action.
-      actions: [T, 4].
-      placements, bins: [K] where each block lies at the end, and where it should.
-      images: [T, h, w, 3] or None.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    placements: np.ndarray
-    bins: np.ndarray
-    images: np.ndarray | None = None
+    states: np.ndarray  # [T, 4 + 7 K] before each action
+    actions: np.ndarray  # [T, 4]
+    placements: np.ndarray  # [K] where each block lies at the end
+    bins: np.ndarray  # [K] where it should
+    images: np.ndarray | None = None  # [T, h, w, 3]
 
 
 def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
-    """The expert's episode of a seed, a function of (scene, rule, seed). It may fail: look at the
-    placements."""
+    """The expert's episode of (scene, rule, seed). Its placements say whether it succeeds."""
     # Not the generator of the scene: the same scene may be sorted by another rule.
     _checks.one_of("rule", rule, RULES)
     rng = np.random.default_rng((seed, RULES.index(rule), 1))

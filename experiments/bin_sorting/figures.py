@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,38 +12,19 @@ from matplotlib.patches import Polygon, Rectangle
 from experiments import filmstrip as filmstrips
 from experiments.bin_sorting.env import BinSortingEnv
 from experiments.bin_sorting.rollout import Rollouts
-from experiments.bin_sorting.scene import BINS, COLOURS, DT, Scene
+from experiments.bin_sorting.scene import BINS, COLOURS, Scene
 
 _PAINT = {"red": "#d0393b", "blue": "#3457c8"}
 
 
-def filmstrip(
-    rollouts: Rollouts,
-    scene: Scene,
-    *,
-    episodes: Sequence[int] = (0, 1, 2, 3),
-    frames: int = 8,
-    camera: str = "front",
-) -> Figure:
-    """Moments of these episodes, see ``filmstrip.draw``; labelled with where the blocks lay."""
-    rows = [episode for episode in episodes if episode < len(rollouts.lengths)]
-    labels = []
-    for row in rows:
-        names = [BINS[p][0] if p >= 0 else "-" for p in rollouts.placements[row]]
-        labels.append(f"{rollouts.seeds[row]}: {' '.join(names)}")
-    env = BinSortingEnv(scene)
-    figure = filmstrips.draw(
-        env,
-        rollouts.qpos[rows],
-        rollouts.lengths[rows],
-        labels,
-        from_above=lambda axes, qpos: draw_from_above(axes, qpos, scene),
-        seconds=DT,
-        frames=frames,
-        camera=camera,
-    )
-    env.close()
-    return figure
+def filmstrip(rollouts: Rollouts, scene: Scene, **options: Any) -> Figure:
+    """Moments of episodes labelled with each block's bin; options of ``filmstrip.draw``."""
+
+    def label(row):
+        return " ".join(BINS[p][0] if p >= 0 else "-" for p in rollouts.placements[row])
+
+    above = lambda axes, qpos: draw_from_above(axes, qpos, scene)  # noqa: E731
+    return filmstrips.draw(BinSortingEnv(scene), rollouts, label, above, **options)
 
 
 def draw_from_above(axes: Axes, qpos: np.ndarray, scene: Scene) -> None:

@@ -1,19 +1,14 @@
 """What is reported of bin sorting, as in the talk (section 5.3 of the method).
 
-A block is *placed* when it rests inside a bin at the end of the episode, whichever
-(``BinSortingEnv.placements``): its centre lies within the walls, it moves slower than 5 cm/s and
-no finger touches it. It is *placed right* when that bin is the one of the correct rule, red left
-and blue right. Over all episodes of a policy,
+A block is *placed* when it rests in a bin at the end, see ``BinSortingEnv.placements``, and *placed
+right* when that bin is the one of the correct rule. Over all episodes of a policy,
 
     completion     placed blocks / all blocks            motion level
     correct logic  blocks placed right / placed blocks   task level
     score          blocks placed right / all blocks      both; the product of the other two
 
-and, an episode counting once, ``all_placed`` and ``all_right`` are the shares of episodes in which
-every block is.
-
-The intervals of the first three are percentile bootstraps over episodes (blocks of one episode
-are not independent; see ``ratio``), those of the last two are Wilson's.
+with bootstrap intervals over episodes, as the blocks of one are not independent. ``all_placed`` and
+``all_right`` are shares of episodes in which every block is, with Wilson's intervals.
 """
 
 from __future__ import annotations
@@ -29,8 +24,7 @@ from experiments.bin_sorting.scene import LEFT, NOWHERE, RED, RIGHT
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The metrics of one policy, see the module. All in [0, 1]; ``count`` of the first three is
-    the number of blocks in the denominator."""
+    """The metrics of one policy, see the module; the first three count blocks."""
 
     completion: Estimate
     logic: Estimate
@@ -39,24 +33,17 @@ class Summary:
     all_right: Estimate
 
 
-def placed_right(placements: np.ndarray, colours: tuple[int, ...]) -> np.ndarray:
-    """[N, K] booleans: the block rests in the bin of the correct rule."""
-    return np.asarray(placements) == np.where(np.asarray(colours) == RED, LEFT, RIGHT)
-
-
 def summarise(placements: np.ndarray, colours: tuple[int, ...]) -> Summary:
-    """The metrics of placements [N, K] of blocks of these colours.
-
-    Raises:
-      ValueError: no episode, or another number of blocks than of colours.
-    """
+    """The metrics of placements [N, K] of blocks of these colours; raises ValueError for no episode
+    or another number of blocks."""
     placements = np.asarray(placements)
     if placements.ndim != 2 or not len(placements) or placements.shape[1] != len(colours):
         raise ValueError(
             f"placements have shape {placements.shape}, expected [N, {len(colours)}], at least "
             "one episode"
         )
-    placed, right = placements != NOWHERE, placed_right(placements, colours)
+    placed = placements != NOWHERE
+    right = placements == np.where(np.asarray(colours) == RED, LEFT, RIGHT)
     every = np.full(len(placements), placements.shape[1])
     episodes = len(placements)
     return Summary(
@@ -73,9 +60,8 @@ def ratio(
 ) -> Estimate:
     """Sum of numerators [N] / sum of denominators [N], with a bootstrap interval over the N.
 
-    NaN throughout if the denominators are all 0; draws in which they are do not count. A ratio of
-    exactly 0 or 1 has no spread to draw from: its interval is Wilson's, as if an episode were one
-    trial, which is wide enough however much its blocks hang together.
+    NaN throughout if the denominators are all 0; draws in which they are do not count. The interval
+    of a ratio of exactly 0 or 1, which has no spread, is Wilson's with an episode as one trial.
     """
     numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
     total = denominators.sum()

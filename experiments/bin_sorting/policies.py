@@ -2,8 +2,8 @@
 
 A policy learns from the correct demonstrations and one corrupt set, ``arbitrary`` (the talk's) or
 ``opposite`` (the paper's). Corrupt demonstrations show the right motions and the wrong task, so
-they are of use below a noise level ``sigma_max``, where a denoiser only looks at motions nearby,
-and never above: sigma_min is 1, unless it is swept.
+they help below a noise level ``sigma_max``, where a denoiser looks at motions nearby, and not above
+it: sigma_min is 1, unless it is swept.
 """
 
 from __future__ import annotations
@@ -24,11 +24,8 @@ def omni(sigma_max: float, *, corrupt: str = "arbitrary", sigma_min: float = 1.0
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict[str, PolicyRow]:  # noqa: B006
-    """The policies of the configured groups by name, in the order of the table.
-
-    Raises:
-      ValueError: for an unknown group.
-    """
+    """The policies of the configured groups by name, in the order of the table; raises ValueError
+    for an unknown group."""
     best, only = task.best, {"law.name": "filtering"}
     listed = {"correct": PolicyRow("correct only", "main", only)}
     listed |= _without_bounds("arbitrary", "main")

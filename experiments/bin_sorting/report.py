@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping
 
 import ml_collections
 import numpy as np
 
-from ambient_jax.data import rlds
-from ambient_jax.data.paths import expanded
-from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from experiments.bin_sorting import claims, metrics, policies, table_figures, task
 from experiments.bin_sorting.rollout import Rollouts
@@ -101,25 +97,13 @@ def cells(rows: Mapping[str, Row], best: Mapping[str, str]) -> list[list[str]]:
 
 
 def held_out_losses(table: Table, rows: Mapping[str, Row]) -> dict[str, np.ndarray]:
-    """Loss of x0_hat [L] at ``evaluation.LEVELS`` on correct demonstrations that no policy has
-    seen: of the main policies of the rows, first seed. {} if no demonstration was held out.
+    """Loss of x0_hat [L] at ``evaluation.LEVELS`` on held-out correct demonstrations, of the main
+    policies of the rows, first seed.
 
-    It does not tell sigma_max: the chunks in which a bin is decided are few, and in the mean over
-    all of them more data outweigh that they are of the wrong rule. ``sigma_max`` measures it.
+    It does not tell sigma_max: few chunks decide a bin, so more data of the wrong rule may still
+    lower the mean. ``sigma_max`` measures it.
     """
-    data = table.config.data
-    path = pathlib.Path(expanded(data.root)) / "bins_correct_held_out"
-    if not path.exists():
-        return {}
-    dataset = rlds.open_dataset(path, "train")
     main = [name for name in rows if table.rows[name].group == "main"]
-
-    def measure(policy, like):
-        fields = dict(observation=tuple(like.dims), action=data.action, delta=data.delta or ())
-        chunks = evaluation.recorded(RldsSource(dataset, **fields), like, padding=data.padding)
-        loss = evaluation.denoising_loss(like, *chunks[:3], params=policy.params)
-        return {"loss": loss}
-
-    seeds, about = table.config.task.seeds[:1], {"data": dataset.fingerprint}
-    made = rollouts.kept_measures(table, main, seeds, about, measure)
-    return {name: first["loss"] for name, [first] in made.items()}
+    seeds = table.config.task.seeds[:1]
+    losses = rollouts.held_out_losses(table, "bins_correct_held_out", main, seeds)
+    return {name: loss for name, [loss] in losses.items()}

@@ -1,8 +1,7 @@
 """The scene of bin sorting as a MuJoCo model: table, two bins, blocks, a gripper on three slides.
 
-Everything is in metres, kilograms, newtons and seconds. x points to the right, y away from the
-front, z up; the table's top is z = 0 and the gripper's position is the point between its finger
-tips. The fingers close along y. Nothing is welded: a block is held by friction alone.
+Metres, kilograms, newtons, seconds. x points to the right, y away from the front, z up; the table's
+top is z = 0. The gripper's position is the point between its finger tips, which close along y.
 """
 
 from __future__ import annotations
@@ -13,53 +12,35 @@ import functools
 import mujoco
 
 from experiments import checks
+from experiments.tabletop import DT
 
 LEFT, RIGHT, NOWHERE = 0, 1, -1  # where a block lies
 RED, BLUE = 0, 1  # colours; the correct rule puts red blocks left and blue ones right
 BINS = ("left", "right")
 COLOURS = ("red", "blue")
 JOINTS = ("x", "y", "z", "front_finger", "back_finger")
-DT = 0.1  # seconds per control step
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Sizes of the scene; the knobs of its difficulty are the first six.
+    """Sizes of the scene; raises ValueError for a wrong field or no block. Lists become tuples."""
 
-    Attributes:
-      red, blue: number of blocks of each colour; red ones come first everywhere.
-      spread: blocks start with |x| and |y| of their centres below these.
-      yaw: largest angle [rad] by which a block starts turned. The gripper cannot turn.
-      gap: least distance between the centres of two blocks at the start.
-      opening: largest distance between the fingers.
-      max_steps: control steps until an episode is out of time.
-      block: half a block's side.
-      bin_x: |x| of the bins' centres.
-      bin_half: half sizes of the bins' inside along x and y.
-      wall: height of their walls.
-      reach: the gripper's position stays in |x|, |y| below the first two and z in the others.
-      home: where the gripper starts, up to a jitter of ``home_jitter`` along each axis.
-      timestep: of the physics [s], at most 0.01; ``DT`` is a whole number of them.
-
-    Raises:
-      ValueError: a field that is not so, or not finite, or no block. Lists become tuples.
-    """
-
-    red: int = 2
+    red: int = 2  # blocks of each colour; red ones come first everywhere
     blue: int = 2
-    spread: tuple[float, float] = (0.12, 0.15)
-    yaw: float = 0.1
-    gap: float = 0.09
-    opening: float = 0.06
-    max_steps: int = 250
-    block: float = 0.02
-    bin_x: float = 0.27
-    bin_half: tuple[float, float] = (0.075, 0.10)
-    wall: float = 0.04
+    spread: tuple[float, float] = (0.12, 0.15)  # largest |x| and |y| of a block's start
+    yaw: float = 0.1  # largest angle [rad] by which a block starts turned; the gripper cannot turn
+    gap: float = 0.09  # least distance between the centres of two blocks at the start
+    opening: float = 0.06  # largest distance between the fingers
+    max_steps: int = 250  # control steps until an episode is out of time
+    block: float = 0.02  # half a block's side
+    bin_x: float = 0.27  # |x| of the bins' centres
+    bin_half: tuple[float, float] = (0.075, 0.10)  # half sizes of the bins' inside along x and y
+    wall: float = 0.04  # height of the bins' walls
+    # The gripper's |x| and |y| stay below the first two, its z between the last two.
     reach: tuple[float, float, float, float] = (0.36, 0.24, 0.008, 0.25)
-    home: tuple[float, float, float] = (0.0, 0.0, 0.16)
-    home_jitter: float = 0.03
-    timestep: float = 0.01
+    home: tuple[float, float, float] = (0.0, 0.0, 0.16)  # where the gripper starts
+    home_jitter: float = 0.03  # largest distance from there along each axis
+    timestep: float = 0.01  # of the physics [s], at most 0.01; divides ``DT``
 
     def __post_init__(self):
         positive = ("opening", "max_steps", "block", "bin_x", "bin_half", "wall")
@@ -72,15 +53,10 @@ class Scene:
         """The colour of each block."""
         return (RED,) * self.red + (BLUE,) * self.blue
 
-    @property
-    def substeps(self) -> int:
-        """Physics steps per control step."""
-        return round(DT / self.timestep)
-
 
 @functools.cache
 def model(scene: Scene) -> mujoco.MjModel:
-    """The compiled model. It is not written to, so all environments of a scene share it."""
+    """The compiled model, which all environments of a scene share and none writes to."""
     return mujoco.MjModel.from_xml_string(xml(scene))
 
 
@@ -88,7 +64,19 @@ def xml(scene: Scene) -> str:
     """The scene in MuJoCo's XML."""
     x, y, low, high = scene.reach
     side, half = scene.block, scene.opening / 2
-    walls = "\n".join(_walls(scene, name, sign) for name, sign in zip(BINS, (-1, 1), strict=True))
+    (a, b), thick, height = scene.bin_half, 0.004, scene.wall / 2
+    sides = (
+        (a + thick, 0.0, thick, b + 2 * thick),
+        (-a - thick, 0.0, thick, b + 2 * thick),
+        (0.0, b + thick, a, thick),
+        (0.0, -b - thick, a, thick),
+    )
+    walls = "\n".join(
+        f'<geom name="{name}_wall_{i}" class="wall" pos="{sign * scene.bin_x + x} {y} {height}" '
+        f'size="{half_x} {half_y} {height}"/>'
+        for name, sign in zip(BINS, (-1, 1), strict=True)
+        for i, (x, y, half_x, half_y) in enumerate(sides)
+    )
     blocks = "\n".join(
         f"""<body name="block_{i}" pos="0 {0.1 * i} {side}"><freejoint name="block_{i}"/>
           <geom name="block_{i}" class="block" size="{side} {side} {side}"
@@ -105,15 +93,10 @@ def xml(scene: Scene) -> str:
         f'<joint name="{name}" type="slide" axis="{axis}"/>'
         for name, axis in (("x", "1 0 0"), ("y", "0 1 0"), ("z", "0 0 1"))
     )
+    ranges = ((-x, x), (-y, y), (low, high), (0, half), (0, half))
     servos = "\n".join(
-        f'<position name="{name}" joint="{name}" class="{kind}" ctrlrange="{a} {b}"/>'
-        for name, kind, a, b in (
-            ("x", "arm", -x, x),
-            ("y", "arm", -y, y),
-            ("z", "arm", low, high),
-            ("front_finger", "hand", 0, half),
-            ("back_finger", "hand", 0, half),
-        )
+        f'<position name="{name}" joint="{name}" class="{group}" ctrlrange="{a} {b}"/>'
+        for name, group, (a, b) in zip(JOINTS, ["arm"] * 3 + ["hand"] * 2, ranges, strict=True)
     )
     return f"""
 <mujoco model="bin_sorting">
@@ -159,19 +142,3 @@ def xml(scene: Scene) -> str:
   <actuator>{servos}</actuator>
 </mujoco>
 """
-
-
-def _walls(scene, name, sign):
-    a, b = scene.bin_half
-    thick, height = 0.004, scene.wall / 2
-    sides = (
-        (a + thick, 0.0, thick, b + 2 * thick),
-        (-a - thick, 0.0, thick, b + 2 * thick),
-        (0.0, b + thick, a, thick),
-        (0.0, -b - thick, a, thick),
-    )
-    return "\n".join(
-        f'<geom name="{name}_wall_{i}" class="wall" pos="{sign * scene.bin_x + x} {y} {height}" '
-        f'size="{half_x} {half_y} {height}"/>'
-        for i, (x, y, half_x, half_y) in enumerate(sides)
-    )

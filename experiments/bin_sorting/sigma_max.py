@@ -1,14 +1,14 @@
-"""sigma_max without rollouts, by a policy that is told whose demonstrations it is to follow.
+"""sigma_max without rollouts, by a policy whose condition says which rule to follow.
 
 python -m experiments.bin_sorting.sigma_max --config=experiments/bin_sorting/config.py:table
 
-Where x0_hat does not change when the policy is told the other rule, arbitrary demonstrations
-denoise as correct ones do (``ambient_jax.annotate.mismatch``). Policies that the table has trained
-are taken from its workdir, others are trained; none is rolled out.
+Where x0_hat does not change with the condition, arbitrary demonstrations denoise as correct ones do
+(``ambient_jax.annotate.mismatch``). Policies come from the table's workdir or are trained.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pathlib
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from experiments.table.policies import config_of, key
 
 LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 32, 19))
 TAUS = (0.02, 0.05, 0.1, 0.2)
-_TOLD = "task_arbitrary"
+_CONDITIONED = "task_arbitrary"
 COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS), "of each seed")
 
 
@@ -50,8 +50,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         options = dict(padding=config.data.padding, samples=1024)
         source = RldsSource(episodes, observation=tuple(trained[0].dims))
         chunks = evaluation.recorded(source, trained[0], **options)
-        each = np.stack([_differences(trained[0], policy.params, chunks) for policy in trained])
-        one = measures[name] = measured(each) | {"chunks": len(chunks.action)}
+        arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
+        other = chunks.observation | {"task": arbitrary}
+        # Policies of seeds differ in their parameters only, so they share what is compiled.
+        change = functools.partial(evaluation.differences, trained[0], chunks, other, levels=LEVELS)
+        differences = np.stack([change(params=policy.params) for policy in trained])
+        one = measures[name] = measured(differences) | {"chunks": len(chunks.action)}
         of_seed = ", ".join(f"{v:.3f}" for v in one["of_seed"])
         by_tau = [f"{v:.3f}" for v in one["by_tau"].values()]
         rows.append([name, one["chunks"], *by_tau, of_seed])
@@ -74,11 +78,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 def measured(differences: np.ndarray) -> dict:
-    """sigma_max of the changes of x0_hat [S, L, N, H, D] of S policies.
-
-    "excess" [S, L] is their mean square, "product" [L] the mean product of two policies' changes,
-    in which errors of training that are independent drop out.
-    """
+    """sigma_max of the changes of x0_hat [S, L, N, H, D] of S policies; "excess" [S, L] is their
+    mean square, "product" [L] the mean product of two policies, without independent errors."""
     excess = np.mean(differences**2, (2, 3, 4))
     pairs = list(itertools.combinations(differences, 2))
     product = np.mean([np.mean(a * b, (1, 2, 3)) for a, b in pairs], 0) if pairs else None
@@ -108,19 +109,12 @@ def figure(measures: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _policy(config, folder, seed):
-    """The policy that is told the task, trained if it is not there, and checked if it is."""
+    """The task-conditioned policy, trained if it is not there, and checked if it is."""
     base = config.copy_and_resolve_references()
     base.task.groups = ("main",)
-    row, path = policies.rows(base.task)[_TOLD], folder / key(_TOLD, seed)
-    trainer.train(config_of(config, _TOLD, row, seed), str(path))
+    row, path = policies.rows(base.task)[_CONDITIONED], folder / key(_CONDITIONED, seed)
+    trainer.train(config_of(config, _CONDITIONED, row, seed), str(path))
     return Policy.from_checkpoint(path)
-
-
-def _differences(policy, params, chunks):
-    arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
-    other = chunks.observation | {"task": arbitrary}
-    # Policies of seeds differ in their parameters only, so they share what is compiled.
-    return evaluation.differences(policy, chunks, other, levels=LEVELS, params=params)
 
 
 if __name__ == "__main__":

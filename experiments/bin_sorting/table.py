@@ -1,7 +1,5 @@
 """The table: ``run(config, workdir)``."""
 
-from __future__ import annotations
-
 import functools
 
 from experiments.bin_sorting import config, policies, report, task

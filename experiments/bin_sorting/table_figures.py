@@ -12,11 +12,10 @@ from ambient_jax.evaluate import evaluation
 from experiments.bin_sorting import claims, figures, policies, task
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.table.experiment import Table
-from experiments.table.figures import band, level_ticks, noise_axis, panels, save
+from experiments.table.figures import COLOURS, INK, band, level_ticks, noise_axis, panels, save
 from experiments.table.report import Row
 
-# Told apart with any colour vision.
-_COLOURS = {"score": "#22262b", "logic": "#0072b2", "completion": "#d55e00"}
+_COLOURS = {"score": INK, "logic": COLOURS[0], "completion": COLOURS[1]}
 _NAMES = {"score": "score", "logic": "correct logic", "completion": "completion"}
 
 
@@ -27,15 +26,8 @@ def write(
     rollouts: Mapping[str, Rollouts],
     losses: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes the figures of the report for what is there.
-
-    Args:
-      table: whose report it is.
-      rows: by policy.
-      best: policy of the sweep with arbitrary demonstrations; "" for none.
-      rollouts: of the first seed, by policy.
-      losses: ``report.held_out_losses``.
-    """
+    """Writes the figures of the report; ``best`` is of the sweep with arbitrary demonstrations, and
+    ``rollouts`` are of the first seed."""
     folder, config = table.workdir / "report", table.config
     swept = [c for c in policies.CORRUPT if len(claims.sweep(config.task, rows, c)) > 1]
     labels = {name: row.label for name, row in rows.items()}
@@ -52,10 +44,8 @@ def write(
 def sweep_figure(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], shown: Sequence[str]
 ) -> Figure:
-    """Score, logic and completion against sigma_max, a panel for each corrupt set.
-
-    At the left end stands correct only (sigma_max 0), at the right end co-training (1).
-    """
+    """Score, logic and completion against sigma_max, a panel for each corrupt set; correct only at
+    the left end, co-training at the right."""
     figure, [line] = panels(1, len(shown), 0.8 + 4.6 * len(shown), 3.8, sharey=True)
     for axes, corrupt in zip(line, shown, strict=True):
         ends = {0.0: "correct", 1.0: f"cotrain_{corrupt}"}

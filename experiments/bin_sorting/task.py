@@ -7,16 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from ambient_jax.policy.policy import Policy
 from experiments import checks
 from experiments.bin_sorting import data, figures, metrics
 from experiments.bin_sorting.rollout import Rollouts, Simulator
 from experiments.bin_sorting.scene import Scene
-from experiments.table import report
+from experiments.table import report, rollouts
 from experiments.table.data import build_once
-from experiments.table.rollouts import plan
 
 COLUMNS = ("policy", "score", "95%", "correct logic", "95%", "completion", "95%", "episodes")
 
@@ -27,8 +25,7 @@ def scene_of(config: ml_collections.ConfigDict) -> Scene:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a value of ``config.task`` with which data or policies cannot be made.
-    Groups are checked where they are looked up, see ``policies.rows``."""
+    """Raises ValueError for a wrong value of ``config.task``; ``policies.rows`` checks groups."""
     rules = [
         ("correct arbitrary opposite", checks.whole(1)),
         ("held_out seeds", checks.whole(0)),
@@ -37,7 +34,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     ]
     checks.fields(config.task, rules, filled=["seeds"])
     scene_of(config)
-    scenes(config.task)
+    checks.evaluation_seeds(config.task)
 
 
 def build(config: ml_collections.ConfigDict) -> None:
@@ -48,36 +45,28 @@ def build(config: ml_collections.ConfigDict) -> None:
     build_once("bin sorting", lambda: data.build(config.data.root, **options))
 
 
-def scenes(task: ml_collections.ConfigDict) -> np.ndarray:
-    """[N] seeds of the scenes that every policy is tested in, see ``checks.evaluation_seeds``."""
-    return checks.evaluation_seeds(task)
-
-
 def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
-    """``simulate(params)``: one rollout in each of ``scenes``, of policies that differ from this
-    one in their parameters only. A task-conditioned policy is told that the rule is correct."""
-    options = dict(history=policy.history, scene=scene_of(config))
-    simulate = Simulator(plan(policy, config.policy.execute), **options)
-    constant = {"task": data.TASK[True]} if "task" in policy.dims else {}
-    given = dict(constant=constant, seed=config.task.eval_seed)
-    return lambda params: simulate(params, scenes(config.task), **given)
+    """``simulate(params)``, see ``rollouts.from_seeds``; the task of a conditioned policy is the
+    correct rule."""
+    condition = {"task": data.TASK[True]}
+    return rollouts.from_seeds(Simulator, policy, config, scene_of(config), condition)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``."""
     scene = scene_of(config)
 
-    def describe(label, rollouts, summary):
+    def describe(label, made, summary):
         caption = (
             f"{config.task.episodes} rollouts, one training seed ({config.seed}), "
             f"{config.train.steps} steps of {config.train.batch_size}. Completion: placed blocks "
             "of all; correct logic: placed right of placed; score: placed right of all; bootstrap "
             "intervals over episodes."
         )
-        drawn = {"rollouts": figures.filmstrip(rollouts, scene)}
+        drawn = {"rollouts": figures.filmstrip(made, scene)}
         return report.Description(COLUMNS, [row(label, summary)], caption, drawn)
 
-    summarise = lambda rollouts: metrics.summarise(rollouts.placements, scene.colours)  # noqa: E731
+    summarise = lambda made: metrics.summarise(made.placements, scene.colours)  # noqa: E731
     report.of_one_policy(config, workdir, simulator, summarise, describe)
 
 

@@ -9,18 +9,13 @@ debug   the same code on a few plans and steps
 
 import ml_collections
 
-from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
+from experiments.table import config as table_config
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    variant, _ = config_file.choose(variant, VARIANTS)
-    config = train_config.default()
-    config.name = variant
-    _table(config)
-    VARIANTS[variant](config)
-    return config
+    return table_config.variant(variant, VARIANTS, _table)
 
 
 def _table(config):
@@ -68,9 +63,7 @@ def _table(config):
             "eval_seed": 1,
             # Beside the policy's solver, for the policies of the group main.
             "solvers": (("ddpm", 100), ("ddim", 100), ("ddim", 20)),
-            "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
-            "report_only": False,  # train nothing: write the report of what is there
-            "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator
+            **table_config.PROCESSES,
         }
     )
 
@@ -84,10 +77,7 @@ def _quick(config):
 
 def _debug(config):
     config.data.root = "runs/data/maze_table_debug"
-    config.model.update({"features": (8, 16), "groups": 2})
-    config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20))
-    config.train.batch_size = 32
-    config.policy.steps = 5
+    table_config.tiny(config, 5)
     config.task.update(dict(clean=6, corrupt=40, shortcut=40, few=3, held_out=6, goals=24))
     config.task.seeds = (0, 1)
     config.task.update(dict(sigma_min=(0.1, 0.5), alpha=(0.3,), solvers=(("ddim", 5),)))

@@ -46,16 +46,12 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
             count = share * entry["admitted"] * (entry["step"] - last)
             last = entry["step"]
             drawn, total = drawn + count, total + count * entry.get(f"loss_source/{name}", 0.0)
-        found = mixture.statistics[name]
+        statistics = mixture.statistics[name]
         loss = total / drawn if drawn else float("nan")
-        results[name] = {"drawn": drawn, "loss": loss, "steps": found.num_steps}
-        rows.append(
-            [
-                *(name, "clean" if clean else "corrupt", str(len(found.lengths))),
-                *(str(found.num_steps), f"{row.hz or '?'}", f"{drawn:.0f}", f"{loss:.3f}"),
-                "yes" if row.doubts else "",
-            ]
-        )
+        results[name] = {"drawn": drawn, "loss": loss, "steps": statistics.num_steps}
+        cells = [len(statistics.lengths), statistics.num_steps, row.hz or "?"]
+        cells += [f"{drawn:.0f}", f"{loss:.3f}", "yes" if row.doubts else ""]
+        rows.append([name, "clean" if clean else "corrupt", *map(str, cells)])
     caption = (
         f"{len(rows)} data sets of random values with real features: nothing is to be learned. "
         "Rows that training drew of each (admitted at their noise level), and their mean loss."

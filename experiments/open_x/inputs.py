@@ -110,10 +110,7 @@ def least(policy: Policy, held: held_out.HeldOut, seed: int) -> dict[str, np.nda
     allow, with the noise of ``row_losses``."""
     normalizer, horizon = policy.normalizer, policy.horizon
     motion = floors.Motion(
-        half_side=scene.HALF_SIDE,
-        rate=scene.RATE,
-        steps=scene.STEPS,
-        horizon=horizon,
+        *(scene.HALF_SIDE, scene.RATE, scene.STEPS, horizon),
         shift=normalizer.shift["action"][:2],
         scale=normalizer.scale["action"][:2],
     )
@@ -137,12 +134,12 @@ def least(policy: Policy, held: held_out.HeldOut, seed: int) -> dict[str, np.nda
 def heading(
     policy: Policy, held: held_out.HeldOut, swaps: dict[str, evaluation.Chunks], key: jax.Array
 ) -> dict[str, Any]:
-    """Which object sampled chunks lead to: the one nearest to where the arm would come to rest.
+    """Returns which objects sampled chunks lead to: those nearest to where the arm would rest.
 
     Returns:
-      Shares (with Wilson's 95% interval) that lead to the named object; with swapped images; with
-      swapped instructions; and of the latter those that lead to what the swapped one names. And
-      the median distance of where the chunk leads from the named object, m.
+      Shares (with Wilson's 95% interval) that lead to the named object, also with swapped images
+      and with swapped instructions, and of the latter those that lead to what the swapped one
+      names; and the "distance", the median of where chunks lead from the named object, m.
     """
     first = np.arange(0, len(held.named), scene.STEPS)
     share = 1 - (1 - scene.RATE) ** policy.horizon  # of the way that a chunk goes
@@ -172,15 +169,15 @@ def heading(
 
 
 def bin_weights(schedule: schedules.Schedule) -> dict[str, np.ndarray]:
-    """Returns the weights of ``LEVELS`` in the mean over all noise levels, and over each bin of the
-    training's metrics, by the training law of sigma: the probability of the cell around each."""
+    """Returns the weights of ``LEVELS``, the training law's probability of the cell around each, in
+    the mean over all noise levels and over each bin of the training's metrics."""
     edges = np.asarray(schedule.cdf(np.linspace(0, 1, _CELLS + 1)), float)
     mass = np.diff(edges)
     weights = {"all": mass / mass.sum()}
     bins = np.arange(_CELLS) * state.BINS // _CELLS
     for i in range(state.BINS):
-        part = (bins == i) * mass
-        weights[f"{i / state.BINS:.1f} to {(i + 1) / state.BINS:.1f}"] = part / part.sum()
+        in_bin = (bins == i) * mass
+        weights[f"{i / state.BINS:.1f} to {(i + 1) / state.BINS:.1f}"] = in_bin / in_bin.sum()
     return weights
 
 

@@ -121,7 +121,7 @@ def render(scene: Scene, effector: np.ndarray) -> np.ndarray:
 
 
 def episode(seed: int, jitter: float) -> dict:
-    """One RLDS episode; the objects and the named one are in its metadata, which no policy sees."""
+    """Returns an RLDS episode; its metadata, which no policy sees, tell the objects."""
     rng = np.random.default_rng(seed)
     scene = draw_scene(rng)
     positions, actions = move(scene, jitter, rng)
@@ -158,10 +158,8 @@ def write_dataset(
         np.zeros(2, np.float32),
         {"language_instruction": str},
         {
-            "objects": np.zeros((OBJECTS, 2), np.float32),
-            "colours": np.zeros(OBJECTS, np.int64),
-            "shapes": np.zeros(OBJECTS, np.int64),
-            "named": np.int64,
+            **{name: np.zeros(OBJECTS, np.int64) for name in ("colours", "shapes")},
+            **{"objects": np.zeros((OBJECTS, 2), np.float32), "named": np.int64},
         },
     )
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from ambient_jax.cli import report
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import claims, classifier_bounds, drift, modes, policies, task
+from experiments.planar_pushing import claims, classifier_bounds, policies, studies, task
 from experiments.table import report as table_report
 from experiments.table.report import Claim, Row
+
+_BIAS = ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in the data")
 
 
 def measured(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> str:
@@ -36,17 +38,15 @@ def measured(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) ->
 
 def fresh(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> str:
     """The policies that were picked, where they were not picked."""
-    if not rows:
-        return ""
+    text = (
+        f"The policies picked as the best, and target only, from {config.task.fresh} fresh starts "
+        "for each training seed:"
+    )
     lines = [
         [row.label, str(len(row.seeds)), *table_report.percent(row.summary.success)]
         for row in rows.values()
     ]
-    return (
-        f"The policies picked as the best, and target only, from {config.task.fresh} fresh starts "
-        "for each training seed:\n\n"
-        + report.markdown(("policy", "seeds", "success", "95%"), lines)
-    )
+    return _part(text, ("policy", "seeds", "success", "95%"), lines)
 
 
 def expected(checked: Sequence[Claim]) -> str:
@@ -64,19 +64,20 @@ def expected(checked: Sequence[Claim]) -> str:
 
 def bounds(annotations: Mapping[str, Any]) -> str:
     """What the classifiers chose: ``Annotation.results`` by name."""
-    lines = [
-        _bounds_cells(name, key.removeprefix("source, "), units)
-        for name, results in annotations.items()
-        for key, units in results["sigma_min"].items()
-    ]
-    if not lines:
-        return ""
-    columns = ("annotation", "per", "units", "sigma_min", "10% to 90%", "always", "never")
-    return (
+    text = (
         "Bounds that the classifiers chose: mean and quantiles of the units' sigma_min, and the "
-        "share of units that are admitted at every level and at none.\n\n"
-        + report.markdown(columns, lines)
+        "share of units that are admitted at every level and at none."
     )
+    columns = ("annotation", "per", "units", "sigma_min", "10% to 90%", "always", "never")
+    lines = []
+    for name, results in annotations.items():
+        for key, units in results["sigma_min"].items():
+            words = classifier_bounds.words(key.removeprefix("source, "))
+            low, high = units["quantiles"][1], units["quantiles"][3]
+            sizes = [str(units["units"]), f"{units['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
+            shares = [f"{100 * units[share]:.1f}%" for share in ("always", "never")]
+            lines.append([name, words, *sizes, *shares])
+    return _part(text, columns, lines)
 
 
 def bias(by_granularity: Mapping[str, Any]) -> str:
@@ -84,67 +85,56 @@ def bias(by_granularity: Mapping[str, Any]) -> str:
     if not by_granularity:
         return ""
     data = next(iter(by_granularity.values()))["data"]
-    shares = ", ".join(f"{m} {s:.1%}" for m, s in zip(modes.MODES, data, strict=True))
-    columns = ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in the data")
-    lines = [_bias_cells(name, each) for name, each in by_granularity.items()]
-    return (
+    shares = ", ".join(f"{m} {s:.1%}" for m, s in zip(studies.MODES, data, strict=True))
+    text = (
         "Bias of modes: total variation between what the pusher does in the admitted source "
         "chunks and in all of them, at the level where it is largest (of those that admit "
-        f"{modes.LEAST:.0%} of the chunks or more), and the mode that changes most there. In the "
-        f"data: {shares}.\n\n" + report.markdown(columns, lines)
+        f"{studies.LEAST:.0%} of the chunks or more), and the mode that changes most there. In the "
+        f"data: {shares}."
     )
+    return _part(text, _BIAS, [_bias_cells(name, each) for name, each in by_granularity.items()])
 
 
 def scaled_bias(by_target: Mapping[int, Any]) -> str:
     """The same against the number of source demonstrations."""
+    text = "Bias of modes, as in the table's study, against the numbers of demonstrations:"
     lines = [
         [str(target), str(source), *_bias_cells(name, each)]
         for target, by_source in by_target.items()
         for source, by_name in by_source.items()
         for name, each in by_name.items()
     ]
-    if not lines:
-        return ""
-    columns = ("target", "source", "bounds per", "bias", "at sigma", "admitted there")
-    return (
-        "Bias of modes, as in the table's study, against the numbers of demonstrations:\n\n"
-        + report.markdown((*columns, "mode: share, in the data"), lines)
-    )
+    return _part(text, ("target", "source", *_BIAS), lines)
 
 
 def drifts(config: ml_collections.ConfigDict, by_target: Mapping[int, Any]) -> str:
     """The study of drift."""
     sizes = sorted(config.task.sources)
+    text = (
+        f"Loss on {studies.SAMPLES} chunks of held-out target demonstrations over that of source "
+        "only with the same source demonstrations, at noise levels from "
+        f"{config.task.best:g} to 0.95 (geometric mean): 1 where nothing is left of the target."
+    )
     lines = [
         [policies.method_label(config.task, method), str(target)]
         + [f"{ratios[n]:.3f}" if n in ratios else "" for n in sizes]
         for target, by_method in by_target.items()
         for method, ratios in by_method.items()
     ]
-    if not lines:
-        return ""
-    return (
-        f"Loss on {drift.SAMPLES} chunks of held-out target demonstrations over that of source "
-        "only with the same source demonstrations, at noise levels from "
-        f"{config.task.best:g} to 0.95 (geometric mean): 1 where nothing is left of the target.\n\n"
-        + report.markdown(("method", "target", *map(str, sizes)), lines)
-    )
+    return _part(text, ("method", "target", *map(str, sizes)), lines)
 
 
-def _bounds_cells(name, granularity, units):
-    low, high = units["quantiles"][1], units["quantiles"][3]
-    shares = [f"{100 * units[share]:.1f}%" for share in ("always", "never")]
-    sizes = [str(units["units"]), f"{units['mean']:.3f}", f"{low:.3f} to {high:.3f}"]
-    return [name, classifier_bounds.words(granularity), *sizes, *shares]
+def _part(text, columns, lines):
+    return f"{text}\n\n{report.markdown(columns, lines)}" if lines else ""
 
 
 def _bias_cells(granularity, study):
-    value, index = modes.largest(study)
+    value, index = studies.largest(study)
     words = classifier_bounds.words(granularity)
     if index < 0:
         return [words, "", "", "", ""]
     share, data = study["shares"][index], study["data"]
     most = int(np.argmax(np.abs(share - data)))
     level, admitted = evaluation.LEVELS[index], study["admitted"][index]
-    changed = f"{modes.MODES[most]}: {share[most]:.1%}, {data[most]:.1%}"
+    changed = f"{studies.MODES[most]}: {share[most]:.1%}, {data[most]:.1%}"
     return [words, f"{value:.3f}", f"{level:.3f}", f"{admitted:.1%}", changed]

@@ -9,15 +9,14 @@ from typing import Any
 import ml_collections
 
 from ambient_jax.estimates import Estimate
-from experiments.planar_pushing import classifier_bounds, modes, policies
-from experiments.table import report
+from experiments.planar_pushing import classifier_bounds, policies, studies
 from experiments.table.report import Claim, Row
 
 Rows = Mapping[str, Row]
-# The gain in success from the first policy to the second over the same starts; None where they have
-# no training seed in common, or are not there.
+# Gain in success from the first policy to the second over the same starts; None where one is not
+# there, or they share no training seed.
 Gap = Callable[[str, str], Estimate | None]
-# Methods whose share of target data falls as the source grows, and with it what they learn of it.
+# Methods that learn less of the target as the source grows.
 _HARD = ("hard", "low", "dataset")
 MARGIN = 0.05  # of success, by which what is as good may be worse
 _LEAST = 0.02  # of the loss that a method must be below source only for something to be lost
@@ -31,10 +30,8 @@ def sweep(task: ml_collections.ConfigDict, rows: Rows) -> dict[float, str]:
 
 def best_of(names: Iterable[str], rows: Rows) -> str:
     """The name that succeeds most often, of those with the most seeds; "" if none is there."""
-    there = [name for name in names if name in rows]
-    most = max((len(rows[name].seeds) for name in there), default=0)
-    there = [name for name in there if len(rows[name].seeds) == most]
-    return report.best_of(there, rows, lambda summary: summary.success.value)
+    order = lambda name: (len(rows[name].seeds), rows[name].summary.success.value)  # noqa: E731
+    return max((name for name in names if name in rows), key=order, default="")
 
 
 def roles(task: ml_collections.ConfigDict, rows: Rows) -> dict[str, str]:
@@ -68,13 +65,8 @@ def check(
 ) -> list[Claim]:
     """The claims about the policies that are there.
 
-    Args:
-      task: the config's section.
-      rows: by policy.
-      gap: on the starts of the table.
-      fresh: on starts that no policy was picked on.
-      bias, scaled_bias: ``modes.study`` and ``modes.study_scaling``.
-      drifts: ``drift.of_methods``.
+    ``gap`` is of the table's starts, ``fresh`` of starts on which no policy was picked, and the
+    others are results of ``studies``.
     """
     return [
         *_order(task, rows, fresh),
@@ -151,8 +143,7 @@ def _few(task, gap):
 
 
 def _scaling(task, gap):
-    """From the smallest |D_S| to the largest: hard bounds leave ever less of what trains to the
-    target, soft ones and buckets do not."""
+    """From the smallest |D_S| to the largest: success falls by hard bounds alone."""
     small, large = min(task.sources, default=0), max(task.sources, default=0)
     claims = []
     for target, method in itertools.product(task.targets, task.methods):
@@ -170,8 +161,7 @@ def _scaling(task, gap):
 
 
 def _drift(task, drifts):
-    """The same by the loss on held-out target demonstrations: what a method learns of the target
-    above sigma_min is how far its loss is below that of source only."""
+    """The same by the loss on held-out target demonstrations below that of source only."""
     claims = []
     for target, by_method in drifts.items():
         for method, ratios in by_method.items():
@@ -191,7 +181,7 @@ def _drift(task, drifts):
 
 
 def _bias(task, bias, scaled):
-    largest = lambda studies, name: modes.largest(studies[name])[0]  # noqa: E731
+    largest = lambda biases, name: studies.largest(biases[name])[0]  # noqa: E731
     claims = []
     for size in task.buckets:
         if {"datapoint", f"random_{size}"} <= bias.keys():

@@ -1,8 +1,7 @@
-"""Bounds that classifiers chose: no rollout, no sweep.
+"""Bounds that classifiers choose: no rollout, no sweep.
 
-An annotation is of so many source and target demonstrations, with a classifier of actions alone or
-one that also sees the observation, and with a tau. Each runs once, in
-``<workdir>/annotation/<name>``.
+An annotation has its numbers of demonstrations, a classifier of actions or one that also sees the
+observation, and a tau. Each runs once, in ``<workdir>/annotation/<name>``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from experiments.annotate import config as annotate_config
 from experiments.table import annotations
 from experiments.table.annotations import Annotation
 
-TABLE, OBSERVED, STRICT = "table", "observed", "strict"
+TABLE, OBSERVED, STRICT = NAMES = ("table", "observed", "strict")
 # Ways of filling buckets, and what is in one of so many chunks.
 WAYS = {
     "random": "{} random chunks",
@@ -61,8 +60,7 @@ def words(granularity: str) -> str:
 
 
 def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-    """The annotations that the configured groups need, by name: "fields" of the annotation's
-    config, and "splits" of the data."""
+    """The annotations that the configured groups need: "fields" of their configs, and "splits"."""
     one = ("dataset", "datapoint")
     random = tuple(f"random:{size}" for size in task.buckets)
     all_sizes = [f"{way}:{n}" for n in (*task.buckets, *task.more_buckets) for way in WAYS]
@@ -84,9 +82,9 @@ def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
 
 
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Annotation]:
-    """The annotations that the configured groups need, made where they are missing. With
-    ``report_only`` nothing runs, and those that are missing are left out."""
-    made = {}
+    """The annotations that the configured groups need, made where they are missing, or left out
+    with ``report_only``."""
+    annotated = {}
     for name, needs in needed(config.task).items():
         options = annotate_config.get_config("rlds")
         options.name, options.data = name, ml_collections.ConfigDict(config.data.to_dict())
@@ -96,15 +94,9 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
         options.task.update(dict(crops=(), analyses=()) | needs["fields"])
         options.task.update(config.task.annotate)
         root = pathlib.Path(expanded(options.data.root))
-        sizes = [
-            len(
-                rlds.open_dataset(
-                    root / options.data.sources[n].path, options.data.sources[n].split
-                )
-            )
-            for n in ("target", "source")
-        ]
-        given = options, workdir / "annotation" / name, "source", sizes
-        if annotation := annotations.run(*given, report_only=config.task.report_only):
-            made[name] = annotation
-    return made
+        sources = (options.data.sources[source] for source in ("target", "source"))
+        sizes = [len(rlds.open_dataset(root / s.path, s.split)) for s in sources]
+        folder, only = workdir / "annotation" / name, config.task.report_only
+        if annotation := annotations.run(options, folder, "source", sizes, report_only=only):
+            annotated[name] = annotation
+    return annotated

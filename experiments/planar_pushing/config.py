@@ -12,19 +12,14 @@ import dataclasses
 
 import ml_collections
 
-from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
 from experiments.planar_pushing.scene import KNOBS, Scene
+from experiments.table import config as table_config
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
     """The configuration of a variant; raises ValueError for an unknown one."""
-    variant, _ = config_file.choose(variant, VARIANTS)
-    config = train_config.default()
-    config.name = variant
-    _table(config)
-    VARIANTS[variant](config)
-    return config
+    return table_config.variant(variant, VARIANTS, _table)
 
 
 def _table(config):
@@ -33,23 +28,7 @@ def _table(config):
         "push_target", "clean", split="train[:50]", last_step="keep"
     )
     config.data.sources.source = train_config.source("push_source", "corrupt", last_step="keep")
-    config.data.observation = ("state",)
-    config.data.padding = "hold"  # actions are positions: at the end the pusher stays
-    config.data.delta = ()
-    config.model = ml_collections.ConfigDict(
-        {
-            "name": "unet",
-            "features": (32, 64, 128),
-            "blocks": 1,
-            "encoder": {"frequencies": 0, "width": 256, "depth": 2},
-        }
-    )
-    config.schedule.name = "cosine"
-    config.objective.prediction = "v"
-    config.train.steps = 4000
-    config.train.learning_rate = 2e-3
-    config.train.checkpoint_every = 500
-    config.policy.solver, config.policy.steps = "ddim", 16
+    table_config.tabletop(config)
     config.task = ml_collections.ConfigDict(
         {
             "name": "planar_pushing",
@@ -91,9 +70,7 @@ def _table(config):
             "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
             # Fields of experiments/annotate/config.py to change where sigma_min is chosen.
             "annotate": {},
-            "together": 0,  # policies in one program: 0 is 4 on CPU, all on an accelerator
-            "report_only": False,  # train nothing: write the report of what is there
-            "workers": 0,  # processes: 0 is one for each CPU core, or one for an accelerator
+            **table_config.PROCESSES,
         }
     )
 
@@ -113,10 +90,7 @@ def _scaling(config):
 def _debug(config):
     config.data.root = "runs/data/push_debug"
     config.data.sources.target.split = "train[:3]"
-    config.model.update({"features": (8, 16), "groups": 2})
-    config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20))
-    config.train.batch_size = 32
-    config.policy.steps = 4
+    table_config.tiny(config, 4)
     config.task.update(dict(target=4, source=6, held_out=1, episodes=4, fresh=4, few=2))
     # Easy, for short episodes.
     config.task.scene.update(dict(position=0.04, angle=0.5, yaw=0.3, max_steps=80))

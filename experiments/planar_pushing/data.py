@@ -17,28 +17,26 @@ from typing import Any
 import numpy as np
 
 from ambient_jax import _checks
-from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.planar_pushing import expert
 from experiments.planar_pushing.env import STATE, PlanarPushingEnv
 from experiments.planar_pushing.scene import KNOBS, TARGET, Physics, Scene, between
 from experiments.table import data
-from experiments.tabletop import IMAGE
 
 VERSION = "1.0.0"
 # Raise it when the same arguments come to give other episodes: it is part of the cache's key.
 RECIPE = 1
 WORLDS = ("target", "source")
 STYLE = {"target": "human", "source": "planner"}
-# What a conditioned policy is told: in whose world it is.
+# Condition of a domain-conditioned policy: in whose world it is.
 DOMAIN = {"target": np.array([1, 0], np.float32), "source": np.array([0, 1], np.float32)}
 
 
 def attempt(
     scene: Scene, physics: Physics, world: str, camera: str, seed: int, index: int
 ) -> expert.Demonstration | None:
-    """Attempt ``index`` of a world's stream, a pure function of its arguments; None if the slider
-    did not come to its goal. ``world`` names the style and the starts, ``physics`` the rest."""
+    """Attempt ``index`` of a world's stream; None if the slider does not come to its goal.
+    ``world`` names the style and the starts."""
     number = data.attempt_number(WORLDS.index(world), len(WORLDS), seed, index)
     demonstration = expert.demonstrate(_env(scene, physics, camera), STYLE[world], number)
     return demonstration if demonstration.success else None
@@ -59,13 +57,9 @@ def demonstrations(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` successful demonstrations, each with its attempt; ``options`` are of
-    ``demos.successes``. ``physics`` are by default those of the world.
-
-    Raises:
-      ValueError: an unknown world.
-      RuntimeError: more than half of the attempts fail.
-    """
+    """The first ``count`` successful demonstrations, each with its attempt, by default in the
+    world's physics; options of ``demos.successes``, which raises RuntimeError if most attempts
+    fail. Raises ValueError for an unknown world."""
     _checks.one_of("world", world, WORLDS)
     physics = physics or (TARGET if world == "target" else between(1.0))
     job = functools.partial(attempt, scene, physics, world, camera, seed)
@@ -75,16 +69,8 @@ def demonstrations(
 def episode(index: int, demonstration: expert.Demonstration, world: str) -> dict[str, Any]:
     """One RLDS episode. Its last step, after which the slider is at its goal, is terminal with
     reward 1; observation "domain" says whose world it is, see ``DOMAIN``."""
-    observation = {
-        "state": demonstration.states,
-        "domain": np.tile(DOMAIN[world], (len(demonstration.actions), 1)),
-    }
-    if demonstration.images is not None:
-        observation["image"] = demonstration.images
-    return {
-        "steps": demos.steps(observation, demonstration.actions),
-        "episode_metadata": {"world": world, "index": np.int64(index)},
-    }
+    metadata = {"world": world, "index": np.int64(index)}
+    return demos.tabletop_episode(demonstration, "domain", DOMAIN[world], **metadata)
 
 
 def build(
@@ -98,44 +84,30 @@ def build(
     seed: int = 0,
     scene: Scene = Scene(),  # noqa: B008
     camera: str = "",
-    workers: int | None = None,
-    progress: bool = True,
+    **options: Any,
 ) -> dict[str, Path]:
-    """Writes the data sets that are missing, see ``table.data.build``.
-
-    Args:
-      root: directory of all data sets.
-      target, source: demonstrations of each world.
-      held_out: more of each.
-      gap: level of the source physics, see ``scene.between``.
-      knobs: what the gap is made of.
-      seed: of starts and experts, 0 to 900.
-      scene: what the experts stand before.
-      camera: "front" or "top" adds images [96, 96, 3] as observation "image".
-      workers: processes, which do not change the result; see ``demos.successes``.
-      progress: show progress bars.
+    """Writes so many demonstrations of each world, and ``held_out`` more of each, where they are
+    missing, see ``table.data.build``; options of ``demos.successes``. ``gap`` and ``knobs`` are
+    those of ``scene.between``; ``camera`` "front" or "top" adds images [96, 96, 3].
 
     Raises:
-      ValueError: a negative count, another seed, or unknown knobs.
+      ValueError: a negative count, a seed that is not 0 to 900, or unknown knobs.
       RuntimeError: an expert fails too often, or no OpenGL for the camera.
     """
     physics = {"target": TARGET, "source": between(gap, knobs)}
-    observation = {"state": np.zeros(STATE, np.float32), "domain": np.zeros(2, np.float32)}
-    if camera:
-        observation["image"] = np.zeros((IMAGE, IMAGE, 3), np.uint8)
     metadata = {"world": str, "index": np.int64}
-    features = rlds_features(observation, np.zeros(2, np.float32), episode_metadata=metadata)
-    options = dict(scene=scene, camera=camera, seed=seed, workers=workers, progress=progress)
+    features = demos.tabletop_features(STATE, "domain", 2, camera, **metadata)
+    options |= dict(scene=scene, camera=camera, seed=seed)
 
-    def of_world(world, count, first):
+    def data_set(world, count, first):
         key = {"world": world, "demonstrations": count, "first": first, "recipe": RECIPE}
         key |= {"camera": camera, "seed": seed, "scene": dataclasses.asdict(scene)}
         key |= {"physics": dataclasses.asdict(physics[world])}
-        made = demonstrations(world, count, first=first, physics=physics[world], **options)
-        return data.DataSet(key, features, (episode(*numbered, world) for numbered in made))
+        numbered = demonstrations(world, count, first=first, physics=physics[world], **options)
+        return key, (episode(*pair, world) for pair in numbered)
 
     counts = {"target": target, "source": source}
-    return data.build(root, "push", VERSION, counts, held_out, (seed, 900), of_world)
+    return data.build(root, "push", VERSION, features, counts, held_out, (seed, 900), data_set)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,9 @@
 """Planar pushing as a Gymnasium environment over MuJoCo: a T is pushed to a goal pose.
 
-The pusher follows absolute position targets at 10 Hz. Task: sim-and-real planar pushing experiment
-of the talks, section 5.2 of the method.
+The sim-and-real planar pushing experiment of the talks, section 5.2 of the method.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import gymnasium
 import mujoco
@@ -14,7 +11,7 @@ import numpy as np
 
 from experiments.planar_pushing import scene as scenes
 from experiments.planar_pushing.scene import BAR, BAR_HALF, HEIGHT, TAIL, TARGET, Physics, Scene
-from experiments.tabletop import TabletopEnv
+from experiments.tabletop import Step, TabletopEnv
 
 REST = 0.03, 0.3  # m/s and rad/s, below which the slider is at rest
 STATE = 12
@@ -24,22 +21,21 @@ KEYPOINTS = np.array([(-BAR_HALF[0], BAR), (BAR_HALF[0], BAR), (0.0, TAIL)])
 
 
 class PlanarPushingEnv(TabletopEnv):
-    """One T-shaped slider, one pusher.
+    """One T-shaped slider, one pusher. A seed's start is the same in all physics.
 
-    Observation: ``{"state": [12]}``, float32, metres: the pusher's x and y, the slider's x, y,
-    cosine and sine of its yaw, and x and y of three points of the slider (the ends of its bar and
-    of its stem) relative to the pusher. With ``camera="top"`` or ``"front"`` also ``"image"``,
-    uint8 [96, 96, 3]. The goal is the same in all episodes and not observed.
+    Observation "state" [12], float32, metres: the pusher's x and y, the slider's x, y, cosine and
+    sine of its yaw, and x and y of three points of the slider (the ends of its bar and of its stem)
+    relative to the pusher. ``camera`` "front" or "top" adds "image" [96, 96, 3] uint8. The goal is
+    the same in all episodes and not observed.
 
-    Action: [2] float32, the pusher's target x and y in metres, held for 0.1 s; outside of the
-    action space it is clipped. The pusher follows with the physics' lag and delay and limited
-    force.
+    Action [2] float32: the pusher's target x and y in metres, clipped to the action space. The
+    pusher follows with the physics' lag and delay and limited force.
 
     An episode ends (terminated, reward 1) when the slider rests (slower than 3 cm/s and 0.3 rad/s)
     within ``scene.position`` and ``scene.angle`` of its goal, and is truncated after
-    ``scene.max_steps``. info has the ``error`` [2]: distance [m] and angle [rad] to the goal.
-
-    The same seed gives the same start, whatever the physics.
+    ``scene.max_steps``. Info ``error`` [2] is the distance [m] and angle [rad] to the goal. The
+    options of ``reset``, "slider" [3] and "pusher" [2], set the slider's x, y [m] and yaw [rad],
+    and the pusher's x and y.
     """
 
     view = "top"
@@ -52,46 +48,30 @@ class PlanarPushingEnv(TabletopEnv):
         camera: str = "",
         render_mode: str | None = None,
     ):
-        self.scene, self.physics = scene, physics
+        self.physics, model = physics, scenes.model(scene, physics)
         action_space = gymnasium.spaces.Box(-scene.reach, scene.reach, (2,), np.float32)
-        super().__init__(scenes.model(scene, physics), STATE, action_space, camera, render_mode)
+        super().__init__(scene, model, STATE, action_space, camera, render_mode)
+        self.start_sizes = {"slider": (3,), "pusher": (2,)}
         # A command arrives after so many whole control steps, and so many physics steps more.
         late = round(physics.delay / scene.timestep)
-        self._late, self._part = divmod(late, scene.substeps)
+        self._late, self._part = divmod(late, self.substeps)
         self._commands: list[np.ndarray] = []
 
-    def reset(
-        self, *, seed: int | None = None, options: dict | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """A new start. ``options={"slider": [3], "pusher": [2]}``, either or both, set the
-        slider's x, y [m] and yaw [rad], and the pusher's x and y.
-
-        Raises:
-          ValueError: other options, or other numbers than finite ones.
-        """
-        super().reset(seed=seed)
-        options = dict(options or {})
-        start = {"slider": start_pose(self.scene, self.np_random)}
+    def _begin(self, start):
+        slider = start_pose(self.scene, self.np_random)
         jitter = self.np_random.uniform(-1, 1, 2) * self.scene.home_jitter
-        start["pusher"] = np.asarray(self.scene.home) + jitter
-        for name, size in (("slider", 3), ("pusher", 2)):
-            if name in options:
-                start[name] = np.asarray(options.pop(name), float)
-                if start[name].shape != (size,) or not np.isfinite(start[name]).all():
-                    given = start[name].tolist()
-                    raise ValueError(f"{name} is {given}, expected {size} finite numbers")
-        if options:
-            raise ValueError(f"unknown reset options {sorted(options)}, expected slider, pusher")
-        mujoco.mj_resetData(self.model, self.data)
-        place(self.data, start["slider"], start["pusher"])
-        mujoco.mj_forward(self.model, self.data)
-        self._commands = [start["pusher"]] * (self._late + 2)
-        self._steps = 0
-        return self._observation(), {"error": self.error()}
+        slider = start.get("slider", slider)
+        pusher = start.get("pusher", np.asarray(self.scene.home) + jitter)
+        qpos = self.data.qpos
+        qpos[:2], qpos[2:4], qpos[4] = pusher, slider[:2], HEIGHT / 2
+        qpos[5:] = np.cos(slider[2] / 2), 0, 0, np.sin(slider[2] / 2)
+        self.data.act[:] = self.data.ctrl[:] = pusher
+        self._commands = [pusher] * (self._late + 2)
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def _info(self):
+        return {"error": self.error()}
+
+    def step(self, action: np.ndarray) -> Step:
         """Moves towards ``action`` [2] for 0.1 s; raises ValueError if it is non-finite."""
         action = self._accepted(action, "x, y")
         self._commands = [*self._commands[1:], action]
@@ -99,14 +79,12 @@ class PlanarPushingEnv(TabletopEnv):
             self.data.ctrl[:] = self._commands[0]
             mujoco.mj_step(self.model, self.data, self._part)
         self.data.ctrl[:] = self._commands[1]
-        mujoco.mj_step(self.model, self.data, self.scene.substeps - self._part)
-        self._steps += 1
+        mujoco.mj_step(self.model, self.data, self.substeps - self._part)
         error = self.error()
         speed, turning = np.linalg.norm(self.data.qvel[2:4]), abs(self.data.qvel[7])
         near = error[0] < self.scene.position and error[1] < self.scene.angle
-        terminated = bool(near and speed < REST[0] and turning < REST[1])
-        truncated = self._steps >= self.scene.max_steps and not terminated
-        return self._observation(), float(terminated), terminated, truncated, {"error": error}
+        resting = bool(near and speed < REST[0] and turning < REST[1])
+        return self._result(resting, {"error": error})
 
     def pusher(self) -> np.ndarray:
         """[2] the pusher's x and y."""
@@ -120,25 +98,15 @@ class PlanarPushingEnv(TabletopEnv):
         """[2] distance [m] and angle [rad], both >= 0, from the slider to its goal."""
         return error(self.slider(), self.scene)
 
-    def _observation(self):
+    def _state(self):
         pusher, slider = self.pusher(), self.slider()
         c, s = np.cos(slider[2]), np.sin(slider[2])
         points = to_world(slider, KEYPOINTS) - pusher
-        state = np.concatenate([pusher, slider[:2], (c, s), points.ravel()], dtype=np.float32)
-        return self._seen(state)
-
-
-def place(data: mujoco.MjData, slider: np.ndarray, pusher: np.ndarray) -> None:
-    """Puts slider [3] and pusher [2] at rest there; the pusher's command is to stay."""
-    data.qpos[:2], data.qpos[2:4], data.qpos[4] = pusher, slider[:2], HEIGHT / 2
-    data.qpos[5:] = np.cos(slider[2] / 2), 0, 0, np.sin(slider[2] / 2)
-    data.qvel[:] = 0
-    data.act[:] = data.ctrl[:] = pusher
+        return np.concatenate([pusher, slider[:2], (c, s), points.ravel()], dtype=np.float32)
 
 
 def pose(qpos: np.ndarray) -> np.ndarray:
-    """[..., 3] the slider's x, y and yaw in [-pi, pi) of joint positions [..., 9], whose tilt is
-    tiny."""
+    """[..., 3] the slider's x, y and yaw in [-pi, pi) at joint positions [..., 9]."""
     yaw = 2 * np.arctan2(qpos[..., 8], qpos[..., 5])
     return np.stack([qpos[..., 2], qpos[..., 3], wrap(yaw)], -1)
 
@@ -172,11 +140,8 @@ def distance(slider: np.ndarray, scene: Scene) -> np.ndarray:
 
 
 def start_pose(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """[3] the slider's x, y and yaw, uniform where it is not too near to the goal.
-
-    Raises:
-      ValueError: all starts are too near.
-    """
+    """[3] the slider's x, y and yaw, uniform where it is not too near to the goal; raises
+    ValueError if all starts are."""
     for _ in range(1000):
         start = rng.uniform(-1, 1, 3) * (*scene.spread, scene.yaw) + (0, 0, scene.goal[2])
         if distance(start, scene) >= scene.least:

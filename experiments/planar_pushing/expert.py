@@ -1,14 +1,14 @@
 """An expert that plans pushes in the physics it believes in, and looks again after each of them.
 
 It searches two pushes ahead through the catalogue of what each push does (``pushes``), carries out
-the first, and plans anew from where the slider has come to lie. A ``Style`` says how: ``planner``
-moves along lines and arcs at constant speed and does exactly what was planned; ``human`` draws for
-each demonstration how fast, how far around, how precise and how hesitant it is.
+the first, and plans anew. In style ``planner`` it moves along lines and arcs at constant speed,
+exactly as planned; ``human`` draws speed, detours, precision and pauses for each demonstration.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Generator
 
@@ -30,29 +30,17 @@ Motion = Generator[np.ndarray, None, None]
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How one demonstration is given; lengths in metres.
+    """How one demonstration is given; lengths in metres."""
 
-    Attributes:
-      speed: mean speed [m/s] on the way to a push.
-      push: the same of pushes.
-      radius: of the circle about the slider on which the pusher goes around it.
-      round: length over which corners of the way are rounded.
-      smooth: minimum-jerk in time rather than constant speed.
-      offset: standard deviation of where the slider is touched.
-      choice: how much worse a chosen push may be: the scale of Gumbel noise on its cost.
-      tremor: standard deviation of a slow disturbance of all commands.
-      pause: chance to pause before a push, for 1 to 4 steps.
-    """
-
-    speed: float = 0.25
-    push: float = pushes.SPEED
-    radius: float = 0.115
-    round: float = 0.0
-    smooth: bool = False
-    offset: float = 0.0
-    choice: float = 0.0
-    tremor: float = 0.0
-    pause: float = 0.0
+    speed: float = 0.25  # mean speed [m/s] on the way to a push
+    push: float = pushes.SPEED  # the same of pushes
+    radius: float = 0.115  # of the circle on which the pusher goes around the slider
+    round: float = 0.0  # length over which corners of the way are rounded
+    smooth: bool = False  # speeds up and slows down, rather than constant speed
+    offset: float = 0.0  # standard deviation of where the slider is touched
+    choice: float = 0.0  # scale of Gumbel noise on the costs of pushes
+    tremor: float = 0.0  # standard deviation of a slow disturbance of all commands
+    pause: float = 0.0  # chance to pause for 1 to 4 steps before a push
 
     @classmethod
     def draw(cls, style: str, rng: np.random.Generator) -> Style:
@@ -74,14 +62,8 @@ class Style:
 
 
 class Expert:
-    """Commands for one episode: ``command = expert(pusher, slider)`` at each step.
-
-    Args:
-      scene: what it stands before.
-      believes: the physics it plans in.
-      style: of its motions.
-      rng: of all its choices.
-    """
+    """Commands for one episode, ``command = expert(pusher, slider)`` at each step, planned in the
+    physics that it ``believes`` in."""
 
     def __init__(self, scene: Scene, believes: Physics, style: Style, rng: np.random.Generator):
         self._scene, self.style, self._rng = scene, style, rng
@@ -114,17 +96,16 @@ class Expert:
                     break
                 yield self._at
             if self._rng.random() < style.pause:
-                yield from self._hold(self._rng.integers(1, 5))
+                yield from itertools.repeat(self._at, self._rng.integers(1, 5))
             direction = rotation(slider[2]) @ catalogue.directions[chosen]
             end = self._at + catalogue.lengths[chosen] * direction
             yield from self._follow(np.stack([self._at, end]), style.push)
-            yield from self._hold(pushes.SETTLE)
+            yield from itertools.repeat(self._at, pushes.SETTLE)
             self._normal = normal
 
     def _choose(self) -> int:
-        """The push with the least cost: what is left after it and perhaps one more, these pushes
-        and the ways to where they begin. (Were the second way free, a first push that does nothing
-        would do best, time and again.)"""
+        """The push of the least cost: the distance left after it and perhaps one more, and the ways
+        to both. (Were the second way free, a first push that does nothing would do best.)"""
         catalogue, scene = self._catalogue, self._scene
         poses = catalogue.after(self._slider)
         left = distance(poses, scene)
@@ -139,7 +120,7 @@ class Expert:
         return int(best[np.argmin(total)])
 
     def _way_cost(self, turn: np.ndarray) -> np.ndarray:
-        """[...] of ways around the slider by these angles [rad]."""
+        """[...] cost of ways around the slider by these angles [rad]."""
         return _WAY_COST * self.style.radius * np.abs(wrap(turn))
 
     def _way(self, start: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -181,13 +162,9 @@ class Expert:
         for self._at in np.stack([x, y], 1):
             yield self._at
 
-    def _hold(self, steps: int) -> Motion:
-        for _ in range(steps):
-            yield self._at
-
 
 def _leave(point: np.ndarray, direction: np.ndarray, radius: float) -> np.ndarray:
-    """Where a ray from a point within the circle leaves it; the point itself if it is outside."""
+    """Where a ray from a point in the circle leaves it; the point itself if it is outside."""
     b = point @ direction
     inside = b * b - point @ point + radius**2
     return point + max(0.0, -b + math.sqrt(max(inside, 0.0))) * direction
@@ -195,30 +172,20 @@ def _leave(point: np.ndarray, direction: np.ndarray, radius: float) -> np.ndarra
 
 @dataclasses.dataclass(frozen=True)
 class Demonstration:
-    """One episode of T steps.
+    """One episode of T steps."""
 
-    Attributes:
-      states: [T, 12] before each action.
-      actions: [T, 2].
-      success: the slider came to rest at its goal in time.
-      error: [2] distance [m] and angle [rad] to the goal at the end.
-      images: [T, h, w, 3] or None.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    success: bool
-    error: np.ndarray
-    images: np.ndarray | None = None
+    states: np.ndarray  # [T, 12] before each action
+    actions: np.ndarray  # [T, 2]
+    success: bool  # the slider came to rest at its goal in time
+    error: np.ndarray  # [2] distance [m] and angle [rad] to the goal at the end
+    images: np.ndarray | None = None  # [T, h, w, 3]
 
 
 def demonstrate(
     env: PlanarPushingEnv, style: str, seed: int, believes: Physics | None = None
 ) -> Demonstration:
-    """The expert's episode of a seed, a function of (scene, physics, style, seed, believes).
-
-    It believes in the physics of ``env`` unless told otherwise. It may fail: look at ``success``.
-    """
+    """The expert's episode of (scene, physics, style, seed, believes). It believes in the
+    physics of ``env`` by default."""
     rng = np.random.default_rng((seed, 1))  # not the generator of the scene
     chosen = Style.draw(style, rng)
     expert = Expert(env.scene, believes or env.physics, chosen, rng)
@@ -226,8 +193,7 @@ def demonstrate(
 
 
 def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstration:
-    """The episode of a seed in which these actions [T, 2] are carried out blindly; once they are
-    over, the last one is held for two seconds."""
+    """The episode of a seed under these actions [T, 2], whose last one is held for 2 s more."""
     commands = iter((*actions, *[actions[-1]] * round(2 / DT)))
     return _demonstration(demos.record(env, lambda: next(commands, None), seed))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,49 +13,18 @@ from matplotlib.patches import Circle, Polygon
 from experiments import filmstrip as filmstrips
 from experiments.planar_pushing.env import PlanarPushingEnv, pose, to_world
 from experiments.planar_pushing.rollout import Rollouts
-from experiments.planar_pushing.scene import (
-    BAR_HALF,
-    DT,
-    RADIUS,
-    STEM_HALF,
-    TAIL,
-    TOP,
-    WAIST,
-    Scene,
-)
+from experiments.planar_pushing.scene import DT, HALF_OUTLINE, RADIUS, Scene
+from experiments.table.figures import panels
 
-_BAR, _STEM = BAR_HALF[0], STEM_HALF[0]
-_OUTLINE = np.array(
-    [
-        *((-_BAR, TOP), (_BAR, TOP), (_BAR, WAIST), (_STEM, WAIST)),
-        *((_STEM, TAIL), (-_STEM, TAIL), (-_STEM, WAIST), (-_BAR, WAIST)),
-    ]
-)
+_RIGHT = np.array(HALF_OUTLINE[1:-1])
+_OUTLINE = np.concatenate([_RIGHT, _RIGHT[::-1] * (-1, 1)])
 
 
-def filmstrip(
-    rollouts: Rollouts,
-    scene: Scene,
-    *,
-    episodes: Sequence[int] = (0, 1, 2, 3),
-    frames: int = 8,
-    camera: str = "top",
-) -> Figure:
-    """Moments of these episodes, see ``filmstrip.draw``; labelled with how they end."""
-    rows = [episode for episode in episodes if episode < len(rollouts.lengths)]
-    env = PlanarPushingEnv(scene)
-    figure = filmstrips.draw(
-        env,
-        rollouts.qpos[rows],
-        rollouts.lengths[rows],
-        [f"{rollouts.seeds[row]}: {_ending(rollouts, row)}" for row in rows],
-        from_above=lambda axes, qpos: draw_from_above(axes, qpos, scene),
-        seconds=DT,
-        frames=frames,
-        camera=camera,
-    )
-    env.close()
-    return figure
+def filmstrip(rollouts: Rollouts, scene: Scene, **options: Any) -> Figure:
+    """Moments of episodes labelled with how they end; options of ``filmstrip.draw``."""
+    label = lambda row: _ending(rollouts, row)  # noqa: E731
+    above = lambda axes, qpos: draw_from_above(axes, qpos, scene)  # noqa: E731
+    return filmstrips.draw(PlanarPushingEnv(scene), rollouts, label, above, **options)
 
 
 def traces(
@@ -65,11 +35,10 @@ def traces(
     rows = [episode for episode in episodes if episode < len(rollouts.lengths)]
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.5 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in panels:
+    figure, grid = panels(lines, columns, 2.4 * columns, 2.5 * lines)
+    for axes in grid.ravel():
         axes.set_axis_off()
-    for axes, row in zip(panels, rows, strict=False):
+    for axes, row in zip(grid.ravel(), rows, strict=False):
         path = rollouts.qpos[row, : rollouts.lengths[row] + 1]
         _goal(axes, scene)
         shown = [*range(0, len(path) - 1, every), len(path) - 1]

@@ -25,23 +25,15 @@ COLUMNS = (
 
 
 def expert_row(
-    label: str,
-    style: str,
-    own: Physics,
-    other: Physics,
-    episodes: int,
-    *,
-    scene: Scene = Scene(),  # noqa: B008
+    label: str, style: str, own: Physics, other: Physics, episodes: int, scene: Scene | None = None
 ) -> list[str]:
-    """A row of the table: the expert of a style that believes in ``own`` physics, from the starts
-    of seeds 0 and on, one process.
+    """A row of the table: the expert of a style that believes in its ``own`` physics, from the
+    starts of seeds 0 and on; raises ValueError if no demonstration succeeds.
 
     Its successful demonstrations are replayed open loop in both physics; "expert in the other" is
     closed loop with its belief as it is.
-
-    Raises:
-      ValueError: no demonstration succeeds.
     """
+    scene = scene or Scene()
     here, there = PlanarPushingEnv(scene, own), PlanarPushingEnv(scene, other)
     pushes.catalogue(own)  # made once, not a part of any demonstration
     seeds = range(episodes)
@@ -71,7 +63,7 @@ def expert_row(
 
 
 def steps_per_second(env: PlanarPushingEnv, steps: int = 2000) -> float:
-    """Control steps a second of CPU time, under targets drawn about the slider."""
+    """Control steps a second of CPU time, under random targets."""
     rng = np.random.default_rng(0)
     targets = rng.uniform(-0.1, 0.1, (steps, 2))
     env.reset(seed=0)
@@ -88,8 +80,7 @@ def main(_: list[str]) -> None:
         if given.episodes < 1:
             raise ValueError(f"--episodes={given.episodes}, expected at least 1")
         rows = []
-        levels = [float(level) for level in given.gaps]
-        for level in levels:
+        for level in map(float, given.gaps):
             source = between(level)
             for world, own, other in (("target", TARGET, source), ("source", source, TARGET)):
                 style = data.STYLE[world]

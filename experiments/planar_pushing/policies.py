@@ -1,7 +1,7 @@
 """The policies of the table, and what each changes of the base config.
 
-The source's demonstrations are of another simulator: what they show is right at high noise levels,
-above ``sigma_min``, where it can't be told from the target's. Groups:
+The source's demonstrations are of another simulator. Above a noise level ``sigma_min`` they look
+like the target's. Groups:
 
 main      target only, source only, co-training, and the sweep of sigma_min
 weighted  the sweep of sigma_min at the shares of target data of re-weighted co-training
@@ -17,6 +17,8 @@ scaling   methods against the numbers of source and target demonstrations
 """
 
 from __future__ import annotations
+
+import itertools
 
 import ml_collections
 
@@ -40,11 +42,8 @@ _HARD = {"law.name": "ambient"}
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str, PolicyRow]:
-    """The policies of the configured groups by name, in the order of the table.
-
-    Raises:
-      ValueError: for an unknown group or method.
-    """
+    """The policies of the configured groups by name, in the order of the table; raises ValueError
+    for an unknown group or method."""
     buckets = lambda sizes: [f"{w}_{n}" for n in sizes for w in classifier_bounds.WAYS]  # noqa: E731
     random = [f"random_{size}" for size in task.buckets]
     one = ("dataset", "datapoint")
@@ -94,7 +93,7 @@ def scaling(method: str, source: int, target: int) -> str:
 
 
 def source_only(source: int) -> str:
-    """Name of the policy of the group scaling that so many source demonstrations alone train."""
+    """Name of the policy that so many source demonstrations alone train."""
     return f"source_{source}"
 
 
@@ -139,10 +138,9 @@ def _main(task):
 
 def _by_classifier(task, annotations, group, annotation, granularities, alpha):
     """Policies with the bounds of an annotation, one for each granularity."""
-    listed = {}
-    made = annotations.get(annotation)
+    listed, made = {}, annotations.get(annotation)
+    classifier = classifier_bounds.about(task, annotation)
     for granularity in granularities:
-        classifier = classifier_bounds.about(task, annotation)
         label = f"ambient by {classifier}, {classifier_bounds.words(granularity)}"
         if granularity == "dataset" and made:
             label += f" (sigma_min {made.sigma_min:.3f})"
@@ -165,14 +163,12 @@ def _scaling(task, annotations):
         splits = classifier_bounds.splits(min(task.sources), target)
         only = {"law.name": "filtering"} | splits
         listed[f"target_{target}"] = PolicyRow(f"target only, {target}", "scaling", only)
-        for method in task.methods:
-            for source in task.sources:
-                label = f"{method_label(task, method)}, {source} source, {target} target"
-                annotation = annotations.get(classifier_bounds.scaled(source, target))
-                changes = _method(task, method, annotation)
-                changes = changes and changes | classifier_bounds.splits(source, target)
-                row = PolicyRow(label, "scaling", changes)
-                listed[scaling(method, source, target)] = row
+        for method, source in itertools.product(task.methods, task.sources):
+            label = f"{method_label(task, method)}, {source} source, {target} target"
+            annotation = annotations.get(classifier_bounds.scaled(source, target))
+            changes = _method(task, method, annotation)
+            changes = changes and changes | classifier_bounds.splits(source, target)
+            listed[scaling(method, source, target)] = PolicyRow(label, "scaling", changes)
     return listed
 
 
@@ -206,8 +202,8 @@ def _reweighted(alpha):
 
 
 def _bounded(annotation, granularity):
-    """Changes for the bounds of an annotation. (One bound for all is no file: such policies train
-    together.)"""
+    """Changes for the bounds of an annotation. One bound for all needs no file: such policies train
+    together."""
     if granularity == "dataset":
         return _HARD | {f"{_SOURCE}.sigma_min": annotation.sigma_min}
     return annotation.hard_law(granularity)

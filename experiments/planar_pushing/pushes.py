@@ -1,8 +1,7 @@
-"""What each push does to the slider in given physics, found by doing it once.
+"""What each push does to the slider in given physics: (contact, tilt, length) -> motion.
 
-The table is the same everywhere, so a push moves the slider by the same amount in its own frame
-wherever it stands: a catalogue of (contact, tilt, length) -> motion answers all questions of a
-planner, and search over pushes needs no simulator any more.
+A push moves the slider by the same amount in its own frame wherever it stands, so each push is
+simulated once, and planning needs no simulator.
 """
 
 from __future__ import annotations
@@ -15,18 +14,7 @@ import math
 import numpy as np
 
 from experiments.planar_pushing import env as env_lib
-from experiments.planar_pushing.scene import (
-    BAR,
-    BAR_HALF,
-    RADIUS,
-    STEM_HALF,
-    TAIL,
-    TOP,
-    UNIT,
-    WAIST,
-    Physics,
-    Scene,
-)
+from experiments.planar_pushing import scene as scenes
 
 GAP = 0.006  # m, between pusher and slider before a push
 SPEED = 0.1  # m/s of pushes
@@ -36,37 +24,29 @@ TILTS = (-math.radians(15), 0.0, math.radians(15))
 
 
 def contacts() -> tuple[np.ndarray, np.ndarray]:
-    """Points [C, 2] on the T's outline where it is pushed, and their outward normals [C, 2], in the
-    slider's frame. None is so near to the inner corners that the pusher would touch both sides."""
-    u, outline = UNIT, []
+    """Points [C, 2] on the T's outline where it is pushed, and outward normals [C, 2], in the
+    slider's frame; none so near an inner corner that the pusher would touch both sides."""
+    u, outline = scenes.UNIT, []
     for x in (-1.7, -0.85, 0.0, 0.85, 1.7):
-        outline.append(((x * u, TOP), (0, 1)))
+        outline.append(((x * u, scenes.TOP), (0, 1)))
     for side in (-1, 1):
-        outline.append(((side * BAR_HALF[0], BAR), (side, 0)))
-        outline += [((side * x * u, WAIST), (0, -1)) for x in (1.25, 1.75)]
-        outline += [((side * STEM_HALF[0], y * u), (side, 0)) for y in (-0.65, -1.5, -2.3)]
-    outline += [((x * u, TAIL), (0, -1)) for x in (-0.25, 0.25)]
+        outline.append(((side * scenes.BAR_HALF[0], scenes.BAR), (side, 0)))
+        outline += [((side * x * u, scenes.WAIST), (0, -1)) for x in (1.25, 1.75)]
+        outline += [((side * scenes.STEM_HALF[0], y * u), (side, 0)) for y in (-0.65, -1.5, -2.3)]
+    outline += [((x * u, scenes.TAIL), (0, -1)) for x in (-0.25, 0.25)]
     points, normals = zip(*outline, strict=True)
     return np.array(points), np.array(normals, float)
 
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """P pushes, in the slider's frame before the push.
+    """P pushes, in the slider's frame before the push."""
 
-    Attributes:
-      starts: [P, 2] where the pusher's centre begins.
-      normals: [P, 2] outward, of the face that is touched.
-      directions: [P, 2] of the push.
-      lengths: [P] that the pusher's target moves, the gap to the slider included.
-      motions: [P, 3] x, y and yaw of the slider after it.
-    """
-
-    starts: np.ndarray
-    normals: np.ndarray
-    directions: np.ndarray
-    lengths: np.ndarray
-    motions: np.ndarray
+    starts: np.ndarray  # [P, 2] where the pusher's centre begins
+    normals: np.ndarray  # [P, 2] outward, of the face that is touched
+    directions: np.ndarray  # [P, 2] of the push
+    lengths: np.ndarray  # [P] that the pusher's target moves, the gap to the slider included
+    motions: np.ndarray  # [P, 3] x, y and yaw of the slider after the push
 
     def after(self, slider: np.ndarray) -> np.ndarray:
         """[..., P, 3] poses after each push of sliders at [..., 3]."""
@@ -77,13 +57,13 @@ class Catalogue:
 
 
 @functools.lru_cache(maxsize=4)
-def catalogue(physics: Physics) -> Catalogue:
+def catalogue(physics: scenes.Physics) -> Catalogue:
     """All pushes in these physics, simulated one by one (half a second)."""
-    env = env_lib.PlanarPushingEnv(Scene(reach=10.0), physics)
+    env = env_lib.PlanarPushingEnv(scenes.Scene(reach=10.0), physics)
     rows = []
     options = itertools.product(zip(*contacts(), strict=True), TILTS, LENGTHS)
     for (point, normal), tilt, length in options:
-        start = point + (RADIUS + GAP) * normal
+        start = point + (scenes.RADIUS + GAP) * normal
         direction = -env_lib.rotation(tilt) @ normal
         env.reset(seed=0, options={"slider": np.zeros(3), "pusher": start})
         for at in travel(length + GAP, SPEED):
@@ -96,5 +76,5 @@ def catalogue(physics: Physics) -> Catalogue:
 
 def travel(length: float, speed: float) -> np.ndarray:
     """[T] distances along a way of this length at constant speed, one per control step."""
-    steps = max(1, math.ceil(length / (speed * env_lib.scenes.DT) - 1e-9))
+    steps = max(1, math.ceil(length / (speed * scenes.DT) - 1e-9))
     return length * np.arange(1, steps + 1) / steps

@@ -10,15 +10,7 @@ import numpy as np
 
 from ambient_jax.estimates import Estimate, paired
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import (
-    caption,
-    claims,
-    drift,
-    metrics,
-    modes,
-    table_figures,
-    task,
-)
+from experiments.planar_pushing import caption, claims, metrics, studies, table_figures, task
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.table import policies, report, rollouts
 from experiments.table.experiment import Table
@@ -32,13 +24,8 @@ COLUMNS = (
 # Success as printed in the talk and in the paper, each with its own best alpha and bounds: Wei
 # 2025; arXiv 2606.12365, section 5.2.
 TALK = {"target": "75.5", "best alpha": "84.5", "best": "93.5"}
-PAPER = {
-    "target": "56.5",
-    "best alpha": "84.5",
-    "best": "87.0",
-    "datapoint": "93.5",
-    "best omni": "92.0",
-}
+PAPER = {"target": "56.5", "best alpha": "84.5", "best": "87.0", "datapoint": "93.5"}
+PAPER["best omni"] = "92.0"
 
 
 def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
@@ -52,7 +39,8 @@ def rows_of(table: Table, made: Made) -> dict[str, Row]:
 
 
 def gains(made: Made) -> claims.Gap:
-    """``claims.Gap`` of rollouts: differences start by start, means over the seeds of both."""
+    """The gains in success from one policy to another: differences start by start of the means over
+    the seeds that both have."""
 
     def gain(low: str, high: str) -> Estimate | None:
         seeds = sorted(made.get(low, {}).keys() & made.get(high, {}).keys())
@@ -65,16 +53,14 @@ def gains(made: Made) -> claims.Gap:
 
 
 def _fresh(table: Table) -> Table:
-    """The table whose rollouts, ``fresh.npz``, are from ``task.fresh`` starts of the next
-    ``eval_seed``: policies that were picked as the best are measured where they were not."""
+    """The table whose rollouts, ``fresh.npz``, are from the starts of ``task.fresh``."""
     files = lambda *args: {"fresh.npz": rollouts.simulated(*args)["rollouts.npz"]}  # noqa: E731
     experiment = dataclasses.replace(table.experiment, files=files)
     return dataclasses.replace(table, experiment=experiment, config=task.fresh(table.config))
 
 
 def confirm(table: Table) -> None:
-    """Leaves ``fresh.npz`` of the policies that are picked as the best, of all seeds. They have the
-    same data, so they share what is compiled."""
+    """Leaves ``fresh.npz`` of the policies that are picked as the best, of all seeds."""
     picked = claims.picked(table.config.task, rows_of(table, rollouts.collect(table)))
     program = {
         policies.key(name, seed): table.config_of(name, seed)
@@ -93,16 +79,17 @@ def write(table: Table) -> str:
     fresh = rollouts.collect(_fresh(table), picked)
     confirmed = rows_of(table, fresh)
     annotations = {name: annotation.results for name, annotation in table.annotations.items()}
-    bias, scaled_bias = modes.study(table), modes.study_scaling(table)
-    losses = drift.losses(table, [name for name in rows if table.rows[name].group == "scaling"])
-    drifts = drift.of_methods(config.task, losses)
-    studies = dict(bias=bias, scaled_bias=scaled_bias, drifts=drifts)
-    checked = claims.check(config.task, rows, gains(made), gains(fresh), **studies)
+    bias, scaled_bias = studies.bias_of_table(table), studies.bias_of_scaling(table)
+    scaling = [name for name in rows if table.rows[name].group == "scaling"]
+    losses = studies.drift_losses(table, scaling)
+    drifts = studies.drifts(config.task, losses)
+    studied = dict(bias=bias, scaled_bias=scaled_bias, drifts=drifts)
+    checked = claims.check(config.task, rows, gains(made), gains(fresh), **studied)
     seconds = {name: report.core_seconds(table, name) for name in rows}
     results = {
         "fresh starts": confirmed,
         "best": best,
-        "modes": {"names": modes.MODES, "bias": bias, "scaling": scaled_bias},
+        "modes": {"names": studies.MODES, "bias": bias, "scaling": scaled_bias},
         "levels": evaluation.LEVELS,
         "held out": {"loss": losses, "of source only": drifts},
         "training core seconds": seconds,

@@ -14,26 +14,17 @@ from experiments.planar_pushing.scene import TARGET, Physics, Scene
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """N episodes.
+    """N episodes, see ``simulate.Episodes``."""
 
-    Attributes:
-      seeds: [N] of their starts.
-      lengths: [N] number of steps.
-      success: [N] the slider came to rest at its goal in time.
-      error: [N, 2] distance [m] and angle [rad] to the goal at the end.
-      qpos: [N, T + 1, 9] float32, joint positions before each step, of which the last one is
-        repeated once an episode is over; ``qpos[i, : lengths[i] + 1]`` is episode i.
-    """
-
-    seeds: np.ndarray
-    lengths: np.ndarray
-    success: np.ndarray
-    error: np.ndarray
-    qpos: np.ndarray
+    seeds: np.ndarray  # [N] of their starts
+    lengths: np.ndarray  # [N] number of steps
+    success: np.ndarray  # [N] the slider came to rest at its goal in time
+    error: np.ndarray  # [N, 2] distance [m] and angle [rad] to the goal at the end
+    qpos: np.ndarray  # [N, T + 1, 9]
 
 
 class Simulator(simulate.Simulator):
-    """Rollouts of a planning function in one world, see ``simulate.Simulator``."""
+    """Rollouts of a planning function in given physics, see ``simulate.Simulator``."""
 
     def __init__(
         self,
@@ -46,7 +37,6 @@ class Simulator(simulate.Simulator):
         super().__init__(plan, lambda: PlanarPushingEnv(scene, physics), **options)
 
     def __call__(self, *args: Any, **options: Any) -> Rollouts:
-        """One episode for each start; arguments of ``simulate.Simulator.episodes``."""
-        made = self.episodes(*args, **options)
-        error = made.infos["error"]
-        return Rollouts(made.seeds, made.lengths, made.terminated, error, made.qpos)
+        """One episode for each seed; arguments of ``simulate.Simulator.episodes``."""
+        ran = self.episodes(*args, **options)
+        return Rollouts(ran.seeds, ran.lengths, ran.terminated, ran.infos["error"], ran.qpos)

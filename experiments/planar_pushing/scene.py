@@ -2,14 +2,11 @@
 
 Metres, kilograms, newtons, seconds; seen from above, x to the right and y up; the table is z = 0.
 
-The slider is a T of two boxes that stands on three small feet, one near each of its ends, and is
-free in space. With three feet the weight on each is determined by where the centre of mass lies, so
-``Physics.com`` changes the pressure on the table and with it how the slider turns. Friction is that
-of contacts throughout, with elliptic cones: friction losses of planar joints would be cheaper, but
-push harder along the diagonals than along the axes, and know of no pressure. The pusher is on two
-slides with a compliant position servo, so it lags behind more where the slider resists more. It
-is drawn as a cylinder and touches as a sphere of the same radius at half the slider's height: on
-upright faces that is the same contact, and the cheapest one to find.
+The slider is a free T of two boxes on three small feet, so its centre of mass sets the weight on
+each foot, and with it how the slider turns. All friction is that of contacts with elliptic cones:
+friction losses of planar joints are cheaper, but push harder along the diagonals than the axes. The
+pusher is on two slides with a compliant position servo, so it lags behind more where the slider
+resists more. It touches as a sphere at half the slider's height, the cheapest contact.
 """
 
 from __future__ import annotations
@@ -22,8 +19,8 @@ from collections.abc import Sequence
 import mujoco
 
 from experiments import checks
+from experiments.tabletop import DT
 
-DT = 0.1  # seconds per control step
 UNIT = 0.03  # the T's bar is 4 x 1 units, its stem 1 x 3
 HEIGHT = 0.03  # of the slider
 RADIUS = 0.012  # of the pusher
@@ -31,78 +28,51 @@ RADIUS = 0.012  # of the pusher
 BAR, STEM = 6 / 7 * UNIT, -8 / 7 * UNIT
 BAR_HALF, STEM_HALF = (2 * UNIT, 0.5 * UNIT), (0.5 * UNIT, 1.5 * UNIT)
 TOP, WAIST, TAIL = BAR + 0.5 * UNIT, BAR - 0.5 * UNIT, STEM - 1.5 * UNIT
+# Corners of the T on its side x >= 0, from the top's middle to the tail's: it is symmetric.
+HALF_OUTLINE = (
+    *((0.0, TOP), (BAR_HALF[0], TOP), (BAR_HALF[0], WAIST)),
+    *((STEM_HALF[0], WAIST), (STEM_HALF[0], TAIL), (0.0, TAIL)),
+)
 FEET = ((-1.7 * UNIT, BAR), (1.7 * UNIT, BAR), (0.0, TAIL + 0.3 * UNIT))
 _FOOT = 0.004  # radius of a foot
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is asked; no part of the physics.
+    """What is asked of an episode, whatever the physics; raises ValueError for a wrong field. Lists
+    become tuples."""
 
-    Attributes:
-      position, angle: the slider is at its goal within this distance [m] and angle [rad].
-      goal: x, y and yaw of the slider.
-      spread: start positions have |x| and |y| below these.
-      yaw: start yaws are below this [rad] on either side of the goal's.
-      least: starts are at least this far from the goal, yaw counted as ``distance`` does.
-      max_steps: control steps until an episode is out of time.
-      home: where the pusher starts, up to ``home_jitter`` along each axis.
-      reach: the pusher's targets have |x| and |y| below this.
-      timestep: of the physics [s], at most 0.01; ``DT`` is a whole number of them.
-
-    Raises:
-      ValueError: a field that is not so, or not finite. Lists become tuples.
-    """
-
-    position: float = 0.015
-    angle: float = math.radians(8)
-    goal: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    spread: tuple[float, float] = (0.1, 0.1)
-    yaw: float = math.radians(60)
-    least: float = 0.05
-    max_steps: int = 200
-    home: tuple[float, float] = (0.0, -0.26)
-    home_jitter: float = 0.02
-    reach: float = 0.32
-    timestep: float = 0.01
+    position: float = 0.015  # the slider is at its goal within this distance [m]
+    angle: float = math.radians(8)  # and this angle [rad]
+    goal: tuple[float, float, float] = (0.0, 0.0, 0.0)  # x, y and yaw of the slider
+    spread: tuple[float, float] = (0.1, 0.1)  # largest |x| and |y| of a start
+    yaw: float = math.radians(60)  # largest angle [rad] of a start from the goal's
+    least: float = 0.05  # least ``distance`` [m] of a start from the goal
+    max_steps: int = 200  # control steps until an episode is out of time
+    home: tuple[float, float] = (0.0, -0.26)  # where the pusher starts
+    home_jitter: float = 0.02  # largest distance from there along each axis
+    reach: float = 0.32  # largest |x| and |y| of the pusher's targets
+    timestep: float = 0.01  # of the physics [s], at most 0.01; divides ``DT``
 
     def __post_init__(self):
         checks.scene_numbers(self, DT, ("position", "angle", "max_steps", "reach"))
 
-    @property
-    def substeps(self) -> int:
-        """Physics steps per control step."""
-        return round(DT / self.timestep)
-
 
 @dataclasses.dataclass(frozen=True)
 class Physics:
-    """The knobs of the gap between two worlds.
+    """The knobs of the gap between two worlds; raises ValueError for a number that is not finite or
+    too small, or a slider that would tip over. The defaults stand in for the real world: a slick,
+    heavy slider that is not balanced, and a slow pusher."""
 
-    Attributes:
-      pusher_friction: between pusher and slider.
-      table_friction: between slider and table.
-      mass: of the slider [kg].
-      com_x, com_y: its centre of mass against the T's centroid [m].
-      softness: time constant [s] of the contact between pusher and slider; larger is softer. At
-        least 0.02: the stiffest contact that a physics step of 10 ms resolves.
-      damping: viscous resistance to the slider's motion [N s / m].
-      lag: time constant [s] of the pusher's target.
-      delay: [s] after which a command arrives, rounded to whole physics steps.
-
-    Raises:
-      ValueError: a number that is not finite or too small, or a slider that would tip over.
-    """
-
-    pusher_friction: float
-    table_friction: float
-    mass: float
-    com_x: float
-    com_y: float
-    softness: float
-    damping: float
-    lag: float
-    delay: float
+    pusher_friction: float = 0.15  # between pusher and slider
+    table_friction: float = 0.45  # between slider and table
+    mass: float = 0.7  # of the slider [kg]
+    com_x: float = 0.018  # the slider's centre of mass against the T's centroid [m]
+    com_y: float = -0.009
+    softness: float = 0.06  # time constant [s] of pusher and slider's contact; larger is softer
+    damping: float = 2.0  # viscous resistance to the slider's motion [N s / m]
+    lag: float = 0.12  # time constant [s] of the pusher's target
+    delay: float = 0.1  # [s] after which a command arrives, rounded to whole physics steps
 
     def __post_init__(self):
         checks.finite_numbers(self, _SCALES)
@@ -120,22 +90,11 @@ class Physics:
 
 # Between physics, these go by ratios and the others by differences.
 _SCALES = ("pusher_friction", "table_friction", "mass", "softness", "lag")
-# Least values of physics; ``between`` stops there.
+# Least values; ``between`` stops there. A physics step of 10 ms resolves no stiffer contact.
 _LEAST = {"damping": 0.0, "delay": 0.0, "softness": 0.02}
 KNOBS = tuple(field.name for field in dataclasses.fields(Physics))
 
-# The stand-in for the real world: a slick, heavy slider that is not balanced, and a slow pusher.
-TARGET = Physics(
-    pusher_friction=0.15,
-    table_friction=0.45,
-    mass=0.7,
-    com_x=0.018,
-    com_y=-0.009,
-    softness=0.06,
-    damping=2.0,
-    lag=0.12,
-    delay=0.1,
-)
+TARGET = Physics()
 # A simulator as one would set it up: all guesses are off, and what is hard to measure left out.
 SOURCE = Physics(
     pusher_friction=0.7,
@@ -152,18 +111,10 @@ SOURCE = Physics(
 
 def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
     """The physics of a simulator whose gap is ``level``: 0 is ``TARGET``, 1 ``SOURCE``, and more is
-    further off along the same line.
-
-    Friction, mass, softness and lag go by ratios, so they stay positive; damping and delay stop
-    at 0, and the softness at the stiffest contact that a physics step of 10 ms resolves.
-
-    Args:
-      level: of the gap, finite and at least 0.
-      knobs: those that are turned; the others stay as in ``TARGET``.
+    further off along the same line. Other fields than ``knobs`` stay as in ``TARGET``.
 
     Raises:
-      ValueError: an unknown knob, a level that is not so, or one so far off that the slider would
-        tip over.
+      ValueError: an unknown knob, a level below 0 or not finite, or a slider that would tip over.
     """
     unknown = set(knobs) - set(KNOBS)
     if unknown:
@@ -183,7 +134,7 @@ def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
 
 @functools.cache
 def model(scene: Scene, physics: Physics) -> mujoco.MjModel:
-    """The compiled model. It is not written to, so all environments of a kind share it."""
+    """The compiled model, which all environments of these physics share and none writes to."""
     compiled = mujoco.MjModel.from_xml_string(xml(scene, physics))
     # One number for both: as if the resistance were spread over a disc of about the T's size.
     compiled.dof_damping[2:5] = physics.damping

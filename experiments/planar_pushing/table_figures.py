@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,22 +12,11 @@ from matplotlib.figure import Figure
 
 from ambient_jax.annotate import thresholds
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import claims, classifier_bounds, figures, modes, policies, task
+from experiments.planar_pushing import claims, classifier_bounds, figures, policies, studies, task
 from experiments.planar_pushing.rollout import Rollouts
+from experiments.table import figures as drawing
 from experiments.table.annotations import Annotations
 from experiments.table.experiment import Table
-from experiments.table.figures import (
-    COLOURS,
-    GREY,
-    INK,
-    MARKS,
-    band,
-    intervals,
-    level_ticks,
-    noise_axis,
-    panels,
-    save,
-)
 from experiments.table.report import Row
 
 
@@ -38,16 +28,8 @@ def write(
     bias: Mapping[str, Any],
     drifts: Mapping[int, Any],
 ) -> None:
-    """Writes the figures of the report for what is there.
-
-    Args:
-      table: whose report it is.
-      rows: by policy.
-      best: the best policy; "" for none.
-      rollouts: of the first seed, by policy.
-      bias: ``modes.study``.
-      drifts: ``drift.of_methods``.
-    """
+    """Writes the figures of the report; ``rollouts`` are of the first seed, the last two arguments
+    results of ``studies``."""
     folder, given = table.workdir / "report", table.config.task
     is_scaled = any(scaled(given, rows, target) for target in given.targets)
     drawn = {
@@ -57,24 +39,24 @@ def write(
         "modes": modes_figure(bias) if bias else None,
         "scaling": scaling_figure(given, rows, drifts) if is_scaled else None,
     }
-    save(folder, drawn)
+    drawing.save(folder, drawn)
     for role, name in (("target", "target"), ("best", best)):
         if name in rollouts:
             for what, draw in (("film", figures.filmstrip), ("traces", figures.traces)):
                 figure = draw(rollouts[name], task.scene_of(table.config))
                 figure.suptitle(rows[name].label, fontsize=8)
-                save(folder, {f"{what}_{role}": figure}, dpi=110)
+                drawing.save(folder, {f"{what}_{role}": figure}, dpi=110)
 
 
 def success_figure(rows: Mapping[str, Row]) -> Figure:
     """Success of every policy with its interval, and that of each seed as a tick."""
-    figure, [[axes]] = panels(1, 1, 7.6, 1.2 + 0.24 * len(rows))
+    figure, [[axes]] = drawing.panels(1, 1, 7.6, 1.2 + 0.24 * len(rows))
     for y, row in enumerate(rows.values()):
-        [value], [[low], [high]] = intervals([row.summary.success])
-        axes.plot([low, high], [y, y], color=COLOURS[0], lw=1.6)
+        [value], [[low], [high]] = drawing.intervals([row.summary.success])
+        axes.plot([low, high], [y, y], color=drawing.COLOURS[0], lw=1.6)
         each = [100 * s.success.value for s in row.seeds.values()]
-        axes.plot(each, [y] * len(each), "|", color=GREY, ms=9)
-        axes.plot(value, y, "o", color=COLOURS[0], ms=5)
+        axes.plot(each, [y] * len(each), "|", color=drawing.GREY, ms=9)
+        axes.plot(value, y, "o", color=drawing.COLOURS[0], ms=5)
     axes.set_yticks(range(len(rows)), [row.label for row in rows.values()], fontsize=7)
     axes.invert_yaxis()
     axes.set(xlim=(0, 100), xlabel="success [%], 95% intervals; ticks: each seed")
@@ -83,11 +65,9 @@ def success_figure(rows: Mapping[str, Row]) -> Figure:
 
 
 def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
-    """Success against sigma_min, a line for each share of target data above it.
-
-    At the left end (sigma_min 0) stands co-training with that share, at the right end target only.
-    """
-    figure, [[axes]] = panels(1, 1, 5.6, 3.8)
+    """Success against sigma_min, a line for each share of target data above it; co-training with
+    that share at the left end, target only at the right."""
+    figure, [[axes]] = drawing.panels(1, 1, 5.6, 3.8)
     swept = sorted({*task.sigma_min, task.best})
     lines = {"natural share": {0.0: "cotrain", **{v: policies.hard(v) for v in swept}}}
     for alpha in sorted(task.alpha):
@@ -97,8 +77,8 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
         named = {v: name for v, name in (named | {1.0: "target"}).items() if name in rows}
         if named.keys() & set(swept):
             success = [rows[named[v]].summary.success for v in sorted(named)]
-            band(axes, sorted(named), success, color=COLOURS[i], marker=MARKS[i], label=label)
-    level_ticks(axes, [0.0, *swept, 1.0], {0.0: "co-training", 1.0: "target only"})
+            drawing.band(axes, sorted(named), success, label=label, **drawing.style(i))
+    drawing.level_ticks(axes, [0.0, *swept, 1.0], {0.0: "co-training", 1.0: "target only"})
     axes.set(xlabel=r"$\sigma_{min}$ of the source", ylabel="success [%]", ylim=(0, 103))
     axes.legend(fontsize=8, title="target data above it", title_fontsize=8)
     return figure
@@ -106,29 +86,25 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
 
 def curves_figure(annotations: Annotations) -> Figure:
     """Mean P(clean) of the source's chunks and the total variation, a colour an annotation."""
-    figure, [[left, right]] = panels(1, 2, 8.4, 3.4)
+    figure, [[left, right]] = drawing.panels(1, 2, 8.4, 3.4)
     for i, (name, annotation) in enumerate(annotations.items()):
-        colour, results = COLOURS[i % len(COLOURS)], annotation.results
+        colour, results = drawing.COLOURS[i % len(drawing.COLOURS)], annotation.results
         levels, curve = np.array(results["levels"]), np.array(results["curves"]["source"])
         crossing, options = annotation.sigma_min, results["config"]["task"]
         seen = "actions and observation" if options["observed"] else "actions alone"
-        if name not in (
-            classifier_bounds.TABLE,
-            classifier_bounds.OBSERVED,
-            classifier_bounds.STRICT,
-        ):
+        if name not in classifier_bounds.NAMES:
             seen = name.replace("_", " ")
         label = f"{seen}, tau {options['tau']:g}: {crossing:.3f}"
         left.plot(levels, curve, ".", color=colour)
         left.plot(levels, thresholds.isotonic(curve), color=colour, lw=1, label=label)
-        left.axhline(0.5 - options["tau"], color=GREY, lw=0.8, ls="--")
+        left.axhline(0.5 - options["tau"], color=drawing.GREY, lw=0.8, ls="--")
         if 0 < crossing < 1:
             left.axvline(crossing, color=colour, lw=1, ls=":")
         variation = results["total_variation"]["source"]
         right.fill_between(levels, variation["low"], variation["high"], color=colour, alpha=0.2)
         right.plot(levels, variation["value"], ".-", color=colour, lw=1)
-    noise_axis(left, ylabel="P(clean), mean over the source")
-    noise_axis(right, ylabel="total variation (held out, 95%)")
+    drawing.noise_axis(left, ylabel="P(clean), mean over the source")
+    drawing.noise_axis(right, ylabel="total variation (held out, 95%)")
     left.legend(fontsize=6, title=r"$\sigma_{min}$ per data set", title_fontsize=7)
     return figure
 
@@ -136,29 +112,30 @@ def curves_figure(annotations: Annotations) -> Figure:
 def modes_figure(bias: Mapping[str, Any]) -> Figure:
     """Bias of modes against the noise level by granularity, and the modes' shares for each."""
     lines = -(-(1 + len(bias)) // 3)
-    figure, grid = panels(lines, 3, 10.5, 3.0 * lines + 0.5)
+    figure, grid = drawing.panels(lines, 3, 10.5, 3.0 * lines + 0.5)
     first, *others = grid.ravel()
     levels = np.array(evaluation.LEVELS)
     limits = dict(xlim=(levels[0] * 0.9, levels[-1]))
     for i, (name, study) in enumerate(bias.items()):
         axes, words = others[i], classifier_bounds.words(name)
-        some = study["admitted"] >= modes.LEAST
-        style = dict(color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)], ms=3.5)
-        first.plot(levels[some], study["bias"][some], lw=1.1, label=words, **style)
+        some = study["admitted"] >= studies.LEAST
+        first.plot(
+            levels[some], study["bias"][some], ms=3.5, lw=1.1, label=words, **drawing.style(i)
+        )
         if some.any():
             shares = study["shares"][some].T
-            axes.stackplot(levels[some], shares, labels=modes.MODES, colors=COLOURS)
+            axes.stackplot(levels[some], shares, labels=studies.MODES, colors=drawing.COLOURS)
         # The data's own shares, for the eye to compare with.
         for edge in np.cumsum(study["data"])[:-1]:
-            axes.axhline(edge, color=INK, lw=0.7, ls=":")
+            axes.axhline(edge, color=drawing.INK, lw=0.7, ls=":")
         axes.set_title(words, fontsize=8)
         axes.set_ylabel("share of admitted chunks", fontsize=7)
-        noise_axis(axes, ylim=(0, 1), **limits)
-    noise_axis(first, ylabel="bias (total variation)", **limits)
+        drawing.noise_axis(axes, ylim=(0, 1), **limits)
+    drawing.noise_axis(first, ylabel="bias (total variation)", **limits)
     first.set_ylim(bottom=0)
     first.legend(fontsize=6)
     shown = others[0].get_legend_handles_labels()
-    figure.legend(*shown, fontsize=7, loc="outside lower center", ncols=len(modes.MODES))
+    figure.legend(*shown, fontsize=7, loc="outside lower center", ncols=len(studies.MODES))
     for axes in others[len(bias) :]:
         axes.set_axis_off()
     return figure
@@ -169,45 +146,46 @@ def scaled(
 ) -> dict[str, dict[int, Any]]:
     """Success by method and number of source demonstrations, of what is there."""
     by_method: dict[str, dict[int, Any]] = {}
-    for method in task.methods:
-        for size in sorted(task.sources):
-            name = policies.scaling(method, size, target)
-            if name in rows:
-                by_method.setdefault(method, {})[size] = rows[name].summary.success
+    for method, size in itertools.product(task.methods, sorted(task.sources)):
+        name = policies.scaling(method, size, target)
+        if name in rows:
+            by_method.setdefault(method, {})[size] = rows[name].summary.success
     return by_method
 
 
 def scaling_figure(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], drifts: Mapping[int, Any]
 ) -> Figure:
-    """Success (above) and what a method learns of the target (below) against the number of source
-    demonstrations, a column for each number of target ones.
-
-    Lines of methods with intervals; source only grey, target only dotted. Below: the loss on
-    held-out target demonstrations over that of source only, see ``drift.of_methods``.
-    """
+    """Success (above) and ``studies.drifts`` (below) against the number of source demonstrations, a
+    column for each number of target ones; source only grey, target only dotted."""
     sizes, targets = sorted(task.sources), task.targets
     shared = dict(sharex=True, sharey="row")
-    figure, grid = panels(2, len(targets), 2.6 + 3.6 * len(targets), 6.2, **shared)
+    figure, grid = drawing.panels(2, len(targets), 2.6 + 3.6 * len(targets), 6.2, **shared)
     # Side by side, or intervals cover each other.
     beside = {method: 1.02 ** (i - 4) for i, method in enumerate(task.methods)}
-    style = {method: _style(task, method) for method in task.methods}
+    # A colour for each way of bounding, dashed at the best share of target data.
+    bounds = list(dict.fromkeys(m.removesuffix("_alpha") for m in policies.METHODS))
+    style = {}
+    for method in task.methods:
+        look = drawing.style(bounds.index(method.removesuffix("_alpha")))
+        dashes, label = method.endswith("alpha"), policies.method_label(task, method)
+        style[method] = look | dict(ls="--" if dashes else "-", ms=4, lw=1.2, label=label)
     for target, (above, below) in zip(targets, grid.T, strict=True):
         for method, by_size in scaled(task, rows, target).items():
-            value, ends = intervals(by_size.values())
+            value, ends = drawing.intervals(by_size.values())
             at = np.array(list(by_size)) * beside[method]
             above.errorbar(at, value, np.abs(ends - value), elinewidth=0.7, **style[method])
         alone = {n: policies.source_only(n) for n in sizes if policies.source_only(n) in rows}
         if alone:
-            value, _ = intervals([rows[name].summary.success for name in alone.values()])
-            above.plot(list(alone), value, color=GREY, ls="--", lw=1.2, label="source only")
+            value, _ = drawing.intervals([rows[name].summary.success for name in alone.values()])
+            above.plot(list(alone), value, color=drawing.GREY, ls="--", lw=1.2, label="source only")
         if f"target_{target}" in rows:
             level = 100 * rows[f"target_{target}"].summary.success.value
-            above.axhline(level, color=GREY, ls=":", lw=1.2, label="target only")
+            above.axhline(level, color=drawing.GREY, ls=":", lw=1.2, label="target only")
         for method, ratios in drifts.get(target, {}).items():
             at = np.array(list(ratios)) * beside[method]
             below.plot(at, list(ratios.values()), **style[method])
-        below.axhline(1, color=GREY, ls="--", lw=1.2)
+        below.axhline(1, color=drawing.GREY, ls="--", lw=1.2)
         above.set_title(f"{target} target demonstrations", fontsize=9)
         for axes in (above, below):
             axes.set(xscale="log")
@@ -223,12 +201,3 @@ def scaling_figure(
         shown |= dict(zip(labels, handles, strict=True))
     figure.legend(shown.values(), shown, fontsize=7, loc="outside right center")
     return figure
-
-
-def _style(task, method):
-    """A colour for each way of bounding, dashed at the best share of target data."""
-    bounds = list(dict.fromkeys(m.removesuffix("_alpha") for m in policies.METHODS))
-    i = bounds.index(method.removesuffix("_alpha"))
-    dashes = "--" if method.endswith("alpha") else "-"
-    label = policies.method_label(task, method)
-    return dict(color=COLOURS[i], marker=MARKS[i], ms=4, lw=1.2, ls=dashes, label=label)

@@ -7,15 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import ml_collections
-import numpy as np
 
 from ambient_jax.policy.policy import Policy
 from experiments import checks
 from experiments.planar_pushing import data
 from experiments.planar_pushing.rollout import Rollouts, Simulator
 from experiments.planar_pushing.scene import DT, KNOBS, Scene, between
+from experiments.table import rollouts
 from experiments.table.data import build_once
-from experiments.table.rollouts import plan
 
 
 def scene_of(config: ml_collections.ConfigDict) -> Scene:
@@ -24,8 +23,8 @@ def scene_of(config: ml_collections.ConfigDict) -> Scene:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a value of ``config.task`` with which data or policies cannot be made.
-    Groups and methods are checked where they are looked up, see ``policies.rows``."""
+    """Raises ValueError for a wrong value of ``config.task``; ``policies.rows`` checks groups and
+    methods."""
     task = config.task
     rules: list[tuple[str, checks.Rule]] = [
         ("target source fresh few bucket buckets more_buckets sources targets", checks.whole(1)),
@@ -36,8 +35,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("knobs", (KNOBS.__contains__, f"one of {', '.join(KNOBS)}")),
     ]
     if "scaling" in task.groups:
-        rules += [("sources", checks.at_most(task, "source"))]
-        rules += [("targets", checks.at_most(task, "target"))]
+        rules += [(f"{name}s", checks.at_most(task, name)) for name in ("source", "target")]
     if "few" in task.groups:
         rules += [("few", checks.at_most(task, "target"))]
     if "omni" in task.groups:  # a sigma_max above sigma_min admits the source at every level
@@ -50,7 +48,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"config.task.gap: {error}") from error
     scene_of(config)
     for each in (config, fresh(config)):
-        starts(each.task)
+        checks.evaluation_seeds(each.task)
 
 
 def build(config: ml_collections.ConfigDict) -> None:
@@ -61,28 +59,18 @@ def build(config: ml_collections.ConfigDict) -> None:
     build_once("planar pushing", lambda: data.build(config.data.root, **options))
 
 
-def starts(task: ml_collections.ConfigDict) -> np.ndarray:
-    """[N] seeds of the starts that every policy is tested from, see ``checks.evaluation_seeds``."""
-    return checks.evaluation_seeds(task)
-
-
 def fresh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config whose starts are the ``task.fresh`` of the next eval_seed: those that are in the
-    table pick what is best, and these measure it."""
+    """The config of ``task.fresh`` episodes of the next eval_seed, where no policy was picked."""
     config = ml_collections.ConfigDict(config.to_dict())
     config.task.update(dict(episodes=config.task.fresh, eval_seed=config.task.eval_seed + 1))
     return config
 
 
 def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
-    """``simulate(params)``: one rollout in the target's physics from each of ``starts``, of
-    policies that differ from this one in their parameters only. A conditioned policy is told that
-    this is the target."""
-    options = dict(history=policy.history, scene=scene_of(config))
-    simulate = Simulator(plan(policy, config.policy.execute), **options)
-    constant = {"domain": data.DOMAIN["target"]} if "domain" in policy.dims else {}
-    given = dict(constant=constant, seed=config.task.eval_seed)
-    return lambda params: simulate(params, starts(config.task), **given)
+    """``simulate(params)`` in the target's physics, see ``rollouts.from_seeds``; the domain of a
+    conditioned policy is the target."""
+    condition = {"domain": data.DOMAIN["target"]}
+    return rollouts.from_seeds(Simulator, policy, config, scene_of(config), condition)
 
 
 def asked(scene: Scene) -> str:

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -20,20 +20,6 @@ _STREAM = 1_000_000  # attempts of a source and seed
 _HELD_OUT = 500_000  # attempts of held-out demonstrations start here
 
 
-class DataSet(NamedTuple):
-    """What a data set is built from.
-
-    Attributes:
-      key: JSON values; another key makes the data set anew.
-      features: of an episode, see ``rlds_features``.
-      episodes: that are asked for only if the data set is not there.
-    """
-
-    key: Mapping[str, Any]
-    features: Any
-    episodes: Iterable[dict[str, Any]]
-
-
 def attempt_number(source: int, sources: int, seed: int, attempt: int) -> int:
     """The seed of an attempt: below 2^31, another for each source, seed and attempt, and none of
     an evaluation's (``checks.evaluation_seeds``)."""
@@ -44,10 +30,11 @@ def build(
     root: str | os.PathLike[str],
     prefix: str,
     version: str,
+    features: Any,
     counts: Mapping[str, int],
     held_out: int,
     seed: tuple[int, int],
-    source: Callable[[str, int, int], DataSet],
+    source: Callable[[str, int, int], tuple[Mapping[str, Any], Iterable[dict[str, Any]]]],
 ) -> dict[str, Path]:
     """Writes data sets below ``root``, unless they are there already.
 
@@ -58,10 +45,12 @@ def build(
     Args:
       root: directory of all data sets; created if missing.
       prefix, version: of the data sets.
+      features: of an episode, see ``rlds_features``.
       counts: demonstrations of each source; 0 for no such data set.
       held_out: more of each of these sources that no policy sees, to test on; 0 for none.
       seed: the seed, and the largest that there is.
-      source: ``source(name, count, first)``: ``count`` demonstrations from attempt ``first`` on.
+      source: ``source(name, count, first)`` returns the key (JSON values of all that they depend
+        on) and the episodes of ``count`` demonstrations from attempt ``first`` on.
 
     Returns:
       ``{source: directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
@@ -79,10 +68,12 @@ def build(
     if held_out:
         recipes |= {f"{name}_held_out": (name, held_out, _HELD_OUT) for name in names}
     root = Path(expanded(root))
-    return {
-        name: demos.write(root, f"{prefix}_{name}", version, *source(*recipe))
-        for name, recipe in recipes.items()
-    }
+    directories = {}
+    for name, recipe in recipes.items():
+        key, episodes = source(*recipe)
+        target = root, f"{prefix}_{name}", version
+        directories[name] = demos.write(*target, key, features, episodes)
+    return directories
 
 
 def build_once(name: str, build: Callable[[], object]) -> None:

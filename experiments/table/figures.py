@@ -17,6 +17,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK
 MARKS = "osD^vPX*"
 
 
+def style(index: int) -> dict[str, str]:
+    """Colour and mark of a line."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKS[index % len(MARKS)]}
+
+
 def panels(rows: int, columns: int, width: float, height: float, **options) -> tuple:
     """A figure and its axes [rows, columns]; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,7 +12,12 @@ import numpy as np
 from absl import logging
 
 from ambient_jax.cli import report
+from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
+from ambient_jax.data.rlds_source import RldsSource
+from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
+from experiments import checks
 from experiments.table import cache, policies
 from experiments.table.experiment import Table
 from experiments.table.policies import Config, Program
@@ -33,6 +39,24 @@ def plan(policy: Policy, execute: int) -> Callable:
     """The first ``execute`` actions of each chunk, ``plan(params, observation, keys)``: for
     policies that differ from this one in their parameters only."""
     return lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]
+
+
+def from_seeds(
+    simulator: Callable[..., Any],
+    policy: Policy,
+    config: Config,
+    scene: Any,
+    constant: Mapping[str, np.ndarray],
+) -> Callable[[Any], Any]:
+    """``Experiment.simulator`` of a tabletop: one rollout from each of ``checks.evaluation_seeds``.
+
+    ``constant`` are observations beside the state, of which the policy gets those that it sees.
+    """
+    actions = plan(policy, config.policy.execute)
+    simulate = simulator(actions, history=policy.history, scene=scene)
+    seen = {name: value for name, value in constant.items() if name in policy.dims}
+    options = dict(constant=seen, seed=config.task.eval_seed)
+    return lambda params: simulate(params, checks.evaluation_seeds(config.task), **options)
 
 
 def evaluate(table: Table, program: Program) -> None:
@@ -140,3 +164,36 @@ def kept_measures(
                 arrays = cache.kept(path, {"steps": steps, **about}, lambda: make(folder))  # noqa: B023
                 measured.setdefault(name, []).append(arrays)
     return measured
+
+
+def held_out_losses(
+    table: Table, dataset: str, names: Iterable[str], seeds: Iterable[int], **options: Any
+) -> dict[str, np.ndarray]:
+    """Loss of x0_hat [S, L] of the seeds there are of each policy, at ``evaluation.LEVELS``.
+
+    Mean squared error per number in normalised units, on chunks of held-out demonstrations with the
+    same noise for all policies. {} where no demonstration was held out.
+
+    Args:
+      table: whose policies they are.
+      dataset: of the held-out demonstrations, below data.root.
+      names, seeds: of the policies.
+      options: of ``evaluation.recorded``.
+    """
+    data, names = table.config.data, list(names)
+    if not table.config.task.held_out or not names:
+        return {}
+    held_out = rlds.open_dataset(pathlib.Path(expanded(data.root)) / dataset)
+
+    @functools.cache
+    def chunks(like):
+        fields = dict(observation=tuple(like.dims), action=data.action, delta=data.delta or ())
+        source = RldsSource(held_out, **fields)
+        return evaluation.recorded(source, like, padding=data.padding, **options)[:3]
+
+    def measure(policy, like):
+        return {"loss": evaluation.denoising_loss(like, *chunks(like), params=policy.params)}
+
+    about = {"data": held_out.fingerprint, **options}
+    measured = kept_measures(table, names, seeds, about, measure)
+    return {name: np.stack([one["loss"] for one in by_seed]) for name, by_seed in measured.items()}

@@ -70,7 +70,7 @@ CASES = {
     ),
     "kept by name": (lambda b: losses.masked_mean(np.ones(3), "all"), "keep is 'all'"),
     "schedule by name": (denoising(schedule="edm"), r"'edm', expected .*schedules.get\('edm'\)"),
-    "schedule not made": (batch(schedule=schedules.cosine), r"function cosine.*schedules.get\("),
+    "schedule not made": (batch(schedule=schedules.cosine), r"class .*Cosine.*schedules.get\("),
     "schedule a class": (ambient(schedule=schedules.EDM), r"EDM.*schedules.get\("),
     "schedule None": (denoising(schedule=None), r"schedule is None, expected a schedule"),
     "prediction a list": (batch(prediction=["eps"]), r"prediction is \['eps'\]"),

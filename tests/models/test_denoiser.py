@@ -99,7 +99,7 @@ def test_it_is_pure_under_vmap_over_parameters():
         ),
         ({"name": "unet", "features": (12,)}, "12 is not a multiple of groups = 8"),
         ({"name": "unet", "features": 64}, "features is 64; expected a list of widths"),
-        ({"name": "transformer", "width": 10}, "width is 10, not a multiple of heads = 4"),
+        ({"name": "transformer", "width": 10}, "width: 10 is not a multiple of heads = 4"),
     ],
 )
 def test_bad_configs_are_named(config, message):

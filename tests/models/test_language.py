@@ -87,7 +87,7 @@ def test_bad_instructions_are_named(row, message):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"width": 18, "heads": 4}, "width is 18; expected an even multiple of heads = 4"),
+        ({"width": 18, "heads": 4}, "width: 18 is not a multiple of heads = 4"),
         ({"kernel_size": 4}, "kernel_size is 4; expected an odd"),
         ({"depth": 0}, "ByteEncoder depth is 0"),
     ],

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from ambient_jax.models.convolution import product
 from ambient_jax.models.layers import (
     Dense,
     GroupNorm,
@@ -13,7 +14,6 @@ from ambient_jax.models.layers import (
     layer_norm,
     mish,
 )
-from ambient_jax.models.products import product
 
 
 def mish_by_definition(x):

@@ -97,7 +97,7 @@ def test_bfloat16_stays_close_with_float32_parameters_and_output():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"width": 30, "heads": 4}, "width is 30, not a multiple of heads = 4"),
+        ({"width": 30, "heads": 4}, "width: 30 is not a multiple of heads = 4"),
         ({"width": 15, "heads": 3}, "width is 15; expected an even number"),
         ({"depth": 0}, "depth is 0; expected an integer >= 1"),
     ],

@@ -41,14 +41,13 @@ def test_a_saved_state_comes_back_whole(saved):
     chex.assert_trees_all_equal(restored, _state())
     chex.assert_trees_all_equal_dtypes(restored, _state())
     assert position == [{"step": 7}]
-    assets = saver.assets(7)
+    assets = checkpoint.load_assets(saved / "checkpoints" / "7")
     assert checkpoint.load_assets(saved) == assets
     assert assets["statistics"] == '{"a": 1}' and assets["config"]["name"] == "x"
     assert set(assets) == {
         "config",
         "statistics",
         "data",
-        "masks",
         "version",
         "git_revision",
         "format",

@@ -1,3 +1,5 @@
+import mmap
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,27 @@ def test_functions_are_called_in_turn_after_one_warm_up():
     calls = []
     seconds = harness.interleaved([lambda: calls.append("a"), lambda: calls.append("b")], 3)
     assert calls == ["a", "b"] * 4 and seconds.shape == (2, 3)
+
+
+def test_the_slope_of_a_line_and_of_noise_around_it():
+    line = 5 + 3 * 0.25 * np.arange(10)
+    assert harness.slope(line, 0.25) == pytest.approx((3, 0), abs=1e-9)
+    noise = np.random.default_rng(0).normal(size=(500, 10))
+    measured = np.array([harness.slope(line + e, 0.25) for e in noise])
+    inside = np.mean(np.abs(measured[:, 0] - 3) < measured[:, 1])
+    assert abs(inside - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 500)
+
+
+def test_memory_and_descriptors_are_counted():
+    before = harness.footprint()
+    kept = mmap.mmap(-1, 200 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for _ in range(200):  # in small pieces, as freed memory stays with the process
+        kept.write(b"1" * (1 << 20))
+    with open(__file__):
+        measured = harness.footprint()
+    # Less the pages that the process may give back meanwhile.
+    assert measured["memory"] - before["memory"] == pytest.approx(200, abs=40)
+    assert measured["descriptors"] > before["descriptors"]
 
 
 @pytest.mark.slow

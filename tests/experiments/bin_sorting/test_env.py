@@ -150,9 +150,11 @@ def test_bad_input(env):
     with pytest.raises(ValueError, match="expected 4 finite numbers"):
         env.step(np.array([0, 0, np.nan, 0]))
     for blocks in (APART[:1], [[np.nan] * 3, *APART[1:]]):
-        with pytest.raises(ValueError, match=r"blocks are .*, expected finite numbers \[4, 3\]"):
+        with pytest.raises(
+            ValueError, match=r"option blocks is .*, expected finite numbers \[4, 3\]"
+        ):
             env.reset(options={"blocks": blocks})
-    with pytest.raises(ValueError, match="unknown reset options"):
+    with pytest.raises(ValueError, match="unknown reset option"):
         env.reset(options={"block": APART})
     with pytest.raises(ValueError, match="camera is 'side'"):
         BinSortingEnv(camera="side")

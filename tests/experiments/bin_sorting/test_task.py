@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ambient_jax.train import config as train_config
-from experiments import tasks
+from experiments import checks, tasks
 from experiments.bin_sorting import config as bins_config
 from experiments.bin_sorting import data, expert, metrics, table, task
 from experiments.bin_sorting.scene import Scene
@@ -16,7 +16,7 @@ def test_variants_are_whole(variant):
     task.check(config)
     easy = dict(red=1, blue=1, max_steps=120) if variant == "debug" else {}
     assert task.scene_of(config) == Scene(**easy)
-    assert len(set(task.scenes(config.task))) == config.task.episodes
+    assert len(set(checks.evaluation_seeds(config.task))) == config.task.episodes
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_policies_are_tested_in_scenes_of_no_demonstration(monkeypatch):
     config = bins_config.get_config().task
     config.episodes = 1000
     for config.eval_seed in (0, 1, 299):
-        assert task.scenes(config).max() < min(seen)
+        assert checks.evaluation_seeds(config).max() < min(seen)
 
 
 class _Done:

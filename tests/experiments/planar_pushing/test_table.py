@@ -20,10 +20,10 @@ from ambient_jax.train import runs, sweep, trainer
 from experiments.planar_pushing import (
     claims,
     classifier_bounds,
-    drift,
     metrics,
     policies,
     report,
+    studies,
     table,
 )
 from experiments.planar_pushing import config as push_config
@@ -194,8 +194,8 @@ def gap_of(rows):
     return gap
 
 
-def checked(config, rows, **studies):
-    return claims.check(config.task, rows, gap_of(rows), gap_of(rows), **studies)
+def checked(config, rows, **studied):
+    return claims.check(config.task, rows, gap_of(rows), gap_of(rows), **studied)
 
 
 def test_claims_hold_when_the_numbers_do(config):
@@ -227,8 +227,8 @@ def test_claims_hold_when_the_numbers_do(config):
     assert claims.picked(config.task, good) == ["target", "alpha_0.5", "ambient_0.8"]
     largest = lambda value: {"admitted": np.array([0.5]), "bias": np.array([value])}  # noqa: E731
     bias = {"datapoint": largest(0.3), "random_100": largest(0.01)}
-    studies = dict(bias=bias, scaled_bias={10: {500: bias, 4000: bias}})
-    told = checked(config, good, **studies)
+    studied = dict(bias=bias, scaled_bias={10: {500: bias, 4000: bias}})
+    told = checked(config, good, **studied)
     assert [c for c in told if not c[2]] == [] and len(told) == 12
     for worse, change, verdict in (
         ("target", row(76), False),
@@ -244,13 +244,13 @@ def test_claims_hold_when_the_numbers_do(config):
         (policies.scaling("hard", 4000, 10), row(79), False),
         (policies.scaling("random", 4000, 10), row(40), False),
     ):
-        found = [c[2] for c in checked(config, good | {worse: change}, **studies) if not c[2]]
+        found = [c[2] for c in checked(config, good | {worse: change}, **studied) if not c[2]]
         assert found == [verdict], worse
     weighted = {"ambient_0.8_alpha_0.5": row(92)}  # the best is another than by natural weights
-    assert [c[2] for c in checked(config, good | weighted, **studies)] == [True] * 13
+    assert [c[2] for c in checked(config, good | weighted, **studied)] == [True] * 13
     biased = bias | {"random_100": largest(0.2)}
-    studies = dict(bias=bias, scaled_bias={10: {500: bias, 4000: biased}})
-    assert [c[2] for c in checked(config, good, **studies)].count(False) == 1
+    studied = dict(bias=bias, scaled_bias={10: {500: bias, 4000: biased}})
+    assert [c[2] for c in checked(config, good, **studied)].count(False) == 1
     assert checked(config, {"target": row(50)}) == []
 
 
@@ -289,7 +289,7 @@ def test_drift_is_measured_against_the_same_source_alone(config):
     found[policies.scaling("alpha", 500, 10)] = alone[None]
     found[policies.scaling("hard", 4000, 10)] = np.where(levels > 0.3, 2, 1)[None] * alone
     found[policies.scaling("hard", 500, 10)] = found[policies.scaling("alpha", 500, 10)] * 0.5
-    told = drift.of_methods(task, found)
+    told = studies.drifts(task, found)
     assert told == {
         10: {
             "hard": {500: pytest.approx(0.25), 4000: pytest.approx(1)},

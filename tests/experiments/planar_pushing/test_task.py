@@ -3,7 +3,7 @@ import math
 import pytest
 
 from ambient_jax.train import config as train_config
-from experiments import tasks
+from experiments import checks, tasks
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing import data, expert, measure, table, task
 from experiments.planar_pushing.scene import SOURCE, TARGET, Scene
@@ -17,7 +17,7 @@ def test_variants_are_whole(variant):
     task.check(config)
     easy = dict(position=0.04, angle=0.5, yaw=0.3, max_steps=80) if variant == "debug" else {}
     assert task.scene_of(config) == Scene(**easy)
-    assert len(set(task.starts(config.task))) == config.task.episodes
+    assert len(set(checks.evaluation_seeds(config.task))) == config.task.episodes
 
 
 def test_any_field_of_the_scene_is_a_flag():
@@ -98,7 +98,7 @@ def test_policies_are_tested_from_starts_of_no_demonstration(monkeypatch):
     config = push_config.get_config().task
     config.episodes = 1000
     for config.eval_seed in (0, 1, 299):
-        assert task.starts(config).max() < min(seen)
+        assert checks.evaluation_seeds(config).max() < min(seen)
 
 
 class _N:

@@ -16,7 +16,7 @@ from experiments.bin_sorting import report as bin_report
 from experiments.maze import claims as maze_claims
 from experiments.maze import metrics as maze_metrics
 from experiments.maze import report as maze_report
-from experiments.planar_pushing import caption, claims, drift
+from experiments.planar_pushing import caption, claims, studies
 from experiments.planar_pushing import metrics as push_metrics
 from experiments.planar_pushing import report as push_report
 from experiments.table import report
@@ -91,7 +91,7 @@ def test_planar_pushing(folder):
         }
 
     losses = {name: np.array(loss) for name, loss in results["held out"]["loss"].items()}
-    drifts = drift.of_methods(config.task, losses)
+    drifts = studies.drifts(config.task, losses)
     scaling = {
         int(target): {int(source): arrays(found) for source, found in by_source.items()}
         for target, by_source in results["modes"]["scaling"].items()
@@ -109,6 +109,6 @@ def test_planar_pushing(folder):
     ]
     assert "\n\n".join(filter(None, parts)) + "\n" == below
     nothing = lambda low, high: None  # noqa: E731
-    studies = dict(bias=bias, scaled_bias=scaling, drifts=drifts)
-    checked = claims.check(config.task, rows, nothing, nothing, **studies)
+    studied = dict(bias=bias, scaled_bias=scaling, drifts=drifts)
+    checked = claims.check(config.task, rows, nothing, nothing, **studied)
     assert set(checked) <= set(claims_of(results))

@@ -1,44 +1,46 @@
-"""What the pusher does in a chunk, and how bounds shift what is seen of it: the study of bias.
+"""Two studies: which behaviour modes bounds admit (bias), and how far policies go to the source.
 
 Bounds that judge chunks one by one admit at low noise levels those that look most like the
-target's, and what these do is not what the source's demonstrations do. Here the share of each
-behaviour mode among the admitted chunks is compared with its share among all.
+target's. Bias compares the share of each mode among the admitted chunks with its share among all.
+Drift compares policies' losses on held-out target demonstrations with those of the source alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from ambient_jax import admission
 from ambient_jax.data import bounds, rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.evaluate import evaluation
-from experiments.planar_pushing import classifier_bounds
-from experiments.planar_pushing.scene import BAR_HALF, RADIUS, STEM_HALF, TAIL, TOP, WAIST
+from experiments.planar_pushing import classifier_bounds, policies
+from experiments.planar_pushing.scene import HALF_OUTLINE, RADIUS
+from experiments.table import rollouts
 from experiments.table.experiment import Table
 
 FACES = ("bar top", "bar ends", "waist", "stem sides", "tail")
 MODES = (*FACES, "moving around")
 AWAY = len(FACES)
 TOUCH = 0.001  # m between pusher and slider that still count as touching
-LEAST = 0.01  # share of chunks, admitted below which a level says nothing of modes
-_BAR, _STEM = BAR_HALF[0], STEM_HALF[0]
-# Ends of each face on the side x >= 0: the T is symmetric.
-_FIRST = np.array([(0, TOP), (_BAR, TOP), (_BAR, WAIST), (_STEM, WAIST), (_STEM, TAIL)])
-_LAST = np.array([*_FIRST[1:], (0, TAIL)])
+LEAST = 0.01  # share of chunks that a level must admit to say anything of modes
+SAMPLES = 2048  # chunks of held-out demonstrations
+_HIGHEST = 0.95  # level beyond which a chunk is noise, and its loss that of a mean
+# Ends of each face on the side x >= 0.
+_FIRST, _LAST = np.array(HALF_OUTLINE[:-1]), np.array(HALF_OUTLINE[1:])
 
 
 def touched(states: np.ndarray) -> np.ndarray:
-    """[M] the face of the T that the pusher touches in states [M, 12], as a number into ``FACES``,
-    or ``AWAY``.
+    """[M] index into ``FACES`` of the face that the pusher touches in states [M, 12], or ``AWAY``.
 
-    It is the face nearest to the pusher's centre, if that is at most its radius and ``TOUCH`` away.
-    Left and right are one, and at a corner the face that is first in ``FACES`` counts.
+    It is the face nearest to the pusher's centre, if that is at most its radius and ``TOUCH`` away,
+    and the first of equals.
     """
     states = np.asarray(states, float)
     off, (c, s) = states[:, :2] - states[:, 2:4], states[:, 4:6].T
@@ -51,12 +53,8 @@ def touched(states: np.ndarray) -> np.ndarray:
 
 
 def of_chunks(faces: np.ndarray, horizon: int) -> np.ndarray:
-    """[T] the mode of the chunk from each step of an episode, as a number into ``MODES``.
-
-    It is the face that is touched (``touched`` [T]) at most of the chunk's ``horizon`` steps, the
-    first in ``FACES`` of equals, and ``AWAY`` ("moving around") where it touches none. Past the
-    episode's end there are no steps.
-    """
+    """[T] index into ``MODES`` of the chunk from each step of an episode: the face (``touched``
+    [T]) in most of its ``horizon`` steps, the first of equals, and ``AWAY`` if none is."""
     steps = np.asarray(faces)[:, None] == np.arange(len(FACES))
     sums = np.concatenate([np.zeros((1, len(FACES)), int), np.cumsum(steps, 0)])
     first = np.arange(len(steps))
@@ -78,17 +76,12 @@ def of_data(directory: str | os.PathLike[str], split: str, horizon: int) -> tupl
 def bias(
     modes: np.ndarray, sigma_min: np.ndarray, sigma_max: np.ndarray, levels: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """How the modes of the admitted chunks differ from those of all, at each of L noise levels.
-
-    Args:
-      modes: [N] of the chunks.
-      sigma_min, sigma_max: [N] or scalar bounds.
-      levels: [L] sigma.
+    """How the modes [N] of the admitted chunks differ from those of all, at noise levels [L].
 
     Returns:
       "data" [6] share of each mode in the data; "admitted" [L] share of chunks that are admitted;
-      "shares" [L, 6] of each mode among these; "bias" [L] total variation between the two laws,
-      half the sum of their absolute differences. The last two are NaN where none is admitted.
+      "shares" [L, 6] of each mode among these; "bias" [L] total variation of the two, half the sum
+      of absolute differences. The last two are NaN where no chunk is admitted.
     """
     count = lambda some: np.bincount(some, minlength=len(MODES))  # noqa: E731
     data = count(modes) / len(modes)
@@ -102,21 +95,18 @@ def bias(
     return {"data": data, "admitted": total / len(modes), "shares": shares, "bias": bias}
 
 
-def study(table: Table) -> dict[str, dict[str, np.ndarray]]:
-    """``bias`` of the table's bounds, by granularity; {} if they have not been made.
-
-    Of bounds per data set, per datapoint and per bucket of ``task.buckets``, by the classifier of
-    actions, at ``evaluation.LEVELS``.
-    """
+def bias_of_table(table: Table) -> dict[str, dict[str, np.ndarray]]:
+    """``bias`` of the table's bounds by the classifier of actions, by granularity, at
+    ``evaluation.LEVELS``; {} if they have not been made."""
     sizes = [f"{w}_{n}" for n in table.config.task.buckets for w in classifier_bounds.WAYS]
     granularities, name = ("dataset", *sizes, "datapoint"), classifier_bounds.TABLE
     split = table.config.data.sources.source.split
     return _of_bounds(table, split, [name], granularities).get(name, {})
 
 
-def study_scaling(table: Table) -> dict[int, dict[int, dict[str, dict[str, np.ndarray]]]]:
-    """``bias`` of the bounds of the scaling study that have been made: {target demonstrations:
-    {source demonstrations: {granularity: bias}}}, per datapoint and random bucket."""
+def bias_of_scaling(table: Table) -> dict[int, dict[int, dict[str, dict[str, np.ndarray]]]]:
+    """``bias`` of the scaling study's bounds that have been made: {target demonstrations: {source
+    demonstrations: {granularity: bias}}}, per datapoint and random bucket."""
     task, by_target = table.config.task, {}
     granularities = ("datapoint", f"random_{task.bucket}")
     for source in sorted(task.sources):
@@ -128,7 +118,7 @@ def study_scaling(table: Table) -> dict[int, dict[int, dict[str, dict[str, np.nd
 
 
 def _of_bounds(table, split, names, granularities):
-    """{annotation: {granularity: bias}} of a split of the source, of annotations that are there."""
+    """{annotation: {granularity: bias}} of a split of the source, for annotations that are made."""
     folders = {n: table.annotations[n].bounds for n in names if n in table.annotations}
     if not folders:
         return {}
@@ -146,8 +136,38 @@ def _of_bounds(table, split, names, granularities):
 
 
 def largest(study: Mapping[str, Any]) -> tuple[float, int]:
-    """The largest bias of a granularity and its level's index, where ``LEAST`` of the chunks or
-    more are admitted; (0, -1) if they are so nowhere."""
+    """The largest bias where at least ``LEAST`` of the chunks are admitted, and its level's index;
+    (0, -1) if no level admits so many."""
     value = np.where(study["admitted"] >= LEAST, np.nan_to_num(study["bias"]), -1.0)
     index = int(np.argmax(value))
     return (float(value[index]), index) if value[index] >= 0 else (0.0, -1)
+
+
+def drift_losses(table: Table, names: list[str]) -> dict[str, np.ndarray]:
+    """``rollouts.held_out_losses`` of policies on ``SAMPLES`` target chunks, all seeds.
+
+    Success of 200 episodes has an interval of some six points either way. The loss is known far
+    better: at levels where a policy learns from the source alone, it is that of the source alone.
+    """
+    seeds = table.config.task.seeds
+    return rollouts.held_out_losses(table, "push_target_held_out", names, seeds, samples=SAMPLES)
+
+
+def drifts(
+    task: ml_collections.ConfigDict, losses: Mapping[str, np.ndarray]
+) -> dict[int, dict[str, dict[int, float]]]:
+    """{target demonstrations: {method: {source demonstrations: ratio}}} of a policy's loss to that
+    of the same source data alone: 1 where nothing is left of the target.
+
+    Geometric mean over the levels from ``task.best`` to 0.95 of the ratio of means over seeds.
+    """
+    levels = np.array(evaluation.LEVELS)
+    some = (levels > task.best) & (levels < _HIGHEST)
+    ratios: dict[int, dict[str, dict[int, float]]] = {}
+    for target, method, source in itertools.product(task.targets, task.methods, task.sources):
+        name, alone = policies.scaling(method, source, target), policies.source_only(source)
+        if {name, alone} <= losses.keys():
+            by_source = ratios.setdefault(target, {}).setdefault(method, {})
+            ratio = losses[name].mean(0) / losses[alone].mean(0)
+            by_source[source] = float(np.exp(np.mean(np.log(ratio)[some])))
+    return ratios
