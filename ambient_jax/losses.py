@@ -148,8 +148,8 @@ def ambient_loss(
 
     * "unit" (default): ``||rho h - rho T||^2`` with rho = noise_ratio, so w = rho^2 and, for eps,
       the target is the bridge's own unit-variance z. No buffer, no division, finite everywhere.
-    * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer``: the
-      published form (weight at most S^2 in T_x0's normalisation, reached at
+    * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer`` S:
+      the published form (weight at most S^2 in T_x0's normalisation, reached at
       sigma = sqrt(S / (S - 1)) sigma_min of a variance-exploding schedule).
 
     Args:
@@ -158,16 +158,8 @@ def ambient_loss(
         and sigma_max) x_min says nothing of x_t, and this argument must hold x0 itself:
         ``corruption.anchor_level`` gives the level to make it at.
       z: the standard normal noise of the bridge, [H, D].
-      sigma: noise level in [0, 1], scalar.
-      sigma_min, sigma_max, mask, prediction, schedule: as in ``denoising_loss``.
-      weighting: "unit" or "buffered".
-      buffer: S > 1, the largest 1 / rho^2 of the buffered form.
-
-    Returns:
-      Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
-
-    Raises:
-      ValueError: as ``denoising_loss``, or for an unknown weighting or buffer.
+      sigma, sigma_min, sigma_max, mask, prediction, schedule: as in ``denoising_loss``, which also
+        has the result and the errors.
     """
     _check_options(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
     (h, x_min, z), (sigma, sigma_min, _), row, valid = _masked(

@@ -68,15 +68,8 @@ def successes(
 
 
 class Recorded(NamedTuple):
-    """One episode of T steps.
-
-    Attributes:
-      states: [T, d] before each action.
-      actions: [T, a].
-      images: [T, h, w, 3] or None.
-      terminated: whether it ended before the time limit.
-      info: of the last step.
-    """
+    """One episode of T steps: states [T, d] before each action [T, a], images [T, h, w, 3] or None,
+    whether it ended before the time limit, and the info of the last step."""
 
     states: np.ndarray
     actions: np.ndarray

@@ -25,17 +25,14 @@ def draw(
 ) -> Figure:
     """Draws ``frames`` evenly spaced moments of each episode, from start to end.
 
-    They are rendered where there is OpenGL (EGL or OSMesa), else drawn from above, with a warning.
+    They are rendered where there is OpenGL (EGL or OSMesa), else by ``from_above(axes, qpos)``
+    with a warning. The state of ``env`` (``model``, ``data``, ``image``) is overwritten.
 
     Args:
-      env: an environment over MuJoCo (``model``, ``data``, ``image``); its state is overwritten.
-      qpos: [N, T + 1, q] joint positions before each step.
-      lengths: [N] steps of each episode.
-      labels: [N] of the rows.
-      from_above: draws joint positions [q] on axes.
-      seconds: duration of a step.
-      frames: number of moments.
-      camera: name of the model's camera, if rendered.
+      env: an environment over MuJoCo.
+      qpos: [N, T + 1, q] joint positions before each step of ``seconds``.
+      lengths, labels: [N] steps, and names, of the episodes.
+      from_above, seconds, frames, camera: see above; the camera is one of the model's.
     """
     figure = Figure(figsize=(1.6 * frames, 1.7 * len(labels)), layout="constrained")
     axes = figure.subplots(len(labels), frames, squeeze=False)

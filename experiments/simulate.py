@@ -25,15 +25,11 @@ def cores() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Episodes:
-    """N episodes.
+    """N episodes: seeds of their scenes [N], lengths in steps [N], {name: [N, ...]} of their last
+    infos, and whether each ended before the time limit [N].
 
-    Attributes:
-      seeds: [N] of their scenes.
-      lengths: [N] number of steps.
-      infos: {name: [N, ...]} last info of each episode.
-      terminated: [N] whether it ended before the time limit.
-      qpos: [N, T + 1, q] float32, joint positions before each step; ``qpos[i, : lengths[i] + 1]``
-        is episode i, whose last position is repeated.
+    qpos [N, T + 1, q] float32 are joint positions before each step; ``qpos[i, : lengths[i] + 1]``
+    is episode i, whose last position is repeated.
     """
 
     seeds: np.ndarray
@@ -77,17 +73,11 @@ class Simulator:
     ) -> Episodes:
         """Runs one episode for each of ``seeds`` [N], the seeds of their scenes.
 
-        An episode depends on its scene's seed and on ``seed``; the episodes beside it change only
-        the rounding of the batched call.
-
-        Args:
-          params: first argument of ``plan``.
-          seeds: arguments of ``reset``.
-          constant: {name: [d]} observations beside "state" that never change, such as a "task".
-          seed: of the plans' keys.
-
-        Raises:
-          ValueError: no seeds, or a plan of the wrong shape or not finite in a running episode.
+        An episode depends on its scene's seed and on ``seed``, that of the plans' keys; the
+        episodes beside it change only the rounding of the batched call. ``params`` is the first
+        argument of ``plan``; ``constant`` {name: [d]} are observations beside "state" that never
+        change, such as a "task". Raises ValueError where there are no seeds, and for a plan of the
+        wrong shape or not finite in a running episode.
         """
         seeds = np.asarray(seeds)
         if seeds.ndim != 1 or not len(seeds):
