@@ -1,8 +1,7 @@
 """The denoising loss and the ambient loss: kernels of one sample and their jitted batch forms.
 
-A kernel takes the network's output ``h`` for one sample [H, D] and returns a scalar, the mean
-squared error over the valid entries. ``batch_denoising_loss`` and ``batch_ambient_loss`` are
-``jit(vmap(kernel))``: arrays [B, H, D], levels and bounds [B], result [B], unreduced.
+A kernel takes the network's output ``h`` for one sample [H, D] and returns the mean squared error
+over the valid entries; batch forms take [B, H, D], levels and bounds [B], and return [B].
 Rows that are not admissible give exactly 0 with gradient 0, whatever they hold (inf and NaN too).
 Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums.
 
@@ -251,21 +250,15 @@ def weight_sums(keep: Array, weight: Array) -> Array:
     """
     keep = jnp.asarray(_checks.mask("keep", keep), bool)
     known = keep | jnp.isfinite(weight)
-    return jnp.stack(
-        [
-            jnp.sum(known).astype(weight.dtype),
-            jnp.sum(jnp.where(known, weight, 0)),
-            jnp.sum(jnp.where(keep, weight, 0)),
-        ]
-    )
+    sums = [jnp.sum(jnp.where(rows, weight, 0)) for rows in (known, keep)]
+    return jnp.stack([jnp.sum(known).astype(weight.dtype), *sums])
 
 
 def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
     """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
 
     With importance weights w, the mean of w times loss over all rows drawn has the noise-first loss
-    as its expectation; dividing by the rows kept would ignore rows drawn that no level admits.
-    Rows emptied by padding are left out in proportion to their weight.
+    as its expectation. Rows emptied by padding are left out in proportion to their weight.
     """
     return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 

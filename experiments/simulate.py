@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import gymnasium
 import jax
 import numpy as np
 
@@ -43,21 +42,15 @@ class Simulator:
     """Runs episodes of a planning function, which is compiled once for all its parameters.
 
     Args:
-      plan: pure and jittable, see ``Plan``; its observations are float32, oldest first, the first
-        one repeated before the start. All its actions are executed before its next call.
+      plan: pure and jittable, see ``Plan``; its T = ``history`` observations are float32, oldest
+        first, the first one repeated before the start. All its actions are executed.
       make: makes an environment over MuJoCo (with ``data``), once for each simultaneous episode.
         Only its observation "state" is used.
-      history: T, observations that ``plan`` sees.
       threads: number of threads that run the physics; None for one per available core.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        make: Callable[[], gymnasium.Env],
-        *,
-        history: int = 1,
-        threads: int | None = None,
+        self, plan: Plan, make: Callable[[], Any], *, history: int = 1, threads: int | None = None
     ):
         self._plan, self._history, self._make = jax.jit(plan), history, make
         self._threads = threads or cores()

@@ -43,12 +43,8 @@ def choose(
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
-    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: a folder, or an error in the file, with its line.
-    """
+    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``; raises
+    FileNotFoundError, or ValueError for a folder or an error in the file, with its line."""
     path, colon, variant = argument.partition(":")
     if os.path.isdir(path):
         raise ValueError(

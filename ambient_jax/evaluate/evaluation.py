@@ -20,14 +20,11 @@ LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 16, 19))
 
 
 class Chunks(NamedTuple):
-    """N recorded chunks in data units.
+    """N recorded chunks in data units, with the episode and step of each as ``origin`` [N, 2].
 
-    Attributes:
-      observation: {name: [N, T, d]}; of the common form also images uint8 [N, T, h, w, 3] with
-        their masks [N, T], and instructions as the encoder takes them.
-      action: [N, H, D].
-      mask: [N, H], False past an episode's end.
-      origin: [N, 2], episode and step of each.
+    Observations are {name: [N, T, d]}; of the common form also images uint8 [N, T, h, w, 3] with
+    their masks [N, T], and instructions as the encoder takes them. Actions are [N, H, D], their
+    mask [N, H] is False past an episode's end.
     """
 
     observation: dict[str, np.ndarray]
