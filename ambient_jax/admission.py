@@ -108,12 +108,8 @@ def sample_sigma(
 ) -> Array:
     """Draws a noise level from p(sigma) restricted to one sample's admissible set.
 
-    A sample that no level admits, (1, 0), gets sigma = 1, where its loss is masked.
-
-    Args:
-      key: PRNG key.
-      sigma_min, sigma_max: scalar bounds in [0, 1].
-      schedule: whose training law p(sigma) to restrict (default: sigma uniform).
+    Bounds are scalars in [0, 1]; p(sigma) is the schedule's training law (default: uniform). A
+    sample that no level admits, (1, 0), gets sigma = 1, where its loss is masked.
     """
     _checks.scalar(sigma_min=sigma_min, sigma_max=sigma_max)
     key, schedule = _checks.key(key), schedule or schedules.vp()

@@ -70,13 +70,10 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
 def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> dict[str, Any]:
     """Compiles the config's step for devices, which may be those of a topology.
 
-    Returns:
-      The number of ``devices``, and of one device: ``kind``, ``parameters`` (by part),
-      ``state_bytes``, ``rows``, ``batch_bytes``, ``flops``, ``memory`` (bytes, by use) and
-      ``seconds`` of the compilation.
-
-    Raises:
-      ValueError: the batch is no multiple of the devices, or the program does not fit in them.
+    Returns the number of ``devices``, and of one device: ``kind``, ``parameters`` (by part),
+    ``state_bytes``, ``rows``, ``batch_bytes``, ``flops``, ``memory`` (bytes, by use) and
+    ``seconds`` of the compilation. Raises ValueError where the batch is no multiple of the devices
+    or the program does not fit in them.
     """
     count = len(devices)
     if config.train.batch_size % count:

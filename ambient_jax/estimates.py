@@ -52,10 +52,8 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Returns the ends of the percentile bootstrap's 95% interval.
 
-    Args:
-      statistic: ``statistic(*samples, axis=-1)``; resamples for which it is NaN are left out.
-      samples: [N] each, of which the same rows are drawn.
-      resamples, seed: number of draws, and their seed.
+    The same rows of all samples [N] are drawn. Resamples for which ``statistic(*samples, axis=-1)``
+    is NaN are left out.
     """
     if len(samples[0]) == 1:
         return (float(statistic(*samples, axis=-1)),) * 2

@@ -1,8 +1,7 @@
 """The denoising loss and the ambient loss: kernels of one sample and their jitted batch forms.
 
-A kernel takes the network's output ``h`` for one sample [H, D] and returns a scalar, the mean
-squared error over the valid entries. ``batch_denoising_loss`` and ``batch_ambient_loss`` are
-``jit(vmap(kernel))``: arrays [B, H, D], levels and bounds [B], result [B], unreduced.
+A kernel takes the network's output ``h`` for one sample [H, D] and returns the mean squared error
+over the valid entries; batch forms take [B, H, D], levels and bounds [B], and return [B].
 Rows that are not admissible give exactly 0 with gradient 0, whatever they hold (inf and NaN too).
 Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums.
 
@@ -148,8 +147,8 @@ def ambient_loss(
 
     * "unit" (default): ``||rho h - rho T||^2`` with rho = noise_ratio, so w = rho^2 and, for eps,
       the target is the bridge's own unit-variance z. No buffer, no division, finite everywhere.
-    * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer``: the
-      published form (weight at most S^2 in T_x0's normalisation, reached at
+    * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer`` S:
+      the published form (weight at most S^2 in T_x0's normalisation, reached at
       sigma = sqrt(S / (S - 1)) sigma_min of a variance-exploding schedule).
 
     Args:
@@ -158,16 +157,8 @@ def ambient_loss(
         and sigma_max) x_min says nothing of x_t, and this argument must hold x0 itself:
         ``corruption.anchor_level`` gives the level to make it at.
       z: the standard normal noise of the bridge, [H, D].
-      sigma: noise level in [0, 1], scalar.
-      sigma_min, sigma_max, mask, prediction, schedule: as in ``denoising_loss``.
-      weighting: "unit" or "buffered".
-      buffer: S > 1, the largest 1 / rho^2 of the buffered form.
-
-    Returns:
-      Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
-
-    Raises:
-      ValueError: as ``denoising_loss``, or for an unknown weighting or buffer.
+      sigma, sigma_min, sigma_max, mask, prediction, schedule: as in ``denoising_loss``, which also
+        has the result and the errors.
     """
     _check_options(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
     (h, x_min, z), (sigma, sigma_min, _), row, valid = _masked(
@@ -259,21 +250,15 @@ def weight_sums(keep: Array, weight: Array) -> Array:
     """
     keep = jnp.asarray(_checks.mask("keep", keep), bool)
     known = keep | jnp.isfinite(weight)
-    return jnp.stack(
-        [
-            jnp.sum(known).astype(weight.dtype),
-            jnp.sum(jnp.where(known, weight, 0)),
-            jnp.sum(jnp.where(keep, weight, 0)),
-        ]
-    )
+    sums = [jnp.sum(jnp.where(rows, weight, 0)) for rows in (known, keep)]
+    return jnp.stack([jnp.sum(known).astype(weight.dtype), *sums])
 
 
 def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
     """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
 
     With importance weights w, the mean of w times loss over all rows drawn has the noise-first loss
-    as its expectation; dividing by the rows kept would ignore rows drawn that no level admits.
-    Rows emptied by padding are left out in proportion to their weight.
+    as its expectation. Rows emptied by padding are left out in proportion to their weight.
     """
     return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 

@@ -48,12 +48,9 @@ def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
     """Returns sources from numbers, checked on the host.
 
     Args:
-      weight: [K] non-negative; the number of samples times any multiplier.
+      weight: [K] non-negative, one of them positive; samples times any multiplier.
       clean: [K] booleans, True for clean sources.
       sigma_min, sigma_max: [K] or scalar bounds in [0, 1]; sigma_max None as in ``admission``.
-
-    Raises:
-      ValueError: a negative weight, no mass, bounds outside [0, 1], or lengths that differ.
     """
     weight = np.atleast_1d(np.asarray(weight, np.float64))
     if not (np.all(np.isfinite(weight)) and np.all(weight >= 0) and weight.sum() > 0):
@@ -235,11 +232,8 @@ LAWS: dict[str, type[Law]] = dict(
 
 
 def get(name: str, **options: Any) -> Law:
-    """The law that a config names: one of ``LAWS``, or your "package.module:Class".
-
-    Raises:
-      ValueError: an unknown name or option, or a value that the law refuses.
-    """
+    """Returns the law that a config names: one of ``LAWS``, or your "package.module:Class"; raises
+    ValueError for an unknown name or option, or a value that the law refuses."""
     options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
     law = _names.make("law", name, LAWS, options)
     check(law)
@@ -277,12 +271,9 @@ def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
 
 
 def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
-    """Returns P(source | sigma) [K], which sums to 1, or is 0 where the law admits nothing.
+    """Returns P(source | sigma) [K] at a scalar sigma in [0, 1].
 
-    Args:
-      law: a law (static).
-      sigma: noise level in [0, 1], scalar.
-      sources: K sources.
+    It sums to 1, or is 0 where the law admits nothing (see ``check_law``).
     """
     law, sources = resolve(law, sources)
     _checks.scalar(sigma=sigma)

@@ -209,11 +209,8 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def get(name: str, **options: Any) -> Schedule:
-    """The schedule that a config names: one of ``SCHEDULES``, or your "package.module:Class".
-
-    Raises:
-      ValueError: an unknown name or option, or a value that the schedule refuses.
-    """
+    """Returns the schedule that a config names: one of ``SCHEDULES``, or "package.module:Class";
+    raises ValueError for an unknown name or option, or a value that the schedule refuses."""
     schedule = _names.make("schedule", name, SCHEDULES, options)
     check(schedule)
     return schedule

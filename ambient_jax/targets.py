@@ -142,15 +142,11 @@ def ambient_target(
     denoising target, which it is for sigma_min = 0. Its variance grows without bound as sigma falls
     to sigma_min, where it stays finite by a noise ratio held at or above 1e-3. The losses use
     ``scaled_ambient_target``, which needs no such limit.
-    function stays finite by keeping the noise ratio at or above 1e-3. The losses use
-    ``scaled_ambient_target``, which needs no such limit. With sigma_min = 0 this is the denoising
-    target.
 
     Args:
       x_min: sample at noise level sigma_min, [H, D] (or any shape), scaled as the schedule's x_t.
       z: the standard normal noise of the bridge from x_min to x_t, of x_min's shape.
-      sigma: noise level in [0, 1], scalar, above sigma_min.
-      sigma_min: noise level of x_min in [0, 1), scalar.
+      sigma, sigma_min: noise levels in [0, 1], scalars, of x_t and of x_min.
       prediction: "x0", "eps", "v" or "velocity".
       schedule: the schedule of x_min and x_t.
     """

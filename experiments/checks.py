@@ -42,10 +42,8 @@ def fields(
 ) -> None:
     """Raises ValueError for the first field of ``config.task`` that breaks a rule.
 
-    Args:
-      task: the section.
-      rules: pairs of field names, separated by spaces, and the rule of each value of theirs.
-      filled: names of tuples that may not be empty.
+    ``rules`` are pairs of field names, separated by spaces, and the rule of each value of theirs;
+    ``filled`` names tuples that may not be empty.
     """
     for name in filled:
         if not task[name]:

@@ -25,7 +25,8 @@ def draw(
 ) -> Figure:
     """Draws ``frames`` evenly spaced moments of each episode that is there, from start to end.
 
-    They are rendered where there is OpenGL (EGL or OSMesa), else drawn from above, with a warning.
+    They are rendered where there is OpenGL (EGL or OSMesa), else by ``from_above(axes, qpos)``
+    with a warning. The state of ``env`` (``model``, ``data``, ``image``) is overwritten.
 
     Args:
       env: of the rollouts' scene; its state is overwritten, and it is closed.

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import gymnasium
 import jax
 import numpy as np
 
@@ -38,21 +37,15 @@ class Simulator:
     """Runs episodes of a planning function, which is compiled once for all its parameters.
 
     Args:
-      plan: pure and jittable, see ``Plan``; its observations are float32, oldest first, the first
-        one repeated before the start. All its actions are executed before its next call.
+      plan: pure and jittable, see ``Plan``; its T = ``history`` observations are float32, oldest
+        first, the first one repeated before the start. All its actions are executed.
       make: makes an environment over MuJoCo (with ``data``), once for each simultaneous episode.
         Only its observation "state" is used.
-      history: T, observations that ``plan`` sees.
       threads: number of threads that run the physics; None for one per available core.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        make: Callable[[], gymnasium.Env],
-        *,
-        history: int = 1,
-        threads: int | None = None,
+        self, plan: Plan, make: Callable[[], Any], *, history: int = 1, threads: int | None = None
     ):
         self._plan, self._history, self._make = jax.jit(plan), history, make
         self._threads = threads or cores()
@@ -68,17 +61,11 @@ class Simulator:
     ) -> Episodes:
         """Runs one episode for each of ``seeds`` [N], the seeds of their scenes.
 
-        An episode depends on its scene's seed and on ``seed``; the episodes beside it change only
-        the rounding of the batched call.
-
-        Args:
-          params: first argument of ``plan``.
-          seeds: arguments of ``reset``.
-          constant: {name: [d]} observations beside "state" that never change, such as a "task".
-          seed: of the plans' keys.
-
-        Raises:
-          ValueError: no seeds, or a plan of the wrong shape or not finite in a running episode.
+        An episode depends on its scene's seed and on ``seed``, that of the plans' keys; the
+        episodes beside it change only the rounding of the batched call. ``params`` is the first
+        argument of ``plan``; ``constant`` {name: [d]} are observations beside "state" that never
+        change, such as a "task". Raises ValueError where there are no seeds, and for a plan of the
+        wrong shape or not finite in a running episode.
         """
         seeds = np.asarray(seeds)
         if seeds.ndim != 1 or not len(seeds):

@@ -37,11 +37,8 @@ class TabletopEnv(gymnasium.Env):
         camera: str,
         render_mode: str | None,
     ):
-        """Makes an environment whose observation has a state [``state``] and a camera's image.
-
-        Raises:
-          ValueError: an unknown camera or render mode.
-        """
+        """Makes an environment whose observation has a state [``state``] and a camera's image;
+        raises ValueError for an unknown camera or render mode."""
         if camera not in ("", *CAMERAS):
             raise ValueError(f"camera is {camera!r}, expected 'front', 'top' or '' for none")
         if render_mode not in (None, "rgb_array"):

@@ -23,13 +23,8 @@ def choose(
 ) -> tuple[str, dict[str, str]]:
     """Parses the argument of ``get_config``, what follows the file's name: ``name,option=value``.
 
-    Args:
-      variant: the argument.
-      variants: all variants by name.
-      options: {variant: names of its options}, of those that have any.
-
-    Returns:
-      The name, and {option: value}; raises ValueError for an unknown or repeated one, or no value.
+    Returns the name and {option: value}. ``variants`` are all by name, ``options`` the names of
+    options by variant. Raises ValueError for an unknown one, or an option without one value.
     """
     name, *given = variant.split(",")
     _checks.one_of("config variant", name, variants)
@@ -48,12 +43,8 @@ def choose(
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
-    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: a folder, or an error in the file, with its line.
-    """
+    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``; raises
+    FileNotFoundError, or ValueError for a folder or an error in the file, with its line."""
     path, colon, variant = argument.partition(":")
     if os.path.isdir(path):
         raise ValueError(

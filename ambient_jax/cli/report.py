@@ -61,12 +61,8 @@ def write(
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the content of a report's ``results.json``.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: no JSON of named values.
-    """
+    """Returns the content of a report's ``results.json``; raises FileNotFoundError without one, and
+    ValueError for anything but JSON of named values."""
     try:
         return dict(json.loads(pathlib.Path(path).read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:

@@ -16,13 +16,9 @@ _FIELD = "config.task.name"
 def get(name: str, short_names: Mapping[str, str] | None = None) -> Any:
     """Returns the task that ``config.task.name`` names; None for the empty name.
 
-    Args:
-      name: a key of ``short_names``, a module as in "my_package.my_task", or what a module holds as
-        in "my_package.my_module:my_task".
-      short_names: {short name: module}; an experiment's command has them, the library has none.
-
-    Raises:
-      ValueError: an unknown name, a module that cannot be imported, or no ``build`` in it.
+    A name is a key of ``short_names`` {short name: module}, which experiments have, a module as in
+    "my_package.my_task", or what it holds as in "my_package.my_module:my_task". Raises ValueError
+    for another, for a module that cannot be imported, and where there is no ``build``.
     """
     if not name:
         return None

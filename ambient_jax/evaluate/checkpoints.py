@@ -43,8 +43,7 @@ def evaluate(
 
     Args:
       path: workdir or checkpoint, see ``checkpoint.find``.
-      split: of every source; "" takes each source's training split.
-      root: folder of the sources; "" takes the training's.
+      split, root: of every source, and their folder; "" takes those of the training.
       source: name of the only one to evaluate; "" takes all.
       samples, sampled: chunks of each source for the loss, and for the action error.
 
@@ -92,15 +91,8 @@ def best(
 
     Leaves ``<workdir>/checkpoints_by_loss/`` and ``<workdir>/best.json``. The loss is the mean over
     all levels and all clean sources (all sources where none is clean), with the same chunks and
-    noise for every checkpoint. Checkpoints that training deletes meanwhile are left out.
-
-    Args:
-      path: workdir, or its checkpoints folder.
-      split, root, samples: see ``evaluate``.
-
-    Raises:
-      FileNotFoundError: no checkpoint, or no data.
-      ValueError: an unknown split, or the path of one checkpoint.
+    noise for every checkpoint. Checkpoints that training deletes meanwhile are left out. ``path``
+    is a workdir or its checkpoints folder; options and errors are those of ``evaluate``.
     """
     directory, step = checkpoint.find(path)
     if checkpoint.absolute(path) not in (directory, directory.parent):

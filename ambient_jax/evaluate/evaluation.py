@@ -20,14 +20,11 @@ LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 16, 19))
 
 
 class Chunks(NamedTuple):
-    """N recorded chunks in data units.
+    """N recorded chunks in data units, with the episode and step of each as ``origin`` [N, 2].
 
-    Attributes:
-      observation: {name: [N, T, d]}; of the common form also images uint8 [N, T, h, w, 3] with
-        their masks [N, T], and instructions as the encoder takes them.
-      action: [N, H, D].
-      mask: [N, H], False past an episode's end.
-      origin: [N, 2], episode and step of each.
+    Observations are {name: [N, T, d]}; of the common form also images uint8 [N, T, h, w, 3] with
+    their masks [N, T], and instructions as the encoder takes them. Actions are [N, H, D], their
+    mask [N, H] is False past an episode's end.
     """
 
     observation: dict[str, np.ndarray]
@@ -132,13 +129,9 @@ def denoising_loss(
 ) -> np.ndarray:
     """Returns the mean squared error of x0_hat per number (normalised units) at each level [L].
 
-    Args:
-      policy: whose network is measured.
-      observation, action, mask: chunks in data units, see ``Chunks``; no mask counts all.
-      levels: noise levels sigma in (0, 1).
-      samples: number of chunks at most, drawn without replacement.
-      seed: of that draw and of the noise; the same for every policy.
-      params: replace the policy's own, such as those of another step, without a new compilation.
+    At most ``samples`` chunks in data units (see ``Chunks``; no mask counts all) are drawn with
+    ``seed``, as is the noise: the same for every policy. ``params`` replace the policy's own, such
+    as those of another step, without a new compilation.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(action))[:samples]
@@ -170,8 +163,7 @@ def row_losses(
       policy: whose network is measured.
       chunks: in data units.
       target: T, "x0", "eps" or "v"; "" for what the policy predicts.
-      levels: noise levels sigma in (0, 1).
-      seed: of the noise, see ``noise``.
+      levels, seed: noise levels sigma in (0, 1), and the seed of the noise, see ``noise``.
       params: see ``denoising_loss``.
       batch: rows at a time, which bounds the memory.
     """
@@ -205,16 +197,10 @@ def differences(
 ) -> np.ndarray:
     """Returns x0_hat given the chunks' observations less x0_hat given others, [L, N, H, D].
 
-    Where an observation names the source and ``other`` names another source, this is the difference
-    of the two sources' denoisers on the first one's chunks (normalised), whose mean square is the
-    excess loss of the other (``annotate.mismatch``). One network makes both, so that most of its
-    errors cancel.
-
-    Args:
-      policy: whose network is measured.
-      chunks: in data units.
-      other: observations of the same shapes, in data units.
-      levels, seed, params, batch: as of ``row_losses``.
+    ``other`` has the same shapes, in data units. Where it names another source, this is the
+    difference of two sources' denoisers on the first one's chunks (normalised), whose mean square
+    is the other's excess loss (``annotate.mismatch``); one network makes both, so that most of its
+    errors cancel. The options are those of ``row_losses``.
     """
     options = dict(levels=levels, seed=seed, params=params, batch=batch)
     observations = [chunks.observation, other]
@@ -262,15 +248,8 @@ def action_error(
     """Returns the root mean squared difference of sampled chunks from recorded ones, in data units.
 
     Of each action dimension [D] (NaN where the robot lacks it), and of each step ahead [H] (NaN
-    where every chunk is masked).
-
-    A policy with several right answers does not reach 0: compare policies.
-
-    Args:
-      policy: samples with its own solver.
-      chunks: recorded ones.
-      samples: number of chunks at most.
-      seed: of the policy's draws.
+    where every chunk is masked), over at most ``samples`` chunks. A policy with several right
+    answers does not reach 0: compare policies.
     """
     rows = slice(0, samples)
     observation = {name: value[rows] for name, value in chunks.observation.items()}

@@ -16,6 +16,7 @@ loader  from the shards of two data sets: parse the episodes, normalise, cut a c
 
 import functools
 import io
+import itertools
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -100,154 +102,134 @@ def build(root: str, file_format: str) -> None:
     harness.write_sources(root, file_format, features, episodes)
 
 
-class OurDecoder:
-    """Decodes some blobs over and over."""
-
-    def __init__(self, name: str, root: str, workers: int):
-        source, size = ROWS[name][1:]
-        blobs = [scene(*source, seed) for seed in range(DISTINCT)]
-        self.decoder = images.ImageDecoder(size, workers=workers)
-        self.batches = [blobs[i : i + BATCH] for i in range(0, len(blobs), BATCH)]
-        self.waiting = []
-        self.close = self.decoder.close
-
-    def take(self, count: int) -> np.ndarray:
-        """The images of the last of so many batches."""
-        for i in range(count):
-            while len(self.waiting) < 3:
-                self.waiting.append(self.decoder.submit(self.batches[i % len(self.batches)]))
-            batch, failures = self.waiting.pop(0).result()
+def our_decoder(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
+    """Yields images of some blobs that are decoded over and over."""
+    source, size = ROWS[name][1:]
+    blobs = [scene(*source, seed) for seed in range(DISTINCT)]
+    batches = itertools.cycle([blobs[i : i + BATCH] for i in range(0, len(blobs), BATCH)])
+    with images.ImageDecoder(size, workers=workers) as decoder:
+        waiting = [decoder.submit(next(batches)) for _ in range(2)]
+        while True:
+            waiting.append(decoder.submit(next(batches)))
+            batch, failures = waiting.pop(0).result()
             assert not failures
-        return batch
+            yield batch
 
 
-class OurLoader:
-    """Batches of ``pipeline.stream_batches``."""
+def our_loader(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
+    """Yields the images of ``pipeline.stream_batches``."""
+    config = train_config.default().data
+    config.root, config.placement = os.path.join(root, ROWS[name][0]), "stream"
+    config.history, config.horizon = 1, HORIZON
+    config.normalization, config.normalize_per = "gaussian", "source"
+    config.shuffle_window, config.prefetch = WINDOW, AHEAD
+    form = config.open_x
+    form.cameras, form.image_size = ("primary",), ROWS[name][2]
+    form.action_width = form.state_width = WIDTH
+    form.workers = workers
+    spec = {
+        "hz": 5,
+        "action": "xyz action[0:3]; rpy action[3:6]; grip action[6]",
+        "state": "observation/state",
+        "primary": "observation/image",
+    }
+    for source in EPISODES:
+        options = {"sigma_min": 0.0 if source == "clean" else 0.2, "last_step": "keep"}
+        config.sources[source] = train_config.source(source, source, open_x=spec, **options)
+    law = mixing.Ambient()
+    mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
+    batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=BATCH)
+    try:
+        for batch in batches:
+            assert batch["action"].shape == (BATCH, HORIZON, WIDTH)
+            yield batch["observation"]["image_primary"][:, 0]
+    finally:
+        batches.close()
 
-    def __init__(self, name: str, root: str, workers: int):
-        config = train_config.default().data
-        config.root, config.placement = os.path.join(root, ROWS[name][0]), "stream"
-        config.history, config.horizon = 1, HORIZON
-        config.normalization, config.normalize_per = "gaussian", "source"
-        config.shuffle_window, config.prefetch = WINDOW, AHEAD
-        form = config.open_x
-        form.cameras, form.image_size = ("primary",), ROWS[name][2]
-        form.action_width = form.state_width = WIDTH
-        form.workers = workers
-        spec = {
-            "hz": 5,
-            "action": "xyz action[0:3]; rpy action[3:6]; grip action[6]",
-            "state": "observation/state",
-            "primary": "observation/image",
+
+def tensorflow(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
+    """Yields images of tf.data: the blobs decoded, or all that ``our_loader`` does but the law."""
+    import tensorflow as tf
+
+    file_format, source, size = ROWS[name]
+
+    def decode(blob):
+        image = tf.io.decode_jpeg(blob, channels=3)
+        if source != size:
+            image = tf.image.resize(image, size, antialias=True)
+            image = tf.cast(tf.round(image), tf.uint8)
+        return tf.ensure_shape(image, (*size, 3))
+
+    if file_format:
+        data = _chunks(tf, os.path.join(root, "tfrecord"))
+        full = lambda chunk: {**chunk, "image": decode(chunk["image"])}  # noqa: E731
+    else:
+        blobs = [scene(*source, seed) for seed in range(DISTINCT)]
+        data = tf.data.Dataset.from_tensor_slices({"image": blobs}).repeat()
+        full = lambda chunk: {"image": decode(chunk["image"])}  # noqa: E731
+    data = data.map(full, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = workers
+    options.deterministic = False
+    for batch in data.prefetch(AHEAD).with_options(options).as_numpy_iterator():
+        yield batch["image"]
+
+
+def _chunks(tf, root):
+    """Chunks [H, D] of both data sets with their encoded images, shuffled and mixed."""
+    auto = tf.data.AUTOTUNE
+    strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+    floats = tf.io.FixedLenSequenceFeature([WIDTH], tf.float32, allow_missing=True)
+    names = {"steps/action": floats, "steps/observation/state": floats}
+    names["steps/observation/image"] = strings
+
+    def cut(moments, record):
+        read = tf.io.parse_single_example(record, names)
+        action, state = (read[n] for n in ("steps/action", "steps/observation/state"))
+        (mean, deviation), (middle, spread) = moments
+        action, state = (action - mean) / deviation, (state - middle) / spread
+        length = tf.shape(action)[0]
+        ahead = tf.range(length)[:, None] + tf.range(HORIZON)[None]
+        return {
+            "action": tf.gather(action, tf.minimum(ahead, length - 1)),
+            "mask": ahead < length,
+            "state": state,
+            "image": read["steps/observation/image"],
         }
-        for source in EPISODES:
-            options = {"sigma_min": 0.0 if source == "clean" else 0.2, "last_step": "keep"}
-            config.sources[source] = train_config.source(source, source, open_x=spec, **options)
-        law = mixing.Ambient()
-        mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
-        batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=BATCH)
-        self.batches, self.close = batches, batches.close
 
-    def take(self, count: int) -> np.ndarray:
-        for _ in range(count):
-            batch = next(self.batches)
-        assert batch["action"].shape == (BATCH, HORIZON, WIDTH)
-        return batch["observation"]["image_primary"][:, 0]
+    def moments(files):
+        read = [tf.io.parse_single_example(r, names) for r in tf.data.TFRecordDataset(files)]
+        values = [np.concatenate([r[n] for r in read]) for n in list(names)[:2]]
+        return [(v.mean(0), v.std(0)) for v in values]
 
-
-class TensorFlow:
-    """tf.data: the blobs decoded, or all that ``OurLoader`` does but the law."""
-
-    def __init__(self, name: str, root: str, workers: int):
-        import tensorflow as tf
-
-        file_format, source, size = ROWS[name]
-
-        def decode(blob):
-            image = tf.io.decode_jpeg(blob, channels=3)
-            if source != size:
-                image = tf.image.resize(image, size, antialias=True)
-                image = tf.cast(tf.round(image), tf.uint8)
-            return tf.ensure_shape(image, (*size, 3))
-
-        if file_format:
-            data = self._chunks(tf, os.path.join(root, "tfrecord"))
-            full = lambda chunk: {**chunk, "image": decode(chunk["image"])}  # noqa: E731
-        else:
-            blobs = [scene(*source, seed) for seed in range(DISTINCT)]
-            data = tf.data.Dataset.from_tensor_slices({"image": blobs}).repeat()
-            full = lambda chunk: {"image": decode(chunk["image"])}  # noqa: E731
-        data = data.map(full, num_parallel_calls=tf.data.AUTOTUNE).batch(BATCH)
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = workers
-        options.deterministic = False
-        self.batches = data.prefetch(AHEAD).with_options(options).as_numpy_iterator()
-
-    def _chunks(self, tf, root):
-        """Chunks [H, D] of both data sets with their encoded images, shuffled and mixed."""
-        auto = tf.data.AUTOTUNE
-        strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-        floats = tf.io.FixedLenSequenceFeature([WIDTH], tf.float32, allow_missing=True)
-        names = {"steps/action": floats, "steps/observation/state": floats}
-        names["steps/observation/image"] = strings
-
-        def cut(moments, record):
-            read = tf.io.parse_single_example(record, names)
-            action, state = (read[n] for n in ("steps/action", "steps/observation/state"))
-            (mean, deviation), (middle, spread) = moments
-            action, state = (action - mean) / deviation, (state - middle) / spread
-            length = tf.shape(action)[0]
-            ahead = tf.range(length)[:, None] + tf.range(HORIZON)[None]
-            return {
-                "action": tf.gather(action, tf.minimum(ahead, length - 1)),
-                "mask": ahead < length,
-                "state": state,
-                "image": read["steps/observation/image"],
-            }
-
-        def moments(files):
-            read = [tf.io.parse_single_example(r, names) for r in tf.data.TFRecordDataset(files)]
-            values = [np.concatenate([r[n] for r in read]) for n in list(names)[:2]]
-            return [(v.mean(0), v.std(0)) for v in values]
-
-        sources = []
-        for name in EPISODES:
-            files = sorted(tf.io.gfile.glob(os.path.join(root, name, "*", "*.tfrecord*")))
-            data = tf.data.Dataset.from_tensor_slices(files).shuffle(SHARDS).repeat()
-            data = data.interleave(
-                tf.data.TFRecordDataset, cycle_length=SHARDS, num_parallel_calls=auto
-            )
-            data = data.map(functools.partial(cut, moments(files)), num_parallel_calls=auto)
-            data = data.flat_map(tf.data.Dataset.from_tensor_slices)
-            sources.append(data.shuffle(WINDOW))
-        shares = np.array(list(EPISODES.values())) / sum(EPISODES.values())
-        return tf.data.Dataset.sample_from_datasets(sources, shares.tolist())
-
-    def take(self, count: int) -> np.ndarray:
-        for _ in range(count):
-            batch = next(self.batches)
-        return batch["image"]
-
-    def close(self) -> None:
-        pass
+    sources = []
+    for name in EPISODES:
+        files = sorted(tf.io.gfile.glob(os.path.join(root, name, "*", "*.tfrecord*")))
+        data = tf.data.Dataset.from_tensor_slices(files).shuffle(SHARDS).repeat()
+        data = data.interleave(
+            tf.data.TFRecordDataset, cycle_length=SHARDS, num_parallel_calls=auto
+        )
+        data = data.map(functools.partial(cut, moments(files)), num_parallel_calls=auto)
+        data = data.flat_map(tf.data.Dataset.from_tensor_slices)
+        sources.append(data.shuffle(WINDOW))
+    shares = np.array(list(EPISODES.values())) / sum(EPISODES.values())
+    return tf.data.Dataset.sample_from_datasets(sources, shares.tolist())
 
 
-Side = OurDecoder | OurLoader | TensorFlow
-
-
-def turn(side: Side, count: int) -> dict[str, float]:
+def turn(side: Iterator[np.ndarray], count: int) -> dict[str, float]:
     """Images/s and the processor's microseconds an image."""
     cpu, begin = time.process_time(), time.perf_counter()
-    side.take(count)
+    for _ in range(count):
+        next(side)
     seconds, number = time.perf_counter() - begin, count * BATCH
     return {"rate": number / seconds, "cpu": (time.process_time() - cpu) / number * 1e6}
 
 
 def serve(name: str, label: str) -> None:
     """Answers each line, a number of batches, with a turn; first the mean of some images."""
-    ours = OurLoader if ROWS[name][0] else OurDecoder
-    side = (ours if label == "ours" else TensorFlow)(name, _ROOT.value, _WORKERS.value)
-    print(json.dumps(np.mean([side.take(1).mean() for _ in range(8)])), flush=True)
+    ours = our_loader if ROWS[name][0] else our_decoder
+    side = (ours if label == "ours" else tensorflow)(name, _ROOT.value, _WORKERS.value)
+    print(json.dumps(np.mean([next(side).mean() for _ in range(8)])), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(side, int(line))), flush=True)
     side.close()

@@ -61,11 +61,8 @@ def separate(
             sources=jax.tree.map(lambda x: np.asarray(x)[keep], data.sources),  # noqa: B023
         )
         parts.append(pairs_lib.split(two, fold, options.folds))
-        each.append(
-            pairs_lib.Pairs(
-                np.zeros(len(keep), np.int32), pairs.mask[k : k + 1], pairs.moments[k : k + 1]
-            )
-        )
+        moments = pairs.moments[k : k + 1]
+        each.append(pairs_lib.Pairs(np.zeros(len(keep), np.int32), pairs.mask[k : k + 1], moments))
     members = jax.tree.map(lambda *x: np.concatenate(x), *parts)
     repeated = jax.tree.map(lambda *x: np.repeat(np.stack(x), options.folds, 0), *each)
     trained = training.train(data, members, repeated, options, schedule=schedule, seed=seed)

@@ -10,6 +10,7 @@ Beside other work, OpenMP's barriers make PyTorch wait for whole time slices: us
 """
 
 import copy
+import functools
 import os
 import statistics
 import sys
@@ -24,7 +25,7 @@ import optax
 import torch
 from absl import flags, logging
 
-from ambient_jax.cli import console
+from ambient_jax.cli import console, report
 from ambient_jax.models.denoiser import build_denoiser
 from experiments.benchmarks import networks_torch
 
@@ -42,6 +43,8 @@ CONFIGS = {
     "unet-64": {"name": "unet", "features": (64, 128, 256)},
     "transformer": {"name": "transformer", "width": 128, "depth": 4, "heads": 4},
 }
+COLUMNS = ("network", "params", "batch", "GFLOP/step", "JAX ms", "torch ms", "compiled ms")
+COLUMNS += ("torch / JAX", "compiled / JAX", "JAX GFLOP/s", "product GFLOP/s", "difference")
 RATE, DECAY, CLIP, EMA = 3e-4, 1e-4, 1.0, 0.999
 
 
@@ -139,18 +142,14 @@ def flops_per_step(backbone, params, batch: Batch) -> float:
     return 3.0 * forward
 
 
-def _positions(name: str, lengths: list[int]) -> float:
-    stem = name.split("/")[0]
-    if stem in ("noise_embedding", "film", "condition"):
+def _positions(name: str, lengths: list[int]) -> int:
+    stem, *numbers = name.split("/")[0].split("_")
+    if stem in ("noise", "film", "condition"):
         return 1
-    if stem.startswith("middle"):
+    if stem == "middle":
         return lengths[_DEEPEST]
-    if stem.startswith(("down_", "up_")):
-        return lengths[int(stem.split("_")[1])]
-    if stem.startswith("downsample_"):
-        return lengths[int(stem.split("_")[1]) + 1]
-    if stem.startswith("upsample_"):
-        return lengths[int(stem.split("_")[1])]
+    if stem in ("down", "up", "downsample", "upsample"):
+        return lengths[int(numbers[0]) + (stem == "downsample")]
     return HORIZON
 
 
@@ -162,7 +161,7 @@ def _clock() -> float:
 
 
 def matmul_floor() -> Callable[[], float]:
-    """A product the size of the networks' own; returns a closure giving GFLOP/s of one run."""
+    """Returns a closure that gives GFLOP/s of a product the size of the networks' own."""
     rows, inner, columns, times = 2048, 640, 128, 16
     a = jax.random.normal(jax.random.key(0), (rows, inner))
     b = jax.random.normal(jax.random.key(1), (inner, columns))
@@ -177,7 +176,7 @@ def matmul_floor() -> Callable[[], float]:
     return run
 
 
-def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
+def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]:
     """Checks, times and returns one row of the table."""
     backbone = build_denoiser(CONFIGS[name]).backbone
     params = init_params(backbone)
@@ -193,40 +192,36 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
     if count != sum(p.numel() for p in module.parameters()) or not difference < 1e-5:
         raise AssertionError(f"{name}: JAX and PyTorch differ by {difference:.1e}.")
 
-    sides = {"torch": torch_step(copy.deepcopy(module), compiled=False)}
-    if _COMPILED.value:
-        sides["compiled"] = torch_step(copy.deepcopy(module), compiled=True)
     step, optimizer = jax_step(backbone)
     # Copies, since a donated buffer must not be there twice.
     state = params, jax.tree.map(jnp.copy, params), optimizer.init(params)
     flops = flops_per_step(backbone, params, batch)
-    state, loss = step(state, batch)
-    losses = {"jax": float(loss)}
-    for side, run in sides.items():
-        losses[side] = run(torch_batch)
-        run(torch_batch)
+
+    def run_jax():
+        nonlocal state
+        state, loss = step(state, jax.device_put(batch))
+        return float(loss)
+
+    sides: dict[str, Callable[[], float]] = {"jax": run_jax}
+    for side in ("torch", "compiled")[: 1 + _COMPILED.value]:
+        run = torch_step(copy.deepcopy(module), compiled=side == "compiled")
+        sides[side] = functools.partial(run, torch_batch)
+    losses = {side: run() for side, run in sides.items()}
     logging.info(
         "%s, batch %d: outputs within %.1e of their largest, losses %s",
         *(name, batch_size, difference, losses),
     )
 
-    times: dict[str, list[float]] = {side: [] for side in ("jax", *sides)}
+    times: dict[str, list[float]] = {side: [] for side in sides}
     floors = []
     for _ in range(_REPEATS.value):
         # OpenMP's threads spin for a while after their work, on the other side's cores: wait, and
         # let an untimed step bring each side's own threads and caches back.
-        for side in times:
+        for side, run in sides.items():
             time.sleep(0.3)
-            if side == "jax":
-                state, loss = step(state, jax.device_put(batch))
-                float(loss)
-                start = _clock()
-                state, loss = step(state, jax.device_put(batch))
-                float(loss)
-            else:
-                sides[side](torch_batch)
-                start = _clock()
-                sides[side](torch_batch)
+            run()
+            start = _clock()
+            run()
             times[side].append(_clock() - start)
         floors.append(floor())
     ms = {side: 1e3 * statistics.median(values) for side, values in times.items()}
@@ -234,16 +229,13 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> str:
         side: statistics.median(t / j for t, j in zip(times[side], times["jax"], strict=True))
         for side in sides
     }
-
-    def cell(values, side, form):
-        return format(values[side], form) if side in values else "-"
-
-    return (
-        f"| {name} | {count / 1e6:.2f}M | {batch_size} | {flops / 1e9:.1f} | {ms['jax']:.1f}"
-        f" | {ms['torch']:.1f} | {cell(ms, 'compiled', '.1f')} | {ratio['torch']:.2f}"
-        f" | {cell(ratio, 'compiled', '.2f')} | {flops / ms['jax'] / 1e6:.0f}"
-        f" | {statistics.median(floors):.0f} | {difference:.0e} |"
-    )
+    return [
+        *(name, f"{count / 1e6:.2f}M", str(batch_size), f"{flops / 1e9:.1f}"),
+        *(f"{ms[side]:.1f}" if side in ms else "-" for side in ("jax", "torch", "compiled")),
+        *(f"{ratio[side]:.2f}" if side in ratio else "-" for side in ("torch", "compiled")),
+        f"{flops / ms['jax'] / 1e6:.0f}",
+        *(f"{statistics.median(floors):.0f}", f"{difference:.0e}"),
+    ]
 
 
 def main(_: list[str]) -> None:
@@ -252,17 +244,13 @@ def main(_: list[str]) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
         torch.set_num_threads(_CORES.value)
     floor = matmul_floor()
-    rows = [
-        "| network | params | batch | GFLOP/step | JAX ms | torch ms | compiled ms | torch / JAX"
-        " | compiled / JAX | JAX GFLOP/s | product GFLOP/s | difference |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name in _NETWORKS.value:
         if name not in CONFIGS:
             sys.exit(f"error: --networks has {name!r}, expected some of {', '.join(CONFIGS)}")
         for size in _BATCH.value:
             rows.append(compare(name, int(size), floor))
-    print("\n".join(rows))
+    print(report.markdown(COLUMNS, rows))
 
 
 if __name__ == "__main__":

@@ -39,15 +39,7 @@ _ROUNDING = 1e-6  # places are stored in float32, m
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-    """Constants of the law, and the units of its actions.
-
-    Attributes:
-      half_side: R, m.
-      rate: c.
-      steps: L.
-      horizon: H.
-      shift, scale: [2], of normalised actions, m.
-    """
+    """Constants R [m], c, L, H of the law; shift and scale [2] of normalised actions, m."""
 
     half_side: float
     rate: float
@@ -76,14 +68,10 @@ class Motion:
 def from_image(
     motion: Motion, effector: np.ndarray, objects: np.ndarray, x_t: np.ndarray, sigma: float
 ) -> np.ndarray:
-    """The best x0_hat [N, H, 2] of image and state.
+    """Returns the best x0_hat [N, H, 2] of image and state.
 
-    Args:
-      motion: the law.
-      effector: e [N, 2], m.
-      objects: places [N, n, 2], m.
-      x_t: noised chunks [N, H, 2], normalised.
-      sigma: noise level in (0, 1); alpha = sqrt(1 - sigma^2).
+    Given e [N, 2] and the objects' places [N, n, 2] in m, noised chunks [N, H, 2], normalised, and
+    sigma in (0, 1) with alpha = sqrt(1 - sigma^2).
     """
     way = np.asarray(objects, float) - np.asarray(effector, float)[:, None]  # p - e: [N, n, 2]
     start = objects[:, :, None] - way[:, :, None] * motion.grown[:, None]  # [N, n, L, 2]

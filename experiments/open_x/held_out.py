@@ -17,15 +17,10 @@ from experiments.open_x import scene
 
 
 class HeldOut(NamedTuple):
-    """A chunk at each of the L steps of E held-out episodes, and what the policy does not see.
-
-    Attributes:
-      chunks: [E L, ...], by episode and step.
-      effector: e [E L, 2], m.
-      objects: [E L, n, 2], m.
-      colours, shapes: [E L, n], indices of ``scene.COLOURS`` and ``scene.SHAPES``.
-      named: [E L], index of the object that the instruction names.
-    """
+    """A chunk at each of the L steps of E held-out episodes, by episode and step [E L, ...], and
+    what the policy does not see: places e [E L, 2] of the effector and [E L, n, 2] of the objects,
+    m, the objects' colours and shapes [E L, n] as indices of ``scene.COLOURS`` and
+    ``scene.SHAPES``, and the index [E L] of the one that the instruction names."""
 
     chunks: evaluation.Chunks
     effector: np.ndarray

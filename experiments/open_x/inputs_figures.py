@@ -30,11 +30,8 @@ def losses(
 ) -> None:
     """Draws the loss against the step with the floors as lines, and by noise level.
 
-    Args:
-      path: of the png.
-      bins: {noise level ("all" first): {loss: its ``inputs.estimate``}}.
-      by_step: {step: ``inputs.estimate`` of the held-out loss, with the minutes of training}.
-      history: rows of ``metrics.jsonl``.
+    ``bins`` hold {noise level ("all" first): {loss: its ``inputs.estimate``}}, ``by_step`` the same
+    of the held-out loss with the minutes of training, ``history`` the rows of ``metrics.jsonl``.
     """
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)

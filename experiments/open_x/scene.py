@@ -47,16 +47,9 @@ SPEC = {
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What lies where, and what is asked.
-
-    Attributes:
-      objects: [n, 2] centres, x to the right and y up, m.
-      colours: [n] names, all different.
-      shapes: [n] names.
-      named: index of the object that the instruction names.
-      instruction: text.
-      start: [2] of the end effector, m.
-    """
+    """What lies where, and what is asked: OBJECTS centres [n, 2] (x to the right, y up) and the
+    start [2] of the end effector, m; colours, all different, and shapes; the index of the object
+    that the instruction names."""
 
     objects: np.ndarray
     colours: tuple[str, ...]
@@ -84,13 +77,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def move(scene: Scene, jitter: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions e [STEPS, 2] and displacements a [STEPS, 2] of an episode, m.
-
-    Args:
-      scene: whose named object is the goal.
-      jitter: standard deviation of the noise of each displacement, which moves the arm, m.
-      rng: draws the noise.
-    """
+    """Positions e [STEPS, 2] and displacements a [STEPS, 2] of an episode, m; ``jitter`` is the
+    standard deviation of the noise of each displacement, which moves the arm, m."""
     e, positions, actions = scene.start, [], []
     for _ in range(STEPS):
         a = RATE * (scene.objects[scene.named] - e) + jitter * rng.normal(size=2)
@@ -143,14 +131,9 @@ def episode(seed: int, jitter: float) -> dict:
 def write_dataset(
     root: pathlib.Path, name: str, counts: dict[str, int], *, jitter: float, seed: int
 ) -> None:
-    """Writes ``<root>/<name>/1.0.0``.
+    """Writes ``<root>/<name>/1.0.0`` of so many episodes by split, no two of one seed.
 
-    Args:
-      root: folder of data sets.
-      name: of this one.
-      counts: episodes by split; no two share a seed.
-      jitter: see ``move``.
-      seed: of all episodes; data sets of different seeds have different scenes.
+    See ``move`` for ``jitter``. Data sets of different ``seed`` have different scenes.
     """
     image = tfds.features.Image(shape=(PIXELS, PIXELS, 3), encoding_format="jpeg")
     features = write.rlds_features(
