@@ -193,17 +193,11 @@ class Images(Step):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text(Step):
-    """Instructions as bytes [B, L] uint8, or as embeddings [B, E] float32 from a file.
+    """Instructions as bytes [B, L] uint8, or as embeddings [B, E] float32."""
 
-    Attributes:
-      length: L, bytes of an instruction; longer ones are cut.
-      embeddings: .npz file (``instructions.load_instructions``) in place of the bytes; "" for none.
-      empty: whether training may have had steps without an instruction.
-    """
-
-    length: int
-    embeddings: str = ""
-    empty: bool = True
+    length: int  # L, bytes of an instruction; longer ones are cut
+    embeddings: str = ""  # .npz file (``instructions.load_instructions``) in place of the bytes
+    empty: bool = True  # whether training may have had steps without an instruction
     _warned: set[str | bytes] = dataclasses.field(default_factory=set, init=False, repr=False)
 
     @functools.cached_property

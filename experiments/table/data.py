@@ -21,13 +21,8 @@ _HELD_OUT = 500_000  # attempts of held-out demonstrations start here
 
 
 class DataSet(NamedTuple):
-    """What a data set is built from.
-
-    Attributes:
-      key: JSON values; another key makes the data set anew.
-      features: of an episode, see ``rlds_features``.
-      episodes: that are asked for only if the data set is not there.
-    """
+    """What a data set is built from: a ``key`` of JSON values (another key builds it anew),
+    ``features`` of an episode (``rlds_features``) and ``episodes``, which only a build reads."""
 
     key: Mapping[str, Any]
     features: Any
@@ -35,8 +30,8 @@ class DataSet(NamedTuple):
 
 
 def attempt_number(source: int, sources: int, seed: int, attempt: int) -> int:
-    """The seed of an attempt: below 2^31, another for each source, seed and attempt, and none of
-    an evaluation's (``checks.evaluation_seeds``)."""
+    """The seed of an attempt: below 2^31, distinct for each source, seed and attempt, and never one
+    of an evaluation (``checks.evaluation_seeds``)."""
     return (seed * sources + source) * _STREAM + attempt + _STREAM
 
 
@@ -49,25 +44,20 @@ def build(
     seed: tuple[int, int],
     source: Callable[[str, int, int], DataSet],
 ) -> dict[str, Path]:
-    """Writes data sets below ``root``, unless they are there already.
+    """Writes data sets below ``root``; those that match their ``key`` are kept.
 
-    Each data set remembers what it was built from: one that matches is kept, another is replaced,
-    and it appears under its name only when complete. A smaller number of demonstrations is a
-    split: the first 50 are the same of 50 as of 150.
+    A smaller number of demonstrations is a split: the first 50 are the same of 50 as of 150.
 
     Args:
       root: directory of all data sets; created if missing.
       prefix, version: of the data sets.
       counts: demonstrations of each source; 0 for no such data set.
       held_out: more of each of these sources that no policy sees, to test on; 0 for none.
-      seed: the seed, and the largest that there is.
+      seed: the seed, and the largest allowed.
       source: ``source(name, count, first)``: ``count`` demonstrations from attempt ``first`` on.
 
     Returns:
       ``{source: directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
-
-    Raises:
-      ValueError: a negative count, or a seed that there is not.
     """
     if min(*counts.values(), held_out) < 0 or not 0 <= seed[0] <= seed[1]:
         raise ValueError(
@@ -94,12 +84,8 @@ def build_once(name: str, build: Callable[[], object]) -> None:
 
 
 def command(build: Callable[..., Mapping[str, Path]], **defaults: Any) -> None:
-    """The command of a module of data: ``build``'s numbers and texts are its flags.
-
-    Args:
-      build: ``build(root, ...)``; its docstring is the help.
-      defaults: of flags, where they differ from ``build``'s.
-    """
+    """The command of a module of data: the numbers and texts of ``build(root, ...)`` are its flags,
+    its docstring is the help, ``defaults`` replace ``build``'s own."""
     named = {n: p.default for n, p in inspect.signature(build).parameters.items()}
     named = {n: v for n, v in (named | defaults).items() if type(v) in _FLAGS}
     flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)

@@ -18,8 +18,8 @@ Program = dict[str, Config]  # configs that one program trains, by ``key``
 class PolicyRow(NamedTuple):
     """One policy of a table: its label, its group, and the config fields that it changes.
 
-    Of the law it names all fields: those that it does not name have the law's own default.
-    ``changes`` is None where the policy needs an annotation that has not been made.
+    ``changes`` names all fields of the law that differ from the law's own defaults; it is None
+    where the policy needs an annotation that has not been made.
     """
 
     label: str
@@ -30,12 +30,7 @@ class PolicyRow(NamedTuple):
 def of_groups(
     rows: Mapping[str, PolicyRow], task: Config, groups: Sequence[str]
 ) -> dict[str, PolicyRow]:
-    """The policies of ``task.groups`` that can be trained.
-
-    Args:
-      rows: the policies of all groups.
-      task: the config's section.
-      groups: names of all groups.
+    """The policies of ``task.groups`` that can be trained, of the ``rows`` of all ``groups``.
 
     Raises:
       ValueError: an unknown group, or an unknown group or policy in ``task.one_seed``.
@@ -77,10 +72,10 @@ def is_alone(config: Config) -> bool:
 
 
 def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list[Program]:
-    """All policies of all seeds, as lists of those that one program trains (at most ``together``).
+    """All policies of all seeds, as groups that one program trains (at most ``together``).
 
-    In the order of ``task.groups`` and then of the seeds: a table that was interrupted has what
-    matters most. Policies and groups in ``task.one_seed`` are trained with the first seed only.
+    They are ordered by ``task.groups`` and seed: an interrupted table has what matters most.
+    Policies and groups in ``task.one_seed`` are trained with the first seed only.
     """
     found: list[tuple[dict, Program]] = []
     for index, seed in enumerate(base.task.seeds):
