@@ -102,10 +102,7 @@ def write_fixture(
       name: of the data set.
       lengths: steps of each episode, at least 3.
       seed: of the values.
-      file_format, shards, overwrite: see ``write.write_dataset``.
-
-    Returns:
-      The version directory.
+      file_format, shards, overwrite: as in ``write.write_dataset``, whose result is returned.
     """
     data_set = registry.get(name)
     if not lengths or min(lengths) < 3:

@@ -316,7 +316,7 @@ def open_source(
       name: of the source, for messages; "" for the data set's.
 
     Raises:
-      FileNotFoundError: no such data set, or a shard is missing and its policy is "raise".
+      FileNotFoundError: no such data set, or a shard is missing.
       ValueError: an unknown row, a spec that does not fit the features, another version.
     """
     row = None

@@ -185,9 +185,6 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
 
     All optional: ``frame``, ``quality``, ``secondary``, ``wrist``, ``depth_primary``, ..., ``drop``
     ("first") and ``last_step`` ("drop" or "keep"). ``name`` is for messages.
-
-    Raises:
-      ValueError: an unknown key, kind, operation or frame, or a line that cannot be read.
     """
     where = name or "spec"
     known = ["action", "hz", "frame", "state", "language", "quality", "drop", "last_step"]

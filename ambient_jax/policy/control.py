@@ -37,10 +37,8 @@ class RecedingHorizon:
         self._fresh = np.zeros(0, bool)
 
     def observe(self, observation: Observation) -> None:
-        """Adds the newest observation {name: [N, d]}, in data units, to the histories.
-
-        An episode's first observation fills its whole history, as in training.
-        """
+        """Adds the newest observation {name: [N, d]}, in data units, to the histories; an episode's
+        first observation fills its whole history, as in training."""
         newest = self.policy.check(observation, ())
         count = len(next(iter(newest.values())))
         if not self._history:
@@ -67,10 +65,8 @@ class RecedingHorizon:
         return np.repeat(value[:, None], self.policy.history, axis=1)
 
     def plan(self, key: Array) -> np.ndarray:
-        """The next actions [N, execute, D] of every environment, data units.
-
-        ``key`` must be new for every plan; environment i takes ``fold_in(key, i)``.
-        """
+        """The next actions [N, execute, D] of every environment, data units. ``key`` must be
+        new for every plan; environment i takes ``fold_in(key, i)``."""
         if not self._history or self._fresh.any():
             where = f" in environment {int(np.argmax(self._fresh))}" if self._history else ""
             raise ValueError(

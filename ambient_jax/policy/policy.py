@@ -135,6 +135,8 @@ class Policy:
     def __call__(self, observation: Observation, key: Array) -> Array:
         """Draws action chunks [B, H, D] in data units, one for each observation history.
 
+        Missing, unknown, misshapen or not finite observations raise a ValueError that names them.
+
         Args:
           observation: {name: [B, T, d]}, oldest first, data units. In the common form also
             "image_<camera>" uint8 [B, T, h, w, 3] of any size (``frames.resize`` brings it to the
@@ -143,9 +145,6 @@ class Policy:
             a state may have the robot's own width.
           key: PRNG key of either type, or a seed, from which row i takes ``fold_in(key, i)``, or
             [B] keys of the rows. A row's chunk depends on its own observation and key alone.
-
-        Raises:
-          ValueError: missing, unknown, misshapen or not finite observations; the row is named.
         """
         checked = self.check(observation, (self.history,))
         batch = len(next(iter(checked.values())))
@@ -172,10 +171,8 @@ class Policy:
         names the observations that are normalised already."""
         fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
         options = {name: getattr(self, name) for name in fields}
-        denoise, shape = (
-            self.denoiser(params, observation, ready),
-            (self.horizon, self.chain.action_dim),
-        )
+        denoise = self.denoiser(params, observation, ready)
+        shape = (self.horizon, self.chain.action_dim)
         actions = solvers.solve(denoise, keys, shape, mask=self.action_mask, **options)
         return self.chain.act(actions)
 

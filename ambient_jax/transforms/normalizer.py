@@ -20,15 +20,12 @@ class Normalizer:
     """Affine maps of actions and observations to unit size and back; pure, on NumPy and JAX.
 
     A dimension that is constant in the data maps to 0, and back to its constant.
-
-    Attributes:
-      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to
-        -1..1) or "none".
-      shift, scale: of each field, [d] float64 and float32, or [K, d] where K ``sources`` have maps
-        of their own.
     """
 
+    # "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to -1..1)
+    # or "none".
     kind: str
+    # By field, [d] float64 and float32, or [K, d] where K ``sources`` have maps of their own.
     shift: dict[str, np.ndarray]
     scale: dict[str, np.ndarray]
     sources: tuple[str, ...] = ()

@@ -54,7 +54,9 @@ def build(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Path]:
-    """Plans and writes the data sets below ``root``; one that matches its arguments is kept.
+    """Plans and writes the data sets below ``root``; returns {"gcs": directory, "rrt": ...}.
+
+    A data set that matches its arguments is kept.
 
     Args:
       root: directory of all data sets; created if missing.
@@ -62,13 +64,9 @@ def build(
       held_out: number of GCS and of RRT plans of another seed, to test on; 0 for none.
       seed: of goals and planners.
       workers, progress: see ``planners.generate``; they do not change the result.
-
-    Returns:
-      ``{"gcs": directory, "rrt": directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
     """
-    least = {"gcs": (clean, 1), "rrt": (corrupt, 1), "shortcut": (shortcut, 0)}
-    least["held_out"] = held_out, 0
-    for name, (count, minimum) in least.items():
+    names, counts = ("gcs", "rrt", "shortcut", "held_out"), (clean, corrupt, shortcut, held_out)
+    for name, count, minimum in zip(names, counts, (1, 1, 0, 0), strict=True):
         if count < minimum or seed < 0:
             raise ValueError(
                 f"asked for {count} {name} plans with seed {seed}, expected at least {minimum} and "

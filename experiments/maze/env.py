@@ -161,12 +161,7 @@ class MazeVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Starts new episodes, see the class.
-
-        Raises:
-          ValueError: a goal, mask or list of seeds of the wrong shape, a goal inside an obstacle,
-            or an unknown option.
-        """
+        """Starts new episodes, see the class; ValueError for unknown or misshapen options."""
         options = dict(options or {})
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
         goal = options.pop("goal", None)
@@ -188,11 +183,7 @@ class MazeVectorEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Moves every running maze to its action; returns Gymnasium's five.
-
-        Raises:
-          ValueError: actions of the wrong shape, or a non-finite one (names its environment).
-        """
+        """Moves every running maze to its finite action [N, 2]; returns Gymnasium's five."""
         actions = np.asarray(actions, float)
         if actions.shape != (self.num_envs, 2):
             raise ValueError(f"actions have shape {actions.shape}, expected ({self.num_envs}, 2)")

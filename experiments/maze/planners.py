@@ -243,9 +243,7 @@ class Plans:
 
 def attempt(planner: str, seed: int, index: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Attempt ``index`` of a planner's stream: (goal [2], positions [T + 1, 2]), a pure function.
-
-    The positions are None if no plan was found, or one that collides (judged without padding).
-    """
+    None if no plan was found, or one that collides (judged without padding)."""
     rng = np.random.default_rng([seed, *planner.encode(), index])
     goal = free_goals(rng, 1)[0]
     positions = _planner(planner)(goal, int(rng.integers(1, 2**31)))
@@ -262,10 +260,8 @@ def _planner(name: str) -> Plan:
 def generate(
     planner: str, n: int, *, seed: int = 0, workers: int | None = None, progress: bool = True
 ) -> Plans:
-    """The first n successful attempts of a planner, see ``demos.successes``.
-
-    Raises ValueError for bad arguments, RuntimeError if more than half of the attempts fail.
-    """
+    """The first n successful attempts of a planner, see ``demos.successes``; raises ValueError for
+    bad arguments, RuntimeError if more than half of the attempts fail."""
     one_of("planner", planner, PLANNERS)
     if n < 0 or seed < 0:
         raise ValueError(f"n is {n} and seed {seed}, expected both non-negative")

@@ -64,7 +64,7 @@ def write(table: Table) -> str:
             group, suffix = (rows, "") if solver == own else (others, f", {solver}")
             label = table.rows[name].label + suffix
             group[name + suffix] = report.row(label, by_seed, metrics.summarise)
-    names = ["gcs", "rrt", *(["shortcut"] if config.task.shortcut else [])]
+    names = ("gcs", "rrt", *(("shortcut",) if config.task.shortcut else ()))
     sources = task.positions(config, {name: f"maze_{name}" for name in names})
     jerk = {name: metrics.mean_squared_jerk(paths) for name, paths in sources.items()}
     best = claims.best_of_sweep(config.task, rows)

@@ -73,9 +73,7 @@ class Simulator:
     def __call__(self, params: Any, goals: np.ndarray, *, seed: int = 0) -> Rollouts:
         """One episode for each goal [N, 2] (metres); it depends on its goal, index and seed alone.
 
-        Raises:
-          ValueError: goals of another shape or in an obstacle, a plan of the wrong shape, or one
-            that is not finite in a running episode.
+        ValueError: goals or plan are misshapen, a goal is not free, or a plan is not finite.
         """
         goals = self._checked(goals)
         count = len(goals)

@@ -151,10 +151,8 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
 
 
 def levels_figure(losses: Mapping[str, Any]) -> Figure:
-    """Loss of x0_hat against the noise level on held-out GCS and RRT chunks.
-
-    ``losses`` are {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too.
-    """
+    """Loss of x0_hat against the noise level on held-out GCS and RRT chunks: ``losses`` are
+    {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too."""
     figure, [row] = panels(1, 2, 8.4, 3.6, sharey=True)
     for axes, source in zip(row, ("gcs", "rrt"), strict=True):
         for name, loss in losses.items():
@@ -172,10 +170,8 @@ def levels_figure(losses: Mapping[str, Any]) -> Figure:
 
 
 def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int = 3) -> Figure:
-    """x0_hat of each policy (by label, a row of panels each) on its way from noise.
-
-    All rows have the same ``goals`` goals, planned for from the start, and noise of ``seed``.
-    """
+    """x0_hat of each policy (by label, a row of panels each) on its way from noise, with the same
+    ``goals`` goals, planned for from the start, and noise of ``seed`` in all."""
     places = env.free_goals(np.random.default_rng(seed), goals)
     width, height = 2.0 * len(_SHOWN), 2.15 * len(drawn)
     figure, lines = panels(len(drawn), len(_SHOWN), width, height)

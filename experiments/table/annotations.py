@@ -15,16 +15,12 @@ from ambient_jax.cli import report
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """The result of an annotation.
+    """The result of an annotation."""
 
-    ``bounds`` is the folder of its bounds files, one for each granularity, ``results`` its
-    ``results.json``, ``source`` the corrupt source. ``n_clean`` and ``n_corrupt``, the sample sizes
-    of Ben-David's bound, count episodes, as the chunks of one episode are not independent.
-    """
-
-    bounds: str
-    results: dict[str, Any]
-    source: str
+    bounds: str  # folder of its bounds files, one for each granularity
+    results: dict[str, Any]  # its results.json, see ``ambient_jax.annotate``
+    source: str  # the corrupt one
+    # Sample sizes of Ben-David's bound: episodes, as the chunks of one are not independent.
     n_clean: int
     n_corrupt: int
 

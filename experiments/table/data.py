@@ -44,9 +44,10 @@ def build(
     seed: tuple[int, int],
     source: Callable[[str, int, int], DataSet],
 ) -> dict[str, Path]:
-    """Writes data sets below ``root``; those that match their ``key`` are kept.
+    """Writes data sets below ``root``; returns their directories by source.
 
-    A smaller number of demonstrations is a split: the first 50 are the same of 50 as of 150.
+    Data sets that match their ``key`` are kept. A smaller number of demonstrations is a split: the
+    first 50 are the same of 50 as of 150.
 
     Args:
       root: directory of all data sets; created if missing.
@@ -55,9 +56,6 @@ def build(
       held_out: more of each of these sources that no policy sees, to test on; 0 for none.
       seed: the seed, and the largest allowed.
       source: ``source(name, count, first)``: ``count`` demonstrations from attempt ``first`` on.
-
-    Returns:
-      ``{source: directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
     """
     if min(*counts.values(), held_out) < 0 or not 0 <= seed[0] <= seed[1]:
         raise ValueError(

@@ -32,8 +32,7 @@ def of_groups(
 ) -> dict[str, PolicyRow]:
     """The policies of ``task.groups`` that can be trained, of the ``rows`` of all ``groups``.
 
-    Raises:
-      ValueError: an unknown group, or an unknown group or policy in ``task.one_seed``.
+    ValueError for an unknown group, or an unknown group or policy in ``task.one_seed``.
     """
     for group in task.groups:
         _checks.one_of("config.task.groups", group, groups)
@@ -77,19 +76,19 @@ def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list
     They are ordered by ``task.groups`` and seed: an interrupted table has what matters most.
     Policies and groups in ``task.one_seed`` are trained with the first seed only.
     """
-    found: list[tuple[dict, Program]] = []
+    shared_by: list[tuple[dict, Program]] = []
     for index, seed in enumerate(base.task.seeds):
         for name, row in rows.items():
             if index and {name, row.group} & set(base.task.one_seed):
                 continue
             config = config_of(base, name, row, seed)
             shared = sweep.program(config)
-            for other, configs in found:
+            for other, configs in shared_by:
                 if other == shared and len(configs) < together and not is_alone(config):
                     configs[key(name, seed)] = config
                     break
             else:
-                found.append((shared, {key(name, seed): config}))
+                shared_by.append((shared, {key(name, seed): config}))
     place = {name: base.task.groups.index(row.group) for name, row in rows.items()}
     first = lambda configs: min(place[name.split("/")[0]] for name in configs)  # noqa: E731
-    return sorted((configs for _, configs in found), key=first)
+    return sorted((configs for _, configs in shared_by), key=first)

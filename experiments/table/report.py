@@ -151,8 +151,8 @@ def of_one_policy(
 ) -> None:
     """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``.
 
-    ``config`` is that of its training, ``simulator`` as in ``Experiment``. ``summarise(rollouts)``
-    gives their metrics, ``describe(label, rollouts, metrics)`` the report.
+    ``config`` is that of its training, ``simulator`` as in ``Experiment``; ``summarise(rollouts)``
+    gives metrics, ``describe(label, rollouts, metrics)`` the report.
     """
     if jax.process_index() != 0:
         return

@@ -62,9 +62,6 @@ def train_and_evaluate(table: Table) -> bool:
     With ``task.report_only`` it only checks what is there. ``task.together`` is the number of
     policies in one program (0: 4 on CPU, all on an accelerator), ``task.workers`` that of processes
     (0: one for each CPU core, or one for an accelerator).
-
-    Raises:
-      ValueError: see ``check_trained``; also when there is nothing to report.
     """
     task, workdir = table.config.task, table.workdir
     check_trained(table)
