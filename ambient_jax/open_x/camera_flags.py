@@ -19,15 +19,10 @@ _FLAT = 4
 def problems(
     spec: Spec, episode: Mapping[str, Any], cameras: Iterable[str]
 ) -> Iterator[tuple[str, str]]:
-    """Contradictions of one episode, as (kind, text).
+    """Yields ("flag", text) for each contradiction of one stored episode, images encoded or not.
 
-    Looked at are the first, the middle and the last picture of the steps that a flag denies, and of
-    those that it promises, until one shows something.
-
-    Args:
-      spec: says which flag a camera has.
-      episode: as stored, images encoded or not.
-      cameras: those to look at.
+    Checks the first, the middle and the last picture of the steps that a flag denies, and of those
+    that it promises, until one shows something.
     """
     flat = flatten(episode)
     for role in cameras:

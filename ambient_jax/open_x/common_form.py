@@ -1,23 +1,8 @@
-"""The common form that sources of Open X-Embodiment are brought to, and its policies for problems.
+"""The common form of sources of Open X-Embodiment, and its policies for problems of the data.
 
-Problems of the data are found in one pass, before training (``OpenXSource.examine``): each is of a
-kind, and for each kind the configuration says what is done about it. Nothing is dropped silently.
-
-================  ===============================================  ==================
-kind              what                                             policies
-================  ===============================================  ==================
-``version``       another version than the registry describes      raise, keep
-``rate``          the control rate is unknown or cannot be changed  raise, keep
-``shard``         a file is missing, truncated or corrupt          raise, skip
-``episode``       a field is missing or not finite, a gripper out   raise, skip
-                  of range, too few steps
-``image``         an image is damaged, or none that is decoded      raise, skip, keep
-``camera``        a camera is not there, in all or some steps       raise, skip, keep
-``instruction``   no instruction, or one too long; no embedding     raise, skip, keep
-``flag``          a camera's flag says that it is not there and     raise, skip, keep
-                  pictures are, or that it is and they are blank
-``last_step``     ``is_last`` in the middle of an episode           raise, skip, keep
-================  ===============================================  ==========="""
+One pass before training (``OpenXSource.examine``) finds the problems. The configuration names a
+policy for each kind (``POLICIES``, the default first); nothing is dropped silently.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +16,16 @@ from ambient_jax.open_x import standardize
 from ambient_jax.transforms.steps import Images, Step, Text
 
 POLICIES = {
-    "version": ("raise", "keep"),
-    "rate": ("raise", "keep"),
-    "shard": ("raise", "skip"),
+    "version": ("raise", "keep"),  # another version than the registry describes
+    "rate": ("raise", "keep"),  # the control rate is unknown or cannot be changed
+    "shard": ("raise", "skip"),  # a file is missing, truncated or corrupt
+    # A field is missing or not finite, a gripper out of range, too few steps.
     "episode": ("raise", "skip"),
-    "image": ("raise", "skip", "keep"),
-    "camera": ("raise", "skip", "keep"),
-    "instruction": ("raise", "skip", "keep"),
-    "flag": ("raise", "skip", "keep"),
-    "last_step": ("raise", "skip", "keep"),
+    "image": ("raise", "skip", "keep"),  # damaged, or none that is decoded
+    "camera": ("raise", "skip", "keep"),  # not there, in all or some steps
+    "instruction": ("raise", "skip", "keep"),  # none, one too long, or without an embedding
+    "flag": ("raise", "skip", "keep"),  # a camera's flag contradicts its pictures
+    "last_step": ("raise", "skip", "keep"),  # is_last in the middle of an episode
 }
 # Above these a number is a slip of the hand: Hz, bytes, numbers of a step, processes, pixels.
 _MOST = {"hz": 10_000, "instruction_bytes": 65_536, "action_width": 10_000, "state_width": 10_000}
@@ -48,32 +34,20 @@ _MOST |= {"workers": 1024, "side": 16_384}
 
 @dataclasses.dataclass(frozen=True)
 class CommonForm:
-    """What all sources are brought to: the section ``config.data.open_x``.
+    """What all sources are brought to: the section ``config.data.open_x``."""
 
-    Attributes:
-      hz: control rate; None keeps each source's own.
-      rotation: of the action, see ``standardize.standardise``.
-      cameras: of "primary", "secondary" and "wrist"; none for actions alone.
-      image_size: (height, width) that images are resized to.
-      instruction_bytes: L of the instructions as bytes, 0 for none.
-      embeddings: .npz file of instruction embeddings, in place of the bytes.
-      action_width, state_width: numbers that actions and states are padded to with zeros;
-        state_width 0 leaves states out.
-      quality: labels carried into the batch; NaN where a source has no such label.
-      workers: threads that decode images, on each host; 0 for none.
-      on_problem: policy by kind, see the module.
-    """
-
-    hz: float | None = None
-    rotation: str = "rpy"
-    cameras: tuple[str, ...] = ()
-    image_size: tuple[int, int] = (224, 224)
-    instruction_bytes: int = 0
-    embeddings: str = ""
+    hz: float | None = None  # control rate; None keeps each source's own
+    rotation: str = "rpy"  # of the action, see ``standardize.standardise``
+    cameras: tuple[str, ...] = ()  # of "primary", "secondary", "wrist"; none for actions alone
+    image_size: tuple[int, int] = (224, 224)  # (height, width) that images are resized to
+    instruction_bytes: int = 0  # L of the instructions as bytes, 0 for none
+    embeddings: str = ""  # .npz file of instruction embeddings, in place of the bytes
+    # Numbers that actions and states are padded to with zeros; state_width 0 leaves states out.
     action_width: int = 7
     state_width: int = 8
-    quality: tuple[str, ...] = ()
-    workers: int = 1
+    quality: tuple[str, ...] = ()  # labels carried into the batch; NaN where a source has none
+    workers: int = 1  # threads that decode images, on each host; 0 for none
+    # Policies by kind, see ``POLICIES``.
     on_problem: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -88,17 +62,16 @@ class CommonForm:
         if self.hz is not None:
             _checks.number("config.data.open_x.hz", self.hz, 0, _MOST["hz"], above=True)
         for name in ("instruction_bytes", "action_width", "state_width", "workers"):
-            least = 1 if name == "action_width" else 0
-            limits = least, _MOST[name]
+            limits = int(name == "action_width"), _MOST[name]
             _checks.number(f"config.data.open_x.{name}", getattr(self, name), *limits, whole=True)
         size = self.image_size
         if not isinstance(size, tuple | list) or len(size) != 2:
             raise ValueError(
                 f"config.data.open_x.image_size is {size!r}, expected (height, width) in pixels"
             )
+        name = "a side of config.data.open_x.image_size"
         for side in size:
-            limits = 1, _MOST["side"]
-            _checks.number("a side of config.data.open_x.image_size", side, *limits, whole=True)
+            _checks.number(name, side, 1, _MOST["side"], whole=True)
 
     def policy(self, kind: str) -> str:
         return self.on_problem.get(kind, POLICIES[kind][0])
@@ -113,7 +86,7 @@ class CommonForm:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Of the chain of transforms, after normalisation and masks."""
+        """Steps of the chain of transforms after normalisation and masks."""
         size = self.image_size[0], self.image_size[1]
         images = Images(tuple(self.cameras), size) if self.cameras else None
         return tuple(step for step in (images, self.text) if step)

@@ -20,14 +20,10 @@ from ambient_jax.open_x import registry, rotations
 from ambient_jax.open_x.spec import Field, Part
 
 _NUMBERS = {
-    "f32": np.float32,
-    "f64": np.float64,
-    "i32": np.int32,
-    "i64": np.int64,
-    "u8": np.uint8,
-    "bool": np.bool_,
-    "f32_zlib": np.float32,
+    **{"f32": np.float32, "f64": np.float64, "f32_zlib": np.float32, "u8": np.uint8},
+    **{"i32": np.int32, "i64": np.int64, "bool": np.bool_, "codepoints": np.int32},
 }
+_IMAGES = {"jpeg": np.uint8, "png_u16": np.uint16, "png_f32": np.float32}
 _ENTRY = re.compile(r"(?P<path>/?[\w/]+):(?P<type>\w+)(?:\[(?P<shape>[\d,]+)\])?\??")
 INSTRUCTIONS = ("pick up the block", "open the drawer", "push the cup to the left")
 _FRAMES = 4  # different images of a camera; encoding is what takes the time
@@ -37,8 +33,7 @@ def schema(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of every stored field of a data set, by path from the episode's root.
 
     Types are those of schema.csv: numbers, ``text``, ``jpeg``, ``png_u16``, ``png_f32``,
-    ``f32_zlib`` (compressed) and ``codepoints``. is_first and the like, which all have, are left
-    out. A shape marked ``?`` there is assumed: no source tells it.
+    ``f32_zlib`` (compressed) and ``codepoints``. is_first and the like are left out.
     """
     found = {}
     for entry in registry.get(name).schema.split(";"):
@@ -73,10 +68,10 @@ def episode(name: str, length: int, seed: int = 0) -> dict[str, Any]:
     """One episode [T = length] of a data set, values in the range that its spec expects."""
     data_set = registry.get(name)
     rng = np.random.default_rng([seed, length])
-    flat: dict[str, Any] = {}
-    for path, (kind, shape) in schema(name).items():
-        count = length if path.startswith("steps/") else None
-        flat[path] = _values(rng, path, kind, shape, count)
+    flat: dict[str, Any] = {
+        path: _values(rng, path, kind, shape, length if path.startswith("steps/") else None)
+        for path, (kind, shape) in schema(name).items()
+    }
     if data_set.state_encoding == "POS_QUAT":
         _unit_quaternion(data_set.spec.state, flat)
     for part in data_set.spec.action:
@@ -102,20 +97,11 @@ def write_fixture(
     """Writes a small data set with a registry row's name, version and features.
 
     Args:
-      directory: parent of all data sets.
-      name: of the data set; its folder has its TFDS name where it has one.
+      directory: parent of all data sets; the folder is `folder(name)`.
+      name: of the data set.
       lengths: steps of each episode, at least 3.
-      file_format: "array_record" or "tfrecord".
-      seed: other values.
-      shards: files.
-      overwrite: replace what is there.
-
-    Returns:
-      The version directory.
-
-    Raises:
-      ValueError: an unknown data set, or a length below 3.
-      FileExistsError: it exists and ``overwrite`` is False.
+      seed: of the values.
+      file_format, shards, overwrite: as in ``write.write_dataset``, whose result is returned.
     """
     data_set = registry.get(name)
     if not lengths or min(lengths) < 3:
@@ -141,25 +127,19 @@ def folder(name: str) -> str:
 
 
 def _connector(kind: str, shape: tuple[int, ...]) -> Any:
-    dtype: Any
     if kind == "text":
         return tfds.features.Text()
-    if kind == "jpeg":
-        return tfds.features.Image(shape=shape, encoding_format="jpeg")
-    if kind in ("png_u16", "png_f32"):
-        dtype = np.uint16 if kind == "png_u16" else np.float32
-        return tfds.features.Image(shape=shape, dtype=dtype, encoding_format="png")
-    dtype = np.int32 if kind == "codepoints" else _NUMBERS[kind]
+    if kind in _IMAGES:
+        dtype, encoding = _IMAGES[kind], kind.partition("_")[0]
+        return tfds.features.Image(shape=shape, dtype=dtype, encoding_format=encoding)
     encoding = "zlib" if kind.endswith("zlib") else "none"
-    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding=encoding)
+    return tfds.features.Tensor(shape=shape, dtype=_NUMBERS[kind], encoding=encoding)
 
 
-def _values(
-    rng: np.random.Generator, path: str, kind: str, shape: tuple[int, ...], length: int | None
-) -> Any:
+def _values(rng, path: str, kind: str, shape: tuple[int, ...], length: int | None) -> Any:
     """Values [T, ...] of a field of the steps, or one of a field of the episode (length None)."""
     count = 1 if length is None else length
-    if kind in ("jpeg", "png_u16", "png_f32"):
+    if kind in _IMAGES:
         first = int(rng.integers(_FRAMES))
         return [_frame(kind, shape, (first + t) % _FRAMES) for t in range(count)]
     sentence = INSTRUCTIONS[int(rng.integers(len(INSTRUCTIONS)))]
@@ -195,12 +175,12 @@ def _frame(kind: str, shape: tuple[int, ...], number: int) -> bytes:
     image = np.broadcast_to(ramp, shape).copy()
     top = number * height // (_FRAMES + 1)
     image[top : top + height // 5, : width // 3] = np.array([255, 128, 0])[:channels]
-    if kind == "jpeg":
-        out = io.BytesIO()
-        PIL.Image.fromarray(image.astype(np.uint8)).save(out, "JPEG")
-        return out.getvalue()
-    dtype = np.uint16 if kind == "png_u16" else np.float32
-    return write.encode_image(image.astype(dtype), _connector(kind, shape))
+    image = image.astype(_IMAGES[kind])
+    if kind != "jpeg":
+        return write.encode_image(image, _connector(kind, shape))
+    out = io.BytesIO()
+    PIL.Image.fromarray(image).save(out, "JPEG")
+    return out.getvalue()
 
 
 def _unit_quaternion(state: tuple[Field, ...], flat: dict[str, Any]) -> None:
@@ -208,10 +188,7 @@ def _unit_quaternion(state: tuple[Field, ...], flat: dict[str, Any]) -> None:
     views = []
     for field in state:
         array = flat[field.key]
-        array = array.reshape(len(array), -1)
-        start, stop = field.window
-        for column in range(array.shape[1])[start:stop]:
-            views.append(array[:, column])
+        views += list(array.reshape(len(array), -1).T[slice(*field.window)])
     if len(views) >= 7:
         norm = np.sqrt(sum(v**2 for v in views[3:7])) + 1e-3
         for view in views[3:7]:
@@ -227,12 +204,8 @@ def _fill(rng: np.random.Generator, part: Part, flat: dict[str, Any], length: in
     if array.dtype.kind in "bi":
         return  # already 0 or 1
     columns = array.reshape(length, -1)  # a view: what is written lands in the episode
-    start, stop = field.window
-    columns = columns[:, start:stop]
+    columns = columns[:, slice(*field.window)]
     width = columns.shape[1]
-    scale = 1.0
-    for word in field.words("scale"):
-        scale = float(word)
     if part.kind == "grip":
         columns[:] = _gripper(rng, field, length)[:, None]
         return
@@ -246,7 +219,7 @@ def _fill(rng: np.random.Generator, part: Part, flat: dict[str, Any], length: in
         matrix = rotations.to_matrix("rotvec", rotvec)
         encoding = "rpy" if part.kind == "zxy" else part.kind
         small = rotations.from_matrix(encoding, matrix)
-    columns[:] = small / scale
+    columns[:] = small / field.scale
 
 
 def _gripper(rng: np.random.Generator, field: Field, length: int) -> np.ndarray:
@@ -257,8 +230,7 @@ def _gripper(rng: np.random.Generator, field: Field, length: int) -> np.ndarray:
     opened = rng.uniform(0, 1, length)
     if field.has("binarise"):
         opened[rng.random(length) < 0.6] = float(rng.integers(2))
-    for words in [field.words("closed")]:
-        if words:
-            closed, _, fully = words
-            return float(closed) + opened * (float(fully) - float(closed))
+    if words := field.words("closed"):
+        closed, _, fully = words
+        return float(closed) + opened * (float(fully) - float(closed))
     return opened

@@ -12,10 +12,7 @@ _OPEN, _CLOSED = 0.95, 0.05
 
 
 def to_open(where: str, field: Field, values: np.ndarray) -> np.ndarray:
-    """Gripper commands [T, 1] by the operations of their field.
-
-    Returns:
-      [T, 1], 0 closed to 1 open; as they are where nobody says what they are.
+    """Gripper commands [T, 1] by the operations of their field: 0 closed to 1 open (or ``as_is``).
 
     Raises:
       ValueError: a command leaves the range of its convention.
@@ -56,10 +53,7 @@ def _follow(command: np.ndarray) -> np.ndarray:
 
 
 def _binarise(x: np.ndarray) -> np.ndarray:
-    """Open above 0.95, closed below 0.05; between them on the way to the next decided value.
-
-    A gripper that is on its way to the episode's end stays as it is.
-    """
+    """Open above 0.95, closed below 0.05; between them the next decided value, if there is one."""
     decided = (x > _OPEN) | (x < _CLOSED)
     steps = np.arange(len(x))
     following = np.minimum.accumulate(np.where(decided, steps, len(x))[::-1])[::-1]

@@ -1,4 +1,4 @@
-"""Reads the fields that a spec names from one episode, naming every problem."""
+"""Reads the fields that a spec names from one episode; messages name the field and episode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ambient_jax.open_x.spec import Field, Spec
 
 
 class Reader:
-    """Fields of one episode, [T, ...] each, every problem named."""
+    """Fields of one episode, [T, ...] each."""
 
     def __init__(self, where: str, episode: Mapping[str, Any]):
         if not isinstance(episode.get("steps"), Mapping):
@@ -44,12 +44,10 @@ class Reader:
             return np.asarray(value)
         if isinstance(value, np.ndarray):
             return np.broadcast_to(value, (self.length, *value.shape))
-        out = np.empty(self.length, object if isinstance(value, bytes | str) else type(value))
-        out[:] = value
-        return out
+        return np.array([value] * self.length, object if isinstance(value, bytes | str) else None)
 
     def numbers(self, field: Field, what: str) -> np.ndarray:
-        """Numbers [T, w] in float64, finite, those that the field's window takes."""
+        """The finite numbers [T, w] in the field's window, float64."""
         raw = self.raw(field, what)
         if raw.dtype.kind not in "fiub":
             raise ValueError(f"{self.where}: {field.key} is {raw.dtype}, expected numbers")
@@ -63,7 +61,7 @@ class Reader:
                 f"{self.where}: {field.key} is {array[step, column]} at step {step}, number "
                 f"{window.start + column}: leave the episode out or repair it"
             )
-        return array * _scale(field)
+        return array * field.scale
 
     def width(self, field: Field) -> int:
         """How many numbers a field takes."""
@@ -87,7 +85,7 @@ class Reader:
         if depth.dtype == object:  # still encoded
             return depth
         depth = depth[..., None] if depth.ndim == 3 else depth
-        return (depth * _scale(field)).astype(np.float32)
+        return (depth * field.scale).astype(np.float32)
 
     def language(self, fields: tuple[Field, ...]) -> np.ndarray:
         """The first text that is not empty, [T] bytes."""
@@ -101,8 +99,9 @@ class Reader:
     def quality(self, label: str, field: Field) -> np.ndarray:
         """A label [T] float32."""
         raw = self.raw(field, f"quality {label!r}")
-        for word in field.words("contains"):
-            return np.array([word.encode() in _text(v, False) for v in raw], np.float32)
+        if contains := field.words("contains"):
+            part = contains[0].encode()
+            return np.array([part in _text(v, False) for v in raw], np.float32)
         numbers = self.numbers(field, f"quality {label!r}")
         if numbers.shape[1] != 1:
             raise ValueError(
@@ -129,10 +128,6 @@ def window_of(where: str, field: Field, width: int) -> slice:
             "the spec, or this is another version of the data set"
         )
     return slice(start, stop)
-
-
-def _scale(field: Field) -> float:
-    return float(next(iter(field.words("scale")), 1.0))
 
 
 def missing(where: str, what: str, key: str, found: Iterable[str]) -> str:

@@ -1,9 +1,9 @@
 """The registry: 75 data sets as rows of three tables that lie beside this file.
 
-``registry.csv`` says what each is, ``standardization.csv`` how it becomes the common form (in the
-vocabulary of `spec`), ``schema.csv`` the features as stored. They were read from public code and
-documentation, not from the data: what those leave open, or contradict, is in ``doubts``. Motions
-are taken to be in the axes of the robot's base where no source says otherwise.
+``registry.csv`` describes each, ``standardization.csv`` says how it becomes the common form (in the
+vocabulary of `spec`), ``schema.csv`` has the stored features. They were read from public code and
+documentation, not from the data; ``doubts`` has what those leave open or contradict. Motions are in
+the axes of the robot's base where no source says otherwise.
 """
 
 from __future__ import annotations
@@ -24,46 +24,26 @@ from ambient_jax.open_x import spec as spec_lib
 MIXTURES = ("rtx", "magic_soup", "magic_soup_plus", "wide")
 """RT-X (11 data sets), Magic Soup (25), Magic Soup++ (27) and a wide one (50)."""
 
-_INFO_COLUMNS = (
-    *("name", "tfds", "version", "robot", "hz", "episodes", "action_encoding", "state_encoding"),
-    *("doubts", "remarks"),
-)
 _warned: set[str] = set()
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One data set.
+    """One data set: a row of each table."""
 
-    Attributes:
-      name: by which mixtures call it.
-      tfds: name of its folder; ``""`` if it is not public as TFDS.
-      version: that the row describes.
-      robot: in words.
-      hz: control rate; None if unknown.
-      episodes: of the training split; None if unknown.
-      action_encoding: EEF_POS (xyz, rpy, gripper), JOINT_POS, NAV_2D, ...
-      state_encoding: POS_EULER, POS_QUAT, JOINT, ..., or NONE.
-      weights: by mixture, multiplies the size of the data set.
-      doubts: what no source settles; `warn_doubts` logs it.
-      remarks: what is worth knowing.
-      lines: the row of standardization.csv.
-      schema: the row of schema.csv.
-    """
-
-    name: str
-    tfds: str
-    version: str
+    name: str  # in mixtures
+    tfds: str  # name of its folder; "" if it is not public as TFDS
+    version: str  # that the row describes
     robot: str
-    hz: float | None
-    episodes: int | None
-    action_encoding: str
-    state_encoding: str
-    weights: Mapping[str, float]
-    doubts: str
+    hz: float | None  # control rate; None if unknown
+    episodes: int | None  # of the training split; None if unknown
+    action_encoding: str  # EEF_POS (xyz, rpy, gripper), JOINT_POS, NAV_2D, ...
+    state_encoding: str  # POS_EULER, POS_QUAT, JOINT, ..., or NONE
+    weights: Mapping[str, float]  # by mixture; each multiplies the size of the data set
+    doubts: str  # what no source settles; `warn_doubts` logs it
     remarks: str
-    lines: Mapping[str, str]
-    schema: str
+    lines: Mapping[str, str]  # of standardization.csv
+    schema: str  # of schema.csv
 
     @functools.cached_property
     def spec(self) -> spec_lib.Spec:
@@ -89,31 +69,21 @@ def data_sets() -> Mapping[str, DataSet]:
 
 
 def get(name: str) -> DataSet:
-    """One data set.
-
-    Raises:
-      ValueError: the registry has none of that name (the nearest is named).
-    """
-    found = data_sets()
-    if name not in found:
+    """One data set; raises ValueError for an unknown name, with the nearest."""
+    rows = data_sets()
+    if name not in rows:
         raise ValueError(
-            f"the Open-X registry has no data set {name!r}{_checks.nearest(name, found)}: for one "
+            f"the Open-X registry has no data set {name!r}{_checks.nearest(name, rows)}: for one "
             "of your own write its spec (see ambient_jax.open_x.spec)"
         )
-    return found[name]
+    return rows[name]
 
 
 def mixture(name: str | Mapping[str, float], own: Iterable[str] = ()) -> dict[str, float]:
-    """Weights by data set, of a mixture of the registry or of one's own.
+    """Weights by data set; each multiplies the size of its data set: at 1 all steps count alike.
 
-    A weight multiplies the size of the data set: at 1 its steps count like all others.
-
-    Args:
-      name: one of `MIXTURES`, or weights by data set.
-      own: names of data sets that the registry need not know, because they have specs of their own.
-
-    Raises:
-      ValueError: an unknown mixture or data set, or a weight that is not positive and finite.
+    ``name`` is one of `MIXTURES`, or weights by data set, of which those in ``own`` have specs of
+    their own. ValueError for an unknown mixture or data set, or a weight that is not positive.
     """
     if isinstance(name, str):
         _checks.one_of("mixture", name, MIXTURES)
@@ -133,14 +103,7 @@ def mixture(name: str | Mapping[str, float], own: Iterable[str] = ()) -> dict[st
 
 
 def warn_doubts(names: Iterable[str]) -> dict[str, str]:
-    """Logs the doubts about data sets, of each once in a process.
-
-    Returns:
-      The doubts by name, logged now or before; data sets without doubts are left out.
-
-    Raises:
-      ValueError: the registry has none of that name.
-    """
+    """Returns the doubts about data sets by name (only of those with doubts) and logs each once."""
     doubts = {name: get(name).doubts for name in names}
     doubts = {name: text for name, text in doubts.items() if text}
     for name in [n for n in doubts if n not in _warned]:
@@ -153,18 +116,13 @@ def warn_doubts(names: Iterable[str]) -> dict[str, str]:
 
 def _table(file: str) -> dict[str, dict[str, str]]:
     text = (importlib.resources.files(__package__) / file).read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row for row in csv.DictReader(text.splitlines())}
 
 
 def _data_set(row: dict[str, str], lines: dict[str, str], schema: dict[str, str]) -> DataSet:
-    given: dict[str, Any] = {n: row[n] for n in _INFO_COLUMNS}
+    given: dict[str, Any] = {n: v for n, v in row.items() if n not in MIXTURES}
     given["hz"] = float(row["hz"]) if row["hz"] else None
     given["episodes"] = int(row["episodes"]) if row["episodes"] else None
-    weights = {m: float(row[m]) for m in MIXTURES if row[m]}
-    return DataSet(
-        **given,
-        weights=MappingProxyType(weights),
-        lines=MappingProxyType(lines),
-        schema=schema["fields"],
-    )
+    weights = MappingProxyType({m: float(row[m]) for m in MIXTURES if row[m]})
+    mapped = MappingProxyType(lines)
+    return DataSet(**given, weights=weights, lines=mapped, schema=schema["fields"])

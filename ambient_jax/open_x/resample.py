@@ -15,11 +15,9 @@ _SNAP = 1e-9
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grid:
-    """Steps of the output among the ``length`` steps of the source.
+    """Steps of the output among ``length`` steps of the source that have an action.
 
-    Attributes:
-      length: number of source steps that have an action.
-      start, end: of each output step, in source steps, possibly fractional, [N].
+    ``start`` and ``end`` [N] of each output step are in source steps, possibly fractional.
     """
 
     length: int
@@ -68,13 +66,10 @@ def sums(deltas: np.ndarray, where: Grid) -> np.ndarray:
 def poses(
     xyz: np.ndarray, turns: np.ndarray, where: Grid, frame: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Composes displacements [T, 3] and rotations [T, 3, 3] over each output step.
+    """Composes displacements [T, 3] and rotations [T, 3, 3] to [N, 3], [N, 3, 3] by output steps.
 
     In the frame "tool" each motion is given in the tool's frame where it starts (x <- x + R t,
     R <- R dR); else in the fixed axes of the base (x <- x + t, R <- dR R).
-
-    Returns:
-      Displacements [N, 3] and rotations [N, 3, 3], in the same frame.
     """
     tool = frame == "tool"
     attitude = np.empty((len(turns) + 1, 3, 3))
@@ -109,10 +104,8 @@ def _along(path: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def flags(steps: dict[str, Any], where: Grid) -> dict[str, np.ndarray]:
-    """First, last, terminal, reward and discount of the output, nothing of the source lost.
-
-    Rewards of the source steps that an output step accounts for are added, discounts multiplied.
-    """
+    """First, last, terminal, reward and discount of the output: each output step adds the rewards
+    of its source steps and multiplies their discounts."""
     count = len(where.start)
     out = {
         "is_first": np.arange(count) == 0,

@@ -33,10 +33,7 @@ nine numbers row by row. Angles in rad.
 def to_matrix(encoding: str, x: np.ndarray) -> np.ndarray:
     """Numbers [..., w] of an encoding to rotation matrices [..., 3, 3].
 
-    Quaternions and 6-D need not be normalised.
-
-    Raises:
-      ValueError: an unknown encoding, another width, or a quaternion or 6-D that is zero.
+    Quaternions and 6-D need not be normalised; ValueError if they are zero.
     """
     _checks.one_of("rotation", encoding, WIDTHS)
     x = np.asarray(x, np.float64)
@@ -48,12 +45,9 @@ def to_matrix(encoding: str, x: np.ndarray) -> np.ndarray:
 
 
 def from_matrix(encoding: str, matrix: np.ndarray) -> np.ndarray:
-    """Rotation matrices [..., 3, 3] to the numbers [..., w] of an encoding.
+    """Rotation matrices [..., 3, 3] to the numbers [..., w] of an encoding (not "zxy", "yaw").
 
     At a pitch of 90 degrees ``rpy`` has no single answer: roll is 0 then.
-
-    Raises:
-      ValueError: an encoding that is read only ("zxy", "yaw").
     """
     _checks.one_of("rotation", encoding, _FROM_MATRIX)
     return _FROM_MATRIX[encoding](np.asarray(matrix, np.float64))
@@ -85,11 +79,16 @@ def _euler_to_matrix(encoding: str) -> Callable[[np.ndarray], np.ndarray]:
     return convert
 
 
-def _quat_to_matrix(q: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(q, axis=-1, keepdims=True)
+def _unit(x: np.ndarray, problem: str) -> np.ndarray:
+    norm = np.linalg.norm(x, axis=-1, keepdims=True)
     if np.any(norm < 1e-6):
-        raise ValueError("a quaternion is zero, expected one of unit length")
-    x, y, z, w = np.moveaxis(q / norm, -1, 0)
+        raise ValueError(problem)
+    return x / norm
+
+
+def _quat_to_matrix(q: np.ndarray) -> np.ndarray:
+    q = _unit(q, "a quaternion is zero, expected one of unit length")
+    x, y, z, w = np.moveaxis(q, -1, 0)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
@@ -106,15 +105,9 @@ def _rotvec_to_matrix(v: np.ndarray) -> np.ndarray:
 
 def _rot6d_to_matrix(x: np.ndarray) -> np.ndarray:
     a, b = x[..., :3], x[..., 3:]
-    norm = np.linalg.norm(a, axis=-1, keepdims=True)
-    if np.any(norm < 1e-6):
-        raise ValueError("a 6-D rotation has a first column of zeros")
-    a = a / norm
+    a = _unit(a, "a 6-D rotation has a first column of zeros")
     b = b - np.sum(a * b, -1, keepdims=True) * a
-    norm = np.linalg.norm(b, axis=-1, keepdims=True)
-    if np.any(norm < 1e-6):
-        raise ValueError("a 6-D rotation has parallel columns")
-    b = b / norm
+    b = _unit(b, "a 6-D rotation has parallel columns")
     return np.stack([a, b, np.cross(a, b)], -1)
 
 
@@ -123,18 +116,14 @@ def _matrix_to_quat(m: np.ndarray) -> np.ndarray:
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     squares = np.stack([1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz, 1 + xx + yy + zz], -1)
     yx, zx, zy = (m[..., i, j] + m[..., j, i] for i, j in ((1, 0), (2, 0), (2, 1)))
-    dx = m[..., 2, 1] - m[..., 1, 2]
-    dy = m[..., 0, 2] - m[..., 2, 0]
-    dz = m[..., 1, 0] - m[..., 0, 1]
-    candidates = np.stack(
-        [
-            np.stack([squares[..., 0], yx, zx, dx], -1),
-            np.stack([yx, squares[..., 1], zy, dy], -1),
-            np.stack([zx, zy, squares[..., 2], dz], -1),
-            np.stack([dx, dy, dz, squares[..., 3]], -1),
-        ],
-        -2,
-    )
+    dx, dy, dz = (m[..., i, j] - m[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0)))
+    rows = [
+        [squares[..., 0], yx, zx, dx],
+        [yx, squares[..., 1], zy, dy],
+        [zx, zy, squares[..., 2], dz],
+        [dx, dy, dz, squares[..., 3]],
+    ]
+    candidates = np.stack([np.stack(row, -1) for row in rows], -2)
     best = np.argmax(squares, -1)[..., None, None]
     quat = np.take_along_axis(candidates, best, -2)[..., 0, :]
     quat = quat / np.linalg.norm(quat, axis=-1, keepdims=True)
@@ -153,11 +142,8 @@ def _matrix_to_rpy(m: np.ndarray) -> np.ndarray:
     locked = cos_pitch < 1e-7
     roll = np.where(locked, 0.0, np.arctan2(m[..., 2, 1], m[..., 2, 2]))
     pitch = np.arctan2(-m[..., 2, 0], cos_pitch)
-    yaw = np.where(
-        locked,
-        np.arctan2(-m[..., 0, 1], m[..., 1, 1]),
-        np.arctan2(m[..., 1, 0], m[..., 0, 0]),
-    )
+    about_z = np.arctan2(m[..., 1, 0], m[..., 0, 0])
+    yaw = np.where(locked, np.arctan2(-m[..., 0, 1], m[..., 1, 1]), about_z)
     return np.stack([roll, pitch, yaw], -1)
 
 

@@ -38,10 +38,8 @@ class OpenXFormat(Format):
 
     def __init__(self, config):
         section = config.open_x.to_dict()
-        for name in ("cameras", "quality"):
-            if isinstance(section[name], list):
-                section[name] = tuple(section[name])
-        self.form = CommonForm(**section)
+        lists = {n: tuple(v) for n, v in section.items() if isinstance(v, list)}
+        self.form = CommonForm(**section | lists)
         self.widths, self.steps, self.labels = self.form.widths, self.form.steps, self.form.quality
         self.workers = self.form.workers
 
@@ -81,13 +79,9 @@ class OpenXSource(RldsSource):
     """One source in the common form; has all that ``rlds.RldsDataset`` has.
 
     An episode's ``steps`` have ``observation/state`` [L, state_width], ``action`` [L,
-    action_width] and, as loaders need them, ``image_<camera>`` [L] encoded images (b"" where there
-    is none), ``instruction`` [L] bytes and ``quality`` by label [L].
-
-    Attributes:
-      form: the common form.
-      action_mask: [action_width] bool, False: padding, or a motion that the data set does not have.
-      state_mask: [state_width] bool.
+    action_width] and, if the form has them, ``image_<camera>`` [L] encoded images (b"" where there
+    is none), ``instruction`` [L] bytes and ``quality`` by label [L]. ``action_mask`` [action_width]
+    and ``state_mask`` [state_width] are False in padding and for motions that the data set lacks.
     """
 
     def __init__(
@@ -118,7 +112,9 @@ class OpenXSource(RldsSource):
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, rlds.Episode]]:
         """See ``RldsDataset.stream``; of episodes that ``examine`` did not refuse."""
-        return map(self._numbered_common, self.data.stream(shard_index, start))
+        # The variables of a loop would hold an episode until the next.
+        common = lambda numbered: (numbered[0], self._common(numbered[1]))  # noqa: E731
+        return map(common, self.data.stream(shard_index, start))
 
     def rest(self, action_dim):
         return self._rest
@@ -134,11 +130,11 @@ class OpenXSource(RldsSource):
         return size_of(episode["steps"])
 
     def refuse_images(self, problems):
-        found = problems.get("image")
-        if found and self.form.policy("image") == "raise":
-            index, text = found["examples"][0]
+        image = problems.get("image")
+        if image and self.form.policy("image") == "raise":
+            index, text = image["examples"][0]
             raise ValueError(
-                f"source {self.name!r} has damaged images in {found['episodes']} episodes (episode "
+                f"source {self.name!r} has damaged images in {image['episodes']} episodes (episode "
                 f"{index}: {text}); mend them, or set config.data.open_x.on_problem.image to "
                 "'skip' or 'keep'"
             )
@@ -151,15 +147,10 @@ class OpenXSource(RldsSource):
             )
         logging.log_first_n(logging.WARNING, "%s: it is masked", 100, what)
 
-    def _numbered_common(self, numbered):
-        index, episode = numbered
-        return index, self._common(episode)
-
     def examine(self, shard_index: int) -> Iterator[tuple[int, rlds.Episode | None, list[Problem]]]:
         """Episodes of one shard with their problems; None for those that policies leave out.
 
-        Raises:
-          ValueError: a problem whose policy is "raise".
+        Raises ValueError for a problem whose policy is "raise".
         """
         for index, episode in self._attempts(shard_index):
             if isinstance(episode, str):
@@ -169,11 +160,7 @@ class OpenXSource(RldsSource):
                 yield index, *self._examined(index, episode)
 
     def examined(self, position: int) -> tuple[rlds.Episode | None, list[Problem]]:
-        """The episode at a position with its problems; None if policies leave it out.
-
-        Raises:
-          ValueError: a problem whose policy is "raise".
-        """
+        """The episode at a position with its problems, as ``examine``."""
         index = int(self.data.episode_ids[position])
         try:
             episode = self.data[position]
@@ -225,10 +212,12 @@ class OpenXSource(RldsSource):
             problems += self._instructions(index, steps["instruction"])
         problems += camera_flags.problems(self._spec, episode, self.form.cameras)
         problems += last_step_problems(episode, dropped=False)
-        # What is cut or no image is fatal here. Images that are damaged inside are counted to the
-        # last, for whom actions alone will do, and are fatal when a stream begins (``pipeline``).
-        later = [p for p in problems if p[0] == "image" and not _cut(p[1])]
-        later = later if self.form.policy("image") == "raise" else []
+        # A cut image, or none, is fatal here. Images that are damaged inside are counted first, as
+        # trainings on actions alone can do with them, and are fatal when a stream begins.
+        later = []
+        if self.form.policy("image") == "raise":
+            cut = images.NO_IMAGE
+            later = [p for p in problems if p[0] == "image" and not any(w in p[1] for w in cut)]
         now = [p for p in problems if p not in later]
         dropped = [self._apply(kind, index, text) == "skip" for kind, text in now]
         return None if any(dropped) else common, problems
@@ -250,57 +239,52 @@ class OpenXSource(RldsSource):
                 yield "instruction", f"{text!r} has {len(text)} bytes, over {length}: it is cut"
 
     def _apply(self, kind, index, text) -> str:
+        return self._policy(kind, f"{self.data.name}, episode {index}: {text}; mend it, or")
+
+    def _note(self, kind, text):
+        self._policy(kind, f"{self.data.name}: {text}; to accept it")
+        self.notes.append((kind, text))
+
+    def _policy(self, kind, text):
+        """The policy for a problem; raises ValueError if it is "raise"."""
         policy = self.form.policy(kind)
         if policy == "raise":
             others = " or ".join(repr(p) for p in POLICIES[kind] if p != "raise")
-            raise ValueError(
-                f"{self.data.name}, episode {index}: {text}; mend it, or set "
-                f"config.data.open_x.on_problem.{kind} to {others}"
-            )
+            raise ValueError(f"{text} set config.data.open_x.on_problem.{kind} to {others}")
         return policy
-
-    def _note(self, kind, text):
-        if self.form.policy(kind) == "raise":
-            raise ValueError(
-                f"{self.data.name}: {text}; to accept it set "
-                f"config.data.open_x.on_problem.{kind} to 'keep'"
-            )
-        self.notes.append((kind, text))
 
     def _common(self, episode) -> rlds.Episode:
         form = self.form
-        found = standardize.standardise(
+        common = standardize.standardise(
             self._spec, episode, hz=self._hz, rotation=form.rotation, cameras=form.cameras
         )["steps"]
-        length = len(found["action"])
+        length, observation = len(common["action"]), common["observation"]
+        unlabelled = np.full(length, np.nan, np.float32)
         steps = {
-            "action": _widened(found["action"], form.action_width),
+            "action": _widened(common["action"], form.action_width),
             "observation": {},
-            "quality": {
-                label: found["quality"].get(label, np.full(length, np.nan, np.float32))
-                for label in form.quality
-            },
+            "quality": {label: common["quality"].get(label, unlabelled) for label in form.quality},
         }
         if form.state_width:
-            state = found["observation"].get("state", np.zeros((length, 0), np.float32))
+            state = observation.get("state", np.zeros((length, 0), np.float32))
             steps["observation"]["state"] = _widened(state, form.state_width)
         if form.text:
-            steps["instruction"] = found["language_instruction"]
+            steps["instruction"] = common["language_instruction"]
         for camera in form.cameras:
-            there = found["camera_mask"][camera]
-            blobs = found["observation"].get(f"image_{camera}", there)
+            there = common["camera_mask"][camera]
+            blobs = observation.get(f"image_{camera}", there)
             steps[f"image_{camera}"] = _encoded(blobs, there, self.bgr[camera])
         return {"steps": steps}
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the data and of what makes their actions and steps; see ``RldsDataset``."""
+        """Hash of the data and of the settings that shape their actions and steps."""
         spec = repr((self._spec, self._hz, self.form.rotation, self.form.action_width))
         return hashlib.sha256(f"{self.data.fingerprint} {spec}".encode()).hexdigest()[:32]
 
     @functools.cached_property
     def settings(self) -> str:  # type: ignore[override]
-        """Hash of what else statistics depend on: the rest of the form, and the code."""
+        """Hash of the rest of the form and of the code, on which statistics also depend."""
         form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": 0}
         parts = [json.dumps(form, sort_keys=True, default=str)]
         table = self.form.text and self.form.text.table
@@ -323,16 +307,15 @@ def open_source(
     """Opens a source in the common form; reads metadata only.
 
     Args:
-      path: see ``rlds.open_dataset``; with a registry row also the parent of its versions.
-      split: see ``rlds.open_dataset``.
+      path, split: see ``rlds.open_dataset``; with a registry row also the parent of its versions.
       given: name of a registry row, or the lines of a spec (``spec.parse``).
       form: the common form.
-      last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, and
-        "drop" where it says nothing: that is what RLDS defines.
+      last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, or
+        "drop" (RLDS's definition) where it says nothing.
       name: of the source, for messages; "" for the data set's.
 
     Raises:
-      FileNotFoundError: no such data set, or a shard is missing and its policy is "raise".
+      FileNotFoundError: no such data set, or a shard is missing.
       ValueError: an unknown row, a spec that does not fit the features, another version.
     """
     row = None
@@ -366,10 +349,6 @@ def open_source(
     return dataset
 
 
-def _cut(text):
-    return any(why in text for why in images.NO_IMAGE)
-
-
 def _padded(name, what, mask, width):
     if len(mask) > width:
         raise ValueError(
@@ -388,11 +367,10 @@ def _encoded(blobs, there, bgr):
     out = np.full(len(there), b"", object)
     for step in np.flatnonzero(there):
         blob = blobs[step]
-        out[step] = blob if isinstance(blob, bytes) else _png(blob[..., ::-1] if bgr else blob)
+        if not isinstance(blob, bytes):
+            image = np.ascontiguousarray(blob[..., ::-1] if bgr else blob)
+            file = io.BytesIO()
+            PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
+            blob = file.getvalue()
+        out[step] = blob
     return out
-
-
-def _png(image):
-    file = io.BytesIO()
-    PIL.Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=1)
-    return file.getvalue()

@@ -35,16 +35,11 @@ A state is ``field + field + ...``; language ``field, field`` (the first that is
 episode), ``equals v``, ``contains text``; a camera ``field | bgr | if /flag``; depth ``| scale c``.
 ``drop`` "first" leaves out the first step, ``last_step`` "drop" the last one if its is_last is set.
 
-Policies that others trained on Bridge (Octo, OpenVLA) expect ``subtract``: their loaders replace
-the stored motions by differences of consecutive states, positions and Euler angles alike. Those are
-no rotation: at an attitude away from zero the same turn has other Euler differences. On 50 recorded
-episodes of BridgeData V2 they differ from the turn that ``diff`` gives by up to 0.07 rad, where the
-turns go up to 0.24 rad; and the robot's stored commands agree better with ``diff`` (correlations
-0.95, 0.81, 0.90 of roll, pitch, yaw against 0.93, 0.72, 0.88). The registry's rows of Bridge say
-``subtract``, so that its numbers mean what they mean elsewhere; for a robot that executes turns
-about the axes of its base write a spec with ``diff``. Where the common form's rotation is not "rpy"
-there is no such custom, and both give the turn. Loaders elsewhere do not wrap: at half a turn they
-have a jump of 2 pi.
+Loaders of Bridge (Octo, OpenVLA) use ``subtract``, and so do the registry's rows of Bridge, to have
+the same numbers. Differences of Euler angles are no rotation (up to 0.07 rad off on BridgeData V2),
+and the robot's commands agree better with ``diff``: take it for a robot that executes turns about
+the axes of its base. With another rotation than "rpy" both give the turn. Loaders elsewhere do not
+wrap: at half a turn they jump by 2 pi.
 """
 
 from __future__ import annotations
@@ -75,24 +70,27 @@ _OPERATIONS = {
     "depth": {"scale": 1, "if": 1},
 }
 _CONSTANTS = ("zeros", "open", "closed")
+_FREE = ("joint", "djoint", "base")  # their fields give their width; a constant has none
 _FIELD = re.compile(r"(?P<path>/?\w[\w/]*)(?:\[(?P<slice>-?\d*(?::-?\d*)?)\])?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """A field, or some of its numbers, and what is done to it.
+    """A field, or some of its numbers, and its operations.
 
-    Attributes:
-      path: below ``steps``, or of the episode; a constant's name where there is no field.
-      of_episode: one value an episode.
-      window: [start, stop) of the last axis; ``(None, None)`` for all.
-      operations: names with their words, such as ``("closed", "1", "open", "0")``.
+    ``path`` is below ``steps``, or of the episode (``of_episode``: one value an episode), or a
+    constant's name. ``window`` is [start, stop) of the last axis, (None, None) for all.
+    ``operations`` are names with their words, such as ``("closed", "1", "open", "0")``.
     """
 
     path: str
     of_episode: bool = False
     window: tuple[int | None, int | None] = (None, None)
     operations: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def scale(self) -> float:
+        return float(next(iter(self.words("scale")), 1.0))
 
     @property
     def constant(self) -> bool:
@@ -107,13 +105,13 @@ class Field:
         return any(name == operation for name, *_ in self.operations)
 
     def words(self, operation: str) -> tuple[str, ...]:
-        """Of an operation, without its name; empty if it is not there."""
+        """Words after an operation's name; empty if the operation is not there."""
         return next((tuple(w) for name, *w in self.operations if name == operation), ())
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part of an action: its kind and the field it comes from."""
+    """A part of an action: its kind and the field it comes from."""
 
     kind: str
     field: Field
@@ -135,34 +133,22 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """How one data set becomes the common form; make it with `parse`.
+    """How one data set becomes the common form; `parse` makes it."""
 
-    Attributes:
-      name: for messages.
-      hz: control rate; None if unknown.
-      action: parts in order.
-      frame: of displacements and rotations: axes of the robot's "base", of the or of the "tool"
-        (or mobile base) itself, each step in the frame it starts from.
-      state: fields that are concatenated.
-      language: fields, the first that is not empty.
-      cameras: by role, "primary", "secondary" and "wrist".
-      depth: likewise.
-      quality: labels by name.
-      drop_first: whether the first step goes.
-      last_step: "drop" where a step with is_last has a filler for its action, "keep" where it is
-        real; "" leaves that to who opens the data set (``dataset.open_source``).
-    """
-
-    name: str
-    hz: float | None
-    action: tuple[Part, ...]
+    name: str  # for messages
+    hz: float | None  # control rate; None if unknown
+    action: tuple[Part, ...]  # in order
+    # Axes of displacements and rotations: those of the robot's "base", or of the "tool" (or mobile
+    # base), each step in the frame it starts from.
     frame: str = "base"
-    state: tuple[Field, ...] = ()
-    language: tuple[Field, ...] = ()
-    cameras: Mapping[str, Field] = dataclasses.field(default_factory=dict)
-    depth: Mapping[str, Field] = dataclasses.field(default_factory=dict)
-    quality: Mapping[str, Field] = dataclasses.field(default_factory=dict)
-    drop_first: bool = False
+    state: tuple[Field, ...] = ()  # concatenated
+    language: tuple[Field, ...] = ()  # the first that is not empty counts
+    cameras: Mapping[str, Field] = dataclasses.field(default_factory=dict)  # by role
+    depth: Mapping[str, Field] = dataclasses.field(default_factory=dict)  # by role
+    quality: Mapping[str, Field] = dataclasses.field(default_factory=dict)  # labels by name
+    drop_first: bool = False  # leave out the first step
+    # "drop" where a step with is_last has a filler for its action, "keep" where it is real; ""
+    # leaves that to the caller (``source.open_source``).
     last_step: str = ""
 
     @property
@@ -177,45 +163,28 @@ class Spec:
     def fields(
         self, cameras: Iterable[str] = CAMERAS, depth: Iterable[str] = CAMERAS
     ) -> Iterator[tuple[str, Field]]:
-        """Every field that is read, with what it is for; of the cameras those wanted."""
-        for part in self.action:
-            if not part.field.constant:
-                yield "action", part.field
-        for field in self.state:
-            yield "state", field
-        for field in self.language:
-            yield "language", field
-        for what, group, wanted in (
-            ("camera", self.cameras, cameras),
-            ("depth", self.depth, depth),
-        ):
-            for role in wanted:
+        """(use, field) of every field that is read, with the cameras and depth cameras given."""
+        yield from (("action", part.field) for part in self.action if not part.field.constant)
+        yield from (("state", field) for field in self.state)
+        yield from (("language", field) for field in self.language)
+        for use, group, roles in (("camera", self.cameras, cameras), ("depth", self.depth, depth)):
+            for role in roles:
                 if role in group:
-                    yield what, group[role]
+                    yield use, group[role]
                     for flag in group[role].words("if"):
-                        yield "flag", parse_field(flag, what)
-        for field in self.quality.values():
-            yield "quality", field
+                        yield "flag", parse_field(flag, use)
+        yield from (("quality", field) for field in self.quality.values())
 
 
 def parse(config: Mapping[str, Any], name: str = "") -> Spec:
-    """A spec from its one-liners, of a registry row or of one's own config.
-
-    A data set that the registry does not know takes five lines::
+    """A spec from its one-liners, of a registry row or of a data set of one's own::
 
         {"hz": 10, "action": "xyz action[0:3]; rpy action[3:6]; grip action[6]",
          "state": "observation/eef", "language": "language_instruction",
          "primary": "observation/front"}
 
-    Args:
-      config: ``action`` and, optionally, ``hz``, ``frame``, ``state``, ``language``, ``quality``,
-        ``primary``, ``secondary``, ``wrist``, ``depth_primary``, ..., ``drop`` ("first") and
-        ``last_step`` ("drop" or "keep").
-      name: of the data set, for messages.
-
-    Raises:
-      ValueError: an unknown key, kind, operation or frame (the nearest is named), or a line that
-        cannot be read.
+    All optional: ``frame``, ``quality``, ``secondary``, ``wrist``, ``depth_primary``, ..., ``drop``
+    ("first") and ``last_step`` ("drop" or "keep"). ``name`` is for messages.
     """
     where = name or "spec"
     known = ["action", "hz", "frame", "state", "language", "quality", "drop", "last_step"]
@@ -236,10 +205,13 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
     frame = lines.get("frame", "base")
     _checks.one_of(f"{where}: frame", frame, FRAMES)
     drop = lines.get("drop", "")
-    if drop:
-        _checks.one_of(f"{where}: drop", drop, ("first",))
-    if last_step := lines.get("last_step", ""):
-        _checks.one_of(f"{where}: last_step", last_step, chunk.LAST_STEPS)
+    last_step = lines.get("last_step", "")
+    for key, value, choices in (
+        ("drop", drop, ("first",)),
+        ("last_step", last_step, chunk.LAST_STEPS),
+    ):
+        if value:
+            _checks.one_of(f"{where}: {key}", value, choices)
     quality = {}
     for item in _items(lines.get("quality", ""), ";"):
         label, equals, text = item.partition("=")
@@ -248,8 +220,12 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
         quality[label.strip()] = parse_field(text, f"{where}: quality", "quality")
 
     def fields(key: str, separator: str) -> tuple[Field, ...]:
-        found = _items(lines.get(key, ""), separator)
-        return tuple(parse_field(t, f"{where}: {key}", key) for t in found)
+        items = _items(lines.get(key, ""), separator)
+        return tuple(parse_field(t, f"{where}: {key}", key) for t in items)
+
+    def by_role(prefix: str, group: str) -> dict[str, Field]:
+        keys = {role: prefix + role for role in CAMERAS if prefix + role in lines}
+        return {c: parse_field(lines[k], f"{where}: {k}", group) for c, k in keys.items()}
 
     spec = Spec(
         name=name,
@@ -258,14 +234,8 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
         frame=frame,
         state=fields("state", "+"),
         language=fields("language", ","),
-        cameras={
-            c: parse_field(lines[c], f"{where}: {c}", "camera") for c in CAMERAS if c in lines
-        },
-        depth={
-            c: parse_field(lines[f"depth_{c}"], f"{where}: depth_{c}", "depth")
-            for c in CAMERAS
-            if f"depth_{c}" in lines
-        },
+        cameras=by_role("", "camera"),
+        depth=by_role("depth_", "depth"),
         quality=quality,
         drop_first=bool(drop),
         last_step=last_step,
@@ -296,9 +266,8 @@ def parse_field(text: str, where: str, group: str = "flag") -> Field:
                 f"{where}: {step!r} has {len(words) - 1} words after {words[0]!r}, expected "
                 f"{allowed[words[0]]}"
             )
-        for number in {"scale": words[1:], "equals": words[1:], "closed": words[1::2]}.get(
-            words[0], ()
-        ):
+        numbers = {"scale": words[1:], "equals": words[1:], "closed": words[1::2]}
+        for number in numbers.get(words[0], ()):
             try:
                 float(number)
             except ValueError:
@@ -327,7 +296,7 @@ def _part(text: str, where: str) -> Part:
     group = kind if kind in ("grip", "joint") else "motion"
     field = parse_field(rest, f"{where}: action part {text!r}", group)
     allowed = {"grip": ("open", "closed")}.get(group, ("zeros",))
-    if field.constant and (field.path not in allowed or field.operations or kind != _fixed(kind)):
+    if field.constant and (field.path not in allowed or field.operations or kind in _FREE):
         raise ValueError(f"{where}: action part {text!r} takes a field or {' or '.join(allowed)}")
     for name, *words in field.operations:
         if name == "closed" and (words[1] != "open" or float(words[0]) == float(words[2])):
@@ -338,11 +307,6 @@ def _part(text: str, where: str) -> Part:
             "pitch and yaw; other parts and encodings take diff"
         )
     return Part(kind, field)
-
-
-def _fixed(kind: str) -> str:
-    # A constant has no width of its own; these kinds do.
-    return "" if kind in ("joint", "djoint", "base") else kind
 
 
 def _checked(spec: Spec, where: str) -> Spec:

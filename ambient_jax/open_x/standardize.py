@@ -25,32 +25,27 @@ def standardise(
     cameras: Iterable[str] = CAMERAS,
     depth: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """An RLDS episode to the common form.
+    """An RLDS episode in the common form.
 
     Args:
       spec: of the data set (``registry.get(name).spec``), or the lines that `spec.parse` takes.
-      episode: as `rlds.open_dataset` gives it, steps as arrays [T, ...]; images decoded or as
-        encoded bytes.
-      hz: common control rate; None keeps the data set's own. Motions over a new step are composed
-        (a share of a step moves its share), of commands that are positions the last stands, an
-        observation is the latest at its time, rewards are added.
+      episode: as `rlds.open_dataset` gives it, steps as arrays [T, ...]; images decoded or encoded.
+      hz: common control rate; None keeps the data set's own. Motions over a new step are composed,
+        the last of absolute commands stands, an observation is the latest, rewards are added.
       rotation: of the action, "rpy" (as Open-X models take it), "rotvec", "quat" or "rot6d".
-      cameras: of "primary", "secondary" and "wrist", those wanted.
-      depth: likewise, of the depth cameras.
+      cameras, depth: those wanted of "primary", "secondary" and "wrist".
 
     Returns:
       ``steps`` with ``observation`` (``image_<camera>``, ``depth_<camera>``, ``state`` [T, d]
       float32: those that the data set has), ``action`` [T, D] float32 (xyz m, rotation rad,
-      gripper 1 = open; or joints, as the spec says), ``action_mask`` [T, D] bool (False: a filler,
-      the data set has no such motion), ``camera_mask`` by camera [T] bool, ``language_instruction``
-      [T] bytes, ``quality`` by label [T] float32, ``is_first``, ``is_last``, ``is_terminal``,
-      ``reward`` and ``discount``; and ``episode_metadata`` as it came. Encoded images of a camera
-      in ``spec.bgr`` must be flipped when they are decoded; decoded ones are flipped already.
+      gripper 1 = open; or joints, as the spec says), ``action_mask`` [T, D] bool (False: a filler),
+      ``camera_mask`` by camera [T] bool, ``language_instruction`` [T] bytes, ``quality`` by label
+      [T] float32, ``is_first``, ``is_last``, ``is_terminal``, ``reward`` and ``discount``; and
+      ``episode_metadata`` as stored. Channels of cameras in ``spec.bgr`` are swapped in decoded
+      images, and must be swapped after decoding in encoded ones.
 
     Raises:
-      ValueError: a field is missing (the nearest is named) or of another width, a value is not
-        finite, a gripper leaves its convention's range, the episode is too short, or the rate
-        cannot be changed.
+      ValueError: values that the spec does not fit, too few steps, or a rate that cannot change.
     """
     spec = spec if isinstance(spec, Spec) else parse(spec)
     where = spec.name or "episode"
@@ -111,53 +106,44 @@ def check(
     cameras: Iterable[str] = CAMERAS,
     depth: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """Checks a spec against the features of a data set (features.json), before a record is read.
+    """Checks a spec against a data set's features.json, before a record is read.
 
-    Returns:
-      The features that `standardise` reads with these cameras, for ``rlds.open_dataset(keys=...)``.
-
-    Raises:
-      ValueError: a field is missing (the nearest is named), or of another width than its part.
+    Returns the features that `standardise` reads with these cameras, for
+    ``rlds.open_dataset(keys=...)``; ValueError for a missing field or another width.
     """
-    found = leaves(features)
+    stored = leaves(features)
     where = spec.name or "spec"
     keys = []
     for what, field in spec.fields(cameras, depth):
-        if field.key not in found:
-            raise ValueError(missing(where, what, field.key, found))
+        if field.key not in stored:
+            raise ValueError(missing(where, what, field.key, stored))
         keys.append(field.key)
     for part in spec.action:
-        leaf = None if part.field.constant else found[part.field.key]
-        if leaf is not None and None not in leaf.shape:
-            width = int(np.prod([n or 0 for n in leaf.shape]))
-            window = window_of(where, part.field, width)
-            _check_width(where, part, window, width)
+        if not part.field.constant and None not in stored[part.field.key].shape:
+            _check_width(where, part, _width(spec, part.field, features))
     # Never required: not every data set has all of them.
-    flags = ("is_last", "is_terminal", "reward", "discount")
-    keys += [f"steps/{k}" for k in flags if f"steps/{k}" in found]
-    keys += [k for k in found if k.startswith("episode_metadata/")]
+    flags = (f"steps/{name}" for name in ("is_last", "is_terminal", "reward", "discount"))
+    keys += [k for k in flags if k in stored]
+    keys += [k for k in stored if k.startswith("episode_metadata/")]
     return tuple(dict.fromkeys(keys))
 
 
 def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
     """What ``standardise`` gives as every step's ``action_mask``, from the features alone: [D]."""
-    found = leaves(features)
     masks = []
     for part in spec.action:
-        width = 1 if part.field.constant else _taken(spec, part.field, found)
         if part.is_rotation:
             masks.append(_rotation_mask(part, rotation))
-        elif part.kind == "xyz":
-            masks.append(np.arange(3) < (0 if part.field.constant else width))
-        else:
-            masks.append(np.full(width, not part.field.constant))
+            continue
+        width = 1 if part.field.constant else _width(spec, part.field, features)
+        columns = np.arange(3 if part.kind == "xyz" else width)
+        masks.append(columns < (0 if part.field.constant else width))
     return np.concatenate(masks)
 
 
 def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
     """The action [D] of a robot that stands still: 0, or a rotation's identity, for displacements;
     NaN for positions and grippers, which stay as they are, and for fillers."""
-    found = leaves(features)
     values: list[np.ndarray] = []
     for part in spec.action:
         if part.is_rotation:
@@ -165,7 +151,7 @@ def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
         elif part.kind == "xyz":
             values.append(np.zeros(3))
         else:
-            width = 1 if part.field.constant else _taken(spec, part.field, found)
+            width = 1 if part.field.constant else _width(spec, part.field, features)
             values.append(np.full(width, 0.0 if part.is_delta else np.nan))
     there = action_mask(spec, features, rotation)
     return np.where(there, np.concatenate(values), np.nan).astype(np.float32)
@@ -173,8 +159,7 @@ def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
 
 def state_width(spec: Spec, features: Any) -> int:
     """Numbers of a state, from the features alone."""
-    found = leaves(features)
-    return sum(_taken(spec, field, found) for field in spec.state)
+    return sum(_width(spec, field, features) for field in spec.state)
 
 
 def cannot_resample(spec: Spec) -> str:
@@ -186,21 +171,20 @@ def cannot_resample(spec: Spec) -> str:
     return ""
 
 
-def _taken(spec: Spec, field: Field, found: Mapping[str, Any]) -> int:
-    shape = found[field.key].shape
+def _width(spec: Spec, field: Field, features: Any) -> int:
+    """How many numbers a field takes, from the features alone."""
+    shape = leaves(features)[field.key].shape
     if None in shape:
         raise ValueError(
             f"{spec.name or 'spec'}: {field.key} has shape {shape} in its features: take some of "
             "its numbers with [start:stop] in the spec"
         )
-    window = window_of(spec.name or "spec", field, int(np.prod(shape)))
+    window = window_of(spec.name or "spec", field, int(np.prod([n or 0 for n in shape])))
     return window.stop - window.start
 
 
-def _action(
-    spec: Spec, read: Reader, grid: resample.Grid, rotation: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """The action [N, D], and what of it the data set has [D]."""
+def _action(spec, read, grid, rotation) -> tuple[np.ndarray, np.ndarray]:
+    """The action [N, D] and its mask [D]."""
     columns: list[np.ndarray] = []
     mask: list[np.ndarray] = []
     xyz = np.zeros((grid.length, 3))
@@ -229,7 +213,7 @@ def _values(spec: Spec, read: Reader, part: Part) -> np.ndarray:
     """Numbers of a part at each step; rotations are not yet converted, nor differences of them."""
     field = part.field
     values = read.numbers(field, "action")
-    _check_width(read.where, part, slice(0, values.shape[1]), values.shape[1])
+    _check_width(read.where, part, values.shape[1])
     if part.kind == "grip":
         return grippers.to_open(read.where, field, values)
     if field.has("rate"):
@@ -241,15 +225,7 @@ def _values(spec: Spec, read: Reader, part: Part) -> np.ndarray:
     return values
 
 
-def _pose(
-    spec: Spec,
-    read: Reader,
-    part: Part,
-    xyz: np.ndarray,
-    values: np.ndarray | None,
-    grid: resample.Grid,
-    rotation: str,
-) -> list[np.ndarray]:
+def _pose(spec, read, part, xyz, values, grid, rotation) -> list[np.ndarray]:
     """Displacement [N, 3] and rotation [N, w] over each output step."""
     encoding, diff, at = part.kind, part.is_diff, grid.steps
     if values is not None and part.field.has("subtract") and rotation == "rpy":
@@ -287,12 +263,10 @@ def _rotation_mask(part: Part, rotation: str) -> np.ndarray:
     return np.ones(width, bool)
 
 
-def _check_width(where: str, part: Part, window: slice, width: int) -> None:
-    taken = len(range(*window.indices(width)))
-    expected = 3 if part.kind in ("xyz", "unstated") else rotations.WIDTHS.get(part.kind)
-    expected = 1 if part.kind == "grip" else expected
-    ok = taken <= 3 if part.field.has("pad") else expected in (None, taken)
-    if not ok:
+def _check_width(where: str, part: Part, taken: int) -> None:
+    widths = {"xyz": 3, "unstated": 3, "grip": 1} | rotations.WIDTHS
+    expected = widths.get(part.kind, taken)
+    if taken > 3 if part.field.has("pad") else taken != expected:
         raise ValueError(
             f"{where}: action part {part.kind!r} takes {taken} numbers of {part.field.key}, "
             f"expected {expected}: correct the spec, or this is another version of the data set"

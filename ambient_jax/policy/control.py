@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,39 +14,20 @@ Array = jax.Array
 Observation = Mapping[str, Any]
 
 
-class Plans(Protocol):
-    """What ``RecedingHorizon`` needs of a policy, see ``policy.Policy``."""
-
-    @property
-    def history(self) -> int: ...
-
-    @property
-    def horizon(self) -> int: ...
-
-    def check(
-        self, observation: Observation, between: tuple[int, ...]
-    ) -> dict[str, np.ndarray]: ...
-
-    def __call__(self, observation: Observation, key: Array) -> Any: ...
-
-
 class RecedingHorizon:
-    """Runs a policy in N environments: keeps their histories, plans H actions, hands out a few.
+    """Runs a policy in N environments: keeps their histories, plans H actions, returns the first.
 
-    Give it every observation (``observe``, one environment step at a time), so that the history has
-    the spacing of the training data, and a plan after every ``execute`` steps:
+    ``policy`` is a ``Policy``, or has its ``check``, ``history``, ``horizon`` and call. Observe
+    every environment step, so that the history has the spacing of the training data, and plan after
+    every ``execute`` (at most H) steps:
 
         >>> actions = control(first, key)            # observe and plan
         >>> for k in range(control.execute):
         >>>     control.observe(env.step(actions[:, k]))
         >>> actions = control.plan(next_key)
-
-    Args:
-      policy: a ``Policy``, or what else has its ``check``, ``history``, ``horizon`` and call.
-      execute: actions of each chunk that are run before planning again, at most H.
     """
 
-    def __init__(self, policy: Plans, execute: int = 8):
+    def __init__(self, policy: Any, execute: int = 8):
         if not 1 <= execute <= policy.horizon:
             raise ValueError(
                 f"execute is {execute}, expected 1 to {policy.horizon}, the actions of a chunk"
@@ -56,13 +37,8 @@ class RecedingHorizon:
         self._fresh = np.zeros(0, bool)
 
     def observe(self, observation: Observation) -> None:
-        """Takes in the newest observation {name: [N, d]}, data units.
-
-        The first one of an episode fills its whole history, as in training.
-
-        Raises:
-          ValueError: as ``Policy.__call__``, or another number of environments than before.
-        """
+        """Adds the newest observation {name: [N, d]}, in data units, to the histories; an episode's
+        first observation fills its whole history, as in training."""
         newest = self.policy.check(observation, ())
         count = len(next(iter(newest.values())))
         if not self._history:
@@ -89,14 +65,8 @@ class RecedingHorizon:
         return np.repeat(value[:, None], self.policy.history, axis=1)
 
     def plan(self, key: Array) -> np.ndarray:
-        """The next actions [N, execute, D] of every environment, data units.
-
-        Args:
-          key: a new key for every plan; environment i takes ``fold_in(key, i)``.
-
-        Raises:
-          ValueError: when an environment has no observation since it was reset.
-        """
+        """The next actions [N, execute, D] of every environment, data units. ``key`` must be
+        new for every plan; environment i takes ``fold_in(key, i)``."""
         if not self._history or self._fresh.any():
             where = f" in environment {int(np.argmax(self._fresh))}" if self._history else ""
             raise ValueError(
@@ -110,10 +80,8 @@ class RecedingHorizon:
         return self.plan(key)
 
     def reset(self, mask: Any = None) -> None:
-        """Forgets the history of environments where ``mask`` [N] is True; of all by default.
-
-        After ``reset()`` the number of environments may change.
-        """
+        """Forgets the history of environments where ``mask`` [N] is True; None forgets all, and
+        their number may change."""
         if mask is None:
             self._history, self._fresh = {}, np.zeros(0, bool)
             return

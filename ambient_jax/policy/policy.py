@@ -36,26 +36,18 @@ Observation = Mapping[str, Any]
 class Policy:
     """Draws action chunks for observation histories; compiled once for each batch size.
 
-    Attributes:
-      model: linen module called as ``model(x_t [B, H, D], sigma [B], {name: [B, T, d]})``, with x_t
-        in variance-preserving scale and observations normalised.
-      params: its parameters.
-      chain: from data units to the model and back, of one source (see ``Chain.for_source``); a
-        ``Normalizer`` becomes a chain by itself.
-      horizon: H, actions in a chunk.
-      history: T, observations up to the present.
-      schedule, prediction: as in training.
-      solver, steps, clip, eta: see ``solvers.solve``.
+    The linen module ``model`` is called as ``model(x_t [B, H, D], sigma [B], {name: [B, T, d]})``,
+    with x_t in variance-preserving scale and observations normalised.
     """
 
     model: Any
     params: Any
-    chain: Chain
-    horizon: int
-    history: int
+    chain: Chain  # of one source (``Chain.for_source``), or a ``Normalizer`` that becomes a chain
+    horizon: int  # H, actions in a chunk
+    history: int  # T, observations up to the present
     schedule: schedules.Schedule = schedules.vp()
     prediction: str = "eps"
-    solver: str = "ddim"
+    solver: str = "ddim"  # this and the rest: see ``solvers.solve``
     steps: int = 20
     clip: float | None = None
     eta: float = 0.0
@@ -83,8 +75,7 @@ class Policy:
 
         Raises:
           FileNotFoundError: no finished checkpoint at the path.
-          ValueError: an unknown source or option, no default for the source, or a checkpoint that
-            is damaged or makes no policy.
+          ValueError: an unknown source or option, or a checkpoint that is damaged.
         """
         from ambient_jax.models.denoiser import build_denoiser  # a policy made by hand needs
         from ambient_jax.train import checkpoint  # neither Flax nor Orbax
@@ -121,7 +112,7 @@ class Policy:
 
     @property
     def normalizer(self) -> Normalizer:
-        """Of "action" and each "observation/<name>"."""
+        """The chain's normaliser."""
         return self.chain.normalizer
 
     @property
@@ -142,24 +133,18 @@ class Policy:
         return jax.eval_shape(create, jax.random.key(0), chunk)
 
     def __call__(self, observation: Observation, key: Array) -> Array:
-        """Draws one action chunk for each observation history.
+        """Draws action chunks [B, H, D] in data units, one for each observation history.
+
+        Missing, unknown, misshapen or not finite observations raise a ValueError that names them.
 
         Args:
           observation: {name: [B, T, d]}, oldest first, data units. In the common form also
             "image_<camera>" uint8 [B, T, h, w, 3] of any size (``frames.resize`` brings it to the
-            training's), where a camera may be missing in some rows (its "_mask" [B, T]) or in
-            all (left out), and "instruction", B texts ("" for none), one for all, or as the encoder
-            takes them; a state may have the robot's own width.
-          key: PRNG key of either kind, or a seed, from which row i takes ``fold_in(key, i)``, or
-            [B] keys of the rows. A row's chunk depends on its own observation and key, not on the
-            rows beside it.
-
-        Returns:
-          Actions [B, H, D], data units.
-
-        Raises:
-          ValueError: missing, unknown or misshapen observations, or one that is not finite, which
-            the message names with its row.
+            training's), where a camera may be missing in some rows ("..._mask" [B, T]) or in all
+            (left out), and "instruction": B texts ("" for none), one for all, or encoded arrays;
+            a state may have the robot's own width.
+          key: PRNG key of either type, or a seed, from which row i takes ``fold_in(key, i)``, or
+            [B] keys of the rows. A row's chunk depends on its own observation and key alone.
         """
         checked = self.check(observation, (self.history,))
         batch = len(next(iter(checked.values())))
@@ -182,22 +167,13 @@ class Policy:
     def chunk(
         self, params: Any, observation: Observation, keys: Array, ready: tuple[str, ...] = ()
     ) -> Array:
-        """``__call__`` as a pure function, without checks: for use inside other jitted code.
-
-        ``ready`` names the observations that are normalised already.
-        """
-        actions = solvers.solve(
-            self.denoiser(params, observation, ready),
-            keys,
-            (self.horizon, self.chain.action_dim),
-            solver=self.solver,
-            steps=self.steps,
-            schedule=self.schedule,
-            prediction=self.prediction,
-            clip=self.clip,
-            mask=self.action_mask,
-            eta=self.eta,
-        )
+        """``__call__`` as a pure function without checks, for use in other jitted code; ``ready``
+        names the observations that are normalised already."""
+        fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
+        options = {name: getattr(self, name) for name in fields}
+        denoise = self.denoiser(params, observation, ready)
+        shape = (self.horizon, self.chain.action_dim)
+        actions = solvers.solve(denoise, keys, shape, mask=self.action_mask, **options)
         return self.chain.act(actions)
 
     @property
@@ -207,8 +183,7 @@ class Policy:
         return None if mask is None else jnp.asarray(mask)
 
     def normalised(self, action: np.ndarray) -> np.ndarray:
-        """Recorded actions [..., D] in data units as training has them: 0 where the robot has no
-        such dimension."""
+        """Recorded actions [..., D] as training has them; 0 where the robot lacks a dimension."""
         action = np.asarray(action)
         action = action if action.dtype == np.float64 else action.astype(np.float32)
         return self.chain.normalise({ACTION: action})[ACTION]
@@ -216,8 +191,7 @@ class Policy:
     def denoiser(
         self, params: Any, observation: Observation, ready: tuple[str, ...] = ()
     ) -> Callable[[Array, Array], Array]:
-        """``denoise(x_t, sigma)`` of ``solvers.solve`` for observations in data units, but for
-        those that are normalised already (``ready``)."""
+        """``denoise(x_t, sigma)`` of ``solvers.solve``, see ``chunk``."""
         inputs = self.chain.observe(observation, ready)
         variables, decode = {"params": params}, self.model.apply
         if hasattr(self.model, "encode"):  # images are looked at once, not at every step
@@ -267,20 +241,16 @@ def named(file: str | os.PathLike) -> Iterator[None]:
 
 
 def check_config(config: ml_collections.ConfigDict, file: str | os.PathLike) -> None:
-    """Checks what a policy takes from a checkpoint's config; warns of fields that are unknown.
-
-    Raises:
-      ValueError: a field that is missing or cannot be.
-    """
+    """Checks a policy's fields of a checkpoint's config (ValueError); warns of unknown fields."""
     from ambient_jax.train import config as config_lib
 
-    for name, kind in _NEEDED.items():
+    for name, expected in _NEEDED.items():
         value: Any = config
         for part in name.split("."):
             value = value.get(part) if isinstance(value, _SECTION) else None
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"its config has {name} = {value!r}, expected {kind.__name__}")
-        if kind is int and value < 1:
+        if not isinstance(value, expected) or isinstance(value, bool):
+            raise ValueError(f"its config has {name} = {value!r}, expected {expected.__name__}")
+        if expected is int and value < 1:
             raise ValueError(f"its config has {name} = {value}, expected at least 1")
     _checks.one_of("objective.prediction", config.objective.prediction, targets.PREDICTIONS)
     if foreign := config_lib.foreign(config):

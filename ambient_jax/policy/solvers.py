@@ -1,7 +1,7 @@
 """Solvers: from pure noise to samples along a grid of noise levels, as one ``lax.scan``.
 
-Every schedule is the variance-preserving process times ``schedule.scale(sigma)``, so solvers work
-on the variance-preserving x_t, and a schedule decides nothing but where the grid's levels lie.
+Every schedule is the variance-preserving process times ``schedule.scale(sigma)``: solvers work on
+the variance-preserving x_t, and a schedule only places the grid's levels.
 
 ======  ===========  ======================================================================
 solver  evaluations  step
@@ -13,8 +13,7 @@ heun    2 n - 1      second order in s = sigma / alpha (Karras et al. 2022, algo
                      its last step, to sigma = 0, is Euler's
 ======  ===========  ======================================================================
 
-That last step holds heun to first order where sigma grows as the square root of t from the data, as
-cosine's does once n passes some 60 steps (1 / n below its offset).
+That last step makes heun first order for cosine beyond some 60 steps (1 / n below its offset).
 """
 
 from __future__ import annotations
@@ -30,11 +29,10 @@ Array = jax.Array
 SOLVERS = _checks.SOLVERS
 _VP = schedules.vp()
 
-# Where grids start (alpha = 0.06). Higher, an error of the network's eps is multiplied by
-# 1 / alpha; lower, pure noise is a worse stand-in for x_t. Measured on data N(0.5, 0.1), 20 steps
-# of the vp grid, error of the mean: with eps off by 0.03, from 0.9999 it is 0.21 (ddim) and 2.1
-# (heun), from 0.999 0.07 and 0.12, from 0.998 0.05 and 0.04; with an exact network 0.010, 0.014 and
-# 0.017 (ddim). The other schedules and predictions depend on it less.
+# Where grids start (alpha = 0.06). Nearer 1, an error of the network's eps is multiplied by
+# 1 / alpha; lower, pure noise is a worse stand-in for x_t. On data N(0.5, 0.1), 20 steps of the vp
+# grid and eps off by 0.03, the mean is off by 0.21 (ddim) and 2.1 (heun) from 0.9999, 0.07 and 0.12
+# from 0.999, 0.05 and 0.04 from 0.998. Other schedules and predictions depend on it less.
 START = 0.998
 
 
@@ -74,25 +72,18 @@ def solve(
 
     Args:
       denoise: maps (x_t [B, H, D] in variance-preserving scale, sigma scalar) to a prediction
-        [B, H, D] of kind ``prediction``.
+        [B, H, D] of type ``prediction``.
       keys: [B] PRNG keys, one for each row: a row does not depend on what it is batched with.
       shape: of one sample, (H, D).
-      solver: "ddpm", "ddim" or "heun".
-      steps: n >= 1 intervals of the grid (``levels``).
-      schedule: places the grid's levels.
-      prediction: "x0", "eps", "v" or "velocity".
-      clip: bound > 0 on |x0_hat|, for data normalised to [-1, 1]; None = no bound. The noise that
-        is left is computed from the clipped value.
-      mask: [D] bool, False for dimensions that training masked out: there x0_hat is 0, the padding
-        of the data, whatever the network says.
-      eta: of ddim, in [0, 1].
-      trace: also return what the samples were thought to be on the way.
+      steps, schedule: n >= 1 intervals of the grid, see ``levels``.
+      clip: bound > 0 on |x0_hat| in normalised units, from which the noise left is computed; None
+        for no bound.
+      mask: [D] bool, False for dimensions that training masked out, where x0_hat is set to 0.
+      solver, eta: see the module.
+      trace: also return x0_hat at each step.
 
     Returns:
       Samples x0 [B, H, D]; with ``trace``, also x0_hat [n, B, H, D] at the levels before 0.
-
-    Raises:
-      ValueError: for unknown names, options out of range, or a single key.
     """
     _checks.solver_options(solver, steps, clip, eta)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)

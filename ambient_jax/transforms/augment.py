@@ -21,7 +21,6 @@ from ambient_jax import _checks
 
 MASK = "_mask"
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as JPEG
-_OPERATIONS = ("crop", "resized_crop", "brightness", "contrast", "saturation", "hue")
 
 
 def is_camera(name: str) -> bool:
@@ -109,24 +108,17 @@ def random_hue(key, images, strength: float = 0.05):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The operations in this order; those that are None or 0 are left out.
+    """The operations in this order; those that are None or 0 are left out."""
 
-    Attributes:
-      crop: (h', w') of `random_crop`; in evaluation `centre_crop` to the same size.
-      resized_crop: least share of the area of `random_resized_crop`, in (0, 1].
-      brightness, contrast, saturation: strengths in [0, 1].
-      hue: strength in [0, 0.5], in full turns.
-    """
-
-    crop: tuple[int, int] | None = None
-    resized_crop: float | None = None
-    brightness: float = 0.0
+    crop: tuple[int, int] | None = None  # (h', w') of `random_crop`; in evaluation, `centre_crop`
+    resized_crop: float | None = None  # least share of the area of `random_resized_crop`, (0, 1]
+    brightness: float = 0.0  # strengths in [0, 1]
     contrast: float = 0.0
     saturation: float = 0.0
-    hue: float = 0.0
+    hue: float = 0.0  # in [0, 0.5], full turns
 
     def __post_init__(self):
-        for name in ("brightness", "contrast", "saturation", "hue"):
+        for name in _COLOURS:
             value, most = getattr(self, name), 0.5 if name == "hue" else 1.0
             _checks.number(f"Augmentation {name}", value)
             if not 0 <= value <= most:
@@ -156,7 +148,8 @@ class Augmentation:
     def __call__(self, key, images):
         """Augments ONE sample's history [T, h, w, 3], uint8 or floating in [0, 1]."""
         # Keys by the operation's place in a fixed list: leaving one out changes no other's draw.
-        keys = dict(zip(_OPERATIONS, jax.random.split(key, len(_OPERATIONS)), strict=True))
+        names = ("crop", "resized_crop", *_COLOURS)
+        keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
         _check_images(images)
         if self.crop:
             images = random_crop(keys["crop"], images, self.crop)

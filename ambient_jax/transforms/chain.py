@@ -118,13 +118,10 @@ class Chain:
         return tuple(n for n, v in shift.items() if (v != v.astype(np.float32)).any())
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """What a policy observed as its inputs [B, *between, ...], in data units.
+        """Observations as a policy's inputs [B, *between, ...], in data units; raises ValueError.
 
         Numbers become float32, or float64 where they are ``wide``; images are resized, texts
         encoded, masks filled in.
-
-        Raises:
-          ValueError: missing, unknown, misshapen or not finite observations.
         """
         known = tuple(self.inputs(1))
         for name in observation:

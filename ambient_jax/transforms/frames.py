@@ -14,9 +14,6 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     The library resizes in no other way: Pillow's BILINEAR, a triangle filter that is widened by the
     scale when shrinking (as ``tf.image.resize(antialias=True)``).
-
-    Raises:
-      ValueError: frames have another shape or dtype.
     """
     frames, size = check_frames("frames", frames), check_size(size)
     if frames.shape[-3:-1] == size:

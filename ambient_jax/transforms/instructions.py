@@ -24,13 +24,8 @@ ON_LONG = ("raise", "truncate")
 def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "raise") -> np.ndarray:
     """Texts as UTF-8 bytes padded with zeros, uint8 [B, length].
 
-    Args:
-        texts: B instructions; blank ones become rows of zeros.
-        length: L, bytes of a row.
-        on_long: "raise" for a text of more bytes, or "truncate" it, see `cut`.
-
-    Raises:
-        ValueError: a text too long, one with a zero byte, or something that is no text.
+    Blank texts become rows of zeros. A text of more bytes raises ValueError, or with ``on_long``
+    "truncate" is cut (`cut`); so does one with a zero byte.
     """
     _checks.one_of("on_long", on_long, ON_LONG)
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
@@ -75,11 +70,7 @@ def cut(text: bytes, length: int) -> bytes:
 
 
 def as_texts(given: Any, batch: int) -> list[str | bytes]:
-    """Returns one instruction for each of ``batch`` rows: a single text (str, bytes) is repeated.
-
-    Raises:
-        ValueError: neither a text nor a sequence or array of ``batch`` texts.
-    """
+    """One instruction for each of ``batch`` rows, from a text (repeated), sequence or array."""
     if isinstance(given, np.ndarray):
         given = given.tolist()
     if isinstance(given, str | bytes):
@@ -154,11 +145,7 @@ class InstructionTable:
         return digest.hexdigest()[:16]
 
     def look_up(self, texts: Sequence[str | bytes]) -> np.ndarray:
-        """Embeddings [B, E] float32 of B texts, by the exact text; zeros for empty instructions.
-
-        Raises:
-            ValueError: the table does not have a text; the message names the nearest.
-        """
+        """Embeddings [B, E] float32 of B texts, which the table must have; zeros for empty ones."""
         if isinstance(texts, str | bytes):
             raise ValueError(f"texts is the single text {texts!r}; expected a sequence of texts.")
         out = np.zeros((len(texts), self.embedding.shape[1]), np.float32)
@@ -186,9 +173,7 @@ class InstructionTable:
 def load_instructions(path: str | os.PathLike) -> InstructionTable:
     """Reads an .npz file with "text" [N] (str, or UTF-8 bytes) and "embedding" [N, E].
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: another format, missing arrays or wrong shapes; the file is named.
+    Raises FileNotFoundError or ValueError; both name the file.
     """
     file = epath.Path(path).expanduser()
     if not file.exists():
@@ -198,26 +183,26 @@ def load_instructions(path: str | os.PathLike) -> InstructionTable:
         )
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            stored = {name: arrays[name] for name in arrays.files}
     except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} is not an .npz file of plain arrays ({error}); expected 'text' [N], str or"
             " bytes and not objects, and 'embedding' [N, E]."
         ) from error
     for name in ("text", "embedding"):
-        if name not in found:
+        if name not in stored:
             raise ValueError(
-                f"{path} has no array {name!r}{_checks.nearest(name, found)}; it has"
-                f" {sorted(found)}, expected 'text' [N] and 'embedding' [N, E]."
+                f"{path} has no array {name!r}{_checks.nearest(name, stored)}; it has"
+                f" {sorted(stored)}, expected 'text' [N] and 'embedding' [N, E]."
             )
-    text = found["text"]
+    text = stored["text"]
     if text.ndim != 1 or text.dtype.kind not in "US":
         raise ValueError(
             f"{path}: 'text' is {text.dtype} of shape {text.shape}; expected [N] of str or bytes."
         )
     try:
         texts = tuple(t.decode() if isinstance(t, bytes) else str(t) for t in text)
-        return InstructionTable(texts, found["embedding"])
+        return InstructionTable(texts, stored["embedding"])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

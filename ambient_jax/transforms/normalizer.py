@@ -20,15 +20,12 @@ class Normalizer:
     """Affine maps of actions and observations to unit size and back; pure, on NumPy and JAX.
 
     A dimension that is constant in the data maps to 0, and back to its constant.
-
-    Attributes:
-      kind: "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to
-        -1..1) or "none".
-      shift, scale: of each field, [d] float64 and float32, or [K, d] with a row for each source.
-      sources: names of the K sources; empty when all share one map.
     """
 
+    # "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to -1..1)
+    # or "none".
     kind: str
+    # By field, [d] float64 and float32, or [K, d] where K ``sources`` have maps of their own.
     shift: dict[str, np.ndarray]
     scale: dict[str, np.ndarray]
     sources: tuple[str, ...] = ()
@@ -36,17 +33,9 @@ class Normalizer:
     def normalize(self, name: str, x: Any, source: Any = None) -> Any:
         """Maps a field ("action", "observation/<name>") [..., d] to unit size.
 
-        NumPy's float64 stays float64: a small range about a large value, as of time stamps, keeps
-        its digits until the caller rounds the result.
+        NumPy's float64 stays float64, to keep the digits of a small range about a large value.
 
-        Args:
-          name: of the field.
-          x: values [..., d].
-          source: index (or indices [B] of x [B, ..., d]) of the source; only where each source has
-            its own map.
-
-        Raises:
-          ValueError: an unknown field, another d, or ``source`` missing or in excess.
+        Where each source has its own map, ``source`` is its index, or indices [B] of x [B, ..., d].
         """
         shift, scale = self._maps(name, x, source)
         constant = (scale == 0).astype(np.float32)

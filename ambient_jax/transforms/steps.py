@@ -97,17 +97,16 @@ class Mask(Step):
         masks = {n: mask for n, mask in self.masks.items() if n != ACTION}
         return {name.removeprefix(OBSERVATION): mask for name, mask in masks.items()}
 
+    def _inputs(self):
+        """{name of the input: its mask}."""
+        return {f"{name}{augment.MASK}": mask for name, mask in self._observed().items()}
+
     def inputs(self, history):
-        return {
-            f"{name}{augment.MASK}": jax.ShapeDtypeStruct((history, mask.shape[-1]), np.float32)
-            for name, mask in self._observed().items()
-        }
+        shape = lambda mask: jax.ShapeDtypeStruct((history, mask.shape[-1]), np.float32)  # noqa: E731
+        return {name: shape(mask) for name, mask in self._inputs().items()}
 
     def constants(self):
-        masks = {
-            f"{OBSERVATION}{name}{augment.MASK}": mask.astype(np.float32)
-            for name, mask in self._observed().items()
-        }
+        masks = {f"{OBSERVATION}{n}": m.astype(np.float32) for n, m in self._inputs().items()}
         return {"dims": self.masks[ACTION], **masks}
 
     def widen(self, observation):
@@ -121,10 +120,9 @@ class Mask(Step):
 
     def check(self, observation, lead):
         checked = {}
-        for name, mask in self._observed().items():
+        for name, mask in self._inputs().items():
             wanted = (*lead, mask.size)
             default = np.broadcast_to(mask.astype(np.float32), wanted)
-            name = f"{name}{augment.MASK}"
             checked[name] = _fitting(name, observation.get(name, default), wanted, np.float32)
         return checked
 
@@ -193,17 +191,11 @@ class Images(Step):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text(Step):
-    """Instructions as bytes [B, L] uint8, or as embeddings [B, E] float32 from a file.
+    """Instructions as bytes [B, L] uint8, or as embeddings [B, E] float32."""
 
-    Attributes:
-      length: L, bytes of an instruction; longer ones are cut.
-      embeddings: .npz file (``instructions.load_instructions``) in place of the bytes; "" for none.
-      empty: whether training may have had steps without an instruction.
-    """
-
-    length: int
-    embeddings: str = ""
-    empty: bool = True
+    length: int  # L, bytes of an instruction; longer ones are cut
+    embeddings: str = ""  # .npz file (``instructions.load_instructions``) in place of the bytes
+    empty: bool = True  # whether training may have had steps without an instruction
     _warned: set[str | bytes] = dataclasses.field(default_factory=set, init=False, repr=False)
 
     @functools.cached_property

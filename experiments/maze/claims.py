@@ -23,13 +23,10 @@ def best_of_sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> s
 
 
 def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: float) -> list[Claim]:
-    """The claims, each with what was measured and whether it holds; none while the policies that
-    all of them compare are not there.
+    """The claims; none while a policy that all of them compare is missing.
 
-    Args:
-      task: the config's section.
-      rows: by policy, with the config's own solver.
-      rrt_jerk: mean squared jerk of the RRT data.
+    ``rows`` are by policy, with the config's own solver; ``rrt_jerk`` is the mean squared jerk of
+    the RRT data.
     """
     best = best_of_sweep(task, rows)
     if not best or not {"gcs", "rrt", "cotrain"} <= rows.keys():

@@ -54,30 +54,19 @@ def build(
     workers: int | None = None,
     progress: bool = True,
 ) -> dict[str, Path]:
-    """Plans and writes the data sets below ``root``, unless they are there already.
+    """Plans and writes the data sets below ``root``; returns {"gcs": directory, "rrt": ...}.
 
-    Each data set remembers what it was built from: one that matches is kept, another is replaced,
-    and it appears under its name only when complete. ``workers`` does not change the result.
+    A data set that matches its arguments is kept.
 
     Args:
       root: directory of all data sets; created if missing.
-      clean: number of GCS plans, at least 1.
-      corrupt: number of RRT plans, at least 1.
-      shortcut: number of shortcut RRT plans; 0 for no such data set.
+      clean, corrupt, shortcut: number of GCS, RRT and shortcut RRT plans; 0 for no shortcut RRT.
       held_out: number of GCS and of RRT plans of another seed, to test on; 0 for none.
       seed: of goals and planners.
-      workers: processes that plan; see ``planners.generate``.
-      progress: show progress bars.
-
-    Returns:
-      ``{"gcs": directory, "rrt": directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
-
-    Raises:
-      ValueError: a count below the least, or a negative seed.
+      workers, progress: see ``planners.generate``; they do not change the result.
     """
-    least = {"gcs": (clean, 1), "rrt": (corrupt, 1), "shortcut": (shortcut, 0)}
-    least["held_out"] = held_out, 0
-    for name, (count, minimum) in least.items():
+    names, counts = ("gcs", "rrt", "shortcut", "held_out"), (clean, corrupt, shortcut, held_out)
+    for name, count, minimum in zip(names, counts, (1, 1, 0, 0), strict=True):
         if count < minimum or seed < 0:
             raise ValueError(
                 f"asked for {count} {name} plans with seed {seed}, expected at least {minimum} and "
@@ -114,17 +103,10 @@ def build(
 
 
 def load_positions(directory: str | os.PathLike[str]) -> list[np.ndarray]:
-    """The positions [T + 1, 2] of every episode of a data set, in metres, for metrics and figures.
-
-    Raises:
-      FileNotFoundError: no data set at ``directory``.
-    """
+    """The positions [T + 1, 2] of every episode of a data set, in metres."""
     dataset = open_dataset(directory, required=("steps/observation/state", "steps/action"))
-    paths = []
-    for index in range(len(dataset)):
-        steps = dataset[index]["steps"]
-        paths.append(np.concatenate([steps["observation"]["state"][:1], steps["action"]]))
-    return paths
+    episodes = (dataset[index]["steps"] for index in range(len(dataset)))
+    return [np.concatenate([s["observation"]["state"][:1], s["action"]]) for s in episodes]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,8 @@
 """The maze: its world, an exact collision test, and the Gymnasium environments over them.
 
-The robot is a point in a walled square. An action is the absolute position [m] it moves to
-within the next 0.1 s, along a straight segment. World and task: maze experiment of the talks,
-section 5.1 of the method. Free space is open: the boxes and the outer wall are closed sets, so
-*touching* either is a collision, everywhere in this file. (Were touching allowed, the seam
-between two abutting boxes would be a passage.)
+The robot is a point in a walled square. An action is the absolute position [m] that it moves to in
+the next 0.1 s, along a straight segment (section 5.1 of the method). Boxes and outer wall are
+closed sets: *touching* them is a collision, or the seam of two abutting boxes would be a passage.
 """
 
 from __future__ import annotations
@@ -67,17 +65,10 @@ def collides(start: np.ndarray, end: np.ndarray, world: World = WORLD) -> np.nda
     """True where the segment from ``start`` to ``end`` touches a box or the outer wall.
 
     Exact, by separating axes: a segment misses a box if and only if x, y or the segment's own
-    normal separates them. No point along the segment is sampled and nothing is divided, so a
-    segment of length zero needs no special case.
+    normal separates them. Nothing is sampled or divided: length zero is no special case.
 
-    Args:
-      start: [..., 2] positions in metres.
-      end: [..., 2], broadcasts against ``start``. Non-finite positions collide. JAX arrays (of
-        either) are tested in JAX, in its default precision, anything else in NumPy's float64.
-      world: use ``WORLD.padded(PADDING)`` for a collision test with padding.
-
-    Returns:
-      Booleans [...].
+    ``start`` and ``end`` [..., 2] in metres broadcast to booleans [...]; non-finite ones collide.
+    JAX arrays are tested in JAX, in its default precision, anything else in NumPy's float64.
     """
     xp = jnp if isinstance(start, jax.Array) or isinstance(end, jax.Array) else np
     start, end = xp.broadcast_arrays(xp.asarray(start, float), xp.asarray(end, float))
@@ -95,24 +86,15 @@ def collides(start: np.ndarray, end: np.ndarray, world: World = WORLD) -> np.nda
     return ~inside | (overlap & straddles).any(-1)
 
 
-def free_goals(
-    rng: np.random.Generator,
-    n: int,
-    *,
-    padding: float = PADDING,
-    start_radius: float = GOAL_RADIUS,
-    world: World = WORLD,
-) -> np.ndarray:
-    """[n, 2] goals, uniform over the free space and farther than ``start_radius`` from the start.
-
-    Free: not within ``padding`` metres (per axis) of a box or of the outer wall.
-    """
-    padded, start = world.padded(padding), np.asarray(world.start)
+def free_goals(rng: np.random.Generator, n: int, *, world: World = WORLD) -> np.ndarray:
+    """[n, 2] goals, uniform over the free space, ``PADDING`` from every wall (per axis) and farther
+    than ``GOAL_RADIUS`` from the start."""
+    padded, start = world.padded(PADDING), np.asarray(world.start)
     goals = np.empty((0, 2))
     while len(goals) < n:
         batch = rng.uniform(padded.low, padded.high, (2 * n + 8, 2))
         free = ~collides(batch, batch, padded)
-        free &= np.linalg.norm(batch - start, axis=-1) > start_radius
+        free &= np.linalg.norm(batch - start, axis=-1) > GOAL_RADIUS
         goals = np.concatenate([goals, batch[free]])
     return goals[:n]
 
@@ -127,18 +109,17 @@ class MazeVectorEnv(VectorEnv):
     """N mazes stepped at once in numpy.
 
     Observation: ``{"state": [N, 2], "goal": [N, 2]}``, float32, metres. Action: [N, 2], the next
-    position. The action space is the square, but any finite action is executed: one beyond the
-    wall is a collision. A step that touches an obstacle ends the episode (terminated, info
-    ``collided``) and leaves the robot at its last free position; one that ends within 0.1 m of
-    the goal ends it with reward 1 (terminated, info ``success``); after ``max_steps`` steps the
-    episode is truncated.
+    position; any finite one is executed, and one beyond the wall is a collision. A step that
+    touches an obstacle ends the episode (terminated, info ``collided``) at the last free position;
+    one that ends within 0.1 m of the goal ends it with reward 1 (terminated, info ``success``);
+    after ``max_steps`` steps the episode is truncated.
 
-    Autoreset: ``NEXT_STEP`` (Gymnasium's default: the step after an episode's last one resets it
-    and ignores its action) or ``DISABLED`` (a finished maze ignores its actions and repeats its
-    outcome with reward 0 until ``reset``, for all or for ``options={"reset_mask": [N] bool}``).
+    Autoreset: ``NEXT_STEP`` (the step after an episode's last one resets it and ignores its action)
+    or ``DISABLED`` (a finished maze ignores actions and repeats its outcome with reward 0 until
+    ``reset``, of all or of ``options={"reset_mask": [N] bool}``).
     ``reset(options={"goal": [N, 2] or [2]})`` sets goals; otherwise each maze draws its own from
-    its own generator. An integer ``seed`` gives maze i the seed ``seed + i``: it then is the
-    twin of a ``MazeEnv`` reset with that seed.
+    its own generator. An integer ``seed`` gives maze i the seed ``seed + i``, and so the goals of a
+    ``MazeEnv`` reset with that seed.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
@@ -180,12 +161,7 @@ class MazeVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Starts new episodes; see the class.
-
-        Raises:
-          ValueError: a goal of the wrong shape or inside an obstacle, a mask or list of seeds of
-            the wrong length, or an unknown option.
-        """
+        """Starts new episodes, see the class; ValueError for unknown or misshapen options."""
         options = dict(options or {})
         mask = np.asarray(options.pop("reset_mask", np.ones(self.num_envs, bool)), bool)
         goal = options.pop("goal", None)
@@ -207,11 +183,7 @@ class MazeVectorEnv(VectorEnv):
     def step(
         self, actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """Moves every running maze to its action; returns Gymnasium's five.
-
-        Raises:
-          ValueError: actions of the wrong shape, or a non-finite one (names its environment).
-        """
+        """Moves every running maze to its finite action [N, 2]; returns Gymnasium's five."""
         actions = np.asarray(actions, float)
         if actions.shape != (self.num_envs, 2):
             raise ValueError(f"actions have shape {actions.shape}, expected ({self.num_envs}, 2)")
@@ -289,23 +261,20 @@ class MazeEnv(gymnasium.Env):
         super().reset(seed=seed)
         self._maze._generators = [self.np_random]
         observation, info = self._maze.reset(options=options)
-        return _first(observation), _first_info(info)
+        return self._first(observation, info)
 
     def step(
         self, action: np.ndarray
     ) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, bool]]:
         """Moves to ``action`` [2]; raises ValueError when it is non-finite or misshapen."""
         observation, reward, terminated, truncated, info = self._maze.step(np.asarray(action)[None])
-        flags = float(reward[0]), bool(terminated[0]), bool(truncated[0])
-        return _first(observation), *flags, _first_info(info)
+        observation, info = self._first(observation, info)
+        return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
-
-def _first(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value[0] for name, value in batch.items()}
-
-
-def _first_info(info: dict[str, np.ndarray]) -> dict[str, bool]:
-    return {name: bool(value[0]) for name, value in info.items() if not name.startswith("_")}
+    def _first(self, observation, info):
+        """The observation and the info of the one maze."""
+        info = {name: bool(v[0]) for name, v in info.items() if not name.startswith("_")}
+        return {name: value[0] for name, value in observation.items()}, info
 
 
 ENV_ID = "ambient_jax/Maze-v0"

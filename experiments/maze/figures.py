@@ -1,7 +1,4 @@
-"""Figures of the maze: the demonstrations of each source, and the rollouts of each policy.
-
-Each function returns a matplotlib Figure and touches no global state.
-"""
+"""Figures of the maze: the demonstrations of each source, and the rollouts of each policy."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from experiments.maze import metrics
-from experiments.maze.env import DT, WORLD, World
+from experiments.maze.env import DT, WORLD
 from experiments.maze.rollout import Rollouts
 
 _WALL, _INK, _COLOURS = "#c9ccd1", "#22262b", "viridis"
@@ -26,62 +23,48 @@ _OUTCOMES = {"success": "#0072b2", "collision": "#d55e00", "out of time": "#e69f
 _PANEL = 3.2  # inches
 
 
-def draw_world(axes: Axes, world: World = WORLD) -> None:
+def draw_world(axes: Axes) -> None:
     """Draws the boxes, the outer wall and the start."""
-    for left, right, bottom, top in world.boxes:
-        axes.add_patch(
-            Rectangle((left, bottom), right - left, top - bottom, fc=_WALL, ec=_WALL, lw=0.4)
-        )
-    side = world.high - world.low
-    axes.add_patch(Rectangle((world.low,) * 2, side, side, fill=False, ec=_INK, lw=1.0, zorder=5))
-    axes.plot(*world.start, "o", ms=4.5, mfc="white", mec=_INK, mew=1.0, zorder=6)
+    for left, right, bottom, top in WORLD.boxes:
+        size = right - left, top - bottom
+        axes.add_patch(Rectangle((left, bottom), *size, fc=_WALL, ec=_WALL, lw=0.4))
+    side = WORLD.high - WORLD.low
+    axes.add_patch(Rectangle((WORLD.low,) * 2, side, side, fill=False, ec=_INK, lw=1.0, zorder=5))
+    axes.plot(*WORLD.start, "o", ms=4.5, mfc="white", mec=_INK, mew=1.0, zorder=6)
     margin = 0.01 * side
-    axes.set_xlim(world.low - margin, world.high + margin)
-    axes.set_ylim(world.low - margin, world.high + margin)
+    axes.set_xlim(WORLD.low - margin, WORLD.high + margin)
+    axes.set_ylim(WORLD.low - margin, WORLD.high + margin)
     axes.set_aspect("equal")
     axes.set_axis_off()
 
 
-def sources_figure(
-    sources: Mapping[str, Sequence[np.ndarray]],
-    *,
-    shown: int = 100,
-    jerk: bool = True,
-    world: World = WORLD,
-) -> Figure:
-    """A row of panels, one for each source of demonstrations.
+def sources_figure(sources: Mapping[str, Sequence[np.ndarray]], *, shown: int = 100) -> Figure:
+    """A row of panels, one for each source: its first ``shown`` paths [T + 1, 2] in metres.
 
-    Args:
-      sources: name of the source to its paths [T + 1, 2], in metres.
-      shown: draw the first ``shown`` paths of each; the numbers in the titles are of all.
-      jerk: put the mean squared jerk under the title.
-      world: what to draw below them.
+    The numbers in the titles are of all paths.
     """
     if not sources:
         raise ValueError("got no sources, expected at least one name with its paths")
     figure, panels = _row(len(sources))
     # One time scale for all panels, or the same colour would mean another time.
-    longest = max(
-        (len(path) - 1 for paths in sources.values() for path in paths[:shown]), default=1
-    )
+    drawn = [path for paths in sources.values() for path in paths[:shown]]
+    longest = max((len(path) - 1 for path in drawn), default=1)
     scale = Normalize(0, longest * DT)
     lines = None
     for axes, (name, paths) in zip(panels, sources.items(), strict=True):
-        draw_world(axes, world)
+        draw_world(axes)
         title = f"{name}: {len(paths):,} trajectories"
         if shown < len(paths):
             title += f" ({shown:,} shown)"
-        if jerk:
-            title += f"\nmean squared jerk {_round(metrics.mean_squared_jerk(paths).value)} m²/s⁶"
+        title += f"\nmean squared jerk {_round(metrics.mean_squared_jerk(paths).value)} m²/s⁶"
         axes.set_title(title, fontsize=9, color=_INK)
         some = [np.asarray(path, float) for path in paths[:shown] if len(path) > 1]
         if not some:
             continue
         segments = np.concatenate([np.stack([path[:-1], path[1:]], 1) for path in some])
         times = np.concatenate([np.arange(len(path) - 1) * DT for path in some])
-        lines = LineCollection(
-            segments, array=times, cmap=_COLOURS, norm=scale, lw=0.7, alpha=0.8, capstyle="round"
-        )
+        style = dict(cmap=_COLOURS, norm=scale, lw=0.7, alpha=0.8, capstyle="round")
+        lines = LineCollection(segments, array=times, **style)
         axes.add_collection(lines)
         ends = np.array([path[-1] for path in some])
         axes.plot(*ends.T, ".", ms=2.5, color=_INK, mew=0, zorder=4)
@@ -93,33 +76,24 @@ def sources_figure(
     return figure
 
 
-def rollouts_figure(
-    policies: Mapping[str, Rollouts], *, shown: int = 100, world: World = WORLD
-) -> Figure:
-    """A row of panels, one for each policy: paths and goals, coloured by outcome.
+def rollouts_figure(policies: Mapping[str, Rollouts], *, shown: int = 100) -> Figure:
+    """A row of panels, one for each policy: its first ``shown`` paths and goals, by outcome.
 
-    Args:
-      policies: name of the policy to its rollouts.
-      shown: draw the first ``shown`` rollouts; the numbers in the titles are of all.
-      world: what to draw below them.
+    The numbers in the titles are of all rollouts.
     """
     if not policies:
         raise ValueError("got no policies, expected at least one name with its rollouts")
     figure, panels = _row(len(policies), legend=True)
     for axes, (name, rollouts) in zip(panels, policies.items(), strict=True):
-        draw_world(axes, world)
+        draw_world(axes)
         summary = metrics.summarise(rollouts)
-        axes.set_title(
-            f"{name}: {summary.success.value:.1%} success\n"
-            f"mean squared jerk {_round(summary.jerk.value)} m²/s⁶",
-            fontsize=9,
-            color=_INK,
-        )
+        title = f"{name}: {summary.success.value:.1%} success"
+        title += f"\nmean squared jerk {_round(summary.jerk.value)} m²/s⁶"
+        axes.set_title(title, fontsize=9, color=_INK)
         for i, path in enumerate(rollouts.paths()[:shown]):
             failed = not rollouts.success[i]
             failure = "collision" if rollouts.collided[i] else "out of time"
-            colour = _OUTCOMES[failure if failed else "success"]
-            alpha = 0.9 if failed else 0.55
+            colour, alpha = (_OUTCOMES[failure], 0.9) if failed else (_OUTCOMES["success"], 0.55)
             axes.plot(*path.T, color=colour, lw=0.7, alpha=alpha, zorder=2 + failed)
             axes.plot(*rollouts.goals[i], ".", ms=4, color=colour, mew=0, zorder=4)
             if failed:
@@ -131,16 +105,9 @@ def rollouts_figure(
         Line2D([], [], marker="o", ls="", ms=4.5, mfc="white", mec=_INK),
     ]
     labels = [*_OUTCOMES, "goal", "end of a failure", "start"]
-    wide = len(policies) > 1
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower center",
-        ncols=6 if wide else 3,
-        fontsize=8 if wide else 7,
-        columnspacing=1.4,
-        frameon=False,
-    )
+    layout = dict(ncols=6, fontsize=8) if len(policies) > 1 else dict(ncols=3, fontsize=7)
+    place = dict(loc="outside lower center", columnspacing=1.4, frameon=False)
+    figure.legend(handles, labels, **layout, **place)
     return figure
 
 

@@ -1,9 +1,8 @@
-"""What is reported of maze rollouts: success and its interval, smoothness, time to goal.
+"""Metrics of maze rollouts: success and its interval, smoothness, time to goal.
 
-Smoothness is that of the executed positions at 0.1 s: finite differences of order 2
-(acceleration) and 3 (jerk) over ``dt`` to that order, squared Euclidean norm, averaged over the
-time steps of one path and then over paths, so that a long path does not count for more. Policies
-are judged on their successful rollouts only.
+Smoothness: finite differences of order 2 (acceleration) and 3 (jerk) of the positions at 0.1 s,
+squared Euclidean norm, averaged over one path and then over paths. Policies are judged on their
+successful rollouts only.
 """
 
 from __future__ import annotations

@@ -27,11 +27,9 @@ Plan = Callable[[np.ndarray, int], "np.ndarray | None"]  # (goal, seed) -> posit
 def free_rectangles(padding: float = PADDING, world: World = WORLD) -> np.ndarray:
     """[R, 2, 2] maximal free rectangles, each (lower corner, upper corner) in metres.
 
-    Every wall is axis-aligned, so this decomposition is exact and needs no seeds: the padded
-    walls' coordinates cut the plane into cells, and the maximal rectangles of free cells cover
-    the free space and overlap wherever a path may cross from one to the next (20 rectangles
-    in the maze). A partition would do with smaller rectangles that only share edges, which
-    forces a path through more of them and leaves it less room to bend.
+    The padded walls' coordinates cut the plane into cells; the maximal rectangles of free cells
+    cover the free space exactly and overlap wherever a path may cross (20 in the maze). A partition
+    would force a path through more and smaller rectangles, with less room to bend.
     """
     padded = world.padded(padding)
     left, right, bottom, top = np.asarray(padded.boxes, float).reshape(-1, 4).T
@@ -64,16 +62,14 @@ def _runs(row: np.ndarray) -> Iterator[tuple[int, int]]:
 class GcsPlanner:
     """Bezier curves of order 3 through free rectangles (Marcucci et al. 2023, with Drake).
 
-    The program has a time cost under velocity bounds, a path-length cost and an energy cost (all
-    of weight 1), and C1 continuity. That continuity is one of the curve, not of the motion:
-    Drake plays each segment at its own pace, so velocity jumps at the border of two regions.
-    So the curve alone is taken, with all segments normalised to one duration, and is travelled
-    at 1 m/s, which is what the time cost asks for under ``|velocity| <= 1``. The energy cost
-    spaces the control points, without which a segment of length zero lets the curve turn on
+    Costs of weight 1: time under velocity bounds, path length and energy; C1 continuity. Drake
+    plays each segment at its own pace, so velocity jumps at the border of two regions: only the
+    curve is used, all segments normalised to one duration, and travelled at 1 m/s. Without the
+    energy cost, which spaces the control points, a segment of length zero lets the curve turn on
     the spot.
     """
 
-    def __init__(self, world: World = WORLD, *, rounded_paths: int = 30):
+    def __init__(self, world: World = WORLD):
         from pydrake.geometry.optimization import GraphOfConvexSetsOptions, HPolyhedron, Point
         from pydrake.planning import GcsTrajectoryOptimization
         from pydrake.solvers import ClarabelSolver
@@ -83,7 +79,7 @@ class GcsPlanner:
         self._options = GraphOfConvexSetsOptions()
         self._options.convex_relaxation = True
         self._options.preprocessing = True
-        self._options.max_rounded_paths = rounded_paths
+        self._options.max_rounded_paths = 30
         self._options.solver = ClarabelSolver()
         self._gcs = gcs = GcsTrajectoryOptimization(2)
         boxes = [HPolyhedron.MakeBox(low, high) for low, high in free_rectangles(world=world)]
@@ -127,17 +123,17 @@ def at_constant_speed(points: np.ndarray) -> np.ndarray:
 
 
 class RrtPlanner:
-    """OMPL's geometric RRT, range 0.1 m, goal bias 0.05, its path as it comes: not smoothed.
+    """OMPL's geometric RRT, range 0.1 m, goal bias 0.05, not smoothed.
 
-    Every vertex of the path is one step of 0.1 s. An extension is at most 0.1 m long (96% are
+    Every vertex of the path is one step of 0.1 s: an extension is at most 0.1 m long (96% are
     exactly that), so speed stays within 1 m/s and every edge has been tested.
     """
 
-    def __init__(self, world: World = WORLD, *, timeout: float = 60.0):
+    def __init__(self, world: World = WORLD):
         from ompl import base, geometric, util
 
         self._base, self._geometric, self._util = base, geometric, util
-        self._world, self._timeout = world, timeout
+        self._world = world
         clear = functools.partial(_clear, world.padded(PADDING))
 
         class Motions(base.MotionValidator):
@@ -147,10 +143,8 @@ class RrtPlanner:
         self._motions, self._clear = Motions, clear
 
     def __call__(self, goal: np.ndarray, seed: int) -> np.ndarray | None:
-        """Positions [T + 1, 2] to ``goal`` [2], or None if time ran out.
-
-        A pure function of (goal, seed), in any process and after any other plan.
-        """
+        """Positions [T + 1, 2] to ``goal`` [2], or None if time ran out: a pure function of (goal,
+        seed), in any process and after any other plan."""
         if not seed > 0:
             raise ValueError(f"seed is {seed}, expected a positive integer (OMPL ignores others)")
         base, util = self._base, self._util
@@ -176,7 +170,7 @@ class RrtPlanner:
             rrt.setRange(MAX_SPEED * DT)
             rrt.setGoalBias(0.05)
             setup.setPlanner(rrt)
-            setup.solve(self._timeout)
+            setup.solve(60.0)  # seconds
             if not setup.haveExactSolutionPath():
                 return None
             return self._positions(information, setup.getSolutionPath())
@@ -190,8 +184,7 @@ class RrtPlanner:
 class ShortcutPlanner(RrtPlanner):
     """RRT's path with OMPL's random shortcuts, travelled at constant speed: a milder corruption.
 
-    Straight pieces that meet in corners. A step across a corner cuts it, so the path may come
-    nearer to a wall than ``PADDING``, by at most 0.05 m.
+    A step across a corner cuts it: the path is nearer to a wall than ``PADDING`` by up to 0.05 m.
     """
 
     def _positions(self, information: Any, path: Any) -> np.ndarray:
@@ -239,10 +232,8 @@ PLANNERS: dict[str, Callable[[], Plan]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Plans:
-    """N plans and their origin: ``attempts[i]`` is the index of plan i in the stream of attempts.
-
-    ``failures`` counts the attempts in between that gave no plan or one that collides.
-    """
+    """N plans: ``attempts[i]`` numbers the attempt of plan i; ``failures`` counts the attempts in
+    between that gave no plan or one that collides."""
 
     positions: list[np.ndarray]
     goals: np.ndarray
@@ -251,11 +242,8 @@ class Plans:
 
 
 def attempt(planner: str, seed: int, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Attempt ``index`` of a planner's stream: (goal [2], positions [T + 1, 2] or None).
-
-    A pure function of its arguments. None: no plan found, or one that collides (judged without
-    padding).
-    """
+    """Attempt ``index`` of a planner's stream: (goal [2], positions [T + 1, 2]), a pure function.
+    None if no plan was found, or one that collides (judged without padding)."""
     rng = np.random.default_rng([seed, *planner.encode(), index])
     goal = free_goals(rng, 1)[0]
     positions = _planner(planner)(goal, int(rng.integers(1, 2**31)))
@@ -272,33 +260,24 @@ def _planner(name: str) -> Plan:
 def generate(
     planner: str, n: int, *, seed: int = 0, workers: int | None = None, progress: bool = True
 ) -> Plans:
-    """The first n successful attempts of a planner, each to a goal of its own.
-
-    ``seed`` is that of goals and planner; for ``workers`` see ``demos.successes``.
-
-    Raises:
-      ValueError: unknown planner, or a negative n or seed.
-      RuntimeError: more than half of the attempts fail.
-    """
+    """The first n successful attempts of a planner, see ``demos.successes``; raises ValueError for
+    bad arguments, RuntimeError if more than half of the attempts fail."""
     one_of("planner", planner, PLANNERS)
     if n < 0 or seed < 0:
         raise ValueError(f"n is {n} and seed {seed}, expected both non-negative")
-    attempts, plans = [], []
     job = functools.partial(_planned, planner, seed)
+    options = dict(label=planner, workers=workers, progress=progress)
     try:
-        for index, plan in demos.successes(
-            job, n, label=planner, workers=workers, progress=progress
-        ):
-            attempts.append(index)
-            plans.append(plan)
+        numbered = list(demos.successes(job, n, **options))
     except RuntimeError as error:  # too many failures, or a process died
         raise RuntimeError(
             f"{planner} plans: {error}; planners.attempt plans one goal, workers=1 plans all of "
             "them in this process"
         ) from error
-    goals, positions = zip(*plans, strict=True) if plans else ((), ())
+    attempts = [index for index, _ in numbered]
+    goals, positions = ([plan[i] for _, plan in numbered] for i in (0, 1))
     failures = attempts[-1] + 1 - n if attempts else 0
-    return Plans(list(positions), np.reshape(goals, (-1, 2)), np.array(attempts, int), failures)
+    return Plans(positions, np.reshape(goals, (-1, 2)), np.array(attempts, int), failures)
 
 
 def _planned(planner, seed, index):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import ml_collections
 
-from experiments.maze import classifier_bounds
+from experiments.annotate import config as annotate_config
+from experiments.table import annotations as annotations_lib
 from experiments.table.annotations import Annotations
 from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = ("main", "sweep", "chosen", "alpha", "variants", "few", "shortcut")
+# Of the annotation of the RRT data.
+_GRANULARITIES = {"dataset": "data set", "random": "random bucket", "datapoint": "datapoint"}
 _SIGMA_MIN = "data.sources.rrt.sigma_min"
 
 
@@ -18,11 +23,8 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     Raises:
       ValueError: for an unknown group.
     """
-    best, natural, hard = (
-        f"ambient_{task.best}",
-        {"law.name": "cotraining"},
-        {"law.name": "ambient"},
-    )
+    best = f"ambient_{task.best}"
+    natural, hard = {"law.name": "cotraining"}, {"law.name": "ambient"}
     listed = {
         "gcs": PolicyRow("GCS only", "main", {"law.name": "filtering"}),
         "rrt": PolicyRow("RRT only", "main", natural | {"data.sources.gcs.weight": 0.0}),
@@ -32,8 +34,8 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         group, changes = "main" if level == task.best else "sweep", hard | {_SIGMA_MIN: level}
         row = PolicyRow(f"ambient, sigma_min {level}", group, changes)
         listed.setdefault(f"ambient_{level}", row)
-    chosen = annotations.get(classifier_bounds.NAME)
-    for granularity, units in classifier_bounds.GRANULARITIES.items():
+    chosen = annotations.get("rrt")
+    for granularity, units in _GRANULARITIES.items():
         label = f"ambient, sigma_min by classifier per {units}"
         changes = chosen and chosen.hard_law(granularity)
         listed[f"chosen_{granularity}"] = PolicyRow(label, "chosen", changes)
@@ -60,3 +62,18 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
             label, _, changes = listed[name]
             listed[f"{name}_{group}"] = PolicyRow(f"{label}, {words}", group, changes | data)
     return of_groups(listed, task, GROUPS)
+
+
+def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Annotations:
+    """The annotation in ``<workdir>/annotation``, made if the group ``chosen`` needs it."""
+    if "chosen" not in config.task.groups:
+        return {}
+    options = annotate_config.get_config("maze")
+    options.data = config.data
+    options.task.update(config.task.annotate)
+    # The table has built the data, and no policy of it uses sigma_max.
+    options.task.update({"build": "", "granularity": tuple(_GRANULARITIES), "crops": ()})
+    sizes = config.task.ben_david.n_clean, config.task.ben_david.n_corrupt
+    given = options, workdir / "annotation", "rrt", sizes
+    annotation = annotations_lib.run(*given, report_only=config.task.report_only)
+    return {"rrt": annotation} if annotation else {}

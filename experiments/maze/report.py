@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+import numpy as np
 
-from ambient_jax.data import rlds
+from ambient_jax.data import chunk, rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.evaluate import evaluation
-from experiments.maze import claims, levels, metrics, table_figures, task
+from experiments.maze import claims, data, metrics, table_figures, task
 from experiments.maze.rollout import Rollouts
 from experiments.table import cache, report
 from experiments.table import rollouts as table_rollouts
@@ -39,6 +41,7 @@ def files(table: Table, key: str, config: ml_collections.ConfigDict) -> dict[str
     main and of the first seed, with ``task.solvers``. See ``Experiment``."""
     base, (name, seed) = table.config, key.split("/")
     is_main = table.rows[name].group == "main" and seed == f"seed_{base.task.seeds[0]}"
+    own = (base.policy.solver, base.policy.steps)
     return {
         f"rollouts_{solver}_{steps}.npz": {
             "steps": config.train.steps,
@@ -46,10 +49,7 @@ def files(table: Table, key: str, config: ml_collections.ConfigDict) -> dict[str
             "execute": config.policy.execute,
             "goals": [base.task.goals, base.task.eval_seed],
         }
-        for solver, steps in [
-            (base.policy.solver, base.policy.steps),
-            *(base.task.solvers if is_main else ()),
-        ]
+        for solver, steps in (own, *(base.task.solvers if is_main else ()))
     }
 
 
@@ -57,15 +57,14 @@ def write(table: Table) -> str:
     """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
     config = table.config
     own, made = f"{config.policy.solver} {config.policy.steps}", collect(table)
-    rows, others = {}, {}
+    rows: dict[str, Row] = {}
+    others: dict[str, Row] = {}
     for name, by_solver in made.items():
         for solver, by_seed in by_solver.items():
-            label = table.rows[name].label
-            if solver == own:
-                rows[name] = summarise(label, by_seed)
-            else:
-                others[f"{name}, {solver}"] = summarise(f"{label}, {solver}", by_seed)
-    names = ["gcs", "rrt", *(["shortcut"] if config.task.shortcut else [])]
+            group, suffix = (rows, "") if solver == own else (others, f", {solver}")
+            label = table.rows[name].label + suffix
+            group[name + suffix] = report.row(label, by_seed, metrics.summarise)
+    names = ("gcs", "rrt", *(("shortcut",) if config.task.shortcut else ()))
     sources = task.positions(config, {name: f"maze_{name}" for name in names})
     jerk = {name: metrics.mean_squared_jerk(paths) for name, paths in sources.items()}
     best = claims.best_of_sweep(config.task, rows)
@@ -78,8 +77,8 @@ def write(table: Table) -> str:
         "training core seconds": {name: report.core_seconds(table, name) for name in rows},
     }
     checked = claims.check(config.task, rows, jerk["rrt"].value)
-    data = [data_cells(f"data: {name}", paths) for name, paths in sources.items()]
-    lines = [*cells(rows, best), *cells(others), *data]
+    lines = [*cells(rows, best), *cells(others)]
+    lines += [data_cells(f"data: {name}", paths) for name, paths in sources.items()]
     parts = [caption(config, results["training core seconds"]), report.expected(checked)]
     text = report.write(table, COLUMNS, lines, parts, rows, checked, results)
     first = {name: s[own][min(s[own])] for name, s in made.items() if own in s}
@@ -95,11 +94,6 @@ def collect(table: Table) -> dict[str, dict[str, dict[int, Rollouts]]]:
         by_solver = made.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
         by_solver[seed] = Rollouts(**cache.load(path))
     return made
-
-
-def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
-    """A row from the rollouts of each seed."""
-    return report.row(label, by_seed, metrics.summarise)
 
 
 def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> str:
@@ -119,8 +113,7 @@ def cells(rows: Mapping[str, Row], best: str = "") -> list[list[str]]:
     """The table's lines of policies, see ``COLUMNS``."""
     lines = []
     for name, row in rows.items():
-        label, success, *rest = task.policy_cells(row.label, row.summary)
-        interval, jerk, *rest = rest
+        label, success, interval, jerk, *rest = task.policy_cells(row.label, row.summary)
         reference = "best" if name == best else name
         lines.append(
             [
@@ -141,20 +134,21 @@ def data_cells(label, paths):
 
 def held_out_losses(table: Table) -> dict[str, Any]:
     """Loss per noise level on held-out plans, by source: of the main policies, first seed, and of
-    the best linear denoiser. {} if no plan was held out."""
+    the best linear denoiser, the yardstick: a network that is no better has learnt no more of a
+    source than its spectrum. {} if no plan was held out."""
     config, main = table.config, [n for n, row in table.rows.items() if row.group == "main"]
     if not config.task.held_out:
         return {}
     root = pathlib.Path(expanded(config.data.root))
     shape = dict(history=config.data.history, horizon=config.data.horizon)
     held_out = {source: root / f"maze_{source}_held_out" for source in ("gcs", "rrt")}
-    chunks = {source: levels.chunks(path, **shape) for source, path in held_out.items()}
+    tests = {source: chunks(path, **shape) for source, path in held_out.items()}
     about = {s: rlds.open_dataset(path).fingerprint for s, path in held_out.items()}
 
     def measure(policy, like):
         losses = {
-            source: evaluation.denoising_loss(like, *of, params=policy.params)
-            for source, of in chunks.items()
+            source: evaluation.denoising_loss(like, *test, params=policy.params)
+            for source, test in tests.items()
         }
         return {**losses, "metres": policy.normalizer.scale["action"].mean()}
 
@@ -168,7 +162,65 @@ def held_out_losses(table: Table) -> dict[str, Any]:
     }
     scale = next(iter(by_policy.values()))["metres"]
     linear: dict[str, Any] = {"sigma": evaluation.LEVELS}
-    for source, test in chunks.items():
-        train = levels.chunks(root / f"maze_{source}", **shape)
-        linear[source] = levels.linear_loss(train, test, scale)
+    for source, test in tests.items():
+        train = chunks(root / f"maze_{source}", **shape)
+        linear[source] = linear_loss(train, test, scale)
     return {"best linear denoiser": linear, **by_policy}
+
+
+def chunks(
+    directory: str | os.PathLike[str], *, history: int, horizon: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Every chunk of a maze data set, in metres: observations {name: [N, T, 2]}, actions [N, H, 2].
+
+    Past an episode's end the last action is held.
+    """
+    paths = data.load_positions(directory)
+    sizes = np.array([len(path) - 1 for path in paths])
+    end = np.repeat(np.cumsum(sizes), sizes)
+    start = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    steps = {
+        "observation/state": np.concatenate([path[:-1] for path in paths]),
+        "observation/goal": np.concatenate([np.tile(p[-1], (len(p) - 1, 1)) for p in paths]),
+        "action": np.concatenate([path[1:] for path in paths]),
+    }
+    at = np.arange(len(end))
+    observation, action, _ = chunk.gather(
+        steps, at, start, end, history, horizon, xp=np, padding="hold"
+    )
+    return observation, action
+
+
+def linear_loss(
+    train: tuple[dict[str, np.ndarray], np.ndarray],
+    test: tuple[dict[str, np.ndarray], np.ndarray],
+    scale: float,
+    *,
+    levels: tuple[float, ...] = evaluation.LEVELS,
+) -> np.ndarray:
+    """``evaluation.denoising_loss`` [L] of the best linear denoiser, fitted to the first set.
+
+    x0 = B o + r: B by least squares on the observation, then the Wiener filter of r's covariance C,
+    ``K = alpha C (alpha^2 C + sigma^2)^-1``, whose error is known without drawing noise. The chunks
+    are in metres, and ``scale`` is metres in one normalised unit.
+    """
+    inputs, outputs = _design(*train, scale)
+    fit = np.linalg.lstsq(inputs, outputs, rcond=None)[0]
+    rest = outputs - inputs @ fit
+    variances, modes = np.linalg.eigh(rest.T @ rest / len(rest))
+    variances = np.maximum(variances, 0)
+    inputs, outputs = _design(*test, scale)
+    rest = (outputs - inputs @ fit) @ modes
+    power = np.mean(rest**2, 0)
+    losses = []
+    for sigma in levels:
+        alpha = np.sqrt((1 - sigma) * (1 + sigma))
+        gain = alpha * variances / (alpha**2 * variances + sigma**2)
+        losses.append(np.mean((alpha * gain - 1) ** 2 * power + sigma**2 * gain**2))
+    return np.array(losses)
+
+
+def _design(observation, action, scale):
+    flat = [observation[name].reshape(len(action), -1) for name in sorted(observation)]
+    inputs = np.concatenate([*flat, np.ones((len(action), 1))], 1)
+    return inputs / scale, action.reshape(len(action), -1) / scale

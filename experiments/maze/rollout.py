@@ -24,14 +24,10 @@ _KEEP = 4
 class Rollouts:
     """N episodes.
 
-    Attributes:
-      positions: [N, T + 1, 2] float32, where the robot was, in metres; episode i is
-        ``positions[i, : lengths[i] + 1]``, after which its last position is repeated. A colliding
-        step leaves the robot where it was.
-      lengths: [N] number of steps.
-      success: [N] ended within 0.1 m of its goal.
-      collided: [N] ended by touching an obstacle; neither flag means out of time.
-      goals: [N, 2].
+    ``positions`` [N, T + 1, 2] float32 and ``goals`` [N, 2] are in metres. Episode i is
+    ``positions[i, : lengths[i] + 1]``, after which its last position is repeated; a colliding step
+    leaves the robot where it was. ``success`` [N]: ended within 0.1 m of its goal; ``collided``
+    [N]: by touching an obstacle; neither: out of time.
     """
 
     positions: np.ndarray
@@ -61,16 +57,10 @@ class _Episodes(NamedTuple):
 
 
 class Simulator:
-    """Rollouts of a planning function, compiled once for all the parameters it is given.
+    """Compiled rollouts of a planning function by the rules of ``env.MazeVectorEnv`` in float32.
 
-    The rules are those of ``env.MazeVectorEnv``, in float32.
-
-    Attributes:
-      plan: pure and jittable, see ``Plan``; its observations are float32, oldest first, the first
-        one repeated before the start. All K positions are executed before it is asked again.
-      history: T, observations that ``plan`` sees.
-      max_steps: at most so many steps an episode.
-      world: boxes and start.
+    ``plan`` is pure and jittable (``Plan``) and sees ``history`` float32 observations, oldest
+    first, the first repeated before the start. All its K positions are executed before the next.
     """
 
     def __init__(
@@ -81,13 +71,9 @@ class Simulator:
         self._advance = jax.jit(self._advance_chunk)
 
     def __call__(self, params: Any, goals: np.ndarray, *, seed: int = 0) -> Rollouts:
-        """One episode for each goal [N, 2] (metres).
+        """One episode for each goal [N, 2] (metres); it depends on its goal, index and seed alone.
 
-        An episode depends on its goal, its index and the seed: not on the episodes beside it.
-
-        Raises:
-          ValueError: goals of another shape or in an obstacle, a plan of the wrong shape, or one
-            that is not finite in a running episode.
+        ValueError: goals or plan are misshapen, a goal is not free, or a plan is not finite.
         """
         goals = self._checked(goals)
         count = len(goals)

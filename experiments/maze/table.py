@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from experiments.maze import classifier_bounds, config, policies, report, task
+from experiments.maze import config, policies, report, task
 from experiments.maze.rollout import Rollouts
 from experiments.table import run as table
 from experiments.table.experiment import Experiment
@@ -13,7 +13,7 @@ EXPERIMENT = Experiment(
     get_config=config.get_config,
     check=task.check,
     build=task.build,
-    annotate=classifier_bounds.annotate,
+    annotate=policies.annotate,
     policies=policies.rows,
     files=report.files,
     simulator=task.simulator,

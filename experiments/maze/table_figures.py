@@ -15,17 +15,9 @@ from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
 from experiments.maze import claims, env, figures
 from experiments.maze.rollout import Rollouts
+from experiments.table import figures as common
 from experiments.table.experiment import Table
-from experiments.table.figures import (
-    GREY,
-    INK,
-    band,
-    intervals,
-    level_ticks,
-    noise_axis,
-    panels,
-    save,
-)
+from experiments.table.figures import GREY, INK, panels
 from experiments.table.report import Row
 
 # One colour for each role in all figures; told apart with any colour vision.
@@ -46,24 +38,17 @@ def write(
 ) -> None:
     """Writes the figures of the report.
 
-    Args:
-      table: whose report it is.
-      rows: by policy.
-      best: policy of the sweep.
-      sources: paths of each data set.
-      jerk: mean squared jerk of the RRT data.
-      rollouts: of the first seed, by policy.
-      losses: ``report.held_out_losses``.
+    ``rows`` are by policy, ``sources`` the paths of each data set, ``jerk`` the mean squared jerk
+    of the RRT data, ``rollouts`` those of the first seed, by policy, ``losses`` as from
+    ``report.held_out_losses``; ``best`` is the policy of the sweep to draw larger.
     """
     main = [name for name in ("gcs", "rrt", "cotrain", best) if name in rollouts]
-    solver = dict(solver=table.config.policy.solver, steps=table.config.policy.steps)
-    drawn = {
-        rows[name].label: Policy.from_checkpoint(
-            table.folder(name, table.config.task.seeds[0]), **solver
-        )
-        for name in main
-    }
-    save(
+    seed, policy = table.config.task.seeds[0], table.config.policy
+    load = lambda name: Policy.from_checkpoint(  # noqa: E731
+        table.folder(name, seed), solver=policy.solver, steps=policy.steps
+    )
+    drawn = {rows[name].label: load(name) for name in main}
+    common.save(
         table.workdir / "report",
         {
             "data": figures.sources_figure(sources),
@@ -83,29 +68,17 @@ def colour(name: str) -> str:
 
 
 def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
-    """Success against mean squared jerk, one point a policy with both intervals.
-
-    Args:
-      rows: by policy.
-      best: the policy to draw larger.
-      data: mean squared jerk of the RRT data.
-    """
+    """Success against mean squared jerk, one point a policy with both intervals; see ``write``."""
     figure, [[axes]] = panels(1, 1, 7.6, 5.2)
     failed = lambda share: max(100 * (1 - share), 0.05)  # noqa: E731 (the axis is logarithmic)
     points = {n: row.summary for n, row in rows.items() if row.summary.jerk.count}
     for name, point in points.items():
         jerk, success = point.jerk, point.success
         x, y = jerk.value, failed(success.value)
-        axes.errorbar(
-            x,
-            y,
-            xerr=[[max(x - jerk.low, 0)], [max(jerk.high - x, 0)]],
-            yerr=[[max(y - failed(success.high), 0)], [max(failed(success.low) - y, 0)]],
-            fmt="*" if name == best else "o",
-            ms=11 if name == best else 5,
-            color=colour(name),
-            lw=1,
-        )
+        across = [[max(x - jerk.low, 0)], [max(jerk.high - x, 0)]]
+        along = [[max(y - failed(success.high), 0)], [max(failed(success.low) - y, 0)]]
+        style = dict(fmt="*", ms=11) if name == best else dict(fmt="o", ms=5)
+        axes.errorbar(x, y, xerr=across, yerr=along, color=colour(name), lw=1, **style)
     sweep = sorted(n for n in points if n.removeprefix("ambient_").replace(".", "").isdigit())
     line = [(points[n].jerk.value, failed(points[n].success.value)) for n in sweep]
     axes.plot(*np.transpose(line), color=_COLOURS["ambient"], lw=0.8, alpha=0.5)
@@ -141,11 +114,8 @@ def _label(figure, axes, places):
         level = name.removeprefix("ambient_")
         text = rf"$\sigma_{{min}}$ {level}" if level.replace(".", "").isdigit() else name
         width, height = dot * (4 * len(name.replace("ambient_0", "abc")) + 2), 8 * dot
-        spots = [
-            (side, rise)
-            for rise in (2, -9, 11, -18, 20, -27, 29, -36, 38)
-            for side in (6, -6 - width / dot)
-        ]
+        rises, sides = (2, -9, 11, -18, 20, -27, 29, -36, 38), (6, -6 - width / dot)
+        spots = [(side, rise) for rise in rises for side in sides]
         for side, rise in spots:
             left, bottom = x + side * dot, y + rise * dot
             box = left, bottom, left + width, bottom + height
@@ -154,14 +124,8 @@ def _label(figure, axes, places):
             ):
                 break
         taken.append(box)
-        axes.annotate(
-            text,
-            places[name],
-            xytext=(side, rise),
-            textcoords="offset points",
-            fontsize=7,
-            color=colour(name),
-        )
+        style = dict(textcoords="offset points", fontsize=7, color=colour(name))
+        axes.annotate(text, places[name], xytext=(side, rise), **style)
 
 
 def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
@@ -172,14 +136,14 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
     for axes, (field, scale, label) in zip(row, parts, strict=True):
         value = lambda name, field=field: getattr(rows[name].summary, field)  # noqa: E731
         ambient = [value(name) for name in swept.values()]
-        band(axes, list(swept), ambient, scale, color=_COLOURS["ambient"], label="ambient")
+        common.band(axes, list(swept), ambient, scale, color=_COLOURS["ambient"], label="ambient")
         limits = {"cotrain": "co-training", "gcs": "GCS only", "rrt": "RRT only"}
         for limit, name in ((n, label) for n, label in limits.items() if n in rows):
-            [middle], ends = intervals([value(limit)], scale)
+            [middle], ends = common.intervals([value(limit)], scale)
             axes.axhspan(*ends[:, 0], color=colour(limit), alpha=0.15, lw=0)
             axes.axhline(middle, color=colour(limit), lw=1, ls="--", label=name)
         axes.set(xscale="logit", xlabel=r"$\sigma_{min}$ of the RRT data", ylabel=label)
-        level_ticks(axes, list(swept))
+        common.level_ticks(axes, list(swept))
     if any(estimate.value > 0 for estimate in ambient):
         axes.set_yscale("log")
     axes.legend(fontsize=7)
@@ -187,11 +151,8 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
 
 
 def levels_figure(losses: Mapping[str, Any]) -> Figure:
-    """Loss of x0_hat against the noise level on held-out GCS and RRT chunks.
-
-    Args:
-      losses: {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too.
-    """
+    """Loss of x0_hat against the noise level on held-out GCS and RRT chunks: ``losses`` are
+    {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too."""
     figure, [row] = panels(1, 2, 8.4, 3.6, sharey=True)
     for axes, source in zip(row, ("gcs", "rrt"), strict=True):
         for name, loss in losses.items():
@@ -202,20 +163,15 @@ def levels_figure(losses: Mapping[str, Any]) -> Figure:
         sigma = np.asarray(loss["sigma"])
         axes.plot(sigma, sigma**2, color=GREY, lw=0.8, ls=":", label=r"$\sigma^2$")
         axes.set_title(f"held-out {source.upper()} chunks", fontsize=9)
-        noise_axis(axes, yscale="log")
+        common.noise_axis(axes, yscale="log")
     row[0].set_ylabel("mean squared error of x0_hat")
     row[1].legend(fontsize=7)
     return figure
 
 
 def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int = 3) -> Figure:
-    """What each policy takes the chunk to be on its way from noise: the route first, then detail.
-
-    Args:
-      drawn: policies by label; a row of panels each, the same goals and noise in all.
-      goals: number of goals, one colour each, planned for from the start.
-      seed: of goals and noise.
-    """
+    """x0_hat of each policy (by label, a row of panels each) on its way from noise, with the same
+    ``goals`` goals, planned for from the start, and noise of ``seed`` in all."""
     places = env.free_goals(np.random.default_rng(seed), goals)
     width, height = 2.0 * len(_SHOWN), 2.15 * len(drawn)
     figure, lines = panels(len(drawn), len(_SHOWN), width, height)
@@ -237,9 +193,8 @@ def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int =
             axes.set(xlim=(start[0] - 1.7, start[0] + 1.7), ylim=(start[1] - 1.7, start[1] + 1.7))
             axes.set_title(rf"$\sigma$ = {levels[index]:.2g}" if index < len(levels) - 1 else "x0")
             axes.title.set_fontsize(8)
-        line[0].text(
-            -0.04, 0.5, label, transform=line[0].transAxes, rotation=90, va="center", ha="right"
-        ).set_fontsize(8)
+        style = dict(rotation=90, va="center", ha="right", fontsize=8)
+        line[0].text(-0.04, 0.5, label, transform=line[0].transAxes, **style)
     return figure
 
 

@@ -1,6 +1,5 @@
 """Tables of policies: the framework that the maze, planar pushing and bin sorting share.
 
-An experiment supplies its environment, data, config, policies, metrics, claims and figures (see
-``experiment.Experiment``). ``policies`` makes the training configs, ``run`` trains and rolls out
-what is missing, ``cache`` keeps rollouts, ``report`` writes the table.
+An experiment supplies ``experiment.Experiment``. ``policies`` makes the training configs, ``run``
+trains and rolls out what is missing, ``cache`` keeps rollouts, ``report`` writes the table.
 """

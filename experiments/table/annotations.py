@@ -15,19 +15,12 @@ from ambient_jax.cli import report
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """What an annotation found.
+    """The result of an annotation."""
 
-    Attributes:
-      bounds: folder of its bounds files, one for each granularity.
-      results: its ``results.json``, see ``ambient_jax.annotate``.
-      source: the corrupt source's name.
-      n_clean, n_corrupt: sample sizes of Ben-David's bound: episodes, as the chunks of one episode
-        are not independent.
-    """
-
-    bounds: str
-    results: dict[str, Any]
-    source: str
+    bounds: str  # folder of its bounds files, one for each granularity
+    results: dict[str, Any]  # its results.json, see ``ambient_jax.annotate``
+    source: str  # the corrupt one
+    # Sample sizes of Ben-David's bound: episodes, as the chunks of one are not independent.
     n_clean: int
     n_corrupt: int
 
@@ -62,8 +55,8 @@ def run(
     sizes: tuple[int, int],
     report_only: bool,
 ) -> Annotation | None:
-    """Runs an annotation in its workdir ``folder``, unless it is there; None if it is not there and
-    ``report_only``. ``sizes`` are ``n_clean`` and ``n_corrupt``."""
+    """Runs an annotation in its workdir ``folder``, unless it is there; ``report_only`` only reads
+    it, None if it is not there. ``sizes`` are ``n_clean`` and ``n_corrupt``."""
     file = folder / "report" / "results.json"
     if not report_only:
         command.by_classifier(config, str(folder))

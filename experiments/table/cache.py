@@ -30,11 +30,9 @@ def is_current(path: pathlib.Path, about: Mapping[str, Any]) -> bool:
 
 
 def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
-    """Why a policy's rollouts are not current; "" if they are.
+    """Why the rollouts in a file of a policy's folder are not current; "" if they are.
 
-    Args:
-      path: of the file, in the policy's folder.
-      about: what the rollouts depend on; its "steps" are those of the complete training.
+    The "steps" of ``about``, on which the rollouts depend, are those of the complete training.
     """
     if not path.exists():
         return "not made yet"

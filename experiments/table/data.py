@@ -21,8 +21,8 @@ _HELD_OUT = 500_000  # attempts of held-out demonstrations start here
 
 
 def attempt_number(source: int, sources: int, seed: int, attempt: int) -> int:
-    """The seed of an attempt: below 2^31, another for each source, seed and attempt, and none of
-    an evaluation's (``checks.evaluation_seeds``)."""
+    """The seed of an attempt: below 2^31, distinct for each source, seed and attempt, and never one
+    of an evaluation (``checks.evaluation_seeds``)."""
     return (seed * sources + source) * _STREAM + attempt + _STREAM
 
 
@@ -36,11 +36,10 @@ def build(
     seed: tuple[int, int],
     source: Callable[[str, int, int], tuple[Mapping[str, Any], Iterable[dict[str, Any]]]],
 ) -> dict[str, Path]:
-    """Writes data sets below ``root``, unless they are there already.
+    """Writes data sets below ``root``; returns their directories by source.
 
-    Each data set remembers what it was built from: one that matches is kept, another is replaced,
-    and it appears under its name only when complete. A smaller number of demonstrations is a
-    split: the first 50 are the same of 50 as of 150.
+    Data sets that match their ``key`` are kept. A smaller number of demonstrations is a split: the
+    first 50 are the same of 50 as of 150.
 
     Args:
       root: directory of all data sets; created if missing.
@@ -48,15 +47,9 @@ def build(
       features: of an episode, see ``rlds_features``.
       counts: demonstrations of each source; 0 for no such data set.
       held_out: more of each of these sources that no policy sees, to test on; 0 for none.
-      seed: the seed, and the largest that there is.
-      source: ``source(name, count, first)`` returns the key (JSON values of all that they depend
-        on) and the episodes of ``count`` demonstrations from attempt ``first`` on.
-
-    Returns:
-      ``{source: directory, ...}`` for ``ambient_jax.data.rlds.open_dataset``.
-
-    Raises:
-      ValueError: a negative count, or a seed that there is not.
+      seed: the seed, and the largest allowed.
+      source: ``source(name, count, first)`` returns the key (JSON values of all that the episodes
+        depend on) and the ``count`` demonstrations from attempt ``first`` on.
     """
     if min(*counts.values(), held_out) < 0 or not 0 <= seed[0] <= seed[1]:
         raise ValueError(
@@ -85,12 +78,8 @@ def build_once(name: str, build: Callable[[], object]) -> None:
 
 
 def command(build: Callable[..., Mapping[str, Path]], **defaults: Any) -> None:
-    """The command of a module of data: ``build``'s numbers and texts are its flags.
-
-    Args:
-      build: ``build(root, ...)``; its docstring is the help.
-      defaults: of flags, where they differ from ``build``'s.
-    """
+    """The command of a module of data: the numbers and texts of ``build(root, ...)`` are its flags,
+    its docstring is the help, ``defaults`` replace ``build``'s own."""
     named = {n: p.default for n, p in inspect.signature(build).parameters.items()}
     named = {n: v for n, v in (named | defaults).items() if type(v) in _FLAGS}
     flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)

@@ -16,55 +16,32 @@ from experiments.table.annotations import Annotations
 from experiments.table.policies import Config, PolicyRow
 
 
-def _no_annotations(config: Config, workdir: pathlib.Path) -> Annotations:
-    return {}
-
-
-def _nothing(table: Table) -> None:
-    pass
-
-
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What an experiment supplies. The functions belong to modules: processes share them by name.
+    """What an experiment supplies. The functions belong to modules, so that they can be pickled."""
 
-    Attributes:
-      get_config: makes the default config.
-      check: ``check(config)`` raises ValueError for a value that cannot work.
-      build: ``build(config)`` writes the data sets that are missing.
-      policies: ``policies(task, annotations)``, the rows of the table by name, in order.
-      files: ``files(table, key, config)``, the files of a policy's rollouts, and what the rollouts
-        depend on besides the policy's parameters (JSON values).
-      simulator: ``simulator(policy, config)`` returns ``rollouts = simulate(params)`` for policies
-        that differ in their parameters only.
-      rollouts: the type of rollouts, a dataclass of arrays.
-      report: ``report(table)`` writes ``<workdir>/report/`` and returns the table as markdown.
-      annotate: ``annotate(config, workdir)`` makes the annotations that the policies need.
-      confirm: ``confirm(table)`` measures what the report needs besides the rollouts.
-    """
-
-    get_config: Callable[[], Config]
-    check: Callable[[Config], None]
-    build: Callable[[Config], None]
+    get_config: Callable[[], Config]  # makes the default config
+    check: Callable[[Config], None]  # raises ValueError for a value that cannot work
+    build: Callable[[Config], None]  # writes the data sets that are missing
+    # policies(task, annotations): the rows of the table by name, in order.
     policies: Callable[[Config, Annotations], dict[str, PolicyRow]]
+    # files(table, key, config): the files of a policy's rollouts, with what the rollouts depend on
+    # besides the policy's parameters (JSON values).
     files: Callable[[Table, str, Config], dict[str, dict[str, Any]]]
+    # simulator(policy, config) returns rollouts = simulate(params), for policies that differ in
+    # their parameters only.
     simulator: Callable[[Policy, Config], Callable[[Any], Any]]
-    rollouts: type
-    report: Callable[[Table], str]
-    annotate: Callable[[Config, pathlib.Path], Annotations] = _no_annotations
-    confirm: Callable[[Table], None] = _nothing
+    rollouts: type  # a dataclass of arrays
+    report: Callable[[Table], str]  # writes <workdir>/report/; returns the table as markdown
+    # annotate(config, workdir) makes the annotations that the policies need.
+    annotate: Callable[[Config, pathlib.Path], Annotations] | None = None
+    confirm: Callable[[Table], None] | None = None  # measures more that the report needs
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One run of an experiment's table.
-
-    Attributes:
-      experiment: whose table it is.
-      config: of the table; nothing can be written into it.
-      workdir: has a folder for each policy and seed, and the report.
-      annotations: by name.
-    """
+    """One run of an experiment's table, with a config that cannot be changed, a folder in
+    ``workdir`` for each policy and seed and for the report, and annotations by name."""
 
     experiment: Experiment
     config: Config

@@ -18,8 +18,8 @@ Program = dict[str, Config]  # configs that one program trains, by ``key``
 class PolicyRow(NamedTuple):
     """One policy of a table: its label, its group, and the config fields that it changes.
 
-    Of the law it names all fields: those that it does not name have the law's own default.
-    ``changes`` is None where the policy needs an annotation that has not been made.
+    ``changes`` names all fields of the law that differ from the law's own defaults; it is None
+    where the policy needs an annotation that has not been made.
     """
 
     label: str
@@ -30,15 +30,9 @@ class PolicyRow(NamedTuple):
 def of_groups(
     rows: Mapping[str, PolicyRow], task: Config, groups: Sequence[str]
 ) -> dict[str, PolicyRow]:
-    """The policies of ``task.groups`` that can be trained.
+    """The policies of ``task.groups`` that can be trained, of the ``rows`` of all ``groups``.
 
-    Args:
-      rows: the policies of all groups.
-      task: the config's section.
-      groups: names of all groups.
-
-    Raises:
-      ValueError: an unknown group, or an unknown group or policy in ``task.one_seed``.
+    ValueError for an unknown group, or an unknown group or policy in ``task.one_seed``.
     """
     for group in task.groups:
         _checks.one_of("config.task.groups", group, groups)
@@ -77,24 +71,24 @@ def is_alone(config: Config) -> bool:
 
 
 def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list[Program]:
-    """All policies of all seeds, as lists of those that one program trains (at most ``together``).
+    """All policies of all seeds, as groups that one program trains (at most ``together``).
 
-    In the order of ``task.groups`` and then of the seeds: a table that was interrupted has what
-    matters most. Policies and groups in ``task.one_seed`` are trained with the first seed only.
+    They are ordered by ``task.groups`` and seed: an interrupted table has what matters most.
+    Policies and groups in ``task.one_seed`` are trained with the first seed only.
     """
-    found: list[tuple[dict, Program]] = []
+    shared_by: list[tuple[dict, Program]] = []
     for index, seed in enumerate(base.task.seeds):
         for name, row in rows.items():
             if index and {name, row.group} & set(base.task.one_seed):
                 continue
             config = config_of(base, name, row, seed)
             shared = sweep.program(config)
-            for other, configs in found:
+            for other, configs in shared_by:
                 if other == shared and len(configs) < together and not is_alone(config):
                     configs[key(name, seed)] = config
                     break
             else:
-                found.append((shared, {key(name, seed): config}))
+                shared_by.append((shared, {key(name, seed): config}))
     place = {name: base.task.groups.index(row.group) for name, row in rows.items()}
     first = lambda configs: min(place[name.split("/")[0]] for name in configs)  # noqa: E731
-    return sorted((configs for _, configs in found), key=first)
+    return sorted((configs for _, configs in shared_by), key=first)

@@ -87,7 +87,7 @@ def expected(claims: Sequence[Claim]) -> str:
 
 
 def core_seconds(table: Table, name: str) -> float:
-    """Core seconds of a policy's training, its share of the programs it was part of."""
+    """Core seconds of a policy's training: its share of the programs that trained it."""
     total = 0.0
     for seed in table.config.task.seeds:
         last = 0
@@ -116,11 +116,8 @@ def write(
 ) -> str:
     """Writes ``table.md`` and ``results.json`` into ``<workdir>/report``; returns the table.
 
-    Args:
-      table: whose report it is.
-      columns, lines: of the table.
-      caption: paragraphs below it; empty ones are left out.
-      rows, claims, results: what ``results.json`` holds besides the config.
+    The table has ``columns`` and ``lines``, and below it the paragraphs of the ``caption`` that are
+    not empty. ``results.json`` holds ``rows``, ``claims``, ``results`` and the config.
     """
     content = {
         "policies": rows,
@@ -154,12 +151,8 @@ def of_one_policy(
 ) -> None:
     """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``.
 
-    Args:
-      config: of its training.
-      workdir: of its training.
-      simulator: see ``Experiment``.
-      summarise: ``summarise(rollouts)`` gives their metrics.
-      describe: ``describe(label, rollouts, metrics)``.
+    ``config`` is that of its training, ``simulator`` as in ``Experiment``; ``summarise(rollouts)``
+    gives metrics, ``describe(label, rollouts, metrics)`` the report.
     """
     if jax.process_index() != 0:
         return

@@ -36,8 +36,8 @@ def simulated(table: Table, key: str, config: Config) -> dict[str, dict[str, Any
 
 
 def plan(policy: Policy, execute: int) -> Callable:
-    """The first ``execute`` actions of each chunk, ``plan(params, observation, keys)``: for
-    policies that differ from this one in their parameters only."""
+    """``plan(params, observation, keys)``: the first ``execute`` actions of each chunk, of policies
+    that differ from this one in their parameters only."""
     return lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]
 
 
@@ -78,13 +78,9 @@ def evaluate(table: Table, program: Program) -> None:
 def current(
     table: Table, names: Iterable[str] | None = None
 ) -> list[tuple[str, int, pathlib.Path, dict[str, Any]]]:
-    """(policy, seed, file, what it depends on) of the current rollouts.
+    """(policy, seed, file, what it depends on) of the current rollouts; None: of all policies.
 
     Rollouts that are there and not current are left out, with a warning.
-
-    Args:
-      table: whose rollouts they are.
-      names: of the policies; None for all, in the table's order.
     """
     up_to_date, outdated = [], []
     for name in table.rows if names is None else names:
@@ -135,17 +131,12 @@ def kept_measures(
     about: Mapping[str, Any],
     measure: Callable[[Policy, Policy], Mapping[str, np.ndarray]],
 ) -> dict[str, list[dict[str, np.ndarray]]]:
-    """What ``measure`` says of each complete policy, one item for each seed that is there.
+    """The arrays of ``measure`` for each complete policy, one item for each seed that is there.
 
     Each policy is measured once; the arrays are kept in its folder as ``held_out.npz``.
 
-    Args:
-      table: whose policies they are.
-      names: of the policies.
-      seeds: of each.
-      about: what the arrays depend on besides the policy.
-      measure: ``measure(policy, like)``, where ``like`` differs from the policy in its parameters
-        only: the same for many policies, so that they share what is compiled.
+    The arrays depend on ``about`` and the policy. In ``measure(policy, like)``, ``like`` differs
+    from the policy in its parameters only: policies that have the same share what is compiled.
     """
     measured: dict[str, list[dict[str, np.ndarray]]] = {}
     like: dict[str, Policy] = {}

@@ -37,8 +37,8 @@ _orphaned, _busy = threading.Event(), threading.Lock()
 def run(experiment: Experiment, config: Config, workdir: str | os.PathLike[str]) -> None:
     """Builds the data, trains and rolls out what is missing and prints the report.
 
-    The same command carries on, policy by policy. It holds the workdir (``lock``) meanwhile; with
-    ``config.task.report_only`` it only reads, beside a running one too.
+    The same command carries on, policy by policy. Meanwhile it holds the workdir's ``lock``; with
+    ``config.task.report_only`` it only reads, also beside a running one.
     """
     with contextlib.nullcontext() if config.task.report_only else lock.hold(workdir):
         checks.same_task(config.task, experiment.get_config().task)
@@ -46,11 +46,12 @@ def run(experiment: Experiment, config: Config, workdir: str | os.PathLike[str])
         experiment.policies(config.task, {})
         experiment.build(config)
         folder = pathlib.Path(expanded(workdir))
-        table = Table(experiment, config, folder, experiment.annotate(config, folder))
+        annotations = experiment.annotate(config, folder) if experiment.annotate else {}
+        table = Table(experiment, config, folder, annotations)
         if not train_and_evaluate(table):
             logging.warning("interrupted: the same command carries on")
             return
-        if not config.task.report_only:
+        if experiment.confirm and not config.task.report_only:
             experiment.confirm(table)
         print(experiment.report(table))
 
@@ -58,13 +59,9 @@ def run(experiment: Experiment, config: Config, workdir: str | os.PathLike[str])
 def train_and_evaluate(table: Table) -> bool:
     """Trains and evaluates what is missing; False if a signal ended it early.
 
-    With ``task.report_only`` it only checks what is there. The config's ``task`` has ``seeds``,
-    ``one_seed``, ``groups``, ``together`` (policies in one program; 0: 4 on CPU, all on an
-    accelerator) and ``workers`` (processes; 0: one for each CPU core, or one for an accelerator).
-
-    Raises:
-      ValueError: see ``check_trained``; also when there is nothing to report.
-      RuntimeError: a process died.
+    With ``task.report_only`` it only checks what is there. ``task.together`` is the number of
+    policies in one program (0: 4 on CPU, all on an accelerator), ``task.workers`` that of processes
+    (0: one for each CPU core, or one for an accelerator).
     """
     task, workdir = table.config.task, table.workdir
     check_trained(table)
@@ -125,13 +122,8 @@ def train_and_evaluate(table: Table) -> bool:
 
 
 def check_trained(table: Table) -> None:
-    """Checks each policy that has a checkpoint, of every seed, against its config and data.
-
-    Raises:
-      ValueError: one was trained with another config or on other data (``runs.check_same``), or as
-        ``mixtures.open_mixture``.
-      FileNotFoundError: its data are gone.
-    """
+    """Checks each policy that has a checkpoint, of every seed, against its config and data
+    (ValueError); FileNotFoundError if its data are gone."""
     mixture: dict[str, mixtures.Mixture] = {}
     for name in table.rows:
         for seed in table.config.task.seeds:

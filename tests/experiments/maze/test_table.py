@@ -14,11 +14,12 @@ from ambient_jax import mixing
 from ambient_jax.estimates import wilson
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.maze import claims, metrics, policies, report, table
+from experiments.maze import claims, metrics, policies, table
 from experiments.maze import config as maze_config
 from experiments.maze.rollout import Rollouts
 from experiments.table import cache, rollouts
 from experiments.table import policies as table_policies
+from experiments.table import report as report_lib
 from experiments.table.annotations import Annotation
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -109,12 +110,14 @@ def made(successes, jerk, count=200, steps=20):
 
 
 def row(successes, jerk):
-    return report.summarise("", {0: made(successes, jerk), 1: made(successes, jerk, 100)})
+    return report_lib.row(
+        "", {0: made(successes, jerk), 1: made(successes, jerk, 100)}, metrics.summarise
+    )
 
 
 def test_seeds_are_pooled():
     both = {0: made(150, 100.0), 1: made(50, 400.0, count=100, steps=30)}
-    found = report.summarise("policy", both)
+    found = report_lib.row("policy", both, metrics.summarise)
     assert found.summary.success == wilson(200, 300)
     assert found.summary.jerk.value == pytest.approx((150 * 100 + 50 * 400) / 200)
     assert [found.seeds[s].success.value for s in (0, 1)] == [0.75, 0.5]

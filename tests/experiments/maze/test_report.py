@@ -8,7 +8,7 @@ import pytest
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
-from experiments.maze import data, levels
+from experiments.maze import data, report
 
 SCALE = 2.0
 SIGMAS = (0.01, 0.1, 0.5, 0.9)
@@ -34,16 +34,16 @@ def policy_of(apply, prediction="x0"):
 def test_the_linear_loss_of_a_random_walk_is_that_of_its_modes():
     """Closed form: mean over modes of sigma^2 v / (alpha^2 v + sigma^2), v of a walk's covariance
     ``noise^2 min(i, j)``."""
-    got = levels.linear_loss(gaussian_chunks(200_000, 0), gaussian_chunks(50_000, 1), SCALE)
+    got = report.linear_loss(gaussian_chunks(200_000, 0), gaussian_chunks(50_000, 1), SCALE)
     v = np.linalg.eigvalsh(np.minimum.outer(np.arange(1, 5), np.arange(1, 5)) * (0.3 / SCALE) ** 2)
-    sigma = np.array(levels.LEVELS)[:, None]
+    sigma = np.array(evaluation.LEVELS)[:, None]
     want = np.mean(sigma**2 * v / ((1 - sigma**2) * v + sigma**2), 1)
     np.testing.assert_allclose(got, want, rtol=0.02)
 
 
 def test_a_network_that_is_the_linear_denoiser_has_its_loss():
     test = gaussian_chunks(20_000, 1)
-    want = levels.linear_loss(gaussian_chunks(100_000, 0), test, SCALE, levels=SIGMAS)
+    want = report.linear_loss(gaussian_chunks(100_000, 0), test, SCALE, levels=SIGMAS)
     v, modes = np.linalg.eigh(
         np.minimum.outer(np.arange(1, 5), np.arange(1, 5)) * (0.3 / SCALE) ** 2
     )
@@ -80,7 +80,7 @@ def test_the_loss_is_that_of_x0_whatever_is_predicted(prediction):
 def test_chunks_of_a_data_set(tmp_path):
     directory = data.build(tmp_path, clean=2, corrupt=2, progress=False, workers=1)["rrt"]
     first, second = data.load_positions(directory)
-    observation, action = levels.chunks(directory, history=2, horizon=5)
+    observation, action = report.chunks(directory, history=2, horizon=5)
     assert len(action) == len(first) + len(second) - 2
     np.testing.assert_array_equal(observation["state"][0], [first[0], first[0]])
     np.testing.assert_array_equal(observation["state"][3], first[2:4])
