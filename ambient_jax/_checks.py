@@ -3,8 +3,6 @@
 Shapes and types are checked under ``jit`` as well; values only where they are known, outside it.
 """
 
-from __future__ import annotations
-
 import difflib
 import math
 import numbers

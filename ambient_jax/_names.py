@@ -1,7 +1,5 @@
 """Names of a config that stand for code: a built-in one, or ``package.module:attribute``."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from collections.abc import Callable, Mapping

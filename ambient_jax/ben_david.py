@@ -1,7 +1,5 @@
 """The best share of clean data beside corrupt data, by Ben-David et al. (2010)."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 import numpy as np

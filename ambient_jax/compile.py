@@ -7,8 +7,6 @@ The command prints parameters, FLOPs and the compiler's account of each device's
 memory, and adds a row to a table in the workdir (default ``runs/compile/<config name>``).
 """
 
-from __future__ import annotations
-
 import logging as python_logging
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Adding noise: x0 to x_t, and x_min (a sample known only at sigma_min) to x_t by the bridge."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

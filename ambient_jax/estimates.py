@@ -1,7 +1,5 @@
 """Means and rates with their 95% intervals."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import warnings

@@ -9,8 +9,6 @@ Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums
     >>> masked_mean(loss, batch_keep_mask(sigma, sigma_min))
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

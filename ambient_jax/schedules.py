@@ -14,8 +14,6 @@ Schedules are frozen and hashable (static arguments of ``jax.jit``); every metho
 Python scalars, NumPy arrays and tracers of any shape.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any, ClassVar

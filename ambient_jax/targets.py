@@ -31,8 +31,6 @@ as ``sigma^2 (1 - sigma_min^2) / (Delta sqrt(1 - sigma^2))``, sigma / sqrt(1 - s
 large: it does not become eps as sigma_min -> 0. The form above is the one implemented.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

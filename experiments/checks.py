@@ -1,7 +1,5 @@
 """Checks of scenes and of ``config.task``, before anything is built from them."""
 
-from __future__ import annotations
-
 import math
 import numbers
 import typing

@@ -1,7 +1,5 @@
 """Filmstrips of simulated episodes: one row for each episode, time from left to right."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

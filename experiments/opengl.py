@@ -1,7 +1,5 @@
 """Off-screen rendering of MuJoCo's scenes, where there is an OpenGL library."""
 
-from __future__ import annotations
-
 import ctypes.util
 import logging
 import os

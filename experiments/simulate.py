@@ -1,7 +1,5 @@
 """Runs policies in many environments at once: physics in threads, one batched call for plans."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import dataclasses
 import os

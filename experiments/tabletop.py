@@ -1,7 +1,5 @@
 """What the MuJoCo environments share: a scene, a state, cameras from the front and the top."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -21,8 +21,6 @@ set, the generated law stays within TV(p_sigma, q_sigma) at sigma_min of p0, whi
 tau. Per datapoint nothing bounds it.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple

@@ -9,8 +9,6 @@ NumPy in float64 on the host. ``sigma`` may be an array in [0, 1]; results have 
 levels outside raise ValueError.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

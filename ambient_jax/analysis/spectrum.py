@@ -8,8 +8,6 @@ frequency has two coefficients (cosine and sine), f = 0 and f = 1/2 have one: ``
 NumPy in float64 on the host.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import NamedTuple

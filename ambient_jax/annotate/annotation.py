@@ -6,8 +6,6 @@ annotations = annotate.annotate(config.data, annotate.Options(granularity=("data
 paths = annotations.write("runs/my_bounds")
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib

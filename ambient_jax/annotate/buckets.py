@@ -22,8 +22,6 @@ datapoint       one per datapoint                   least waste, most bias, most
 Units are those of one source: episode ids of two sources may coincide.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ambient_jax import _checks

@@ -14,8 +14,6 @@ learned the training episodes by heart, the temperature is large and the answer 
 The mixture must use padding "hold": a mask would show the lengths of the episodes.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

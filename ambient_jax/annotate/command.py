@@ -1,7 +1,5 @@
 """The command: from a config to bounds files, a table and figures in a workdir."""
 
-from __future__ import annotations
-
 import pathlib
 import time
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The default configuration of the command ``python -m ambient_jax.annotate``."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import ml_collections

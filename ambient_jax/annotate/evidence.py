@@ -1,7 +1,5 @@
 """The evidence for bounds: a mixture, its noise classifier and P(clean) of corrupt chunks."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from typing import Any

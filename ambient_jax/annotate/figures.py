@@ -1,7 +1,5 @@
 """Figures of an annotation: curves, bounds, chunks at both ends, calibration, spectra, locality."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Analyses of evidence: total variation, sigma_max, spectra, jerk, bucket noise."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

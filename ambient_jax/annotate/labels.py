@@ -1,7 +1,5 @@
 """Bounds from labels that data carry (success, intervention, ...), without a classifier."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -9,8 +9,6 @@ A crop is a window of w steps about the chunk's middle step c, from which the de
 step: ``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D`` falls with w.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import NamedTuple

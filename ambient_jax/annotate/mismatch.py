@@ -19,8 +19,6 @@ Three ways to measure e, none of which depends on p(O) / q(O):
 sigma_max is the level up to which e stays below a share tau of its largest value.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import NamedTuple

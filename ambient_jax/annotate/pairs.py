@@ -8,8 +8,6 @@ others are set to 0 for both sides, after the noise. Where one source has joints
 another's positions, they are compared as training sees them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

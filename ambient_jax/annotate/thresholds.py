@@ -10,8 +10,6 @@ contracts. Random units have that curve in expectation; one datapoint, or units 
 need not.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ambient_jax import _checks

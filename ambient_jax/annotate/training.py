@@ -1,7 +1,5 @@
 """Trains the classifiers of all members, such as folds, in one vmapped program; calibrates them."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Loads a config file with its variant and checks overrides; each error is one line."""
 
-from __future__ import annotations
-
 import importlib.machinery
 import importlib.util
 import inspect

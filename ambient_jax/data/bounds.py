@@ -6,8 +6,6 @@ data's fingerprint and the number of rows. Rows are joined by id, and only to da
 fingerprint.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -8,8 +8,6 @@ displacements are zero. A policy denoises whole chunks, masked entries too; wher
 use it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Small data in device memory: the choice and the chunk are made inside the compiled step."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple

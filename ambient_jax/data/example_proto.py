@@ -4,8 +4,6 @@ The T values of a field, which are one list of the proto, become one array [T, .
 times faster than TFDS's own decoder, which goes step by step, if images stay encoded.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import io

@@ -1,7 +1,5 @@
 """The fields of an RLDS dataset: TFDS feature connectors seen as flat paths."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ A ValueError or FileNotFoundError is about the file, which a source may leave ou
 is about the machine or the store (too many open files, no permission, a failing disk).
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import errno

@@ -4,8 +4,6 @@ A source is one group. With a bounds file, which gives each step its own (sigma_
 steps of each pair are a group, whose weight is their share of the source's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The metadata files of a data set, checked against bounds and against the files beside them."""
 
-from __future__ import annotations
-
 import math
 import os
 import sys

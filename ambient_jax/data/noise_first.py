@@ -4,8 +4,6 @@
 them. The device path and the stream draw the same from the same seed.
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

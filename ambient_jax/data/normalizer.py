@@ -1,7 +1,5 @@
 """A normaliser from the statistics of sources."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping

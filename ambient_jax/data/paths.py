@@ -1,7 +1,5 @@
 """Paths as a user gives them, and files that are written whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pathlib

@@ -8,8 +8,6 @@ A batch of B rows has B / shards rows of each shard, in order; a host has the ro
 a run resumes exactly on any number of hosts that divides its shards.
 """
 
-from __future__ import annotations
-
 import atexit
 import collections
 import functools

@@ -4,8 +4,6 @@ A TFRecord (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_fo
 header of its length and that one's masked crc32c, its data, and their masked crc32c.
 """
 
-from __future__ import annotations
-
 import array
 import contextlib
 import errno

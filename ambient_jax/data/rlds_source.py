@@ -1,7 +1,5 @@
 """RLDS folders whose observations and actions are read as they are, by name."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ambient_jax.data import chunk, rlds

@@ -1,7 +1,5 @@
 """The data section of a config: its options and sources, checked before any data are opened."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

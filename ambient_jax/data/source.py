@@ -4,8 +4,6 @@
 ``open_x``), or the ``package.module:Class`` of a ``Format`` of one's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 

@@ -9,8 +9,6 @@ Memory holds two windows (the next one is read while the present one is used), e
 steps and one episode. Data that fit in one window are read once.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import threading

@@ -1,7 +1,5 @@
 """Reports of trained policies on recorded data: one checkpoint, or the best of several."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from typing import Any, NamedTuple

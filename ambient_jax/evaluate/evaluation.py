@@ -1,7 +1,5 @@
 """Denoising loss at each noise level and action error of a policy on recorded data."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Whether a camera's flag (``| if /flag`` of its field) and the pictures beside it agree."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ One pass before training (``OpenXSource.examine``) finds the problems. The confi
 policy for each kind (``POLICIES``, the default first); nothing is dropped silently.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Mapping

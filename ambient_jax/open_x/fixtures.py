@@ -1,7 +1,5 @@
 """Small data sets with the features of real ones: for tests and trial runs, not for training."""
 
-from __future__ import annotations
-
 import functools
 import io
 import os

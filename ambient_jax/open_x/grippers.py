@@ -1,7 +1,5 @@
 """Gripper conventions: whatever a data set stores, to 1 = open."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ambient_jax.open_x.spec import Field

@@ -1,7 +1,5 @@
 """Reads the fields that a spec names from one episode; messages name the field and episode."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

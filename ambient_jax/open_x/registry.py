@@ -6,8 +6,6 @@ documentation, not from the data; ``doubts`` has what those leave open or contra
 the axes of the robot's base where no source says otherwise.
 """
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """An episode at another control rate: motions composed, commands kept, steps chosen."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Rotations between the encodings that data sets use, NumPy in float64, any leading shape."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A data set in the common form, as training reads it: an RLDS folder and how to read it."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import hashlib

@@ -42,8 +42,6 @@ the axes of its base. With another rotation than "rpy" both give the turn. Loade
 wrap: at half a turn they jump by 2 pi.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping

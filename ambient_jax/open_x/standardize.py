@@ -1,7 +1,5 @@
 """The one interpreter that turns an episode of any data set into the common form."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A policy in the loop: keeps the histories of N environments and plans every few steps."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -16,8 +16,6 @@ heun    2 n - 1      second order in s = sigma / alpha (Karras et al. 2022, algo
 That last step makes heun first order for cosine beyond some 60 steps (1 / n below its offset).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

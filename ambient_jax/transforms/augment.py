@@ -6,8 +6,6 @@ resumes, or has another number of hosts, has the same draws. The kernels take ON
 Colours are computed in float32 on [0, 1]; the result has the type of the input.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import zlib

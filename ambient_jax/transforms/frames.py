@@ -1,7 +1,5 @@
 """Camera frames of any size, brought to the size that a network sees."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

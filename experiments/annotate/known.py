@@ -10,8 +10,6 @@ mixtures in closed form. The mean of c = p / (p + q) over q is that of 2 c (1 - 
 which is averaged over draws, as it scatters far less than c.
 """
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple

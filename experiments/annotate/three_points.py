@@ -1,7 +1,5 @@
 """The thought experiment on {-1, 0, 1}: closed form, drawn, trained and sampled."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What benchmarks share: calls in turn, ratios with intervals, fresh processes, their memory."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Ratios inside the library: ambient against denoising step, import time, latency of a policy."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

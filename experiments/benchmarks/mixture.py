@@ -7,8 +7,6 @@ a process of its own, so that its memory is its own. CPU time is that of all thr
 included.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import resource
 import time

@@ -5,8 +5,6 @@ Below 1 a sweep is worth it beyond the convenience; 1 / K is a device that one p
     python -m experiments.benchmarks.sweep
 """
 
-from __future__ import annotations
-
 import functools
 
 import jax

@@ -1,7 +1,5 @@
 """What bin sorting is expected to show, checked by the numbers of the table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ml_collections

@@ -4,8 +4,6 @@
 Build them with ``python -m experiments.bin_sorting.data --root=DIR`` (under a minute on 2 cores).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

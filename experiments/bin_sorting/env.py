@@ -3,8 +3,6 @@
 The bin sorting experiment of the talks, section 5.3 of the method.
 """
 
-from __future__ import annotations
-
 import gymnasium
 import mujoco
 import numpy as np

@@ -1,7 +1,5 @@
 """Filmstrips of bin sorting: one row for each episode, time from left to right."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 python -m experiments.bin_sorting.measure --episodes=300
 """
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

@@ -11,8 +11,6 @@ with bootstrap intervals over episodes, as the blocks of one are not independent
 ``all_right`` are shares of episodes in which every block is, with Wilson's intervals.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

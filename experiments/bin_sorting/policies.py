@@ -6,8 +6,6 @@ they help below a noise level ``sigma_max``, where a denoiser looks at motions n
 it: sigma_min is 1, unless it is swept.
 """
 
-from __future__ import annotations
-
 import ml_collections
 
 from experiments.table.annotations import Annotations

@@ -1,7 +1,5 @@
 """The report of the table: rows, caption, figures, ``results.json``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import ml_collections

@@ -1,7 +1,5 @@
 """Runs policies in many scenes of bin sorting at once."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -4,8 +4,6 @@ Metres, kilograms, newtons, seconds. x points to the right, y away from the fron
 top is z = 0. The gripper's position is the point between its finger tips, which close along y.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 

@@ -6,8 +6,6 @@ Where x0_hat does not change with the condition, arbitrary demonstrations denois
 (``ambient_jax.annotate.mismatch``). Policies come from the table's workdir or are trained.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import pathlib

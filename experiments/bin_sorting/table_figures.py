@@ -1,7 +1,5 @@
 """Figures of the table: the sweep of sigma_max, and films of what policies do."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import ml_collections

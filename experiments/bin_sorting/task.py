@@ -1,7 +1,5 @@
 """Bin sorting as a task: checks its config, builds its data, rolls out its policies."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@
 Build them with ``python -m experiments.maze.data --root=DIR`` (30 s on 2 cores).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Figures of the maze: the demonstrations of each source, and the rollouts of each policy."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

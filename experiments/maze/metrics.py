@@ -5,8 +5,6 @@ squared Euclidean norm, averaged over one path and then over paths. Policies are
 successful rollouts only.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ All keep ``PADDING`` to every wall, start at the world's start, end at their goa
 return positions [T + 1, 2] in metres, 0.1 s apart, never faster than 1 m/s (Euclidean norm).
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -1,7 +1,5 @@
 """The policies of the table, and what each changes of the base config."""
 
-from __future__ import annotations
-
 import pathlib
 
 import ml_collections

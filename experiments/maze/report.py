@@ -1,7 +1,5 @@
 """The report of the table: rows, caption, figures, ``results.json``."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Runs policies in the maze on the device: all episodes at once, chunks executed open loop."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

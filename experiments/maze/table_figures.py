@@ -1,7 +1,5 @@
 """Figures of the table: Pareto front, sweep of sigma_min, loss per noise level, denoising."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

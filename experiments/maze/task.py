@@ -1,7 +1,5 @@
 """The maze as a task: checks its config, builds its data, rolls out its policies."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The task of the debug variant: small data sets with the features of all in the registry."""
 
-from __future__ import annotations
-
 import pathlib
 
 import jax

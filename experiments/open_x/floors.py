@@ -27,8 +27,6 @@ Seen is x, e and, besides,
 A network that predicts v = (alpha x - x0) / sigma has 1 / sigma^2 times the loss of its x0.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Held-out chunks of the inputs variant with the truth about their scenes."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -4,8 +4,6 @@ The held-out loss of the policy, which sees both, is set beside the least that i
 instruction and state, allow (``floors``): on the same chunks of new scenes, with the same noise.
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures of the inputs variant."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any

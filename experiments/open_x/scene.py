@@ -9,8 +9,6 @@ uniform; and every object is uniform on the square whatever the others' distance
 that distance is measured as on a torus, where no place is special.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import pathlib

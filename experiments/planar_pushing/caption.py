@@ -3,8 +3,6 @@
 Each function gives one part as markdown, "" where there is nothing to tell.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

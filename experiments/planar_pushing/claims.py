@@ -1,7 +1,5 @@
 """What planar pushing is expected to show, checked by the numbers of the table."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

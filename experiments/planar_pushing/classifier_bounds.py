@@ -4,8 +4,6 @@ An annotation has its numbers of demonstrations, a classifier of actions or one 
 observation, and a tau. Each runs once, in ``<workdir>/annotation/<name>``.
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Any
 

@@ -5,8 +5,6 @@ Build them with ``python -m experiments.planar_pushing.data --root=DIR`` (some t
 Images, with ``--camera``, are for data sets and environments: the table's policies see the state.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os

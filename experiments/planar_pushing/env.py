@@ -3,8 +3,6 @@
 The sim-and-real planar pushing experiment of the talks, section 5.2 of the method.
 """
 
-from __future__ import annotations
-
 import gymnasium
 import mujoco
 import numpy as np

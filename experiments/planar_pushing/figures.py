@@ -1,7 +1,5 @@
 """Figures of planar pushing: filmstrips, and the ways of slider and pusher from above."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 python -m experiments.planar_pushing.measure --episodes=300
 """
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

@@ -2,8 +2,6 @@
 ``PlanarPushingEnv``, with Wilson's interval, and errors and times with bootstraps over episodes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

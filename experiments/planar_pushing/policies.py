@@ -16,8 +16,6 @@ few       with few target demonstrations
 scaling   methods against the numbers of source and target demonstrations
 """
 
-from __future__ import annotations
-
 import itertools
 
 import ml_collections

@@ -4,8 +4,6 @@ A push moves the slider by the same amount in its own frame wherever it stands, 
 simulated once, and planning needs no simulator.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

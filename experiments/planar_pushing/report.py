@@ -1,7 +1,5 @@
 """The report of the table: rows, caption, figures, ``results.json``."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping

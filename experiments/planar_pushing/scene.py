@@ -9,8 +9,6 @@ pusher is on two slides with a compliant position servo, so it lags behind more 
 resists more. It touches as a sphere at half the slider's height, the cheapest contact.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

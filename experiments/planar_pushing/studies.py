@@ -5,8 +5,6 @@ target's. Bias compares the share of each mode among the admitted chunks with it
 Drift compares policies' losses on held-out target demonstrations with those of the source alone.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 import pathlib

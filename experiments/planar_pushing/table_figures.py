@@ -1,7 +1,5 @@
 """Figures of the table: success, sweep, bounds, bias of modes, scaling, and films of policies."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Planar pushing as a task: checks its config, builds its data, rolls out its policies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Bounds that a classifier chose for the one corrupt source of a table: no rollout, no sweep."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Rollouts on disk, with what they depend on: they are made again when that changes."""
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import json

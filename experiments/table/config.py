@@ -1,7 +1,5 @@
 """What the configs of the tables share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import ml_collections

@@ -1,7 +1,5 @@
 """Data sets of demonstrations: one for each source, and held-out ones."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping

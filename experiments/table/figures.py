@@ -1,7 +1,5 @@
 """What the figures of the tables have in common."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 

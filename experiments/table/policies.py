@@ -1,7 +1,5 @@
 """The policies of a table: one base config, and what each changes of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Rollouts of a table's trained policies, each from the same starts."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import pathlib

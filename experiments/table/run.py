@@ -3,8 +3,6 @@
 One core per process is twice as fast as all cores for one: small steps leave a second core idle.
 """
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import json
