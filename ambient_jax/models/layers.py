@@ -137,11 +137,10 @@ class GroupNorm(nn.Module):
         per_group = channels // self.groups
         x32 = x.astype(jnp.float32)
         # Over the length first: that sum runs along whole rows of channels.
-        mean, square = (
-            y.sum(1).reshape(batch, self.groups, per_group).sum(-1) / (length * per_group)
-            for y in (x32, x32 * x32)
-        )
-        variance = jnp.maximum(square - mean * mean, 0)
+        total = x32.sum(1).reshape(batch, self.groups, per_group).sum(-1)
+        square = (x32 * x32).sum(1).reshape(batch, self.groups, per_group).sum(-1)
+        mean = total / (length * per_group)
+        variance = jnp.maximum(square / (length * per_group) - mean * mean, 0)
         inverse = jax.lax.rsqrt(variance + self.epsilon)
         a = jnp.repeat(inverse, per_group, axis=1) * scale
         b = bias - jnp.repeat(mean, per_group, axis=1) * a

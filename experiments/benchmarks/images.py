@@ -139,12 +139,9 @@ def our_loader(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
     law = mixing.Ambient()
     mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
     batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=BATCH)
-    try:
-        for batch in batches:
-            assert batch["action"].shape == (BATCH, HORIZON, WIDTH)
-            yield batch["observation"]["image_primary"][:, 0]
-    finally:
-        batches.close()
+    for batch in batches:
+        assert batch["action"].shape == (BATCH, HORIZON, WIDTH)
+        yield batch["observation"]["image_primary"][:, 0]
 
 
 def tensorflow(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
@@ -232,7 +229,6 @@ def serve(name: str, label: str) -> None:
     print(json.dumps(np.mean([next(side).mean() for _ in range(8)])), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(side, int(line))), flush=True)
-    side.close()
 
 
 class Stopped:
@@ -264,8 +260,7 @@ class Stopped:
         return self._answer()
 
     def close(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-        self.process.stdin.close()
+        self.process.kill()  # it holds nothing, and its own end waits for batches read ahead
         self.process.wait()
 
 

@@ -273,7 +273,7 @@ def test_an_instruction_that_the_parameters_know_nothing_of_is_named():
         ({"vision": {"dtype": "bfloat16"}}, "vision has an unknown field 'dtype'"),
         ({"vision": {"keypoints": 0}}, "ImageEncoder keypoints is 0"),
         ({"language": {"head": 2}}, "language has an unknown field 'head'.*'heads'"),
-        ({"language": {"width": 6}}, "ByteEncoder width is 6"),
+        ({"language": {"width": 6}}, "ByteEncoder width: 6"),
         ({"width": -1}, "MultimodalEncoder width is -1"),
     ],
 )
