@@ -133,7 +133,7 @@ def test_for_source_of_a_shared_map_is_itself(measured):
         (lambda m, s: m.normalize("action", np.zeros(3), 0), "source is 0, expected None"),
         (lambda m, s: s.normalize("action", np.zeros(3)), "source is None, .*one of small, large"),
         (lambda m, s: s.for_source("smal"), "did you mean 'small'"),
-        (lambda m, s: Normalizer.from_json("{}"), "not the JSON of a Normalizer.*'kind'"),
+        (lambda m, s: Normalizer.from_json("{}"), "not the JSON of a Normalizer.*'shift'"),
         (lambda m, s: Normalizer.from_json("[1"), "not the JSON of a Normalizer"),
     ],
 )
