@@ -112,7 +112,7 @@ def test_bad_shapes_are_named(index, value, message):
     "fields, message",
     [
         ({"features": (16, 20), "groups": 8}, "20 is not a multiple of groups = 8"),
-        ({"features": ()}, "features is empty"),
+        ({"features": ()}, r"features is \(\); expected a list of widths"),
         ({"kernel_size": 4}, "kernel_size is 4; expected an odd number"),
         ({"embed_dim": 7}, "embed_dim is 7; expected an even number"),
         ({"groups": 0}, "groups is 0; expected an integer >= 1"),

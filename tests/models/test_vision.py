@@ -182,7 +182,7 @@ def test_the_smallest_image_that_the_message_names_works():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"widths": ()}, "widths is empty"),
+        ({"widths": ()}, r"widths is \(\); expected a list of widths"),
         ({"widths": (16, 24)}, "24 is not a multiple of group_size = 16"),
         ({"widths": (0,)}, "widths is 0"),
         ({"blocks": 0}, "ResNet blocks is 0"),
