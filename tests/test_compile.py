@@ -77,6 +77,7 @@ def test_the_batch_is_the_loaders(config, tmp_path, monkeypatch):
     assert compile_lib.size_in_bytes(real) == sum(x.nbytes for x in jax.tree.leaves(real))
 
 
+@pytest.mark.slow
 def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
     file = tmp_path / "config.py"
     file.write_text(SMALL)

@@ -92,6 +92,7 @@ def test_a_second_run_finds_the_first(config, workdir, caplog):
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_damaged_report_is_made_again(tmp_path):
     about = {"config": {"seed": 0}}
     report.write(tmp_path, ["x"], [["1"]], "", about)

@@ -124,7 +124,10 @@ CASES = {
     "kind misspelt": (refuses(normalization="quantile"), "normalization.*did you mean 'quantiles'"),
     "kind of another library": (refuses(normalization="bounds_q99"), "expected.*quantiles"),
     "per misspelt": (refuses(normalize_per="sources"), "normalize_per.*did you mean 'source'"),
-    "least range below 0": (refuses(least_range=-1.0), "config.data.least_range is -1.0.*at least 0"),
+    "least range below 0": (
+        refuses(least_range=-1.0),
+        "config.data.least_range is -1.0.*at least 0",
+    ),
     "least range nan": (refuses(least_range=float("nan")), "least_range is nan.*finite"),
     "least range infinite": (refuses(least_range=float("inf")), "least_range is inf.*finite"),
     "least range a word": (untyped, "config.data.least_range is 'small' .str., expected float"),

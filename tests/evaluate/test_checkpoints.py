@@ -45,6 +45,7 @@ def test_every_source_has_its_losses_and_errors(trained):
         evaluate.evaluate(trained, split="nowhere")
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_recorded_and_found(trained, toy_data, tmp_path):
     workdir = tmp_path / "copy"
     shutil.copytree(trained, workdir)

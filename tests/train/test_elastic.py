@@ -6,6 +6,7 @@ import socket
 import time
 
 import numpy as np
+import pytest
 
 from ambient_jax.data import rlds
 
@@ -46,6 +47,7 @@ def _ids(folder, phase):
     return by_step, hosts
 
 
+@pytest.mark.slow
 def test_two_hosts_die_resume_and_one_goes_on(toy_data, tmp_path, worker):
     """The uninterrupted run and the broken one see the same rows at every step; hosts share no
     episode; the parameters agree to rounding, as sums over devices are taken in another order."""

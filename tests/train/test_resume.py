@@ -58,6 +58,7 @@ def _flat(workdir):
     return np.concatenate([np.ravel(x) for x in leaves])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_all_that_may_change_at_once_changes_no_number(toy_data, tmp_path, break_at, placement):
     """Data, bounds file and workdir have moved, too."""
@@ -108,6 +109,7 @@ def _lengths(dataset):
     return [len(episode["steps"]["action"]) for episode in dataset]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_other_windows_of_the_metrics_leave_the_training_alone(
     toy_data, tmp_path, break_at, placement
@@ -169,6 +171,7 @@ def test_a_complete_run_says_that_nothing_is_left(toy_data, tmp_path, caplog):
     assert not any("goes on" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_shards_of_a_stream_may_be_spelt_out_and_not_changed(toy_data, tmp_path, break_at):
     config = _config(toy_data, "stream")
     trainer.train(config, tmp_path / "whole")
@@ -184,6 +187,7 @@ def test_shards_of_a_stream_may_be_spelt_out_and_not_changed(toy_data, tmp_path,
     assert _rows(tmp_path / "broken") == _rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_sweep_resumes_with_what_may_change_and_can_be_extended(toy_data, tmp_path, break_at):
     def configs(**changes):
         config = _config(toy_data, **changes)

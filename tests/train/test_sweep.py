@@ -86,6 +86,7 @@ def test_the_number_of_devices_does_not_matter(together, tmp_path, worker):
         assert np.linalg.norm(got - want) <= 1e-4 * np.linalg.norm(want), name
 
 
+@pytest.mark.slow
 def test_killed_at_three_moments_no_policy_is_lost(toy_data, tmp_path, worker):
     """Also after the first policy of a step was saved and the others were not."""
     some = {name: POLICIES[name] for name in ("ambient", "seed", "filtering")}
@@ -133,6 +134,7 @@ def test_configs_of_two_programs_are_refused(toy_data, tmp_path):
         sweep.train(streamed, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_takes_all_policies_back_to_a_step_that_all_have(together, tmp_path):
     job, workdir = together
     shutil.copytree(workdir, tmp_path / "copy")

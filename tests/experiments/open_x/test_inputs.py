@@ -76,6 +76,7 @@ def run(tmp_path_factory):
     return config, folder / "run"
 
 
+@pytest.mark.slow
 def test_the_task_reports_the_loss_of_the_training_on_held_out_scenes(run):
     config, workdir = run
     inputs.evaluate(config, str(workdir))
@@ -132,6 +133,7 @@ def test_a_row_has_the_loss_of_the_training(seen):
     np.testing.assert_allclose(total, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_evaluation_command_reads_the_common_form(run):
     _, workdir = run
     table = evaluate.evaluate(workdir, split="val", source="steady", samples=8, sampled=4).table

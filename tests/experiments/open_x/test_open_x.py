@@ -45,6 +45,7 @@ def test_every_variant_is_a_valid_config():
         config_lib.check(open_x_config.get_config(name))
 
 
+@pytest.mark.slow
 def test_from_planning_to_the_report_and_again(tmp_path):
     done = _run(tmp_path, f"{CONFIG}:demo_debug", *SMALL)
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from experiments.table.experiment import Table
 ROOT = pathlib.Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/environ").exists(), reason="reads /proc")
 def test_no_process_outlives_its_parent(tmp_path, tiny):
     """Killed at any moment, the workers save what they have and end; the same command goes on."""
