@@ -21,7 +21,9 @@ _COMPILED = pathlib.Path(tempfile.gettempdir()) / f"ambient-jax-tests-{os.getpid
 _OWNER = "PYTEST_XDIST_WORKER" not in os.environ
 if _OWNER:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    # Networks here are tiny: to optimise their programs takes longer than to run them as they are.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 # After the environment is set, as they import JAX.

@@ -96,6 +96,7 @@ def test_sigma_min_of_a_gaussian_pair_is_the_exact_crossing():
     assert abs(thresholds.sigma_min(levels, c, tau=tau) - want) < 0.03
 
 
+@pytest.mark.slow
 def test_only_with_the_observation_is_a_reversed_reaction_seen():
     """p(A) = q(A), but where clean actions follow the observation, corrupt ones oppose it.
 
@@ -117,6 +118,7 @@ def test_only_with_the_observation_is_a_reversed_reaction_seen():
     assert np.all(clean[True][:3] < 0.15) and clean[True][-1] > 0.4
 
 
+@pytest.mark.slow
 def test_what_is_wrong_far_apart_is_not_seen_by_short_crops():
     """Clean episodes keep their sign, corrupt ones change it half-way: each step is the same."""
     rng = np.random.default_rng(0)

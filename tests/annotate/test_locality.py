@@ -97,6 +97,7 @@ def test_trained_on_a_gaussian_process_it_is_the_wiener_filters():
     assert np.abs(ours - wiener).max() <= 1 and np.mean(ours == wiener) >= 0.5
 
 
+@pytest.mark.slow
 def test_trained_on_two_values_it_beats_the_linear_one():
     """x0 is +1 or -1 throughout: given w steps, E[x0 | x_t] = tanh(alpha sum(x_t) / sigma^2)."""
     rng = np.random.default_rng(0)

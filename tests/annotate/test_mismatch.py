@@ -170,6 +170,7 @@ def test_lost_share_of_a_noisy_relative_entropy_increases():
     assert mismatch.lost([0.0, -0.1, 0.0]).tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_observed_classifier_finds_the_excess_loss_and_sigma_max():
     """p goes where the colour says, q to either side: p(A) = q(A), only p(A | O) differs."""
     rng, n, m, spread = np.random.default_rng(0), 6000, 0.6, 0.1

@@ -46,6 +46,7 @@ def common(recorded_data, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_images_instructions_and_states_are_trained_and_evaluated(common):
     rows = [json.loads(line) for line in (common / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4]
@@ -53,6 +54,7 @@ def test_images_instructions_and_states_are_trained_and_evaluated(common):
     assert "| bridge " in evaluate.evaluate(common, split="val", samples=32, sampled=8).table
 
 
+@pytest.mark.slow
 def test_the_policy_takes_what_a_robot_sees(common):
     policy = Policy.from_checkpoint(common)
     frame = np.random.default_rng(0).integers(0, 255, (1, 2, 32, 32, 3), dtype=np.uint8)
@@ -67,6 +69,7 @@ def test_the_policy_takes_what_a_robot_sees(common):
     assert np.abs(np.asarray(other) - chunk).max() > 0
 
 
+@pytest.mark.slow
 def test_plain_vectors_of_the_same_data(recorded_data, tmp_path):
     config = small(config_lib.default())
     path = str(recorded_data / "rlds_bridge")
@@ -78,6 +81,7 @@ def test_plain_vectors_of_the_same_data(recorded_data, tmp_path):
     assert policy({"state": np.zeros((3, 2, 7), np.float32)}, jax.random.key(0)).shape == (3, 4, 7)
 
 
+@pytest.mark.slow
 def test_bounds_by_classifier(recorded_data, tmp_path):
     config = annotate_config.get_config("rlds")
     path = str(recorded_data / "rlds_bridge")

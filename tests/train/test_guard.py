@@ -143,12 +143,14 @@ def test_a_resumed_stream_remembers_by_the_same_steps(poisoned, tmp_path):
         _check(tmp_path, str(error.value), expected)
 
 
+@pytest.mark.slow
 def test_eight_devices_find_the_same(poisoned, tmp_path, worker):
     job = _job(poisoned, tmp_path)
     output = worker(job, 8)(1)
     _check(tmp_path, output, _first_bad(worker_module.config_for(job)))
 
 
+@pytest.mark.slow
 def test_two_hosts_of_two_devices_tell_of_all_rows(poisoned, tmp_path, worker):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -163,6 +165,7 @@ def test_two_hosts_of_two_devices_tell_of_all_rows(poisoned, tmp_path, worker):
         _check(tmp_path, finish(1), expected)
 
 
+@pytest.mark.slow
 def test_a_sweep_names_the_policy(poisoned, tmp_path):
     job = _job(poisoned, tmp_path)
     job["policies"] = {"clean": {"law": {"name": "filtering"}}, "all": {"seed": 3}}

@@ -135,6 +135,7 @@ def test_other_windows_of_the_metrics_leave_the_training_alone(
     assert wide["loss"] == pytest.approx(mean, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_more_steps_need_a_word_and_go_on_at_the_rates_of_the_longer_run(toy_data, tmp_path):
     config = _config(toy_data)
     trainer.train(config, tmp_path)

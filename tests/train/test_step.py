@@ -300,6 +300,7 @@ def test_augmentation_is_that_of_the_rows_by_their_global_number():
         )
 
 
+@pytest.mark.slow
 def test_augmentation_on_8_devices_is_that_on_1():
     """Eight devices, one row each, in a process of their own."""
     script = f"""

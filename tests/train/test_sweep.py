@@ -50,7 +50,10 @@ def together(toy_data, tmp_path_factory):
     return job, workdir
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("ambient", "level") else pytest.param(n, marks=pytest.mark.slow) for n in POLICIES],
+)
 def test_a_policy_of_a_sweep_is_the_one_trained_alone(together, tmp_path, name):
     job, workdir = together
     config = worker_module.configs_for(job)[name]
@@ -77,6 +80,7 @@ def test_a_policy_of_a_sweep_loads_like_any_other(together):
     assert saved["law"] == {"name": "reweighted", "alpha": 0.3}
 
 
+@pytest.mark.slow
 def test_the_number_of_devices_does_not_matter(together, tmp_path, worker):
     """6 policies on 4 devices: 3 of them take 2 each."""
     job, workdir = together

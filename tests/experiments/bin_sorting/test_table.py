@@ -127,6 +127,7 @@ def test_claims_hold_when_the_numbers_do(config):
     assert claims.check(config.task, {"correct": row(2, 0)}) == []
 
 
+@pytest.mark.slow
 def test_from_demonstrations_to_the_report(tmp_path, tiny):
     """The main policies in one process; a second run only writes the report."""
     config = tiny(bins_config.get_config("debug"))

@@ -106,6 +106,7 @@ def seen(run):
     return policy, held_out.read(config, policy)
 
 
+@pytest.mark.slow
 def test_a_row_has_the_loss_of_the_training(seen):
     policy, held = seen
     levels = (0.3, 0.8)

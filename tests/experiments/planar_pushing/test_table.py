@@ -304,6 +304,7 @@ def test_drift_is_measured_against_the_same_source_alone(config):
     assert [c[2] for c in checked(config, {}, drifts=nothing)] == [None, None]
 
 
+@pytest.mark.slow
 def test_from_demonstrations_to_the_report(tmp_path, tiny, caplog):
     """The main policies in one process; what is there is kept, checked and left out if outdated."""
     config = tiny(push_config.get_config("debug"))

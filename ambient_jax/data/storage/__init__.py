@@ -1,0 +1,51 @@
+"""Data sets on disk in any format that robotics uses: ``open_dataset`` finds out which.
+
+Where the formats differ ends here: each gives episodes of RLDS's form, ``{"steps": {"observation":
+{...}, "action": ...}}``, and ``open_x`` or the plain "rlds" source read them by the same names.
+"""
+
+import os
+from collections.abc import Iterable
+
+from ambient_jax.data import rlds
+from ambient_jax.data.paths import expanded
+from ambient_jax.data.storage import lerobot
+from ambient_jax.data.storage.dataset import Dataset
+
+_FORMATS = {"lerobot": (lerobot.is_here, lerobot.LeRobotDataset)}
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    split: str = "train",
+    required: Iterable[str] = (),
+    *,
+    keys: Iterable[str] | None = None,
+    decode_images: bool = True,
+    allow_missing: bool = False,
+    last_step: str = "",
+) -> Dataset:
+    """Opens one split of a data set of any format: reads and checks its metadata, no episode.
+
+    Args:
+      path: the data set's folder, or its file.
+      split: a split's name, also sliced: ``"train[:90%]"``, ``"train[10:20]"``; in formats other
+        than RLDS also single episodes, ``"train[3,8:12]"``.
+      required: features that must be there, such as ``"steps/observation/state"``.
+      keys: decode these features or subtrees only; all by default.
+      decode_images: False leaves encoded images as bytes. Videos are decoded when they are used.
+      allow_missing: open it although files are missing; reading their episodes then fails.
+      last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, "keep" keeps
+        it. By default RLDS, whose last action is a filler by definition, drops it; others keep it.
+
+    Raises:
+      FileNotFoundError: no data set of a known format.
+      ValueError, OSError: see ``rlds.open_dataset``.
+    """
+    folder = expanded(path)
+    options = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
+    for is_here, make in _FORMATS.values():
+        if is_here(folder):
+            return make(folder, split, required, **options)
+    options["last_step"] = last_step or "drop"
+    return rlds.open_dataset(path, split, required, decode_images=decode_images, **options)

@@ -1,0 +1,261 @@
+"""What every data set on disk offers, and the base of those that are not RLDS."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from ambient_jax import _checks
+from ambient_jax.data.chunk import LAST_STEPS
+from ambient_jax.data.example_proto import Episode
+from ambient_jax.data.features import leaves, nest, select
+from ambient_jax.data.files import first_line, open_file
+from ambient_jax.data.metadata import MissingShardError
+
+_READERS = 8  # threads that hash files: they wait for storage
+_BLOCK = 1 << 16  # bytes of each sample of a large file
+_WHOLE = 1 << 28  # bytes of a file up to which all of it is hashed
+_SLICE = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<which>[^\[\]]*)\])?")
+
+
+class Dataset(Protocol):
+    """Episodes of one split: random access by position, streams by file.
+
+    Attributes:
+      name, version, split: of the data set.
+      directory: its folder.
+      features: TFDS feature connectors, nested as an episode is.
+      last_step: "drop" where a last step with ``is_last`` was left out, else "keep".
+      hz: control rate, None where the format does not say it.
+      in_order: whether files are read from front to back, rather than by position.
+      shard_lengths: episodes of each file, in the order of positions.
+      episode_ids: stable id of each episode, [N] int64.
+      fingerprint: hash of what is read; a copy of the data has the same.
+    """
+
+    name: str
+    version: str
+    split: str
+    directory: str
+    features: tfds.features.FeaturesDict
+    last_step: str
+    hz: float | None
+    in_order: bool
+    shard_lengths: Sequence[int]
+    episode_ids: np.ndarray
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Episode: ...
+
+    def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]: ...
+
+    def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """By feature below steps, the "min", "max", "mean" and "std" that its files state."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """What the metadata of a folder say; ``FolderDataset`` reads the episodes.
+
+    Attributes:
+      name, version: of the data set.
+      features: of an episode.
+      files: the file with the numbers of each episode of the split.
+      ids: of the split's episodes, [N] int64; episodes of one file follow each other.
+      marks: further files that the fingerprint covers.
+      hz: control rate in Hz, None if unknown.
+    """
+
+    name: str
+    version: str
+    features: tfds.features.FeaturesDict
+    files: Sequence[str]
+    ids: np.ndarray
+    marks: Sequence[str] = ()
+    hz: float | None = None
+
+
+class FolderDataset(Dataset):
+    """A data set in a folder of another format than RLDS. A subclass supplies ``_episode``.
+
+    ``in_order`` is for formats whose files hold many episodes that are costly to find.
+    """
+
+    in_order: ClassVar[bool] = False  # type: ignore[misc]
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        opened: Opened,
+        split: str,
+        required: Iterable[str] = (),
+        *,
+        keys: Iterable[str] | None = None,
+        last_step: str = "",
+    ):
+        self.directory, self.split = os.fspath(directory), split
+        self.name, self.version, self.hz = opened.name, opened.version, opened.hz
+        self.features = opened.features
+        # Recorded actions: the last one is real, unless its reader is told otherwise.
+        self.last_step = last_step or "keep"
+        _checks.one_of("last_step", self.last_step, LAST_STEPS)
+        fields = leaves(opened.features)
+        select(fields, required, self.directory)
+        self.keys = tuple(fields if keys is None else select(fields, keys, self.directory))
+        self.episode_ids = np.asarray(opened.ids, np.int64)
+        if not len(self.episode_ids):
+            raise ValueError(f"split {split!r} of {self.directory} holds no episode")
+        starts = [i for i, f in enumerate(opened.files) if not i or f != opened.files[i - 1]]
+        self.shard_files = [opened.files[i] for i in starts]
+        self._ends = [*starts[1:], len(opened.files)]
+        self.shard_lengths = np.diff([0, *self._ends]).tolist()
+        self._marks = opened.marks
+
+    def _episode(self, position: int) -> Mapping[str, Any]:
+        """Fields [T, ...] of the episode at a position, by path from the episode's root.
+
+        ``self.keys`` are those wanted; more are dropped. ValueError for damaged data.
+        """
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name} {self.version}, {self.split!r}, {len(self)} "
+            f"episodes in {len(self.shard_files)} files)"
+        )
+
+    def __len__(self) -> int:
+        return len(self.episode_ids)
+
+    def __getitem__(self, position: int) -> Episode:
+        position = int(position)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"episode {position} of {self!r} does not exist")
+        position %= len(self)
+        flat = self._episode(position)
+        episode = nest({key: flat[key] for key in self.keys if key in flat})
+        return without_filler(episode) if self.last_step == "drop" else episode
+
+    def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
+        if not 0 <= shard_index < len(self.shard_files):
+            raise IndexError(f"file {shard_index} of {self!r} does not exist")
+        count = self.shard_lengths[shard_index]
+        if not 0 <= start <= count:
+            raise IndexError(f"start is {start}, expected 0 to {count}")
+        first = self._ends[shard_index] - count
+        return ((int(self.episode_ids[first + i]), self[first + i]) for i in range(start, count))
+
+    def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        return {}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of the episodes that are taken and of their files.
+
+        Files above 256 MiB are hashed by their size and by 64 blocks of 64 KiB.
+        """
+        digest = hashlib.sha256(repr((self.version, self.episode_ids.tolist())).encode())
+        files = dict.fromkeys([*self._marks, *self.shard_files])
+        with futures.ThreadPoolExecutor(_READERS) as pool:
+            for path, mark in zip(files, pool.map(_mark, files), strict=True):
+                digest.update(f"{os.path.relpath(path, self.directory)} {mark}\n".encode())
+        return digest.hexdigest()[:32]
+
+
+def _mark(path: str) -> str:
+    if not os.path.exists(path):
+        return "missing"
+    digest, size = hashlib.sha256(), os.path.getsize(path)
+    with open_file(path) as file:
+        if size <= _WHOLE:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        else:
+            for start in np.linspace(0, size - _BLOCK, 64).astype(np.int64).tolist():
+                file.seek(start)
+                digest.update(file.read(_BLOCK))
+    return f"{size} {digest.hexdigest()}"
+
+
+def without_filler(episode: Episode) -> Episode:
+    """The episode without its last step, if ``is_last`` is set there."""
+    last = np.ravel(episode["steps"].get("is_last", ()))
+    if not len(last) or not last[-1]:
+        return episode
+
+    def shorter(tree):
+        return {k: shorter(v) if isinstance(v, dict) else v[:-1] for k, v in tree.items()}
+
+    return {**episode, "steps": shorter(episode["steps"])}
+
+
+def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.ndarray]:
+    """(name, positions) of a split such as "train", "train[:20]", "train[90%:]" or "train[3,8:12]".
+
+    ``sizes`` are episodes of each split. ValueError, which names ``where``: no such split, or no
+    episode in it.
+    """
+    match = _SLICE.fullmatch(split.strip())
+    name = match["name"].strip() if match else split
+    if name not in sizes:
+        splits = ", ".join(sizes) or "none"
+        raise ValueError(
+            f"{where} has no split {name!r}, it has {splits}{_checks.nearest(name, sizes)}"
+        )
+    which = match["which"] if match else None
+    if which is None:
+        positions = np.arange(sizes[name])
+    else:
+        parts = [part.strip() for part in which.split(",")]
+        parts = [f"{p}:{int(p) + 1}" if p.isdigit() else p for p in parts]
+        try:
+            reads = [
+                read
+                for part in parts
+                for read in tfds.core.ReadInstruction.from_spec(f"{name}[{part}]").to_absolute(
+                    {name: sizes[name]}
+                )
+            ]
+        except Exception as error:
+            raise ValueError(
+                f"split is {split!r}, expected a slice such as 'train[:90%]' or 'train[3,8:12]' "
+                f"({first_line(error)})"
+            ) from error
+        spans = [np.arange(r.from_ or 0, sizes[name] if r.to is None else r.to) for r in reads]
+        positions = np.unique(np.concatenate(spans))
+    if not len(positions):
+        raise ValueError(f"split {split!r} of {where} holds no episode: it has {sizes[name]}")
+    return name, positions
+
+
+def boundaries(length: int) -> dict[str, np.ndarray]:
+    """RLDS's ``is_first`` and ``is_last`` of an episode of some steps."""
+    at = np.arange(length)
+    return {"steps/is_first": at == 0, "steps/is_last": at == length - 1}
+
+
+def file_of(ends: Sequence[int], position: int) -> int:
+    """The file of a position, from the files' ends."""
+    return bisect.bisect_right(ends, position)
+
+
+def raise_missing(paths: Sequence[str], remedy: str) -> None:
+    """Raises ``MissingShardError`` if there are files that do not exist."""
+    if paths:
+        more = f" (and {len(paths) - 1} more files)" if len(paths) > 1 else ""
+        raise MissingShardError(f"{paths[0]} is missing{more}; {remedy}")
