@@ -54,15 +54,20 @@ class Clip:
             return dataclasses.replace(self, times=self.times[at : at + 1 or None]).decode()[0]
         return dataclasses.replace(self, times=self.times[at])
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Pictures [h, w, 3] one after another, in one pass; errors as of ``decode``."""
+        if self.absent:
+            raise ValueError(f"{self.path}: {self.absent}")
+        for picture in self._pictures():
+            yield np.ascontiguousarray(picture[..., ::-1]) if self.flipped else picture
+
     def decode(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """All pictures in one pass, RGB uint8 [L, h, w, 3], ``size`` (h, w) or their own.
 
         ValueError: the file cannot be decoded, or has no picture for a step.
         """
-        if self.absent:
-            raise ValueError(f"{self.path}: {self.absent}")
         out: np.ndarray | None = None
-        for i, picture in self._pictures():
+        for i, picture in enumerate(self):
             if out is None:
                 out = np.empty((len(self), *(size or picture.shape[:2]), 3), np.uint8)
             if picture.shape[:2] == out.shape[1:3]:
@@ -71,10 +76,10 @@ class Clip:
                 resize_into(PIL.Image.fromarray(picture), out[i])
         if out is None:
             return np.empty((0, *(size or (0, 0)), 3), np.uint8)
-        return out[..., ::-1] if self.flipped else out
+        return out
 
-    def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(step, picture) in order of steps."""
+    def _pictures(self) -> Iterator[np.ndarray]:
+        """Pictures in order of steps, colours as they are stored."""
         if not len(self.times):
             return
         near, done = TOLERANCE * self.period, 0
@@ -84,13 +89,13 @@ class Clip:
             while done < len(self.times) and self.times[done] <= time:
                 wanted = float(self.times[done])
                 here = last if last and wanted - last[0] <= time - wanted else (time, frame)
-                yield done, self._picture(wanted, here)
+                yield self._picture(wanted, here)
                 done += 1
             if done == len(self.times):
                 return
             last = time, frame
         for step in range(done, len(self.times)):
-            yield step, self._picture(float(self.times[step]), last)
+            yield self._picture(float(self.times[step]), last)
 
     def _picture(self, wanted: float, nearest: tuple[float, av.VideoFrame] | None) -> np.ndarray:
         if nearest and abs(wanted - nearest[0]) <= TOLERANCE * self.period:
