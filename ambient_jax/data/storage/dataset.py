@@ -221,6 +221,7 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
     if which is None:
         positions = np.arange(sizes[name])
     else:
+        info = tfds.core.SplitInfo(name=name, shard_lengths=[sizes[name]], num_bytes=0)
         parts = [part.strip() for part in which.split(",")]
         parts = [f"{p}:{int(p) + 1}" if p.isdigit() else p for p in parts]
         try:
@@ -228,7 +229,7 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
                 read
                 for part in parts
                 for read in tfds.core.ReadInstruction.from_spec(f"{name}[{part}]").to_absolute(
-                    {name: sizes[name]}
+                    {name: info}
                 )
             ]
         except Exception as error:

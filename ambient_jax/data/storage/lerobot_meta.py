@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
-from ambient_jax import _checks
 from ambient_jax.data import files
 from ambient_jax.data.features import nest
 from ambient_jax.data.files import first_line
@@ -72,6 +71,18 @@ class Metadata:
     @property
     def is_v3(self) -> bool:
         return self.version == "v3.0"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What features cannot say: "fps", "robot_type", "tasks" in order, "names" by field."""
+        whole = list(self.tasks) == list(range(len(self.tasks)))
+        given = {n: self._info["features"][n].get("names") for n in self.fields}
+        return {
+            "fps": self.hz,
+            "robot_type": str(self._info.get("robot_type") or ""),
+            "tasks": list(self.tasks.values()) if whole else [],
+            "names": {n: names for n, names in given.items() if names},
+        }
 
     @functools.cached_property
     def marks(self) -> list[str]:
@@ -199,7 +210,9 @@ class Metadata:
                 self._refuse(f"{template} is {text!r}, expected where files lie")
             bare = _PLACE.sub("", text)
             if "{" in bare or "}" in bare:
-                self._refuse(f"{template} is {text!r}, expected places such as {{episode_index:06d}}")
+                self._refuse(
+                    f"{template} is {text!r}, expected places such as {{episode_index:06d}}"
+                )
             if os.path.isabs(text) or ".." in text.split("/") or "://" in text:
                 self._refuse(f"{template} is {text!r}, which leads out of the data set")
 
@@ -249,7 +262,7 @@ class Metadata:
                 if type(row.get("task_index")) is not int or "task" not in row:
                     self._refuse(f"{row} lacks its task_index or task", "meta/tasks.jsonl")
             numbers, texts = [r["task_index"] for r in rows], [r["task"] for r in rows]
-        return {int(n): str(t) for n, t in zip(numbers, texts, strict=True)}
+        return {int(n): str(t) for n, t in sorted(zip(numbers, texts, strict=True))}
 
     def _episodes(self) -> list[dict[str, Any]]:
         rows = self._listed() if self.is_v3 else self._lines(self.listing)
@@ -299,7 +312,9 @@ class Metadata:
             wanted = [n for n in file.schema_arrow.names if not n.startswith("stats/")]
             return file.read(columns=wanted)
         except pa.ArrowException as error:
-            raise ValueError(f"{path} cannot be read ({first_line(error)}): fetch it again") from error
+            raise ValueError(
+                f"{path} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
 
     def _need(self, table: pa.Table, columns: Any, name: str) -> None:
         for column in columns:
@@ -322,7 +337,9 @@ def _names(given: Any) -> tuple[str, ...]:
     if isinstance(given, Mapping):
         given = [name for part in given.values() for name in _names(part)]
     if isinstance(given, list | tuple):
-        flat = [n for part in given for n in (_names(part) if not isinstance(part, str) else (part,))]
+        flat = [
+            n for part in given for n in (_names(part) if not isinstance(part, str) else (part,))
+        ]
         return tuple(flat)
     return ()
 

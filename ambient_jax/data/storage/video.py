@@ -32,16 +32,12 @@ class Clip:
       times: s from the file's beginning, [L], rising.
       period: s between two steps.
       absent: why there are no pictures, "" if there are.
-      flipped: whether colours come blue first, and are swapped.
     """
 
     path: str
     times: np.ndarray
     period: float
     absent: str = ""
-    flipped: bool = False
-
-    dtype = np.dtype(object)  # as an array of encoded images has
 
     def __len__(self) -> int:
         return len(self.times)
@@ -58,8 +54,7 @@ class Clip:
         """Pictures [h, w, 3] one after another, in one pass; errors as of ``decode``."""
         if self.absent:
             raise ValueError(f"{self.path}: {self.absent}")
-        for picture in self._pictures():
-            yield np.ascontiguousarray(picture[..., ::-1]) if self.flipped else picture
+        yield from self._pictures()
 
     def decode(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """All pictures in one pass, RGB uint8 [L, h, w, 3], ``size`` (h, w) or their own.
@@ -79,7 +74,7 @@ class Clip:
         return out
 
     def _pictures(self) -> Iterator[np.ndarray]:
-        """Pictures in order of steps, colours as they are stored."""
+        """Pictures in order of steps."""
         if not len(self.times):
             return
         near, done = TOLERANCE * self.period, 0
