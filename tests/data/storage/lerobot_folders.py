@@ -158,9 +158,10 @@ def write_v2(root, lengths=(7, 1, 5), version="v2.1", cameras=(FRONT, WRIST), co
     write_lines(root / "meta/tasks.jsonl", tasks)
     if version == "v2.1":
         write_lines(root / "meta/episodes_stats.jsonl", stats)
+    chunk, file = "chunk-{episode_chunk:03d}", "episode_{episode_index:06d}"
     places = {
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "data_path": f"data/{chunk}/{file}.parquet",
+        "video_path": f"videos/{chunk}/{{video_key}}/{file}.mp4",
     }
     write_json(root / "meta/info.json", info(version, lengths, cameras, **places))
     return root

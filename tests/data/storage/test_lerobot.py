@@ -12,7 +12,7 @@ from ambient_jax.data import storage
 from ambient_jax.data.features import flatten, leaves
 from ambient_jax.data.storage.lerobot_meta import path_of
 from tests.data.storage import lerobot_folders as folders
-from tests.data.storage.lerobot_folders import FRONT, STORED, TASKS, WRIST
+from tests.data.storage.lerobot_folders import FRONT, TASKS, WRIST
 
 VERSIONS = ("v2.0", "v2.1", "v3.0")
 
@@ -163,8 +163,8 @@ def test_keys_copies_and_fingerprints(tmp_path):
     assert set(flatten(data[2])) == {"steps/action", "steps/observation/grid"}
     copy = pickle.loads(pickle.dumps(data))
     np.testing.assert_array_equal(copy[2]["steps"]["action"], data[2]["steps"]["action"])
-    other = storage.open_dataset(tmp_path / "b")
-    assert other.fingerprint == data.fingerprint
+    data = storage.open_dataset(tmp_path / "a")
+    assert storage.open_dataset(tmp_path / "b").fingerprint == data.fingerprint
     assert storage.open_dataset(tmp_path / "b", "train[:2]").fingerprint != data.fingerprint
     video = tmp_path / f"b/videos/{FRONT}/chunk-000/file-000.mp4"
     folders.write_video(video, [folders.picture(9, i) for i in range(7)])
