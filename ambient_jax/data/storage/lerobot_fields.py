@@ -143,7 +143,7 @@ def is_picture(leaf: Leaf) -> bool:
 def _field(path: str, name: str, leaf: Leaf, value: Any, names: Any, videos: bool) -> Field:
     if is_picture(leaf):
         dtype, names = ("video" if videos else "image"), ["height", "width", "channels"]
-        shape = next(pictures(value, leaf.feature)).shape
+        shape = next(pictures(value)).shape
         return Field(path, name, "picture", dtype, shape, names, leaf.feature)
     if leaf.kind == "bytes":
         return Field(path, name, "text", "string", (1,), None, leaf.feature)
@@ -151,7 +151,7 @@ def _field(path: str, name: str, leaf: Leaf, value: Any, names: Any, videos: boo
     return Field(path, name, "number", leaf.dtype.name, shape, names or None, leaf.feature)
 
 
-def pictures(value: Any, feature: Any) -> Iterator[np.ndarray]:
+def pictures(value: Any) -> Iterator[np.ndarray]:
     """RGB pictures uint8 [h, w, 3] of a clip, of encoded bytes or of an array."""
     if not isinstance(value, Clip) and len(value) and isinstance(value[0], bytes):
         rgb = tfds.features.Image(shape=(None, None, 3))
@@ -190,7 +190,7 @@ def column(field: Field, value: Any) -> pa.Array:
     if len(field.shape) == 1:
         return pa.FixedSizeListArray.from_arrays(flat, field.shape[0])
     for size in field.shape[::-1]:
-        ends = np.arange(0, len(flat) + 1, size, np.int32)
+        ends = np.arange(0, len(flat) + 1, size, dtype=np.int32)
         flat = pa.ListArray.from_arrays(pa.array(ends), flat)
     return flat
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ambient_jax.data.storage.lerobot_fields import Field, pictures
+from ambient_jax.data.storage.lerobot_fields import pictures
 
 CHUNK = 1000  # files of a folder
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -90,10 +90,10 @@ def moments(values: np.ndarray) -> Moments:
     }
 
 
-def picture_moments(value: Any, field: Field) -> Moments:
+def picture_moments(value: Any) -> Moments:
     """Moments of the colours, [3, 1, 1] within 0 to 1, of some pictures over the episode."""
     at = np.unique(np.linspace(0, len(value) - 1, _LOOKED_AT).round().astype(int))
-    seen = [p for i in at for p in pictures(value[int(i) : int(i) + 1], field.feature)]
+    seen = [p for i in at for p in pictures(value[int(i) : int(i) + 1])]
     colours = np.stack(seen).reshape(-1, 3) / 255
     found = moments(colours) | {"count": np.array([len(seen)])}
     return {n: v if n == "count" else v.reshape(3, 1, 1) for n, v in found.items()}

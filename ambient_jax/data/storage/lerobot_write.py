@@ -8,8 +8,9 @@ https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,31 +83,28 @@ def write_lerobot(
       ValueError: hz is unknown, or an episode cannot be read or written (named).
     """
     _checks.one_of("videos", videos, ("", *CODECS))
+    if hz is not None:
+        _checks.number("hz", hz, 0, above=True)
     known = about(dataset)
-    hz = hz or dataset.hz if hasattr(dataset, "hz") else hz
-    hz = hz or known.get("fps")
-    if hz is None:
+    hz = hz or getattr(dataset, "hz", None) or known.get("fps")
+    if not hz:
         raise ValueError(f"{dataset.directory} does not say its rate: give hz=, steps per second")
-    _checks.number("hz", hz, 0, above=True)
+    limits = data_megabytes * _MEGABYTE, video_megabytes * _MEGABYTE
     with replacing_folder(expanded(directory), overwrite) as partial:
-        writer = _Writer(partial, dataset, known, float(hz), videos, language)
-        writer.limits = data_megabytes * _MEGABYTE, video_megabytes * _MEGABYTE
+        writer = _Writer(partial, dataset, known, float(hz), videos, language, limits)
+        bar = {"total": len(dataset), "unit": "episode", "desc": dataset.name}
         try:
-            bar = tqdm.tqdm(
-                _episodes(dataset),
-                total=len(dataset),
-                unit="episode",
-                desc=dataset.name,
-                disable=not progress,
-            )
-            for number, episode in bar:
+            for number, episode in tqdm.tqdm(_episodes(dataset), **bar, disable=not progress):
                 try:
                     writer.add(flatten(episode))
                 except ValueError as error:
                     where = f"{dataset.directory}, episode {number}"
                     raise ValueError(f"{where}: {error}") from error
-        finally:
-            writer.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # files that are deleted
+                writer.close()
+            raise
+        writer.close()
         writer.finish(robot_type or known.get("robot_type", ""))
     logging.info("wrote %s: %d episodes, %d steps", directory, writer.count, writer.steps)
     return Path(expanded(directory))
@@ -120,10 +118,18 @@ def _episodes(dataset: Dataset) -> Iterator[tuple[int, Any]]:
 class _Writer:
     """The files of one new data set."""
 
-    def __init__(self, folder, dataset, known, hz, videos, language):
+    def __init__(
+        self,
+        folder: Path,
+        dataset: Dataset,
+        known: Mapping[str, Any],
+        hz: float,
+        videos: str,
+        language: str,
+        limits: tuple[float, float],
+    ):
         self._folder, self._dataset, self._known, self._hz = folder, dataset, known, hz
-        self._codec, self._language = videos, language
-        self.limits = (0.0, 0.0)
+        self._codec, self._language, self._limits = videos, language, limits
         self.count = self.steps = 0
         self._fields: dict[str, Field] = {}
         self._videos: dict[str, VideoWriter] = {}
@@ -142,55 +148,41 @@ class _Writer:
         if missing := [p for p in self._fields if p not in steps]:
             raise ValueError(f"it has no {missing[0]}, which the first episode has")
         length = len(next(iter(steps.values())))
+        if not length:
+            raise ValueError("it has no step, LeRobot needs one: take a split without it")
         texts = self._texts(steps, length)
-        for text in texts:
-            self._tasks.setdefault(text, len(self._tasks))
-        at = np.arange(length)
-        numbers = {
-            "timestamp": self._times(steps, length),
-            "frame_index": at,
-            "episode_index": np.full(length, self.count),
-            "index": self.steps + at,
-            "task_index": np.array([self._tasks[text] for text in texts]),
-        }
+        numbers = self._numbers(steps, texts)
+        columns = {name: pa.array(value) for name, value in numbers.items()}
+        stats = {name: files_lib.moments(value[:, None]) for name, value in numbers.items()}
         row: dict[str, Any] = {
             "episode_index": self.count,
             "tasks": list(dict.fromkeys(texts)),
             "length": length,
+            "dataset_from_index": self.steps,
+            "dataset_to_index": self.steps + length,
         }
-        columns, stats = {}, {}
         for path, field in self._fields.items():
             if field.kind == "picture":
-                stats[field.name] = files_lib.picture_moments(steps[path], field)
+                stats[field.name] = files_lib.picture_moments(steps[path])
             elif field.kind == "number":
-                stats[field.name] = files_lib.moments(
-                    np.asarray(steps[path]).reshape(length, *field.shape)
-                )
+                values = np.asarray(steps[path]).reshape(length, *field.shape)
+                stats[field.name] = files_lib.moments(values)
             if field.dtype == "video":
-                place = self._video(field).write(fields_lib.pictures(steps[path], field.feature))
-                row |= indices(f"videos/{field.name}/", place.file)
-                row[f"videos/{field.name}/from_timestamp"] = place.start
-                row[f"videos/{field.name}/to_timestamp"] = place.stop
-                if round((place.stop - place.start) * self._hz) != length:
-                    raise ValueError(f"{path} does not have one picture a step")
+                row |= self._film(field, steps[path], length)
             else:
                 columns[field.name] = fields_lib.column(field, steps[path])
-        self._time = numbers["timestamp"].dtype.name
-        columns |= {name: pa.array(value) for name, value in numbers.items()}
-        stats |= {name: files_lib.moments(value[:, None]) for name, value in numbers.items()}
-        self._tables = self._tables or Tables(self._folder / "data", self.limits[0])
+        self._tables = self._tables or Tables(self._folder / "data", self._limits[0])
         row |= indices("data/", self._tables.write(pa.table(columns)))
-        row |= {"dataset_from_index": self.steps, "dataset_to_index": self.steps + length}
         row |= indices("meta/episodes/", 0)
-        for name, values in stats.items():
-            row |= {f"stats/{name}/{what}": value.tolist() for what, value in values.items()}
-            self._moments[name] = files_lib.pooled(self._moments.get(name), values)
+        for name, moments in stats.items():
+            row |= {f"stats/{name}/{what}": value.tolist() for what, value in moments.items()}
+            self._moments[name] = files_lib.pooled(self._moments.get(name), moments)
         self._rows.append(row)
         if len(self._rows) == _ROWS:
             self._list()
         self.count, self.steps = self.count + 1, self.steps + length
 
-    def _begin(self, flat):
+    def _begin(self, flat: Mapping[str, Any]) -> None:
         task = self._language if self._language in flat else ""
         names = self._known.get("names", {})
         self._fields, left_out = fields_lib.fields(
@@ -204,7 +196,7 @@ class _Writer:
         if not task:
             logging.warning("%s has no %s: tasks are ''", self._dataset.directory, self._language)
 
-    def _texts(self, steps, length):
+    def _texts(self, steps: Mapping[str, Any], length: int) -> list[str]:
         if self._language not in steps:
             return [""] * length
         values = steps[self._language]
@@ -213,7 +205,22 @@ class _Writer:
         except UnicodeDecodeError as error:
             raise ValueError(f"{self._language} is no UTF-8 text ({error})") from error
 
-    def _times(self, steps, length):
+    def _numbers(self, steps: Mapping[str, Any], texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The columns that every data set of LeRobot has."""
+        for text in texts:
+            self._tasks.setdefault(text, len(self._tasks))
+        at = np.arange(len(texts))
+        times = self._times(steps, len(texts))
+        self._time = times.dtype.name
+        return {
+            "timestamp": times,
+            "frame_index": at,
+            "episode_index": np.full(len(texts), self.count),
+            "index": self.steps + at,
+            "task_index": np.array([self._tasks[text] for text in texts]),
+        }
+
+    def _times(self, steps: Mapping[str, Any], length: int) -> np.ndarray:
         """Timestamps [T] in s: those given, if pictures are found by them."""
         even = np.arange(length) / self._hz
         given = np.asarray(steps.get("steps/timestamp", even.astype(np.float32))).reshape(length)
@@ -224,14 +231,21 @@ class _Writer:
         self._retimed += 1
         return even.astype(given.dtype if given.dtype.kind == "f" else np.float32)
 
-    def _video(self, field: Field) -> VideoWriter:
+    def _film(self, field: Field, value: Any, length: int) -> dict[str, Any]:
+        """Appends an episode to a camera's video; columns that say where it is."""
+
         def path(number: int) -> str:
             place = PLACE.format(**indices("", number))
             return str(self._folder / "videos" / field.name / f"{place}.mp4")
 
         if field.name not in self._videos:
-            self._videos[field.name] = VideoWriter(path, self._hz, self._codec, self.limits[1])
-        return self._videos[field.name]
+            self._videos[field.name] = VideoWriter(path, self._hz, self._codec, self._limits[1])
+        place = self._videos[field.name].write(fields_lib.pictures(value))
+        if place.pictures != length:
+            raise ValueError(f"{field.path} has {place.pictures} pictures in {length} steps")
+        at = {"from_timestamp": place.start, "to_timestamp": place.stop}
+        prefix = f"videos/{field.name}/"
+        return indices(prefix, place.file) | {f"{prefix}{name}": time for name, time in at.items()}
 
     def _list(self) -> None:
         if self._rows:
@@ -269,8 +283,8 @@ class _Writer:
             "total_frames": self.steps,
             "total_tasks": len(self._tasks),
             "chunks_size": CHUNK,
-            "data_files_size_in_mb": int(self.limits[0] / _MEGABYTE),
-            "video_files_size_in_mb": int(self.limits[1] / _MEGABYTE),
+            "data_files_size_in_mb": int(self._limits[0] / _MEGABYTE),
+            "video_files_size_in_mb": int(self._limits[1] / _MEGABYTE),
             "fps": int(self._hz) if self._hz == int(self._hz) else self._hz,
             "splits": {"train": f"0:{self.count}"},
             "data_path": f"data/{PLACE}.parquet",

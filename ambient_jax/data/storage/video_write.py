@@ -24,11 +24,13 @@ CODECS: dict[str, tuple[str, str, str, dict[str, str]]] = {
 
 
 class Place(NamedTuple):
-    """Where an episode's pictures are: number of the file, and seconds from its beginning."""
+    """Where an episode's pictures are: number of the file, seconds from its beginning, and how many
+    they are."""
 
     file: int
     start: float
     stop: float
+    pictures: int
 
 
 class VideoWriter:
@@ -45,7 +47,9 @@ class VideoWriter:
         _checks.one_of("codec", codec, CODECS)
         self._path, self._codec, self._limit = path, codec, limit
         self.rate = Fraction(hz).limit_denominator(1001)
-        self._file, self._container, self._stream = -1, None, None
+        self._file = -1
+        self._container: Any = None
+        self._stream: Any = None
         self._shape: tuple[int, ...] = ()
         self._count = self._bytes = 0
 
@@ -77,7 +81,8 @@ class VideoWriter:
             self._count += 1
         if self._count == first:
             raise ValueError("there is no picture")
-        return Place(self._file, float(first / self.rate), float(self._count / self.rate))
+        start, stop = float(first / self.rate), float(self._count / self.rate)
+        return Place(self._file, start, stop, self._count - first)
 
     def close(self) -> None:
         """Ends the file that is open."""
@@ -94,8 +99,8 @@ class VideoWriter:
         if not self.pixels:
             raise ValueError(f"pictures are {self._shape[:2]}, {self._codec} needs even sizes")
         os.environ.setdefault("SVT_LOG", "1")  # errors only: its banner has 20 lines
-        self._container = container = av.open(path, "w")
-        stream: Any = container.add_stream(name, rate=self.rate, options=dict(options))
+        self._container = av.open(path, "w")
+        stream = self._container.add_stream(name, rate=self.rate, options=dict(options))
         stream.height, stream.width = self._shape[:2]
         stream.pix_fmt, stream.codec_context.time_base = self.pixels, 1 / self.rate
         self._stream = stream

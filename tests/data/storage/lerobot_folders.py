@@ -31,7 +31,7 @@ FEATURES = {
     "next.reward": {"dtype": "float32", "shape": [1], "names": None},
     "next.done": {"dtype": "bool", "shape": [1], "names": None},
     "note": {"dtype": "string", "shape": [1], "names": None},
-    STORED: {"dtype": "image", "shape": [6, 8, 3], "names": ["height", "width", "channel"]},
+    STORED: {"dtype": "image", "shape": [16, 24, 3], "names": ["height", "width", "channel"]},
     "timestamp": {"dtype": "float32", "shape": [1], "names": None},
     "frame_index": {"dtype": "int64", "shape": [1], "names": None},
     "episode_index": {"dtype": "int64", "shape": [1], "names": None},
@@ -66,7 +66,7 @@ def rows(episode, length, first):
         "next.reward": rng.random(length).astype(np.float32).tolist(),
         "next.done": (at == length - 1).tolist(),
         "note": [f"note {episode} {i}" for i in at],
-        STORED: [{"bytes": png(picture(episode, i, STORED, (6, 8))), "path": None} for i in at],
+        STORED: [{"bytes": png(picture(episode, i, STORED, (16, 24))), "path": None} for i in at],
         "timestamp": (at / HZ).astype(np.float32).tolist(),
         "frame_index": at.tolist(),
         "episode_index": [episode] * length,
@@ -225,3 +225,7 @@ def write_listing(root, listed):
     path = root / "meta/episodes/chunk-000/file-000.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(listed), path)
+
+
+def unpng(blob):
+    return np.asarray(PIL.Image.open(io.BytesIO(blob)))
