@@ -21,6 +21,7 @@ from ambient_jax.data.storage.video import Clip
 from ambient_jax.data.write import encode_image
 
 NUMBERED = ("frame_index", "episode_index", "index", "task_index")
+_PNG_LEVEL = 1  # a quarter of the time of level 6 for a fifth more bytes
 _BOUNDARIES = ("steps/is_first", "steps/is_last")
 
 
@@ -165,7 +166,7 @@ def encoded(value: Any, feature: Any) -> Iterator[bytes]:
     if not isinstance(feature, tfds.features.Image):
         feature = tfds.features.Image(shape=(None, None, 3))
     for picture in value:
-        yield picture if isinstance(picture, bytes) else encode_image(picture, feature)
+        yield picture if isinstance(picture, bytes) else encode_image(picture, feature, _PNG_LEVEL)
 
 
 def column(field: Field, value: Any) -> pa.Array:
