@@ -36,6 +36,16 @@ def shades(episode, step, height, width, camera=0):
     return np.round(127 + 100 * np.stack(planes, -1)).astype(np.uint8)
 
 
+def texture(episode, size):
+    """Coarse and fine noise, [size, size, 3]."""
+    rng = np.random.default_rng(episode)
+    layers = []
+    for cells, amplitude in ((8, 40), (32, 25), (128, 8)):
+        coarse = rng.normal(size=(cells, cells, 3)) * amplitude
+        layers.append(coarse.repeat(size // cells, 0).repeat(size // cells, 1))
+    return sum(layers)
+
+
 def values(episode, step):
     """What a step holds beside its pictures."""
     rng = np.random.default_rng((episode, step))
@@ -65,6 +75,7 @@ def features(size):
 
 
 def write(folder, codec, size=64, lengths=(12, 5, 9, 2, 7), only_video=False):
+    """A data set of all kinds of fields in small files; or, to time, of one camera that moves."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     fields = features(size)
@@ -79,10 +90,14 @@ def write(folder, codec, size=64, lengths=(12, 5, 9, 2, 7), only_video=False):
         data.meta.update_chunk_settings(data_files_size_in_mb=0.01, video_files_size_in_mb=0.0035)
     old = "task" in inspect.signature(data.add_frame).parameters
     for episode, length in enumerate(lengths):
+        rough = texture(episode, size) if only_video else np.zeros(())
         for step in range(length):
             frame = {n: v for n, v in values(episode, step).items() if n in fields}
             for number, camera in enumerate(c for c in (FRONT, WRIST, STORED) if c in fields):
-                frame[camera] = shades(episode, step, size, size, number)
+                picture = shades(episode, step, size, size, number)
+                if only_video:  # it moves as a camera does
+                    picture = (picture + np.roll(rough, (step, 3 * step), (0, 1))).clip(0, 255)
+                frame[camera] = picture.astype(np.uint8)
             task = TASKS[episode % 2]
             data.add_frame(frame, task=task) if old else data.add_frame({**frame, "task": task})
         data.save_episode()
