@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 
 from ambient_jax.data import rlds
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.storage import agibot, lerobot, robomimic, zarr_buffer
-from ambient_jax.data.storage.dataset import Dataset
 
 _FORMATS: Mapping[str, tuple[Callable[[str], bool], Callable[..., Dataset]]] = {
     "lerobot": (lerobot.is_here, lerobot.LeRobotDataset),
@@ -41,7 +41,7 @@ def open_dataset(
       decode_images: False leaves encoded images as bytes. Videos are decoded when they are used.
       allow_missing: open it although files are missing; reading their episodes then fails.
       last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, "keep" keeps
-        it. By default RLDS, whose last action is a filler by definition, drops it; others keep it.
+        it; "" drops it in RLDS, where its action is a filler by definition, and keeps it elsewhere.
 
     Raises:
       FileNotFoundError: no data set of a known format.

@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ambient_jax.data import dataset
 from ambient_jax.data.features import leaves, nest
-from ambient_jax.data.storage import agibot_info, arrays, dataset, hdf5
+from ambient_jax.data.storage import agibot_info, arrays, hdf5
 from ambient_jax.data.storage.video import Clip
 
 HZ = 30.0  # of all its robots and cameras, as its own converter writes

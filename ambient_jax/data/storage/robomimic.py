@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ambient_jax.data import dataset
 from ambient_jax.data.features import leaves, nest
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import arrays, dataset, hdf5
+from ambient_jax.data.storage import arrays, hdf5
 
 _SUFFIXES = (".hdf5", ".h5")
 _DEMO = re.compile(r"demo_(\d{1,18})")

@@ -24,10 +24,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ambient_jax.data import files
+from ambient_jax.data import dataset, files
 from ambient_jax.data.features import leaves
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import arrays, dataset, packages
+from ambient_jax.data.storage import arrays, packages
 
 _ENDS = "meta/episode_ends"
 _MARKS = (".zgroup", ".zarray", "zarr.json")

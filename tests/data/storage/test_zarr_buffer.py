@@ -40,7 +40,9 @@ def write(path, arrays=None, ends=ENDS, zarr_format=2, compressors="auto"):
         )
         array[:] = values
     if ends is not None:
-        array = meta.create_array("episode_ends", shape=np.shape(ends), dtype=np.asarray(ends).dtype)
+        array = meta.create_array(
+            "episode_ends", shape=np.shape(ends), dtype=np.asarray(ends).dtype
+        )
         array[...] = ends
     root.store.close()
     return path
