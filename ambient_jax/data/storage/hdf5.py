@@ -23,17 +23,28 @@ def opened(path: str) -> Iterator[Any]:
     h5py = packages.need("h5py", f"{path} (HDF5)")
     files.check_file(path)
     try:
-        with files.retried(lambda: h5py.File(path, "r", locking=False)) as file:
+        with files.retried(lambda: _open(h5py, path)) as file:
             yield file
     except MemoryError as error:
         raise files.unavailable(error, path) from error
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:  # as h5py raises
+        if isinstance(error, ValueError) and path in str(error):
+            raise
         number = getattr(error, "errno", None)
         if number:
             raise files.unavailable(OSError(number, os.strerror(number)), path) from error
         raise ValueError(
             f"{path} is no HDF5 file, cut or damaged ({first_line(error)}): fetch it again"
         ) from error
+
+
+def _open(h5py, path):
+    try:
+        return h5py.File(path, "r", locking=False)  # not all file systems have locks
+    except OSError as error:
+        if "locking flag" not in str(error):  # this process has it open, with locks
+            raise
+    return h5py.File(path, "r")
 
 
 def arrays(group: Any, where: str, level: int = 0) -> dict[str, Any]:
@@ -49,7 +60,7 @@ def arrays(group: Any, where: str, level: int = 0) -> dict[str, Any]:
         if hasattr(node, "keys"):
             below = arrays(node, where, level + 1)
             found |= {f"{name}/{path}": array for path, array in below.items()}
-        elif node.ndim and (node.dtype.kind in "biuf" or _is_text(node)):
+        elif getattr(node, "ndim", 0) and (node.dtype.kind in "biuf" or _is_text(node)):
             found[name] = _own(node, group, f"{where}: {name}")
     return found
 

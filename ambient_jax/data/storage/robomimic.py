@@ -106,11 +106,11 @@ class RobomimicDataset(dataset.FolderDataset):
             length = _length(demo)
             if length < 0:
                 raise ValueError(f"{where} has no actions [T, D]: leave it out")
-            stated = int(demo.attrs.get("num_samples", length))
+            stated = demo.attrs.get("num_samples", length)
             if not length or stated != length:
                 raise ValueError(
-                    f"{where} has {length} actions, expected {stated or 'at least 1'}"
-                    f"{' (its num_samples)' if stated else ''}: leave it out, or fetch it again"
+                    f"{where} has {length} actions and num_samples {stated!r}, expected the same, "
+                    "at least 1: leave it out, or fetch the file again"
                 )
             flat: dict[str, Any] = dataset.boundaries(length)
             for path in [key for key in self.keys if key in self._fields]:
