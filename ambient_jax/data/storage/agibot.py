@@ -169,6 +169,7 @@ class AgibotDataset(dataset.FolderDataset):
         row = self._rows[position]
         path = self._numbers(row)
         with hdf5.opened(path) as file:
+            _groups(file, path)
             length, times = _times(file, path)
             flat: dict[str, Any] = dataset.boundaries(length)
             for key in [key for key in self.keys if key in self._fields]:
@@ -192,13 +193,20 @@ class AgibotDataset(dataset.FolderDataset):
 def _fields(file, path) -> dict[str, Any]:
     """The arrays of numbers below state and action that have rows, by name, without indices."""
     found = {}
-    for group in _GROUPS:
-        if group not in file or not hasattr(file[group], "keys"):
-            raise ValueError(f"{path} has no group {group!r}, expected 'state' and 'action'")
+    for group in _groups(file, path):
         for name, array in hdf5.arrays(file[group], f"{path}: {group}").items():
             if array.dtype.kind in "biuf" and len(array) and not name.endswith("/index"):
                 found[f"{group}/{name}"] = array
     return found
+
+
+def _groups(file, path):
+    for group in _GROUPS:
+        if not hasattr(file.get(group), "keys"):
+            raise ValueError(
+                f"{path} has no group {group!r}, expected 'state' and 'action': leave it out"
+            )
+    return list(_GROUPS)
 
 
 def _times(file, path) -> tuple[int, np.ndarray | None]:

@@ -71,11 +71,12 @@ def _row(entry: Mapping[str, Any], task: int, where: str) -> Row:
     parts = label.get("action_config") if isinstance(label, dict) else None
     segments = []
     for part in parts if isinstance(parts, list) else ():
-        start, end, text = (part.get(n) for n in ("start_frame", "end_frame", "action_text"))
+        given = part if isinstance(part, dict) else {}
+        start, end = given.get("start_frame"), given.get("end_frame")
         if type(start) is not int or type(end) is not int or not 0 <= start <= end:
             raise ValueError(
-                f"{where} (episode {number}) has a segment from {start!r} to {end!r}, expected "
-                "start_frame <= end_frame, whole numbers"
+                f"{where} (episode {number}) has the segment {str(part)[:100]!r}, expected whole "
+                "numbers start_frame <= end_frame"
             )
-        segments.append((start, end, str(text or "")))
+        segments.append((start, end, str(given.get("action_text") or "")))
     return Row(task, number, name, tuple(segments))
