@@ -1,10 +1,8 @@
 """AgiBot World as it is published, written by h5py and PyAV; and its form in LeRobot."""
 
 import json
-import os
 import pickle
 import shutil
-from fractions import Fraction
 
 import av
 import h5py
@@ -16,97 +14,23 @@ import pytest
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten
 from ambient_jax.data.metadata import MissingShardError
-
-LENGTHS = {327: {648642: 12, 648649: 9}, 475: {700001: 7}}
-CAMERAS = ("head", "hand_left")
-SHAPES = {
-    "state/joint/position": (14,),
-    "state/joint/current_value": (14,),
-    "state/effector/position": (2,),
-    "state/end/position": (2, 3),
-    "state/end/orientation": (2, 4),
-    "state/head/position": (2,),
-    "action/joint/position": (14,),
-    "action/effector/position": (2,),
-    "action/end/orientation": (2, 4),
-    "action/head/position": (2,),
-    "action/robot/velocity": (2,),
-}
-EMPTY = ("state/joint/effort", "action/end/position", "state/robot/position")
-
-
-def numbers(task, episode, length):
-    """By name, the arrays of one episode; hands (task 475) have 12 joints, grippers 2 widths."""
-    rng = np.random.default_rng(episode)
-    hands = {"state/effector/position": (12,), "action/effector/position": (12,)}
-    shapes = SHAPES | (hands if task == 475 else {})
-    arrays = {name: rng.normal(size=(length, *shape)) for name, shape in shapes.items()}
-    arrays |= {name: np.zeros(0) for name in EMPTY}
-    groups = ("effector", "end", "head", "joint", "robot", "waist")
-    arrays |= {f"action/{group}/index": np.arange(length) for group in groups}
-    start = 1_740_109_484_562_531_000
-    return arrays | {"timestamp": start + np.arange(length) * 33_333_333}
-
-
-def entry(task, episode, length):
-    half = length // 2
-    config = [
-        {"start_frame": 0, "end_frame": half, "action_text": "Pick up the cup", "skill": "Pick"},
-        {"start_frame": half, "end_frame": length - 2, "action_text": "Pour", "skill": "Pour"},
-    ]
-    label = {"action_config": config}
-    names = {"task_name": f"Task {task}", "init_scene_text": "A table."}
-    return {"episode_id": episode, "task_id": task, **names, "label_info": label}
-
-
-def pictures(episode, camera, length):
-    """Flat colours, which a video keeps but for a little."""
-    rng = np.random.default_rng([episode, len(camera)])
-    colours = rng.integers(40, 215, (length, 1, 1, 3), np.uint8)
-    return np.broadcast_to(colours, (length, 32, 48, 3))
-
-
-def write_video(path, images):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=30)
-        stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
-        stream.bit_rate, stream.time_base = 4_000_000, Fraction(1, 30)
-        for image in images:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
-def h5_of(root, task, episode):
-    return root / "proprio_stats" / str(task) / str(episode) / "proprio_stats.h5"
-
-
-def video_of(root, task, episode, camera):
-    folder = root / "observations" / str(task) / str(episode) / "videos"
-    return folder / f"{camera}_color.mp4"
-
-
-def write_numbers(path, arrays):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for name, values in arrays.items():
-            file[name] = values
+from tests.data.storage.written import (
+    CAMERAS,
+    EPISODES,
+    SHAPES,
+    agibot_arrays,
+    h5_of,
+    pictures,
+    video_of,
+    write_agibot,
+    write_h5,
+    write_video,
+)
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    root = tmp_path_factory.mktemp("published") / "agibot"
-    (root / "task_info").mkdir(parents=True)
-    for task, episodes in LENGTHS.items():
-        entries = [entry(task, e, length) for e, length in reversed(episodes.items())]
-        (root / f"task_info/task_{task}.json").write_text(json.dumps(entries))
-        for episode, length in episodes.items():
-            write_numbers(h5_of(root, task, episode), numbers(task, episode, length))
-            for camera in CAMERAS:
-                images = pictures(episode, camera, length)
-                write_video(video_of(root, task, episode, camera), images)
-    return root
+    return write_agibot(tmp_path_factory.mktemp("published") / "agibot")
 
 
 @pytest.fixture
@@ -125,8 +49,8 @@ def test_every_value_is_what_h5py_and_pyav_read(published):
     data = storage.open_dataset(published, "task_327")
     assert (data.name, data.hz, data.episode_ids.tolist()) == ("agibot", 30.0, [648642, 648649])
     assert data.shard_lengths == [1, 1]
-    for episode_id, episode in zip(LENGTHS[327], data, strict=True):
-        flat, length = flatten(episode), LENGTHS[327][episode_id]
+    for episode_id, episode in zip(EPISODES[327], data, strict=True):
+        flat, length = flatten(episode), EPISODES[327][episode_id]
         with h5py.File(h5_of(published, 327, episode_id)) as file:
             for name in SHAPES:
                 values = flat.pop(path_of(name))
@@ -172,7 +96,7 @@ def test_widths_that_differ_between_tasks(published):
 
 
 def test_commands_of_some_steps_hold_the_state_between(root):
-    arrays = numbers(327, 648642, 12)
+    arrays = agibot_arrays(327, 648642, 12)
     sent = np.array([1, 2, 5, 11])
     arrays["action/joint/position"] = arrays["action/joint/position"][sent]
     arrays["action/joint/index"] = sent
@@ -180,7 +104,7 @@ def test_commands_of_some_steps_hold_the_state_between(root):
     arrays["action/end/index"] = np.zeros(0, int)  # lost: that of the joints stands
     arrays["action/robot/velocity"] = arrays["action/robot/velocity"][:2]
     arrays["action/robot/index"] = np.array([3, 4])
-    write_numbers(h5_of(root, 327, 648642), arrays)
+    write_h5(h5_of(root, 327, 648642), arrays)
     steps = storage.open_dataset(root, "task_327")[0]["steps"]
     for name in ("joint.position", "end.orientation"):
         expected = steps["observation"][f"states.{name}"].copy()
@@ -192,10 +116,10 @@ def test_commands_of_some_steps_hold_the_state_between(root):
 
 
 def test_commands_without_a_row(root):
-    arrays = numbers(327, 648649, 9)
+    arrays = agibot_arrays(327, 648649, 9)
     for name in ("action/robot/velocity", "action/head/position"):
         arrays[name] = np.zeros(0)
-    write_numbers(h5_of(root, 327, 648649), arrays)
+    write_h5(h5_of(root, 327, 648649), arrays)
     data = storage.open_dataset(root, "task_327")
     assert "actions.head.position" in data[0]["steps"]
     assert "actions.head.position" not in data[1]["steps"]
@@ -240,9 +164,9 @@ def changed(**arrays):
 
     def change(root):
         new = {name.replace("__", "/"): values for name, values in arrays.items()}
-        everything = numbers(327, 648642, 12) | new
+        everything = agibot_arrays(327, 648642, 12) | new
         kept = {n: v for n, v in everything.items() if v is not None}
-        write_numbers(h5_of(root, 327, 648642), kept)
+        write_h5(h5_of(root, 327, 648642), kept)
 
     return change
 
@@ -291,7 +215,7 @@ BAD = {
     ),
     "HDF5 is cut": (cut(*EPISODE), "is no HDF5 file, cut or damaged"),
     "no action": (
-        changed(**{n.replace("/", "__"): None for n in numbers(1, 1, 1) if n[0] == "a"}),
+        changed(**{n.replace("/", "__"): None for n in agibot_arrays(1, 1, 1) if n[0] == "a"}),
         "has no group 'action', expected",
     ),
     "more commands than steps": (
@@ -398,8 +322,8 @@ def write_lerobot(root, published):
         json.dumps({"task_index": 0, "task": "Task 327 | A table."}) + "\n"
     )
     lines = []
-    for i, (episode, length) in enumerate(LENGTHS[327].items()):
-        arrays = numbers(327, episode, length)
+    for i, (episode, length) in enumerate(EPISODES[327].items()):
+        arrays = agibot_arrays(327, episode, length)
         columns = {
             path_of(n).removeprefix("steps/").replace("/", "."): arrays[n].astype("f4").tolist()
             for n in names

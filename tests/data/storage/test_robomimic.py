@@ -11,61 +11,24 @@ import pytest
 
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten
-
-LENGTHS = {0: 4, 1: 6, 2: 3, 10: 5, 11: 7}  # demo_10 comes after demo_2
-ENV_ARGS = {"env_name": "Lift", "type": 1, "env_kwargs": {"control_freq": 20}}
-
-
-def demo_arrays(number, length):
-    rng = np.random.default_rng(number)
-    obs = {
-        "robot0_eef_pos": rng.normal(size=(length, 3)),
-        "object": rng.normal(size=(length, 10)).astype("f4"),
-        "agentview_image": rng.integers(0, 256, (length, 5, 6, 3), np.uint8),
-    }
-    return {
-        "actions": rng.uniform(-1, 1, (length, 7)),
-        **{f"obs/{name}": values for name, values in obs.items()},
-        **{f"next_obs/{name}": np.roll(values, -1, 0) for name, values in obs.items()},
-        "rewards": rng.random(length),
-        "dones": np.arange(length) == length - 1,
-        "states": rng.normal(size=(length, 32)),
-    }
-
-
-def write(path, lengths=LENGTHS, env_args=ENV_ARGS, mask=None, change=None, compression="gzip"):
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        if env_args is not None:
-            data.attrs["env_args"] = env_args if isinstance(env_args, str) else json.dumps(env_args)
-        data.attrs["total"] = sum(lengths.values())
-        for number, length in lengths.items():
-            demo = data.create_group(f"demo_{number}")
-            demo.attrs["num_samples"], demo.attrs["model_file"] = length, "<mujoco/>"
-            for name, values in demo_arrays(number, length).items():
-                demo.create_dataset(name, data=values, compression=compression if length else None)
-        for name, demos in (mask or {}).items():
-            file[f"mask/{name}"] = np.array(demos, "S8")
-        if change:
-            change(file)
-    return path
+from tests.data.storage.written import DEMOS, demo_arrays, write_robomimic
 
 
 @pytest.fixture
 def file(tmp_path):
-    return write(tmp_path / "lift.hdf5")
+    return write_robomimic(tmp_path / "lift.hdf5")
 
 
 def test_every_value_is_what_h5py_reads(file):
     data = storage.open_dataset(file)
-    assert (data.name, data.hz, data.episode_ids.tolist()) == ("lift", 20.0, list(LENGTHS))
+    assert (data.name, data.hz, data.episode_ids.tolist()) == ("lift", 20.0, list(DEMOS))
     assert data.shard_lengths == [5] and len(data) == 5
     names = {"actions": "action", "rewards": "reward"}
     with h5py.File(file) as stored:
-        for number, episode in zip(LENGTHS, data, strict=True):
+        for number, episode in zip(DEMOS, data, strict=True):
             flat = flatten(episode["steps"])
-            assert flat.pop("is_first").tolist() == [True] + [False] * (LENGTHS[number] - 1)
-            assert flat.pop("is_last").tolist() == [False] * (LENGTHS[number] - 1) + [True]
+            assert flat.pop("is_first").tolist() == [True] + [False] * (DEMOS[number] - 1)
+            assert flat.pop("is_last").tolist() == [False] * (DEMOS[number] - 1) + [True]
             demo = stored[f"data/demo_{number}"]
             for name in demo_arrays(0, 1):
                 values = flat.pop(
@@ -112,12 +75,12 @@ def test_subsets_and_keys(file):
 
 def test_filter_keys_are_splits(tmp_path):
     mask = {"train": ["demo_11", "demo_0", "demo_2"], "valid": ["demo_10", "demo_1"]}
-    path = write(tmp_path / "x.hdf5", mask=mask)
+    path = write_robomimic(tmp_path / "x.hdf5", mask=mask)
     ids = {n: storage.open_dataset(path, n).episode_ids.tolist() for n in ("train", "valid")}
     assert ids == {"train": [0, 2, 11], "valid": [1, 10]}
     assert storage.open_dataset(path, "train[1:]").episode_ids.tolist() == [2, 11]
-    path = write(tmp_path / "y.hdf5", mask={"20_percent": ["demo_2"]})
-    assert storage.open_dataset(path).episode_ids.tolist() == list(LENGTHS)
+    path = write_robomimic(tmp_path / "y.hdf5", mask={"20_percent": ["demo_2"]})
+    assert storage.open_dataset(path).episode_ids.tolist() == list(DEMOS)
     assert storage.open_dataset(path, "20_percent").episode_ids.tolist() == [2]
     with pytest.raises(ValueError, match="has no split 'valid', it has train, 20_percent"):
         storage.open_dataset(path, "valid")
@@ -125,18 +88,18 @@ def test_filter_keys_are_splits(tmp_path):
 
 def test_language_of_robocasa_and_libero(tmp_path):
     def robocasa(file):
-        for number in LENGTHS:
+        for number in DEMOS:
             meta = {"lang": f"pick up object {number}"}
             file[f"data/demo_{number}"].attrs["ep_meta"] = json.dumps(meta)
 
-    data = storage.open_dataset(write(tmp_path / "x.hdf5", change=robocasa))
+    data = storage.open_dataset(write_robomimic(tmp_path / "x.hdf5", change=robocasa))
     assert data[3]["steps"]["language_instruction"].tolist() == [b"pick up object 10"] * 5
 
     def libero(file):
         problem = {"problem_name": "x", "language_instruction": "open the drawer"}
         file["data"].attrs["problem_info"] = json.dumps(problem)
 
-    data = storage.open_dataset(write(tmp_path / "y.hdf5", env_args=None, change=libero))
+    data = storage.open_dataset(write_robomimic(tmp_path / "y.hdf5", env_args=None, change=libero))
     assert data.hz is None
     assert data[2]["steps"]["language_instruction"].tolist() == [b"open the drawer"] * 3
     assert (
@@ -147,13 +110,13 @@ def test_language_of_robocasa_and_libero(tmp_path):
 
 def test_what_has_no_row_a_step_is_left_out(tmp_path):
     def mimicgen(file):
-        for number, length in LENGTHS.items():
+        for number, length in DEMOS.items():
             demo = file[f"data/demo_{number}"]
             demo["src_demo_inds"] = np.arange(2)
             demo["datagen_info/eef_pose"] = np.zeros((length, 4, 4))
             demo["datagen_info/source"] = "x"
 
-    data = storage.open_dataset(write(tmp_path / "x.hdf5", change=mimicgen))
+    data = storage.open_dataset(write_robomimic(tmp_path / "x.hdf5", change=mimicgen))
     steps = data[1]["steps"]
     assert steps["datagen_info"]["eef_pose"].shape == (6, 4, 4)
     assert "src_demo_inds" not in steps and set(steps["datagen_info"]) == {"eef_pose"}
@@ -161,12 +124,12 @@ def test_what_has_no_row_a_step_is_left_out(tmp_path):
 
 def test_texts_of_steps(tmp_path):
     def change(file):
-        for number, length in LENGTHS.items():
+        for number, length in DEMOS.items():
             demo = file[f"data/demo_{number}"]
             demo["skill"] = [f"skill {t}" for t in range(length)]
             demo["phase"] = np.array([f"p{t}" for t in range(length)], "S4")
 
-    steps = storage.open_dataset(write(tmp_path / "x.hdf5", change=change))[2]["steps"]
+    steps = storage.open_dataset(write_robomimic(tmp_path / "x.hdf5", change=change))[2]["steps"]
     assert steps["skill"].tolist() == [b"skill 0", b"skill 1", b"skill 2"]
     assert steps["phase"].tolist() == [b"p0", b"p1", b"p2"]
 
@@ -212,7 +175,7 @@ def test_nan_is_left_to_the_statistics(tmp_path):
     def change(file):
         file["data/demo_1/actions"][2, 3] = np.nan
 
-    data = storage.open_dataset(write(tmp_path / "x.hdf5", change=change))
+    data = storage.open_dataset(write_robomimic(tmp_path / "x.hdf5", change=change))
     assert np.argwhere(np.isnan(data[1]["steps"]["action"])).tolist() == [[2, 3]]
 
 
@@ -258,7 +221,7 @@ BAD = {
         "has no demo with actions",
     ),
     "an empty demo": (
-        dict(lengths=LENGTHS | {1: 0}),
+        dict(lengths=DEMOS | {1: 0}),
         "demo_1 has 0 actions and num_samples .*0.*, expected the same, at least 1",
     ),
     "actions too short": (
@@ -314,7 +277,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files(name, tmp_path):
     options, match = BAD[name]
-    path = write(tmp_path / "x.hdf5", **options)
+    path = write_robomimic(tmp_path / "x.hdf5", **options)
     with h5py.File(tmp_path / "other.hdf5", "w") as other:
         other["a"] = np.zeros((6, 7))
     with pytest.raises(ValueError, match=match) as caught:
@@ -323,7 +286,7 @@ def test_bad_files(name, tmp_path):
 
 
 def test_the_other_episodes_of_a_bad_file_are_read(tmp_path):
-    path = write(tmp_path / "x.hdf5", change=without("data/demo_0/actions"))
+    path = write_robomimic(tmp_path / "x.hdf5", change=without("data/demo_0/actions"))
     data = storage.open_dataset(path, required=["steps/action"])
     assert data[1]["steps"]["action"].shape == (6, 7)
     with pytest.raises(ValueError, match="demo_0 has no actions"):

@@ -13,44 +13,12 @@ import zarr
 
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten
-
-ENDS = np.array([3, 8, 9, 15, 21, 28, 30, 41])
-STEPS = 41
-
-
-def buffer_arrays():
-    rng = np.random.default_rng(0)
-    return {
-        "action": rng.normal(size=(STEPS, 2)).astype("f4"),
-        "state": rng.normal(size=(STEPS, 5)),
-        "keypoint": rng.normal(size=(STEPS, 9, 2)).astype("f4"),
-        "img": rng.integers(0, 256, (STEPS, 6, 7, 3)).astype("f4"),
-        "camera": rng.integers(0, 256, (STEPS, 4, 4, 3), np.uint8),
-    }
-
-
-def write(path, arrays=None, ends=ENDS, zarr_format=2, compressors="auto"):
-    store = zarr.storage.ZipStore(path, mode="w") if str(path).endswith(".zip") else path
-    root = zarr.open_group(store, mode="w", zarr_format=zarr_format)
-    data, meta = root.create_group("data"), root.create_group("meta")
-    for name, values in (buffer_arrays() if arrays is None else arrays).items():
-        chunks = (7, *values.shape[1:])
-        array = data.create_array(
-            name, shape=values.shape, chunks=chunks, dtype=values.dtype, compressors=compressors
-        )
-        array[:] = values
-    if ends is not None:
-        array = meta.create_array(
-            "episode_ends", shape=np.shape(ends), dtype=np.asarray(ends).dtype
-        )
-        array[...] = ends
-    root.store.close()
-    return path
+from tests.data.storage.written import ENDS, write_zarr, zarr_arrays
 
 
 @pytest.fixture
 def store(tmp_path):
-    return write(tmp_path / "pusht.zarr")
+    return write_zarr(tmp_path / "pusht.zarr")
 
 
 def test_every_value_is_what_zarr_reads(store):
@@ -91,13 +59,13 @@ def test_other_stores_hold_the_same(kind, store, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     if kind == "zip":
-        path = write(other / "x.zarr.zip")
+        path = write_zarr(other / "x.zarr.zip")
     elif kind == "inside":
-        path = write(other / "x.zarr").parent
+        path = write_zarr(other / "x.zarr").parent
     elif kind == "gzip":
-        path = write(other / "x", compressors=numcodecs.GZip(3))
+        path = write_zarr(other / "x", compressors=numcodecs.GZip(3))
     else:
-        path = write(other / "x.zarr", zarr_format=3)
+        path = write_zarr(other / "x.zarr", zarr_format=3)
     data = storage.open_dataset(path)
     assert len(data) == 8
     for one, two in zip(data, expected, strict=True):
@@ -111,7 +79,7 @@ def test_subsets_and_keys(store):
     data = storage.open_dataset(store, "train[3,5:7]", keys=["steps/action"])
     assert data.episode_ids.tolist() == [3, 5, 6] and len(data) == 3
     assert set(flatten(data[1])) == {"steps/action"}
-    np.testing.assert_array_equal(data[1]["steps"]["action"], buffer_arrays()["action"][21:28])
+    np.testing.assert_array_equal(data[1]["steps"]["action"], zarr_arrays()["action"][21:28])
     assert [i for i, _ in data.stream(0, 1)] == [5, 6]
     with pytest.raises(IndexError, match="episode 3 of .* does not exist"):
         data[3]
@@ -123,7 +91,7 @@ def test_subsets_and_keys(store):
 
 @pytest.mark.parametrize("name", ["x.zarr", "x.zarr.zip"])
 def test_copies_threads_and_processes(name, tmp_path):
-    data = storage.open_dataset(write(tmp_path / name))
+    data = storage.open_dataset(write_zarr(tmp_path / name))
     expected = [episode["steps"]["observation"]["img"] for episode in data]
     copy = pickle.loads(pickle.dumps(data))
     found = {}
@@ -145,7 +113,7 @@ def test_copies_threads_and_processes(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["x.zarr", "x.zarr.zip"])
 def test_the_fingerprint_is_that_of_the_values(name, tmp_path):
-    path = write(tmp_path / name)
+    path = write_zarr(tmp_path / name)
     mark = storage.open_dataset(path).fingerprint
     (tmp_path / "elsewhere").mkdir()
     copy = tmp_path / "elsewhere" / f"renamed{name[1:]}"
@@ -153,23 +121,23 @@ def test_the_fingerprint_is_that_of_the_values(name, tmp_path):
     assert storage.open_dataset(copy).fingerprint == mark
     assert storage.open_dataset(path, "train[:7]").fingerprint != mark
     marks = {mark}
-    for array in buffer_arrays():
-        arrays = buffer_arrays()
+    for array in zarr_arrays():
+        arrays = zarr_arrays()
         arrays[array].flat[-1] += 1
-        marks.add(storage.open_dataset(write(tmp_path / name, arrays)).fingerprint)
-    marks.add(storage.open_dataset(write(tmp_path / name, ends=[2, *ENDS[1:]])).fingerprint)
-    assert len(marks) == 2 + len(buffer_arrays())
+        marks.add(storage.open_dataset(write_zarr(tmp_path / name, arrays)).fingerprint)
+    marks.add(storage.open_dataset(write_zarr(tmp_path / name, ends=[2, *ENDS[1:]])).fingerprint)
+    assert len(marks) == 2 + len(zarr_arrays())
 
 
 def test_nan_is_left_to_the_statistics(tmp_path):
-    arrays = buffer_arrays()
+    arrays = zarr_arrays()
     arrays["state"][4, 2] = np.nan
-    episode = storage.open_dataset(write(tmp_path / "x.zarr", arrays))[1]
+    episode = storage.open_dataset(write_zarr(tmp_path / "x.zarr", arrays))[1]
     assert np.argwhere(np.isnan(episode["steps"]["observation"]["state"])).tolist() == [[1, 2]]
 
 
 def test_missing_chunks_are_said(tmp_path, caplog):
-    path = write(tmp_path / "x.zarr")
+    path = write_zarr(tmp_path / "x.zarr")
     (path / "data/state/2.0").unlink()
     with caplog.at_level("WARNING", "absl"):
         data = storage.open_dataset(path)
@@ -204,14 +172,14 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_buffers(name, tmp_path):
     options, match = BAD[name]
-    one_line(write(tmp_path / "x.zarr", **options), match)
+    one_line(write_zarr(tmp_path / "x.zarr", **options), match)
 
 
 @pytest.mark.parametrize("value", [0.5, 256, -1, np.nan])
 def test_pictures_that_are_no_whole_numbers(value, tmp_path):
-    arrays = buffer_arrays()
+    arrays = zarr_arrays()
     arrays["img"][4, 1, 2, 0] = value
-    path = write(tmp_path / "x.zarr", arrays)
+    path = write_zarr(tmp_path / "x.zarr", arrays)
     one_line(path, f"episode 1: data/img is {float(value)} at step 1, expected pictures, whole")
     assert len(storage.open_dataset(path, keys=["steps/action"])[1]["steps"]["action"]) == 5
 
@@ -243,7 +211,7 @@ def test_damaged_files(store, tmp_path):
 def test_wrong_kinds_of_files(tmp_path):
     (tmp_path / "x.zarr.zip").write_bytes(b"no zip at all")
     one_line(tmp_path / "x.zarr.zip", "cannot be read .*not a zip file")
-    whole = write(tmp_path / "y.zarr.zip").read_bytes()
+    whole = write_zarr(tmp_path / "y.zarr.zip").read_bytes()
     (tmp_path / "y.zarr.zip").write_bytes(whole[: len(whole) // 2])
     one_line(tmp_path / "y.zarr.zip", "cannot be read .*not a zip file")
     one_line(tmp_path, r"has 2 Zarr stores \(x.zarr.zip, y.zarr.zip\), expected one")
