@@ -99,6 +99,9 @@ def _is_text(array):
 
 def _own(array, group, where):
     """The array, if its numbers lie in the file itself: it must not lead to others elsewhere."""
-    if array.file.filename != group.file.filename or array.is_virtual or array.external:
-        raise ValueError(f"{where} lies in another file, expected it in {group.file.filename}")
+    h5py = packages.need("h5py", where)
+    file, how = h5py.h5f.get_name(group.id), array.id.get_create_plist()
+    is_elsewhere = h5py.h5f.get_name(array.id) != file or how.get_external_count()
+    if is_elsewhere or how.get_layout() == h5py.h5d.VIRTUAL:
+        raise ValueError(f"{where} lies in another file, expected it in {file.decode()}")
     return array
