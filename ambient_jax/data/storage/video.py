@@ -143,7 +143,7 @@ def opened(path: str) -> Iterator[av.container.InputContainer]:
     av = packages.need("av", f"{path} (video)")
     files.check_file(path)
     try:
-        container = av.open(path)
+        container = av.open(path, metadata_errors="replace")  # texts that nobody needs
     except av.FFmpegError as error:
         raise ValueError(f"{path} is no video ({first_line(error)})") from error
     with container:

@@ -63,10 +63,7 @@ class ZarrDataset(dataset.FolderDataset):
         self._arrays, unreadable = self._open(entries)
         for name, error in unreadable.items():
             if keys is None or _covers([*required, *keys], _path_of(name)):
-                raise ValueError(
-                    f"{path}: data/{name} cannot be read ({first_line(error)}): install the "
-                    "package that registers its codec, or name the fields to read without it"
-                ) from error
+                raise _unopened(f"{path}: data/{name}", error) from error
         ends = self._read_ends()
         self._starts = np.concatenate([[0], ends])
         _, ids = dataset.choose(split, {"train": len(ends)}, path)
@@ -141,7 +138,7 @@ class ZarrDataset(dataset.FolderDataset):
                 array = group[f"data/{name}"]
                 if array.ndim and np.dtype(array.dtype).kind in "biuf":
                     found[name] = array
-            except (ValueError, TypeError, KeyError) as error:  # an unknown codec, or damaged
+            except Exception as error:  # an unknown codec, or damaged in any way
                 wrong[name] = error
         return found, wrong
 
@@ -178,7 +175,11 @@ class ZarrDataset(dataset.FolderDataset):
                     f"{self._path}: data/{name} has {array.shape[0]} steps, the last episode of "
                     f"{_ENDS} ends at {steps}: one of the two is of another version of the data"
                 )
-            if (there := array.nchunks_initialized) < array.nchunks:
+            try:
+                there = array.nchunks_initialized
+            except Exception as error:
+                raise _unreadable(f"{self._path}: data/{name}", error) from error
+            if there < array.nchunks:
                 logging.warning(
                     "%s: data/%s has %d of %d chunks; the others read as zeros: fetch it again, "
                     "unless it was written so",
@@ -207,6 +208,15 @@ def _unreadable(where: str, error: Exception) -> Exception:
     if isinstance(error, ImportError):
         return error
     return ValueError(f"{where} cannot be read ({first_line(error)}): fetch it again")
+
+
+def _unopened(where: str, error: Exception) -> Exception:
+    if "codec" not in str(error):
+        return _unreadable(where, error)
+    return ValueError(
+        f"{where} cannot be read ({first_line(error)}): install the package that registers its "
+        "codec, or name the fields to read without it"
+    )
 
 
 def _stores(path: str) -> list[str]:
@@ -243,7 +253,7 @@ def _entries(path: str) -> list[str]:
         try:
             with zipfile.ZipFile(path) as file:
                 return sorted(file.namelist())
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # zipfile raises many kinds
             raise _unreadable(path, error) from error
     found = []
     for folder, _, names in os.walk(path):

@@ -217,3 +217,19 @@ def test_wrong_kinds_of_files(tmp_path):
     one_line(tmp_path, r"has 2 Zarr stores \(x.zarr.zip, y.zarr.zip\), expected one")
     (tmp_path / "z.zarr").mkdir()
     one_line(tmp_path / "z.zarr", "cannot be read|has no array under 'data'")
+
+
+def test_damage_anywhere_in_a_zip_file_is_one_line(tmp_path):
+    path, rng = write_zarr(tmp_path / "x.zarr.zip"), np.random.default_rng(0)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(content), 3):
+            content[at] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            list(storage.open_dataset(path))
+        except (ValueError, OSError) as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > 20
