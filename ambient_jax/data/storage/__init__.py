@@ -6,6 +6,7 @@ Where the formats differ ends here: each gives episodes of RLDS's form, ``{"step
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ambient_jax.data import rlds
 from ambient_jax.data.dataset import Dataset
@@ -48,7 +49,7 @@ def open_dataset(
       ValueError, OSError: see ``rlds.open_dataset``.
     """
     folder = expanded(path)
-    options = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
+    options: dict[str, Any] = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
     for is_here, make in _FORMATS.values():
         if is_here(folder):
             return make(folder, split, required, **options)

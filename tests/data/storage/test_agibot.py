@@ -7,8 +7,6 @@ import shutil
 import av
 import h5py
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ambient_jax.data import storage
@@ -19,10 +17,12 @@ from tests.data.storage.written import (
     EPISODES,
     SHAPES,
     agibot_arrays,
+    agibot_path,
     h5_of,
     pictures,
     video_of,
     write_agibot,
+    write_agibot_lerobot,
     write_h5,
     write_video,
 )
@@ -39,12 +39,6 @@ def root(published, tmp_path):
     return shutil.copytree(published, tmp_path / "copy")
 
 
-def path_of(name):
-    group, _, rest = name.partition("/")
-    prefix = {"state": "steps/observation/states.", "action": "steps/actions."}[group]
-    return prefix + rest.replace("/", ".")
-
-
 def test_every_value_is_what_h5py_and_pyav_read(published):
     data = storage.open_dataset(published, "task_327")
     assert (data.name, data.hz, data.episode_ids.tolist()) == ("agibot", 30.0, [648642, 648649])
@@ -53,7 +47,7 @@ def test_every_value_is_what_h5py_and_pyav_read(published):
         flat, length = flatten(episode), EPISODES[327][episode_id]
         with h5py.File(h5_of(published, 327, episode_id)) as file:
             for name in SHAPES:
-                values = flat.pop(path_of(name))
+                values = flat.pop(agibot_path(name))
                 np.testing.assert_array_equal(values, file[name][()])
                 assert values.dtype == np.float64
             stamps = file["timestamp"][()]
@@ -288,67 +282,16 @@ def test_nan_is_left_to_the_statistics(root):
     assert np.isnan(steps["actions.joint.position"]).all()
 
 
-def write_lerobot(root, published):
-    """Task 327 as its public converter to LeRobot writes it."""
-    names = list(SHAPES)
-    features = {
-        path_of(n).removeprefix("steps/").replace("/", "."): {
-            "dtype": "float32",
-            "shape": list(SHAPES[n]),
-            "names": {"motors": [f"m{i}" for i in range(SHAPES[n][0])]},
-        }
-        for n in names
-    }
-    picture = {"dtype": "video", "shape": [32, 48, 3], "names": ["height", "width", "rgb"]}
-    features |= {f"observation.images.{camera}": picture for camera in CAMERAS}
-    features |= {
-        n: {"dtype": "int64", "shape": [1], "names": None}
-        for n in ("frame_index", "episode_index", "index", "task_index")
-    }
-    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
-    info = {
-        "codebase_version": "v2.1",
-        "robot_type": "a2d",
-        "fps": 30,
-        "features": features,
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
-        "episode_{episode_index:06d}.mp4",
-    }
-    (root / "meta").mkdir(parents=True)
-    (root / "data/chunk-000").mkdir(parents=True)
-    (root / "meta/info.json").write_text(json.dumps(info))
-    (root / "meta/tasks.jsonl").write_text(
-        json.dumps({"task_index": 0, "task": "Task 327 | A table."}) + "\n"
-    )
-    lines = []
-    for i, (episode, length) in enumerate(EPISODES[327].items()):
-        arrays = agibot_arrays(327, episode, length)
-        columns = {
-            path_of(n).removeprefix("steps/").replace("/", "."): arrays[n].astype("f4").tolist()
-            for n in names
-        }
-        counts = {"frame_index": np.arange(length), "index": np.arange(length)}
-        constants = {"episode_index": np.full(length, i), "task_index": np.zeros(length, int)}
-        times = {"timestamp": (np.arange(length) / 30).astype("f4")}
-        table = pa.table(columns | counts | constants | times)
-        pq.write_table(table, root / f"data/chunk-000/episode_{i:06d}.parquet")
-        lines.append({"episode_index": i, "tasks": ["Task 327 | A table."], "length": length})
-        for camera in CAMERAS:
-            path = root / f"videos/chunk-000/observation.images.{camera}/episode_{i:06d}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(video_of(published, 327, episode, camera), path)
-    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
 def test_its_form_in_lerobot_has_the_same_names_and_values(published, tmp_path):
-    write_lerobot(tmp_path / "lerobot", published)
+    write_agibot_lerobot(tmp_path / "lerobot", published)
     converted = storage.open_dataset(tmp_path / "lerobot")
     data = storage.open_dataset(published, "task_327")
     assert converted.hz == data.hz and len(converted) == 2
     for one, two in zip(converted, data, strict=True):
         one, two = flatten(one), flatten(two)
-        shared = {path_of(n) for n in SHAPES} | {f"steps/observation/images.{c}" for c in CAMERAS}
+        shared = {agibot_path(n) for n in SHAPES} | {
+            f"steps/observation/images.{c}" for c in CAMERAS
+        }
         assert shared <= one.keys() and shared <= two.keys()
         for key in shared:
             if "images" in key:

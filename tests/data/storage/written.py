@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 from fractions import Fraction
 
 import av
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import zarr
 
 # A replay buffer: where its episodes end.
@@ -175,3 +178,62 @@ def write_agibot(root):
                 images = pictures(episode, camera, length)
                 write_video(video_of(root, task, episode, camera), images)
     return root
+
+
+def agibot_path(name):
+    group, _, rest = name.partition("/")
+    prefix = {"state": "steps/observation/states.", "action": "steps/actions."}[group]
+    return prefix + rest.replace("/", ".")
+
+
+def write_agibot_lerobot(root, published):
+    """Task 327 as its public converter to LeRobot writes it."""
+    names = list(SHAPES)
+    features = {
+        agibot_path(n).removeprefix("steps/").replace("/", "."): {
+            "dtype": "float32",
+            "shape": list(SHAPES[n]),
+            "names": {"motors": [f"m{i}" for i in range(SHAPES[n][0])]},
+        }
+        for n in names
+    }
+    picture = {"dtype": "video", "shape": [32, 48, 3], "names": ["height", "width", "rgb"]}
+    features |= {f"observation.images.{camera}": picture for camera in CAMERAS}
+    features |= {
+        n: {"dtype": "int64", "shape": [1], "names": None}
+        for n in ("frame_index", "episode_index", "index", "task_index")
+    }
+    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": "a2d",
+        "fps": 30,
+        "features": features,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
+        "episode_{episode_index:06d}.mp4",
+    }
+    (root / "meta").mkdir(parents=True)
+    (root / "data/chunk-000").mkdir(parents=True)
+    (root / "meta/info.json").write_text(json.dumps(info))
+    (root / "meta/tasks.jsonl").write_text(
+        json.dumps({"task_index": 0, "task": "Task 327 | A table."}) + "\n"
+    )
+    lines = []
+    for i, (episode, length) in enumerate(EPISODES[327].items()):
+        arrays = agibot_arrays(327, episode, length)
+        columns = {
+            agibot_path(n).removeprefix("steps/").replace("/", "."): arrays[n].astype("f4").tolist()
+            for n in names
+        }
+        counts = {"frame_index": np.arange(length), "index": np.arange(length)}
+        constants = {"episode_index": np.full(length, i), "task_index": np.zeros(length, int)}
+        times = {"timestamp": (np.arange(length) / 30).astype("f4")}
+        table = pa.table(columns | counts | constants | times)
+        pq.write_table(table, root / f"data/chunk-000/episode_{i:06d}.parquet")
+        lines.append({"episode_index": i, "tasks": ["Task 327 | A table."], "length": length})
+        for camera in CAMERAS:
+            path = root / f"videos/chunk-000/observation.images.{camera}/episode_{i:06d}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(video_of(published, 327, episode, camera), path)
+    (root / "meta/episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
