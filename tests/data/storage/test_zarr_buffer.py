@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import zarr
 
-from ambient_jax.data import storage
+from ambient_jax.data import statistics, storage
 from ambient_jax.data.features import flatten
+from ambient_jax.data.rlds_source import RldsSource
 from tests.data.storage.written import ENDS, write_zarr, zarr_arrays
 
 
@@ -129,11 +130,15 @@ def test_the_fingerprint_is_that_of_the_values(name, tmp_path):
     assert len(marks) == 2 + len(zarr_arrays())
 
 
-def test_nan_is_left_to_the_statistics(tmp_path):
+def test_nan_is_left_to_the_statistics(tmp_path, monkeypatch):
     arrays = zarr_arrays()
     arrays["state"][4, 2] = np.nan
-    episode = storage.open_dataset(write_zarr(tmp_path / "x.zarr", arrays))[1]
-    assert np.argwhere(np.isnan(episode["steps"]["observation"]["state"])).tolist() == [[1, 2]]
+    data = storage.open_dataset(write_zarr(tmp_path / "x.zarr", arrays))
+    state = data[1]["steps"]["observation"]["state"]
+    assert np.argwhere(np.isnan(state)).tolist() == [[1, 2]]
+    monkeypatch.setenv(statistics.CACHE_VARIABLE, str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match=r"episode 1, step 1: steps/observation/state\[2\] is nan"):
+        statistics.compute(RldsSource(data, "x", ("state",)))
 
 
 def test_missing_chunks_are_said(tmp_path, caplog):
