@@ -10,15 +10,18 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 import PIL.Image
 
 from ambient_jax.data import files
 from ambient_jax.data.files import first_line
+from ambient_jax.data.storage import packages
 from ambient_jax.transforms.frames import resize_into
+
+if TYPE_CHECKING:  # imported where a video is opened: other formats need no decoder
+    import av
 
 TOLERANCE = 0.25  # of the time between two steps
 
@@ -119,6 +122,7 @@ class Clip:
 
 def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time in s, frame) of a video from the last key frame before ``start`` on."""
+    error_of = packages.need("av", f"{path} (video)").FFmpegError
     with opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -129,16 +133,17 @@ def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
             for frame in container.decode(stream):
                 if frame.pts is not None:
                     yield float(frame.pts * base), frame
-        except av.FFmpegError as error:
+        except error_of as error:
             raise ValueError(f"{path} cannot be decoded ({first_line(error)})") from error
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[av.container.InputContainer]:
     """An open video; errors as of ``files.check_file``, ValueError where it holds no video."""
+    av = packages.need("av", f"{path} (video)")
     files.check_file(path)
     try:
-        container = av.open(path)
+        container = av.open(path, metadata_errors="replace")  # texts that nobody needs
     except av.FFmpegError as error:
         raise ValueError(f"{path} is no video ({first_line(error)})") from error
     with container:
