@@ -53,15 +53,19 @@ class Clip:
             return dataclasses.replace(self, times=self.times[at : at + 1 or None]).decode()[0]
         return dataclasses.replace(self, times=self.times[at])
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Pictures [h, w, 3] one after another, in one pass; errors as of ``decode``."""
+        if self.absent:
+            raise ValueError(f"{self.path}: {self.absent}")
+        yield from self._pictures()
+
     def decode(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """All pictures in one pass, RGB uint8 [L, h, w, 3], ``size`` (h, w) or their own.
 
         ValueError: the file cannot be decoded, or has no picture for a step.
         """
-        if self.absent:
-            raise ValueError(f"{self.path}: {self.absent}")
         out: np.ndarray | None = None
-        for i, picture in self._pictures():
+        for i, picture in enumerate(self):
             if out is None:
                 out = np.empty((len(self), *(size or picture.shape[:2]), 3), np.uint8)
             if picture.shape[:2] == out.shape[1:3]:
@@ -84,7 +88,7 @@ class Clip:
                 return ""
             with opened(self.path) as container:
                 stream = container.streams.video[0]
-                length = stream.duration and float(stream.duration * stream.time_base)
+                length = stream.duration and float(stream.duration * (stream.time_base or 1))
         except ValueError as error:
             return str(error)
         last = float(self.times[-1]) if len(self.times) else 0.0
@@ -92,8 +96,8 @@ class Clip:
             return f"{self.path} has {length:.3f} s, its episode needs a picture at {last:.3f} s"
         return ""
 
-    def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(step, picture) in order of steps."""
+    def _pictures(self) -> Iterator[np.ndarray]:
+        """Pictures in order of steps."""
         if not len(self.times):
             return
         near, done = TOLERANCE * self.period, 0
@@ -103,13 +107,13 @@ class Clip:
             while done < len(self.times) and self.times[done] <= time:
                 wanted = float(self.times[done])
                 here = last if last and wanted - last[0] <= time - wanted else (time, frame)
-                yield done, self._picture(wanted, here)
+                yield self._picture(wanted, here)
                 done += 1
             if done == len(self.times):
                 return
             last = time, frame
         for step in range(done, len(self.times)):
-            yield step, self._picture(float(self.times[step]), last)
+            yield self._picture(float(self.times[step]), last)
 
     def _picture(self, wanted: float, nearest: tuple[float, av.VideoFrame] | None) -> np.ndarray:
         if nearest and abs(wanted - nearest[0]) <= TOLERANCE * self.period:
