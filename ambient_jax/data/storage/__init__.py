@@ -5,14 +5,20 @@ Where the formats differ ends here: each gives episodes of RLDS's form, ``{"step
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from ambient_jax.data import rlds
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.paths import expanded
-from ambient_jax.data.storage import lerobot
-from ambient_jax.data.storage.dataset import Dataset
+from ambient_jax.data.storage import agibot, lerobot, robomimic, zarr_buffer
 
-_FORMATS = {"lerobot": (lerobot.is_here, lerobot.LeRobotDataset)}
+_FORMATS: Mapping[str, tuple[Callable[[str], bool], Callable[..., Dataset]]] = {
+    "lerobot": (lerobot.is_here, lerobot.LeRobotDataset),
+    "agibot": (agibot.is_here, agibot.AgibotDataset),
+    "zarr": (zarr_buffer.is_here, zarr_buffer.ZarrDataset),
+    "robomimic": (robomimic.is_here, robomimic.RobomimicDataset),
+}
 
 
 def open_dataset(
@@ -36,14 +42,14 @@ def open_dataset(
       decode_images: False leaves encoded images as bytes. Videos are decoded when they are used.
       allow_missing: open it although files are missing; reading their episodes then fails.
       last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, "keep" keeps
-        it. By default RLDS, whose last action is a filler by definition, drops it; others keep it.
+        it; "" drops it in RLDS, where its action is a filler by definition, and keeps it elsewhere.
 
     Raises:
       FileNotFoundError: no data set of a known format.
       ValueError, OSError: see ``rlds.open_dataset``.
     """
     folder = expanded(path)
-    options = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
+    options: dict[str, Any] = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
     for is_here, make in _FORMATS.values():
         if is_here(folder):
             return make(folder, split, required, **options)

@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ambient_jax.data import files
+from ambient_jax.data import dataset, files
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import dataset
 from ambient_jax.data.storage.lerobot_meta import INFO, LANGUAGE, Metadata, path_of
 from ambient_jax.data.storage.video import Clip
 
@@ -84,7 +83,7 @@ class LeRobotDataset(dataset.FolderDataset):
         self._tables = _Tables()
 
     def stated(self):
-        return self.meta.stated()
+        return self.meta.stated() if len(self) == len(self.meta.episodes) else {}
 
     def _episode(self, position):
         row, file = self._rows[position], self._file(position)

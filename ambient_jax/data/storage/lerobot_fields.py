@@ -12,9 +12,9 @@ import PIL.Image
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
+from ambient_jax.data.dataset import Dataset, FolderDataset
 from ambient_jax.data.example_proto import decode_image
 from ambient_jax.data.features import Leaf, leaves
-from ambient_jax.data.storage.dataset import Dataset, FolderDataset
 from ambient_jax.data.storage.lerobot import LeRobotDataset
 from ambient_jax.data.storage.lerobot_meta import LANGUAGE
 from ambient_jax.data.storage.video import Clip

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -143,7 +143,7 @@ class Metadata:
         rows = self._lines("meta/episodes_stats.jsonl", optional=True)
         return _pooled([row["stats"] for row in rows if "stats" in row])
 
-    def _refuse(self, text: str, name: str = INFO) -> None:
+    def _refuse(self, text: str, name: str = INFO) -> NoReturn:
         raise ValueError(f"{os.path.join(self.directory, name)}: {text}")
 
     def _json(self, name: str) -> dict[str, Any]:

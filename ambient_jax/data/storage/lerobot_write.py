@@ -21,11 +21,11 @@ from absl import logging
 
 from ambient_jax import _checks
 from ambient_jax.data import files
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.features import flatten
 from ambient_jax.data.paths import expanded, replacing_folder
 from ambient_jax.data.storage import lerobot_fields as fields_lib
 from ambient_jax.data.storage import lerobot_files as files_lib
-from ambient_jax.data.storage.dataset import Dataset
 from ambient_jax.data.storage.lerobot import LeRobotDataset
 from ambient_jax.data.storage.lerobot_fields import NUMBERED, Field
 from ambient_jax.data.storage.lerobot_files import CHUNK, PLACE, Moments, Tables, indices

@@ -10,15 +10,18 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 import PIL.Image
 
 from ambient_jax.data import files
 from ambient_jax.data.files import first_line
+from ambient_jax.data.storage import packages
 from ambient_jax.transforms.frames import resize_into
+
+if TYPE_CHECKING:  # imported where a video is opened: other formats need no decoder
+    import av
 
 TOLERANCE = 0.25  # of the time between two steps
 
@@ -73,6 +76,26 @@ class Clip:
             return np.empty((0, *(size or (0, 0)), 3), np.uint8)
         return out
 
+    def problem(self, thorough: bool = False) -> str:
+        """Why the pictures cannot be had, "" if that is not seen; reads the file's header only.
+
+        ``thorough`` decodes them all.
+        """
+        try:
+            if thorough:
+                for _ in self._pictures():
+                    pass
+                return ""
+            with opened(self.path) as container:
+                stream = container.streams.video[0]
+                length = stream.duration and float(stream.duration * (stream.time_base or 1))
+        except ValueError as error:
+            return str(error)
+        last = float(self.times[-1]) if len(self.times) else 0.0
+        if length is not None and last - length > TOLERANCE * self.period:
+            return f"{self.path} has {length:.3f} s, its episode needs a picture at {last:.3f} s"
+        return ""
+
     def _pictures(self) -> Iterator[np.ndarray]:
         """Pictures in order of steps."""
         if not len(self.times):
@@ -103,6 +126,7 @@ class Clip:
 
 def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time in s, frame) of a video from the last key frame before ``start`` on."""
+    error_of = packages.need("av", f"{path} (video)").FFmpegError
     with opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -113,16 +137,17 @@ def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
             for frame in container.decode(stream):
                 if frame.pts is not None:
                     yield float(frame.pts * base), frame
-        except av.FFmpegError as error:
+        except error_of as error:
             raise ValueError(f"{path} cannot be decoded ({first_line(error)})") from error
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[av.container.InputContainer]:
     """An open video; errors as of ``files.check_file``, ValueError where it holds no video."""
+    av = packages.need("av", f"{path} (video)")
     files.check_file(path)
     try:
-        container = av.open(path)
+        container = av.open(path, metadata_errors="replace")  # texts that nobody needs
     except av.FFmpegError as error:
         raise ValueError(f"{path} is no video ({first_line(error)})") from error
     with container:
