@@ -8,8 +8,14 @@ import pytest
 from ambient_jax.data import convert, storage
 from ambient_jax.data.features import flatten, leaves
 from tests.data.storage import lerobot_folders as folders
+from tests.data.storage import written
 from tests.data.storage.lerobot_folders import FRONT, WRIST
-from tests.data.storage.test_lerobot_write import assert_same, nested, write_nested
+from tests.data.storage.test_lerobot_write import (
+    assert_same,
+    nested,
+    storage_array,
+    write_nested,
+)
 
 CAMERAS = {"steps/observation/images.front", "steps/observation/images.wrist"}
 CAMERAS |= {"steps/observation/images.stored"}
@@ -149,3 +155,37 @@ def test_recorded_sets_there_and_back(recorded_data, tmp_path, name, split, vide
     assert_same(kept, new, but=anew)
     assert new.meta.tasks == kept.meta.tasks
     assert {"steps/action", "steps/observation/state"} <= set(kept.keys)
+
+
+OTHERS = {
+    "robomimic": (lambda root: written.write_robomimic(root / "demo.hdf5"), "train"),
+    "zarr": (lambda root: written.write_zarr(root / "demo.zarr"), "train[:4]"),
+    "agibot": (lambda root: written.write_agibot(root / "agibot"), "task_327"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_format_becomes_both(tmp_path, name):
+    make_one, split = OTHERS[name]
+    old = make_one(tmp_path)
+    data = storage.open_dataset(old, split)
+    line, hz = [str(old), f"--split={split}"], data.hz or 10
+    convert.main([*line, f"{tmp_path}/rlds", "--format=rlds"])
+    convert.main([*line, f"{tmp_path}/new", "--format=lerobot", "--videos=lossless", f"--hz={hz}"])
+    rlds = storage.open_dataset(tmp_path / "rlds", data.split.partition("[")[0], last_step="keep")
+    new = storage.open_dataset(tmp_path / "new")
+    assert len(data) == len(rlds) == len(new) and new.hz == hz
+    kept = 0
+    for position in range(len(data)):
+        flat, one, other = (flatten(d[position]) for d in (data, rlds, new))
+        assert set(one) == set(flat)
+        for path, value in flat.items():
+            value, got = storage_array(value), storage_array(one[path])
+            assert got.dtype == value.dtype
+            np.testing.assert_array_equal(got, value, err_msg=path)
+            if (again := other.get(path)) is not None:
+                kept += 1
+                again = storage_array(again)
+                # LeRobot's pictures are uint8; a number and a vector of one are one there.
+                np.testing.assert_array_equal(again.reshape(value.shape), value, err_msg=path)
+    assert kept > 4 * len(data)
