@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from ambient_jax.data import dataset, files
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage.lerobot_meta import INFO, LANGUAGE, Metadata, path_of
+from ambient_jax.data.storage.lerobot_meta import INFO, Metadata
+from ambient_jax.data.storage.lerobot_schema import LANGUAGE, path_of
 from ambient_jax.data.storage.video import Clip
 
 _INDEX = ("episode_index", "task_index", "timestamp")

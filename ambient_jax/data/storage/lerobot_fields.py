@@ -16,7 +16,7 @@ from ambient_jax.data.dataset import Dataset, FolderDataset
 from ambient_jax.data.example_proto import decode_image
 from ambient_jax.data.features import Leaf, leaves
 from ambient_jax.data.storage.lerobot import LeRobotDataset
-from ambient_jax.data.storage.lerobot_meta import LANGUAGE
+from ambient_jax.data.storage.lerobot_schema import LANGUAGE
 from ambient_jax.data.storage.video import Clip
 from ambient_jax.data.write import encode_image
 
@@ -68,7 +68,7 @@ class Field:
 
 
 def name_of(path: str) -> str:
-    """LeRobot's name of a field, the inverse of ``lerobot_meta.path_of``; nesting becomes dots."""
+    """LeRobot's name of a path, the inverse of ``lerobot_schema.path_of``; nesting becomes dots."""
     return path.removeprefix("steps/").replace("/", ".")
 
 

@@ -29,7 +29,8 @@ from ambient_jax.data.storage import lerobot_files as files_lib
 from ambient_jax.data.storage.lerobot import LeRobotDataset
 from ambient_jax.data.storage.lerobot_fields import NUMBERED, Field
 from ambient_jax.data.storage.lerobot_files import CHUNK, PLACE, Moments, Tables, indices
-from ambient_jax.data.storage.lerobot_meta import INFO, LANGUAGE
+from ambient_jax.data.storage.lerobot_meta import INFO
+from ambient_jax.data.storage.lerobot_schema import LANGUAGE
 from ambient_jax.data.storage.video_write import CODECS, VideoWriter
 
 ABOUT = "metadata.json"  # where TFDS, too, keeps what its features cannot say

@@ -10,7 +10,7 @@ import pytest
 
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten, leaves
-from ambient_jax.data.storage.lerobot_meta import path_of
+from ambient_jax.data.storage.lerobot_schema import path_of
 from tests.data.storage import lerobot_folders as folders
 from tests.data.storage.lerobot_folders import FRONT, TASKS, WRIST
 

@@ -14,7 +14,7 @@ import pytest
 
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten
-from ambient_jax.data.storage.lerobot_meta import path_of
+from ambient_jax.data.storage.lerobot_schema import path_of
 from ambient_jax.data.storage.lerobot_write import write_lerobot
 from tests.data.storage import lerobot_folders, lerobot_recipe
 
