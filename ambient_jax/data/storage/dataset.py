@@ -67,6 +67,10 @@ class Dataset(Protocol):
         """By feature below steps, the "min", "max", "mean" and "std" that its files state."""
         ...
 
+    def dimensions(self) -> Mapping[str, Sequence[str]]:
+        """By feature, the names of its numbers, where its files state them."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
@@ -161,6 +165,9 @@ class FolderDataset(Dataset):
         return ((int(self.episode_ids[first + i]), self[first + i]) for i in range(start, count))
 
     def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        return {}
+
+    def dimensions(self) -> Mapping[str, Sequence[str]]:
         return {}
 
     @functools.cached_property
