@@ -58,8 +58,10 @@ def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) 
     return out
 
 
-def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
+def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) -> str:
     """Decodes a jpeg or png into ``out`` [h, w, 3] uint8; returns "" or why it cannot be.
+
+    A picture [h, w, 3] of a video, which is decoded already, is copied.
 
     Always RGB (BGR channels if ``bgr``): grey is repeated, palettes are looked up, alpha is
     dropped, an animation is its still image, and orientation tags are ignored, as TensorFlow does.
@@ -67,7 +69,9 @@ def decode_into(blob: bytes, out: np.ndarray, bgr: bool = False) -> str:
     and after an error.
     """
     try:
-        if blob.startswith(PNG):
+        if isinstance(blob, np.ndarray):
+            out[:] = blob[..., ::-1] if bgr else blob
+        elif blob.startswith(PNG):
             png_size(blob)
             with PIL.Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
                 resize_into(image if image.mode == "RGB" else image.convert("RGB"), out)
@@ -105,8 +109,10 @@ class ImageDecoder:
         self._pool = futures.ThreadPoolExecutor(workers, "images") if workers else None
         self._closed = False
 
-    def submit(self, blobs: Sequence[bytes], bgr: np.ndarray | None = None) -> Pending:
+    def submit(self, blobs: Sequence[bytes | np.ndarray], bgr: np.ndarray | None = None) -> Pending:
         """Starts to decode N jpeg or png images, b"" for none. A repeated object is decoded once.
+
+        Pictures of videos come decoded, as uint8 of the decoder's size.
 
         ``bgr`` [N] bool are images whose channels are flipped. RuntimeError: the decoder is closed.
         """
@@ -116,14 +122,15 @@ class ImageDecoder:
         if self._closed:
             raise RuntimeError("the image decoder is closed")
         known: dict[tuple[int, bool], int] = {}
-        distinct: list[tuple[bytes, bool]] = []
+        distinct: list[tuple[bytes | np.ndarray, bool]] = []
         rows = np.full(len(blobs), -1)
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
-            if not isinstance(blob, bytes):
+            decoded = isinstance(blob, np.ndarray) and blob.shape == (*self.size, 3)
+            if not decoded and not isinstance(blob, bytes):
                 raise TypeError(
                     f"blob {i} is a {type(blob).__name__}, expected bytes (b'' for no image)"
                 )
-            if blob:
+            if decoded or blob:
                 rows[i] = known.setdefault((id(blob), flip), len(distinct))
                 if rows[i] == len(distinct):
                     distinct.append((blob, flip))
@@ -148,7 +155,7 @@ class ImageDecoder:
         self.close()
 
 
-def _decode_all(blobs: list[tuple[bytes, bool]], out: np.ndarray) -> list[str]:
+def _decode_all(blobs: list[tuple[bytes | np.ndarray, bool]], out: np.ndarray) -> list[str]:
     return [decode_into(blob, image, bgr) for (blob, bgr), image in zip(blobs, out, strict=True)]
 
 
@@ -177,6 +184,12 @@ class Pending:
             images[there] = self._images[self._rows[there]]
         rows = enumerate(self._rows.tolist())
         return images, {i: reasons[row] for i, row in rows if row >= 0 and reasons[row]}
+
+
+def are_there(blobs: np.ndarray) -> np.ndarray:
+    """Which of some encoded or decoded images are there, of the same shape, bool."""
+    there = [isinstance(blob, np.ndarray) or bool(blob) for blob in blobs.flat]
+    return np.array(there, bool).reshape(blobs.shape)
 
 
 def looks_whole(blob: bytes) -> str:

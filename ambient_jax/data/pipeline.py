@@ -285,7 +285,7 @@ class _DecodedBatches(grain.DatasetIterator):
         bad, decoded = bad.reshape(shape), decoded.reshape(*shape, *decoded.shape[1:])
         for i, camera in enumerate(cameras):
             name = f"image_{camera}"
-            observation[f"{name}_mask"] = observation[name].astype(bool) & ~bad[i]
+            observation[f"{name}_mask"] = images.are_there(observation[name]) & ~bad[i]
             observation[name] = decoded[i]
         return batch
 

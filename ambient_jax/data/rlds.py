@@ -22,6 +22,7 @@ from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import Leaf, is_dict, is_sequence, leaves, select
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
 from ambient_jax.data.paths import expanded
+from ambient_jax.data.dataset import Dataset, without_filler
 
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
@@ -87,7 +88,7 @@ def open_dataset(
     return RldsDataset(info, split, directory, shards, keys, decode_images, last_step)
 
 
-class RldsDataset:
+class RldsDataset(Dataset):
     """One split of an RLDS dataset: random access by position, streams by shard.
 
     Open it with `open_dataset`. A pickled copy opens its own files. Reading an episode raises
@@ -99,13 +100,15 @@ class RldsDataset:
       split, last_step: as asked for.
       directory: the version directory.
       features: TFDS feature connectors.
-      file_format: ``"array_record"`` or ``"tfrecord"``.
+      file_format: ``"array_record"`` or ``"tfrecord"``, whose files are read in order.
       num_episodes: of this split; also ``len()``.
       shard_files: path of each file that holds episodes of this split.
       shard_lengths: number of this split's episodes in each.
       episode_ids: stable id of each episode, [num_episodes] int64: its number in the unsliced
         split, so ``train`` and ``train[50%:]`` call one episode by one id.
     """
+
+    ends_in_filler = True
 
     def __init__(
         self,
@@ -123,6 +126,7 @@ class RldsDataset:
         self.directory = os.fspath(directory)
         self.features: tfds.features.FeaturesDict = info.features
         self.file_format: str = info.file_format.value
+        self.in_order = self.file_format == "tfrecord"
         self.shard_files = [s.filename for s in shards]
         self.shard_lengths = [s.take for s in shards]
         self.num_episodes = sum(self.shard_lengths)
@@ -172,7 +176,7 @@ class RldsDataset:
             raise files.unavailable(error, shard.filename) from error
         except ValueError as error:
             raise ValueError(f"{shard.filename}: record {record}: {error}") from error
-        return _without_filler(episode) if self.last_step == "drop" else episode
+        return without_filler(episode) if self.last_step == "drop" else episode
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -187,17 +191,6 @@ class RldsDataset:
                 name = os.path.basename(shard.filename)
                 digest.update(f"{name} {shard.skip} {shard.take} {mark}\n".encode())
         return digest.hexdigest()[:32]
-
-
-def _without_filler(episode: Episode) -> Episode:
-    last = np.ravel(episode["steps"].get("is_last", ()))
-    if not len(last) or not last[-1]:
-        return episode
-
-    def shorter(tree):
-        return {k: shorter(v) if isinstance(v, dict) else v[:-1] for k, v in tree.items()}
-
-    return {**episode, "steps": shorter(episode["steps"])}
 
 
 def _is_there(path: epath.Path) -> bool:

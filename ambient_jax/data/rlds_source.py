@@ -1,8 +1,8 @@
-"""RLDS folders whose observations and actions are read as they are, by name."""
+"""Data sets whose observations and actions are read as they are, by name."""
 
 import numpy as np
 
-from ambient_jax.data import chunk, rlds
+from ambient_jax.data import chunk, storage
 from ambient_jax.data.source import Format, Problem, Source
 
 
@@ -25,8 +25,8 @@ class RldsFormat(Format):
         # What a transform reads is its own affair; without one, decode only what is used.
         keys = [f"steps/{self.action}", *(f"steps/observation/{n}" for n in self.observation)]
         keys = None if transform else keys
-        last = fields["last_step"] or "drop"
-        data = rlds.open_dataset(path, fields["split"], keys or (), keys=keys, last_step=last)
+        options = {"keys": keys, "last_step": fields["last_step"]}
+        data = storage.open_dataset(path, fields["split"], keys or (), **options)
         return RldsSource(data, name, self.observation, self.action, transform, self.delta or ())
 
     def check_placement(self, config, observed):
@@ -46,7 +46,7 @@ class RldsFormat(Format):
 
 
 class RldsSource(Source):
-    """One ``rlds.RldsDataset`` as a source; see ``Source`` for the arguments.
+    """One ``storage.Dataset`` as a source; see ``Source`` for the arguments.
 
     ``name`` is the data set's by default; ``delta`` are the dimensions of the action that are
     displacements.
@@ -55,7 +55,7 @@ class RldsSource(Source):
     def __init__(self, dataset, name="", observation=(), action="action", transform=None, delta=()):
         self.data, self.name = dataset, name or dataset.name
         self.observation, self.action, self.transform = tuple(observation), action, transform
-        self.directory, self.file_format = dataset.directory, dataset.file_format
+        self.directory, self.in_order = dataset.directory, dataset.in_order
         self.last_step, self._delta = dataset.last_step, tuple(delta)
 
     @property

@@ -34,7 +34,7 @@ class Source(Protocol):
       name, directory: for messages.
       observation, action: numbers under steps/observation, and under steps, by name.
       transform: applied to an episode before its numbers are read; None for none.
-      file_format: "tfrecord" where files are read in order, else episodes are read by position.
+      in_order: whether files are read from front to back, rather than by position.
       last_step: "drop" where a last step with ``is_last`` was left out.
       masks: by field ("action", "observation/<name>"), [d] bool, dimensions that the source has;
         empty where it has all.
@@ -49,7 +49,7 @@ class Source(Protocol):
     observation: tuple[str, ...] = ()
     action: str = chunk.ACTION
     transform: Transform | None = None
-    file_format: str = ""
+    in_order: bool = False
     last_step: str = "keep"
     masks: Mapping[str, np.ndarray] = {}
     displacements: np.ndarray | None = None

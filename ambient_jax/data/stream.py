@@ -21,7 +21,7 @@ import numpy as np
 from ambient_jax.data import chunk
 from ambient_jax.data.mixture import Mixture
 
-# TFRecord files that are open at once: their episodes take turns.
+# Files that are read in order at once: their episodes take turns.
 INTERLEAVE = 16
 
 
@@ -58,8 +58,8 @@ def permutation(size: int, *key: int) -> np.ndarray:
 class ChunkStream:
     """Endless chunks of one group in one shard.
 
-    Shard s of array_record has the episodes s, s + shards, ...; of TFRecord a range of consecutive
-    ones, to read few files in order. With fewer episodes than shards, it has every shards-th step.
+    Shard s has the episodes s, s + shards, ...; of files that are read in order (TFRecord, LeRobot
+    v3) a range of consecutive ones, to read few of them. With fewer episodes than shards, it has every shards-th step.
 
     Attributes:
       size: chunks in an epoch of this shard.
@@ -90,7 +90,7 @@ class ChunkStream:
           executor: reads ahead.
           group: number of the group; by default k.
           keep: [N] bool, the steps of the source that belong to the group; None for all.
-          interleave: TFRecord files that are open at once.
+          interleave: files that are read in order at once.
 
         Raises:
           ValueError: fewer steps than shards.
@@ -103,9 +103,8 @@ class ChunkStream:
         self._lengths = mixture.statistics[name].lengths
         self._first = np.cumsum(self._lengths) - self._lengths
         self._ends = np.cumsum(self._dataset.shard_lengths)  # positions, of each file
-        file_format = self._dataset.file_format
-        self._in_order = file_format == "tfrecord"
-        parts, self._keep = deal(self._lengths, keep, file_format, name, shard, shards)
+        self._in_order = self._dataset.in_order
+        parts, self._keep = deal(self._lengths, keep, self._in_order, name, shard, shards)
         self._counts = self._lengths
         if self._keep is not None:
             total = np.append(0, np.cumsum(self._keep))
@@ -176,7 +175,7 @@ class ChunkStream:
         lengths, counts = self._lengths[episodes], self._counts[episodes]
         reads = np.cumsum(lengths) - lengths
         begins = np.cumsum(counts) - counts
-        # Another phase each epoch: else one TFRecord file would always give the same windows.
+        # Another phase each epoch: else a file that is read in order would give the same windows.
         phase = 0 if self._resident else int(permutation(self._window_size, *self._key, epoch)[0])
         edges = np.flatnonzero(np.diff((reads + phase) // self._window_size, prepend=-1))
         return _Plan(episodes, np.append(edges, len(episodes)), begins[edges])
@@ -241,7 +240,7 @@ class ChunkStream:
 def deal(
     lengths: np.ndarray,
     keep: np.ndarray | None,
-    file_format: str,
+    in_order: bool,
     name: str,
     shard: int,
     shards: int,
@@ -263,7 +262,7 @@ def deal(
         keep = np.zeros(lengths.sum(), bool)
         keep[taken[shard::shards]] = True
         return _episodes_of(keep, lengths), keep
-    if file_format == "tfrecord":
+    if in_order:
         first, last = (len(filled) * (shard + i) // shards for i in (0, 1))
         return filled[first:last], keep
     return filled[shard::shards], keep

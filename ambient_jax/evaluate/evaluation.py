@@ -103,14 +103,14 @@ def _decoded(source, camera, blobs, size):
     with images.ImageDecoder(size, workers=0) as decoder:
         bgr = np.full(blobs.size, source.bgr.get(camera, False))
         decoded, failures = decoder.submit(list(blobs.flat), bgr).result()
-    there = np.array([bool(blob) for blob in blobs.flat])
+    there = images.are_there(blobs)
     if failures:
         source.damaged_image(
             f"{source.name}: {len(failures)} images of {camera} cannot be decoded "
             f"({next(iter(failures.values()))})"
         )
-        there[list(failures)] = False
-    name, there = f"image_{camera}", there.reshape(blobs.shape)
+        there.flat[list(failures)] = False
+    name = f"image_{camera}"
     return {name: decoded.reshape(*blobs.shape, *decoded.shape[1:]), f"{name}_mask": there}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from ambient_jax import _checks
 from ambient_jax.data.features import flatten
+from ambient_jax.data.storage.video import Clip
 from ambient_jax.open_x.spec import Field, Spec
 
 
@@ -72,9 +73,13 @@ class Reader:
         for path in field.words("if"):
             flag = Field(path.lstrip("/"), path[0] == "/")
             return self.raw(flag, "flag").reshape(self.length).astype(bool)
-        return np.ones(self.length, bool)
+        image = self.flat.get(field.key)
+        return np.full(self.length, not (isinstance(image, Clip) and image.absent))
 
-    def image(self, field: Field) -> np.ndarray:
+    def image(self, field: Field) -> np.ndarray | Clip:
+        """Pictures [T]: encoded, decoded, or a clip of a video."""
+        if isinstance(clip := self.flat.get(field.key), Clip):
+            return clip
         image = self.raw(field, "camera")
         return image[..., ::-1] if field.has("bgr") and image.ndim == 4 else image
 

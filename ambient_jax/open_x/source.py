@@ -16,10 +16,12 @@ import PIL.Image
 from absl import logging
 from etils import epath
 
-from ambient_jax.data import chunk, images, rlds
+from ambient_jax.data import chunk, images, rlds, storage
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds_source import RldsSource, last_step_problems
 from ambient_jax.data.source import Format, Problem, size_of
+from ambient_jax.data.storage.video import Clip
 from ambient_jax.open_x import camera_flags, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
 from ambient_jax.open_x.common_form import POLICIES, CommonForm
@@ -74,7 +76,7 @@ class OpenXFormat(Format):
 
 
 class OpenXSource(RldsSource):
-    """One source in the common form; has all that ``rlds.RldsDataset`` has.
+    """One source in the common form; has all that ``storage.Dataset`` has.
 
     An episode's ``steps`` have ``observation/state`` [L, state_width], ``action`` [L,
     action_width] and, if the form has them, ``image_<camera>`` [L] encoded images (b"" where there
@@ -83,7 +85,7 @@ class OpenXSource(RldsSource):
     """
 
     def __init__(
-        self, dataset: rlds.RldsDataset, spec: spec_lib.Spec, form: CommonForm, name: str = ""
+        self, dataset: Dataset, spec: spec_lib.Spec, form: CommonForm, name: str = ""
     ):
         super().__init__(dataset, name, ("state",) if form.state_width else ())
         self._spec, self.form = spec, form
@@ -109,7 +111,7 @@ class OpenXSource(RldsSource):
         return self._common(self.data[index])
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, rlds.Episode]]:
-        """See ``RldsDataset.stream``; of episodes that ``examine`` did not refuse."""
+        """See ``Dataset.stream``; of episodes that ``examine`` did not refuse."""
         # The variables of a loop would hold an episode until the next.
         common = lambda numbered: (numbered[0], self._common(numbered[1]))  # noqa: E731
         return map(common, self.data.stream(shard_index, start))
@@ -119,13 +121,31 @@ class OpenXSource(RldsSource):
 
     def extras(self, episode):
         steps = episode["steps"]
-        arrays = {f"{chunk.OBSERVATION}image_{c}": steps[f"image_{c}"] for c in self.form.cameras}
+        arrays = {
+            f"{chunk.OBSERVATION}image_{c}": self._pictures(c, steps[f"image_{c}"])
+            for c in self.form.cameras
+        }
         if self.form.text:
             arrays["instruction"] = steps["instruction"]
         return arrays | {f"quality/{label}": v for label, v in steps["quality"].items()}
 
     def extra_bytes(self, episode):
-        return size_of(episode["steps"])
+        steps = episode["steps"]
+        clips = sum(len(v) for v in steps.values() if isinstance(v, Clip))
+        return size_of(steps) + clips * 3 * self.form.image_size[0] * self.form.image_size[1]
+
+    def _pictures(self, camera: str, blobs: np.ndarray | Clip) -> np.ndarray:
+        """Encoded images [L] as they are; of a video its pictures, decoded in one pass."""
+        if not isinstance(blobs, Clip):
+            return blobs
+        out = np.full(len(blobs), b"", object)
+        if not blobs.absent:
+            try:
+                for step, picture in enumerate(blobs.decode(self.form.image_size)):
+                    out[step] = picture
+            except ValueError as error:
+                self.damaged_image(f"source {self.name!r}, camera {camera}: {error}")
+        return out
 
     def refuse_images(self, problems):
         image = problems.get("image")
@@ -199,6 +219,13 @@ class OpenXSource(RldsSource):
         look = images.cannot_be_decoded if skips else images.looks_whole
         for camera in self.form.cameras:
             blobs = steps[f"image_{camera}"]
+            if isinstance(blobs, Clip):
+                if blobs.absent:
+                    text = f"{camera} is absent: {blobs.path}: {blobs.absent}"
+                    problems.append(("camera", text))
+                elif why := blobs.problem(thorough=skips):
+                    problems.append(("image", f"{camera}: {why}"))
+                continue
             absent = sum(not blob for blob in blobs)
             if camera in self._spec.cameras and absent:
                 problems.append(("camera", f"{camera} is absent in {absent} of {len(blobs)} steps"))
@@ -271,7 +298,9 @@ class OpenXSource(RldsSource):
         for camera in form.cameras:
             there = common["camera_mask"][camera]
             blobs = observation.get(f"image_{camera}", there)
-            steps[f"image_{camera}"] = _encoded(blobs, there, self.bgr[camera])
+            if not isinstance(blobs, Clip):
+                blobs = _encoded(blobs, there, self.bgr[camera])
+            steps[f"image_{camera}"] = blobs
         return {"steps": steps}
 
     @functools.cached_property
@@ -305,11 +334,11 @@ def open_source(
     """Opens a source in the common form; reads metadata only.
 
     Args:
-      path, split: see ``rlds.open_dataset``; with a registry row also the parent of its versions.
+      path, split: see ``storage.open_dataset``; with a registry row also the parent of its versions.
       given: name of a registry row, or the lines of a spec (``spec.parse``).
       form: the common form.
       last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, or
-        "drop" (RLDS's definition) where it says nothing.
+        else the format: RLDS defines it as a filler, which is dropped.
       name: of the source, for messages; "" for the data set's.
 
     Raises:
@@ -325,16 +354,18 @@ def open_source(
         path = versioned if versioned.exists() else path
     else:
         spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
-    spec = dataclasses.replace(spec, last_step=last_step or spec.last_step or "drop")
-    missing = form.policy("shard") == "skip"
+    options = {"decode_images": False, "allow_missing": form.policy("shard") == "skip"}
+    options["last_step"] = "keep"  # the spec's own rule applies
     try:
-        raw = rlds.open_dataset(path, split, decode_images=False, allow_missing=missing)
+        raw = storage.open_dataset(path, split, **options)
     except rlds.MissingShardError as error:
         raise rlds.MissingShardError(
             f"{error}, or set config.data.open_x.on_problem.shard to 'skip'"
         ) from error
     keys = standardize.check(spec, raw.features, cameras=form.cameras)
-    raw = rlds.open_dataset(path, split, keys=keys, decode_images=False, allow_missing=missing)
+    raw = storage.open_dataset(path, split, keys=keys, **options)
+    last_step = last_step or spec.last_step or ("drop" if raw.ends_in_filler else "keep")
+    spec = dataclasses.replace(spec, last_step=last_step, hz=spec.hz or raw.hz)
     if not row:  # the name is part of the fingerprint: that of the data, wherever they lie
         spec = dataclasses.replace(spec, name=raw.name)
     dataset = OpenXSource(raw, spec, form, name)

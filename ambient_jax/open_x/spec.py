@@ -69,7 +69,7 @@ _OPERATIONS = {
 }
 _CONSTANTS = ("zeros", "open", "closed")
 _FREE = ("joint", "djoint", "base")  # their fields give their width; a constant has none
-_FIELD = re.compile(r"(?P<path>/?\w[\w/]*)(?:\[(?P<slice>-?\d*(?::-?\d*)?)\])?")
+_FIELD = re.compile(r"(?P<path>/?\w[\w/.-]*)(?:\[(?P<slice>-?\d*(?::-?\d*)?)\])?")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,6 +151,7 @@ def test_identical_sources_are_told_apart_nowhere():
     assert min(fitted.trained.history[-1]["train"]) < 0.5
 
 
+@pytest.mark.slow
 def test_disjoint_sources_are_unusable():
     rng = np.random.default_rng(0)
     data = make_data(*(rng.normal(size=(MANY, 1)) + shift for shift in (-50, 50)))
@@ -178,6 +179,7 @@ def jagged():
     return data, classifier.fit(data, options, schedule=low, progress=False)
 
 
+@pytest.mark.slow
 def test_jitter_of_a_hundredth_of_the_range_is_seen_at_low_noise_only(jagged):
     """Second differences tell a straight line's noise from jitter; their law is Gaussian."""
     data, fitted = jagged

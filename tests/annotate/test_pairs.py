@@ -59,6 +59,7 @@ def mixture():
     return data, classifier.fit(data, OPTIONS, progress=False)
 
 
+@pytest.mark.slow
 def test_sigma_min_of_each_source_is_that_of_its_own_pair(mixture):
     data, fitted = mixture
     positions = np.arange(20_000, len(data.start))

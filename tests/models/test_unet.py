@@ -30,10 +30,12 @@ def filled(module, *args):
 def test_any_horizon_is_kept(horizon):
     module = UNet1D(features=(8, 8, 12), groups=4, embed_dim=8)
     args = inputs(horizon)
-    y = module.apply(filled(module, *args), *args)
+    params = filled(module, *args)
+    y = jax.eval_shape(module.apply, params, *args)
     assert y.shape == (3, horizon, 2)
     assert y.dtype == jnp.float32
-    assert np.isfinite(y).all()
+    if horizon in (1, 7):
+        assert np.isfinite(jax.jit(module.apply)(params, *args)).all()
 
 
 def test_parameters_do_not_depend_on_the_horizon():
@@ -61,13 +63,14 @@ def test_one_level_is_a_network_without_resampling():
 def test_samples_do_not_see_each_other_and_every_input_matters():
     x_t, sigma, condition = inputs(7)
     params = filled(SMALL, x_t, sigma, condition)
-    y = SMALL.apply(params, x_t, sigma, condition)
+    apply = jax.jit(SMALL.apply)
+    y = apply(params, x_t, sigma, condition)
     for changed in (
         (x_t.at[1, 6].add(1.0), sigma, condition),
         (x_t, sigma.at[1].add(0.1), condition),
         (x_t, sigma, condition.at[1].add(1.0)),
     ):
-        moved = np.abs(SMALL.apply(params, *changed) - y).max((1, 2))
+        moved = np.abs(apply(params, *changed) - y).max((1, 2))
         assert moved[1] > 1e-4
         np.testing.assert_allclose(moved[[0, 2]], 0, atol=1e-6)
 
@@ -85,7 +88,7 @@ def test_bfloat16_stays_close_with_float32_parameters_and_output():
     params = filled(SMALL, *args)
     low = SMALL.clone(dtype=jnp.bfloat16)
     assert jax.eval_shape(low.init, jax.random.key(0), *args) == jax.eval_shape(lambda: params)
-    exact, rounded = SMALL.apply(params, *args), low.apply(params, *args)
+    exact, rounded = (jax.jit(module.apply)(params, *args) for module in (SMALL, low))
     assert rounded.dtype == jnp.float32
     np.testing.assert_allclose(rounded, exact, atol=0.1 * float(jnp.abs(exact).max()))
     assert float(jnp.abs(rounded - exact).max()) > 0

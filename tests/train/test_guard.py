@@ -133,6 +133,7 @@ def test_a_report_finds_the_first_bad_step_one_interval_late(poisoned, tmp_path)
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_resumed_stream_remembers_by_the_same_steps(poisoned, tmp_path):
     job = _job(poisoned, tmp_path, **{"data.placement": "stream"})
     config = worker_module.config_for(job)

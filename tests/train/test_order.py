@@ -113,7 +113,7 @@ def test_expectation_of_loss_and_gradient(name, padding):
         wanted = rows_of(source, sigma, law)
         part = np.where(source == 2, 0.5, 1.0) if padding else np.ones(len(source))
         probability = truth.ravel() * part / (truth.ravel() * part).sum()
-        want = jax.value_and_grad(value_of)(_params(), wanted, probability)
+        want = jax.jit(jax.value_and_grad(value_of))(_params(), wanted, probability)
 
         source, sigma = population(law)
         if padding:
@@ -123,9 +123,8 @@ def test_expectation_of_loss_and_gradient(name, padding):
             empty = (source == 2) & (np.arange(len(source)) % 2 == 0)
             batch["mask"] &= ~jnp.asarray(empty)[:, None]
         sources = mixing.make_sources(WEIGHT, CLEAN, LOW, HIGH)
-        weight = jax.vmap(lambda s, k: mixing.data_first_weight(law, s, k, sources))(
-            batch["sigma"], batch["source"]
-        )
+        weigh = jax.jit(jax.vmap(lambda s, k: mixing.data_first_weight(law, s, k, sources)))
+        weight = weigh(batch["sigma"], batch["source"])
         keep = losses.batch_keep_mask(
             *(batch[n] for n in ("sigma", "sigma_min", "sigma_max", "mask"))
         )
@@ -134,7 +133,7 @@ def test_expectation_of_loss_and_gradient(name, padding):
             values = jax.vmap(lambda one: value_of(params, jax.tree.map(lambda a: a[None], one), 1))
             return losses.masked_mean(values(batch), keep, weight)
 
-        got = jax.value_and_grad(mean)(_params())
+        got = jax.jit(jax.value_and_grad(mean))(_params())
     # sources keep weight and bounds in float32
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), got, want)
     if name in ("ambient", "soft"):  # what is drawn in vain is no part of the mean

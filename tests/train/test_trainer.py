@@ -31,12 +31,9 @@ def placement(request):
     return request.param
 
 
-ONE_PLACEMENT = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     "placement", [pytest.param("device", marks=pytest.mark.slow), "stream"]
 )
-
-
-@ONE_PLACEMENT
 def test_killed_at_three_moments_the_metrics_are_those_of_an_uninterrupted_run(
     toy_data, tmp_path, worker, placement
 ):
@@ -54,7 +51,7 @@ def test_killed_at_three_moments_the_metrics_are_those_of_an_uninterrupted_run(
     assert [row["step"] for row in rows] == [7, 14, 21, 28, 35, 40]
 
 
-@ONE_PLACEMENT
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly_and_the_run_carries_on(
     toy_data, tmp_path, worker, placement
 ):

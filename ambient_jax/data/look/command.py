@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 import tqdm
 
 from ambient_jax.data import storage
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.features import leaves
 from ambient_jax.data.files import first_line
 from ambient_jax.data.look import page, samples
 from ambient_jax.data.look.summary import Problem, Summary, summarise
 from ambient_jax.data.paths import expanded, write_text
-from ambient_jax.data.storage.dataset import Dataset
 
 NONE = "none"
 

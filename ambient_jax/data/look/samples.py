@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.features import flatten
 from ambient_jax.data.files import first_line
 from ambient_jax.data.look.cameras import is_flat, short
 from ambient_jax.data.look.fields import BOOKKEEPING, as_text
 from ambient_jax.data.look.motion import repeated
 from ambient_jax.data.look.summary import Summary
-from ambient_jax.data.storage.dataset import Dataset
 from ambient_jax.data.storage.video import Clip
 
 PICTURES = 6  # of an episode and camera

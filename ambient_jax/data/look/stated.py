@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.files import first_line
 from ambient_jax.data.look.cameras import short
 from ambient_jax.data.look.fields import Numbers
-from ambient_jax.data.storage.dataset import Dataset
 
 # Share of the range, or of the deviation, that a stated number may be off: writers round, pool the
 # statistics of episodes, and divide by n or n - 1.
@@ -22,8 +22,6 @@ def differences(dataset: Dataset, measured: Mapping[str, Numbers], whole: bool) 
 
     ``whole`` says whether all episodes were measured; if not, there is nothing to compare.
     """
-    if not hasattr(dataset, "stated"):
-        return
     try:
         stated = dict(dataset.stated())
     except (ValueError, OSError, TypeError, KeyError, AttributeError) as error:

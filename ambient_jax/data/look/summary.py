@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.features import flatten, leaves
 from ambient_jax.data.files import first_line
 from ambient_jax.data.look import fields
@@ -15,7 +16,6 @@ from ambient_jax.data.look.cameras import Camera, CameraMeter, short
 from ambient_jax.data.look.fields import Numbers, Texts
 from ambient_jax.data.look.motion import Motion, MotionMeter, repeated, repeats
 from ambient_jax.data.look.stated import differences
-from ambient_jax.data.storage.dataset import Dataset
 
 EXAMPLES = 20  # kept of each kind of problem
 _TIME = "steps/timestamp"
@@ -84,7 +84,7 @@ def summarise(
       hz: control rate where the data set does not say it.
       progress: wraps the positions, such as ``tqdm.tqdm``.
     """
-    hz = getattr(dataset, "hz", None) or hz
+    hz = dataset.hz or hz
     meters, problems = _Meters(dataset, hz), _Problems()
     lengths, positions = [], []
     for position in progress(range(len(dataset))):
@@ -161,7 +161,7 @@ class _Meters:
         self.texts: dict[str, fields.TextsMeter] = {}
         self._numbers: dict[str, fields.NumbersMeter] = {}
         self._why = {path: "not read" for path in self._leaves}  # of fields without a measure
-        self._named: Mapping[str, Sequence[str]] = getattr(dataset, "dimensions", dict)()
+        self._named = dataset.dimensions()
         self._motion, self._hz = MotionMeter(hz), hz
         self._actions: list[str] = []
 

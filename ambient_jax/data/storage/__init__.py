@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.storage import lerobot
-from ambient_jax.data.storage.dataset import Dataset
+from ambient_jax.data.dataset import Dataset
 
 _FORMATS = {"lerobot": (lerobot.is_here, lerobot.LeRobotDataset)}
 
@@ -36,7 +36,7 @@ def open_dataset(
       decode_images: False leaves encoded images as bytes. Videos are decoded when they are used.
       allow_missing: open it although files are missing; reading their episodes then fails.
       last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, "keep" keeps
-        it. By default RLDS, whose last action is a filler by definition, drops it; others keep it.
+        it; "" drops it in RLDS, where its action is a filler by definition, and keeps it elsewhere.
 
     Raises:
       FileNotFoundError: no data set of a known format.

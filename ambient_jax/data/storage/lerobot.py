@@ -21,9 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ambient_jax.data import files
+from ambient_jax.data import dataset, files
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import dataset
 from ambient_jax.data.storage.lerobot_meta import INFO, LANGUAGE, Metadata, path_of
 from ambient_jax.data.storage.video import Clip
 

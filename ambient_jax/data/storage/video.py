@@ -32,16 +32,12 @@ class Clip:
       times: s from the file's beginning, [L], rising.
       period: s between two steps.
       absent: why there are no pictures, "" if there are.
-      flipped: whether colours come blue first, and are swapped.
     """
 
     path: str
     times: np.ndarray
     period: float
     absent: str = ""
-    flipped: bool = False
-
-    dtype = np.dtype(object)  # as an array of encoded images has
 
     def __len__(self) -> int:
         return len(self.times)
@@ -71,7 +67,27 @@ class Clip:
                 resize_into(PIL.Image.fromarray(picture), out[i])
         if out is None:
             return np.empty((0, *(size or (0, 0)), 3), np.uint8)
-        return out[..., ::-1] if self.flipped else out
+        return out
+
+    def problem(self, thorough: bool = False) -> str:
+        """Why the pictures cannot be had, "" if that is not seen; reads the file's header only.
+
+        ``thorough`` decodes them all.
+        """
+        try:
+            if thorough:
+                for _ in self._pictures():
+                    pass
+                return ""
+            with opened(self.path) as container:
+                stream = container.streams.video[0]
+                length = stream.duration and float(stream.duration * stream.time_base)
+        except ValueError as error:
+            return str(error)
+        last = float(self.times[-1]) if len(self.times) else 0.0
+        if length is not None and last - length > TOLERANCE * self.period:
+            return f"{self.path} has {length:.3f} s, its episode needs a picture at {last:.3f} s"
+        return ""
 
     def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
         """(step, picture) in order of steps."""

@@ -42,6 +42,7 @@ def workdir(config, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_file_has_a_bound_for_every_step_of_every_corrupt_source(workdir):
     made = bounds.read(workdir / "bounds" / "dataset.parquet")
     results = json.loads((workdir / "report" / "results.json").read_text())
@@ -60,6 +61,7 @@ def test_one_file_has_a_bound_for_every_step_of_every_corrupt_source(workdir):
     assert (workdir / "report" / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["stream", "device"])
 def test_training_on_images_joins_the_file(config, workdir, placement):
     data = open_x_config.get_config("debug").data

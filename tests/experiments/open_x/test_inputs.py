@@ -146,6 +146,7 @@ def test_the_evaluation_command_reads_the_common_form(run):
     assert np.all(np.array(found["loss"]) > 0) and len(found["action_error_by_step_ahead"]) == 4
 
 
+@pytest.mark.slow
 def test_held_out_chunks_are_of_new_scenes_and_follow_the_law_that_the_floors_take(seen):
     policy, held = seen
     step = held.chunks.origin[:, 1]

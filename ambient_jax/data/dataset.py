@@ -8,9 +8,10 @@ import functools
 import hashlib
 import os
 import re
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -38,9 +39,9 @@ class Dataset(Protocol):
       last_step: "drop" where a last step with ``is_last`` was left out, else "keep".
       hz: control rate, None where the format does not say it.
       in_order: whether files are read from front to back, rather than by position.
-      shard_lengths: episodes of each file, in the order of positions.
+      ends_in_filler: whether the action of a step with ``is_last`` means nothing by definition.
+      shard_files, shard_lengths: each file and its episodes, in the order of positions.
       episode_ids: stable id of each episode, [N] int64.
-      fingerprint: hash of what is read; a copy of the data has the same.
     """
 
     name: str
@@ -49,27 +50,37 @@ class Dataset(Protocol):
     directory: str
     features: tfds.features.FeaturesDict
     last_step: str
-    hz: float | None
-    in_order: bool
+    hz: float | None = None
+    in_order: bool = False
+    ends_in_filler: bool = False
+    shard_files: Sequence[str]
     shard_lengths: Sequence[int]
     episode_ids: np.ndarray
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Hash of what is read; a copy of the data has the same."""
+        ...
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Number of episodes."""
+        ...
 
-    def __getitem__(self, position: int) -> Episode: ...
+    def __getitem__(self, position: int) -> Episode:
+        """The episode at a position, whose id is ``episode_ids[position]``."""
+        ...
 
-    def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]: ...
+    def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
+        """Episodes of one file in order as (id, episode), without the first ``start``."""
+        ...
 
     def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """By feature below steps, the "min", "max", "mean" and "std" that its files state."""
-        ...
+        """By feature, such as "steps/action", the "min", "max", "mean" and "std" of its files."""
+        return {}
 
     def dimensions(self) -> Mapping[str, Sequence[str]]:
         """By feature, the names of its numbers, where its files state them."""
-        ...
+        return {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +106,7 @@ class Opened:
 
 
 class FolderDataset(Dataset):
-    """A data set in a folder of another format than RLDS. A subclass supplies ``_episode``.
-
-    ``in_order`` is for formats whose files hold many episodes that are costly to find.
-    """
-
-    in_order: ClassVar[bool] = False  # type: ignore[misc]
+    """A data set in a folder of another format than RLDS. A subclass supplies ``_episode``."""
 
     def __init__(
         self,
@@ -115,7 +121,6 @@ class FolderDataset(Dataset):
         self.directory, self.split = os.fspath(directory), split
         self.name, self.version, self.hz = opened.name, opened.version, opened.hz
         self.features = opened.features
-        # Recorded actions: the last one is real, unless its reader is told otherwise.
         self.last_step = last_step or "keep"
         _checks.one_of("last_step", self.last_step, LAST_STEPS)
         fields = leaves(opened.features)
@@ -163,12 +168,6 @@ class FolderDataset(Dataset):
             raise IndexError(f"start is {start}, expected 0 to {count}")
         first = self._ends[shard_index] - count
         return ((int(self.episode_ids[first + i]), self[first + i]) for i in range(start, count))
-
-    def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        return {}
-
-    def dimensions(self) -> Mapping[str, Sequence[str]]:
-        return {}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -230,14 +229,10 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
     else:
         parts = [part.strip() for part in which.split(",")]
         parts = [f"{p}:{int(p) + 1}" if p.isdigit() else p for p in parts]
+        whole = {name: types.SimpleNamespace(num_examples=sizes[name])}
         try:
-            reads = [
-                read
-                for part in parts
-                for read in tfds.core.ReadInstruction.from_spec(f"{name}[{part}]").to_absolute(
-                    {name: sizes[name]}
-                )
-            ]
+            texts = [tfds.core.ReadInstruction.from_spec(f"{name}[{part}]") for part in parts]
+            reads = [read for text in texts for read in text.to_absolute(whole)]
         except Exception as error:
             raise ValueError(
                 f"split is {split!r}, expected a slice such as 'train[:90%]' or 'train[3,8:12]' "
