@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import io
 import os
 import re
 import sys
@@ -66,7 +67,8 @@ def look(arguments: Sequence[str], rate: Callable[[str], float | None] = lambda 
         summary = with_problems(summary, shown)
     print(page.text(summary))
     if given.html != NONE:
-        write_text(expanded(file), page.html(summary, shown))
+        content = page.html(summary, shown).encode(errors="replace").decode()
+        write_text(expanded(file), content)
         print(f"\npictures and plots: {file}")
 
 
@@ -99,6 +101,8 @@ def with_problems(summary: Summary, shown: Sequence[samples.Sample]) -> Summary:
 
 def run(arguments: Sequence[str], rate: Callable[[str], float | None]) -> None:
     """Like ``look``; bad input ends the program with one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer letters than data have
+        sys.stdout.reconfigure(errors="replace")
     try:
         look(arguments, rate)
     except BrokenPipeError:  # of a reader such as head

@@ -86,7 +86,7 @@ class NumbersMeter:
         Steps with a number that is not finite are left out.
         """
         name = short(self._leaf.path)
-        rows = values.reshape(len(values), -1).astype(np.float64)
+        rows = as_rows(values)
         finite = np.isfinite(rows)
         if not finite.all():
             steps, dims = np.nonzero(~finite)
@@ -150,6 +150,11 @@ class TextsMeter:
 
     def result(self) -> Texts:
         return Texts(self._path, dict(self._counts.most_common()), self._more)
+
+
+def as_rows(values: np.ndarray) -> np.ndarray:
+    """Values [T, ...] as rows of numbers, [T, d] float64."""
+    return values.reshape(len(values), int(np.prod(values.shape[1:]))).astype(np.float64)
 
 
 def as_text(value: Any) -> str:

@@ -85,7 +85,7 @@ class MotionMeter:
 
 def repeats(fields: list[np.ndarray]) -> np.ndarray:
     """Whether all fields [T, ...] of a step equal those of the step before, [T - 1] bool."""
-    same = [(f[1:] == f[:-1]).reshape(len(f) - 1, -1).all(axis=1) for f in fields]
+    same = [(f[1:] == f[:-1]).all(axis=tuple(range(1, f.ndim))) for f in fields]
     return np.logical_and.reduce(same)
 
 

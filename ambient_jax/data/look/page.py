@@ -22,17 +22,16 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def text(summary: Summary) -> str:
-    """The page for a terminal; without dimensions of fields that have more than 32 numbers."""
+    """The page for a terminal."""
     rows = tables.facts(summary)
     width = max(len(name) for name, _ in rows)
     parts = ["\n".join(f"{name.ljust(width)}  {_plain(value)}" for name, value in rows)]
     parts[0] += f"\n{'folder'.ljust(width)}  {summary.directory}"
     listed = [tables.fields(summary)]
-    listed += [t for t in tables.dimensions(summary) if len(t.rows) <= 32]
-    listed += [tables.cameras(summary), *tables.texts(summary, 5)]
+    listed += [*tables.dimensions(summary), tables.cameras(summary), *tables.texts(summary, 5)]
     parts += [_text_table(table) for table in listed if table.rows]
     wrong = tables.problems(summary, 5)
-    parts.append(_text_table(wrong) if wrong.rows else f"{wrong.title}: {_NOTHING}")
+    parts.append(_text_table(wrong, 400) if wrong.rows else f"{wrong.title}: {_NOTHING}")
     return "\n\n".join(parts)
 
 
@@ -41,10 +40,10 @@ def _plain(value):
     return "".join(c if c.isprintable() else "?" for c in value)
 
 
-def _text_table(table: Table) -> str:
+def _text_table(table: Table, most: int = 110) -> str:
     used = [i for i, _ in enumerate(table.columns) if any(row[i] for row in table.rows)]
     cells = [[table.columns[i] for i in used]]
-    cells += [[_cut(_plain(row[i]), 110) for i in used] for row in table.rows]
+    cells += [[_cut(_plain(row[i]), most) for i in used] for row in table.rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(used))]
     left = [table.columns[i] in table.words for i in used]
     lines = [

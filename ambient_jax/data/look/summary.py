@@ -199,8 +199,8 @@ class _Meters:
         actions = {p: v for p, v in steps.items() if fields.is_action(p)}
         self._actions = self._actions or list(actions)
         if actions and list(actions) == self._actions:
-            rows = [v.reshape(len(v), -1).astype(np.float64) for v in actions.values()]
-            self._motion.add(np.concatenate(rows, axis=1))
+            rows = np.concatenate([fields.as_rows(v) for v in actions.values()], axis=1)
+            self._motion.add(rows)
 
     def measured(self) -> tuple[Numbers, ...]:
         found = [meter.result() for meter in self._numbers.values()]

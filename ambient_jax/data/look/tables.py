@@ -155,7 +155,8 @@ def problems(summary: Summary, most: int) -> Table:
         for i, (episode, text) in enumerate(problem.examples[:most]):
             hit = str(problem.episodes or "") if i == 0 else ""
             kind = problem.kind if i == 0 else ""
-            rows.append([kind, hit, "" if episode is None else str(episode), one_line(text)])
+            what = one_line(text.replace(f"{summary.directory}/", ""))
+            rows.append([kind, hit, "" if episode is None else str(episode), what])
         more = max(problem.episodes, len(problem.examples)) - len(problem.examples[:most])
         if more > 0:
             rows.append(["", "", "", f"and {more} more"])
