@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from ambient_jax.data.files import first_line
-from ambient_jax.data.look.motion import repeated
+from ambient_jax.data.look.motion import repeated, repeats
 from ambient_jax.data.storage import video
 
 # Of 255: coding leaves a picture of one colour flat to the last level or two.
@@ -30,7 +30,7 @@ class Camera:
       sizes: episodes by size, such as "640x480".
       codecs: episodes by coding, such as "av1" or "JPEG".
       absent: episodes without pictures.
-      still: episodes whose pictures are all the same, of those with encoded pictures.
+      still: episodes whose pictures are all the same, of those whose pictures are in no video.
       blank: of these, episodes whose pictures have one colour.
       present: positions of the first ``MOST`` episodes with pictures.
     """
@@ -45,9 +45,9 @@ class Camera:
 
 
 class CameraMeter:
-    """Looks at the pictures of a field episode by episode, without decoding them.
+    """Looks at the pictures of a field episode by episode.
 
-    Of encoded pictures it reads the first, and compares the bytes of all; of a video the header.
+    It decodes the first one and compares the bytes of all; of a video it reads the header.
     """
 
     def __init__(self, path: str):
@@ -119,14 +119,17 @@ class CameraMeter:
 
     def _encoded(self, position, pictures):
         try:
-            with PIL.Image.open(io.BytesIO(pictures[0])) as image:
-                size, codec = image.size, image.format or "unknown"
-            flat = is_flat(pictures[0])
+            with as_image(pictures[0]) as image:
+                size, codec, flat = image.size, image.format or "raw", is_flat(image)
         except (OSError, ValueError, SyntaxError) as error:
             yield "unreadable pictures", f"{short(self.path)}, step 0: {first_line(error)}"
             return
         self._seen(position, size, codec)
-        same = np.array([a == b for a, b in zip(pictures[1:], pictures[:-1], strict=True)], bool)
+        if pictures.dtype == object:
+            pairs = zip(pictures[1:], pictures[:-1], strict=True)
+            same = np.array([a == b for a, b in pairs], bool)
+        else:
+            same = repeats([pictures])
         if len(same) and same.all():
             self._still += 1
             self._blank += flat
@@ -139,10 +142,16 @@ def short(path: str) -> str:
     return path.removeprefix("steps/").removeprefix("observation/")
 
 
-def is_flat(blob: bytes) -> bool:
-    """Whether an encoded picture has one colour."""
-    with PIL.Image.open(io.BytesIO(blob)) as image:
-        extrema: Any = image.getextrema()
+def as_image(picture: bytes | np.ndarray) -> PIL.Image.Image:
+    """A picture, encoded or as pixels [h, w, 1 or 3]; OSError if it is damaged."""
+    if isinstance(picture, bytes):
+        return PIL.Image.open(io.BytesIO(picture))
+    return PIL.Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def is_flat(image: PIL.Image.Image) -> bool:
+    """Whether a picture has one colour."""
+    extrema: Any = image.getextrema()
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return all(high - low <= _FLAT for low, high in bands)
 

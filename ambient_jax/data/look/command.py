@@ -107,5 +107,5 @@ def run(arguments: Sequence[str], rate: Callable[[str], float | None]) -> None:
         look(arguments, rate)
     except BrokenPipeError:  # of a reader such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {first_line(error)}")

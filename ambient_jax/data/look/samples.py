@@ -13,7 +13,7 @@ import PIL.Image
 from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.features import flatten
 from ambient_jax.data.files import first_line
-from ambient_jax.data.look.cameras import is_flat, short
+from ambient_jax.data.look.cameras import as_image, is_flat, short
 from ambient_jax.data.look.fields import BOOKKEEPING, as_text
 from ambient_jax.data.look.motion import repeated
 from ambient_jax.data.look.summary import Summary
@@ -90,7 +90,10 @@ def read(dataset: Dataset, summary: Summary, position: int) -> Sample:
     problems: list[tuple[str, str]] = []
     for camera in summary.cameras[:CAMERAS]:
         try:
-            pictures[camera.path], lines = _pictures(camera.path, flat.get(camera.path))
+            stored = flat.get(camera.path)
+            if isinstance(stored, bytes):  # one for the episode
+                stored = [stored]
+            pictures[camera.path], lines = _pictures(camera.path, stored)
             problems += lines
         except (ValueError, OSError, SyntaxError) as error:
             pictures[camera.path] = first_line(error)
@@ -126,16 +129,14 @@ def _pictures(path: str, stored: Any) -> tuple[Any, list[tuple[str, str]]]:
             [("repeated pictures", repeated(short(path), "pictures", same))] if same.any() else []
         )
         return tuple(frames), [] if same.all() else lines
-    stored = [stored] if isinstance(stored, bytes) else stored
     if not any(len(p) for p in stored):
         return "empty in this episode", []
-    if all(p == stored[0] for p in stored) and is_flat(stored[0]):
-        return "one colour in all steps", []
-    shown = []
-    for i in _spread(np.arange(len(stored)), PICTURES):
-        with PIL.Image.open(io.BytesIO(stored[int(i)])) as image:
-            shown.append((int(i), _jpeg(image)))
-    return tuple(shown), []
+    shown, flat = [], True
+    for i in _spread(np.arange(len(stored)), PICTURES).tolist():
+        with as_image(stored[i]) as image:
+            shown.append((i, _jpeg(image)))
+            flat = flat and is_flat(image)
+    return ("one colour in all steps shown" if flat else tuple(shown)), []
 
 
 def _same(clip: Clip) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ambient_jax.data.dataset import Dataset
+from ambient_jax.data.example_proto import object_array
 from ambient_jax.data.features import flatten, leaves
 from ambient_jax.data.files import first_line
 from ambient_jax.data.look import fields
@@ -189,8 +190,9 @@ class _Meters:
             self._why.pop(camera.path, None)
             if camera.path in flat:
                 pictures = flat[camera.path]
-                one = isinstance(pictures, bytes)
-                yield from camera.add(position, [pictures] if one else pictures)
+                if isinstance(pictures, bytes):  # one for the episode
+                    pictures = object_array([pictures])
+                yield from camera.add(position, pictures)
         self._move(steps)
         yield from _stuck(steps)
         yield from _uneven(steps.get(_TIME), self._hz)

@@ -132,8 +132,8 @@ def cameras(summary: Summary) -> Table:
         counts = [str(n) if n else "" for n in (c.absent, c.still, c.blank)]
         rows.append([short(c.path), _counted(c.sizes), _counted(c.codecs), str(seen), *counts])
     note = (
-        "episodes with pictures; absent: without; still, one colour: encoded pictures that are the "
-        "same in all steps of an episode"
+        "episodes with pictures; absent: without; still, one colour: pictures in no video that are "
+        "the same in all steps of an episode"
     )
     return Table("Cameras", columns, rows, ("camera", "size", "codec"), note)
 

@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from ambient_jax.data import storage
+from ambient_jax.data import example_proto, storage
 from ambient_jax.data.look import cameras, samples, summary
 from tests.data.look import folders
 
@@ -88,7 +88,7 @@ def test_sizes_that_differ(tmp_path):
 def test_damaged_first_picture(blob):
     meter = cameras.CameraMeter("steps/observation/front")
     good = folders.encoded(folders.picture(0, 1))
-    wrong = list(meter.add(0, [blob, good]))
+    wrong = list(meter.add(0, example_proto.object_array([blob, good])))
     ((kind, text),) = wrong
     assert kind == "unreadable pictures" and text.startswith("front, step 0: ")
     assert meter.result().sizes == {}
@@ -98,8 +98,21 @@ def test_flat_pictures():
     def jpeg(pixels):
         out = io.BytesIO()
         PIL.Image.fromarray(pixels).save(out, "JPEG")
-        return out.getvalue()
+        return cameras.as_image(out.getvalue())
 
     assert cameras.is_flat(jpeg(np.full((16, 16, 3), 7, np.uint8)))
     assert cameras.is_flat(jpeg(np.full((16, 16), 200, np.uint8)))
     assert not cameras.is_flat(jpeg(folders.picture(0, 3)))
+    assert cameras.is_flat(cameras.as_image(np.full((5, 5, 1), 9, np.uint8)))
+    assert not cameras.is_flat(cameras.as_image(folders.picture(0, 3)))
+
+
+def test_pictures_as_pixels():
+    meter = cameras.CameraMeter("steps/observation/front")
+    pixels = np.stack([folders.picture(0, i) for i in (0, 1, 1, 2)])
+    ((kind, text),) = meter.add(0, pixels)
+    assert kind == "repeated pictures" and text.startswith("front: 1 of 4 pictures")
+    assert list(meter.add(1, np.zeros((3, 48, 64, 3), np.uint8))) == []
+    found = meter.result()
+    assert (found.sizes, found.codecs) == ({"64x48": 2}, {"raw": 2})
+    assert (found.still, found.blank, found.present) == (1, 1, (0, 1))
