@@ -105,7 +105,7 @@ def _cards(summary: Summary) -> str:
         cards.append(("median length", f"{np.median(s.lengths):g} steps"))
     if m:
         cards.append(("idle steps", f"{100 * m.idle:.1f} %"))
-        cards.append(("mean squared jerk", f"{m.jerk:.3g}"))
+        cards.append(("jerk², median episode", f"{m.median_jerk:.3g}"))
     tiles = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
         for label, value in cards
@@ -116,7 +116,7 @@ def _cards(summary: Summary) -> str:
 
 
 def _wrong(summary: Summary) -> str:
-    table = tables.problems(summary, 20)
+    table = tables.problems(summary, 10)
     if not table.rows:
         return f'<section><h2>{table.title}</h2><p class="good">Nothing was found.</p></section>'
     return _section(table.title, _table(table))
@@ -168,7 +168,7 @@ def _episodes(summary: Summary, samples: Iterable[Sample]) -> str:
     parts = []
     for i, sample in enumerate(samples):
         time = f", {sample.length / summary.hz:.1f} s" if summary.hz else ""
-        said = f" <q>{escape(sample.instruction)}</q>" if sample.instruction else ""
+        said = f" <q>{escape(sample.instruction)}</q>" if sample.instruction.strip() else ""
         strips = "".join(_strip(path, shown) for path, shown in sample.pictures.items())
         parts.append(
             f"<article><h3>{_swatch(i)}Episode {sample.episode} <small>{sample.length} steps"

@@ -141,7 +141,9 @@ def cameras(summary: Summary) -> Table:
 def texts(summary: Summary, most: int) -> Iterator[Table]:
     """A table for each field of texts, with its ``most`` frequent ones."""
     for field in summary.texts:
-        rows = [[str(n), one_line(text)] for text, n in list(field.counts.items())[:most]]
+        rows = [
+            [str(n), one_line(text) or "(empty)"] for text, n in list(field.counts.items())[:most]
+        ]
         left = len(field.counts) - len(rows)
         note = f"and {left}{' or more' if field.more else ''} others" if left or field.more else ""
         title = f"{short(field.path)}: {len(field.counts)}{'+' if field.more else ''} different"

@@ -108,6 +108,18 @@ def test_html_without_a_readable_episode(tmp_path):
     assert "3 (3 unreadable)" in page.text(found)
 
 
+def test_tables_are_cut_with_a_count(tmp_path):
+    data = folders.episodes(lengths=(4,) * 15)
+    path = folders.write(tmp_path / "s", data, lambda i: f"task {i}" if i else " ")
+    for i in range(3, 15):
+        (tmp_path / f"s/data/chunk-000/episode_{i:06d}.parquet").write_bytes(b"")
+    found, shown = looked_at(path)
+    lines = [line.strip() for line in page.text(found).splitlines()]
+    assert "and 7 more" in lines and "1  (empty)" in lines
+    text = "".join(Page(page.html(found, shown)).text)
+    assert "and 2 more" in text and "(empty)" in text
+
+
 def test_rlds_page(toy_data):
     found, shown = looked_at(toy_data["bad"], hz=5)
     read = Page(page.html(found, shown))
