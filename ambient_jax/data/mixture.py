@@ -18,7 +18,7 @@ from ambient_jax.data import chunk, device, normalizer, section
 from ambient_jax.data.groups import Groups, cut
 from ambient_jax.data.paths import below
 from ambient_jax.data.source import FORMATS, Episode, Format, Source, Transform, formats
-from ambient_jax.data.statistics import SourceStatistics, compute
+from ambient_jax.data.statistics import SourceStatistics, compute, disagreement
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.normalizer import Normalizer
 from ambient_jax.transforms.steps import Mask, Shapes
@@ -176,7 +176,13 @@ def open_mixture(
     unit, outliers = config.normalization, config.outliers
     for name, moments in measured.items():
         normalizer.log_outliers(name, moments, unit, outliers, masks[name])
-    options = {"masks": masks, "least_range": config.least_range, "outliers": outliers}
+    robots = {name: own["group"] for name, own in fields.items()}
+    options = {
+        "groups": robots,
+        "masks": masks,
+        "least_range": config.least_range,
+        "outliers": outliers,
+    }
     maps = normalizer.make_normalizer(measured, unit, config.normalize_per, **options)
     names, sources = tuple(fields), _weighted(fields, measured)
     groups = cut(names, sources, datasets, measured, files)
@@ -300,7 +306,10 @@ def _bounds_files(config, fields):
 
 def _problems(source: Source, measured: SourceStatistics):
     whole = {"episodes": len(source), "skipped": 0}
-    notes = {kind: whole | {"examples": [[None, text]]} for kind, text in source.notes}
+    found = [*source.notes]
+    if text := disagreement(measured, source.stated()):
+        found.append(("statistics", text))
+    notes = {kind: whole | {"examples": [[None, text]]} for kind, text in found}
     return notes | dict(measured.problems)
 
 

@@ -12,7 +12,7 @@ from ambient_jax import _checks
 from ambient_jax.data.statistics import ENDS, Moments, SourceStatistics
 from ambient_jax.transforms.normalizer import KINDS, Normalizer
 
-PER = ("mixture", "source")
+PER = ("mixture", "group", "source")
 OUTLIERS = ("leave_out", "keep")
 # In metres and radians: what stands still moves less than 0.1 mm and mrad, by its sensor's noise.
 LEAST_RANGE = 1e-4
@@ -71,6 +71,7 @@ def make_normalizer(
     kind: str = "bounds",
     per: str = "mixture",
     *,
+    groups: Mapping[str, str] | None = None,
     masks: Mapping[str, Mapping[str, Any]] | None = None,
     least_range: float = LEAST_RANGE,
     outliers: str = "leave_out",
@@ -83,7 +84,9 @@ def make_normalizer(
     Args:
       statistics: of sources whose fields have the same shapes.
       kind: "bounds", "gaussian", "quantiles" or "none".
-      per: "mixture", statistics pooled over the steps of all sources, or "source".
+      per: "mixture", statistics pooled over the steps of all sources, "source", or "group": those
+        of one robot and control mode pooled.
+      groups: by source, the name of its group; a source without one is a group of its own.
       masks: by source and field, [d], the dimensions that it has; by default all. Fillers of the
         others do not count; a dimension that no source has maps to 0, and back to 0.
       least_range: see above, in units of the data.
@@ -94,11 +97,11 @@ def make_normalizer(
       ValueError: an impossible option, or "quantiles" of statistics without a sample.
     """
     check_options(kind, per, least_range, outliers)
-    groups = [list(statistics)] if per == "mixture" else [[name] for name in statistics]
+    rows = _rows(statistics, per, groups or {})
     shift, scale = {}, {}
     for field, first in next(iter(statistics.values())).fields.items():
         maps = []
-        for group in groups:
+        for group in dict.fromkeys(rows):
             full = np.ones(first.mean.size, bool)
             having = [np.asarray((masks or {}).get(n, {}).get(field, full), bool) for n in group]
             moments = [statistics[name].fields[field] for name in group]
@@ -112,10 +115,21 @@ def make_normalizer(
         rounded = exact.astype(np.float32).astype(np.float64)
         felt = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
         shift[field] = np.where(felt, exact, rounded)
-    if per == "source":
+    if per != "mixture":
+        at = [list(dict.fromkeys(rows)).index(group) for group in rows]
+        shift, scale = ({n: v[at] for n, v in maps.items()} for maps in (shift, scale))
         return Normalizer(kind, shift, scale, tuple(statistics))
     shift, scale = ({n: v[0] for n, v in maps.items()} for maps in (shift, scale))
     return Normalizer(kind, shift, scale)
+
+
+def _rows(sources, per, groups) -> list[tuple[str, ...]]:
+    """For each source, the sources that it is pooled with."""
+    if per == "mixture":
+        return [tuple(sources)] * len(sources)
+    # A source without a group is alone, whatever the groups are called.
+    own = {n: (groups.get(n) if per == "group" else "") or (n,) for n in sources}
+    return [tuple(other for other in sources if own[other] == own[n]) for n in sources]
 
 
 def _of_group(moments, having, kind, least, what):

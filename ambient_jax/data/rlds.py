@@ -18,11 +18,11 @@ from etils import epath
 from ambient_jax import _checks
 from ambient_jax.data import files, metadata, records
 from ambient_jax.data.chunk import LAST_STEPS
+from ambient_jax.data.dataset import Dataset, without_filler
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import Leaf, is_dict, is_sequence, leaves, select
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
 from ambient_jax.data.paths import expanded
-from ambient_jax.data.dataset import Dataset, without_filler
 
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 

@@ -83,6 +83,18 @@ class RldsSource(Source):
     def stream(self, shard_index, start=0):
         return self.data.stream(shard_index, start)
 
+    def stated(self):
+        if self.transform or self.last_step == "drop":
+            return {}
+        stated = self.data.stated()
+        fields = {
+            self.action: "action",
+            **{f"observation/{n}": f"observation/{n}" for n in self.observation},
+        }
+        return {
+            f: stated[f"steps/{path}"] for path, f in fields.items() if f"steps/{path}" in stated
+        }
+
     def examine(self, shard_index):
         for index, episode in self.stream(shard_index):
             yield index, episode, last_step_problems(episode, self.last_step == "drop")

@@ -12,7 +12,7 @@ PLACEMENTS = ("device", "stream")
 ROLES = ("clean", "corrupt")
 _LONGEST = 10_000  # steps of a history or a chunk; more is a slip of the hand
 _DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
-_DEFAULTS |= {"bounds": "", "format": "", "open_x": "", "last_step": ""}
+_DEFAULTS |= {"bounds": "", "format": "", "open_x": "", "last_step": "", "group": ""}
 _FIELDS = ("path", "role", *_DEFAULTS)
 
 
@@ -70,7 +70,7 @@ def _source(config, name, given, complete):
         if not given.get(field) and (complete or field == "role"):
             raise ValueError(f"{where}.{field} is missing")
     fields = _DEFAULTS | given
-    for field in ("path", "role", "split", "bounds", "format", "last_step"):
+    for field in ("path", "role", "split", "bounds", "format", "last_step", "group"):
         if not isinstance(fields.get(field, ""), str):
             raise ValueError(f"{where}.{field} is {fields[field]!r}, expected str")
     _checks.number(f"{where}.weight", fields["weight"], 0, below=True)

@@ -113,6 +113,10 @@ class Source(Protocol):
         """The action [D] of a robot that stands still, NaN where it stays; see ``chunk``."""
         return chunk.rest((), action_dim)
 
+    def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """By field, the "min", "max", "mean" and "std" [d] that the data set's own files state."""
+        return {}
+
     def refuse_images(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises ValueError where training may not begin with the images that were examined."""
 

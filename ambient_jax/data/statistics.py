@@ -201,6 +201,31 @@ def compute(source: Source, *, cache: str | os.PathLike[str] | None = None) -> S
     return measured
 
 
+def disagreement(measured: SourceStatistics, stated: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """Where a data set's own statistics differ from those measured, in a line; "" if nowhere.
+
+    ``stated`` is by field, see ``source.Source.stated``. Differences below a thousandth of a
+    dimension's range are rounding.
+    """
+    for field, own in stated.items():
+        if field not in measured.fields:
+            continue
+        moments = measured.fields[field]
+        values = {"min": moments.min, "max": moments.max, "mean": moments.mean, "std": moments.std}
+        room = 1e-3 * np.maximum(moments.max - moments.min, 1e-6 + 1e-3 * np.abs(moments.mean))
+        for name, value in values.items():
+            if name not in own or own[name].shape != value.shape:
+                continue
+            off = np.abs(own[name] - value) > room
+            if off.any():
+                i = int(np.argmax(off))
+                return (
+                    f"the data set states that {name} of {field}[{i}] is {own[name][i]:.6g}, it is "
+                    f"{value[i]:.6g}: its statistics are of other data, or the data are damaged"
+                )
+    return ""
+
+
 def _one_pass(source):
     lengths, fields, problems, size, lasts = [], {}, {}, 0, []
     dropped = source.last_step == "drop"

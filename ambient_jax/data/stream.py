@@ -59,7 +59,8 @@ class ChunkStream:
     """Endless chunks of one group in one shard.
 
     Shard s has the episodes s, s + shards, ...; of files that are read in order (TFRecord, LeRobot
-    v3) a range of consecutive ones, to read few of them. With fewer episodes than shards, it has every shards-th step.
+    v3) a range of consecutive ones, to read few of them. With fewer episodes than shards, it has
+    every shards-th step.
 
     Attributes:
       size: chunks in an epoch of this shard.

@@ -84,9 +84,7 @@ class OpenXSource(RldsSource):
     and ``state_mask`` [state_width] are False in padding and for motions that the data set lacks.
     """
 
-    def __init__(
-        self, dataset: Dataset, spec: spec_lib.Spec, form: CommonForm, name: str = ""
-    ):
+    def __init__(self, dataset: Dataset, spec: spec_lib.Spec, form: CommonForm, name: str = ""):
         super().__init__(dataset, name, ("state",) if form.state_width else ())
         self._spec, self.form = spec, form
         self.notes: list[Problem] = []
@@ -146,6 +144,9 @@ class OpenXSource(RldsSource):
             except ValueError as error:
                 self.damaged_image(f"source {self.name!r}, camera {camera}: {error}")
         return out
+
+    def stated(self):
+        return {}  # of the data as stored, not of the common form
 
     def refuse_images(self, problems):
         image = problems.get("image")
@@ -334,7 +335,7 @@ def open_source(
     """Opens a source in the common form; reads metadata only.
 
     Args:
-      path, split: see ``storage.open_dataset``; with a registry row also the parent of its versions.
+      path, split: see ``storage.open_dataset``; with a registry row also the parent of versions.
       given: name of a registry row, or the lines of a spec (``spec.parse``).
       form: the common form.
       last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, or
@@ -354,7 +355,8 @@ def open_source(
         path = versioned if versioned.exists() else path
     else:
         spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
-    options = {"decode_images": False, "allow_missing": form.policy("shard") == "skip"}
+    options: dict[str, Any] = {"decode_images": False}
+    options["allow_missing"] = form.policy("shard") == "skip"
     options["last_step"] = "keep"  # the spec's own rule applies
     try:
         raw = storage.open_dataset(path, split, **options)

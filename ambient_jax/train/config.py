@@ -35,7 +35,7 @@ def default() -> ml_collections.ConfigDict:
     config.data.action = "action"  # name under steps
     # bounds (min..max to -1..1), gaussian, quantiles (1 % .. 99 % to -1..1), none
     config.data.normalization = "bounds"
-    config.data.normalize_per = "mixture"  # one statistic for all sources, or one per "source"
+    config.data.normalize_per = "mixture"  # or per "source", or per "group" of sources
     # A range below this is noise and not stretched to -1..1; 0: stretch all. In units of the data.
     config.data.least_range = 1e-4
     # Lone glitches (data.normalizer): "leave_out" of the maps, or "keep". They are trained on.
@@ -134,18 +134,21 @@ def source(
     open_x: str | Mapping[str, Any] = "",
     last_step: str = "",
     format: str = "",
+    group: str = "",
 ) -> ml_collections.ConfigDict:
     """A source of data.
 
     Args:
-      path: of its RLDS folder.
+      path: of its folder, RLDS or another format (``data.storage``).
       role: "clean" or "corrupt".
       split: such as "train[:90%]".
       weight: multiplies its number of chunks.
       sigma_min, sigma_max: bounds of all its steps, or ``bounds``: a file with those of each.
       open_x: how it becomes the common form: a row of the registry, or a spec (``open_x.spec``).
       last_step: the action of a step with ``is_last``: "drop", the default, a filler, as RLDS
-        defines it; "keep", a real one, as many converters store it.
+        defines it; "keep", a real one, as many converters store it. Other formats keep it.
+      group: its robot and control mode, such as "franka, joints": sources of one group share the
+        maps to unit size where ``data.normalize_per`` is "group".
       format: what opens the path: "rlds", "open_x" (the default with open_x), or
         ``package.module:Class`` of a ``data.source.Format``.
     """
@@ -153,6 +156,8 @@ def source(
     fields |= {"sigma_max": config_dict.placeholder(float), "bounds": bounds}
     fields |= {"last_step": last_step, "format": format}
     section = ml_collections.ConfigDict(fields)
+    if group:
+        section.group = group
     section.sigma_max = sigma_max
     section.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
     return section

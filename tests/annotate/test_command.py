@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ambient_jax import annotate, mixing
-from ambient_jax.annotate import command, evidence, thresholds
+from ambient_jax.annotate import command
 from ambient_jax.annotate import config as annotate_config
 from ambient_jax.cli import report
 from ambient_jax.data import bounds, write

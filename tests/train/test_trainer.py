@@ -31,9 +31,7 @@ def placement(request):
     return request.param
 
 
-@pytest.mark.parametrize(
-    "placement", [pytest.param("device", marks=pytest.mark.slow), "stream"]
-)
+@pytest.mark.parametrize("placement", [pytest.param("device", marks=pytest.mark.slow), "stream"])
 def test_killed_at_three_moments_the_metrics_are_those_of_an_uninterrupted_run(
     toy_data, tmp_path, worker, placement
 ):

@@ -6,11 +6,12 @@ Where the formats differ ends here: each gives episodes of RLDS's form, ``{"step
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 from ambient_jax.data import rlds
+from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.storage import lerobot
-from ambient_jax.data.dataset import Dataset
 
 _FORMATS = {"lerobot": (lerobot.is_here, lerobot.LeRobotDataset)}
 
@@ -43,7 +44,7 @@ def open_dataset(
       ValueError, OSError: see ``rlds.open_dataset``.
     """
     folder = expanded(path)
-    options = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
+    options: dict[str, Any] = {"keys": keys, "allow_missing": allow_missing, "last_step": last_step}
     for is_here, make in _FORMATS.values():
         if is_here(folder):
             return make(folder, split, required, **options)

@@ -82,7 +82,7 @@ class LeRobotDataset(dataset.FolderDataset):
         self._tables = _Tables()
 
     def stated(self):
-        return self.meta.stated()
+        return self.meta.stated() if len(self) == len(self.meta.episodes) else {}
 
     def dimensions(self):
         return {path_of(name): field["names"] for name, field in self.meta.fields.items()}
@@ -167,12 +167,16 @@ class _Tables:
                 names = file.schema_arrow.names
                 for name in columns:
                     if name not in names and name not in _INDEX:
-                        raise ValueError(f"{path} has no column {name!r}, it has {', '.join(names)}")
+                        raise ValueError(
+                            f"{path} has no column {name!r}, it has {', '.join(names)}"
+                        )
                 columns = [n for n in dict.fromkeys(columns) if n in names]
                 start, stop = self._span(path, file, episode)
                 return self._slice(path, file, columns, start, stop)
         except pa.ArrowException as error:
-            raise ValueError(f"{path} cannot be read ({first_line(error)}): fetch it again") from error
+            raise ValueError(
+                f"{path} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
         except OSError as error:
             if "Parquet" in str(error) or "parquet" in str(error):
                 text = f"{path} cannot be read ({first_line(error)}): fetch it again"
@@ -229,8 +233,11 @@ def _values(column: pa.ChunkedArray, field: Mapping[str, Any], where: str) -> np
     shape = tuple(field["shape"])
     length = len(array)
     while pa.types.is_nested(array.type):
-        if not (pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
-                or pa.types.is_fixed_size_list(array.type)):
+        if not (
+            pa.types.is_list(array.type)
+            or pa.types.is_large_list(array.type)
+            or pa.types.is_fixed_size_list(array.type)
+        ):
             raise ValueError(f"{where} is {array.type}, expected numbers")
         array = array.flatten()
     if array.null_count or not (

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
-from ambient_jax import _checks
 from ambient_jax.data import files
 from ambient_jax.data.features import nest
 from ambient_jax.data.files import first_line
@@ -199,7 +198,9 @@ class Metadata:
                 self._refuse(f"{template} is {text!r}, expected where files lie")
             bare = _PLACE.sub("", text)
             if "{" in bare or "}" in bare:
-                self._refuse(f"{template} is {text!r}, expected places such as {{episode_index:06d}}")
+                self._refuse(
+                    f"{template} is {text!r}, expected places such as {{episode_index:06d}}"
+                )
             if os.path.isabs(text) or ".." in text.split("/") or "://" in text:
                 self._refuse(f"{template} is {text!r}, which leads out of the data set")
 
@@ -299,7 +300,9 @@ class Metadata:
             wanted = [n for n in file.schema_arrow.names if not n.startswith("stats/")]
             return file.read(columns=wanted)
         except pa.ArrowException as error:
-            raise ValueError(f"{path} cannot be read ({first_line(error)}): fetch it again") from error
+            raise ValueError(
+                f"{path} cannot be read ({first_line(error)}): fetch it again"
+            ) from error
 
     def _need(self, table: pa.Table, columns: Any, name: str) -> None:
         for column in columns:
@@ -322,7 +325,9 @@ def _names(given: Any) -> tuple[str, ...]:
     if isinstance(given, Mapping):
         given = [name for part in given.values() for name in _names(part)]
     if isinstance(given, list | tuple):
-        flat = [n for part in given for n in (_names(part) if not isinstance(part, str) else (part,))]
+        flat = [
+            n for part in given for n in (_names(part) if not isinstance(part, str) else (part,))
+        ]
         return tuple(flat)
     return ()
 
