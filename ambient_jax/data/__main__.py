@@ -6,6 +6,8 @@ python -m ambient_jax.data convert ...
 The first prints a page about the data set: its fields with ranges and outliers, cameras, languages,
 lengths of episodes, jerk, idle share, and what is wrong. It writes the page with pictures and plots
 as HTML (``NAME.html`` here, ``--html=none`` for none). Damaged episodes are listed, not fatal.
+Videos are decoded in the episodes that are shown, so cut videos and repeated pictures are found
+there; of the others the headers are read.
 """
 
 import importlib

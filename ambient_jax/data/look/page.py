@@ -105,7 +105,7 @@ def _cards(summary: Summary) -> str:
         cards.append(("median length", f"{np.median(s.lengths):g} steps"))
     if m:
         cards.append(("idle steps", f"{100 * m.idle:.1f} %"))
-        cards.append(("jerk², median episode", f"{m.median_jerk:.3g}"))
+        cards.append(("squared jerk", f"{m.median_jerk:#.3g}"))
     tiles = "".join(
         f'<div class="card"><b>{escape(value)}</b><span>{escape(label)}</span></div>'
         for label, value in cards

@@ -133,7 +133,7 @@ def cameras(summary: Summary) -> Table:
         rows.append([short(c.path), _counted(c.sizes), _counted(c.codecs), str(seen), *counts])
     note = (
         "episodes with pictures; absent: without; still, one colour: pictures in no video that are "
-        "the same in all steps of an episode"
+        "the same in all steps of an episode; videos are decoded in the episodes shown only"
     )
     return Table("Cameras", columns, rows, ("camera", "size", "codec"), note)
 
