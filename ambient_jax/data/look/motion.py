@@ -57,14 +57,15 @@ class MotionMeter:
             jerk = float(third.mean() * self._hz**6)
         self._jerks.append(jerk)
         first = -self._count % self._stride
-        self._keep(differences[first :: self._stride])
+        # Copied, as a slice would keep all of the array.
+        self._keep(differences[first :: self._stride].copy())
         self._count += len(differences)
 
     def _keep(self, rows):
         self._kept.append(rows)
         self._rows += len(rows)
         if self._rows * rows.shape[1] > _KEPT:
-            kept = np.concatenate(self._kept)[::2]
+            kept = np.concatenate(self._kept)[::2].copy()
             self._kept, self._rows = [kept], len(kept)
             self._stride *= 2
 

@@ -67,6 +67,7 @@ def test_thinning_keeps_every_second_step_across_episodes(monkeypatch):
     values = np.cumsum(np.arange(40.0))  # differences are 1, 2, 3, ...
     for start in range(0, 36, 3):
         meter.add(values[start : start + 4, None])
+    assert all(part.base is None for part in meter._kept)  # a view would keep all steps
     kept = np.concatenate(meter._kept)[:, 0]
     assert len(kept) <= 8 and set(np.diff(kept)) == {float(meter._stride)} and kept[0] == 1
 
