@@ -30,6 +30,11 @@ DATA = [
     "pillow>=11",  # png, and resizing
     "simplejpeg>=1.8",  # half again as fast as Pillow, and strict about damaged data
 ]
+FORMATS = [
+    "av>=14",  # videos of LeRobot and AgiBot World
+    "h5py>=3.11",  # robomimic and AgiBot World; built for numpy 2
+    "zarr>=3",  # replay buffers, also of Zarr v2
+]
 POLICY = ["pillow>=11"]  # resizes what cameras see, for policies without the data extra
 MAZE = [
     "drake>=1.40",  # GcsTrajectoryOptimization with NormalizeSegmentTimes
@@ -52,6 +57,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "psutil>=6",
     "tensorflow-cpu>=2.18",
+    *FORMATS,
     *BINS,
     *WANDB,
 ]
@@ -70,10 +76,11 @@ setup(
     install_requires=CORE,
     extras_require={
         "data": DATA,
+        "formats": DATA + FORMATS,
         "policy": POLICY,
         "maze": MAZE,
         "bins": DATA + BINS,
-        "all": DATA + MAZE + BINS,
+        "all": DATA + FORMATS + MAZE + BINS,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -39,3 +40,37 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 text file whole or not at all."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+@contextlib.contextmanager
+def replacing_folder(
+    final: str | os.PathLike[str], overwrite: bool = False, other: str = "folder"
+) -> Iterator[pathlib.Path]:
+    """A new folder beside ``final`` that gets its name at the end, or is deleted after an error.
+
+    Raises FileExistsError where ``final`` exists, at the beginning or the end, unless it may be
+    replaced; ``other`` is what the message says to choose instead.
+    """
+    final = pathlib.Path(final)
+
+    def refuse_existing():
+        if final.exists() and not overwrite:
+            raise FileExistsError(
+                f"{final} exists: choose another {other}, or pass overwrite=True to replace it"
+            )
+
+    refuse_existing()
+    # Beside its final place: a rename stays in one file system. Hidden: it is not finished yet.
+    partial = final.parent / f".{final.name}.partial-{uuid.uuid4().hex[:8]}"
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        refuse_existing()
+        old = final.parent / f".{final.name}.replaced-{uuid.uuid4().hex[:8]}"
+        if final.exists():
+            final.rename(old)
+        partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

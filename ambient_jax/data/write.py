@@ -10,8 +10,6 @@ import dataclasses
 import io
 import os
 import re
-import shutil
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
@@ -30,7 +28,7 @@ from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 from ambient_jax import _checks
 from ambient_jax.data.example_proto import check_step_counts, object_array
 from ambient_jax.data.features import Leaf, flatten, leaves
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, replacing_folder
 from ambient_jax.data.records import TFRecords, TFRecordWriter
 
 _SHARD_BYTES = 256 << 20
@@ -102,11 +100,7 @@ def write_dataset(
     encoder = EpisodeEncoder(features)
 
     final = Path(expanded(directory)) / name / version
-    _refuse_existing(final, overwrite)
-    # Beside its final place: a rename stays in one file system. Hidden: it is no version yet.
-    partial = final.parent / f".{version}.partial-{uuid.uuid4().hex[:8]}"
-    partial.mkdir(parents=True)
-    try:
+    with replacing_folder(final, overwrite, "version") as partial:
         texts = {"description": description, "citation": citation, "file_format": file_format}
         info = dataset_info_pb2.DatasetInfo(name=name, version=version, **texts)
         for split_name, split_episodes in splits.items():
@@ -117,25 +111,9 @@ def write_dataset(
             info.splits.append(_write_split(template, records, shards, num_episodes))
         features.save_config(partial)
         tfds_dataset_info.write_dataset_info_proto(info, dataset_info_dir=partial)
-        _refuse_existing(final, overwrite)
-        old = final.parent / f".{version}.replaced-{uuid.uuid4().hex[:8]}"
-        if final.exists():
-            final.rename(old)
-        partial.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     sizes = ", ".join(f"{s.name} {sum(s.shard_lengths)} episodes" for s in info.splits)
     logging.info("wrote %s: %s", final, sizes)
     return final
-
-
-def _refuse_existing(final: Path, overwrite: bool) -> None:
-    if final.exists() and not overwrite:
-        raise FileExistsError(
-            f"{final} exists: choose another version, or pass overwrite=True to replace it"
-        )
 
 
 def _encode(encoder: EpisodeEncoder, episodes: Episodes, split: str) -> Iterator[bytes]:

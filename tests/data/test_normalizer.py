@@ -119,6 +119,24 @@ def test_each_source_its_own(values, measured):
     np.testing.assert_allclose(back, rows, rtol=1e-5)
 
 
+def test_sources_of_one_group_share_their_map(values, measured):
+    other = values["small"] + 7
+    more = measured | {"other": statistics_of(action=other, observation__state=other[:, :2])}
+    groups = {"small": "arm", "large": "arm", "other": ""}
+    maps = make_normalizer(more, "gaussian", "group", groups=groups)
+    pooled = make_normalizer(measured, "gaussian")
+    for name in ("small", "large"):
+        for kind in ("shift", "scale"):
+            own, shared = (getattr(m, kind)["action"] for m in (maps.for_source(name), pooled))
+            np.testing.assert_array_equal(own, shared)
+    unit = maps.for_source("other").normalize("action", other)
+    np.testing.assert_allclose(unit.mean(0), 0, atol=5e-3)
+    alone = make_normalizer(more, "gaussian", "group")
+    np.testing.assert_array_equal(
+        alone.shift["action"], make_normalizer(more, "gaussian", "source").shift["action"]
+    )
+
+
 def test_for_source_of_a_shared_map_is_itself(measured):
     scaled = make_normalizer(measured)
     assert scaled.for_source("small") is scaled

@@ -5,8 +5,8 @@
 ``kill`` is a moment to die at with SIGKILL: ["write", step] half-way through writing a row of
 metrics.jsonl, ["save", step] with a checkpoint under way, ["step", n] after the n-th step of this
 process, between checkpoints. ``policies`` {name: changes} are trained together, as a sweep.
-``ids`` is a file that gets a line for each step: its number and the ids of this host's rows of a
-streamed batch.
+``data`` are paths by source: "good" is clean, the others are corrupt. ``ids`` is a file that gets a
+line for each step: its number and the ids of this host's rows of a streamed batch.
 """
 
 import json
@@ -86,8 +86,12 @@ def config_for(job):
 
     config = config_lib.default()
     config.name = "worker"
-    config.data.sources.good = config_lib.source(job["data"]["good"], "clean")
-    config.data.sources.bad = config_lib.source(job["data"]["bad"], "corrupt", sigma_min=0.3)
+    for name, path in job["data"].items():
+        clean = name == "good"
+        bounds = {} if clean else {"sigma_min": 0.3}
+        config.data.sources[name] = config_lib.source(
+            path, "clean" if clean else "corrupt", **bounds
+        )
     config.data.observation = ("state", "goal")
     config.data.horizon, config.policy.execute = 8, 4
     config.data.shuffle_window = 50

@@ -5,15 +5,20 @@ Where the formats differ ends here: each gives episodes of RLDS's form, ``{"step
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ambient_jax.data import rlds
 from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.paths import expanded
-from ambient_jax.data.storage import lerobot
+from ambient_jax.data.storage import agibot, lerobot, robomimic, zarr_buffer
 
-_FORMATS = {"lerobot": (lerobot.is_here, lerobot.LeRobotDataset)}
+_FORMATS: Mapping[str, tuple[Callable[[str], bool], Callable[..., Dataset]]] = {
+    "lerobot": (lerobot.is_here, lerobot.LeRobotDataset),
+    "agibot": (agibot.is_here, agibot.AgibotDataset),
+    "zarr": (zarr_buffer.is_here, zarr_buffer.ZarrDataset),
+    "robomimic": (robomimic.is_here, robomimic.RobomimicDataset),
+}
 
 
 def open_dataset(

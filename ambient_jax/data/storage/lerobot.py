@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ambient_jax.data import dataset, files
@@ -135,7 +136,7 @@ class LeRobotDataset(dataset.FolderDataset):
             return np.arange(len(table)) * period
         field = {"dtype": "float64", "shape": ()}
         times = _values(table["timestamp"], field, f"{where}: timestamp").astype(np.float64)
-        wrong = np.abs(np.diff(times) - period) > period / 2
+        wrong = ~(np.abs(np.diff(times) - period) <= period / 2)  # NaN too
         if wrong.any():
             step = int(np.flatnonzero(wrong)[0])
             raise ValueError(
@@ -239,6 +240,10 @@ def _values(column: pa.ChunkedArray, field: Mapping[str, Any], where: str) -> np
             or pa.types.is_fixed_size_list(array.type)
         ):
             raise ValueError(f"{where} is {array.type}, expected numbers")
+        sizes = np.unique(pc.list_value_length(array))
+        if len(sizes) > 1:
+            low, high = sizes[[0, -1]]
+            raise ValueError(f"{where} has {low} to {high} numbers a step, {INFO} says {shape}")
         array = array.flatten()
     if array.null_count or not (
         pa.types.is_integer(array.type)

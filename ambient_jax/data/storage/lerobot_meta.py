@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ _NUMBERS |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64
 _PLACE = re.compile(r"\{(\w+)(?::\d*d)?\}")
 _COUNTS = {"total_episodes": "episodes", "total_frames": "steps"}
 _MOST_HZ = 10_000
+_MOST_SECONDS = 1e9  # of a video
 
 
 def path_of(name: str) -> str:
@@ -72,6 +73,18 @@ class Metadata:
     def is_v3(self) -> bool:
         return self.version == "v3.0"
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What features cannot say: "fps", "robot_type", "tasks" in order, "names" by field."""
+        whole = list(self.tasks) == list(range(len(self.tasks)))
+        given = {n: self._info["features"][n].get("names") for n in self.fields}
+        return {
+            "fps": self.hz,
+            "robot_type": str(self._info.get("robot_type") or ""),
+            "tasks": list(self.tasks.values()) if whole else [],
+            "names": {n: names for n, names in given.items() if names},
+        }
+
     @functools.cached_property
     def marks(self) -> list[str]:
         """Paths of the files that were read."""
@@ -97,6 +110,8 @@ class Metadata:
         """Positions of each split's episodes; of those that are listed."""
         count = len(self.episodes)
         given = self._info.get("splits") or {"train": f"0:{count}"}
+        if not isinstance(given, dict):
+            self._refuse(f"splits are {given!r}, expected {{'train': '0:{count}'}}")
         out = {}
         for name, span in given.items():
             ends = re.fullmatch(r"(\d+):(\d+)", str(span))
@@ -114,6 +129,10 @@ class Metadata:
     def video(self, episode: Mapping[str, Any], camera: str) -> tuple[str, float]:
         """Path of an episode's video, and the time in s at which the episode begins in it."""
         start = episode.get(f"videos/{camera}/from_timestamp", 0.0)
+        if not isinstance(start, int | float) or not 0 <= start < _MOST_SECONDS:
+            number = episode["episode_index"]
+            text = f"videos/{camera}/from_timestamp of episode {number} is {start!r}, expected s"
+            self._refuse(text, self.listing)
         return self._place("video_path", episode, f"videos/{camera}/", video_key=camera), start
 
     def stated(self) -> dict[str, dict[str, np.ndarray]]:
@@ -124,7 +143,7 @@ class Metadata:
         rows = self._lines("meta/episodes_stats.jsonl", optional=True)
         return _pooled([row["stats"] for row in rows if "stats" in row])
 
-    def _refuse(self, text: str, name: str = INFO) -> None:
+    def _refuse(self, text: str, name: str = INFO) -> NoReturn:
         raise ValueError(f"{os.path.join(self.directory, name)}: {text}")
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -182,10 +201,12 @@ class Metadata:
             )
             if not whole:
                 self._refuse(f"the feature {name!r} has shape {shape!r}, expected positive numbers")
-            if dtype not in _NUMBERS and dtype not in (*PICTURES, "string", "language"):
+            if dtype not in (*_NUMBERS, *PICTURES, "string", "language"):
                 self._refuse(f"the feature {name!r} has dtype {dtype!r}, which LeRobot has none of")
             if dtype in PICTURES and len(shape) != 3:
                 self._refuse(f"the {dtype} {name!r} has shape {shape!r}, expected 3 numbers")
+            if name == "observation" and any(n.startswith("observation.") for n in fields):
+                self._refuse("the feature 'observation' has the place of 'observation.…' ones")
             numbers = name.startswith(("observation", "action"))
             shape = () if list(shape) == [1] and not numbers else tuple(shape)
             out[name] = {"dtype": dtype, "shape": shape, "names": _names(field.get("names"))}
@@ -250,7 +271,7 @@ class Metadata:
                 if type(row.get("task_index")) is not int or "task" not in row:
                     self._refuse(f"{row} lacks its task_index or task", "meta/tasks.jsonl")
             numbers, texts = [r["task_index"] for r in rows], [r["task"] for r in rows]
-        return {int(n): str(t) for n, t in zip(numbers, texts, strict=True)}
+        return {int(n): str(t) for n, t in sorted(zip(numbers, texts, strict=True))}
 
     def _episodes(self) -> list[dict[str, Any]]:
         rows = self._listed() if self.is_v3 else self._lines(self.listing)

@@ -10,15 +10,18 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 import PIL.Image
 
 from ambient_jax.data import files
 from ambient_jax.data.files import first_line
+from ambient_jax.data.storage import packages
 from ambient_jax.transforms.frames import resize_into
+
+if TYPE_CHECKING:  # imported where a video is opened: other formats need no decoder
+    import av
 
 TOLERANCE = 0.25  # of the time between two steps
 
@@ -50,15 +53,19 @@ class Clip:
             return dataclasses.replace(self, times=self.times[at : at + 1 or None]).decode()[0]
         return dataclasses.replace(self, times=self.times[at])
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Pictures [h, w, 3] one after another, in one pass; errors as of ``decode``."""
+        if self.absent:
+            raise ValueError(f"{self.path}: {self.absent}")
+        yield from self._pictures()
+
     def decode(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """All pictures in one pass, RGB uint8 [L, h, w, 3], ``size`` (h, w) or their own.
 
         ValueError: the file cannot be decoded, or has no picture for a step.
         """
-        if self.absent:
-            raise ValueError(f"{self.path}: {self.absent}")
         out: np.ndarray | None = None
-        for i, picture in self._pictures():
+        for i, picture in enumerate(self):
             if out is None:
                 out = np.empty((len(self), *(size or picture.shape[:2]), 3), np.uint8)
             if picture.shape[:2] == out.shape[1:3]:
@@ -81,7 +88,7 @@ class Clip:
                 return ""
             with opened(self.path) as container:
                 stream = container.streams.video[0]
-                length = stream.duration and float(stream.duration * stream.time_base)
+                length = stream.duration and float(stream.duration * (stream.time_base or 1))
         except ValueError as error:
             return str(error)
         last = float(self.times[-1]) if len(self.times) else 0.0
@@ -89,8 +96,8 @@ class Clip:
             return f"{self.path} has {length:.3f} s, its episode needs a picture at {last:.3f} s"
         return ""
 
-    def _pictures(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(step, picture) in order of steps."""
+    def _pictures(self) -> Iterator[np.ndarray]:
+        """Pictures in order of steps."""
         if not len(self.times):
             return
         near, done = TOLERANCE * self.period, 0
@@ -100,13 +107,13 @@ class Clip:
             while done < len(self.times) and self.times[done] <= time:
                 wanted = float(self.times[done])
                 here = last if last and wanted - last[0] <= time - wanted else (time, frame)
-                yield done, self._picture(wanted, here)
+                yield self._picture(wanted, here)
                 done += 1
             if done == len(self.times):
                 return
             last = time, frame
         for step in range(done, len(self.times)):
-            yield step, self._picture(float(self.times[step]), last)
+            yield self._picture(float(self.times[step]), last)
 
     def _picture(self, wanted: float, nearest: tuple[float, av.VideoFrame] | None) -> np.ndarray:
         if nearest and abs(wanted - nearest[0]) <= TOLERANCE * self.period:
@@ -119,6 +126,7 @@ class Clip:
 
 def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """(time in s, frame) of a video from the last key frame before ``start`` on."""
+    error_of = packages.need("av", f"{path} (video)").FFmpegError
     with opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -129,16 +137,17 @@ def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
             for frame in container.decode(stream):
                 if frame.pts is not None:
                     yield float(frame.pts * base), frame
-        except av.FFmpegError as error:
+        except error_of as error:
             raise ValueError(f"{path} cannot be decoded ({first_line(error)})") from error
 
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[av.container.InputContainer]:
     """An open video; errors as of ``files.check_file``, ValueError where it holds no video."""
+    av = packages.need("av", f"{path} (video)")
     files.check_file(path)
     try:
-        container = av.open(path)
+        container = av.open(path, metadata_errors="replace")  # texts that nobody needs
     except av.FFmpegError as error:
         raise ValueError(f"{path} is no video ({first_line(error)})") from error
     with container:
