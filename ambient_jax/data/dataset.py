@@ -78,6 +78,10 @@ class Dataset(Protocol):
         """By feature, such as "steps/action", the "min", "max", "mean" and "std" of its files."""
         return {}
 
+    def dimensions(self) -> Mapping[str, Sequence[str]]:
+        """By feature, the names of its numbers, where its files state them."""
+        return {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Opened:

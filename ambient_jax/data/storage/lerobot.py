@@ -86,6 +86,9 @@ class LeRobotDataset(dataset.FolderDataset):
     def stated(self):
         return self.meta.stated() if len(self) == len(self.meta.episodes) else {}
 
+    def dimensions(self):
+        return {path_of(name): field["names"] for name, field in self.meta.fields.items()}
+
     def _episode(self, position):
         row, file = self._rows[position], self._file(position)
         number, length = row["episode_index"], row["length"]
