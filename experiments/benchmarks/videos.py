@@ -4,8 +4,9 @@ Both read one LeRobot v3.0 data set of 256x256 pictures that LeRobot wrote (a ke
 second one), and hand out batches of 64 in random order. They take turns, each stopped during the
 other's; the spread is that of all turns. Processor time is that of all processes of a side.
 
-ours    two threads decode whole episodes from front to back, in random order; pictures are drawn at
-        random from the last ``POOL`` of them. uint8 [64, h, w, 3].
+ours    ``pipeline.stream_batches``: episodes in random order, decoded from front to back; their
+        steps are shuffled among ``WINDOW``; with each picture comes a normalised chunk of 16
+        actions and a noise level. uint8 [64, h, w, 3].
 theirs  ``LeRobotDataset`` with its decoder in a ``DataLoader`` of two workers, ``shuffle=True``:
         one seek a picture. float32 [64, 3, h, w], which its items always are.
 
@@ -14,7 +15,6 @@ theirs  ``LeRobotDataset`` with its decoder in a ``DataLoader`` of two workers, 
 tests/data/storage/lerobot_recipe.py says how to make one.
 """
 
-import collections
 import glob
 import json
 import os
@@ -25,26 +25,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent import futures
 from typing import Any
 
 import numpy as np
 from absl import flags
 
+from ambient_jax import mixing, schedules
 from ambient_jax.cli import console, report
-from ambient_jax.data import storage
+from ambient_jax.data import pipeline
+from ambient_jax.train import config as train_config
 from experiments.benchmarks.videos_lerobot import BATCH
 
-_REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "Length of a turn, in about.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.")
+_SECONDS = flags.DEFINE_float("seconds", 5.0, "Length of a turn, in about.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Our threads, their processes, the cores of both.")
 _EPISODES = flags.DEFINE_integer("episodes", 40, "Episodes of the data set.")
 _CODECS = flags.DEFINE_multi_enum("codec", ["libsvtav1", "h264"], ["libsvtav1", "h264"], "Rows.")
 _SERVE = flags.DEFINE_string("serve", "", "Be our side, for this data set.")
 
 VARIABLE = "AMBIENT_JAX_LEROBOT_PYTHON"
-CAMERA, FIELD = "observation.images.front", "steps/observation/images.front"
-SIZE, POOL = 256, 1024
+CAMERA = "observation.images.front"
+SIZE, WINDOW, HORIZON, AHEAD = 256, 1000, 16, 4
 COLUMNS = ("", "ours/s", "LeRobot/s", "ours / LeRobot", "ours, us", "LeRobot, us", "LeRobot / ours")
 _ROOT = pathlib.Path(__file__).parents[2]
 RECIPE = _ROOT / "tests" / "data" / "storage" / "lerobot_recipe.py"
@@ -60,36 +61,26 @@ def build(python: str, folder: str, codec: str) -> None:
 
 
 def pictures(folder: str, workers: int) -> Iterator[np.ndarray]:
-    """Batches [64, h, w, 3] without end, drawn from a pool that decoded episodes fill."""
-    data = storage.open_dataset(folder, keys=[FIELD])
-    rng = np.random.default_rng(0)
-    pool = np.empty((POOL, SIZE, SIZE, 3), np.uint8)
-    held = 0
-
-    def episodes():
-        while True:
-            yield from rng.permutation(len(data))
-
-    def decode(position):
-        return data[position]["steps"]["observation"]["images.front"].decode((SIZE, SIZE))
-
-    order = episodes()
-    with futures.ThreadPoolExecutor(workers) as threads:
-        waiting = collections.deque(threads.submit(decode, next(order)) for _ in range(workers + 1))
-        while True:
-            fresh = waiting.popleft().result()
-            waiting.append(threads.submit(decode, next(order)))
-            while len(fresh):
-                space = min(POOL - held, len(fresh))
-                pool[held : held + space], fresh = fresh[:space], fresh[space:]
-                held += space
-                if held == POOL:
-                    chosen = rng.permutation(POOL)[:BATCH]
-                    yield pool[chosen]
-                    held -= BATCH
-                    # What is left moves together: the last ones take the places of those drawn.
-                    stay = np.setdiff1d(np.arange(held, POOL), chosen)
-                    pool[chosen[chosen < held]] = pool[stay]
+    """Batches [64, h, w, 3] without end, of ``pipeline.stream_batches``."""
+    config = train_config.default().data
+    config.placement, config.history, config.horizon = "stream", 1, HORIZON
+    config.shuffle_window, config.prefetch = WINDOW, AHEAD
+    form = config.open_x
+    form.cameras, form.image_size, form.workers = ("primary",), (SIZE, SIZE), workers
+    form.action_width = form.state_width = 8
+    spec = {
+        "hz": 10,
+        "action": "joint action[0:3]",
+        "state": "observation/state",
+        "primary": "observation/images.front",
+    }
+    config.sources.videos = train_config.source(folder, "clean", open_x=spec)
+    law = mixing.Ambient()
+    cache = os.path.join(os.path.dirname(folder), "cache")
+    mixture = pipeline.open_mixture(config, law, cache=cache)
+    batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=BATCH)
+    for batch in batches:
+        yield batch["observation"]["image_primary"][:, 0]
 
 
 def serve(folder: str) -> None:
