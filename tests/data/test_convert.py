@@ -36,6 +36,7 @@ def test_lerobot_to_rlds_to_lerobot(tmp_path, capsys, version):
     assert_same(one, other)
     assert (other.meta.tasks, other.hz) == (one.meta.tasks, one.hz)
     infos = [json.loads((root / "meta/info.json").read_text()) for root in (old, tmp_path / "new")]
+    assert set(infos[1]["features"]) == set(infos[0]["features"])
     for name, field in infos[0]["features"].items():
         assert infos[1]["features"][name]["shape"] == field["shape"]
         if field["dtype"] != "image":

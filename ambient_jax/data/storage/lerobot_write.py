@@ -185,9 +185,8 @@ class _Writer:
 
     def _begin(self, flat: Mapping[str, Any]) -> None:
         task = self._language if self._language in flat else ""
-        names = self._known.get("names", {})
         self._fields, left_out = fields_lib.fields(
-            self._dataset, flat, names, bool(self._codec), task
+            self._dataset, flat, self._known, bool(self._codec), task
         )
         if not self._known:
             anew = "LeRobot's own, it is numbered anew"
