@@ -9,13 +9,13 @@ from ambient_jax.data import convert, storage
 from ambient_jax.data.features import flatten, leaves
 from tests.data.storage import lerobot_folders as folders
 from tests.data.storage import written
-from tests.data.storage.lerobot_folders import FRONT, WRIST
-from tests.data.storage.test_lerobot_write import (
+from tests.data.storage.compared import (
     assert_same,
     nested,
     storage_array,
     write_nested,
 )
+from tests.data.storage.lerobot_folders import FRONT, WRIST
 
 CAMERAS = {"steps/observation/images.front", "steps/observation/images.wrist"}
 CAMERAS |= {"steps/observation/images.stored"}
