@@ -61,7 +61,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ["gaussian", pytest.param("two modes", marks=pytest.mark.slow)])
 def test_total_variation_within_two_hundredths_at_every_level(name):
     rng, n = np.random.default_rng(0), MANY
     p, q, truth = PAIRS[name]

@@ -25,7 +25,7 @@ def trained(toy_data, tmp_path_factory):
     config.data.sources.bad = config_lib.source(toy_data["bad"], "corrupt", sigma_min=0.3)
     config.data.observation, config.data.normalize_per = ("state", "goal"), "source"
     config.data.horizon, config.policy.execute = 8, 4
-    config.model.update({"features": (8, 16), "groups": 2})
+    config.model.update({"features": (8,), "groups": 2, "blocks": 1, "embed_dim": 16})
     config.train.update(dict(steps=6, warmup=1, batch_size=16, checkpoint_every=2, keep=3))
     trainer.train(config, workdir)
     return workdir

@@ -64,6 +64,7 @@ def test_sigterm_saves_and_exits_cleanly_and_the_run_carries_on(
     assert _metrics(stopped["workdir"]) == _metrics(whole["workdir"])
 
 
+@pytest.mark.parametrize("placement", [pytest.param("device", marks=pytest.mark.slow), "stream"])
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_is_the_same(
     toy_data, tmp_path, placement, monkeypatch
 ):

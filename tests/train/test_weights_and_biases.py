@@ -89,6 +89,7 @@ def test_a_trained_run_logs_the_rows_of_its_metrics_file(toy_data, tmp_path):
         assert {**times, **row} == pytest.approx({"step": row["step"], **rows[row["step"]]})
 
 
+@pytest.mark.slow
 def test_reopened_it_is_the_same_run_and_another_workdir_another(tmp_path):
     for start in (0, 10):
         writer = metrics.Writer(tmp_path / "one", start, _config())
