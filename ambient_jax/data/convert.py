@@ -138,7 +138,11 @@ def _open(path: str, split: str, leave_out: Iterable[str]) -> storage.Dataset:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command, without its name; prints where the new data set lies."""
+    """The command, without its name; prints where the new data set lies.
+
+    Raises:
+      ValueError, OSError, ImportError: as ``storage.open_dataset`` and the writers.
+    """
     parser = argparse.ArgumentParser("python -m ambient_jax.data convert", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument

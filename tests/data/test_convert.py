@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ambient_jax.data import convert, storage
+from ambient_jax.data import __main__, convert, storage
 from ambient_jax.data.features import flatten, leaves
 from tests.data.storage import lerobot_folders as folders
 from tests.data.storage import written
@@ -127,6 +127,8 @@ def test_slips_of_the_command(tmp_path, capsys):
         convert.main([old, old, "--format=lerobot"])
     with pytest.raises(ValueError, match="name is 'a-b', expected letters"):
         convert.main([old, f"{tmp_path}/a-b", "--format=rlds"])
+    with pytest.raises(SystemExit, match="^error: .*nothing"):
+        __main__.main(["convert", f"{tmp_path}/nothing", f"{tmp_path}/new", "--format=rlds"])
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
 
