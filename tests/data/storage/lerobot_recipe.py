@@ -12,6 +12,8 @@ LeRobot 0.4 writes v3.0, 0.3 writes v2.1. Such a Python, without LeRobot's robot
         opencv-python-headless accelerate gymnasium imageio 'setuptools<81'
     apt-get install ffmpeg  # whose libraries torchcodec loads
 
+For v2.1 the same with lerobot==0.3.3 and datasets==3.6.0.
+
 No import of the project: that Python does not have what it needs.
 """
 
