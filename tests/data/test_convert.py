@@ -7,6 +7,7 @@ import pytest
 
 from ambient_jax.data import __main__, convert, storage
 from ambient_jax.data.features import flatten, leaves
+from tests.conftest import numbered_episode
 from tests.data.storage import lerobot_folders as folders
 from tests.data.storage import written
 from tests.data.storage.compared import (
@@ -47,6 +48,32 @@ def test_lerobot_to_rlds_to_lerobot(tmp_path, capsys, version):
     rlds = storage.open_dataset(tmp_path / "rlds", decode_images=False, last_step="keep")
     assert_same(one, rlds)
     assert not leaves(rlds.features).keys() ^ leaves(one.features).keys()
+
+
+def test_real_last_actions_stay_and_fillers_stay_fillers(tmp_path, write_source):
+    """Opened as any user does, each way round, a data set has as many steps as before."""
+    old = make(tmp_path / "old", "v2.1")
+    lengths = [len(e["steps"]["action"]) for e in storage.open_dataset(old)]
+    convert.main([str(old), str(tmp_path / "rlds"), "--format=rlds"])
+    convert.main([f"{tmp_path}/rlds", f"{tmp_path}/new", "--format=lerobot", "--videos=none"])
+    for folder in ("rlds", "new"):
+        opened = storage.open_dataset(tmp_path / folder)
+        assert [len(e["steps"]["action"]) for e in opened] == lengths, folder
+        assert opened.last_step == "keep"
+    episodes = [numbered_episode(i, length) for i, length in enumerate((4, 3))]
+    for episode in episodes:
+        episode["steps"]["is_last"][-1] = True
+    filled = write_source("filled", episodes)
+    convert.main([filled, f"{tmp_path}/lerobot", "--format=lerobot", "--hz=5"])
+    convert.main([f"{tmp_path}/lerobot", f"{tmp_path}/back", "--format=rlds"])
+    for folder in (filled, f"{tmp_path}/lerobot", f"{tmp_path}/back"):
+        opened = storage.open_dataset(folder)
+        assert [len(e["steps"]["action"]) for e in opened] == [3, 2], folder
+        assert [
+            len(e["steps"]["action"]) for e in storage.open_dataset(folder, last_step="keep")
+        ] == [4, 3]
+        only = storage.open_dataset(folder, keys=("steps/action",))
+        assert list(only[0]["steps"]["action"][:, 1]) == [0.25, 1.25, 2.25]
 
 
 @pytest.mark.parametrize("videos", ["lossless", ""])

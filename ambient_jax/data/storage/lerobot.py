@@ -56,6 +56,7 @@ class LeRobotDataset(dataset.FolderDataset):
     ):
         directory = os.fspath(directory)
         self.meta = Metadata(directory)
+        self.ends_in_filler = dataset.notes_filler(os.path.join(directory, "meta"), default=False)
         splits = self.meta.splits()
         name, which = dataset.choose(split, {n: len(s) for n, s in splits.items()}, directory)
         self._rows = [self.meta.episodes[i] for i in splits[name][which]]
