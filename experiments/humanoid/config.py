@@ -1,0 +1,104 @@
+"""Variants of the experiment on recorded teleoperation.
+
+    python -m experiments.humanoid --config=experiments/humanoid/config.py:table \\
+        --config.task.recorded=/data/lerobot_g1
+
+table   every policy, three training seeds; an hour on two cores
+quick   the main policies, one seed
+debug   the same code on motions that it generates, in a minute
+
+``task.recorded`` is any data set of joint positions that the library reads (LeRobot, RLDS) whose
+states and actions are those of the same joints.
+"""
+
+import dataclasses
+
+import ml_collections
+
+from ambient_jax.train import config as train_config
+from experiments.humanoid.corruptions import KINDS, Strengths
+from experiments.table import config as table_config
+
+
+def get_config(variant: str = "table") -> ml_collections.ConfigDict:
+    """The configuration of a variant; raises ValueError for an unknown one."""
+    return table_config.variant(variant, VARIANTS, _table)
+
+
+def _table(config):
+    config.data.root = "runs/data/humanoid"
+    source = lambda name, role: train_config.source(f"humanoid_{name}", role, last_step="keep")  # noqa: E731
+    config.data.sources.clean = source("clean", "clean")
+    for kind in KINDS:
+        config.data.sources[kind] = source(kind, "corrupt")
+    config.data.observation = ("state",)
+    config.data.normalization = "gaussian"
+    config.data.padding = "hold"  # actions are positions: at the end the robot stays
+    config.data.delta = ()
+    config.model = ml_collections.ConfigDict(
+        {
+            "name": "unet",
+            "features": (32, 64),
+            "blocks": 1,
+            "encoder": {"frequencies": 0, "width": 128, "depth": 2},
+        }
+    )
+    config.objective.prediction = "v"
+    # As in the maze: tremor and steps are small, so low noise levels matter, too.
+    config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -0.6, "p_std": 1.6})
+    config.train.update(dict(steps=3000, batch_size=128, warmup=200, learning_rate=2e-3))
+    config.train.update(dict(log_every=200, checkpoint_every=500))
+    config.policy.solver, config.policy.steps = "ddim", 16
+    config.task = ml_collections.ConfigDict(
+        {
+            "name": "humanoid",
+            "recorded": "",  # folder of the recorded data set; "": motions that are generated
+            "generated": 40,  # of these
+            "clean": 20,  # episodes
+            "held_out": 17,  # episodes, as recorded, that no policy sees; kinds share the rest
+            "data_seed": 0,  # of the split and the corruptions
+            "strengths": dataclasses.asdict(Strengths()),
+            "samples": 2048,  # held-out chunks that each policy is measured on
+            "eval_seed": 0,
+            "seeds": (0, 1, 2),
+            "alpha": (0.5,),
+            "groups": ("main", "variants", "more"),
+            # Groups and policies that are trained with the first seed only.
+            "one_seed": ("ambient_episode",),
+            # Fields of the annotation's task, of actions alone, and of actions given states.
+            "annotate": dict(
+                granularity=("dataset", "episode"),
+                **dict(steps=1200, patience=5, batch_size=512, levels=20, draws=1),
+                **dict(analyses=("spectrum",), compared=2000, crops=(4, 8), crop_steps=400),
+                **dict(field_chunks=3000, field_steps=400),
+            ),
+            "annotate_observed": dict(
+                granularity=("dataset",),
+                observed=True,
+                # 20 episodes are known by heart at once, unless blurred.
+                **dict(encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3),
+                **dict(steps=800, evaluate_every=50, patience=5, batch_size=512),
+                **dict(levels=20, draws=1, analyses=(), crops=(), compared=2000),
+            ),
+            **table_config.PROCESSES,
+        }
+    )
+
+
+def _quick(config):
+    config.task.seeds, config.task.groups = (0,), ("main",)
+
+
+def _debug(config):
+    config.data.root = "runs/data/humanoid_debug"
+    table_config.tiny(config, 4)
+    config.model.encoder.update({"width": 16})
+    config.task.update(dict(generated=26, clean=6, held_out=4, samples=64, seeds=(0, 1)))
+    few = dict(folds=2, steps=40, evaluate_every=20, levels=6, draws=1, features=(8, 16))
+    few |= dict(batch_size=64, compared=100)
+    config.task.annotate.update(few | dict(crops=(4,), crop_steps=20))
+    config.task.annotate.update(dict(field_chunks=200, field_steps=20))
+    config.task.annotate_observed.update(few)
+
+
+VARIANTS = {"table": lambda config: None, "quick": _quick, "debug": _debug}

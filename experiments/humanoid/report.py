@@ -1,0 +1,194 @@
+"""The report of the table: policies, kinds of corruption, claims, figures, ``results.json``."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ambient_jax.cli import report as reports
+from ambient_jax.data import rlds
+from ambient_jax.estimates import Estimate
+from ambient_jax.evaluate import evaluation
+from experiments.humanoid import data, metrics, policies, table_figures, task
+from experiments.humanoid.corruptions import KINDS, WORDS, leads_of
+from experiments.humanoid.metrics import BANDS, Scores
+from experiments.table import report, rollouts
+from experiments.table.experiment import Table
+from experiments.table.report import Claim
+
+COLUMNS = (
+    *("policy", "seeds", "loss", "95%", "of each seed", "vs clean only", "vs co-training"),
+    *("low", "middle", "high", "action error", "95%", "vs clean only", "vs co-training", "raw"),
+)
+COLUMNS_OF_KINDS = (
+    *("kind", "episodes", "frames", "sigma_min, actions", "TV at sigma 0.05", "95%"),
+    *("sigma_min, given states", "TV at sigma 0.05", "sigma_max by locality"),
+)
+REFERENCES = ("clean", "cotrain")
+_LOW = 0.05  # noise level of the total variation in the table
+
+
+def write(table: Table) -> str:
+    """Writes ``<workdir>/report/`` from what is there; returns the tables as markdown."""
+    scale = np.concatenate([m.action for m in _motions(table, "held_out")]).std(0)
+    made = rollouts.collect(table)
+    scores = {name: metrics.scores(by_seed, scale) for name, by_seed in made.items()}
+    changes = {
+        name: {
+            reference: {m: metrics.change(one, scores[reference], m) for m in ("loss", "error")}
+            for reference in REFERENCES
+            if reference in scores and reference != name
+        }
+        for name, one in scores.items()
+    }
+    spectra = table_figures.spectra(table)
+    kinds = _kinds(table)
+    claims = check(scores)
+    seconds = {name: report.core_seconds(table, name) for name in scores}
+    rows = {name: _row(one) for name, one in scores.items()}
+    results = {
+        "changes": changes,
+        "kinds": {row[0]: dict(zip(COLUMNS_OF_KINDS[1:], row[1:], strict=True)) for row in kinds},
+        "loss per noise level": {
+            "sigma": evaluation.LEVELS,
+            **{name: one.loss.mean((0, 1)) for name, one in scores.items()},
+        },
+        "spectrum": {name: law._asdict() for name, (_, _, law) in spectra.items()},
+        "receptive field": _locality(table),
+        "leads": leads_of(data.recorded(table.config.task).motions),
+        "training core seconds": seconds,
+    }
+    lines = [_cells(table.rows[name].label, scores[name], changes[name]) for name in scores]
+    parts = [
+        _caption(table, seconds),
+        reports.markdown(COLUMNS_OF_KINDS, kinds),
+        _caption_of_kinds(table),
+        _caption_of_data(spectra),
+        report.expected(claims),
+    ]
+    text = report.write(table, COLUMNS, lines, parts, rows, claims, results)
+    table_figures.write(table, scores, spectra)
+    return text
+
+
+def _motions(table, name):
+    """The episodes of a data set of the table."""
+    folder = task.below(table.config.data.root, f"humanoid_{name}")
+    dataset = rlds.open_dataset(folder, last_step="keep")
+    steps = [dataset[i]["steps"] for i in range(len(dataset))]
+    return [data.Motion(s["observation"]["state"], s["action"]) for s in steps]
+
+
+def _row(one: Scores) -> dict[str, Any]:
+    names = (*BANDS, "error", "raw")
+    return {
+        "seeds": {s: {n: one.of_seed(n)[i] for n in names} for i, s in enumerate(one.seeds)},
+        **{name: one.estimate(name) for name in names},
+    }
+
+
+def _cells(label: str, one: Scores, changes: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    against = {
+        metric: [_percent(changes[r][metric]) if r in changes else "" for r in REFERENCES]
+        for metric in ("loss", "error")
+    }
+    return [
+        *(label, str(len(one.seeds)), *report.numbers(one.estimate("loss"))),
+        *(", ".join(f"{v:.4g}" for v in one.of_seed("loss")), *against["loss"]),
+        *(f"{one.estimate(band).value:.4g}" for band in ("low", "middle", "high")),
+        *(*report.numbers(one.estimate("error")), *against["error"]),
+        f"{one.estimate('raw').value:.4g}",
+    ]
+
+
+def _percent(estimate: Estimate) -> str:
+    value, low, high = (f"{100 * v:+.1f}" for v in (estimate.value, estimate.low, estimate.high))
+    return f"{value}% [{low}, {high}]"
+
+
+def check(scores: Mapping[str, Scores]) -> list[Claim]:
+    """What the table is expected to show, as far as its policies are there."""
+    ambient = ("ambient", "ambient_observed")
+    claims = []
+    for metric, words in (("loss", "held-out loss"), ("error", "action error")):
+        for name in ambient:
+            for reference in REFERENCES:
+                if name in scores and reference in scores:
+                    found = metrics.change(scores[name], scores[reference], metric)
+                    claim = f"{words} of {name} is below that of {reference}"
+                    claims.append(Claim(claim, _percent(found), _below(found)))
+    return claims
+
+
+def _below(estimate):
+    """Whether a change is below 0; None where its interval leaves that open."""
+    return True if estimate.high < 0 else False if estimate.low > 0 else None
+
+
+def _kinds(table: Table) -> list[list[str]]:
+    """A line for each kind, see ``COLUMNS_OF_KINDS``."""
+    actions, observed = (table.annotations.get(name) for name in ("actions", "observed"))
+    lines = []
+    for kind in KINDS:
+        motions = _motions(table, kind)
+        line = [WORDS[kind], str(len(motions)), str(sum(len(m.action) for m in motions))]
+        by_actions, by_both = (
+            _of_kind(annotation, kind) if annotation else [""] * 3
+            for annotation in (actions, observed)
+        )
+        local = (actions.results["locality"] if actions else None) or {"sigma_max": {}}
+        bound = local["sigma_max"].get(kind, math.nan)
+        lines.append(
+            [*line, *by_actions, *by_both[:2], "" if math.isnan(bound) else f"{bound:.3f}"]
+        )
+    return lines
+
+
+def _of_kind(annotation, kind):
+    """sigma_min of a kind, and the total variation at a low noise level with its interval."""
+    results = annotation.results
+    level = int(np.argmin(np.abs(np.asarray(results["levels"]) - _LOW)))
+    tv = {end: value[level] for end, value in results["total_variation"][kind].items()}
+    bound = policies.sigma_min(annotation)[kind]
+    return [f"{bound:.3f}", f"{tv['value']:.2f}", f"{tv['low']:.2f} to {tv['high']:.2f}"]
+
+
+def _locality(table):
+    """Noise levels and the receptive field of each source's denoiser, in actions."""
+    if "actions" not in table.annotations:
+        return {}
+    results = table.annotations["actions"].results
+    return {"sigma": results["levels"], **(results["locality"] or {"field": {}})["field"]}
+
+
+def _caption(table: Table, seconds: Mapping[str, float]) -> str:
+    config, held_out = table.config, _motions(table, "held_out")
+    recorded = "recorded" if config.task.recorded else "generated"
+    return (
+        f"{len(held_out)} held-out {recorded} episodes ({config.task.samples} chunks at most) that "
+        "no policy has seen, as they were recorded. Loss: squared error of x0_hat in normalised "
+        f"units, mean over {len(evaluation.LEVELS)} noise levels; low, middle, high: levels up to "
+        "0.1, up to 0.7, and above. Action error: root mean squared difference of a sampled chunk "
+        "from the recorded one, in standard deviations of each joint; raw: in units of the data. "
+        "Each episode has the same weight; intervals are 95%, by a bootstrap over episodes and "
+        f"seeds. {config.train.steps} steps of {config.train.batch_size}, solver "
+        f"{config.policy.solver} {config.policy.steps}. " + report.training_took(seconds)
+    )
+
+
+def _caption_of_kinds(table: Table) -> str:
+    return (
+        "sigma_min of each kind: where P(clean), averaged over its chunks, passes "
+        f"{0.5 - table.config.task.annotate.get('tau', 0.05):g}, by classifiers of action chunks "
+        "alone, and of action chunks given the states. TV: total variation from the clean episodes "
+        f"that held-out decisions reach at the level nearest to {_LOW:g}."
+    )
+
+
+def _caption_of_data(spectra) -> str:
+    laws = (
+        f"{name} {law.exponent:.2f} (standard error {law.standard_error:.2f})"
+        for name, (_, _, law) in spectra.items()
+    )
+    return f"Exponent of the power law f^-a of action spectra: {', '.join(laws)}."

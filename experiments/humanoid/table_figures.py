@@ -1,0 +1,155 @@
+"""Figures of the table: the data, the kinds of corruption, and losses at each noise level."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ambient_jax.analysis import spectrum
+from ambient_jax.evaluate import evaluation
+from experiments.humanoid import data, metrics, policies
+from experiments.humanoid.corruptions import KINDS, WORDS, leads_of
+from experiments.humanoid.metrics import Scores
+from experiments.table.experiment import Table
+from experiments.table.figures import COLOURS, GREY, INK, band, noise_axis, panels, save, style
+
+Spectra = Mapping[str, tuple[np.ndarray, np.ndarray, spectrum.PowerLaw]]
+_WINDOWS = (16, 32, 64)  # frames of a spectrum
+_SHOWN = 120  # frames of an example
+
+
+def write(table: Table, scores: Mapping[str, Scores], spectra: Spectra) -> None:
+    """Writes the figures of the report."""
+    labels = {name: table.rows[name].label for name in scores}
+    figures = {"data": data_figure(table, spectra), "corruptions": examples_figure(table)}
+    if table.annotations:
+        figures["kinds"] = kinds_figure(table)
+    if "clean" in scores and len(scores) > 1:
+        figures["levels"] = levels_figure(scores, labels)
+    save(table.workdir / "report", figures)
+
+
+def spectra(table: Table) -> dict[str, tuple[np.ndarray, np.ndarray, spectrum.PowerLaw]]:
+    """Frequencies in Hz, power spectral densities and power laws of the recorded actions, by the
+    length of the windows; joints are scaled to unit variance."""
+    source = data.recorded(table.config.task)
+    actions = [m.action for m in source.motions]
+    scale = np.concatenate(actions).std(0)
+    moves = scale > 0
+    found = {}
+    for window in _WINDOWS:
+        pieces = [
+            a[: len(a) // window * window, moves].reshape(-1, window, moves.sum()) for a in actions
+        ]
+        frequency, psd = spectrum.power_spectrum(np.concatenate(pieces) / scale[moves])
+        law = spectrum.fit_power_law(frequency, psd)
+        found[f"{window} frames"] = frequency * source.hz, psd, law
+    return found
+
+
+def data_figure(table: Table, spectra: Spectra) -> Figure:
+    """Spectra of the recorded actions, and how far denoisers of each source look."""
+    figure, [[left, right]] = panels(1, 2, 9.0, 3.6)
+    for index, (name, (hz, psd, law)) in enumerate(spectra.items()):
+        look = style(index)
+        left.plot(hz[1:], psd[1:], label=f"{name}: slope {-law.exponent:.2f}", ms=3, lw=1.2, **look)
+        rate = hz[1] * int(name.split()[0])
+        fitted = spectrum.power_law(hz[1:] / rate, law.exponent, law.constant)
+        left.plot(hz[1:], fitted, color=look["color"], lw=0.8, ls="--")
+    left.set(xscale="log", yscale="log", xlabel="frequency (Hz)")
+    left.set_ylabel("power spectral density (normalised)")
+    left.grid(alpha=0.25)
+    left.legend(fontsize=7)
+    annotation = table.annotations.get("actions")
+    local = annotation.results["locality"] if annotation else None
+    if local:
+        levels = annotation.results["levels"]
+        for index, (name, field) in enumerate(local["field"].items()):
+            look = dict(color=INK, lw=2) if name == "clean" else {"lw": 1, "alpha": 0.8}
+            if name != "clean":
+                look["color"] = COLOURS[(index - 1) % len(COLOURS)]
+            right.plot(levels, field, label=WORDS.get(name, name), **look)
+        noise_axis(right, ylabel="receptive field (actions)")
+        right.legend(fontsize=6)
+    return figure
+
+
+def examples_figure(table: Table) -> Figure:
+    """The joint that moves most in one episode, as recorded and as each kind makes of it."""
+    task = table.config.task
+    source, made = data.recorded(task), data.strengths(task)
+    leads = leads_of(source.motions)
+    parts = data.split(len(source.motions), task)
+    figure, axes = panels(2, 4, 11.0, 4.4)
+    for kind, one in zip(KINDS, axes.flat, strict=False):
+        episode = parts[kind][0]
+        before = source.motions[episode]
+        [after] = data.corrupted(source, kind, [episode], made, leads, task.data_seed)
+        joint = int(np.argmax(before.action.std(0)))
+        start = max(0, int(np.argmax(np.abs(np.diff(before.action[:, joint])))) - _SHOWN // 2)
+        if kind == "undone":
+            differs = np.abs(after.action[: len(before.action)] - before.action).max(1) > 0
+            start = max(0, int(np.argmax(differs)) - _SHOWN // 2)
+        if kind == "slow":
+            start = 0
+        time = np.arange(
+            start, start + 2 * _SHOWN if kind in ("undone", "slow") else start + _SHOWN
+        )
+        for motion, colours, width in ((before, (GREY, "#c5c9d0"), 1.0), (after, COLOURS, 1.3)):
+            shown = time[time < len(motion.action)]
+            for values, colour, line in zip(motion, colours[1::-1], ("--", "-"), strict=True):
+                one.plot(shown / source.hz, values[shown, joint], line, color=colour, lw=width)
+        one.set_title(WORDS[kind], fontsize=8)
+        one.grid(alpha=0.25)
+        one.tick_params(labelsize=7)
+    last = axes[-1, -1]
+    last.axis("off")
+    lines = [
+        last.plot([], [], line, color=colour)[0]
+        for colour, line in ((COLOURS[0], "-"), (COLOURS[1], "--"), (GREY, "-"), ("#c5c9d0", "--"))
+    ]
+    last.legend(lines, ["action", "state", "recorded action", "recorded state"], loc="center")
+    figure.supxlabel("time (s)", fontsize=8)
+    return figure
+
+
+def kinds_figure(table: Table) -> Figure:
+    """P(clean) of each kind at each noise level, from actions and from actions given states."""
+    titles = {"actions": "action chunks alone", "observed": "action chunks given states"}
+    figure, [axes] = panels(1, 2, 9.0, 3.6, sharey=True)
+    for one, (name, annotation) in zip(axes, table.annotations.items(), strict=False):
+        results, bounds = annotation.results, policies.sigma_min(annotation)
+        for index, kind in enumerate(KINDS):
+            label = f"{WORDS[kind]}: {bounds[kind]:.2f}"
+            colour = COLOURS[index % len(COLOURS)]
+            one.plot(results["levels"], results["curves"][kind], color=colour, lw=1.3, label=label)
+        one.axhline(0.5, color=GREY, lw=0.8)
+        tau = results["config"]["task"]["tau"]
+        one.axhline(0.5 - tau, color=GREY, lw=0.8, ls="--")
+        noise_axis(one, title=titles[name])
+        one.legend(fontsize=6, title=r"$\sigma_{min}$", title_fontsize=7)
+    axes[0].set_ylabel("P(clean)")
+    return figure
+
+
+def levels_figure(scores: Mapping[str, Scores], labels: Mapping[str, str]) -> Figure:
+    """Held-out loss at each noise level as a share of that of clean data alone, with intervals."""
+    figure, [[left, right]] = panels(1, 2, 10.0, 4.0, width_ratios=(1, 1.4))
+    levels, clean = evaluation.LEVELS, scores["clean"]
+    for index, (name, one) in enumerate(scores.items()):
+        look = {"color": COLOURS[index % len(COLOURS)]}
+        left.plot(levels, one.loss.mean((0, 1)), lw=1.2, **look)
+        both = [seed for seed in one.seeds if seed in clean.seeds]
+        mine, other = (s.loss[[s.seeds.index(seed) for seed in both]] for s in (one, clean))
+        if name != "clean":
+            ratio = [
+                metrics.crossed(lambda a, b: a / b, mine[..., i], other[..., i])
+                for i in range(len(levels))
+            ]
+            band(right, levels, ratio, scale=1, label=labels[name], ms=2, **look)
+    left.set(yscale="log", ylabel=r"held-out squared error of $\hat{x}_0$")
+    noise_axis(left)
+    right.axhline(1, color=COLOURS[0], lw=1.2, label=labels["clean"])
+    noise_axis(right, ylabel="as a share of clean only")
+    right.legend(fontsize=6)
+    return figure
