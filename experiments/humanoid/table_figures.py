@@ -15,7 +15,9 @@ from experiments.table.figures import COLOURS, GREY, INK, band, noise_axis, pane
 
 Spectra = Mapping[str, tuple[np.ndarray, np.ndarray, spectrum.PowerLaw]]
 _WINDOWS = (16, 32, 64)  # frames of a spectrum
-_SHOWN = 120  # frames of an example
+_SHOWN, _LONG = 120, 300  # frames of an example
+_PALE = (GREY, "#c5c9d0")  # of what was recorded
+_BANDS = ("cotrain", "ambient", "ambient_observed", "uncorrupted")  # drawn with their intervals
 
 
 def write(table: Table, scores: Mapping[str, Scores], spectra: Spectra) -> None:
@@ -75,7 +77,7 @@ def data_figure(table: Table, spectra: Spectra) -> Figure:
 
 
 def examples_figure(table: Table) -> Figure:
-    """The joint that moves most in one episode, as recorded and as each kind makes of it."""
+    """The joint that changes most in one episode, as recorded and as each kind makes of it."""
     task = table.config.task
     source, made = data.recorded(task), data.strengths(task)
     leads = leads_of(source.motions)
@@ -85,20 +87,17 @@ def examples_figure(table: Table) -> Figure:
         episode = parts[kind][0]
         before = source.motions[episode]
         [after] = data.corrupted(source, kind, [episode], made, leads, task.data_seed)
-        joint = int(np.argmax(before.action.std(0)))
-        start = max(0, int(np.argmax(np.abs(np.diff(before.action[:, joint])))) - _SHOWN // 2)
-        if kind == "undone":
-            differs = np.abs(after.action[: len(before.action)] - before.action).max(1) > 0
-            start = max(0, int(np.argmax(differs)) - _SHOWN // 2)
-        if kind == "slow":
-            start = 0
-        time = np.arange(
-            start, start + 2 * _SHOWN if kind in ("undone", "slow") else start + _SHOWN
-        )
-        for motion, colours, width in ((before, (GREY, "#c5c9d0"), 1.0), (after, COLOURS, 1.3)):
+        count = min(len(before.action), len(after.action))
+        gap = np.abs(after.action[:count] - before.action[:count])
+        joint = int(np.argmax(gap.mean(0) if kind != "tremor" else before.action.std(0)))
+        first, width = 0, _LONG if kind in ("undone", "slow") else _SHOWN
+        if kind != "slow":
+            first = int(np.argmax(gap[:, joint] > 0.5 * gap[:, joint].max()))
+        time = max(0, first - _SHOWN // 3) + np.arange(width)
+        for motion, colours, size in ((before, _PALE, 1.0), (after, COLOURS, 1.3)):
             shown = time[time < len(motion.action)]
             for values, colour, line in zip(motion, colours[1::-1], ("--", "-"), strict=True):
-                one.plot(shown / source.hz, values[shown, joint], line, color=colour, lw=width)
+                one.plot(shown / source.hz, values[shown, joint], line, color=colour, lw=size)
         one.set_title(WORDS[kind], fontsize=8)
         one.grid(alpha=0.25)
         one.tick_params(labelsize=7)
@@ -106,7 +105,8 @@ def examples_figure(table: Table) -> Figure:
     last.axis("off")
     lines = [
         last.plot([], [], line, color=colour)[0]
-        for colour, line in ((COLOURS[0], "-"), (COLOURS[1], "--"), (GREY, "-"), ("#c5c9d0", "--"))
+        for colours in (COLOURS, _PALE)
+        for colour, line in zip(colours[:2], ("-", "--"), strict=True)
     ]
     last.legend(lines, ["action", "state", "recorded action", "recorded state"], loc="center")
     figure.supxlabel("time (s)", fontsize=8)
@@ -134,22 +134,28 @@ def kinds_figure(table: Table) -> Figure:
 
 def levels_figure(scores: Mapping[str, Scores], labels: Mapping[str, str]) -> Figure:
     """Held-out loss at each noise level as a share of that of clean data alone, with intervals."""
-    figure, [[left, right]] = panels(1, 2, 10.0, 4.0, width_ratios=(1, 1.4))
+    figure, [[left, right]] = panels(1, 2, 11.0, 4.2, width_ratios=(1, 1.6))
     levels, clean = evaluation.LEVELS, scores["clean"]
     for index, (name, one) in enumerate(scores.items()):
         look = {"color": COLOURS[index % len(COLOURS)]}
-        left.plot(levels, one.loss.mean((0, 1)), lw=1.2, **look)
+        left.plot(levels, one.loss.mean((0, 1)), lw=1.2, label=labels[name], **look)
+        if name == "clean":
+            right.axhline(1, lw=1.2, **look)
+            continue
         both = [seed for seed in one.seeds if seed in clean.seeds]
         mine, other = (s.loss[[s.seeds.index(seed) for seed in both]] for s in (one, clean))
-        if name != "clean":
-            ratio = [
-                metrics.crossed(lambda a, b: a / b, mine[..., i], other[..., i])
-                for i in range(len(levels))
-            ]
-            band(right, levels, ratio, scale=1, label=labels[name], ms=2, **look)
+        ratio = [
+            metrics.crossed(lambda a, b: a / b, mine[..., i], other[..., i])
+            for i in range(len(levels))
+        ]
+        if name in _BANDS:
+            band(right, levels, ratio, scale=1, ms=2, **look)
+        else:
+            right.plot(levels, [e.value for e in ratio], "--", lw=1.1, **look)
     left.set(yscale="log", ylabel=r"held-out squared error of $\hat{x}_0$")
     noise_axis(left)
-    right.axhline(1, color=COLOURS[0], lw=1.2, label=labels["clean"])
     noise_axis(right, ylabel="as a share of clean only")
-    right.legend(fontsize=6)
+    figure.legend(
+        *left.get_legend_handles_labels(), fontsize=7, ncols=2, loc="outside lower center"
+    )
     return figure
