@@ -36,7 +36,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict
         "ambient_episode": PolicyRow(
             "ambient, sigma_min of each episode from actions",
             "variants",
-            actions and hard | {f"data.sources.{kind}.bounds": file for kind in KINDS},
+            hard | {f"data.sources.{kind}.bounds": file for kind in KINDS} if file else None,
         ),
     }
     for alpha in task.alpha:
@@ -73,7 +73,7 @@ def _with(changes: dict[str, Any], levels: dict[str, Any] | None) -> dict[str, A
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Annotations:
     """The annotations in ``<workdir>/annotation_<name>``, which are made where they are absent:
     "actions" compares p(A) with q(A), "observed" p(A | O) with q(A | O)."""
-    made = {}
+    made: dict[str, Annotation] = {}
     for name, section in (("actions", "annotate"), ("observed", "annotate_observed")):
         options = annotate_config.get_config("rlds")
         options.data = config.data

@@ -63,14 +63,13 @@ def data_figure(table: Table, spectra: Spectra) -> Figure:
     left.grid(alpha=0.25)
     left.legend(fontsize=7)
     annotation = table.annotations.get("actions")
-    local = annotation.results["locality"] if annotation else None
-    if local:
+    if annotation and (local := annotation.results["locality"]):
         levels = annotation.results["levels"]
         for index, (name, field) in enumerate(local["field"].items()):
-            look = dict(color=INK, lw=2) if name == "clean" else {"lw": 1, "alpha": 0.8}
-            if name != "clean":
-                look["color"] = COLOURS[(index - 1) % len(COLOURS)]
-            right.plot(levels, field, label=WORDS.get(name, name), **look)
+            clean = name == "clean"
+            colour = INK if clean else COLOURS[(index - 1) % len(COLOURS)]
+            width = 2.0 if clean else 1.0
+            right.plot(levels, field, label=WORDS.get(name, name), color=colour, lw=width)
         noise_axis(right, ylabel="receptive field (actions)")
         right.legend(fontsize=6)
     return figure
