@@ -1,6 +1,5 @@
 """The report of the table: policies, kinds of corruption, claims, figures, ``results.json``."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from ambient_jax.cli import report as reports
 from ambient_jax.data import rlds
 from ambient_jax.estimates import Estimate
 from ambient_jax.evaluate import evaluation
-from experiments.humanoid import data, metrics, policies, table_figures, task
+from experiments.humanoid import data, metrics, policies, recording, table_figures, task
 from experiments.humanoid.corruptions import KINDS, WORDS, leads_of
 from experiments.humanoid.metrics import BANDS, Scores
 from experiments.table import report, rollouts
@@ -22,8 +21,8 @@ COLUMNS = (
     *("low", "middle", "high", "action error", "95%", "vs clean only", "vs co-training", "raw"),
 )
 COLUMNS_OF_KINDS = (
-    *("kind", "episodes", "frames", "sigma_min, actions", "TV at sigma 0.05", "95%"),
-    *("sigma_min, given states", "TV at sigma 0.05", "sigma_max by locality"),
+    *("kind", "episodes", "frames", "sigma_min, actions", "TV", "95%"),
+    *("sigma_min, given states", "TV", "95%"),
 )
 REFERENCES = ("clean", "cotrain")
 _LOW = 0.05  # noise level of the total variation in the table
@@ -42,20 +41,20 @@ def write(table: Table) -> str:
         }
         for name, one in scores.items()
     }
-    spectra = table_figures.spectra(table)
+    spectra, field = recording.spectra(table), recording.receptive_field(table)
     kinds = _kinds(table)
     claims = check(scores)
     seconds = {name: report.core_seconds(table, name) for name in scores}
     rows = {name: _row(one) for name, one in scores.items()}
     results = {
         "changes": changes,
-        "kinds": {row[0]: dict(zip(COLUMNS_OF_KINDS[1:], row[1:], strict=True)) for row in kinds},
+        "kinds": {row[0]: row[1:] for row in kinds},
         "loss per noise level": {
             "sigma": evaluation.LEVELS,
             **{name: one.loss.mean((0, 1)) for name, one in scores.items()},
         },
         "spectrum": {name: law._asdict() for name, (_, _, law) in spectra.items()},
-        "receptive field": _locality(table),
+        "receptive field": field,
         "leads": leads_of(data.recorded(table.config.task).motions),
         "training core seconds": seconds,
     }
@@ -64,11 +63,11 @@ def write(table: Table) -> str:
         _caption(table, seconds),
         reports.markdown(COLUMNS_OF_KINDS, kinds),
         _caption_of_kinds(table),
-        _caption_of_data(spectra),
+        _caption_of_data(spectra, field),
         report.expected(claims),
     ]
     text = report.write(table, COLUMNS, lines, parts, rows, claims, results)
-    table_figures.write(table, scores, spectra)
+    table_figures.write(table, scores, spectra, field)
     return text
 
 
@@ -133,15 +132,9 @@ def _kinds(table: Table) -> list[list[str]]:
     for kind in KINDS:
         motions = _motions(table, kind)
         line = [WORDS[kind], str(len(motions)), str(sum(len(m.action) for m in motions))]
-        by_actions, by_both = (
-            _of_kind(annotation, kind) if annotation else [""] * 3
-            for annotation in (actions, observed)
-        )
-        local = (actions.results["locality"] if actions else None) or {"sigma_max": {}}
-        bound = local["sigma_max"].get(kind, math.nan)
-        lines.append(
-            [*line, *by_actions, *by_both[:2], "" if math.isnan(bound) else f"{bound:.3f}"]
-        )
+        for annotation in (actions, observed):
+            line += _of_kind(annotation, kind) if annotation else [""] * 3
+        lines.append(line)
     return lines
 
 
@@ -152,14 +145,6 @@ def _of_kind(annotation, kind):
     tv = {end: value[level] for end, value in results["total_variation"][kind].items()}
     bound = policies.sigma_min(annotation)[kind]
     return [f"{bound:.3f}", f"{tv['value']:.2f}", f"{tv['low']:.2f} to {tv['high']:.2f}"]
-
-
-def _locality(table):
-    """Noise levels and the receptive field of each source's denoiser, in actions."""
-    if "actions" not in table.annotations:
-        return {}
-    results = table.annotations["actions"].results
-    return {"sigma": results["levels"], **(results["locality"] or {"field": {}})["field"]}
 
 
 def _caption(table: Table, seconds: Mapping[str, float]) -> str:
@@ -186,9 +171,15 @@ def _caption_of_kinds(table: Table) -> str:
     )
 
 
-def _caption_of_data(spectra) -> str:
+def _caption_of_data(spectra, field) -> str:
     laws = (
         f"{name} {law.exponent:.2f} (standard error {law.standard_error:.2f})"
         for name, (_, _, law) in spectra.items()
     )
-    return f"Exponent of the power law f^-a of action spectra: {', '.join(laws)}."
+    every = slice(None, None, 4)
+    widths = zip(field["field"][every], field["sigma"][every], strict=True)
+    return (
+        f"Exponent a of the power law f^-a of action spectra: {', '.join(laws)}. Receptive field "
+        "of the best denoiser of a single joint's chunk, in actions: "
+        f"{', '.join(f'{width:.0f} at sigma {sigma:.2g}' for width, sigma in widths)}."
+    )

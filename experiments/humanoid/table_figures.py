@@ -10,20 +10,21 @@ from ambient_jax.evaluate import evaluation
 from experiments.humanoid import data, metrics, policies
 from experiments.humanoid.corruptions import KINDS, WORDS, leads_of
 from experiments.humanoid.metrics import Scores
+from experiments.humanoid.recording import Spectra
 from experiments.table.experiment import Table
 from experiments.table.figures import COLOURS, GREY, INK, band, noise_axis, panels, save, style
 
-Spectra = Mapping[str, tuple[np.ndarray, np.ndarray, spectrum.PowerLaw]]
-_WINDOWS = (16, 32, 64)  # frames of a spectrum
 _SHOWN, _LONG = 120, 300  # frames of an example
 _PALE = (GREY, "#c5c9d0")  # of what was recorded
 _BANDS = ("cotrain", "ambient", "ambient_observed", "uncorrupted")  # drawn with their intervals
 
 
-def write(table: Table, scores: Mapping[str, Scores], spectra: Spectra) -> None:
-    """Writes the figures of the report."""
+def write(
+    table: Table, scores: Mapping[str, Scores], spectra: Spectra, field: Mapping[str, np.ndarray]
+) -> None:
+    """Writes the figures of the report, see ``recording`` for the last two arguments."""
     labels = {name: table.rows[name].label for name in scores}
-    figures = {"data": data_figure(table, spectra), "corruptions": examples_figure(table)}
+    figures = {"data": data_figure(spectra, field), "corruptions": examples_figure(table)}
     if table.annotations:
         figures["kinds"] = kinds_figure(table)
     if "clean" in scores and len(scores) > 1:
@@ -31,26 +32,8 @@ def write(table: Table, scores: Mapping[str, Scores], spectra: Spectra) -> None:
     save(table.workdir / "report", figures)
 
 
-def spectra(table: Table) -> dict[str, tuple[np.ndarray, np.ndarray, spectrum.PowerLaw]]:
-    """Frequencies in Hz, power spectral densities and power laws of the recorded actions, by the
-    length of the windows; joints are scaled to unit variance."""
-    source = data.recorded(table.config.task)
-    actions = [m.action for m in source.motions]
-    scale = np.concatenate(actions).std(0)
-    moves = scale > 0
-    found = {}
-    for window in _WINDOWS:
-        pieces = [
-            a[: len(a) // window * window, moves].reshape(-1, window, moves.sum()) for a in actions
-        ]
-        frequency, psd = spectrum.power_spectrum(np.concatenate(pieces) / scale[moves])
-        law = spectrum.fit_power_law(frequency, psd)
-        found[f"{window} frames"] = frequency * source.hz, psd, law
-    return found
-
-
-def data_figure(table: Table, spectra: Spectra) -> Figure:
-    """Spectra of the recorded actions, and how far denoisers of each source look."""
+def data_figure(spectra: Spectra, field: Mapping[str, np.ndarray]) -> Figure:
+    """Spectra of the recorded actions, and how far the best denoiser of a joint looks."""
     figure, [[left, right]] = panels(1, 2, 9.0, 3.6)
     for index, (name, (hz, psd, law)) in enumerate(spectra.items()):
         look = style(index)
@@ -62,16 +45,8 @@ def data_figure(table: Table, spectra: Spectra) -> Figure:
     left.set_ylabel("power spectral density (normalised)")
     left.grid(alpha=0.25)
     left.legend(fontsize=7)
-    annotation = table.annotations.get("actions")
-    if annotation and (local := annotation.results["locality"]):
-        levels = annotation.results["levels"]
-        for index, (name, field) in enumerate(local["field"].items()):
-            clean = name == "clean"
-            colour = INK if clean else COLOURS[(index - 1) % len(COLOURS)]
-            width = 2.0 if clean else 1.0
-            right.plot(levels, field, label=WORDS.get(name, name), color=colour, lw=width)
-        noise_axis(right, ylabel="receptive field (actions)")
-        right.legend(fontsize=6)
+    right.plot(field["sigma"], field["field"], "o-", color=INK, ms=3, lw=1.2)
+    noise_axis(right, ylabel="receptive field (actions)", ylim=(0, field["width"][-1] + 1))
     return figure
 
 

@@ -150,5 +150,5 @@ def test_the_table_on_recorded_motions(recorded_data, config, tmp_path, monkeypa
     results = run(config, tmp_path, monkeypatch, capsys)
     assert 2 < results["spectrum"]["64 frames"]["exponent"] < 4
     assert len(results["leads"]) == 26
-    numbers = {row["episodes"] for row in results["kinds"].values()}
+    numbers = {episodes for episodes, *_ in results["kinds"].values()}
     assert numbers == {"4", "5"}
