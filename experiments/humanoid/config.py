@@ -66,8 +66,8 @@ def _table(config):
             "groups": ("main", "variants", "more"),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("variants",),
-            # Fields of the annotation's task, of actions alone, and of actions given states.
-            "annotate": dict(
+            # Fields of the annotations' tasks, see ``policies.ANNOTATIONS``.
+            "annotate_raw": dict(
                 granularity=("dataset", "episode"),
                 # Longer, and 20 episodes are known by heart: their held-out loss grows again.
                 **dict(steps=300, evaluate_every=20, patience=4, learning_rate=1e-3),
@@ -75,11 +75,16 @@ def _table(config):
                 # Locality of 26 joints at once would take hours; see ``recording``.
                 **dict(analyses=("spectrum",), compared=2000, crops=()),
             ),
+            "annotate_actions": dict(
+                granularity=("dataset",),
+                **dict(steps=600, evaluate_every=30, patience=4, batch_size=256),
+                **dict(levels=20, draws=1, analyses=(), crops=(), compared=2000),
+            ),
             "annotate_observed": dict(
                 granularity=("dataset",),
                 observed=True,
-                **dict(encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3),
-                **dict(steps=300, evaluate_every=20, patience=4, batch_size=256),
+                **dict(encoder=(0, 64, 1), blur=0.05),
+                **dict(steps=600, evaluate_every=30, patience=4, batch_size=256),
                 **dict(levels=20, draws=1, analyses=(), crops=(), compared=2000),
             ),
             **table_config.PROCESSES,
@@ -98,9 +103,9 @@ def _debug(config):
     config.task.update(dict(generated=26, clean=6, held_out=4, samples=64, seeds=(0, 1)))
     few = dict(folds=2, steps=40, evaluate_every=20, levels=6, draws=1, features=(8, 16))
     few |= dict(batch_size=64, compared=100)
-    config.task.annotate.update(few)
+    for name in ("raw", "actions", "observed"):
+        config.task[f"annotate_{name}"].update(few)
     config.task.field.update(dict(chunks=500, steps=20))
-    config.task.annotate_observed.update(few)
 
 
 VARIANTS = {"table": lambda config: None, "quick": _quick, "debug": _debug}

@@ -1,6 +1,10 @@
 """The data sets on disk, in RLDS: ``humanoid_clean``, one for each kind of corruption,
 ``humanoid_held_out``, and ``humanoid_uncorrupted``, all that are trained as they were recorded.
 
+``humanoid_centred_...`` of clean and the kinds are for the classifiers: without the mean posture of
+each episode, in units of what all that is trained varies by, as training normalises it. A few
+episodes differ in their postures whatever befell them, and that is all that a classifier learns.
+
 Every recorded episode is in one of clean, held out, or one kind: none that a policy is tested on
 has been trained on, spoilt or not.
 """
@@ -127,6 +131,12 @@ def corrupted(
     return motions
 
 
+def centred(motions: Sequence[Motion], scale: np.ndarray) -> list[Motion]:
+    """Returns motions less the mean of each one's actions, in units of ``scale`` [D]."""
+    unit = np.where(scale > 0, scale, 1.0)
+    return [Motion(*((v - m.action.mean(0)) / unit for v in m)) for m in motions]
+
+
 def build(config: ml_collections.ConfigDict) -> None:
     """Writes the data sets below data.root that are not there yet."""
     task, source = config.task, recorded(config.task)
@@ -147,11 +157,16 @@ def build(config: ml_collections.ConfigDict) -> None:
     whole |= {name: parts[name] for name in ("clean", "held_out")}
     for name, episodes in whole.items():
         write(name, episodes, [source.motions[e] for e in episodes])
-    for kind in KINDS:
-        given = made, leads, task.data_seed
-        motions = corrupted(source, kind, parts[kind], *given)
-        how = {"kind": kind, "seed": task.data_seed, "strengths": dataclasses.asdict(made)}
-        write(kind, parts[kind], motions, **how)
+    spoilt = {
+        kind: corrupted(source, kind, parts[kind], made, leads, task.data_seed) for kind in KINDS
+    }
+    how = {"seed": task.data_seed, "strengths": dataclasses.asdict(made)}
+    for kind, motions in spoilt.items():
+        write(kind, parts[kind], motions, kind=kind, **how)
+    both = {"clean": [source.motions[e] for e in parts["clean"]], **spoilt}
+    scale = np.concatenate([m.action for motions in both.values() for m in motions]).std(0)
+    for name, motions in both.items():
+        write(f"centred_{name}", parts[name], centred(motions, scale), centred=name, **how)
 
 
 def _episode(index: int, motion: Motion) -> Mapping[str, Any]:

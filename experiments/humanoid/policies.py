@@ -12,41 +12,37 @@ from experiments.table.annotations import Annotation, Annotations
 from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = ("main", "variants", "more")
+# What the classifiers of each annotation see; without posture, chunks are centred (``data``).
+ANNOTATIONS = {
+    "actions": "actions without posture",
+    "observed": "actions without posture, given states",
+    "raw": "actions",
+}
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict[str, PolicyRow]:  # noqa: B006
     """The policies of the configured groups by name, in the order of the table; raises ValueError
     for an unknown group."""
     law = lambda name, **options: {"law.name": name} | {f"law.{n}": v for n, v in options.items()}  # noqa: E731
-    actions, observed = annotations.get("actions"), annotations.get("observed")
-    by_actions, by_both = _levels(actions), _levels(observed)
-    file = f"{actions.bounds}/episode.parquet" if actions else ""
+    levels = {name: _levels(annotations.get(name)) for name in ANNOTATIONS}
     hard = law("ambient")
     listed = {
         "clean": PolicyRow("clean only", "main", law("filtering")),
         "cotrain": PolicyRow("co-training, natural", "main", law("cotraining")),
-        "ambient": PolicyRow(
-            "ambient, sigma_min of each kind from actions", "main", _with(hard, by_actions)
-        ),
-        "ambient_observed": PolicyRow(
-            "ambient, sigma_min of each kind from actions given states",
-            "main",
-            _with(hard, by_both),
-        ),
-        "ambient_episode": PolicyRow(
-            "ambient, sigma_min of each episode from actions",
-            "variants",
-            hard | {f"data.sources.{kind}.bounds": file for kind in KINDS} if file else None,
-        ),
     }
+    for name, words in ANNOTATIONS.items():
+        group = "variants" if name == "raw" else "main"
+        listed[f"ambient_{name}"] = PolicyRow(
+            f"ambient, from {words}", group, _with(hard, levels[name])
+        )
     for alpha in task.alpha:
         words = f"co-training, clean share {alpha:g}"
         changes = law("reweighted", alpha=alpha)
         listed[f"alpha_{alpha:g}"] = PolicyRow(words, "variants", changes)
         listed[f"ambient_observed_alpha_{alpha:g}"] = PolicyRow(
-            f"ambient, from actions given states, clean share {alpha:g}",
+            f"ambient, from {ANNOTATIONS['observed']}, clean share {alpha:g}",
             "variants",
-            _with(law("ambient", alpha=alpha), by_both),
+            _with(law("ambient", alpha=alpha), levels["observed"]),
         )
     whole = law("filtering") | {"data.sources.clean.path": "humanoid_uncorrupted"}
     listed["uncorrupted"] = PolicyRow("all episodes, none corrupted", "more", whole)
@@ -71,13 +67,19 @@ def _with(changes: dict[str, Any], levels: dict[str, Any] | None) -> dict[str, A
 
 
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Annotations:
-    """The annotations in ``<workdir>/annotation_<name>``, which are made where they are absent:
-    "actions" compares p(A) with q(A), "observed" p(A | O) with q(A | O)."""
+    """The ``ANNOTATIONS`` in ``<workdir>/annotation_<name>``, made where they are absent.
+
+    "observed" compares p(A | O) with q(A | O), the others p(A) with q(A).
+    """
     made: dict[str, Annotation] = {}
-    for name, section in (("actions", "annotate"), ("observed", "annotate_observed")):
+    for name in ANNOTATIONS:
         options = annotate_config.get_config("rlds")
-        options.data = config.data
-        options.task.update(config.task[section])
+        options.data = config.data.copy_and_resolve_references()
+        if name != "raw":
+            options.data.normalization = "none"  # they are written in normalised units
+            for source in options.data.sources.values():
+                source.path = source.path.replace("humanoid_", "humanoid_centred_")
+        options.task.update(config.task[f"annotate_{name}"])
         folder = workdir / f"annotation_{name}"
         # No law here needs the sizes of Ben-David's bound.
         given = options, folder, "", (0, 0)

@@ -21,8 +21,8 @@ COLUMNS = (
     *("low", "middle", "high", "action error", "95%", "vs clean only", "vs co-training", "raw"),
 )
 COLUMNS_OF_KINDS = (
-    *("kind", "episodes", "frames", "sigma_min, actions", "TV", "95%"),
-    *("sigma_min, given states", "TV", "95%"),
+    *("kind", "episodes", "frames", "sigma_min, without posture", "TV"),
+    *("sigma_min, given states", "TV", "sigma_min, with posture", "TV"),
 )
 REFERENCES = ("clean", "cotrain")
 _LOW = 0.05  # noise level of the total variation in the table
@@ -108,7 +108,7 @@ def _percent(estimate: Estimate) -> str:
 
 def check(scores: Mapping[str, Scores]) -> list[Claim]:
     """What the table is expected to show, as far as its policies are there."""
-    ambient = ("ambient", "ambient_observed")
+    ambient = ("ambient_actions", "ambient_observed")
     claims = []
     for metric, words in (("loss", "held-out loss"), ("error", "action error")):
         for name in ambient:
@@ -127,13 +127,13 @@ def _below(estimate):
 
 def _kinds(table: Table) -> list[list[str]]:
     """A line for each kind, see ``COLUMNS_OF_KINDS``."""
-    actions, observed = (table.annotations.get(name) for name in ("actions", "observed"))
     lines = []
     for kind in KINDS:
         motions = _motions(table, kind)
         line = [WORDS[kind], str(len(motions)), str(sum(len(m.action) for m in motions))]
-        for annotation in (actions, observed):
-            line += _of_kind(annotation, kind) if annotation else [""] * 3
+        for name in policies.ANNOTATIONS:
+            found = table.annotations.get(name)
+            line += _of_kind(found, kind) if found else ["", ""]
         lines.append(line)
     return lines
 
@@ -144,7 +144,7 @@ def _of_kind(annotation, kind):
     level = int(np.argmin(np.abs(np.asarray(results["levels"]) - _LOW)))
     tv = {end: value[level] for end, value in results["total_variation"][kind].items()}
     bound = policies.sigma_min(annotation)[kind]
-    return [f"{bound:.3f}", f"{tv['value']:.2f}", f"{tv['low']:.2f} to {tv['high']:.2f}"]
+    return [f"{bound:.3f}", f"{tv['value']:.2f} [{tv['low']:.2f}, {tv['high']:.2f}]"]
 
 
 def _caption(table: Table, seconds: Mapping[str, float]) -> str:
@@ -165,9 +165,10 @@ def _caption(table: Table, seconds: Mapping[str, float]) -> str:
 def _caption_of_kinds(table: Table) -> str:
     return (
         "sigma_min of each kind: where P(clean), averaged over its chunks, passes "
-        f"{0.5 - table.config.task.annotate.get('tau', 0.05):g}, by classifiers of action chunks "
-        "alone, and of action chunks given the states. TV: total variation from the clean episodes "
-        f"that held-out decisions reach at the level nearest to {_LOW:g}."
+        f"{0.5 - table.config.task.annotate_actions.get('tau', 0.05):g}, by classifiers of action "
+        "chunks without the mean posture of their episode, of these given the states, and of "
+        "chunks as they are. TV: total variation from the clean episodes that held-out decisions "
+        f"reach at the level nearest to {_LOW:g}."
     )
 
 

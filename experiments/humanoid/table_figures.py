@@ -16,7 +16,12 @@ from experiments.table.figures import COLOURS, GREY, INK, band, noise_axis, pane
 
 _SHOWN, _LONG = 120, 300  # frames of an example
 _PALE = (GREY, "#c5c9d0")  # of what was recorded
-_BANDS = ("cotrain", "ambient", "ambient_observed", "uncorrupted")  # drawn with their intervals
+_BANDS = (
+    "cotrain",
+    "ambient_actions",
+    "ambient_observed",
+    "uncorrupted",
+)  # drawn with their intervals
 
 
 def write(
@@ -88,10 +93,9 @@ def examples_figure(table: Table) -> Figure:
 
 
 def kinds_figure(table: Table) -> Figure:
-    """P(clean) of each kind at each noise level, from actions and from actions given states."""
-    titles = {"actions": "action chunks alone", "observed": "action chunks given states"}
-    figure, [axes] = panels(1, 2, 9.0, 3.6, sharey=True)
-    for one, (name, annotation) in zip(axes, table.annotations.items(), strict=False):
+    """P(clean) of each kind at each noise level, of each annotation."""
+    figure, [axes] = panels(1, len(table.annotations), 12.0, 3.6, sharey=True)
+    for one, (name, annotation) in zip(axes, table.annotations.items(), strict=True):
         results, bounds = annotation.results, policies.sigma_min(annotation)
         for index, kind in enumerate(KINDS):
             label = f"{WORDS[kind]}: {bounds[kind]:.2f}"
@@ -100,7 +104,7 @@ def kinds_figure(table: Table) -> Figure:
         one.axhline(0.5, color=GREY, lw=0.8)
         tau = results["config"]["task"]["tau"]
         one.axhline(0.5 - tau, color=GREY, lw=0.8, ls="--")
-        noise_axis(one, title=titles[name])
+        noise_axis(one, title=policies.ANNOTATIONS[name])
         one.legend(fontsize=6, title=r"$\sigma_{min}$", title_fontsize=7)
     axes[0].set_ylabel("P(clean)")
     return figure

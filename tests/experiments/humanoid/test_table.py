@@ -49,6 +49,15 @@ def test_data_sets_hold_what_was_recorded_and_what_was_spoilt(config):
     before = motions[parts["late"][0]]
     np.testing.assert_array_equal(late["action"][9:], before.action[:-9].astype(np.float32))
     np.testing.assert_array_equal(late["observation"]["state"], before.state.astype(np.float32))
+    centred = rlds.open_dataset(f"{config.data.root}/humanoid_centred_late", last_step="keep")
+    shown, spoilt = centred[0]["steps"], late["action"]
+    np.testing.assert_allclose(shown["action"].mean(0), 0, atol=1e-5)
+    ratio = (spoilt - spoilt.mean(0)) / shown["action"]  # of all frames, the standard deviation
+    np.testing.assert_allclose(ratio, np.median(ratio, 0) + 0 * ratio, rtol=0.02)
+    lag = spoilt - late["observation"]["state"]
+    np.testing.assert_allclose(
+        (shown["action"] - shown["observation"]["state"]) * np.median(ratio, 0), lag, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,13 +82,12 @@ def annotation(low):
 
 def test_bounds_of_the_annotations_reach_the_policies(config):
     config.task.groups = policies.GROUPS
-    made = policies.rows(config.task, {"actions": annotation(0.1), "observed": annotation(0.5)})
-    for name, low in (("ambient", 0.1), ("ambient_observed", 0.5)):
+    made = policies.rows(config.task, {"actions": annotation(0.1), "raw": annotation(0.5)})
+    for name, low in (("ambient_actions", 0.1), ("ambient_raw", 0.5)):
         sources = table_policies.config_of(config, name, made[name], 0).data.sources
         expected = {kind: low + 0.01 * i for i, kind in enumerate(KINDS)}
         assert {kind: sources[kind].sigma_min for kind in KINDS} == expected
-    assert made["ambient_episode"].changes["data.sources.late.bounds"] == "bounds/episode.parquet"
-    assert "ambient" not in policies.rows(config.task, {})
+    assert "ambient_observed" not in made
 
 
 def scores(loss, square):
@@ -124,7 +132,7 @@ def run(config, workdir, monkeypatch, capsys):
     report = workdir / "report"
     assert report.joinpath("table.md").read_text().strip() in capsys.readouterr().out
     results = json.loads((report / "results.json").read_text())
-    assert results["policies"].keys() == {"clean", "cotrain", "ambient", "ambient_observed"}
+    assert results["policies"].keys() == {"clean", "cotrain", "ambient_actions", "ambient_observed"}
     assert len(results["kinds"]) == len(KINDS)
     figures = {path.stem for path in report.glob("*.png")}
     assert figures == {"data", "corruptions", "kinds", "levels"}
