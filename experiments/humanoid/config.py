@@ -46,8 +46,8 @@ def _table(config):
     config.objective.prediction = "v"
     # As in the maze: tremor and steps are small, so low noise levels matter, too.
     config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -0.6, "p_std": 1.6})
-    config.train.update(dict(steps=3000, batch_size=64, warmup=200, learning_rate=1e-3))
-    config.train.update(dict(log_every=200, checkpoint_every=500))
+    config.train.update(dict(steps=1500, batch_size=64, warmup=100, learning_rate=2e-3))
+    config.train.update(dict(log_every=100, checkpoint_every=500))
     config.policy.solver, config.policy.steps = "ddim", 16
     config.task = ml_collections.ConfigDict(
         {
@@ -59,7 +59,7 @@ def _table(config):
             "data_seed": 0,  # of the split and the corruptions
             "strengths": dataclasses.asdict(Strengths()),
             "field": dict(chunks=20_000, steps=1000),  # of the receptive field's denoiser
-            "samples": 2048,  # held-out chunks that each policy is measured on
+            "samples": 1024,  # held-out chunks that each policy is measured on
             "eval_seed": 0,
             "seeds": (0, 1, 2),
             "alpha": (0.5,),
