@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from ambient_jax.estimates import Estimate
 from ambient_jax.evaluate import evaluation
 
 if TYPE_CHECKING:
+    from experiments.humanoid.corruptions import Motion
     from experiments.humanoid.task import Measures
 
 # Noise levels whose mean loss a table shows.
@@ -59,6 +60,20 @@ def scores(by_seed: Mapping[int, Measures], scale: np.ndarray) -> Scores:
         averaged([np.mean(m.square[:, moves] / scale[moves] ** 2, 1) for m in each]),
         averaged([m.square.mean(1) for m in each]),
     )
+
+
+def standing_still(motions: Sequence[Motion], scale: np.ndarray, horizon: int) -> float:
+    """Returns the action error of chunks that repeat the present state, in ``scale`` [D].
+
+    Over all frames, with as much weight for each episode; past its end the last action is held.
+    """
+    moves, errors = scale > 0, []
+    for motion in motions:
+        count = len(motion.action)
+        ahead = np.minimum(np.arange(count)[:, None] + np.arange(horizon), count - 1)
+        gap = (motion.action[ahead] - motion.state[:, None])[..., moves] / scale[moves]
+        errors.append(np.mean(gap**2))
+    return float(np.sqrt(np.mean(errors)))
 
 
 def by_episode(values: np.ndarray, episode: np.ndarray) -> np.ndarray:

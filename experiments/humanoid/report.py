@@ -30,7 +30,9 @@ _LOW = 0.05  # noise level of the total variation in the table
 
 def write(table: Table) -> str:
     """Writes ``<workdir>/report/`` from what is there; returns the tables as markdown."""
-    scale = np.concatenate([m.action for m in _motions(table, "held_out")]).std(0)
+    held_out = _motions(table, "held_out")
+    scale = np.concatenate([m.action for m in held_out]).std(0)
+    still = metrics.standing_still(held_out, scale, table.config.data.horizon)
     made = rollouts.collect(table)
     scores = {name: metrics.scores(by_seed, scale) for name, by_seed in made.items()}
     changes = {
@@ -48,6 +50,7 @@ def write(table: Table) -> str:
     rows = {name: _row(one) for name, one in scores.items()}
     results = {
         "changes": changes,
+        "action error of standing still": still,
         "kinds": {row[0]: row[1:] for row in kinds},
         "loss per noise level": {
             "sigma": evaluation.LEVELS,
@@ -60,7 +63,7 @@ def write(table: Table) -> str:
     }
     lines = [_cells(table.rows[name].label, scores[name], changes[name]) for name in scores]
     parts = [
-        _caption(table, seconds),
+        _caption(table, seconds, still),
         reports.markdown(COLUMNS_OF_KINDS, kinds),
         _caption_of_kinds(table),
         _caption_of_data(spectra, field),
@@ -147,7 +150,7 @@ def _of_kind(annotation, kind):
     return [f"{bound:.3f}", f"{tv['value']:.2f} [{tv['low']:.2f}, {tv['high']:.2f}]"]
 
 
-def _caption(table: Table, seconds: Mapping[str, float]) -> str:
+def _caption(table: Table, seconds: Mapping[str, float], still: float) -> str:
     config, held_out = table.config, _motions(table, "held_out")
     recorded = "recorded" if config.task.recorded else "generated"
     return (
@@ -156,6 +159,7 @@ def _caption(table: Table, seconds: Mapping[str, float]) -> str:
         f"units, mean over {len(evaluation.LEVELS)} noise levels; low, middle, high: levels up to "
         "0.1, up to 0.7, and above. Action error: root mean squared difference of a sampled chunk "
         "from the recorded one, in standard deviations of each joint; raw: in units of the data. "
+        f"That of an arm which stays where it is, the yardstick: {still:.4g}. "
         "Each episode has the same weight; intervals are 95%, by a bootstrap over episodes and "
         f"seeds. {config.train.steps} steps of {config.train.batch_size}, solver "
         f"{config.policy.solver} {config.policy.steps}. " + report.training_took(seconds)

@@ -9,7 +9,7 @@ from ambient_jax.data import rlds
 from ambient_jax.evaluate import evaluation
 from experiments.humanoid import config as humanoid_config
 from experiments.humanoid import data, metrics, policies, table, task
-from experiments.humanoid.corruptions import KINDS
+from experiments.humanoid.corruptions import KINDS, Motion
 from experiments.table import policies as table_policies
 from experiments.table.annotations import Annotation
 
@@ -114,6 +114,15 @@ def test_scores_average_episodes_and_compare_pairs():
         found = change.value, change.low, change.high
         np.testing.assert_allclose(found, [-0.5] * 3)  # of each pair the half
     assert worse.estimate("loss").low < 5 < worse.estimate("loss").high
+
+
+def test_standing_still_errs_by_how_far_actions_lead():
+    """Of 3 steps ahead, 1, 2 and 3 away, and at the end 1, 2, 2 and 1, 1, 1."""
+    rise = np.arange(3.0)[:, None] * np.array([2.0, 0.0])
+    motion = Motion(rise - np.array([2.0, 0.0]), rise)
+    expected = np.sqrt(np.mean([1, 4, 9, 1, 4, 4, 1, 1, 1]))
+    found = metrics.standing_still([motion, motion], np.array([2.0, 0.0]), 3)
+    assert found == pytest.approx(expected)
 
 
 def test_the_interval_covers_seeds_and_episodes():
