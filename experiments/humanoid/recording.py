@@ -15,6 +15,7 @@ from experiments.table.experiment import Table
 Spectra = dict[str, tuple[np.ndarray, np.ndarray, spectrum.PowerLaw]]
 _WINDOWS = (16, 32, 64)  # frames of a spectrum
 _LEVELS = 20
+_FIT = 0.25  # cycles a frame; spectra are fitted up to there: above, they show a floor of noise
 
 
 def scaled(table: Table) -> list[np.ndarray]:
@@ -29,7 +30,7 @@ def spectra(table: Table) -> Spectra:
     hz, actions, found = data.recorded(table.config.task).hz, scaled(table), {}
     for window in _WINDOWS:
         frequency, psd = spectrum.power_spectrum(_chunks(actions, window, window))
-        law = spectrum.fit_power_law(frequency, psd)
+        law = spectrum.fit_power_law(frequency, psd, high=_FIT)
         found[f"{window} frames"] = frequency * hz, psd, law
     return found
 

@@ -57,7 +57,7 @@ def write(table: Table) -> str:
             **{name: one.loss.mean((0, 1)) for name, one in scores.items()},
         },
         "spectrum": {name: law._asdict() for name, (_, _, law) in spectra.items()},
-        "receptive field": field,
+        "receptive field": {name: value.tolist() for name, value in field.items()},
         "leads": leads_of(data.recorded(table.config.task).motions),
         "training core seconds": seconds,
     }
@@ -184,7 +184,7 @@ def _caption_of_data(spectra, field) -> str:
     every = slice(None, None, 4)
     widths = zip(field["field"][every], field["sigma"][every], strict=True)
     return (
-        f"Exponent a of the power law f^-a of action spectra: {', '.join(laws)}. Receptive field "
-        "of the best denoiser of a single joint's chunk, in actions: "
+        f"Exponent a of the power law f^-a of action spectra up to 0.25 cycles a frame: "
+        f"{', '.join(laws)}. Receptive field of the best denoiser of a single joint's chunk, in actions: "
         f"{', '.join(f'{width:.0f} at sigma {sigma:.2g}' for width, sigma in widths)}."
     )
