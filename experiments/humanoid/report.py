@@ -184,7 +184,8 @@ def _caption_of_data(spectra, field) -> str:
     every = slice(None, None, 4)
     widths = zip(field["field"][every], field["sigma"][every], strict=True)
     return (
-        f"Exponent a of the power law f^-a of action spectra up to 0.25 cycles a frame: "
-        f"{', '.join(laws)}. Receptive field of the best denoiser of a single joint's chunk, in actions: "
+        "Exponent a of the power law f^-a of action spectra, up to 0.25 cycles a frame: "
+        f"{', '.join(laws)}. Receptive field of the best denoiser of a single joint's chunk, in "
+        "actions: "
         f"{', '.join(f'{width:.0f} at sigma {sigma:.2g}' for width, sigma in widths)}."
     )
