@@ -25,6 +25,7 @@ COLUMNS_OF_KINDS = (
     *("sigma_min, given states", "TV", "sigma_min, with posture", "TV"),
 )
 REFERENCES = ("clean", "cotrain")
+_COMPARED = ("loss", "low", "high", "error")
 _LOW = 0.05  # noise level of the total variation in the table
 
 
@@ -37,7 +38,7 @@ def write(table: Table) -> str:
     scores = {name: metrics.scores(by_seed, scale) for name, by_seed in made.items()}
     changes = {
         name: {
-            reference: {m: metrics.change(one, scores[reference], m) for m in ("loss", "error")}
+            reference: {m: metrics.change(one, scores[reference], m) for m in _COMPARED}
             for reference in REFERENCES
             if reference in scores and reference != name
         }
