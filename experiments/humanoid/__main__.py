@@ -1,6 +1,6 @@
 """Policies of a recorded data set, part of which was spoilt as real collection spoils it.
 
-python -m experiments.humanoid --config=experiments/humanoid/config.py:table \
+python -m experiments.humanoid --config=experiments/humanoid/config.py:table \\
     --config.task.recorded=/data/lerobot_g1
 """
 

@@ -5,7 +5,7 @@
 
 table   every policy, three training seeds; an hour on two cores
 quick   the main policies, one seed
-debug   the same code on motions that it generates, in a minute
+debug   the same code on motions that it generates, in minutes
 
 ``task.recorded`` is any data set of joint positions that the library reads (LeRobot, RLDS) whose
 states and actions are those of the same joints.
