@@ -1,0 +1,1 @@
+"""Recorded teleoperation of a humanoid: what poorly recorded episodes are still worth."""
