@@ -45,7 +45,7 @@ def strict(of: float, *, times: int = 1, parent=None, name=None):
 
 
 def test_a_thing_is_made_with_the_options_of_its_section():
-    make = lambda name, **options: _names.make("config.x", name, known, options)  # noqa: E731
+    make = lambda name, /, **options: _names.make("config.x", name, known, options)  # noqa: E731
     known = {"half": half, "strict": strict, "number": 3}
     assert make("half", of=3, whatever=1) == 1.5
     assert make("strict", of=2.0, times=3) == 6.0
@@ -53,6 +53,7 @@ def test_a_thing_is_made_with_the_options_of_its_section():
     for options, message in (
         ({"of": 1, "tims": 2}, "option of config.x 'strict' is 'tims', .*did you mean 'times'"),
         ({"of": 1, "parent": 2}, "option of config.x 'strict' is 'parent'"),
+        ({"of": 1, "name": 2}, "option of config.x 'strict' is 'name'"),
         ({}, "config.x 'strict' with options {}: .*missing 1 required"),
         ({"of": 1, "times": -1}, "^times is negative$"),
     ):

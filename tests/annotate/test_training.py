@@ -84,25 +84,29 @@ def test_a_logit_is_that_of_its_rows_pair_and_of_its_dimensions(mixture):
     _, _, pairs = mixture
     mask = np.array([[1, 0], [0, 1]], np.float32)
     pairs = pairs._replace(mask=jnp.asarray(mask), moments=jnp.ones((2, 1)))
+    alike = pairs._replace(mask=jnp.ones((2, 2)))
     classifier, encoder = ChunkClassifier(features=(4,), heads=2), ObservationEncoder(2, 8, 1)
     network = training.Network(classifier, encoder)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 3, 2)).astype(np.float32)
     seen = {"state": rng.normal(size=(4, 1, 2)).astype(np.float32)}
     inputs = jax.random.key(0), x, jnp.ones((4, 1)), seen
-    params = jax.jit(network.init)(*inputs)
+    shapes = jax.eval_shape(network.init, *inputs)
+    params = jax.tree.map(lambda leaf: 0.5 * rng.normal(size=leaf.shape).astype("f4"), shapes)
     unseeing = jax.eval_shape(training.Network(classifier, None).init, *inputs)
     assert set(params) == {"encoder", "classifier"} and set(unseeing) == {"classifier"}
     sigma, pair = jnp.full(4, 0.3), jnp.array([0, 1, 0, 1])
 
     @jax.jit
-    def logits(x, pair, seen):
+    def logits(x, pair, seen, pairs):
         return network.apply(params, x, sigma, pair, pairs, seen)
 
-    own, inside = logits(x, pair, seen), mask[np.asarray(pair)][:, None]
+    own, inside = logits(x, pair, seen, pairs), mask[np.asarray(pair)][:, None]
     assert own.shape == (4,)
-    np.testing.assert_allclose(logits(x + 5 * (1 - inside), pair, seen), own, atol=1e-6)
-    for other in (logits(x + 5 * inside, pair, seen), logits(x, 1 - pair, seen)):
+    np.testing.assert_allclose(logits(x + 5 * (1 - inside), pair, seen, pairs), own, atol=1e-6)
+    for other in (logits(x + 5 * inside, pair, seen, pairs), logits(x, 1 - pair, seen, pairs)):
         assert (np.abs(other - own) > 1e-5).all()
+    same = [logits(x, pair, seen, alike), logits(x, 1 - pair, seen, alike)]
+    assert (np.abs(same[0] - same[1]) > 1e-5).all()  # each pair has a head of its own
     changed = {"state": seen["state"] + 1}
-    assert (np.abs(logits(x, pair, changed) - own) > 1e-6).all()
+    assert (np.abs(logits(x, pair, changed, pairs) - own) > 1e-6).all()

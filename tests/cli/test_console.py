@@ -68,7 +68,7 @@ def test_bad_input_is_one_line_and_a_traceback_if_asked_for(verbosity, kind):
 
 def test_faults_of_the_program_keep_their_traceback(verbosity):
     verbosity(logging.INFO)
-    for error in (TypeError("a"), KeyError("a"), RuntimeError("a")):
+    for error in (TypeError("a"), KeyError("a"), RuntimeError("a"), ZeroDivisionError("a")):
         with pytest.raises(type(error)):
             fail(error)
 
