@@ -27,6 +27,7 @@ _READERS = 8  # threads that hash files: they wait for storage
 _BLOCK = 1 << 16  # bytes of each sample of a large file
 _WHOLE = 1 << 28  # bytes of a file up to which all of it is hashed
 _LAST = "steps/is_last"
+_MOST_ID = (1 << 31) - 1  # batches have ids as int32
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<which>[^\[\]]*)\])?")
 
 
@@ -130,9 +131,13 @@ class FolderDataset(Dataset):
         if self.last_step == "drop" and _LAST in fields:  # read whatever ``keys`` are
             wanted.append(_LAST)
         self.keys = tuple(dict.fromkeys(wanted))
-        self.episode_ids = np.asarray(opened.ids, np.int64)
-        if not len(self.episode_ids):
+        if not len(opened.ids):
             raise ValueError(f"split {split!r} of {self.directory} holds no episode")
+        if (most := max(opened.ids)) > _MOST_ID:
+            raise ValueError(
+                f"{self.directory} has an episode of the number {most}, expected at most {_MOST_ID}"
+            )
+        self.episode_ids = np.asarray(opened.ids, np.int64)
         starts = [i for i, f in enumerate(opened.files) if not i or f != opened.files[i - 1]]
         self.shard_files = [opened.files[i] for i in starts]
         self._ends = [*starts[1:], len(opened.files)]

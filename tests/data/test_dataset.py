@@ -25,11 +25,13 @@ FILES = {"a.npy": {7: 3, 8: 1}, "b.npy": {2: 4}, "c.npy": {5: 2, 6: 5}}  # {id: 
 class Lines(dataset.FolderDataset):
     """Numbers [N, 4] of a file: the episode's id, its action, its state."""
 
-    def __init__(self, folder, split="train", required=(), marks=(), version="1", **options):
+    def __init__(self, folder, split="train", required=(), marks=(), version="1", add=0, **options):
         _, which = dataset.choose(split, {"train": 5}, str(folder))
         listed = [(os.path.join(folder, f), i) for f, ids in FILES.items() for i in ids]
         files, ids = zip(*[listed[i] for i in which], strict=True)
-        opened = dataset.Opened("lines", version, FEATURES, files, np.array(ids), marks, hz=5.0)
+        opened = dataset.Opened(
+            "lines", version, FEATURES, files, np.array([i + add for i in ids]), marks, hz=5.0
+        )
         super().__init__(folder, opened, split, required, **options)
 
     def _episode(self, position):
@@ -103,6 +105,13 @@ def test_keys_are_subtrees_and_what_is_required_must_be_there(folder):
             Lines(folder, **options)
     with pytest.raises(ValueError, match="last_step is 'dorp', expected one of drop, keep"):
         Lines(folder, last_step="dorp")
+
+
+def test_numbers_of_episodes_fit_into_those_of_batches(folder):
+    assert Lines(folder, add=(1 << 31) - 9).episode_ids.max() == (1 << 31) - 1
+    for add in ((1 << 31) - 8, 1 << 70):
+        with pytest.raises(ValueError, match=f"an episode of the number {add + 8}, expected at"):
+            Lines(folder, add=add)
 
 
 @pytest.mark.parametrize("keys", [None, ["steps/action"], ["steps/observation", "steps/is_first"]])
