@@ -14,6 +14,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ambient_jax.data.files import first_line
 from ambient_jax.data.look import command
 from ambient_jax.open_x import registry
 
@@ -22,7 +23,10 @@ def main(arguments: Sequence[str]) -> None:
     """Runs the command that the first word names; ``look`` where it is a folder."""
     first, *rest = arguments or [""]
     if first == "convert":
-        importlib.import_module("ambient_jax.data.convert").main(rest)
+        try:
+            importlib.import_module("ambient_jax.data.convert").main(rest)
+        except (ValueError, OSError, ImportError) as error:
+            sys.exit(f"error: {first_line(error)}")
     else:
         command.run(rest if first == "look" else arguments, _rate)
 

@@ -21,6 +21,7 @@ import tqdm
 
 from ambient_jax import _checks
 from ambient_jax.data import storage, write
+from ambient_jax.data.dataset import LAST_ACTION, NOTES
 from ambient_jax.data.example_proto import object_array
 from ambient_jax.data.features import flatten, is_dict, is_sequence, leaves, nest, select
 from ambient_jax.data.paths import expanded, write_text
@@ -42,8 +43,8 @@ def write_rlds(
 ) -> Path:
     """Writes a split's episodes as RLDS and returns the folder, ``<directory>/<version>``.
 
-    float64 is kept whole. Beside TFDS's files lies ``metadata.json``: rate, robot, tasks and names
-    of numbers, as LeRobot gives them.
+    float64 is kept whole. Beside TFDS's files lies ``metadata.json``: whether the last action is
+    real, and rate, robot, tasks and names of numbers, as LeRobot gives them.
 
     Args:
       directory: the new data set, whose last part is its name.
@@ -92,9 +93,11 @@ def write_rlds(
         description=f"{dataset.name} {dataset.version}, converted",
         overwrite=overwrite,
     )
+    notes: dict[str, Any] = {} if dataset.ends_in_filler else {LAST_ACTION: "real"}
     if known := lerobot_write.about(dataset):
-        text = json.dumps({"lerobot": known}, indent=1, ensure_ascii=False)
-        write_text(folder / lerobot_write.ABOUT, text)
+        notes["lerobot"] = known
+    if notes:
+        write_text(folder / NOTES, json.dumps(notes, indent=1, ensure_ascii=False))
     return folder
 
 
@@ -138,7 +141,11 @@ def _open(path: str, split: str, leave_out: Iterable[str]) -> storage.Dataset:
 
 
 def main(argv: Sequence[str]) -> None:
-    """The command, without its name; prints where the new data set lies."""
+    """The command, without its name; prints where the new data set lies.
+
+    Raises:
+      ValueError, OSError, ImportError: as ``storage.open_dataset`` and the writers.
+    """
     parser = argparse.ArgumentParser("python -m ambient_jax.data convert", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument

@@ -15,12 +15,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
 from ambient_jax import _checks
 from ambient_jax.data.chunk import LAST_STEPS
 from ambient_jax.data.example_proto import Episode
 from ambient_jax.data.features import leaves, nest, select
-from ambient_jax.data.files import first_line, open_file
+from ambient_jax.data.files import first_line, open_file, read_json
 from ambient_jax.data.metadata import MissingShardError
 
 _READERS = 8  # threads that hash files: they wait for storage
@@ -29,6 +30,10 @@ _WHOLE = 1 << 28  # bytes of a file up to which all of it is hashed
 _LAST = "steps/is_last"
 _MOST_ID = (1 << 31) - 1  # batches have ids as int32
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<which>[^\[\]]*)\])?")
+
+
+NOTES = "metadata.json"  # beside a data set's files, where TFDS, too, keeps more about it
+LAST_ACTION = "last_action"  # a note: "real" or "filler"
 
 
 class Dataset(Protocol):
@@ -123,7 +128,7 @@ class FolderDataset(Dataset):
         self.directory, self.split = os.fspath(directory), split
         self.name, self.version, self.hz = opened.name, opened.version, opened.hz
         self.features = opened.features
-        self.last_step = last_step or "keep"
+        self.last_step = last_step or ("drop" if self.ends_in_filler else "keep")
         _checks.one_of("last_step", self.last_step, LAST_STEPS)
         fields = leaves(opened.features)
         select(fields, required, self.directory)
@@ -166,8 +171,10 @@ class FolderDataset(Dataset):
             raise IndexError(f"episode {position} of {self!r} does not exist")
         position %= len(self)
         flat = self._episode(position)
-        episode = nest({key: flat[key] for key in self.keys if key in flat})
-        return without_filler(episode) if self.last_step == "drop" else episode
+        drops = self.last_step == "drop"
+        keys = dict.fromkeys((*self.keys, "steps/is_last")) if drops else self.keys
+        episode = nest({key: flat[key] for key in keys if key in flat})
+        return without_filler(episode) if drops else episode
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
         if not 0 <= shard_index < len(self.shard_files):
@@ -205,6 +212,13 @@ def _mark(path: str) -> str:
                 file.seek(start)
                 digest.update(file.read(_BLOCK))
     return f"{size} {digest.hexdigest()}"
+
+
+def notes_filler(directory: str, default: bool) -> bool:
+    """Whether the notes in a folder call the last action a filler; ``default`` without a note."""
+    path = epath.Path(directory) / NOTES
+    note = read_json(os.fspath(path)).get(LAST_ACTION) if path.exists() else None
+    return default if note is None else note == "filler"
 
 
 def without_filler(episode: Episode) -> Episode:

@@ -18,7 +18,7 @@ from etils import epath
 from ambient_jax import _checks
 from ambient_jax.data import files, metadata, records
 from ambient_jax.data.chunk import LAST_STEPS
-from ambient_jax.data.dataset import Dataset, without_filler
+from ambient_jax.data.dataset import Dataset, notes_filler, without_filler
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import Leaf, is_dict, is_sequence, leaves, select
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
@@ -108,8 +108,6 @@ class RldsDataset(Dataset):
         split, so ``train`` and ``train[50%:]`` call one episode by one id.
     """
 
-    ends_in_filler = True
-
     def __init__(
         self,
         info: Any,
@@ -124,6 +122,7 @@ class RldsDataset(Dataset):
         self.name: str = info.name
         self.version, self.split = str(info.version), split
         self.directory = os.fspath(directory)
+        self.ends_in_filler = notes_filler(self.directory, default=True)
         self.features: tfds.features.FeaturesDict = info.features
         self.file_format: str = info.file_format.value
         self.in_order = self.file_format == "tfrecord"

@@ -326,8 +326,8 @@ def _to_feature(leaf: Leaf, value: Any) -> tf_feature_pb2.Feature:
     return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=blobs))
 
 
-def encode_image(image: np.ndarray, feature: tfds.features.Image) -> bytes:
-    """An array [H, W, C] to png, or jpeg where the feature says so."""
+def encode_image(image: np.ndarray, feature: tfds.features.Image, compress_level: int = 6) -> bytes:
+    """An array [H, W, C] to png of a zlib level, or jpeg where the feature says so."""
     image = np.ascontiguousarray(image)
     if image.dtype == np.float32:
         image = image.view(np.uint8)
@@ -339,6 +339,6 @@ def encode_image(image: np.ndarray, feature: tfds.features.Image) -> bytes:
         )
     out = io.BytesIO()
     jpeg = feature.encoding_format == "jpeg"
-    options = {"quality": _JPEG_QUALITY} if jpeg else {}
+    options = {"quality": _JPEG_QUALITY} if jpeg else {"compress_level": compress_level}
     PIL.Image.fromarray(image).save(out, "JPEG" if jpeg else "PNG", **options)
     return out.getvalue()

@@ -5,11 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from ambient_jax.data import convert, storage
+from ambient_jax.data import __main__, convert, storage
 from ambient_jax.data.features import flatten, leaves
+from tests.conftest import numbered_episode
 from tests.data.storage import lerobot_folders as folders
+from tests.data.storage import written
+from tests.data.storage.compared import (
+    assert_same,
+    nested,
+    storage_array,
+    write_nested,
+)
 from tests.data.storage.lerobot_folders import FRONT, WRIST
-from tests.data.storage.test_lerobot_write import assert_same, nested, write_nested
 
 CAMERAS = {"steps/observation/images.front", "steps/observation/images.wrist"}
 CAMERAS |= {"steps/observation/images.stored"}
@@ -30,6 +37,7 @@ def test_lerobot_to_rlds_to_lerobot(tmp_path, capsys, version):
     assert_same(one, other)
     assert (other.meta.tasks, other.hz) == (one.meta.tasks, one.hz)
     infos = [json.loads((root / "meta/info.json").read_text()) for root in (old, tmp_path / "new")]
+    assert set(infos[1]["features"]) == set(infos[0]["features"])
     for name, field in infos[0]["features"].items():
         assert infos[1]["features"][name]["shape"] == field["shape"]
         if field["dtype"] != "image":
@@ -40,6 +48,32 @@ def test_lerobot_to_rlds_to_lerobot(tmp_path, capsys, version):
     rlds = storage.open_dataset(tmp_path / "rlds", decode_images=False, last_step="keep")
     assert_same(one, rlds)
     assert not leaves(rlds.features).keys() ^ leaves(one.features).keys()
+
+
+def test_real_last_actions_stay_and_fillers_stay_fillers(tmp_path, write_source):
+    """Opened as any user does, each way round, a data set has as many steps as before."""
+    old = make(tmp_path / "old", "v2.1")
+    lengths = [len(e["steps"]["action"]) for e in storage.open_dataset(old)]
+    convert.main([str(old), str(tmp_path / "rlds"), "--format=rlds"])
+    convert.main([f"{tmp_path}/rlds", f"{tmp_path}/new", "--format=lerobot", "--videos=none"])
+    for folder in ("rlds", "new"):
+        opened = storage.open_dataset(tmp_path / folder)
+        assert [len(e["steps"]["action"]) for e in opened] == lengths, folder
+        assert opened.last_step == "keep"
+    episodes = [numbered_episode(i, length) for i, length in enumerate((4, 3))]
+    for episode in episodes:
+        episode["steps"]["is_last"][-1] = True
+    filled = write_source("filled", episodes)
+    convert.main([filled, f"{tmp_path}/lerobot", "--format=lerobot", "--hz=5"])
+    convert.main([f"{tmp_path}/lerobot", f"{tmp_path}/back", "--format=rlds"])
+    for folder in (filled, f"{tmp_path}/lerobot", f"{tmp_path}/back"):
+        opened = storage.open_dataset(folder)
+        assert [len(e["steps"]["action"]) for e in opened] == [3, 2], folder
+        assert [
+            len(e["steps"]["action"]) for e in storage.open_dataset(folder, last_step="keep")
+        ] == [4, 3]
+        only = storage.open_dataset(folder, keys=("steps/action",))
+        assert list(only[0]["steps"]["action"][:, 1]) == [0.25, 1.25, 2.25]
 
 
 @pytest.mark.parametrize("videos", ["lossless", ""])
@@ -120,6 +154,8 @@ def test_slips_of_the_command(tmp_path, capsys):
         convert.main([old, old, "--format=lerobot"])
     with pytest.raises(ValueError, match="name is 'a-b', expected letters"):
         convert.main([old, f"{tmp_path}/a-b", "--format=rlds"])
+    with pytest.raises(SystemExit, match="^error: .*nothing"):
+        __main__.main(["convert", f"{tmp_path}/nothing", f"{tmp_path}/new", "--format=rlds"])
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
 
@@ -149,3 +185,37 @@ def test_recorded_sets_there_and_back(recorded_data, tmp_path, name, split, vide
     assert_same(kept, new, but=anew)
     assert new.meta.tasks == kept.meta.tasks
     assert {"steps/action", "steps/observation/state"} <= set(kept.keys)
+
+
+OTHERS = {
+    "robomimic": (lambda root: written.write_robomimic(root / "demo.hdf5"), "train"),
+    "zarr": (lambda root: written.write_zarr(root / "demo.zarr"), "train[:4]"),
+    "agibot": (lambda root: written.write_agibot(root / "agibot"), "task_327"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_format_becomes_both(tmp_path, name):
+    make_one, split = OTHERS[name]
+    old = make_one(tmp_path)
+    data = storage.open_dataset(old, split)
+    line, hz = [str(old), f"--split={split}"], data.hz or 10
+    convert.main([*line, f"{tmp_path}/rlds", "--format=rlds"])
+    convert.main([*line, f"{tmp_path}/new", "--format=lerobot", "--videos=lossless", f"--hz={hz}"])
+    rlds = storage.open_dataset(tmp_path / "rlds", data.split.partition("[")[0], last_step="keep")
+    new = storage.open_dataset(tmp_path / "new")
+    assert len(data) == len(rlds) == len(new) and new.hz == hz
+    kept = 0
+    for position in range(len(data)):
+        flat, one, other = (flatten(d[position]) for d in (data, rlds, new))
+        assert set(one) == set(flat)
+        for path, value in flat.items():
+            value, got = storage_array(value), storage_array(one[path])
+            assert got.dtype == value.dtype
+            np.testing.assert_array_equal(got, value, err_msg=path)
+            if (again := other.get(path)) is not None:
+                kept += 1
+                again = storage_array(again)
+                # LeRobot's pictures are uint8; a number and a vector of one are one there.
+                np.testing.assert_array_equal(again.reshape(value.shape), value, err_msg=path)
+    assert kept > 4 * len(data)

@@ -58,6 +58,27 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    final = tmp_path / "above" / "data"
+    for content in ("old", "new"):
+        with paths.replacing_folder(final, overwrite=True) as partial:
+            (partial / "a.txt").write_text(content)
+            assert partial.parent == final.parent and partial.name.startswith(".data.")
+            assert not final.exists() or (final / "a.txt").read_text() == "old"
+    with pytest.raises(KeyboardInterrupt), paths.replacing_folder(final, True) as partial:
+        (partial / "a.txt").write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(FileExistsError, match="data exists: choose another version, or pass"):
+        with paths.replacing_folder(final, other="version"):
+            raise AssertionError("it does not begin")
+    late = final.with_name("late")
+    with pytest.raises(FileExistsError, match="late exists"), paths.replacing_folder(late):
+        late.mkdir()  # by another process in the meantime
+    late.rmdir()
+    assert [p.name for p in final.parent.iterdir()] == ["data"]
+    assert (final / "a.txt").read_text() == "new"
+
+
 def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypatch):
     """All that the data layer opens by a path; nothing named ~ is made where it runs."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -42,7 +42,8 @@ def open_dataset(
       decode_images: False leaves encoded images as bytes. Videos are decoded when they are used.
       allow_missing: open it although files are missing; reading their episodes then fails.
       last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, "keep" keeps
-        it; "" drops it in RLDS, where its action is a filler by definition, and keeps it elsewhere.
+        it; "" drops it in RLDS, where its action is a filler by definition, and keeps it elsewhere,
+        unless the data set was converted from the other kind.
 
     Raises:
       FileNotFoundError: no data set of a known format.
@@ -53,5 +54,8 @@ def open_dataset(
     for is_here, make in _FORMATS.values():
         if is_here(folder):
             return make(folder, split, required, **options)
-    options["last_step"] = last_step or "drop"
-    return rlds.open_dataset(path, split, required, decode_images=decode_images, **options)
+    options |= {"decode_images": decode_images, "last_step": last_step or "drop"}
+    opened = rlds.open_dataset(path, split, required, **options)
+    if opened.ends_in_filler or last_step:
+        return opened
+    return rlds.open_dataset(path, split, required, **options | {"last_step": "keep"})

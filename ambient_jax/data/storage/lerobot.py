@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from ambient_jax.data import dataset, files
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage.lerobot_meta import INFO, LANGUAGE, Metadata, path_of
+from ambient_jax.data.storage.lerobot_meta import INFO, Metadata
+from ambient_jax.data.storage.lerobot_schema import LANGUAGE, path_of
 from ambient_jax.data.storage.video import Clip
 
 _INDEX = ("episode_index", "task_index", "timestamp")
@@ -55,6 +56,7 @@ class LeRobotDataset(dataset.FolderDataset):
     ):
         directory = os.fspath(directory)
         self.meta = Metadata(directory)
+        self.ends_in_filler = dataset.notes_filler(os.path.join(directory, "meta"), default=False)
         splits = self.meta.splits()
         name, which = dataset.choose(split, {n: len(s) for n, s in splits.items()}, directory)
         self._rows = [self.meta.episodes[i] for i in splits[name][which]]

@@ -18,25 +18,16 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 from ambient_jax.data import files
-from ambient_jax.data.features import nest
 from ambient_jax.data.files import first_line
+from ambient_jax.data.storage import lerobot_schema as schema
+from ambient_jax.data.storage.lerobot_schema import path_of
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.0", "v2.1", "v3.0")
-LANGUAGE = "steps/language_instruction"
-PICTURES = ("video", "image")
-_NUMBERS = {"float16", "float32", "float64", "bool"}
-_NUMBERS |= {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _PLACE = re.compile(r"\{(\w+)(?::\d*d)?\}")
 _COUNTS = {"total_episodes": "episodes", "total_frames": "steps"}
 _MOST_HZ = 10_000
 _MOST_SECONDS = 1e9  # of a video
-
-
-def path_of(name: str) -> str:
-    """Where a field of LeRobot lies in an episode."""
-    head, _, rest = name.partition(".")
-    return f"steps/observation/{rest}" if head == "observation" and rest else f"steps/{name}"
 
 
 class Metadata:
@@ -94,17 +85,7 @@ class Metadata:
 
     @functools.cached_property
     def features(self) -> tfds.features.FeaturesDict:
-        scalar = tfds.features.Scalar
-        flat: dict[str, Any] = {
-            "is_first": scalar(np.bool_),
-            "is_last": scalar(np.bool_),
-            "language_instruction": tfds.features.Text(),
-        }
-        for name, field in self.fields.items():
-            flat[path_of(name).removeprefix("steps/")] = _connector(field)
-        if "next.reward" in self.fields:
-            flat.setdefault("reward", _connector(self.fields["next.reward"]))
-        return tfds.features.FeaturesDict({"steps": tfds.features.Dataset(nest(flat))})
+        return schema.connectors(self.fields)
 
     def splits(self) -> dict[str, np.ndarray]:
         """Positions of each split's episodes; of those that are listed."""
@@ -139,9 +120,12 @@ class Metadata:
         """What the data set's own files say of each field; see ``dataset.Dataset.stated``."""
         path = os.path.join(self.directory, "meta/stats.json")
         if os.path.exists(path):
-            return {path_of(name): _moments(s) for name, s in self._json("meta/stats.json").items()}
+            return {
+                path_of(name): schema.moments(s)
+                for name, s in self._json("meta/stats.json").items()
+            }
         rows = self._lines("meta/episodes_stats.jsonl", optional=True)
-        return _pooled([row["stats"] for row in rows if "stats" in row])
+        return schema.pooled([row["stats"] for row in rows if "stats" in row])
 
     def _refuse(self, text: str, name: str = INFO) -> NoReturn:
         raise ValueError(f"{os.path.join(self.directory, name)}: {text}")
@@ -186,31 +170,10 @@ class Metadata:
         return float(value)  # type: ignore[arg-type]
 
     def _fields(self) -> dict[str, dict[str, Any]]:
-        fields = self._info.get("features")
-        if not isinstance(fields, dict) or not fields:
-            self._refuse("it has no features, expected the fields of a step")
-        out = {}
-        for name, field in fields.items():  # type: ignore[union-attr]
-            if "/" in name or not name:
-                self._refuse(f"the feature {name!r} has a slash in its name")
-            if not isinstance(field, dict) or "dtype" not in field or "shape" not in field:
-                self._refuse(f"the feature {name!r} lacks its dtype or shape")
-            shape, dtype = field["shape"], field["dtype"]
-            whole = isinstance(shape, list | tuple) and all(
-                type(n) is int and 0 < n < 1 << 24 for n in shape
-            )
-            if not whole:
-                self._refuse(f"the feature {name!r} has shape {shape!r}, expected positive numbers")
-            if dtype not in (*_NUMBERS, *PICTURES, "string", "language"):
-                self._refuse(f"the feature {name!r} has dtype {dtype!r}, which LeRobot has none of")
-            if dtype in PICTURES and len(shape) != 3:
-                self._refuse(f"the {dtype} {name!r} has shape {shape!r}, expected 3 numbers")
-            if name == "observation" and any(n.startswith("observation.") for n in fields):
-                self._refuse("the feature 'observation' has the place of 'observation.…' ones")
-            numbers = name.startswith(("observation", "action"))
-            shape = () if list(shape) == [1] and not numbers else tuple(shape)
-            out[name] = {"dtype": dtype, "shape": shape, "names": _names(field.get("names"))}
-        return out
+        try:
+            return schema.read_fields(self._info.get("features"))
+        except ValueError as error:
+            self._refuse(str(error))
 
     def _check_templates(self) -> None:
         for template in ("data_path", *(["video_path"] if self.cameras else [])):
@@ -339,52 +302,3 @@ class Metadata:
                     f"{name} is {stated!r}, but {self.listing} lists {count} {what}: one of the "
                     "two is of another version of the data"
                 )
-
-
-def _names(given: Any) -> tuple[str, ...]:
-    """Names of a field's numbers, however they are nested."""
-    if isinstance(given, Mapping):
-        given = [name for part in given.values() for name in _names(part)]
-    if isinstance(given, list | tuple):
-        flat = [
-            n for part in given for n in (_names(part) if not isinstance(part, str) else (part,))
-        ]
-        return tuple(flat)
-    return ()
-
-
-def picture_shape(field: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(height, width, channels) of a picture, which may be stated with its channels first."""
-    shape, names = field["shape"], field["names"]
-    first = names[0] in ("channel", "channels", "c") if names else shape[0] in (1, 3) < shape[2]
-    return (*shape[1:], shape[0]) if first else shape
-
-
-def _connector(field: Mapping[str, Any]) -> Any:
-    dtype, shape = field["dtype"], field["shape"]
-    if dtype in PICTURES:
-        return tfds.features.Image(shape=(*picture_shape(field)[:2], 3))
-    if dtype in ("string", "language"):
-        return tfds.features.Text()
-    return tfds.features.Tensor(shape=shape, dtype=np.dtype(dtype))
-
-
-def _moments(stated: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    names = ("min", "max", "mean", "std")
-    return {n: np.asarray(stated[n], np.float64).ravel() for n in names if n in stated}
-
-
-def _pooled(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """Moments of all steps, from those of episodes."""
-    out = {}
-    for name in rows[0] if rows else ():
-        parts = [_moments(row[name]) for row in rows if name in row]
-        counts = [np.asarray(row[name].get("count", [0])).ravel()[0] for row in rows if name in row]
-        if any(len(p) < 4 for p in parts) or not sum(counts):
-            continue
-        weight = (np.array(counts) / sum(counts))[:, None]
-        low, high, mean, std = (np.stack([p[n] for p in parts]) for n in parts[0])
-        centre = (weight * mean).sum(0)
-        spread = np.sqrt((weight * (std**2 + (mean - centre) ** 2)).sum(0))
-        out[path_of(name)] = {"min": low.min(0), "max": high.max(0), "mean": centre, "std": spread}
-    return out

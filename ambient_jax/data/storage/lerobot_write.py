@@ -21,7 +21,7 @@ from absl import logging
 
 from ambient_jax import _checks
 from ambient_jax.data import files
-from ambient_jax.data.dataset import Dataset
+from ambient_jax.data.dataset import LAST_ACTION, NOTES, Dataset
 from ambient_jax.data.features import flatten
 from ambient_jax.data.paths import expanded, replacing_folder
 from ambient_jax.data.storage import lerobot_fields as fields_lib
@@ -29,10 +29,10 @@ from ambient_jax.data.storage import lerobot_files as files_lib
 from ambient_jax.data.storage.lerobot import LeRobotDataset
 from ambient_jax.data.storage.lerobot_fields import NUMBERED, Field
 from ambient_jax.data.storage.lerobot_files import CHUNK, PLACE, Moments, Tables, indices
-from ambient_jax.data.storage.lerobot_meta import INFO, LANGUAGE
+from ambient_jax.data.storage.lerobot_meta import INFO
+from ambient_jax.data.storage.lerobot_schema import LANGUAGE
 from ambient_jax.data.storage.video_write import CODECS, VideoWriter
 
-ABOUT = "metadata.json"  # where TFDS, too, keeps what its features cannot say
 _MEGABYTE = 1 << 20
 _ROWS = 1000  # episodes that are written to the list at once
 _TOLERANCE = 1e-4  # s, of LeRobot's own reader
@@ -43,7 +43,7 @@ def about(dataset: Dataset) -> dict[str, Any]:
     in order) and "names" of numbers by field; of one that was converted from LeRobot too."""
     if isinstance(dataset, LeRobotDataset):
         return dataset.meta.about
-    path = os.path.join(dataset.directory, ABOUT)
+    path = os.path.join(dataset.directory, NOTES)
     given = files.read_json(path).get("lerobot") if os.path.isfile(path) else None
     return given if isinstance(given, dict) else {}
 
@@ -138,7 +138,7 @@ class _Writer:
         self._rows: list[dict[str, Any]] = []
         self._tasks = {t: i for i, t in enumerate(dict.fromkeys(known.get("tasks", ())))}
         self._moments: dict[str, Moments] = {}
-        self._time, self._retimed = "float32", 0
+        self._time, self._retimed, self._filler = "float32", 0, False
 
     def add(self, flat: Mapping[str, Any]) -> None:
         """Writes one flat episode."""
@@ -183,10 +183,11 @@ class _Writer:
         self.count, self.steps = self.count + 1, self.steps + length
 
     def _begin(self, flat: Mapping[str, Any]) -> None:
+        raw = self._dataset.ends_in_filler and self._dataset.last_step != "drop"
+        self._filler = raw and bool(np.ravel(flat.get("steps/is_last", False))[-1])
         task = self._language if self._language in flat else ""
-        names = self._known.get("names", {})
         self._fields, left_out = fields_lib.fields(
-            self._dataset, flat, names, bool(self._codec), task
+            self._dataset, flat, self._known, bool(self._codec), task
         )
         if not self._known:
             anew = "LeRobot's own, it is numbered anew"
@@ -292,6 +293,8 @@ class _Writer:
             "features": features,
         }
         files_lib.write_json(self._folder / INFO, info)
+        if self._filler:
+            files_lib.write_json(self._folder / "meta" / NOTES, {LAST_ACTION: "filler"})
         stats = {
             name: {what: value.tolist() for what, value in moments.items()}
             for name, moments in self._moments.items()

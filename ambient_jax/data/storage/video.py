@@ -56,7 +56,9 @@ class Clip:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Pictures [h, w, 3] one after another, in one pass; errors as of ``decode``."""
         if self.absent:
-            raise ValueError(f"{self.path}: {self.absent}")
+            raise ValueError(
+                f"{self.path}: {self.absent}; fetch it, or leave out the camera or the episode"
+            )
         yield from self._pictures()
 
     def decode(self, size: tuple[int, int] | None = None) -> np.ndarray:

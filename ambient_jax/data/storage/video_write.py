@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
-from av.video.frame import PictureType
 
 from ambient_jax import _checks
 from ambient_jax.data.files import first_line
+from ambient_jax.data.storage import packages
 
 # (encoder, pixels of even and of odd sizes, options). A key picture at every second one, as LeRobot
 # writes them: any picture is found by decoding at most two.
@@ -45,6 +44,7 @@ class VideoWriter:
 
     def __init__(self, path: Callable[[int], str], hz: float, codec: str, limit: float):
         _checks.one_of("codec", codec, CODECS)
+        self._av = packages.need("av", "writing a video")
         self._path, self._codec, self._limit = path, codec, limit
         self.rate = Fraction(hz).limit_denominator(1001)
         self._file = -1
@@ -99,25 +99,25 @@ class VideoWriter:
         if not self.pixels:
             raise ValueError(f"pictures are {self._shape[:2]}, {self._codec} needs even sizes")
         os.environ.setdefault("SVT_LOG", "1")  # errors only: its banner has 20 lines
-        self._container = av.open(path, "w")
+        self._container = self._av.open(path, "w")
         stream = self._container.add_stream(name, rate=self.rate, options=dict(options))
         stream.height, stream.width = self._shape[:2]
         stream.pix_fmt, stream.codec_context.time_base = self.pixels, 1 / self.rate
         self._stream = stream
 
-    def _frame(self, picture: np.ndarray, is_key: bool) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    def _frame(self, picture: np.ndarray, is_key: bool) -> Any:
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts, frame.time_base = self._count, 1 / self.rate
         if is_key:
-            frame.pict_type = PictureType.I
+            frame.pict_type = self._av.video.frame.PictureType.I
         return frame
 
-    def _mux(self, frame: av.VideoFrame | None) -> None:
+    def _mux(self, frame: Any) -> None:
         try:
             for packet in self._stream.encode(frame):
                 self._bytes += packet.size
                 self._container.mux(packet)
-        except av.FFmpegError as error:
+        except self._av.FFmpegError as error:
             raise ValueError(
                 f"pictures of {list(self._shape)} cannot be encoded as {self._codec} "
                 f"({first_line(error)}): take another codec, or keep pictures in the tables"

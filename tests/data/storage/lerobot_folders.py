@@ -19,7 +19,11 @@ STORED = "observation.images.stored"
 TASKS = ["pick the cup", "push the block", "öffne die Schublade"]
 ENCODERS = {  # codec: (encoder, pixels, options)
     "h264": ("libx264", "yuv420p", {"crf": "12", "preset": "ultrafast"}),
-    "h265": ("libx265", "yuv420p", {"crf": "12", "x265-params": "log-level=none"}),
+    "h265": (
+        "libx265",
+        "yuv420p",
+        {"crf": "12", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    ),
     "av1": ("libsvtav1", "yuv420p", {"crf": "15", "preset": "12"}),
     "mpeg4": ("mpeg4", "yuv420p", {"b": "4000000"}),
     "rgb": ("libx264rgb", "rgb24", {"qp": "0", "preset": "ultrafast"}),

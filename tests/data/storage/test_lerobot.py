@@ -10,7 +10,7 @@ import pytest
 
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten, leaves
-from ambient_jax.data.storage.lerobot_meta import path_of
+from ambient_jax.data.storage.lerobot_schema import path_of
 from tests.data.storage import lerobot_folders as folders
 from tests.data.storage.lerobot_folders import FRONT, TASKS, WRIST
 
@@ -112,8 +112,11 @@ def test_codecs_of_every_kind_are_read(tmp_path, codec):
     pictures = [folders.picture(0, i, size=(64, 64)) for i in range(9)]
     folders.write_video(tmp_path / "a.mp4", pictures, codec)
     clip = storage.video.Clip(str(tmp_path / "a.mp4"), np.arange(9) / folders.HZ, 1 / folders.HZ)
-    error = np.abs(clip.decode().astype(float) - np.stack(pictures)).mean()
-    assert error == 0 if codec == "rgb" else error < 3
+    got = clip.decode()
+    np.testing.assert_array_equal(got, read_video(tmp_path / "a.mp4", 0, 9))
+    error = np.abs(got.astype(float) - np.stack(pictures)).mean((1, 2, 3))
+    # Not the largest: in 3 of 100 runs PyAV's x265 spoils a few pictures as it writes them.
+    assert np.median(error) == 0 if codec == "rgb" else np.median(error) < 3
 
 
 def test_parts_of_a_clip(tmp_path):

@@ -9,40 +9,13 @@ import pytest
 import tensorflow_datasets as tfds
 
 from ambient_jax.data import storage
-from ambient_jax.data.features import flatten
+from ambient_jax.data.storage import lerobot_write
 from ambient_jax.data.storage.lerobot_write import write_lerobot
-from ambient_jax.data.write import write_dataset
 from tests.data.storage import lerobot_folders as folders
+from tests.data.storage.compared import LEROBOTS_OWN, assert_same, nested, write_nested, write_rlds
 from tests.data.storage.lerobot_folders import FRONT, STORED, TASKS, WRIST
 
 LISTED = "meta/episodes/chunk-000/file-000.parquet"
-
-
-def is_clip(value):
-    return isinstance(value, storage.video.Clip)
-
-
-def assert_same(one, other, pictures_differ_by=0.0, but=()):
-    """Two data sets hold the same episodes; pictures differ by no more than a mean error."""
-    assert len(one) == len(other)
-    for position in range(len(one)):
-        flat, again = flatten(one[position]), flatten(other[position])
-        assert set(flat) - set(but) == set(again) - set(but)
-        for path in set(flat) - set(but):
-            a, b = flat[path], again[path]
-            if is_clip(a) or is_clip(b):
-                a, b = storage_array(a), storage_array(b)
-                error = np.mean((a.astype(float) - b) ** 2)
-                assert error <= pictures_differ_by, (path, error)
-            else:
-                assert a.dtype == b.dtype and a.shape == b.shape, path
-                np.testing.assert_array_equal(a, b)
-
-
-def storage_array(value):
-    if is_clip(value):
-        return value.decode()
-    return value if value.dtype != object else np.stack([folders.unpng(v) for v in value])
 
 
 @pytest.fixture(scope="module")
@@ -172,84 +145,6 @@ def test_odd_sizes(tmp_path, size):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "set"]
 
 
-LEROBOTS_OWN = {f"steps/{n}" for n in ("timestamp", "frame_index", "episode_index", "index")}
-LEROBOTS_OWN |= {f"steps/{n}" for n in ("task_index", "is_first", "is_last")}
-LEROBOTS_OWN |= {"steps/language_instruction"}
-
-
-def write_rlds(root, episodes, observation, **steps):
-    fields = {
-        "observation": observation,
-        "action": tfds.features.Tensor(shape=(2,), dtype=np.float32),
-    }
-    features = {"steps": tfds.features.Dataset(fields | steps)}
-    if "episode_metadata" in episodes[0]:
-        features["episode_metadata"] = {"file": tfds.features.Text()}
-    features = tfds.features.FeaturesDict(features)
-    return write_dataset(root, name="set", version="1.0.0", features=features, episodes=episodes)
-
-
-def nested(number, length):
-    rng = np.random.default_rng(number)
-    observation = {
-        "joints": {"left": rng.normal(size=(length, 4)).astype(np.float32)},
-        "depth": rng.integers(0, 9, (length, 4, 6, 1)).astype(np.uint16),
-        "matrix": rng.normal(size=(length, 2, 2)),
-        "counter": rng.integers(0, 255, (length, 1)).astype(np.uint8),
-    }
-    return {
-        "steps": {
-            "observation": observation,
-            "action": rng.normal(size=(length, 2)).astype(np.float32),
-            "reward": rng.random(length).astype(np.float32),
-            "is_last": np.arange(length) == length - 2,  # not what LeRobot's ends would be
-            "language_instruction": [f"task {number}".encode()] * length,
-            "index": np.full(length, 7),
-        },
-        "episode_metadata": {"file": b"a.h5"},
-    }
-
-
-def write_nested(root, episodes=None):
-    tensor = tfds.features.Tensor
-    bytes_ = tfds.features.Encoding.BYTES
-    observation = {
-        "joints": {"left": tensor(shape=(4,), dtype=np.float32)},
-        "depth": tfds.features.Image(shape=(4, 6, 1), dtype=np.uint16),
-        "matrix": tensor(shape=(2, 2), dtype=np.float64, encoding=bytes_),
-        "counter": tensor(shape=(1,), dtype=np.uint8),
-    }
-    scalars = {"reward": np.float32, "is_last": np.bool_, "index": np.int64}
-    steps = {n: tfds.features.Scalar(dtype) for n, dtype in scalars.items()}
-    steps["language_instruction"] = tfds.features.Text()
-    episodes = episodes or [nested(0, 5), nested(1, 3)]
-    write_rlds(root, episodes, observation, **steps)
-    return storage.open_dataset(root / "set", decode_images=False, last_step="keep")
-
-
-def test_rlds_with_nested_names(tmp_path, caplog):
-    data = write_nested(tmp_path)
-    with caplog.at_level("WARNING", logger="absl"):
-        new = storage.open_dataset(write_lerobot(tmp_path / "new", data, hz=12.5))
-    assert new.hz == 12.5
-    warned = "\n".join(r.getMessage() for r in caplog.records)
-    for path in ("steps/observation/depth", "episode_metadata/file", "steps/index"):
-        assert f"{path} is left out" in warned
-    assert len(caplog.records) == 3
-    for i in range(2):
-        old, got = flatten(data[i]), flatten(new[i])
-        for path in ("action", "reward", "is_last", "language_instruction", "observation/matrix"):
-            expected = old[f"steps/{path}"]
-            assert got[f"steps/{path}"].dtype == expected.dtype
-            np.testing.assert_array_equal(got[f"steps/{path}"], expected)
-        left = got["steps/observation/joints.left"]
-        np.testing.assert_array_equal(left, old["steps/observation/joints/left"])
-        counter = got["steps/observation/counter"]
-        np.testing.assert_array_equal(counter, old["steps/observation/counter"])
-    assert new.meta.tasks == {0: "task 0", 1: "task 1"}
-    assert new[1]["steps"]["index"].tolist() == [5, 6, 7]
-
-
 def test_a_whole_set_is_needed(tmp_path, source):
     data = write_nested(tmp_path)
     with pytest.raises(ValueError, match="set/1.0.0 does not say its rate: give hz="):
@@ -295,16 +190,6 @@ def test_damaged_episodes_are_named_and_nothing_stays(tmp_path):
         write_lerobot(tmp_path / "new", rlds, hz=5)
 
 
-def test_two_fields_of_one_name(tmp_path):
-    tensor = tfds.features.Tensor(shape=(1,), dtype=np.float32)
-    one = np.zeros((2, 1), np.float32)
-    steps = {"observation": {"a": {"b": one}, "a.b": one}, "action": np.zeros((2, 2), np.float32)}
-    write_rlds(tmp_path, [{"steps": steps}], {"a": {"b": tensor}, "a.b": tensor})
-    data = storage.open_dataset(tmp_path / "set", last_step="keep")
-    with pytest.raises(ValueError, match="would both be 'observation.a.b'"):
-        write_lerobot(tmp_path / "new", data, hz=5)
-
-
 def test_timestamps_that_begin_late_are_set_anew(tmp_path, caplog):
     folders.write_v2(tmp_path / "old", lengths=(4, 3))
     path = tmp_path / "old/data/chunk-000/episode_000001.parquet"
@@ -319,3 +204,11 @@ def test_timestamps_that_begin_late_are_set_anew(tmp_path, caplog):
     np.testing.assert_allclose(new[1]["steps"]["timestamp"], [0, 0.1, 0.2], atol=1e-6)
     assert_same(data, new, but={"steps/timestamp"})
     assert STORED in new.meta.fields
+
+
+def test_the_list_is_written_in_parts(tmp_path, source, monkeypatch):
+    monkeypatch.setattr(lerobot_write, "_ROWS", 2)
+    path = write_lerobot(tmp_path / "new", source, videos="")
+    listed = pq.ParquetFile(path / LISTED)
+    assert [listed.metadata.row_group(i).num_rows for i in range(2)] == [2, 1]
+    assert_same(source, storage.open_dataset(path))

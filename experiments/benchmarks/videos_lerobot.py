@@ -1,0 +1,45 @@
+"""LeRobot's side of ``videos``, run by a Python that has its package and not ours.
+
+It answers each line, a number of batches, once it has read them; first the mean of some pictures.
+"""
+
+import json
+import os
+import sys
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+BATCH = 64
+
+
+def main(folder: str, camera: str, workers: int) -> None:
+    import torch
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    data = LeRobotDataset("local/benchmark", root=folder)
+    print(f"{len(data)} steps, {data.video_backend}", file=sys.stderr)
+
+    loader = torch.utils.data.DataLoader(
+        data,
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        persistent_workers=True,
+    )
+
+    def batches():
+        while True:
+            for batch in loader:
+                yield batch[camera]
+
+    stream = batches()
+    mean = [255 * float(next(stream).mean()) for _ in range(8)]
+    print(json.dumps(sum(mean) / len(mean)), flush=True)
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            assert next(stream).shape[0] == BATCH
+        print(json.dumps(True), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
