@@ -171,10 +171,8 @@ class FolderDataset(Dataset):
             raise IndexError(f"episode {position} of {self!r} does not exist")
         position %= len(self)
         flat = self._episode(position)
-        drops = self.last_step == "drop"
-        keys = dict.fromkeys((*self.keys, "steps/is_last")) if drops else self.keys
-        episode = nest({key: flat[key] for key in keys if key in flat})
-        return without_filler(episode) if drops else episode
+        episode = nest({key: flat[key] for key in self.keys if key in flat})
+        return without_filler(episode) if self.last_step == "drop" else episode
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
         if not 0 <= shard_index < len(self.shard_files):
