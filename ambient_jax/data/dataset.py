@@ -27,6 +27,8 @@ from ambient_jax.data.metadata import MissingShardError
 _READERS = 8  # threads that hash files: they wait for storage
 _BLOCK = 1 << 16  # bytes of each sample of a large file
 _WHOLE = 1 << 28  # bytes of a file up to which all of it is hashed
+_LAST = "steps/is_last"
+_MOST_ID = (1 << 31) - 1  # batches have ids as int32
 _SLICE = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<which>[^\[\]]*)\])?")
 
 
@@ -130,10 +132,17 @@ class FolderDataset(Dataset):
         _checks.one_of("last_step", self.last_step, LAST_STEPS)
         fields = leaves(opened.features)
         select(fields, required, self.directory)
-        self.keys = tuple(fields if keys is None else select(fields, keys, self.directory))
-        self.episode_ids = np.asarray(opened.ids, np.int64)
-        if not len(self.episode_ids):
+        wanted = [*(fields if keys is None else select(fields, keys, self.directory))]
+        if self.last_step == "drop" and _LAST in fields:  # read whatever ``keys`` are
+            wanted.append(_LAST)
+        self.keys = tuple(dict.fromkeys(wanted))
+        if not len(opened.ids):
             raise ValueError(f"split {split!r} of {self.directory} holds no episode")
+        if (most := max(opened.ids)) > _MOST_ID:
+            raise ValueError(
+                f"{self.directory} has an episode of the number {most}, expected at most {_MOST_ID}"
+            )
+        self.episode_ids = np.asarray(opened.ids, np.int64)
         starts = [i for i, f in enumerate(opened.files) if not i or f != opened.files[i - 1]]
         self.shard_files = [opened.files[i] for i in starts]
         self._ends = [*starts[1:], len(opened.files)]
@@ -162,10 +171,8 @@ class FolderDataset(Dataset):
             raise IndexError(f"episode {position} of {self!r} does not exist")
         position %= len(self)
         flat = self._episode(position)
-        drops = self.last_step == "drop"
-        keys = dict.fromkeys((*self.keys, "steps/is_last")) if drops else self.keys
-        episode = nest({key: flat[key] for key in keys if key in flat})
-        return without_filler(episode) if drops else episode
+        episode = nest({key: flat[key] for key in self.keys if key in flat})
+        return without_filler(episode) if self.last_step == "drop" else episode
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
         if not 0 <= shard_index < len(self.shard_files):
@@ -242,15 +249,15 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
         positions = np.arange(sizes[name])
     else:
         parts = [part.strip() for part in which.split(",")]
-        parts = [f"{p}:{int(p) + 1}" if p.isdigit() else p for p in parts]
+        parts = [f"{p}:{int(p) + 1}" if p.isdecimal() else p for p in parts]
         whole = {name: types.SimpleNamespace(num_examples=sizes[name])}
         try:
             texts = [tfds.core.ReadInstruction.from_spec(f"{name}[{part}]") for part in parts]
             reads = [read for text in texts for read in text.to_absolute(whole)]
         except Exception as error:
             raise ValueError(
-                f"split is {split!r}, expected a slice such as 'train[:90%]' or 'train[3,8:12]' "
-                f"({first_line(error)})"
+                f"split of {where} is {split!r}, expected a slice such as 'train[:90%]' or "
+                f"'train[3,8:12]' ({first_line(error)})"
             ) from error
         spans = [np.arange(r.from_ or 0, sizes[name] if r.to is None else r.to) for r in reads]
         positions = np.unique(np.concatenate(spans))
@@ -262,7 +269,7 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
 def boundaries(length: int) -> dict[str, np.ndarray]:
     """RLDS's ``is_first`` and ``is_last`` of an episode of some steps."""
     at = np.arange(length)
-    return {"steps/is_first": at == 0, "steps/is_last": at == length - 1}
+    return {"steps/is_first": at == 0, _LAST: at == length - 1}
 
 
 def file_of(ends: Sequence[int], position: int) -> int:

@@ -15,6 +15,7 @@ from absl import logging
 from ambient_jax import _checks, _names, mixing, schedules
 from ambient_jax.data import bounds as bounds_file
 from ambient_jax.data import chunk, device, normalizer, section
+from ambient_jax.data.files import first_line
 from ambient_jax.data.groups import Groups, cut
 from ambient_jax.data.paths import below
 from ambient_jax.data.source import FORMATS, Episode, Format, Source, Transform, formats
@@ -307,7 +308,11 @@ def _bounds_files(config, fields):
 def _problems(source: Source, measured: SourceStatistics):
     whole = {"episodes": len(source), "skipped": 0}
     found = [*source.notes]
-    if text := disagreement(measured, source.stated()):
+    try:
+        text = disagreement(measured, source.stated())
+    except (ValueError, OSError, TypeError, KeyError, AttributeError) as error:
+        text = f"those that the data set states cannot be read ({first_line(error)})"
+    if text:
         found.append(("statistics", text))
     notes = {kind: whole | {"examples": [[None, text]]} for kind, text in found}
     return notes | dict(measured.problems)

@@ -167,9 +167,10 @@ class Format(Protocol):
 
 
 def size_of(arrays: Mapping[str, Any]) -> int:
-    """Bytes of the values that are arrays, the blobs in arrays of objects included."""
+    """Bytes of the values that are arrays, the blobs and pictures in arrays of objects included."""
     real = [a for a in arrays.values() if isinstance(a, np.ndarray)]
-    return sum(sum(map(len, a)) if a.dtype == object else a.nbytes for a in real)
+    whole = lambda x: x.nbytes if isinstance(x, np.ndarray) else len(x)  # noqa: E731
+    return sum(sum(map(whole, a)) if a.dtype == object else a.nbytes for a in real)
 
 
 def formats(

@@ -205,15 +205,18 @@ def disagreement(measured: SourceStatistics, stated: Mapping[str, Mapping[str, n
     """Where a data set's own statistics differ from those measured, in a line; "" if nowhere.
 
     ``stated`` is by field, see ``source.Source.stated``. Differences below a thousandth of a
-    dimension's range are rounding.
+    dimension's range are rounding; in the mean and std also below a thousandth of its magnitude, as
+    many take them from sums in float32.
     """
     for field, own in stated.items():
         if field not in measured.fields:
             continue
         moments = measured.fields[field]
         values = {"min": moments.min, "max": moments.max, "mean": moments.mean, "std": moments.std}
-        room = 1e-3 * np.maximum(moments.max - moments.min, 1e-6 + 1e-3 * np.abs(moments.mean))
+        size = 1e-6 + np.maximum(np.abs(moments.min), np.abs(moments.max))
         for name, value in values.items():
+            rounding = size if name in ("mean", "std") else 1e-3 * size
+            room = 1e-3 * np.maximum(moments.max - moments.min, rounding)
             if name not in own or own[name].shape != value.shape:
                 continue
             off = np.abs(own[name] - value) > room

@@ -70,11 +70,13 @@ class Reader:
 
     def present(self, field: Field) -> np.ndarray:
         """Whether a camera is there, [T] bool."""
+        image = self.flat.get(field.key)
+        if isinstance(image, Clip) and image.absent:
+            return np.zeros(self.length, bool)
         for path in field.words("if"):
             flag = Field(path.lstrip("/"), path[0] == "/")
             return self.raw(flag, "flag").reshape(self.length).astype(bool)
-        image = self.flat.get(field.key)
-        return np.full(self.length, not (isinstance(image, Clip) and image.absent))
+        return np.ones(self.length, bool)
 
     def image(self, field: Field) -> np.ndarray | Clip:
         """Pictures [T]: encoded, decoded, or a clip of a video."""

@@ -17,7 +17,7 @@ from absl import logging
 from etils import epath
 
 from ambient_jax.data import chunk, images, rlds, storage
-from ambient_jax.data.dataset import Dataset
+from ambient_jax.data.dataset import Dataset, FolderDataset
 from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds_source import RldsSource, last_step_problems
 from ambient_jax.data.source import Format, Problem, size_of
@@ -80,8 +80,9 @@ class OpenXSource(RldsSource):
 
     An episode's ``steps`` have ``observation/state`` [L, state_width], ``action`` [L,
     action_width] and, if the form has them, ``image_<camera>`` [L] encoded images (b"" where there
-    is none), ``instruction`` [L] bytes and ``quality`` by label [L]. ``action_mask`` [action_width]
-    and ``state_mask`` [state_width] are False in padding and for motions that the data set lacks.
+    is none) or a video's ``Clip``, ``camera_mask`` by camera [L], ``instruction`` [L] bytes and
+    ``quality`` by label [L]. ``action_mask`` [action_width] and ``state_mask`` [state_width] are
+    False in padding and for motions that the data set lacks.
     """
 
     def __init__(self, dataset: Dataset, spec: spec_lib.Spec, form: CommonForm, name: str = ""):
@@ -120,29 +121,32 @@ class OpenXSource(RldsSource):
     def extras(self, episode):
         steps = episode["steps"]
         arrays = {
-            f"{chunk.OBSERVATION}image_{c}": self._pictures(c, steps[f"image_{c}"])
-            for c in self.form.cameras
+            f"{chunk.OBSERVATION}image_{c}": self._pictures(c, steps) for c in self.form.cameras
         }
         if self.form.text:
             arrays["instruction"] = steps["instruction"]
         return arrays | {f"quality/{label}": v for label, v in steps["quality"].items()}
 
     def extra_bytes(self, episode):
-        steps = episode["steps"]
-        clips = sum(len(v) for v in steps.values() if isinstance(v, Clip))
-        return size_of(steps) + clips * 3 * self.form.image_size[0] * self.form.image_size[1]
+        steps, (height, width) = episode["steps"], self.form.image_size
+        shown = [
+            m for c, m in steps["camera_mask"].items() if isinstance(steps[f"image_{c}"], Clip)
+        ]
+        pictures = sum(int(mask.sum()) for mask in shown) * height * width * 3
+        return size_of(steps) - steps["action"].nbytes + size_of(steps["quality"]) + pictures
 
-    def _pictures(self, camera: str, blobs: np.ndarray | Clip) -> np.ndarray:
+    def _pictures(self, camera: str, steps: Mapping[str, Any]) -> np.ndarray:
         """Encoded images [L] as they are; of a video its pictures, decoded in one pass."""
+        blobs = steps[f"image_{camera}"]
         if not isinstance(blobs, Clip):
             return blobs
-        out = np.full(len(blobs), b"", object)
-        if not blobs.absent:
-            try:
-                for step, picture in enumerate(blobs.decode(self.form.image_size)):
-                    out[step] = picture
-            except ValueError as error:
-                self.damaged_image(f"source {self.name!r}, camera {camera}: {error}")
+        out, there = np.full(len(blobs), b"", object), np.flatnonzero(steps["camera_mask"][camera])
+        try:
+            pictures = blobs[there].decode(self.form.image_size) if len(there) else ()
+            for step, picture in zip(there, pictures, strict=True):
+                out[step] = picture
+        except ValueError as error:
+            self.damaged_image(f"source {self.name!r}, camera {camera}: {error}")
         return out
 
     def stated(self):
@@ -289,6 +293,7 @@ class OpenXSource(RldsSource):
         steps = {
             "action": _widened(common["action"], form.action_width),
             "observation": {},
+            "camera_mask": {c: common["camera_mask"][c] for c in form.cameras},
             "quality": {label: common["quality"].get(label, unlabelled) for label in form.quality},
         }
         if form.state_width:
@@ -297,7 +302,7 @@ class OpenXSource(RldsSource):
         if form.text:
             steps["instruction"] = common["language_instruction"]
         for camera in form.cameras:
-            there = common["camera_mask"][camera]
+            there = steps["camera_mask"][camera]
             blobs = observation.get(f"image_{camera}", there)
             if not isinstance(blobs, Clip):
                 blobs = _encoded(blobs, there, self.bgr[camera])
@@ -307,13 +312,18 @@ class OpenXSource(RldsSource):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the data and of the settings that shape their actions and steps."""
-        spec = repr((self._spec, self._hz, self.form.rotation, self.form.action_width))
+        # A folder's name is no part of its data; that of an RLDS data set or of a row is.
+        name = "" if isinstance(self.data, FolderDataset) else self._spec.name
+        named = dataclasses.replace(self._spec, name=name)
+        spec = repr((named, self._hz, self.form.rotation, self.form.action_width))
         return hashlib.sha256(f"{self.data.fingerprint} {spec}".encode()).hexdigest()[:32]
 
     @functools.cached_property
     def settings(self) -> str:  # type: ignore[override]
         """Hash of the rest of the form and of the code, on which statistics also depend."""
-        form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": 0}
+        # Decoded pictures, as of videos, wait in this size; encoded ones in any.
+        size = self.form.image_size if isinstance(self.data, FolderDataset) else 0
+        form = {**dataclasses.asdict(self.form), "workers": 0, "image_size": size}
         parts = [json.dumps(form, sort_keys=True, default=str)]
         table = self.form.text and self.form.text.table
         parts += sorted(table.text) if table else []

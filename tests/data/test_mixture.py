@@ -3,6 +3,8 @@ import pytest
 
 from ambient_jax import mixing
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.train import config as train_config
+from tests.data.storage import lerobot_folders
 
 AMBIENT = mixing.Ambient()
 TWO = {
@@ -195,3 +197,20 @@ def test_data_that_are_not_finite(make_config):
         ValueError, match=r"source 'wide', episode 1, step 4: steps/action\[1\] is nan"
     ):
         mixtures.open_mixture(config, AMBIENT)
+
+
+@pytest.mark.parametrize("written", ["[3]", "{", '{"observation.state": 3}', "sound"])
+def test_statistics_that_a_data_set_states_in_no_known_way_are_a_doubt(
+    make_config, tmp_path, written
+):
+    folder = lerobot_folders.write_v3(tmp_path / "v3")
+    if written != "sound":
+        (folder / "meta/stats.json").write_text(written)
+    config = make_config({}, observation=("state",), horizon=3)
+    config.sources.v3 = train_config.source(str(folder), "clean")
+    problems = mixtures.open_mixture(config, AMBIENT).problems["v3"]
+    if written == "sound":
+        assert not problems
+    else:
+        ((_, text),) = problems["statistics"]["examples"]
+        assert "data set states cannot be read" in text and "\n" not in text

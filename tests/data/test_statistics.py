@@ -226,3 +226,43 @@ def test_data_without_statistics(write_source, cache, lengths, transform, messag
     path = write_source("demos", lengths)
     with pytest.raises(ValueError, match=message):
         compute(path, cache, transform=transform)
+
+
+def stated(x):
+    """Moments of x [N, d] as writers of data sets take them, in the type of the data."""
+    own = {n: np.asarray(getattr(x, n)(axis=0), np.float64) for n in ("min", "max", "mean", "std")}
+    return {"action": own}
+
+
+def disagreement(x, own):
+    moments = {"action": statistics.Moments.of(x)}
+    return statistics.disagreement(statistics.SourceStatistics(moments, np.array([len(x)])), own)
+
+
+def wide(rng, spread):
+    """Numbers [N, d] of magnitudes from 0.01 to 100, which vary by a share of it."""
+    place = rng.choice([-1, 1], 8) * 10 ** rng.uniform(-2, 2, 8)
+    return (place * (1 + spread * rng.normal(size=(3000, 8)))).astype(np.float32)
+
+
+@pytest.mark.parametrize("spread", [0, 1e-4, 0.01, 1])
+def test_rounding_of_a_data_sets_own_statistics_is_no_disagreement(spread):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = wide(rng, spread)
+        assert not disagreement(x, stated(x))
+    zeros = np.zeros((9, 2), np.float32)
+    assert not disagreement(zeros, stated(zeros))
+    assert not disagreement(x, {"action": {"mean": np.zeros(3)}, "other": {"mean": np.ones(8)}})
+
+
+@pytest.mark.parametrize("name", ["min", "max", "mean", "std"])
+def test_statistics_of_other_data_are_a_disagreement(name):
+    x = wide(np.random.default_rng(0), 0.1)
+    own = stated(x)
+    own["action"][name][3] += 0.01 * np.ptp(x[:, 3])
+    assert f"states that {name} of action[3] is" in disagreement(x, own)
+    constant = np.full((9, 2), 0.5, np.float32)
+    own = stated(constant)
+    own["action"][name][1] += 0.001
+    assert f"states that {name} of action[1] is" in disagreement(constant, own)

@@ -126,21 +126,36 @@ class Clip:
         )
 
 
-def _frames(path: str, start: float) -> Iterator[tuple[float, av.VideoFrame]]:
-    """(time in s, frame) of a video from the last key frame before ``start`` on."""
+def _frames(path: str, start: float, back: float = 0.0) -> Iterator[tuple[float, av.VideoFrame]]:
+    """(time in s, frame) of a video from the last key frame before ``start - back`` on.
+
+    A seek goes by the order of decoding. Where a key frame is shown after pictures that follow it
+    in the file (B-frames, open groups of pictures), it may be too late: then from further back.
+    """
     error_of = packages.need("av", f"{path} (video)").FFmpegError
     with opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         base = stream.time_base or Fraction(1, 1)
+        sought = start - back > 0
         try:
-            if start > 0:
-                container.seek(int(start / base), stream=stream)
+            if sought:
+                container.seek(int((start - back) / base), stream=stream)
             for frame in container.decode(stream):
-                if frame.pts is not None:
-                    yield float(frame.pts * base), frame
+                if frame.pts is None:
+                    continue
+                time = float(frame.pts * base)
+                if sought and time > start:
+                    break
+                sought = False
+                if frame.is_corrupt:  # FFmpeg fills what it cannot decode
+                    raise ValueError(f"{path} is damaged at {time:.3f} s: fetch it again")
+                yield time, frame
+            else:
+                return
         except error_of as error:
             raise ValueError(f"{path} cannot be decoded ({first_line(error)})") from error
+    yield from _frames(path, start, 2 * back + 0.5)
 
 
 @contextlib.contextmanager
