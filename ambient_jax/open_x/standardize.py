@@ -61,7 +61,7 @@ def standardise(
     grid = resample.grid(length, spec.hz, hz, first=int(spec.drop_first))
     if not len(grid.start):
         raise ValueError(
-            f"{where}: the episode has {reader.length} steps, too few for the drops of its spec "
+            f"{where}: the episode has {reader.length} steps, too few for what its spec drops "
             "(first step, filler of the last one, difference to the next one): leave it out"
         )
     action, mask = _action(spec, reader, grid, rotation)
