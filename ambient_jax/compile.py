@@ -133,10 +133,8 @@ def size_in_bytes(tree: Any) -> int:
 
 
 def topology(name: str) -> list[jax.Device]:
-    """Returns the chips of a TPU topology, which need not exist on this host.
-
-    Raises ValueError for an unknown topology.
-    """
+    """Returns the chips of a TPU topology, which need not exist on this host. Raises ValueError for
+    an unknown topology."""
     # Outside Google's cloud there is no metadata server to wait for.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:

@@ -81,11 +81,8 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 
 def wilson_interval(share: float, trials: int) -> tuple[float, float]:
-    """Returns the ends of Wilson's interval of a share.
-
-    Ties may make ``share * trials`` fractional, which ``scipy.stats.binomtest`` refuses; for whole
-    numbers both agree.
-    """
+    """Returns the ends of Wilson's interval of a share. Ties may make ``share * trials``
+    fractional, which ``scipy.stats.binomtest`` refuses; for whole numbers both agree."""
     z2 = _Z95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 / (1 + z2 / trials)

@@ -66,11 +66,8 @@ def _valid(x, sigma, sigma_min, sigma_max, mask):
 
 
 def _masked(sigma, sigma_min, sigma_max, mask, **arrays):
-    """Checks a kernel's input.
-
-    Returns the arrays (0 where not valid), the levels, and the validity of the row (scalar) and of
-    the entries [H, D].
-    """
+    """Checks a kernel's input. Returns the arrays (0 where not valid), the levels, and the validity
+    of the row (scalar) and of the entries [H, D]."""
     values = dict(zip(arrays, targets.arrays(**arrays), strict=True))
     levels = schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
     _checks.one_sample(h=values["h"])

@@ -233,10 +233,8 @@ LAWS: dict[str, type[Law]] = dict(
 
 
 def get(name: str, **options: Any) -> Law:
-    """Returns the law that a config names: one of ``LAWS``, or "package.module:Class".
-
-    Raises ValueError for an unknown name or option, or a value that the law refuses.
-    """
+    """Returns the law that a config names: one of ``LAWS``, or "package.module:Class". Raises
+    ValueError for an unknown name or option, or a value that the law refuses."""
     options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
     law = _names.make("law", name, LAWS, options)
     check(law)

@@ -50,30 +50,23 @@ def _clipped_adamw(norm: float, rate: optax.Schedule, **decay: float):
 
 
 def ema_decay(step: jax.Array, limit: float) -> jax.Array:
-    """Returns the decay of the moving average at a step.
-
-    It grows from 0.1 to ``limit``, so that the average forgets the random initial parameters (as in
-    Diffusion Policy).
-    """
+    """Returns the decay of the moving average at a step. It grows from 0.1 to ``limit``, so that
+    the average forgets the random initial parameters (as in Diffusion Policy)."""
     return jnp.minimum(limit, (1.0 + step) / (10.0 + step))
 
 
 def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
     """Returns the moving average of parameters after a step; ``limit`` is the largest decay.
-
-    ``optax.incremental_update`` rounds differently and would change recorded results.
-    """
+    ``optax.incremental_update`` rounds differently and would change recorded results."""
     decay = ema_decay(step, limit)
     return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), old, new)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Options of fitting a small network: AdamW, gradients clipped at norm 1, cosine decay.
-
-    The learning rate reaches 0 at ``steps``. ``ema`` is the largest decay of the parameters' moving
-    average, which ``fit`` then returns (0: no average).
-    """
+    """Options of fitting a small network: AdamW, gradients clipped at norm 1, cosine decay. The
+    learning rate reaches 0 at ``steps``. ``ema`` is the largest decay of the parameters' moving
+    average, which ``fit`` then returns (0: no average)."""
 
     steps: int
     learning_rate: float = 2e-3
@@ -86,11 +79,9 @@ class Recipe:
 
 
 class Fitted(NamedTuple):
-    """A fitted network.
-
-    ``params`` (or their moving average) have the least held-out loss; without one they are the
-    last. ``history`` has rows {"step", "train", "held_out"} of mean losses, numbers or [M].
-    """
+    """A fitted network. ``params`` (or their moving average) have the least held-out loss; without
+    one they are the last. ``history`` has rows {"step", "train", "held_out"} of mean losses,
+    numbers or [M]."""
 
     params: Any
     history: list[dict[str, Any]]

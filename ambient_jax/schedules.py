@@ -38,10 +38,8 @@ def signal(sigma: jax.typing.ArrayLike) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Variance preserving, with sigma uniform on [0, 1], as in the Ambient Diffusion talks.
-
-    It is the base class of the other schedules.
-    """
+    """Variance preserving, with sigma uniform on [0, 1], as in the Ambient Diffusion talks. It is
+    the base class of the other schedules."""
 
     name: ClassVar[str] = "vp"
 
@@ -211,9 +209,7 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 def get(name: str, **options: Any) -> Schedule:
     """Returns the schedule that a config names: one of ``SCHEDULES``, or "package.module:Class".
-
-    Raises ValueError for an unknown name or option, or a value that the schedule refuses.
-    """
+    Raises ValueError for an unknown name or option, or a value that the schedule refuses."""
     schedule = _names.make("schedule", name, SCHEDULES, options)
     check(schedule)
     return schedule

@@ -88,12 +88,9 @@ def denoising_target(
 
 
 def noise_ratio(sigma: Array, sigma_min: Array, *, schedule: Schedule = _VP) -> Array:
-    """Returns ``v / noise_t`` in [0, 1]: the share of x_t's noise that the bridge added.
-
-    It is ``sqrt(1 - snr(sigma) / snr(sigma_min))``: 1 for sigma_min = 0, 0 at (and below)
-    sigma_min, and the same in every schedule. Its inverse is the standard deviation of the ambient
-    eps target.
-    """
+    """Returns ``v / noise_t`` in [0, 1]: the share of x_t's noise that the bridge added. It is
+    ``sqrt(1 - snr(sigma) / snr(sigma_min))``: 1 for sigma_min = 0, 0 at (and below) sigma_min, and
+    the same in every schedule. Its inverse is the standard deviation of the ambient eps target."""
     schedules.check(schedule)
     sigma, sigma_min = schedules.levels(sigma=sigma, sigma_min=sigma_min)
     sigma, sigma_min = schedule.clip(sigma), schedule.clip(sigma_min)
@@ -113,10 +110,8 @@ def scaled_ambient_target(
     prediction: str = "eps",
     schedule: Schedule = _VP,
 ) -> tuple[Array, Array]:
-    """Returns ``(noise_ratio * T, noise_ratio)``, finite at sigma == sigma_min.
-
-    T is the ambient target; for the arguments see ``ambient_target``. For prediction "eps" the
-    scaled target is z.
+    """Returns ``(noise_ratio * T, noise_ratio)``, finite at sigma == sigma_min. T is the ambient
+    target; for the arguments see ``ambient_target``. For prediction "eps" the scaled target is z.
     """
     c_x, c_e = _weights(prediction, sigma, schedule)
     x_min, z = arrays(x_min=x_min, z=z)

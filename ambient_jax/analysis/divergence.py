@@ -79,10 +79,8 @@ def _spectral(covariance, n):
 
 
 def from_accuracy(balanced_accuracy) -> np.ndarray:
-    """Returns the TV that a classifier reaches: ``2 accuracy - 1``, or 0 below chance.
-
-    Its expectation is at most TV.
-    """
+    """Returns the TV that a classifier reaches: ``2 accuracy - 1``, or 0 below chance. Its
+    expectation is at most TV."""
     accuracy = np.asarray(balanced_accuracy, np.float64)
     _checks.level("balanced accuracy", accuracy, "a share, not a percentage,")
     return np.maximum(2 * accuracy - 1, 0.0)
@@ -183,12 +181,10 @@ def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.
 
 def coupling_bound(power, sigma) -> np.ndarray:
     """Bounds TV of any two noised laws from above: ``erf(alpha sqrt(power / 8) / sigma)``.
-
     ``power`` is E||x0 - y0||^2 under any coupling of x0 ~ p0 and y0 ~ q0, such as the power of a
     disturbance that turns clean chunks into corrupt ones. Given (x0, y0) the expression is the
     exact TV; TV is convex and erf(sqrt(.)) concave, so averaging gives the bound. It equals TV for
-    a pure shift.
-    """
+    a pure shift."""
     power = np.asarray(power, np.float64)
     if np.any(power < 0):
         raise ValueError(f"power is {power}, expected a mean square distance >= 0")

@@ -86,11 +86,8 @@ def assign(
 
 
 def average(values, units) -> np.ndarray:
-    """Returns the mean of values [N, ...] over each unit, [U, ...] float64.
-
-    Raises ValueError if there are not as many values as units, or a unit number is negative or
-    skipped.
-    """
+    """Returns the mean of values [N, ...] over each unit, [U, ...] float64. Raises ValueError if
+    there are not as many values as units, or a unit number is negative or skipped."""
     values, units = np.asarray(values), _integers("units", units, "from assign")
     _check_rows(values, units.size, "datapoint")
     sizes = np.bincount(units)

@@ -164,12 +164,10 @@ def spectra(evidence: Evidence) -> dict[str, Any]:
 
 
 def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Returns Spearman's rank correlation of a chunk's jerk with its sigma_min and its P(clean).
-
-    It uses at most ``compared`` chunks with many noise draws. Chunks that pass the end of their
+    """Returns Spearman's rank correlation of a chunk's jerk with its sigma_min and its P(clean). It
+    uses at most ``compared`` chunks with many noise draws. Chunks that pass the end of their
     episode are padded as the classifier sees them, and standing still has no jerk;
-    "sigma_min_whole" excludes these chunks.
-    """
+    "sigma_min_whole" excludes these chunks."""
     data, horizon, correlations = evidence.data, evidence.horizon, {}
     rng = np.random.default_rng(evidence.seed)
     fields = [name for name in (chunk.ACTION, chunk.STILL) if name in data.steps]
@@ -210,10 +208,8 @@ def bucket_noise(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def chunks_of(evidence: Evidence, positions: np.ndarray, most: int | None = None) -> np.ndarray:
-    """Returns normalised chunks [N, H, D] at ``positions`` that end within their episode.
-
-    More than ``most`` chunks are subsampled.
-    """
+    """Returns normalised chunks [N, H, D] at ``positions`` that end within their episode. More than
+    ``most`` chunks are subsampled."""
     begin = positions[positions + evidence.horizon <= evidence.data.end[positions]]
     if most is not None and len(begin) > most:
         begin = np.sort(np.random.default_rng(evidence.seed).permutation(begin)[:most])

@@ -55,10 +55,8 @@ def _columns(step, dims):
 
 
 def _wiener(covariance, levels, widths, dims):
-    """Returns Wiener filters, whitening matrices and the filters' losses [L, W].
-
-    Filters [L, W, D, H * D] and whitenings [L, W, H * D, H * D] are zero outside the window.
-    """
+    """Returns Wiener filters, whitening matrices and the filters' losses [L, W]. Filters [L, W, D,
+    H * D] and whitenings [L, W, H * D, H * D] are zero outside the window."""
     size = len(covariance)
     shown, middle = windows(size // dims, widths)
     columns = _columns(middle, dims)

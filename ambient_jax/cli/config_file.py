@@ -20,11 +20,9 @@ def choose(
     variant: str, variants: Mapping[str, Any], options: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[str, dict[str, str]]:
     """Parses the argument of ``get_config``, the text after the file's name: ``name,option=value``.
-
     Returns the name and {option: value}. ``variants`` are the variants by name, ``options`` the
     names of options by variant. Raises ValueError for an unknown variant or option, or an option
-    without exactly one value.
-    """
+    without exactly one value."""
     name, *assignments = variant.split(",")
     _checks.one_of("config variant", name, variants)
     allowed, values = (options or {}).get(name, ()), {}
@@ -42,10 +40,8 @@ def choose(
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
-    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``.
-
-    Raises FileNotFoundError, or ValueError for a folder or an error in the file, with its line.
-    """
+    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``. Raises
+    FileNotFoundError, or ValueError for a folder or an error in the file, with its line."""
     path, colon, variant = argument.partition(":")
     if os.path.isdir(path):
         raise ValueError(

@@ -61,10 +61,8 @@ def write(
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the content of a report's ``results.json``.
-
-    Raises FileNotFoundError if it is absent, and ValueError unless it is a JSON object.
-    """
+    """Returns the content of a report's ``results.json``. Raises FileNotFoundError if it is absent,
+    and ValueError unless it is a JSON object."""
     try:
         return dict(json.loads(pathlib.Path(path).read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:

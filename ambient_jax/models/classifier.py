@@ -82,10 +82,8 @@ class ChunkClassifier(nn.Module):
 
 def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
     """Returns differences [B, H, D * orders] of x_t [B, H, D] at sigma [B], of unit mean square.
-
     ``moments`` are those of ``ChunkClassifier``, or [orders]. Order k of white noise has variance
-    binomial(2k, k).
-    """
+    binomial(2k, k)."""
     s2 = jnp.square(sigma)[:, None, None]
     moments = jnp.asarray(moments, x_t.dtype)
     moments = jnp.broadcast_to(moments, (len(x_t), moments.shape[-1]))

@@ -22,11 +22,9 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 class Denoiser(nn.Module):
     """Predicts x0, eps or v (the loss decides) from a noised chunk, its level and the observation.
-
-    ``encoder`` maps the observation, which has no noise, to the condition [B, C];
-    ``backbone(x_t, sigma, condition)`` predicts. The last layer does not start at zero, which would
-    stop all gradients below it in the first step.
-    """
+    ``encoder`` maps the observation, which has no noise, to the condition [B, C]; ``backbone(x_t,
+    sigma, condition)`` predicts. The last layer does not start at zero, which would stop all
+    gradients below it in the first step."""
 
     backbone: nn.Module
     encoder: nn.Module = dataclasses.field(default_factory=ObservationEncoder)
@@ -35,9 +33,7 @@ class Denoiser(nn.Module):
         self, x_t: jax.Array, sigma: jax.Array, observation: Mapping[str, jax.Array]
     ) -> jax.Array:
         """Predicts [B, H, D] float32 from x_t [B, H, D] at noise level sigma [B] in [0, 1].
-
-        ``observation`` has histories {name: [B, T, d]}, or other inputs of the encoder.
-        """
+        ``observation`` has histories {name: [B, T, d]}, or other inputs of the encoder."""
         return self.decode(x_t, sigma, self.encode(observation))
 
     def encode(self, observation: Mapping[str, jax.Array]) -> jax.Array:

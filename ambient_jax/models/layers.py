@@ -16,10 +16,8 @@ Dtype = Any
 
 @jax.custom_vjp
 def mish(x: jax.Array) -> jax.Array:
-    """Computes Mish, x * tanh(softplus(x)) (Misra 2019), as x * w / (w + 2), w = n (n + 2).
-
-    n is exp(x); the exponent is clipped at 20, where the ratio already rounds to one.
-    """
+    """Computes Mish, x * tanh(softplus(x)) (Misra 2019), as x * w / (w + 2), w = n (n + 2). n is
+    exp(x); the exponent is clipped at 20, where the ratio already rounds to one."""
     n = jnp.exp(jnp.minimum(x, 20))
     w = n * (n + 2)
     return x * (w / (w + 2))

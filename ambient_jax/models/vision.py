@@ -63,10 +63,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]].
-
-        Sizes are rounded up; r is `2 ** (len(widths) + 1)`.
-        """
+        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]]. Sizes are
+        rounded up; r is `2 ** (len(widths) + 1)`."""
         self.check_sizes()
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
         x = _conv(self.widths[0], 7, 2, self.dtype, "stem")(x.astype(self.dtype))
@@ -110,10 +108,8 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Encodes [B, T, h, w, 3], uint8 or floating in [0, 1], to [B, T, 2K] float32.
-
-        These are coordinates (x, y) in [-1, 1]. ``mask`` [B] or [B, T] is False for no image.
-        """
+        """Encodes [B, T, h, w, 3], uint8 or floating in [0, 1], to [B, T, 2K] float32. These are
+        coordinates (x, y) in [-1, 1]. ``mask`` [B] or [B, T] is False for no image."""
         self.check_sizes()
         mask = check_images(self.name or "image", images, mask)
         images = jnp.asarray(images)
@@ -147,10 +143,8 @@ def make_trunk(encoder: ImageEncoder, **keywords: Any) -> ResNet:
 
 
 def spatial_softmax(logits: jax.Array) -> jax.Array:
-    """Returns the mean position (x, y) of each channel of [N, h, w, K] under a spatial softmax.
-
-    The result is [N, 2K] float32; the centres of the first and last cell of a side are -1 and 1.
-    """
+    """Returns the mean position (x, y) of each channel of [N, h, w, K] under a spatial softmax. The
+    result is [N, 2K] float32; the centres of the first and last cell of a side are -1 and 1."""
     batch, h, w, k = logits.shape
     weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(batch, h * w, k), axis=1)
     centres = [jnp.linspace(-1.0, 1.0, n) if n > 1 else jnp.zeros(1) for n in (h, w)]

@@ -102,10 +102,8 @@ def _along(path: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def flags(steps: dict[str, Any], where: Grid) -> dict[str, np.ndarray]:
-    """Returns first, last, terminal, reward and discount of the output steps.
-
-    An output step adds the rewards of its source steps and multiplies their discounts.
-    """
+    """Returns first, last, terminal, reward and discount of the output steps. An output step adds
+    the rewards of its source steps and multiplies their discounts."""
     count = len(where.start)
     out = {
         "is_first": np.arange(count) == 0,

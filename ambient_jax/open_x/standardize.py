@@ -141,11 +141,8 @@ def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
 
 
 def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
-    """Returns the action [D] of a robot that stands still.
-
-    It is 0, or a rotation's identity, for displacements, and NaN for fillers and for positions and
-    grippers, which keep their value.
-    """
+    """Returns the action [D] of a robot that stands still. It is 0, or a rotation's identity, for
+    displacements, and NaN for fillers and for positions and grippers, which keep their value."""
     values: list[np.ndarray] = []
     for part in spec.action:
         if part.is_rotation:

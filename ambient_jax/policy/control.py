@@ -35,10 +35,8 @@ class RecedingHorizon:
         self._fresh = np.zeros(0, bool)
 
     def observe(self, observation: Observation) -> None:
-        """Adds the newest observation {name: [N, d]}, in data units, to the histories.
-
-        An episode's first observation fills its whole history, as in training.
-        """
+        """Adds the newest observation {name: [N, d]}, in data units, to the histories. An episode's
+        first observation fills its whole history, as in training."""
         newest = self.policy.check(observation, ())
         count = len(next(iter(newest.values())))
         if not self._history:
@@ -65,10 +63,8 @@ class RecedingHorizon:
         return np.repeat(value[:, None], self.policy.history, axis=1)
 
     def plan(self, key: Array) -> np.ndarray:
-        """Returns the next actions [N, execute, D] of every environment, in data units.
-
-        ``key`` must be new for every plan; environment i uses ``fold_in(key, i)``.
-        """
+        """Returns the next actions [N, execute, D] of every environment, in data units. ``key``
+        must be new for every plan; environment i uses ``fold_in(key, i)``."""
         if not self._history or self._fresh.any():
             where = f" in environment {int(np.argmax(self._fresh))}" if self._history else ""
             raise ValueError(
@@ -82,10 +78,8 @@ class RecedingHorizon:
         return self.plan(key)
 
     def reset(self, mask: Any = None) -> None:
-        """Clears the history of environments where ``mask`` [N] is True.
-
-        None clears all of them; their number may then change.
-        """
+        """Clears the history of environments where ``mask`` [N] is True. None clears all of them;
+        their number may then change."""
         if mask is None:
             self._history, self._fresh = {}, np.zeros(0, bool)
             return

@@ -169,9 +169,7 @@ class Policy:
         self, params: Any, observation: Observation, keys: Array, ready: tuple[str, ...] = ()
     ) -> Array:
         """Draws chunks like ``__call__``, but is pure and has no checks, for other jitted code.
-
-        ``ready`` names the observations that are already normalised.
-        """
+        ``ready`` names the observations that are already normalised."""
         fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
         options = {name: getattr(self, name) for name in fields}
         denoise = self.denoiser(params, observation, ready)

@@ -100,11 +100,9 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def sound_step(self, at_most: int | None = None) -> int | None:
-        """Returns the newest undamaged step, up to ``at_most``; None without checkpoints.
-
-        Renames newer, damaged ones to ``<step>.damaged``; raises ValueError if all are damaged. All
-        hosts must call it.
-        """
+        """Returns the newest undamaged step, up to ``at_most``; None without checkpoints. Renames
+        newer, damaged ones to ``<step>.damaged``; raises ValueError if all are damaged. All hosts
+        must call it."""
         step, error = -1, None
         if jax.process_index() == 0:
             try:
@@ -129,10 +127,8 @@ class Checkpointer:
                 self._manager.delete(later)
 
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
-        """Saves a host copy of the state (from ``parallel.fetch``) in the background.
-
-        Raises FloatingPointError, and saves nothing, if parameters or moments are not finite.
-        """
+        """Saves a host copy of the state (from ``parallel.fetch``) in the background. Raises
+        FloatingPointError, and saves nothing, if parameters or moments are not finite."""
         if step in self._manager.all_steps():
             return
         state = jax.tree.map(np.asarray, state)
@@ -150,9 +146,7 @@ class Checkpointer:
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
         """Returns the train state and the data position of a step; ``like`` may be only shapes.
-
-        Raises ValueError if the checkpoint is damaged or its shapes differ from ``like``.
-        """
+        Raises ValueError if the checkpoint is damaged or its shapes differ from ``like``."""
         folder = self._directory / str(step)
         if step != self._sound:
             files.check(folder, _RUN)
@@ -219,9 +213,7 @@ def check_shapes(saved: Any, expected: Any, where: Any) -> None:
 
 def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> dict[str, Any]:
     """Returns the assets of a checkpoint (``make_assets``, ``find``); checks files of ``items``.
-
-    Raises ValueError if the checkpoint has another format or is damaged.
-    """
+    Raises ValueError if the checkpoint has another format or is damaged."""
     directory, step = find(path)
     folder = directory / str(step)
     if not (folder / "assets").is_dir():
@@ -245,9 +237,7 @@ def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> 
 
 def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
     """Returns ``config``, ``statistics``, ``masks``, EMA ``params`` and ``step`` for a policy.
-
-    Raises the errors of ``load_assets``.
-    """
+    Raises the errors of ``load_assets``."""
     directory, step = find(path)
     folder = directory / str(step)
     assets = load_assets(folder, _POLICY)
@@ -268,11 +258,8 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
 def make_assets(
     config: ml_collections.ConfigDict, statistics: str, data: dict[str, str] | None = None
 ) -> dict:
-    """Returns the JSON saved with every checkpoint.
-
-    It has the config, the JSON of the chain of transforms (``statistics``) and the fingerprints of
-    the sources (``data``).
-    """
+    """Returns the JSON saved with every checkpoint. It has the config, the JSON of the chain of
+    transforms (``statistics``) and the fingerprints of the sources (``data``)."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,

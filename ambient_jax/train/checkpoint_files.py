@@ -57,10 +57,8 @@ def absolute(path: str | os.PathLike) -> pathlib.Path:
 
 
 def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
-    """Returns checkpoint directory and step for a path to a workdir, its checkpoints or one of them.
-
-    ``<workdir>/best`` is the recorded best one. Raises FileNotFoundError if there is none.
-    """
+    """Returns directory and step for a path to a workdir, its checkpoints or one of them.
+    ``<workdir>/best`` is the recorded best one. Raises FileNotFoundError if there is none."""
     path = absolute(path)
     if _is_checkpoint(path):
         return path.parent, int(path.name)
@@ -104,9 +102,7 @@ def best_step(workdir: str | os.PathLike) -> int | None:
 
 def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
     """Records a step as the best; a training process keeps its checkpoint from its next save on.
-
-    ``why`` are JSON values of the record, such as the checkpoint's loss.
-    """
+    ``why`` are JSON values of the record, such as the checkpoint's loss."""
     text = json.dumps({"step": step, **why}, indent=2) + "\n"
     paths.write_text(absolute(workdir) / f"{_BEST}.json", text)
 

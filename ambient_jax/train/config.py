@@ -170,9 +170,7 @@ class Checked(ml_collections.FrozenConfigDict):
 
 def check(config: ml_collections.ConfigDict) -> Checked:
     """Returns a frozen copy of a valid config, or raises ValueError; each part checks its section.
-
-    Reads no data and uses no devices.
-    """
+    Reads no data and uses no devices."""
     if isinstance(config, Checked):
         return config
     # Imported here, as writing a config needs neither readers of data nor networks.
@@ -308,10 +306,8 @@ def _check_type(path, value, expected, default):
 def foreign(
     config: ml_collections.ConfigDict, expected: Mapping | None = None, prefix: str = ""
 ) -> list[str]:
-    """Returns dotted names of fields that are not ``expected`` (default: ``default()``).
-
-    It skips sections with other checks (sources, model, law, ...).
-    """
+    """Returns dotted names of fields that are not ``expected`` (default: ``default()``). It skips
+    sections with other checks (sources, model, law, ...)."""
     names, expected = [], default() if expected is None else expected
     for name, value in config.items():
         if name not in expected:

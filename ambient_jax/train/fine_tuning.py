@@ -42,10 +42,8 @@ def initial(
 
 
 def adopt(params: Any, path: str | os.PathLike) -> Any:
-    """Replaces parameters by those of a checkpoint (EMA) where name and shape agree.
-
-    Logs which remain new. Raises ValueError if nothing agrees.
-    """
+    """Replaces parameters by those of a checkpoint (EMA) where name and shape agree. Logs which
+    remain new. Raises ValueError if nothing agrees."""
     saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
     leaves = checkpoint.by_name(params)
     adopted = {

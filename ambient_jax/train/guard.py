@@ -42,11 +42,9 @@ def rows(batch: dict[str, Any], xp: Any = jnp) -> Rows:
 def stop(
     workdir: str | os.PathLike, step: int, rows: Rows, names: Sequence[str], learning_rate: float
 ) -> NoReturn:
-    """Writes ``<workdir>/nonfinite.json`` (process 0) and raises FloatingPointError.
-
-    ``step``, counted from 1, is the first whose loss or gradient is not finite, ``rows`` its batch;
-    ``names`` are those of the sources.
-    """
+    """Writes ``<workdir>/nonfinite.json`` (process 0) and raises FloatingPointError. ``step``,
+    counted from 1, is the first whose loss or gradient is not finite, ``rows`` its batch; ``names``
+    are those of the sources."""
     ids, sigma, sizes = (np.asarray(x) for x in jax.device_get(rows))
     sizes = np.where(np.isnan(sizes), np.inf, sizes)
     order = np.argsort(-sizes, kind="stable").tolist()

@@ -81,10 +81,8 @@ def alone(job: Callable) -> Callable:
 
 
 def check(workdir: str | os.PathLike[str]) -> None:
-    """Checks the lock before files are replaced, and writes it again if it was deleted.
-
-    Raises OSError if another run has taken over a workdir that this process held.
-    """
+    """Checks the lock before files are replaced, and writes it again if it was deleted. Raises
+    OSError if another run has taken over a workdir that this process held."""
     key = os.path.realpath(expanded(workdir))
     if key not in _HELD:
         return

@@ -44,10 +44,8 @@ def summarize(
 
 
 class Writer:
-    """Appends rows to ``<workdir>/metrics.jsonl``, TensorBoard and ``config.train.wandb``.
-
-    It first drops rows after ``step``, which an interrupted run may have left.
-    """
+    """Appends rows to ``<workdir>/metrics.jsonl``, TensorBoard and ``config.train.wandb``. It first
+    drops rows after ``step``, which an interrupted run may have left."""
 
     def __init__(
         self,
@@ -91,9 +89,7 @@ class Writer:
 
 def read(path: str | os.PathLike, fields: Sequence[str] = ("step",)) -> list[dict]:
     """Reads rows of a JSON-lines file that have the numeric ``fields``; none without the file.
-
-    Warns of every other line, such as a last line that a crash cut short.
-    """
+    Warns of every other line, such as a last line that a crash cut short."""
     path = pathlib.Path(paths.expanded(path))
     return _rows(path, fields)[0] if path.exists() else []
 

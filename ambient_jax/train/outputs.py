@@ -17,10 +17,8 @@ from ambient_jax.train import state as state_lib
 
 
 class Outputs:
-    """A policy's checkpoints and, from ``open`` on, its metrics.
-
-    Raises ValueError if the workdir has a run that cannot resume with the config.
-    """
+    """A policy's checkpoints and, from ``open`` on, its metrics. Raises ValueError if the workdir
+    has a run that cannot resume with the config."""
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
         self.config, self.workdir = config, workdir
@@ -89,9 +87,7 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
 @dataclasses.dataclass(frozen=True)
 class Recorder:
     """Reports and saves for all policies of a run; stops it at the first number not finite.
-
-    ``position`` and ``rows_at`` are those of the feed; for ``stacked`` see ``parallel.fetch``.
-    """
+    ``position`` and ``rows_at`` are those of the feed; for ``stacked`` see ``parallel.fetch``."""
 
     policies: Sequence[Outputs]
     position: Callable[[], Any]

@@ -1,7 +1,7 @@
 """Lifts the step over devices by ``jax.pmap`` and moves data to them.
 
-No other module handles devices. Every array of a pmapped function has a leading axis of local
-devices. With several hosts (``initialize``), each feeds its own devices and the axis spans them all.
+Every array of a pmapped function has a leading axis of local devices. With several hosts
+(``initialize``), each feeds its own devices and the axis spans them all.
 """
 
 import os
@@ -162,9 +162,7 @@ def lift_streamed(
     train_step: Callable, key: jax.Array, devices: Sequence[jax.Device] | None = None
 ) -> Callable:
     """Returns ``step(state, batch) -> state`` for a sharded batch, which donates the state.
-
-    ``devices``, by default all, may be those of a topology, to compile for.
-    """
+    ``devices``, by default all, may be those of a topology, to compile for."""
     step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 

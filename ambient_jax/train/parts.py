@@ -18,11 +18,8 @@ from ambient_jax.transforms import augment
 
 
 class Learner(NamedTuple):
-    """A model and its training, without data.
-
-    ``create`` makes the TrainState of step 0, of ``shapes``, from a key that all hosts share;
-    ``train_step`` is that of one device.
-    """
+    """A model and its training, without data. ``create`` makes the TrainState of step 0, of
+    ``shapes``, from a key that all hosts share; ``train_step`` is that of one device."""
 
     create: Callable[[jax.Array], state_lib.TrainState]
     shapes: state_lib.TrainState
@@ -56,10 +53,8 @@ class Parts(NamedTuple):
 
 
 def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
-    """Checks the config, opens its data and builds its parts.
-
-    For ``axis_name`` see ``step.make_train_step``, for errors ``trainer.train``.
-    """
+    """Checks the config, opens its data and builds its parts. For ``axis_name`` see
+    ``step.make_train_step``, for errors ``trainer.train``."""
     config = config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     if reason := mixtures.missing_delta(config.data):
@@ -76,10 +71,8 @@ def make_learner(
     sources: int,
     axis_name: str | None,
 ) -> Learner:
-    """Builds model, optimizer and step for shapes of one row, D and the number of sources.
-
-    Computes nothing. For ``axis_name`` see ``step.make_train_step``.
-    """
+    """Builds model, optimizer and step for shapes of one row, D and the number of sources. Computes
+    nothing. For ``axis_name`` see ``step.make_train_step``."""
     objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)

@@ -94,10 +94,8 @@ def _may_change(name, config, saved, value):
 
 
 def differences(saved: dict, config: dict) -> dict[str, tuple]:
-    """Returns both values of fields (dotted names) whose difference keeps a run from resuming.
-
-    A missing field has its default, so that a version that adds an option resumes older runs.
-    """
+    """Returns both values of fields (dotted names) whose difference keeps a run from resuming. A
+    missing field has its default, so that a version that adds an option resumes older runs."""
     with_file, with_file_now = _sources_with_file(saved), _sources_with_file(config)
     shared = with_file & with_file_now
     unused = {f"data.sources.{s}.{sigma}" for s in shared for sigma in ("sigma_min", "sigma_max")}
@@ -148,10 +146,8 @@ def check_same(
     workdir: pathlib.Path,
     step: int | None = None,
 ) -> None:
-    """Raises ValueError unless a run may resume from assets with this config and data.
-
-    Logs the changes. ``step`` is the checkpoint's, if the run resumes from it.
-    """
+    """Raises ValueError unless a run may resume from assets with this config and data. Logs the
+    changes. ``step`` is the checkpoint's, if the run resumes from it."""
     check_config(assets["config"], config, workdir, step)
     changed = _different(assets["config"], config.to_dict())
     _check_data(assets["data"], changed, config, mixture, workdir)

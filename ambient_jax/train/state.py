@@ -11,10 +11,8 @@ BINS = 10
 
 
 class Sums(flax.struct.PyTreeNode):
-    """Metrics since the last report as sums and counts, so that any split of the work agrees.
-
-    They are in the state, so that a resumed run reports the same as an uninterrupted one.
-    """
+    """Metrics since the last report as sums and counts, so that any split of the work agrees. They
+    are in the state, so that a resumed run reports the same as an uninterrupted one."""
 
     bin_loss: jax.Array  # [BINS], noise level sigma in equal bins of [0, 1]
     bin_count: jax.Array
@@ -32,10 +30,8 @@ class Sums(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Parameters, their moving average, optimizer and metric sums.
-
-    It has no PRNG key, as randomness is a function of (run key, step, row).
-    """
+    """Parameters, their moving average, optimizer and metric sums. It has no PRNG key, as
+    randomness is a function of (run key, step, row)."""
 
     step: jax.Array
     params: Any

@@ -22,12 +22,9 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The training objective.
-
-    ``loss`` is "denoising" (of x0), "ambient" (of x_min, with ``weighting`` and ``buffer``), or
-    ``package.module:function`` of a kernel with the signature of ``losses.denoising_loss``;
-    ``prediction`` is the network's output, see ``targets``.
-    """
+    """The training objective. ``loss`` is "denoising" (of x0), "ambient" (of x_min, with
+    ``weighting`` and ``buffer``), or ``package.module:function`` of a kernel with the signature of
+    ``losses.denoising_loss``; ``prediction`` is the network's output, see ``targets``."""
 
     loss: str = "denoising"
     prediction: str = "eps"
@@ -64,10 +61,8 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
 
 
 def without_masked(batch: Batch, keep: jax.Array) -> Batch:
-    """Sets rows that do not count, and padded actions that are not finite, to zero.
-
-    Infinity times the zero gradient of a masked row would make every parameter NaN.
-    """
+    """Sets rows that do not count, and padded actions that are not finite, to zero. Infinity times
+    the zero gradient of a masked row would make every parameter NaN."""
     zero = lambda a: jnp.zeros((), a.dtype)  # noqa: E731
     clear = lambda a: jnp.where(jnp.expand_dims(keep, range(1, a.ndim)), a, zero(a))  # noqa: E731
     action = clear(batch["action"])
@@ -76,11 +71,8 @@ def without_masked(batch: Batch, keep: jax.Array) -> Batch:
 
 
 def entries(batch: Batch) -> jax.Array:
-    """Returns the mask [B, H, D] of numbers that count.
-
-    It excludes steps past the episode's end and dimensions that the source's robot lacks (``dims``
-    [B, D], if the batch has it).
-    """
+    """Returns the mask [B, H, D] of numbers that count. It excludes steps past the episode's end
+    and dimensions that the source's robot lacks (``dims`` [B, D], if the batch has it)."""
     mask = jnp.broadcast_to(batch["mask"][..., None], batch["action"].shape)
     return mask & batch["dims"][:, None] if "dims" in batch else mask
 

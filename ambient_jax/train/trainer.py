@@ -45,9 +45,7 @@ def train_policies(
     stacked: bool = False,
 ) -> Result:
     """Trains one policy, or several ``stacked`` ones as one vmapped program (``sweep.train``).
-
-    ``configs`` are by the policy's folder below the workdir.
-    """
+    ``configs`` are by the policy's folder below the workdir."""
     workdir = pathlib.Path(expanded(workdir))
     with contextlib.ExitStack() as opened:
         for name in configs:

@@ -35,9 +35,7 @@ def run_id(workdir: str | os.PathLike) -> str:
 
 class Run:
     """Sends rows to a project; a failure is one warning, and unsent rows stay in ``wandb/``.
-
-    ``config`` is shown beside the curves.
-    """
+    ``config`` is shown beside the curves."""
 
     def __init__(self, project: str, workdir: str | os.PathLike, config: dict[str, Any]):
         import wandb

@@ -91,10 +91,8 @@ def random_saturation(key, images, strength: float = 0.1):
 
 
 def random_hue(key, images, strength: float = 0.05):
-    """Turns colours around the grey axis by an angle uniform in -+ strength full turns.
-
-    It rotates RGB by Rodrigues' formula, which keeps greys.
-    """
+    """Turns colours around the grey axis by an angle uniform in -+ strength full turns. It rotates
+    RGB by Rodrigues' formula, which keeps greys."""
     turn = jax.random.uniform(key, (), minval=-strength, maxval=strength)
     c, s = jnp.cos(2 * jnp.pi * turn), jnp.sin(2 * jnp.pi * turn)
 
