@@ -41,11 +41,8 @@ def number(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``.
-
-    ``above`` excludes ``low`` and ``below`` excludes ``high``; ``whole`` allows integers only.
-    Booleans and NaN are refused.
-    """
+    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``; ``above`` and
+    ``below`` exclude these; ``whole`` allows only integers. Booleans and NaN are refused."""
     number_type = numbers.Integral if whole else numbers.Real
     is_number = isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
     is_number = is_number and not math.isnan(value)

@@ -10,9 +10,8 @@ Array = jax.Array
 
 
 def bound(alpha, n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """Returns the part of the error bound that depends on alpha (theorem 3).
+    """Returns the part of the error bound (theorem 3) that depends on alpha, estimation plus bias:
 
-    Estimation error plus bias:
     ``capacity sqrt(alpha^2 / n_clean + (1 - alpha)^2 / n_corrupt) + (1 - alpha) divergence``.
 
     Args:

@@ -16,8 +16,7 @@ BenDavid         Soft with the alpha that minimises the bound of Ben-David et al
 ===============  =====================================================================
 
 Within the clean or the corrupt group, mass is split by weight. Where a group of Soft is empty at
-sigma, the other group gets its mass. Laws are frozen and hashable (static arguments of
-``jax.jit``).
+sigma, the other gets its mass. Laws are frozen and hashable (static arguments of ``jax.jit``).
 """
 
 from __future__ import annotations

@@ -7,9 +7,8 @@ n_p points are drawn from p0, n_q from q0. A unit (datapoint, bucket or the whol
 
 with the exact classifier c(x_t, sigma) = p_sigma / (p_sigma + q_sigma). By symmetry
 E[c | x0 = 0] = 1/2 at every level, and E[c | x0 = -1] = 1/2 - g(sigma), where g falls from 1/2 to
-0. A unit with a fraction f of -1 therefore has mean 1/2 - f g(sigma): it is admissible at every
-sigma > 0 if ``f <= 2 tau``, else above the level where ``g = tau / f`` (a single -1: 0.90 at
-tau = 0.05).
+0. A unit with a fraction f of -1 has mean 1/2 - f g(sigma): it is admissible at every sigma > 0 if
+``f <= 2 tau``, else above the level where ``g = tau / f`` (a single -1: 0.90 at tau = 0.05).
 
 Per datapoint, all zeros of D_q join D_p and none of its -1 does: the share of 0 goes to 1 as n_q
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
@@ -114,12 +113,10 @@ def trained_law(
 ) -> np.ndarray:
     """Computes the exact law of the data admissible as sigma -> 0, expected over both data sets.
 
-    * bucket: J ~ Binomial(B, pi) of B buckets join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket).
-      A bucket that joins has kappa = E[Binomial | it joins] values of -1; the last bucket may be
-      smaller;
+    * bucket: J ~ Binomial(B, pi) of B buckets join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket),
+      with kappa = E[Binomial | it joins] values of -1 each; the last bucket may be smaller;
     * dataset: one bucket;
-    * ordered: there are K ~ Binomial(n_q, 1/2) zeros, and the buckets that they fill join in order
-      of sigma_min;
+    * ordered: the whole buckets of K ~ Binomial(n_q, 1/2) zeros join in order of sigma_min;
     * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
 
     Returns the expected shares [3] of (-1, 0, 1) from n_p clean and n_q corrupt points. Buckets

@@ -182,9 +182,8 @@ def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.
 def coupling_bound(power, sigma) -> np.ndarray:
     """Bounds TV of any two noised laws from above: ``erf(alpha sqrt(power / 8) / sigma)``.
     ``power`` is E||x0 - y0||^2 under any coupling of x0 ~ p0 and y0 ~ q0, such as the power of a
-    disturbance that turns clean chunks into corrupt ones. Given (x0, y0) the expression is the
-    exact TV; TV is convex and erf(sqrt(.)) concave, so averaging gives the bound. It equals TV for
-    a pure shift."""
+    disturbance of clean chunks. Given (x0, y0) the expression is the exact TV; TV is convex and
+    erf(sqrt(.)) concave, so averaging gives the bound. It equals TV for a pure shift."""
     power = np.asarray(power, np.float64)
     if np.any(power < 0):
         raise ValueError(f"power is {power}, expected a mean square distance >= 0")

@@ -53,15 +53,13 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
     """Computes the power spectral density of chunks, averaged over chunks and action dimensions.
 
     The two ends of a chunk differ. The Fourier transform repeats the chunk and so has a jump there,
-    whose spectrum f^-2 hides every steeper one. A taper removes the jump. The errors below are
-    those of the fitted exponent on chunks cut out of longer motions with exponents 0 to 4, H = 16
-    and 64:
+    whose spectrum f^-2 hides every steeper one. A taper removes the jump. Errors of the fitted
+    exponent are from chunks of longer motions with exponents 0 to 4, H = 16 and 64:
 
     * ``"line"`` subtracts the straight line from end to end. The exponent is within 0.17 for
       exponents from 1 to 4 with all frequencies fitted; white noise gives 0.3.
-    * ``"hann"`` subtracts the least-squares line and multiplies by a Hann window. It is unbiased
-      for white noise. Fit above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4 at
-      H = 16).
+    * ``"hann"`` subtracts the least-squares line and applies a Hann window. It is unbiased for
+      white noise; fit above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4, H = 16).
     * ``"none"`` is for periodic chunks; ``sum(multiplicity * psd)`` is the mean over chunks and
       dimensions of the sum of squares.
 

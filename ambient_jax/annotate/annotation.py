@@ -105,9 +105,8 @@ def _decide(evidence, name, granularity, sigma_max):
     step_low = buckets.spread(low, unit)
     # A step that looks clean at every level is admitted at every level.
     step_high = np.where(step_low <= 0, 1.0, np.minimum(sigma_max, step_low))
-    fingerprint = evidence.mixture.datasets[name].fingerprint
-    step = rows - evidence.data.start[rows]
+    dataset, step = evidence.mixture.datasets[name], rows - evidence.data.start[rows]
     how = {"granularity": granularity, "levels": evidence.levels.tolist()}
     how |= {"options": dataclasses.asdict(options)}
-    columns = name, fingerprint, episode, step, step_low, step_high
+    columns = name, dataset.fingerprint, episode, step, step_low, step_high
     return low, bounds.for_source(*columns, method="classifier", how=how)

@@ -1,8 +1,7 @@
 """Fits temperatures for a classifier's logits, one for each band of the noise level.
 
-Dividing logits by a temperature calibrates them (Guo et al. 2017). Each band gets the temperature
-with the least held-out cross entropy. Between the middles of the bands, the log of the temperature
-is linear in log(sigma / alpha).
+Dividing logits by a temperature calibrates them (Guo et al. 2017). Each band gets the one with the
+least held-out cross entropy; between middles of bands its log is linear in log(sigma / alpha).
 """
 
 from typing import NamedTuple

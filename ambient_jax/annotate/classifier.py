@@ -1,9 +1,8 @@
 """Trains and evaluates noise classifiers: c(x_sigma, sigma) = P(clean) of a noised chunk.
 
-Predictions are cross-fitted. Episodes are split into folds. The classifier of a fold trains on the
-other folds. Its own fold calibrates it, stops it where the calibrated loss is least, and is what it
-predicts: no network judges an episode that it was trained on. All folds train as one vmapped
-program.
+Predictions are cross-fitted over folds of episodes. The classifier of a fold trains on the other
+folds. Its own fold calibrates it, stops it at the least calibrated loss, and is then predicted: no
+network judges an episode that it was trained on. All folds train as one vmapped program.
 
 Each corrupt source is compared with the clean ones separately (``pairs``). The network of a fold
 has one trunk for all pairs and one logit for each, which takes less time and memory than a network
@@ -57,8 +56,7 @@ def fit(
 
     Args:
       data: all sources, with their roles in ``data.sources``. Only weights of clean sources count.
-      options: see ``training.Options``.
-      seed: seeds folds, initial parameters and noise draws.
+      options, seed: see ``training.Options``; the seed of folds, initial parameters and draws.
       schedule: its training law draws the noise levels; default vp (sigma uniform).
       names: names of the sources, for messages.
       progress: show a progress bar.

@@ -41,8 +41,7 @@ def run(
     Args:
       config: see ``config.default``; or the config of a training run without a task.
       workdir: folder of ``bounds/`` and ``report/``.
-      short_names: short names of ``config.task.build``, the task that builds the data; see
-        ``tasks.get``.
+      short_names: of ``config.task.build``, the task that builds the data; see ``tasks.get``.
     """
     config = config_of_command.completed(config)
     _checks.one_of("config.task.name", config.task.name, JOBS)

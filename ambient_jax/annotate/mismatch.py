@@ -5,9 +5,8 @@ clean law p on noised chunks of p. Its cost there is the excess loss
 
     e(sigma) = E_p ||x0 - D_q(x_t, O)||^2 - E_p ||x0 - D_p(x_t, O)||^2 = E_p ||D_p - D_q||^2,
 
-with D = E[x0 | x_t, O]. Where x_t itself still shows the decision, e vanishes, however well a
-classifier separates p and q. At sigma = 1, e is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole
-disagreement.
+with D = E[x0 | x_t, O]. Where x_t still shows the decision, e vanishes, even if a classifier
+separates p and q. At sigma = 1, e is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
 
 Three ways to measure e, none of which depends on p(O) / q(O):
 

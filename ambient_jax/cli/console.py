@@ -41,8 +41,8 @@ def setup() -> None:
 
 def _ours_or_warning(record: python_logging.LogRecord) -> bool:
     libraries = ("orbax", "xla_bridge", "tensorflow_datasets")
-    from_library = any(name in record.pathname for name in libraries)
-    return record.levelno >= python_logging.WARNING or not from_library
+    is_ours = not any(name in record.pathname for name in libraries)
+    return record.levelno >= python_logging.WARNING or is_ours
 
 
 @contextlib.contextmanager

@@ -177,12 +177,8 @@ def open_mixture(
     for name, moments in measured.items():
         normalizer.log_outliers(name, moments, unit, outliers, masks[name])
     robots = {name: values["group"] for name, values in fields.items()}
-    options = {
-        "groups": robots,
-        "masks": masks,
-        "least_range": config.least_range,
-        "outliers": outliers,
-    }
+    options: dict[str, Any] = dict(groups=robots, masks=masks, outliers=outliers)
+    options["least_range"] = config.least_range
     maps = normalizer.make_normalizer(measured, unit, config.normalize_per, **options)
     names, sources = tuple(fields), _weighted(fields, measured)
     groups = cut(names, sources, datasets, measured, files)
@@ -219,8 +215,8 @@ def open_source(
     fields = section.sources(config)
     _checks.one_of("source", name, fields)
     values = fields[name] | changes
-    path = below(root or config.root, values["path"])
-    return formats(config, fields)[name].open(name, path, values)
+    form, path = formats(config, fields)[name], below(root or config.root, values["path"])
+    return form.open(name, path, values)
 
 
 def check(config: ml_collections.ConfigDict) -> Shapes:

@@ -78,10 +78,9 @@ def make_normalizer(
     least_range: float = LEAST_RANGE,
     outliers: str = "leave_out",
 ) -> Normalizer:
-    """Makes a normaliser from the statistics of each source (by name).
-
-    A range below ``least_range``, or below ten times the rounding of the numbers, counts as noise
-    and is widened to that limit. A range below the rounding counts as constant.
+    """Makes a normaliser from the statistics of each source (by name). A range below
+    ``least_range``, or below ten times the rounding of the numbers, counts as noise and is widened
+    to that limit; a range below the rounding counts as constant.
 
     Args:
       statistics: statistics of sources whose fields have the same shapes.
@@ -145,9 +144,8 @@ def _of_group(moments, having, kind, least, where):
             continue
         dims = np.flatnonzero((having.T == pattern).all(axis=1))
         parts = [m for m, has in zip(moments, pattern, strict=True) if has]
-        pooled = functools.reduce(
-            Moments.merge, [dataclasses.replace(m, tails=None) for m in parts]
-        )
+        untailed = [dataclasses.replace(m, tails=None) for m in parts]
+        pooled = functools.reduce(Moments.merge, untailed)
         maps = _affine(pooled, parts, kind, least, where)
         shift[dims], scale[dims], narrow[dims] = (values[dims] for values in maps)
     if narrow.any():

@@ -57,8 +57,7 @@ def sources(config: ml_collections.ConfigDict, complete: bool = True) -> dict[st
             "config.data.sources is empty, expected at least one RLDS folder, such as "
             "config.data.sources.demos = source('path/to/demos', 'clean')"
         )
-    sections = config.sources.items()
-    return {name: _source(config, name, values, complete) for name, values in sections}
+    return {name: _source(config, name, own, complete) for name, own in config.sources.items()}
 
 
 def _source(config, name, values, complete):

@@ -70,8 +70,7 @@ class Policy:
 
         Args:
           path: workdir, its checkpoints folder or one step's folder.
-          source: name of the source whose statistics normalise, if sources have their own; default:
-            the clean source.
+          source: source whose statistics normalise, if each has its own; default: the clean one.
           **options: solver, steps, clip or eta, in place of the config's.
 
         Raises:

@@ -30,8 +30,7 @@ _VP = schedules.vp()
 # First level of a grid (alpha = 0.06). Nearer 1, the error of the network's eps is multiplied by
 # 1 / alpha; lower, pure noise approximates x_t worse. On data N(0.5, 0.1), with 20 steps of the vp
 # grid and an error of 0.03 in eps, the mean is wrong by 0.21 (ddim) and 2.1 (heun) from 0.9999, by
-# 0.07 and 0.12 from 0.999, and by 0.05 and 0.04 from 0.998. Other schedules and predictions depend
-# on it less.
+# 0.07 and 0.12 from 0.999, by 0.05 and 0.04 from 0.998. Other schedules and predictions vary less.
 START = 0.998
 
 
@@ -113,8 +112,7 @@ def solve(
             if not noisiness:
                 return schedules.signal(following) * x0 + following * eps, x0
             # Variance that the process adds from the following (lower) level to this one.
-            added = (level - following) * (level + following)
-            added = added / ((1 - following) * (1 + following))
+            added = (level - following) * (level + following) / ((1 - following) * (1 + following))
             spread = noisiness * following / level * jnp.sqrt(added)
             remaining = jnp.sqrt(jnp.maximum(following**2 - spread**2, 0))
             z = _noise(keys, index + 1, shape)

@@ -54,8 +54,7 @@ class Normalizer:
             )
         if (source is None) != (not self.sources):
             expected = "None: all sources share one map"
-            if self.sources:
-                names = ", ".join(self.sources)
+            if names := ", ".join(self.sources):
                 expected = f"the index of one of {names}, or for_source(name) first"
             raise ValueError(f"source is {source}, expected {expected}")
         if getattr(x, "dtype", None) != np.float64:

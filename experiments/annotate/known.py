@@ -107,9 +107,8 @@ class Chunks:
         self.log_weight = np.log(weight)
         covariance = law.covariance(horizon)
         self.index = np.minimum(np.arange(horizon), horizon - 1 - held[:, None])
-        values, self.vectors = np.linalg.eigh(
-            covariance[self.index[:, :, None], self.index[:, None, :]]
-        )
+        rows, columns = self.index[:, :, None], self.index[:, None, :]
+        values, self.vectors = np.linalg.eigh(covariance[rows, columns])
         self.values = np.maximum(values, 0)
         self.root = np.linalg.cholesky(covariance + 1e-12 * np.eye(horizon))
 
@@ -187,14 +186,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     curves = {name: np.asarray(c) for name, c in stored["curves"].items()}
     estimates = sigma_min(config, stored["levels"], curves)
     in_file = {name: stored["sigma_min"][f"{name}, dataset"]["mean"] for name in exact}
-    rows = [
-        [
-            n,
-            *(f"{v:.3f}" for v in (exact[n], estimates[n], in_file[n])),
-            f"{estimates[n] - exact[n]:+.3f}",
-        ]
-        for n in sorted(exact, key=exact.__getitem__)
-    ]
+    rows = []
+    for n in sorted(exact, key=exact.__getitem__):
+        cells = [f"{v:.3f}" for v in (exact[n], estimates[n], in_file[n])]
+        rows.append([n, *cells, f"{estimates[n] - exact[n]:+.3f}"])
     error = errors(estimates, exact)
     caption = (
         f"{len(exact)} sources in one run; mean error of sigma_min {error['mean']:.3f}, largest "

@@ -28,6 +28,5 @@ class Simulator(simulate.Simulator):
 
     def __call__(self, *args: Any, **options: Any) -> Rollouts:
         """Runs one episode per seed; see ``simulate.Simulator.episodes``."""
-        episodes = self.episodes(*args, **options)
-        placements = episodes.infos["placements"]
-        return Rollouts(episodes.seeds, episodes.lengths, placements, episodes.qpos)
+        e = self.episodes(*args, **options)
+        return Rollouts(e.seeds, e.lengths, e.infos["placements"], e.qpos)

@@ -51,9 +51,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
         changed = chunks.observation | {"task": arbitrary}
         # Policies of seeds differ only in their parameters, so they share a compiled program.
-        inputs = trained[0], chunks, changed
-        change = functools.partial(evaluation.differences, *inputs, levels=LEVELS)
-        differences = np.stack([change(params=policy.params) for policy in trained])
+        change = functools.partial(evaluation.differences, trained[0], chunks, changed)
+        differences = np.stack([change(levels=LEVELS, params=p.params) for p in trained])
         measure = measures[name] = measured(differences) | {"chunks": len(chunks.action)}
         of_seed = ", ".join(f"{v:.3f}" for v in measure["of_seed"])
         by_tau = [f"{v:.3f}" for v in measure["by_tau"].values()]

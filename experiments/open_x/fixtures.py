@@ -38,20 +38,18 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows, results = [], {}
     for name, clean in zip(mixture.names, mixture.sources.clean, strict=True):
         row = registry.get(config.data.sources[name].open_x)
-        rows_drawn, total, last = 0.0, 0.0, 0
+        trained, total, last = 0.0, 0.0, 0
         for entry in history:
             share = entry.get(f"share_source/{name}", 0.0)
             count = share * entry["admitted"] * (entry["step"] - last)
             last = entry["step"]
-            rows_drawn, total = (
-                rows_drawn + count,
-                total + count * entry.get(f"loss_source/{name}", 0.0),
-            )
+            total += count * entry.get(f"loss_source/{name}", 0.0)
+            trained += count
         statistics = mixture.statistics[name]
-        loss = total / rows_drawn if rows_drawn else float("nan")
-        results[name] = {"drawn": rows_drawn, "loss": loss, "steps": statistics.num_steps}
+        loss = total / trained if trained else float("nan")
+        results[name] = {"drawn": trained, "loss": loss, "steps": statistics.num_steps}
         cells = [len(statistics.lengths), statistics.num_steps, row.hz or "?"]
-        cells += [f"{rows_drawn:.0f}", f"{loss:.3f}", "yes" if row.doubts else ""]
+        cells += [f"{trained:.0f}", f"{loss:.3f}", "yes" if row.doubts else ""]
         rows.append([name, "clean" if clean else "corrupt", *map(str, cells)])
     caption = (
         f"{len(rows)} data sets of random values with real features: nothing is to be learned. "

@@ -1,6 +1,5 @@
-"""Metrics of planar pushing (section 5.2 of the method).
-
-Success (see ``PlanarPushingEnv``) has Wilson's interval; errors and times have bootstraps.
+"""Metrics of planar pushing (section 5.2 of the method): success (see ``PlanarPushingEnv``) with
+Wilson's interval, and errors and times with bootstraps over episodes.
 """
 
 import dataclasses

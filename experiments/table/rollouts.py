@@ -185,6 +185,4 @@ def held_out_losses(
 
     about = {"data": held_out.fingerprint, **options}
     measured = kept_measures(table, names, seeds, about, measure)
-    return {
-        name: np.stack([arrays["loss"] for arrays in items]) for name, by_seed in measured.items()
-    }
+    return {name: np.stack([item["loss"] for item in items]) for name, items in measured.items()}
