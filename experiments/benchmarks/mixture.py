@@ -103,11 +103,11 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     else:
         batch = max(2, round(options.batch_size / len(positions)))
         options = dataclasses.replace(options, batch_size=batch)
-        each = separate(data, options, schedule)
+        classifiers = separate(data, options, schedule)
         clocks.append(time.process_time())
         curves = [
             classifier.probabilities(f, data, p, levels, pair=0, **ask)
-            for f, p in zip(each, positions, strict=True)
+            for f, p in zip(classifiers, positions, strict=True)
         ]
     clocks.append(time.process_time())
     names = [n for n in mixture.names if n != "clean"]

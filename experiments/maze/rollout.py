@@ -122,22 +122,22 @@ class Simulator:
 
         def step(episodes, numbered):
             number, target = numbered
-            here = episodes.state[:, -1]
+            place = episodes.state[:, -1]
             live = ~episodes.finished & (begin + number < self._max_steps)
             invalid = live & ~jnp.isfinite(target).all(-1)
-            target = jnp.where((live & ~invalid)[:, None], target, here)
-            hit = live & collides(here, target, self._world)
-            here = jnp.where(hit[:, None], here, target)
-            reached = live & ~hit & (jnp.linalg.norm(here - goals, axis=-1) <= GOAL_RADIUS)
-            history = jnp.concatenate([episodes.state[:, 1:], here[:, None]], 1)
+            target = jnp.where((live & ~invalid)[:, None], target, place)
+            hit = live & collides(place, target, self._world)
+            place = jnp.where(hit[:, None], place, target)
+            reached = live & ~hit & (jnp.linalg.norm(place - goals, axis=-1) <= GOAL_RADIUS)
+            history = jnp.concatenate([episodes.state[:, 1:], place[:, None]], 1)
             return _Episodes(
-                # What has finished keeps its last observations.
+                # Finished episodes keep their last observations.
                 jnp.where(live[:, None, None], history, episodes.state),
                 episodes.lengths + live,
                 episodes.success | reached & ~invalid,
                 episodes.collided | hit,
                 episodes.invalid | invalid,
-            ), here
+            ), place
 
         numbers = jnp.arange(plan.shape[1])
         episodes, path = jax.lax.scan(step, episodes, (numbers, jnp.moveaxis(plan, 1, 0)))

@@ -49,7 +49,7 @@ def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[An
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Rolls out the workdir's policy and writes table, JSON and figures to ``report/``."""
     report.of_one_policy(
-        config, workdir, simulator, metrics.summarise, lambda *of: _describe(config, *of)
+        config, workdir, simulator, metrics.summarise, lambda *args: _describe(config, *args)
     )
 
 
