@@ -1,7 +1,7 @@
 """Ambient Diffusion for robot actions: train on a little good data and a lot of bad data.
 
 The kernels (``losses``, ``mixing``, ...) are imported here; ``Policy`` and the packages ``train``,
-``annotate`` and ``evaluate`` when they are first used, so that ``import ambient_jax`` stays cheap.
+``annotate`` and ``evaluate`` on first use, so that ``import ambient_jax`` stays cheap.
 """
 
 import importlib

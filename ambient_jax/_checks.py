@@ -1,6 +1,6 @@
-"""Small checks with messages that say what came, what was expected and what to do.
+"""Checks whose messages state the value, the expectation and the remedy.
 
-Shapes and types are checked under ``jit`` as well; values only where they are known, outside it.
+Shapes and types are checked under ``jit`` as well; values only outside it, where they are known.
 """
 
 import difflib
@@ -13,26 +13,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SOLVERS = ("ddpm", "ddim", "heun")  # here, as the config of a training run names one too
+SOLVERS = ("ddpm", "ddim", "heun")  # also for the config of a training run
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """A hint such as ``; did you mean 'eps'?`` (empty when nothing is near)."""
+    """Returns a hint such as ``; did you mean 'eps'?``, or "" if no option is similar."""
     near = difflib.get_close_matches(str(name), [str(o) for o in options], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def one_of(what: str, value: Any, options: Iterable[str]) -> None:
+def one_of(field: str, value: Any, options: Iterable[str]) -> None:
     """Raises ValueError unless ``value`` is one of ``options``."""
     options = list(options)
     if value not in options:
         raise ValueError(
-            f"{what} is {value!r}, expected one of {', '.join(options)}{nearest(value, options)}"
+            f"{field} is {value!r}, expected one of {', '.join(options)}{nearest(value, options)}"
         )
 
 
 def number(
-    what: str,
+    field: str,
     value: Any,
     low: float = -math.inf,
     high: float = math.inf,
@@ -41,8 +41,8 @@ def number(
     above: bool = False,
     below: bool = False,
 ) -> None:
-    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``, whose ends ``above``
-    and ``below`` exclude; booleans and NaN are refused, and where ``whole`` all but integers."""
+    """Raises ValueError unless ``value`` is a number from ``low`` to ``high``; ``above`` and
+    ``below`` exclude these; ``whole`` allows only integers. Booleans and NaN are refused."""
     number_type = numbers.Integral if whole else numbers.Real
     is_number = isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
     is_number = is_number and not math.isnan(value)
@@ -57,26 +57,26 @@ def number(
     else:
         limits = f"in {'(' if above else '['}{low}, {high}{')' if below else ']'}"
     expected = "" if is_number else "a whole number " if whole else "a number "
-    raise ValueError(f"{what} is {value!r}, expected {expected}{limits}".rstrip())
+    raise ValueError(f"{field} is {value!r}, expected {expected}{limits}".rstrip())
 
 
-def names(what: str, value: Any) -> None:
+def names(field: str, value: Any) -> None:
     """Raises ValueError unless ``value`` is a tuple or list of distinct, non-empty strings."""
     if isinstance(value, str):
-        raise ValueError(f"{what} is the text {value!r}, expected a tuple of names: ({value!r},)")
+        raise ValueError(f"{field} is the text {value!r}, expected a tuple of names: ({value!r},)")
     if not isinstance(value, tuple | list):
-        raise ValueError(f"{what} is {value!r}, expected a tuple of names")
+        raise ValueError(f"{field} is {value!r}, expected a tuple of names")
     for name in value:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{what} has the entry {name!r}, expected names (str)")
+            raise ValueError(f"{field} has the entry {name!r}, expected names (str)")
         if list(value).count(name) > 1:
-            raise ValueError(f"{what} has {name!r} more than once, expected each name once")
+            raise ValueError(f"{field} has {name!r} more than once, expected each name once")
 
 
-def flag(what: str, value: Any) -> None:
+def flag(field: str, value: Any) -> None:
     """Raises ValueError unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{what} is {value!r}, expected True or False")
+        raise ValueError(f"{field} is {value!r}, expected True or False")
 
 
 def solver_options(solver: Any, steps: Any, clip: Any, eta: Any = 0.0) -> None:
@@ -94,8 +94,8 @@ def solver_options(solver: Any, steps: Any, clip: Any, eta: Any = 0.0) -> None:
 def same_shape(**arrays: Any) -> None:
     """Raises ValueError unless all arrays (None is skipped) have the shape of the first."""
     shapes = {name: np.shape(a) for name, a in arrays.items() if a is not None}
-    first, *rest = shapes
-    for name in rest:
+    first, *names = shapes
+    for name in names:
         if shapes[name] != shapes[first]:
             raise ValueError(
                 f"{name} has shape {shapes[name]}, expected {first}'s {shapes[first]}: "
@@ -124,7 +124,7 @@ def scalar(**values: Any) -> None:
 
 
 def array(name: str, value: Any) -> Any:
-    """Returns ``value``, a list as an array; raises ValueError unless it holds real floats."""
+    """Returns ``value`` (a list as an array); raises ValueError unless it holds real floats."""
     value = _listed(name, value)
     dtype = getattr(value, "dtype", None)
     floating = isinstance(value, float | int) if dtype is None else _is(dtype, jnp.floating)
@@ -136,10 +136,10 @@ def array(name: str, value: Any) -> Any:
     return value
 
 
-def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = False) -> Any:
-    """Returns ``value``, a list as an array; raises ValueError unless its numbers are in [0, 1].
+def level(name: str, value: Any, noun: str = "a noise level", *, nan: bool = False) -> Any:
+    """Returns ``value`` (a list as an array); raises ValueError unless its numbers are in [0, 1].
 
-    None and tracers pass, and NaN where ``nan`` says so; ``what`` names the numbers in the message.
+    None and tracers pass, and NaN if ``nan``; the message calls the numbers ``noun``.
     """
     value = _listed(name, value)
     if value is None or (isinstance(value, float) and 0 <= value <= 1):
@@ -148,26 +148,26 @@ def level(name: str, value: Any, what: str = "a noise level", *, nan: bool = Fal
     number = isinstance(value, float | int)
     real = number if dtype is None else _is(dtype, jnp.floating, jnp.integer)
     if not real or isinstance(value, bool):
-        raise ValueError(f"{name} is {_describe(value)}, expected {what} in [0, 1]")
+        raise ValueError(f"{name} is {_describe(value)}, expected {noun} in [0, 1]")
     if isinstance(value, jax.core.Tracer):
         return value
-    known = np.asarray(value)
-    bad = ~((known >= 0) & (known <= 1))
+    values = np.asarray(value)
+    bad = ~((values >= 0) & (values <= 1))
     if nan:
-        bad &= known == known
+        bad &= values == values
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         at = f" at index {first[0] if len(first) == 1 else first}" if first else ""
         hint = " (0 = data, 1 = pure noise): convert other schedules with Schedule.sigma(t)"
         raise ValueError(
-            f"{name}{at} is {known[first]}, expected {what} in [0, 1]"
-            f"{hint if what == 'a noise level' else ''}"
+            f"{name}{at} is {values[first]}, expected {noun} in [0, 1]"
+            f"{hint if noun == 'a noise level' else ''}"
         )
     return value
 
 
 def key(value: Any, name: str = "key") -> jax.Array:
-    """Returns a typed PRNG key (or array of keys) for a typed key, an old-style key or a seed."""
+    """Returns a typed PRNG key (or array of keys) from a typed key, an old-style key or a seed."""
     dtype = getattr(value, "dtype", None)
     if _is(dtype, jax.dtypes.prng_key):
         return value
@@ -189,7 +189,7 @@ def _is(dtype, *supertypes):
 
 
 def mask(name: str, value: Any) -> Any:
-    """Returns ``value``, a list as an array; raises ValueError unless it is a mask or None."""
+    """Returns ``value`` (a list as an array); raises ValueError unless it is a mask or None."""
     value = _listed(name, value)
     boolean = _is(getattr(value, "dtype", None), jnp.bool_, jnp.floating, jnp.integer)
     if value is not None and not boolean and not isinstance(value, bool):
@@ -207,7 +207,7 @@ def _listed(name, value):
 
 
 def _describe(value):
-    """One short line about a value, for a message."""
+    """Describes a value in one short line, for a message."""
     dtype = getattr(value, "dtype", None)
     if dtype is not None:
         return f"an array of {dtype} and shape {np.shape(value)}"

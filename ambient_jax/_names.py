@@ -1,4 +1,4 @@
-"""Names of a config that stand for code: a built-in one, or ``package.module:attribute``."""
+"""Resolves names of code in a config: a built-in name, or ``package.module:attribute``."""
 
 import importlib
 import inspect
@@ -8,20 +8,19 @@ from typing import Any
 from ambient_jax import _checks
 
 
-def resolve(what: str, name: Any, builtins: Mapping[str, Any]) -> Any:
-    """Returns what ``name`` stands for.
+def resolve(field: str, name: Any, builtins: Mapping[str, Any]) -> Any:
+    """Returns the object that ``name`` refers to.
 
     Args:
-      what: the config field, for messages.
+      field: the config field, for messages.
       name: a key of ``builtins``, or ``package.module:attribute`` of code outside the package.
-      builtins: what the package has, by name; as ``package.module:attribute`` where it should be
-        imported only if it is used.
+      builtins: the package's objects by name; ``package.module:attribute`` delays the import.
 
     Raises:
-      ValueError: an unknown name, or a module or attribute that cannot be imported.
+      ValueError: the name is unknown, or its module or attribute cannot be imported.
     """
     if not isinstance(name, str) or ":" not in name:
-        _checks.one_of(what, name, builtins)
+        _checks.one_of(field, name, builtins)
         if not isinstance(builtins[name], str):
             return builtins[name]
         name = builtins[name]
@@ -30,38 +29,38 @@ def resolve(what: str, name: Any, builtins: Mapping[str, Any]) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{what} is {name!r}, expected package.module:attribute of something importable "
+            f"{field} is {name!r}, expected package.module:attribute of something importable "
             f"({error})"
         ) from error
 
 
-def make(what: str, name: Any, builtins: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    """Calls what ``name`` stands for with the options of its config section.
+def make(field: str, name: Any, builtins: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """Calls the object that ``name`` refers to with the options of its config section.
 
     Raises:
-      ValueError: an unknown name or option, or options that the thing refuses.
+      ValueError: the name or an option is unknown, or the call refuses the options.
     """
-    factory = resolve(what, name, builtins)
+    factory = resolve(field, name, builtins)
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} is {name!r}, which cannot be called: {error}") from error
+        raise ValueError(f"{field} is {name!r}, which cannot be called: {error}") from error
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        known = [p for p in parameters if p not in ("parent", "name")]  # these two are Flax's
+        allowed = [p for p in parameters if p not in ("parent", "name")]  # these two are Flax's
         for option in options:
-            _checks.one_of(f"option of {what} {name!r}", option, known or ["(none)"])
+            _checks.one_of(f"option of {field} {name!r}", option, allowed or ["(none)"])
     try:
         return factory(**options)
     except TypeError as error:
-        raise ValueError(f"{what} {name!r} with options {dict(options)}: {error}") from error
+        raise ValueError(f"{field} {name!r} with options {dict(options)}: {error}") from error
 
 
 def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` whose error gives the new name of what was renamed or moved."""
+    """Returns a module's ``__getattr__`` whose error states the new name of a renamed attribute."""
 
     def getattr_of_module(name: str) -> Any:
         if name in names:
-            # Not AttributeError, whose text "from module import name" would replace by its own.
+            # "from module import name" would replace the text of an AttributeError.
             raise ImportError(f"{module}.{name} is now {names[name]}")
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 

@@ -1,7 +1,7 @@
-"""Which noise levels a sample may train: its bounds (sigma_min, sigma_max).
+"""Bounds (sigma_min, sigma_max): the noise levels that a sample may train.
 
-A sample is admissible at ``sigma > sigma_min`` (there it looks like clean data) or at
-``sigma < sigma_max`` (there the denoiser is too local to see what is wrong with the sample).
+A sample is admissible at ``sigma > sigma_min``, where it looks like clean data, and at
+``sigma < sigma_max``, where the denoiser is too local to see the sample's faults.
 
 =================  ======================  ==============================================
 sample             (sigma_min, sigma_max)  admissible levels
@@ -12,7 +12,7 @@ ambient omni       (s, m), m <= s          below m and above s; the middle is cl
 unusable           (1, 0)                  none
 =================  ======================  ==============================================
 
-``sigma_max`` may be left out (None): 1 where ``sigma_min`` is 0 (clean), else 0 (ambient).
+``sigma_max`` may be None: then it is 1 where ``sigma_min`` is 0 (clean), else 0 (ambient).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Bounds(NamedTuple):
 
     @classmethod
     def make(cls, sigma_min: Any, sigma_max: Any = None, *args: Any, **options: Any) -> Bounds:
-        """Returns bounds checked on the host, see ``check_bounds``, whose arguments these are.
+        """Checks bounds on the host and returns them; for the arguments see ``check_bounds``.
 
-        A sigma_max of None is that of clean or ambient samples.
+        A sigma_max of None becomes that of clean or ambient samples.
         """
         check_bounds(sigma_min, sigma_max, *args, **options)
         low = np.asarray(sigma_min, np.float32)
@@ -52,17 +52,17 @@ class Bounds(NamedTuple):
         return cls(low, np.asarray(high, np.float32))
 
     def coverage(self, schedule: schedules.Schedule | None = None) -> Array:
-        """Each sample's probability in [0, 1] that a training level is admissible: ``measure``."""
+        """Returns each sample's probability that a training level is admissible: ``measure``."""
         return measure(*self, schedule)
 
     def digest(self) -> str:
-        """16 hexadecimal digits that change with any bound or with their order."""
+        """Returns 16 hexadecimal digits that depend on every bound and on their order."""
         columns = (np.ascontiguousarray(column, np.float32) for column in self)
         return hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()[:16]
 
 
 def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:
-    """``sigma_max`` itself, or the value that makes a sample clean or ambient when it is None."""
+    """Returns ``sigma_max``; if it is None, the value of a clean or ambient sample."""
     sigma_min = jnp.asarray(_checks.level("sigma_min", sigma_min, nan=True)) * 1.0
     if sigma_max is None:
         return jnp.where(sigma_min <= 0, 1.0, 0.0).astype(sigma_min.dtype)
@@ -77,10 +77,10 @@ def admissible(sigma, sigma_min, sigma_max=None) -> Array:
     Args:
       sigma: noise level(s) in [0, 1]; broadcasts with the bounds.
       sigma_min: lower bound of the high band, in [0, 1].
-      sigma_max: upper bound of the low band, in [0, 1]; None = see the module.
+      sigma_max: upper bound of the low band, in [0, 1]; for None see the module.
 
     Raises:
-      ValueError: for levels or bounds that are known and outside of [0, 1].
+      ValueError: a level or bound is known (outside ``jit``) and not in [0, 1].
     """
     sigma = jnp.asarray(_checks.level("sigma", sigma, nan=True))
     sigma_min = _checks.level("sigma_min", sigma_min, nan=True)
@@ -89,13 +89,13 @@ def admissible(sigma, sigma_min, sigma_max=None) -> Array:
 
 
 def measure(sigma_min, sigma_max=None, schedule: schedules.Schedule | None = None) -> Array:
-    """|A|: probability that the training law p(sigma) falls into the admissible set; in [0, 1]."""
+    """Returns |A|, the probability in [0, 1] that the training law draws an admissible level."""
     low, high = _bands(sigma_min, sigma_max, schedule or schedules.vp())
     return low + high
 
 
 def _bands(sigma_min, sigma_max, schedule):
-    """Training-law mass of the low and of the high band (disjoint; they sum to |A|)."""
+    """Returns the training law's mass in the low and in the high band (disjoint; sum |A|)."""
     schedules.check(schedule)
     sigma_min, sigma_max = schedules.levels(sigma_min=sigma_min, sigma_max=sigma_max)
     below_max = schedule.cdf(default_sigma_max(sigma_min, sigma_max))
@@ -114,12 +114,12 @@ def sample_sigma(
     _checks.scalar(sigma_min=sigma_min, sigma_max=sigma_max)
     key, schedule = _checks.key(key), schedule or schedules.vp()
     low, high = _bands(sigma_min, sigma_max, schedule)
-    # 1 - uniform lies in (0, 1]: the high band is open below, and so is what is drawn from it.
+    # 1 - uniform lies in (0, 1], as the high band is open below.
     u = (1 - jax.random.uniform(key, dtype=low.dtype)) * (low + high)
     in_low = u < low
     rank = jnp.where(in_low, u, 1 - (low + high) + u)
     sigma = schedule.quantile(jnp.clip(rank, 0, 1))
-    # Rounding in cdf and quantile may land on the bound itself or a hair beyond it.
+    # Rounding in cdf and quantile may reach the bound or pass it slightly.
     upper = default_sigma_max(sigma_min, sigma_max).astype(sigma.dtype)
     lower = jnp.asarray(sigma_min, sigma.dtype)
     one = jnp.ones((), sigma.dtype)
@@ -129,16 +129,16 @@ def sample_sigma(
 
 
 def intersect(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Array, Array]:
-    """Bounds (sigma_min, sigma_max) that admit a level only where both pairs admit it.
+    """Returns bounds (sigma_min, sigma_max) that admit a level only where both pairs admit it.
 
-    They are the larger sigma_min and the smaller sigma_max. Where one pair's low band reaches into
-    the other's high band, the result admits less than both do, which is safe.
+    They are the larger sigma_min and the smaller sigma_max. Where the low band of one pair overlaps
+    the high band of the other, the result admits less than both do, which is safe.
     """
     sigma_min = jnp.maximum(jnp.asarray(first[0]), jnp.asarray(second[0]))
     upper = [default_sigma_max(*pair) for pair in (first, second)]
     everything = [u > jnp.asarray(pair[0]) for u, pair in zip(upper, (first, second), strict=True)]
-    both = jnp.minimum(*upper)
-    sigma_max = jnp.where(everything[0], upper[1], jnp.where(everything[1], upper[0], both))
+    smaller = jnp.minimum(*upper)
+    sigma_max = jnp.where(everything[0], upper[1], jnp.where(everything[1], upper[0], smaller))
     return jnp.where(everything[0], second[0], jnp.where(everything[1], first[0], sigma_min)), (
         sigma_max
     )
@@ -159,35 +159,36 @@ def check_bounds(
     Args:
       sigma_min, sigma_max: [N] or scalar; sigma_max None is not checked.
       ids: [N] names of the samples, for the message.
-      ordered: also refuse ``sigma_max > sigma_min``, except for clean data (0, 1): such bounds
-        admit every level, which is valid in a kernel and a mistake in data.
+      ordered: also refuse ``sigma_max > sigma_min``, except for clean data (0, 1). Such bounds
+        admit every level, which is valid in a kernel but a mistake in data.
       where: ``where(i)`` names sample i, instead of ``ids``.
     """
-    given = {"sigma_min": sigma_min, "sigma_max": sigma_max}
-    given = {n: np.atleast_1d(np.asarray(v)) for n, v in given.items() if v is not None}
+    bounds = {"sigma_min": sigma_min, "sigma_max": sigma_max}
+    bounds = {n: np.atleast_1d(np.asarray(v)) for n, v in bounds.items() if v is not None}
     name = where or (lambda i: f"index {i}" if ids is None else repr(ids[i]))
 
     def refuse(bad, message):
         count = f"; {bad.sum()} rows of {bad.size} are bad" if bad.size > 1 else ""
         raise ValueError(f"{message(int(np.flatnonzero(bad)[0]))}{count}")
 
-    for field, values in given.items():
+    for field, values in bounds.items():
         if values.dtype.kind not in "iuf":
             some = str(values.ravel()[:1].tolist())[:80]
             raise ValueError(f"{field} is {some}, expected numbers, noise levels in [0, 1]")
-        of = "at" if where is None and ids is None else "of"
+        preposition = "at" if where is None and ids is None else "of"
         level = values.astype(np.float32)
         bad = ~((level >= 0) & (level <= 1))
         if bad.any():
             refuse(
                 bad,
                 lambda i: (
-                    f"{field} {of} {name(i)} is {values[i]}, expected a noise level in [0, 1] "  # noqa: B023
-                    "(0 = data, 1 = pure noise): convert other schedules with Schedule.sigma(t)"
+                    f"{field} {preposition} {name(i)} is {values[i]}, expected a noise level in "  # noqa: B023
+                    "[0, 1] (0 = data, 1 = pure noise): convert other schedules with "
+                    "Schedule.sigma(t)"
                 ),
             )
     if ordered and sigma_max is not None:
-        low, high = np.broadcast_arrays(*(v.astype(np.float32) for v in given.values()))
+        low, high = np.broadcast_arrays(*(v.astype(np.float32) for v in bounds.values()))
         bad = (high > low) & ~((low == 0) & (high == 1))
         if bad.any():
             refuse(

@@ -1,4 +1,4 @@
-"""The best share of clean data beside corrupt data, by Ben-David et al. (2010)."""
+"""Computes the best share of clean data in a mixture, by Ben-David et al. (2010)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ Array = jax.Array
 
 
 def bound(alpha, n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """The part of the error bound that depends on alpha, estimation error plus bias (theorem 3).
+    """Returns the part of the error bound (theorem 3) that depends on alpha, estimation plus bias:
 
     ``capacity sqrt(alpha^2 / n_clean + (1 - alpha)^2 / n_corrupt) + (1 - alpha) divergence``.
 
@@ -27,7 +27,7 @@ def bound(alpha, n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
 
 
 def best_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
-    """The alpha in [0, 1] that minimises ``bound`` (section 5.1, eq. 1); arguments as there.
+    """Returns the alpha in [0, 1] that minimises ``bound`` (section 5.1, eq. 1).
 
     With D = capacity / divergence: 1 if n_clean >= D^2, else min(1, nu) with
     ``nu = n_clean / n (1 + n_corrupt / sqrt(D^2 n - n_clean n_corrupt))``, n = n_clean + n_corrupt.
@@ -36,7 +36,7 @@ def best_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
     _check(n_clean, n_corrupt, divergence, capacity)
     n_clean = jnp.asarray(n_clean) * 1.0
     n = n_clean + n_corrupt
-    # Times divergence^2 throughout, so that divergence = 0 is no special case.
+    # All terms are multiplied by divergence^2, so that divergence = 0 is no special case.
     radicand = capacity**2 * n - n_clean * n_corrupt * divergence**2
     root = jnp.sqrt(jnp.where(radicand > 0, radicand, 1.0))
     nu = n_clean / n * (1 + n_corrupt * divergence / root)
@@ -45,7 +45,7 @@ def best_alpha(n_clean, n_corrupt, divergence, capacity=1.0) -> Array:
 
 
 def _check(n_clean, n_corrupt, divergence, capacity):
-    """Raises ValueError for numbers that are known, outside ``jit``, and out of range."""
+    """Raises ValueError if a number is known (outside ``jit``) and out of range."""
     sizes = {"n_clean": n_clean, "n_corrupt": n_corrupt, "capacity": capacity}
     for name, value in sizes.items():
         if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):

@@ -1,10 +1,10 @@
-"""Compiles a config's training step without data and without the chips, and prints what it takes.
+"""Compiles a config's training step without data or accelerators, and prints its costs.
 
 python -m ambient_jax.compile --config=my_config.py
 python -m ambient_jax.compile --config=... --topology=v5e:2x4  # for a TPU; needs libtpu
 
-The command prints parameters, FLOPs and the compiler's account of each device's
-memory, and adds a row to a table in the workdir (default ``runs/compile/<config name>``).
+The command prints parameters, FLOPs and each device's memory by use, and adds a row to a table in
+the workdir (default ``runs/compile/<config name>``).
 """
 
 import logging as python_logging
@@ -40,13 +40,13 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
     """Returns the shapes of a batch of ``rows`` rows as the loader makes it, from the config alone.
 
     Raises:
-      ValueError: sources without ``open_x``, whose shapes only their data tell.
+      ValueError: the sources have no ``open_x``, so that their shapes need their data.
     """
     data = config.data
     form = mixtures.format_of(data)
     if not form.widths:
         raise ValueError(
-            "the sources have no open_x, so only their data say how wide they are: expected a "
+            "the sources have no open_x, so only their data have their widths: expected a "
             "config whose sources have open_x, such as open_x/config.py:magic_soup"
         )
     shape = lambda *dims, dtype=np.float32: jax.ShapeDtypeStruct((rows, *dims), dtype)  # noqa: E731
@@ -68,10 +68,10 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
 def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> dict[str, Any]:
     """Compiles the config's step for devices, which may be those of a topology.
 
-    Returns the number of ``devices``, and of one device: ``kind``, ``parameters`` (by part),
-    ``state_bytes``, ``rows``, ``batch_bytes``, ``flops``, ``memory`` (bytes, by use) and
-    ``seconds`` of the compilation. Raises ValueError where the batch is no multiple of the devices
-    or the program does not fit in them.
+    Returns the number of ``devices``; for one device ``kind``, ``parameters`` (by part),
+    ``state_bytes``, ``rows``, ``batch_bytes``, ``flops`` and ``memory`` (bytes, by use); and
+    ``seconds`` of the compilation. Raises ValueError if the batch is no multiple of the devices or
+    the program does not fit in them.
     """
     count = len(devices)
     if config.train.batch_size % count:
@@ -101,7 +101,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     uses = ("argument", "output", "alias", "temp", "generated_code")
     sizes = {use: getattr(memory, f"{use}_size_in_bytes") for use in uses}
-    # Outputs that are aliased take the arguments' memory.
+    # Aliased outputs reuse the memory of the arguments.
     sizes["peak"] = sum(sizes.values()) - 2 * sizes["alias"]
     return {
         "devices": count,
@@ -117,7 +117,7 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
 
 
 def parts(params: Any) -> dict[str, int]:
-    """Counts parameters of the cameras' encoders, the instruction's, what joins both, denoiser."""
+    """Counts the parameters of the image encoders, instruction encoder, conditioning, denoiser."""
     counts = {"vision": 0, "language": 0, "condition": 0, "denoiser": 0}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         top, name = (str(k.key) for k in path[:2])
@@ -133,8 +133,9 @@ def size_in_bytes(tree: Any) -> int:
 
 
 def topology(name: str) -> list[jax.Device]:
-    """Returns the chips of a TPU topology, which need not be here; raises ValueError for none."""
-    # Off Google's cloud there is no metadata server to wait for.
+    """Returns the chips of a TPU topology, which need not exist on this host. Raises ValueError for
+    an unknown topology."""
+    # Outside Google's cloud there is no metadata server to wait for.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         chips = topologies.get_topology_desc(platform="tpu", topology_name=name)
@@ -171,12 +172,12 @@ def run(
 ) -> None:
     """Compiles, prints the figures, and adds a row to the table in the workdir.
 
-    For ``devices`` of the host's, or for the TPU topology ``tpu``, such as "v5e:2x4".
+    The targets are ``devices`` CPU devices, or the TPU topology ``tpu``, such as "v5e:2x4".
     """
-    # Before any device is asked for: a chip of this host may be training, and is not needed.
+    # Before JAX looks for devices: a chip of this host may be training, and is not needed.
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1 if tpu else devices)
-    # A program out of the cache comes without an account of its memory.
+    # A cached program has no memory analysis.
     jax.config.update("jax_enable_compilation_cache", False)
     python_logging.getLogger("jax").setLevel(python_logging.ERROR)
     targets = topology(tpu) if tpu else jax.local_devices()
@@ -210,7 +211,7 @@ def _first_lines(error):
 
 
 def main() -> None:
-    """The command."""
+    """Runs the command."""
     devices = flags.DEFINE_integer("devices", 8, "devices of the host's platform", lower_bound=1)
     tpu = flags.DEFINE_string("topology", "", "TPU to compile for instead, such as v5e:2x4")
     launch.run("compile", lambda c, w: run(c, w, devices=devices.value, tpu=tpu.value))

@@ -1,4 +1,4 @@
-"""Adding noise: x0 to x_t, and x_min (a sample known only at sigma_min) to x_t by the bridge."""
+"""Adds noise: to x0, and to x_min (a sample known only at sigma_min) by the Gaussian bridge."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ _VP = schedules.vp()
 
 
 def add_noise(x0: Array, eps: Array, sigma: Array, *, schedule: schedules.Schedule = _VP) -> Array:
-    """``x_t = alpha x0 + noise eps`` at noise level sigma.
+    """Returns ``x_t = alpha x0 + noise eps`` at noise level sigma.
 
     Args:
       x0: sample [H, D] (or any shape).
@@ -32,12 +32,12 @@ def renoise(
     *,
     schedule: schedules.Schedule = _VP,
 ) -> Array:
-    """``x_t = r x_min + v z``: more noise on a sample that already has level sigma_min.
+    """Returns ``x_t = r x_min + v z``: adds noise to a sample that already has level sigma_min.
 
-    The Gaussian bridge: with x_min = add_noise(x0, e, sigma_min) and z independent of e, x_t has
-    exactly the law of add_noise(x0, eps, sigma), and E[x0 | x_t, x_min] = E[x0 | x_min]. The
-    ambient targets are unbiased under this coupling, and biased when x_t is made from x0 with noise
-    of its own. With sigma_min = 0 it is add_noise.
+    This is the Gaussian bridge: with x_min = add_noise(x0, e, sigma_min) and z independent of e,
+    x_t has exactly the law of add_noise(x0, eps, sigma), and E[x0 | x_t, x_min] = E[x0 | x_min].
+    The ambient targets are unbiased under this coupling, and biased if x_t is made from x0 with
+    independent noise. With sigma_min = 0 it is add_noise.
 
     Args:
       x_min: sample at noise level sigma_min, [H, D] (or any shape), scaled as the schedule's x_t.
@@ -57,20 +57,20 @@ def renoise(
 
 
 def anchor_level(sigma: Array, sigma_min: Array) -> Array:
-    """The level of the sample that x_t is made from: sigma_min above it, 0 (x0 itself) below.
+    """Returns the level of the sample that x_t is made from: sigma_min above it, 0 (x0) below.
 
-    Below sigma_min only the low band (sigma < sigma_max) is admissible, and there nothing is known
-    but x0 taken as it is: the ambient loss at anchor 0 is the denoising loss.
+    Below sigma_min only the low band (sigma < sigma_max) is admissible, where x0 counts as known:
+    the ambient loss at anchor 0 is the denoising loss.
     """
     sigma, sigma_min = schedules.levels(sigma=sigma, sigma_min=sigma_min, nan=True)
     return jnp.where(jnp.asarray(sigma) > sigma_min, sigma_min, 0.0)
 
 
 def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
-    """Standard normal noise that belongs to a sample: a pure function of (key, sample_id).
+    """Draws the standard normal noise of a sample: a pure function of (key, sample_id).
 
-    x_min is drawn once per sample and kept; drawing it from the id makes it survive shuffling,
-    resuming and a change of hosts without being stored.
+    A sample has one x_min for all of training. Drawing it from the id keeps it the same under
+    shuffling, resuming and a change of hosts, without storing it.
 
     Args:
       key: PRNG key (or a seed) of the data set, not of the step.
@@ -78,7 +78,7 @@ def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
       shape: shape of the sample, [H, D].
 
     Raises:
-      ValueError: when sample_id is not three integers (use jax.vmap for a batch of ids).
+      ValueError: sample_id is not three integers (use jax.vmap for a batch of ids).
     """
     key = jax.random.key(key) if isinstance(key, int) else key
     sample_id = jnp.asarray(sample_id)

@@ -27,7 +27,7 @@ class Estimate:
 
 
 def mean(values: npt.ArrayLike, **options: Any) -> Estimate:
-    """Returns the mean of the non-NaN values with its ``bootstrap`` interval; NaN for no value."""
+    """Returns the mean of the values without NaN and its ``bootstrap`` interval; NaN for none."""
     numbers = np.asarray(values, float)
     numbers = numbers[~np.isnan(numbers)]
     if not len(numbers):
@@ -50,14 +50,14 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Returns the ends of the percentile bootstrap's 95% interval.
 
-    The same rows of all samples [N] are drawn. Resamples for which ``statistic(*samples, axis=-1)``
-    is NaN are left out.
+    A resample draws the same rows of all samples [N]. Resamples for which
+    ``statistic(*samples, axis=-1)`` is NaN are excluded.
     """
     if len(samples[0]) == 1:
         return (float(statistic(*samples, axis=-1)),) * 2
     options: dict[str, Any] = dict(paired=True, vectorized=True, method="percentile", batch=100)
     options |= dict(n_resamples=resamples, rng=np.random.default_rng(seed))
-    with warnings.catch_warnings():  # of resamples that are left out
+    with warnings.catch_warnings():  # about excluded resamples
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         draws = stats.bootstrap(samples, statistic, **options).bootstrap_distribution
     low, high = np.nanquantile(draws, [0.025, 0.975])
@@ -68,7 +68,7 @@ def wilson(successes: int, trials: int) -> Estimate:
     """Returns a success rate with Wilson's score interval, which holds near 0 and 1 too.
 
     Raises:
-      ValueError: no trials, or not ``0 <= successes <= trials``.
+      ValueError: there are no trials, or not ``0 <= successes <= trials``.
     """
     if trials < 1 or not 0 <= successes <= trials:
         raise ValueError(
@@ -81,10 +81,8 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 
 def wilson_interval(share: float, trials: int) -> tuple[float, float]:
-    """Returns the ends of Wilson's interval of a share, which ties may make fractional.
-
-    (``scipy.stats.binomtest`` gives the same for whole numbers of successes, and takes no others.)
-    """
+    """Returns the ends of Wilson's interval of a share. Ties may make ``share * trials``
+    fractional, which ``scipy.stats.binomtest`` refuses; for whole numbers both agree."""
     z2 = _Z95**2
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z95 / (1 + z2 / trials)

@@ -2,7 +2,7 @@
 
 A kernel takes the network's output ``h`` for one sample [H, D] and returns the mean squared error
 over the valid entries; batch forms take [B, H, D], levels and bounds [B], and return [B].
-Rows that are not admissible give exactly 0 with gradient 0, whatever they hold (inf and NaN too).
+Rows that are not admissible give exactly 0 with gradient 0, even if they hold inf or NaN.
 Reduce with ``masked_mean``, or across devices with ``masked_sum`` and two psums.
 
     >>> loss = batch_denoising_loss(h, x0, eps, sigma, sigma_min, prediction="eps")
@@ -35,7 +35,7 @@ def check_buffer(buffer: float) -> None:
 
 
 def keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """True if the sample counts in the mean: admissible at sigma, with at least one valid entry."""
+    """Whether the sample counts: it is admissible at sigma and has at least one valid entry."""
     keep = admission.admissible(sigma, sigma_min, sigma_max)
     mask = _checks.mask("mask", mask)
     return keep if mask is None else keep & jnp.any(mask)
@@ -49,7 +49,7 @@ def _check_options(*, prediction, schedule, weighting="unit", buffer=4.0):
 
 
 def _valid(x, sigma, sigma_min, sigma_max, mask):
-    """Row validity (scalar) and entry validity (x's shape)."""
+    """Returns the validity of the row (scalar) and of its entries (x's shape)."""
     _checks.scalar(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
     mask = _checks.mask("mask", mask)
     row = keep_mask(sigma, sigma_min, sigma_max, mask)
@@ -66,14 +66,14 @@ def _valid(x, sigma, sigma_min, sigma_max, mask):
 
 
 def _masked(sigma, sigma_min, sigma_max, mask, **arrays):
-    """Checks a kernel's input; returns (arrays, 0 where not valid), (levels), the validity of the
-    row (scalar) and of the entries [H, D]."""
+    """Checks a kernel's input. Returns the arrays (0 where not valid), the levels, and the validity
+    of the row (scalar) and of the entries [H, D]."""
     values = dict(zip(arrays, targets.arrays(**arrays), strict=True))
     levels = schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max)
     _checks.one_sample(h=values["h"])
     _checks.same_shape(**values)
     row, valid = _valid(values["h"], *levels, mask)
-    # Masked before the arithmetic, so that nothing a masked entry holds reaches the gradient.
+    # Masked before the arithmetic, so that masked entries do not reach the gradient.
     return [jnp.where(valid, a, 0) for a in values.values()], levels, row, valid
 
 
@@ -93,7 +93,7 @@ def denoising_loss(
     prediction: str = "eps",
     schedule: schedules.Schedule = _VP,
 ) -> Array:
-    """Returns ``mean((h - T)^2)``, T the denoising target, for one sample whose x0 is known.
+    """Returns ``mean((h - T)^2)`` for one sample whose x0 is known; T is the denoising target.
 
     Args:
       h: network output at (x_t, sigma), [H, D], for x_t = add_noise(x0, eps, sigma).
@@ -103,16 +103,16 @@ def denoising_loss(
       sigma_min, sigma_max: the sample's bounds, scalars in [0, 1]; sigma_max None means 1 for
         sigma_min = 0 (clean) and 0 otherwise (ambient).
       mask: [H] booleans, False for padded time steps, or [H, D] where the sample lacks some
-        dimensions; None = all valid.
-      prediction: what h predicts: "x0", "eps", "v" or "velocity".
+        dimensions; None: all valid.
+      prediction: the target that h predicts: "x0", "eps", "v" or "velocity".
       schedule: the schedule of x_t.
 
     Returns:
       Scalar loss; 0 (gradient 0) where sigma is not admissible or every step is padded.
 
     Raises:
-      ValueError: for an unknown prediction, shapes that differ (nothing is broadcast), arrays of
-        integers, or levels that are known (outside ``jit``) and not in [0, 1].
+      ValueError: the prediction is unknown, shapes differ (nothing is broadcast), arrays hold
+        integers, or levels are known (outside ``jit``) and not in [0, 1].
     """
     _check_options(prediction=prediction, schedule=schedule)
     (h, x0, eps), (sigma, *_), row, valid = _masked(
@@ -140,23 +140,24 @@ def ambient_loss(
     """Returns the loss of a sample known only at noise level sigma_min (arXiv 2606.12365).
 
     Its expectation given x_t is ``w(sigma) ||h - E[denoising target | x_t]||^2`` plus a constant,
-    so it has the denoising loss's minimiser, and it is the denoising loss itself for sigma_min = 0.
-    The raw target has a variance that explodes as sigma falls to sigma_min. Two weightings:
+    so it has the denoising loss's minimiser; for sigma_min = 0 it is the denoising loss.
+    The variance of the target T explodes as sigma falls to sigma_min. There are two weightings:
 
     * "unit" (default): ``||rho h - rho T||^2`` with rho = noise_ratio, so w = rho^2 and, for eps,
-      the target is the bridge's own unit-variance z. No buffer, no division, finite everywhere.
-    * "buffered": ``||h - T||^2`` with the factor 1 / rho^2 that this adds held at ``buffer`` S:
+      the target is the bridge's unit-variance z. It needs no buffer or division and is finite
+      everywhere.
+    * "buffered": ``||h - T||^2``, which adds the factor 1 / rho^2, clipped at ``buffer`` S. This is
       the published form (weight at most S^2 in T_x0's normalisation, reached at
       sigma = sqrt(S / (S - 1)) sigma_min of a variance-exploding schedule).
 
     Args:
       h: network output at (x_t, sigma), [H, D], for x_t = renoise(x_min, z, sigma, sigma_min).
       x_min: the sample at noise level sigma_min, [H, D]. In Omni's low band (sigma below sigma_min
-        and sigma_max) x_min says nothing of x_t, and this argument must hold x0 itself:
-        ``corruption.anchor_level`` gives the level to make it at.
+        and sigma_max) x_min has more noise than x_t, and this argument must be x0 itself:
+        ``corruption.anchor_level`` returns the level to make it at.
       z: the standard normal noise of the bridge, [H, D].
-      sigma, sigma_min, sigma_max, mask, prediction, schedule: as in ``denoising_loss``, which also
-        has the result and the errors.
+      sigma, sigma_min, sigma_max, mask, prediction, schedule: see ``denoising_loss``, also for the
+        result and the errors.
     """
     _check_options(prediction=prediction, schedule=schedule, weighting=weighting, buffer=buffer)
     (h, x_min, z), (sigma, sigma_min, _), row, valid = _masked(
@@ -174,7 +175,7 @@ def ambient_loss(
 
 
 def _over_batch(kernel, *args, **options) -> Array:
-    """vmap over the leading axis of every argument that has one; scalars and None are shared."""
+    """Maps over the leading axis of every argument that has one; scalars and None are shared."""
     first, *names = list(inspect.signature(kernel).parameters)[: len(args)]
     size = jnp.shape(args[0])[:1]
     if not size:
@@ -190,7 +191,7 @@ def _over_batch(kernel, *args, **options) -> Array:
 
 
 def _batch(kernel: Kernel) -> Kernel:
-    """Returns ``jit(vmap(kernel))`` that checks its arguments, named, before they are traced."""
+    """Returns ``jit(vmap(kernel))``, which checks its arguments by name before tracing."""
     signature = inspect.signature(kernel)
     options = tuple(n for n, p in signature.parameters.items() if p.kind == p.KEYWORD_ONLY)
     mapped = jax.jit(functools.partial(_over_batch, kernel), static_argnames=options)
@@ -199,10 +200,10 @@ def _batch(kernel: Kernel) -> Kernel:
         bound = signature.bind(*args, **options)
         bound.apply_defaults()
         _check_options(**bound.kwargs)
-        given = dict(zip(signature.parameters, bound.args, strict=False))
-        mask = _checks.mask("mask", given.pop("mask"))
-        levels = schedules.levels(**{n: given.pop(n) for n in ("sigma", "sigma_min", "sigma_max")})
-        return mapped(*targets.arrays(**given), *levels, mask, **bound.kwargs)
+        inputs = dict(zip(signature.parameters, bound.args, strict=False))
+        mask = _checks.mask("mask", inputs.pop("mask"))
+        levels = schedules.levels(**{n: inputs.pop(n) for n in ("sigma", "sigma_min", "sigma_max")})
+        return mapped(*targets.arrays(**inputs), *levels, mask, **bound.kwargs)
 
     batch.__signature__ = signature  # type: ignore[attr-defined]
     batch.__name__ = batch.__qualname__ = f"batch_{kernel.__name__}"
@@ -219,7 +220,7 @@ batch_ambient_loss = _batch(ambient_loss)
 
 
 def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
-    """``keep_mask`` for a batch: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]; [B]."""
+    """Returns ``keep_mask`` [B]: sigma [B], bounds [B] or scalar, mask [B, H] or [B, H, D]."""
     levels = schedules.levels(sigma=sigma, sigma_min=sigma_min, sigma_max=sigma_max, nan=True)
     return _over_batch(keep_mask, *levels, _checks.mask("mask", mask))
 
@@ -227,42 +228,42 @@ def batch_keep_mask(sigma, sigma_min=0.0, sigma_max=None, mask=None) -> Array:
 def masked_sum(values: Array, keep: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """Returns ``(sum, count)`` of the kept values [B], whose quotient is their mean.
 
-    Without weights the count is the number kept. With the weights of ``mixing.data_first_weight``,
-    whose mean over all rows *drawn* is 1, the sum is that of weight times value and the count is
-    that of ``rows_drawn``. Across devices psum both and divide once.
+    Without weights the count is the number kept. The weights of ``mixing.data_first_weight`` have
+    mean 1 over all rows *drawn*: with them, the sum is that of weight times value and the count
+    comes from ``rows_drawn``. Across devices, psum both and divide once.
     """
     values, keep = _checks.array("values", values), jnp.asarray(_checks.mask("keep", keep), bool)
     weight = None if weight is None else _checks.array("weight", weight)
     _checks.same_shape(values=values, keep=keep, weight=weight)
-    kept = jnp.where(keep, values, 0)
+    values = jnp.where(keep, values, 0)
     if weight is None:
-        return jnp.sum(kept), jnp.sum(keep).astype(values.dtype)
-    total = jnp.sum(kept * jnp.where(keep, weight, 0))
+        return jnp.sum(values), jnp.sum(keep).astype(values.dtype)
+    total = jnp.sum(values * jnp.where(keep, weight, 0))
     return total, rows_drawn(*weight_sums(keep, weight)).astype(values.dtype)
 
 
 def weight_sums(keep: Array, weight: Array) -> Array:
-    """The three sums over rows [B] that ``rows_drawn`` needs, [3]; add them over devices.
+    """Returns the three sums over rows [B] that ``rows_drawn`` needs, [3]; add them over devices.
 
-    A row that is not kept and whose weight is not finite is left out.
+    Rows that are not kept and whose weight is not finite are excluded.
     """
     keep = jnp.asarray(_checks.mask("keep", keep), bool)
-    known = keep | jnp.isfinite(weight)
-    sums = [jnp.sum(jnp.where(rows, weight, 0)) for rows in (known, keep)]
-    return jnp.stack([jnp.sum(known).astype(weight.dtype), *sums])
+    counted = keep | jnp.isfinite(weight)
+    sums = [jnp.sum(jnp.where(rows, weight, 0)) for rows in (counted, keep)]
+    return jnp.stack([jnp.sum(counted).astype(weight.dtype), *sums])
 
 
 def rows_drawn(rows: Array, weight: Array, kept: Array) -> Array:
-    """The divisor of a weighted sum: the rows drawn, times the share of their weight that is kept.
+    """Returns the divisor of a weighted sum: the rows drawn times their kept share of weight.
 
-    With importance weights w, the mean of w times loss over all rows drawn has the noise-first loss
-    as its expectation. Rows emptied by padding are left out in proportion to their weight.
+    With importance weights w, the noise-first loss is the expectation of w times loss, averaged
+    over all rows drawn. Rows emptied by padding are excluded in proportion to their weight.
     """
     return rows * jnp.where(weight > 0, kept / jnp.where(weight > 0, weight, 1), 1)
 
 
 def masked_mean(values: Array, keep: Array, weight: Array | None = None) -> Array:
-    """Mean of the kept values [B], 0 (gradient 0) when none is kept; see ``masked_sum``.
+    """Returns the mean of the kept values [B], 0 (gradient 0) if none is kept; see ``masked_sum``.
 
     With data-first weights it estimates the noise-first mean, unbiased if padding empties no row.
     """

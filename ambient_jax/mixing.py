@@ -1,4 +1,4 @@
-"""Which source trains which noise level: every algorithm is one law P(source | sigma).
+"""Mixing laws P(source | sigma): every algorithm is one law of which source trains a noise level.
 
 A source is a set of samples that share role and bounds: a data set, a bucket of it or a datapoint.
 
@@ -6,17 +6,17 @@ A source is a set of samples that share role and bounds: a data set, a bucket of
 law              P(source k given sigma)
 ===============  =====================================================================
 Filtering        all on clean sources, by weight ("clean only")
-CoTraining       by weight, whatever the bounds
-Reweighted       alpha on clean, 1 - alpha on corrupt, whatever the bounds
+CoTraining       by weight; ignores the bounds
+Reweighted       alpha on clean, 1 - alpha on corrupt; ignores the bounds
 Ambient          by weight among the sources admissible at sigma (Omni: the same, with
-                 sigma_max > 0); with alpha, by weights of which clean sources hold that share
-Exclusive        the admissible corrupt sources by weight; clean ones where there is none
+                 sigma_max > 0); alpha scales the weights so that clean sources have that share
+Exclusive        the admissible corrupt sources by weight; if there is none, the clean ones
 Soft             alpha(sigma) on clean, 1 - alpha(sigma) on admissible corrupt sources
 BenDavid         Soft with the alpha that minimises the bound of Ben-David et al. (2010)
 ===============  =====================================================================
 
-Within the clean or the corrupt group, mass is shared by weight. Where a group of Soft is empty at
-sigma, the other takes its mass. Laws are frozen and hashable (static arguments of ``jax.jit``).
+Within the clean or the corrupt group, mass is split by weight. Where a group of Soft is empty at
+sigma, the other gets its mass. Laws are frozen and hashable (static arguments of ``jax.jit``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Sources(NamedTuple):
 
 
 def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
-    """Returns sources from numbers, checked on the host.
+    """Checks numbers on the host and returns them as sources.
 
     Args:
       weight: [K] non-negative, one of them positive; samples times any multiplier.
@@ -72,15 +72,15 @@ def make_sources(weight, clean, sigma_min=0.0, sigma_max=None) -> Sources:
 class Law:
     """A mixing law: a frozen dataclass of its options, with one of the two methods below.
 
-    A law of your own goes by "my_package.my_module:MyLaw" in a config.
+    A config names a law outside the package "my_package.my_module:MyLaw".
     """
 
     def simplify(self, sources: Sources) -> tuple[Law, Sources]:
-        """The same P(source | sigma) as a simpler law, so that several laws share a program."""
+        """Returns the same P(source | sigma) as a simpler law, so that laws share a program."""
         return self, sources
 
     def probabilities(self, sigma: Array, weight: Array, clean: Array) -> Array:
-        """P(source | sigma), which sums to 1, or all 0 where no source is admissible.
+        """Returns P(source | sigma), which sums to 1, or 0 where no source is admissible.
 
         Args:
           sigma: noise level in [0, 1], scalar.
@@ -122,10 +122,10 @@ class Reweighted(Law):
 
 @dataclasses.dataclass(frozen=True)
 class Ambient(Law):
-    """Hard bounds: every source by its weight at the levels it is admissible at (Omni included).
+    """Hard bounds: every source by its weight at its admissible levels (Omni included).
 
-    With ``alpha`` in [0, 1] weights are scaled first, so that clean sources hold that share of
-    them: their share where everything is admissible; they have more where less is.
+    ``alpha`` in [0, 1] first scales the weights so that clean sources have this share of them. It
+    is their probability where every source is admissible; elsewhere theirs is larger.
     """
 
     alpha: float | None = None
@@ -146,7 +146,7 @@ class Ambient(Law):
 
 @dataclasses.dataclass(frozen=True)
 class Exclusive(Law):
-    """Exclusive bands: corrupt data where admissible, clean data only where none is."""
+    """Exclusive bands: corrupt data where some is admissible, clean data elsewhere."""
 
     def probabilities(self, sigma, weight, clean):
         corrupt = jnp.where(clean, 0, weight)
@@ -154,7 +154,7 @@ class Exclusive(Law):
 
 
 class _Shared(Law):
-    """A share of clean data that depends on sigma, by way of a piecewise linear curve."""
+    """A share of clean data that depends on sigma through a piecewise linear curve."""
 
     sigmas: tuple[float, ...]
     _values: ClassVar[str]  # name of the field with the curve's values at ``sigmas``
@@ -175,7 +175,7 @@ class _Shared(Law):
         return jnp.interp(sigma, jnp.asarray(self.sigmas), jnp.asarray(getattr(self, self._values)))
 
     def alpha(self, sigma: jax.typing.ArrayLike) -> Array:
-        """The share of clean data in [0, 1] at sigma."""
+        """Returns the share of clean data in [0, 1] at sigma."""
         return self.curve(sigma)
 
     def probabilities(self, sigma, weight, clean):
@@ -232,7 +232,7 @@ LAWS: dict[str, type[Law]] = dict(
 
 
 def get(name: str, **options: Any) -> Law:
-    """Returns the law that a config names: one of ``LAWS``, or your "package.module:Class"; raises
+    """Returns the law that a config names: one of ``LAWS``, or "package.module:Class". Raises
     ValueError for an unknown name or option, or a value that the law refuses."""
     options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in options.items()}
     law = _names.make("law", name, LAWS, options)
@@ -260,7 +260,7 @@ def resolve(law: Law, sources: Sources) -> tuple[Law, Sources]:
     Data-first sampling must use the bounds returned here, or it misses levels that the law trains.
 
     Raises:
-      ValueError: ``law`` is no law (its name, say), or ``sources`` are no ``Sources``.
+      ValueError: ``law`` is not a law (but its name, say), or ``sources`` are not ``Sources``.
     """
     check(law)
     if not isinstance(sources, Sources):
@@ -283,15 +283,15 @@ def source_probabilities(law: Law, sigma: Array, sources: Sources) -> Array:
 
 
 def _everywhere(sources, weight):
-    """Sources of these weights, each admissible at every level."""
+    """Returns sources with these weights that are admissible at every level."""
     bounds = jnp.zeros_like(sources.sigma_min), jnp.ones_like(sources.sigma_max)
     return Sources(weight, *bounds, sources.clean)
 
 
 def _split_by_share(alpha, weight, clean):
-    """Probability alpha for clean sources and the rest for corrupt ones, by weight within each.
+    """Returns probability alpha for clean and 1 - alpha for corrupt sources, split by weight.
 
-    Where one group is empty the other takes everything.
+    If one group is empty, the other gets probability 1.
     """
     clean, corrupt = jnp.where(clean, weight, 0), jnp.where(clean, 0, weight)
     alpha = jnp.where(jnp.sum(clean) > 0, jnp.where(jnp.sum(corrupt) > 0, alpha, 1.0), 0.0)
@@ -306,7 +306,7 @@ def _normalise(mass):
 def sample(
     key: Array, law: Law, sources: Sources, schedule: schedules.Schedule = _VP
 ) -> tuple[Array, Array]:
-    """Noise first: one draw of (sigma, source) with sigma ~ p(sigma), source ~ P(. | sigma).
+    """Draws (sigma, source) noise first: sigma ~ p(sigma), then source ~ P(. | sigma).
 
     Both data paths (on device and streamed) draw with this function.
     """
@@ -317,10 +317,10 @@ def sample(
 
 
 def _categorical(u, probabilities):
-    """Inverse-CDF draw; never a source of probability 0, whatever the rounding."""
+    """Draws by the inverse CDF; never returns a source of probability 0, despite rounding."""
     cumulative = jnp.cumsum(probabilities)
     positive = probabilities > 0
-    # A parallel cumsum can rise by rounding where the probability is 0, so ask for both.
+    # A parallel cumsum can rise by rounding where the probability is 0, so check both.
     beyond = positive & (cumulative > u * cumulative[-1])
     last = jnp.max(jnp.where(positive, jnp.arange(probabilities.size), 0))
     return jnp.where(jnp.any(beyond), jnp.argmax(beyond), last).astype(jnp.int32)
@@ -329,7 +329,7 @@ def _categorical(u, probabilities):
 def sample_data_first(
     key: Array, law: Law, sources: Sources, schedule: schedules.Schedule = _VP
 ) -> tuple[Array, Array, Array]:
-    """Data first: one draw of (sigma, source, weight) with source ~ weight, then sigma ~ p | A.
+    """Draws (sigma, source, weight) data first: source ~ weight, then sigma ~ p | A.
 
     Returns:
       sigma, source, and the importance weight that makes weighted losses agree with ``sample``.
@@ -348,8 +348,8 @@ def data_first_weight(
 ) -> Array:
     """Returns P(source | sigma) W |A| / w, which makes a data-first stream exact.
 
-    For the ambient law this is ``W |A| / Z(sigma)``, Z the admissible weight at sigma. Weights and
-    bounds are those of ``resolve``, by which sources are drawn.
+    For the ambient law this is ``W |A| / Z(sigma)``, where Z is the admissible weight at sigma.
+    Weights and bounds are those of ``resolve``, as in drawing sources.
     """
     law, sources = resolve(law, sources)
     count = len(sources.weight)
@@ -364,25 +364,25 @@ def data_first_weight(
 
 
 def check_law(law: Law, sources: Sources, names: tuple[str, ...] = ()) -> None:
-    """Raises ValueError when some noise levels have no source to train them."""
+    """Raises ValueError if some noise levels have no source to train them."""
     # Probabilities can vanish only between two neighbouring bounds.
     ends = np.unique(np.concatenate([[0.0, 1.0], sources.sigma_min, sources.sigma_max]))
     middles = ((ends[:-1] + ends[1:]) / 2).astype(sources.weight.dtype)
     total = lambda sigma: jnp.sum(source_probabilities(law, sigma, sources))  # noqa: E731
     totals = jax.jit(functools.partial(jax.lax.map, total))(middles)
-    # Between neighbours at float32 there is no level to draw.
+    # There is no level between float32 neighbours.
     wide = np.diff(ends) > 1e-6
     gaps = np.flatnonzero(wide & ~(np.abs(np.asarray(totals) - 1) <= 1e-3))
     if not gaps.size:
         return
-    listed, some = [], 8  # one source per datapoint is allowed, and would fill the screen
-    for k in range(min(len(sources.weight), some)):
+    listed, most = [], 8  # there may be one source per datapoint
+    for k in range(min(len(sources.weight), most)):
         role = "clean" if sources.clean[k] else "corrupt"
         bounds = f"({sources.sigma_min[k]:.3g}, {sources.sigma_max[k]:.3g})"
         empty = "" if sources.weight[k] > 0 else ", weight 0"
         listed.append(f"{names[k] if names else k}: {role}, bounds {bounds}{empty}")
-    if len(sources.weight) > some:
-        listed.append(f"and {len(sources.weight) - some} more")
+    if len(sources.weight) > most:
+        listed.append(f"and {len(sources.weight) - most} more")
     raise ValueError(
         f"law {type(law).__name__} has nothing to train sigma in "
         f"({ends[gaps[0]]:.3g}, {ends[gaps[0] + 1]:.3g}) with: sources are "

@@ -1,4 +1,4 @@
-"""Optimizers, the parameters' moving average, and one loop that fits small networks."""
+"""Optimizers, the moving average of parameters, and the loop that fits small networks."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from ambient_jax import _checks
 
 
 def check(config: Any) -> None:
-    """Raises ValueError for numbers of the train section that no optimizer can have."""
+    """Raises ValueError for optimizer options of the train section that are out of range."""
     number = lambda name, *limits, **options: _checks.number(  # noqa: E731
         f"config.train.{name}", config[name], *limits, **options
     )
@@ -29,7 +29,7 @@ def check(config: Any) -> None:
 
 
 def learning_rate(config: Any) -> optax.Schedule:
-    """Linear warm-up, then cosine decay to 0 at ``config.steps`` (config: the train section)."""
+    """Returns linear warm-up, then cosine decay to 0 at ``config.steps`` (the train section)."""
     if not 0 <= config.warmup < config.steps:
         raise ValueError(
             f"config.train.warmup is {config.warmup} and config.train.steps {config.steps}, "
@@ -40,7 +40,7 @@ def learning_rate(config: Any) -> optax.Schedule:
 
 
 def make_optimizer(config: Any) -> optax.GradientTransformation:
-    """AdamW with gradients clipped by their global norm (config: the train section)."""
+    """Returns AdamW with gradients clipped by their global norm (config: the train section)."""
     decay = {"b1": config.b1, "b2": config.b2, "weight_decay": config.weight_decay}
     return _clipped_adamw(config.clip_norm, learning_rate(config), **decay)
 
@@ -50,24 +50,23 @@ def _clipped_adamw(norm: float, rate: optax.Schedule, **decay: float):
 
 
 def ema_decay(step: jax.Array, limit: float) -> jax.Array:
-    """Decay of the moving average at a step: grows from 0.1 to ``limit``, so that the average
-    forgets the random start (as in Diffusion Policy)."""
+    """Returns the decay of the moving average at a step. It grows from 0.1 to ``limit``, so that
+    the average forgets the random initial parameters (as in Diffusion Policy)."""
     return jnp.minimum(limit, (1.0 + step) / (10.0 + step))
 
 
 def average(old: Any, new: Any, step: jax.Array, limit: float) -> Any:
-    """The moving average of parameters after a step; ``limit`` is the largest decay. Unlike
-    ``optax.incremental_update``, which rounds otherwise, it leaves recorded results as they are."""
+    """Returns the moving average of parameters after a step; ``limit`` is the largest decay.
+    ``optax.incremental_update`` rounds differently and would change recorded results."""
     decay = ema_decay(step, limit)
     return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), old, new)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a small network is fitted: AdamW, gradients clipped at norm 1, cosine decay to 0 at
-    ``steps``; ``ema`` is the largest decay of the parameters' moving average, which is kept (0:
-    none).
-    """
+    """Options of fitting a small network: AdamW, gradients clipped at norm 1, cosine decay. The
+    learning rate reaches 0 at ``steps``. ``ema`` is the largest decay of the parameters' moving
+    average, which ``fit`` then returns (0: no average)."""
 
     steps: int
     learning_rate: float = 2e-3
@@ -80,9 +79,9 @@ class Recipe:
 
 
 class Fitted(NamedTuple):
-    """A fitted network: ``params`` of the least held-out loss (without one the last), or their
-    moving average; ``history`` rows {"step", "train", "held_out"} of mean losses, numbers or [M].
-    """
+    """A fitted network. ``params`` (or their moving average) have the least held-out loss; without
+    one they are the last. ``history`` has rows {"step", "train", "held_out"} of mean losses,
+    numbers or [M]."""
 
     params: Any
     history: list[dict[str, Any]]
@@ -104,16 +103,16 @@ def fit(
     """Fits a small network, or M of them as one vmapped program.
 
     Args:
-      loss: ``loss(params, batch, shared, own)`` of one network, a scalar. Hashable by value (a
-        function of a module, or a frozen dataclass) it is compiled once for all calls.
-      params: the first ones; with ``members`` every leaf has a leading axis M.
-      batches: rounds: trees whose leaves have a leading axis of steps. A batch may hold data, or
-        the number or key by which the loss draws its own.
-      shared, own: arrays that all members see, and those of each, with a leading axis M.
+      loss: ``loss(params, batch, shared, own)`` of one network, a scalar. If it is hashable by
+        value (a function of a module, or a frozen dataclass), all calls share one compilation.
+      params: initial parameters; with ``members`` every leaf has a leading axis M.
+      batches: rounds: trees whose leaves have a leading axis of steps. A batch holds data, or the
+        number or key that the loss draws data with.
+      shared, own: arrays for all members, and arrays per member with a leading axis M.
       members: whether there are M networks.
-      held_out: the held-out loss of parameters, a scalar or [M], measured after each round; each
-        member keeps its best parameters.
-      patience: ends after so many rounds in which no member's held-out loss fell.
+      held_out: returns the held-out loss of parameters, a scalar or [M]. It is measured after every
+        round, and each member keeps its best parameters.
+      patience: number of rounds without a lower held-out loss of any member that ends the fit.
       progress: label of a progress bar over the rounds; "": none.
     """
     if members:
@@ -132,12 +131,12 @@ def fit(
             if held_out is None:
                 best = current
                 continue
-            held = np.asarray(held_out(current))
-            history[-1]["held_out"] = held.tolist()
-            better = held < least
+            error = np.asarray(held_out(current))
+            history[-1]["held_out"] = error.tolist()
+            better = error < least
             best = jax.tree.map(lambda new, old: _chosen(better, new, old), current, best)  # noqa: B023
-            least, since = np.minimum(least, held), 0 if np.any(better) else since + 1
-            bar.set_postfix(held_out=f"{held.mean():.4f}")
+            least, since = np.minimum(least, error), 0 if np.any(better) else since + 1
+            bar.set_postfix(held_out=f"{error.mean():.4f}")
             if patience is not None and since >= patience:
                 break
     return Fitted(best, [row | {"train": np.asarray(row["train"]).tolist()} for row in history])
@@ -149,7 +148,7 @@ def _chosen(better, new, old):
 
 @functools.partial(jax.jit, static_argnames=("loss", "recipe", "members"))
 def _advance(carry, first, batches, shared, own, *, loss, recipe, members):
-    """A round of steps from step ``first`` on: the new carry and the mean loss."""
+    """Trains for one round from step ``first``; returns the new carry and the mean loss."""
     optimizer = recipe.optimizer()
 
     def update(carry, step, batch, own):
@@ -160,9 +159,9 @@ def _advance(carry, first, batches, shared, own, *, loss, recipe, members):
         mean = average(mean, params, step, recipe.ema) if recipe.ema else None
         return (params, mean, opt_state), value
 
-    def one(carry, own):
+    def train(carry, own):
         steps = first + jnp.arange(len(jax.tree.leaves(batches)[0]))
         carry, values = jax.lax.scan(lambda c, b: update(c, *b, own), carry, (steps, batches))
         return carry, values.mean()
 
-    return jax.vmap(one)(carry, own) if members else one(carry, own)
+    return jax.vmap(train)(carry, own) if members else train(carry, own)

@@ -1,15 +1,15 @@
-"""Noise schedules: what a noise level means, and how often training visits it.
+"""Noise schedules: the scale of x_t, its time, and how often training draws a noise level.
 
-The project's one noise level is ``sigma`` in [0, 1], the standard deviation of the noise in the
+The project has one noise level, ``sigma`` in [0, 1]: the standard deviation of the noise in the
 variance-preserving form ``x_t = sqrt(1 - sigma^2) x0 + sigma eps`` (0 = data, 1 = pure noise).
-Every other schedule is a change of scale and of clock:
+Every other schedule changes scale and time:
 
-* scale: its own ``x_t = alpha x0 + noise eps`` is the variance-preserving ``x_t`` times
+* scale: its ``x_t = alpha x0 + noise eps`` is the variance-preserving ``x_t`` times
   ``scale(sigma)``, because only the ratio noise / alpha matters;
-* clock: ``sigma(t)`` and its inverse ``time(sigma)``, with t in [0, 1] and 0 = data.
+* time: ``sigma(t)`` and its inverse ``time(sigma)``, with t in [0, 1] and 0 = data.
 
-So bounds such as ``sigma_min`` are stated in sigma and hold in every schedule.
-A schedule also carries the training law p(sigma), through ``quantile`` and ``cdf``.
+Bounds such as ``sigma_min`` are therefore levels sigma and hold in every schedule.
+A schedule also has the training law p(sigma), through ``quantile`` and ``cdf``.
 Schedules are frozen and hashable (static arguments of ``jax.jit``); every method is pure and takes
 Python scalars, NumPy arrays and tracers of any shape.
 """
@@ -25,60 +25,61 @@ from jax.scipy.special import ndtr, ndtri
 from ambient_jax import _checks, _names
 
 
-def _level(value, name="sigma", what="a noise level"):
-    """Numbers in [0, 1] as a float array; raises ValueError for known numbers outside."""
-    return jnp.asarray(_checks.level(name, value, what)) * 1.0
+def _level(value, name="sigma", noun="a noise level"):
+    """Returns numbers as a float array; raises ValueError for known numbers outside [0, 1]."""
+    return jnp.asarray(_checks.level(name, value, noun)) * 1.0
 
 
 def signal(sigma: jax.typing.ArrayLike) -> jax.Array:
-    """The variance-preserving signal scale ``sqrt(1 - sigma^2)``, without cancellation near 1."""
+    """Returns the signal scale ``sqrt(1 - sigma^2)``, without cancellation near sigma = 1."""
     sigma = _level(sigma)
     return jnp.sqrt((1 - sigma) * (1 + sigma))
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Variance preserving, sigma uniform on [0, 1], as in the Ambient Diffusion talks; the base."""
+    """Variance preserving, with sigma uniform on [0, 1], as in the Ambient Diffusion talks. It is
+    the base class of the other schedules."""
 
     name: ClassVar[str] = "vp"
 
     def sigma(self, t: jax.typing.ArrayLike) -> jax.Array:
-        """Noise level in [0, 1] at time t in [0, 1]; increasing."""
+        """Returns the noise level in [0, 1] at time t in [0, 1]; it increases."""
         return _level(t, "t", "a time")
 
     def time(self, sigma: jax.typing.ArrayLike) -> jax.Array:
-        """Inverse of ``sigma``: the time in [0, 1] of a noise level."""
+        """Returns the time in [0, 1] of a noise level: the inverse of ``sigma``."""
         return _level(sigma)
 
     def scale(self, sigma: jax.typing.ArrayLike) -> jax.Array:
-        """This schedule's ``x_t`` divided by the variance-preserving one at the same sigma."""
+        """Returns this schedule's ``x_t`` divided by the variance-preserving one at sigma."""
         return jnp.ones_like(_level(sigma))
 
     def clip(self, sigma: jax.typing.ArrayLike) -> jax.Array:
-        """The nearest noise level at which the coefficients are finite."""
+        """Returns the nearest noise level at which the coefficients are finite."""
         return _level(sigma)
 
     def coefficients(self, sigma: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """``(alpha, noise)`` of this schedule's ``x_t = alpha x0 + noise eps`` at level sigma."""
+        """Returns ``(alpha, noise)`` of ``x_t = alpha x0 + noise eps`` at level sigma."""
         sigma = self.clip(sigma)
         scale = self.scale(sigma)
         return scale * signal(sigma), scale * sigma
 
     def log_snr(self, sigma: jax.typing.ArrayLike) -> jax.Array:
-        """Logarithm of the signal-to-noise ratio ``alpha^2 / noise^2`` (+inf at sigma = 0)."""
+        """Returns the log of the signal-to-noise ratio ``alpha^2 / noise^2``, inf at sigma = 0."""
         sigma = self.clip(sigma)
         return jnp.log1p(-sigma) + jnp.log1p(sigma) - 2 * jnp.log(sigma)
 
     def quantile(self, u: jax.typing.ArrayLike) -> jax.Array:
-        """Inverse of ``cdf``: maps u uniform on [0, 1] to a noise level of the training law."""
+        """Maps u uniform on [0, 1] to a noise level of the training law; the inverse of ``cdf``."""
         return self.sigma(_level(u, "u", "a probability"))
 
     def cdf(self, sigma: jax.typing.ArrayLike) -> jax.Array:
-        """Probability in [0, 1] that the training law p(sigma) falls below sigma."""
+        """Returns the probability that the training law p(sigma) draws a level below sigma."""
         return self.time(sigma)
 
     def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Noise levels drawn from the training law."""
+        """Draws noise levels from the training law."""
         return self.quantile(jax.random.uniform(_checks.key(key), shape))
 
 
@@ -137,8 +138,8 @@ class RectifiedFlow(Schedule):
 class EDM(Schedule):
     """Variance exploding, ``x_t = x0 + s eps``, s in [s_min, s_max], for data of unit variance.
 
-    The clock is the power law of rho (Karras et al. 2022, eq. 5), the training law log-normal in s
-    (table 1), truncated to the schedule's ends. Levels above that of ``s_max`` are clipped to it.
+    Time follows the power law of rho (Karras et al. 2022, eq. 5). The training law is log-normal in
+    s (table 1), truncated to [s_min, s_max]. Levels above that of ``s_max`` are clipped to it.
     """
 
     name: ClassVar[str] = "edm"
@@ -163,7 +164,7 @@ class EDM(Schedule):
 
     def clip(self, sigma):
         sigma = _level(sigma)
-        # A large s_max has a level that rounds to 1, where the scale would be infinite.
+        # The level of a large s_max rounds to 1, where the scale would be infinite.
         below_one = 1 - float(jnp.finfo(sigma.dtype).epsneg)
         return jnp.minimum(sigma, min(self.s_max / math.hypot(1, self.s_max), below_one))
 
@@ -207,20 +208,20 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def get(name: str, **options: Any) -> Schedule:
-    """Returns the schedule that a config names: one of ``SCHEDULES``, or "package.module:Class";
-    raises ValueError for an unknown name or option, or a value that the schedule refuses."""
+    """Returns the schedule that a config names: one of ``SCHEDULES``, or "package.module:Class".
+    Raises ValueError for an unknown name or option, or a value that the schedule refuses."""
     schedule = _names.make("schedule", name, SCHEDULES, options)
     check(schedule)
     return schedule
 
 
 def levels(*, nan: bool = False, **values: Any) -> list[Any]:
-    """Returns the noise levels; raises ValueError for a known one that is not in [0, 1]."""
+    """Returns the noise levels; raises ValueError if a known level is not in [0, 1]."""
     return [_checks.level(name, value, nan=nan) for name, value in values.items()]
 
 
 def check(schedule: Schedule) -> None:
-    """Raises ValueError unless ``schedule`` is one, rather than its name or constructor."""
+    """Raises ValueError unless ``schedule`` is a schedule, rather than its name or class."""
     if isinstance(schedule, type) or not hasattr(schedule, "coefficients"):
         name = schedule if isinstance(schedule, str) else "vp"
         raise ValueError(

@@ -13,22 +13,23 @@ velocity  eps - x0                                        rectified flow's dx_t/
 score     -eps / noise                                    gradient of log p(x_t); convert only
 ========  ==============================================  =====================================
 
-so the ambient target of each is the same combination of the ambient targets of x0 and eps.
+so its ambient target is the same combination of the ambient targets of x0 and eps.
 
-Ambient targets (arXiv 2606.12365; derivation for any alpha, noise). Only ``x_min``, the sample at
-its own noise level sigma_min, is known, and ``x_t = r x_min + v z`` with the Gaussian bridge's
-``r = alpha_t / alpha_min`` and ``v^2 = noise_t^2 - r^2 noise_min^2``. Then
+Ambient targets (arXiv 2606.12365; derivation for any alpha, noise): only ``x_min``, the sample at
+noise level sigma_min, is known, and ``x_t = r x_min + v z`` with the Gaussian bridge's
+``r = alpha_t / alpha_min`` and ``v^2 = noise_t^2 - r^2 noise_min^2``. Then the means ``E[T | x_t]``
+of
 
     T_x0 = (x_min - r noise_min^2 z / v) / alpha_min,     T_eps = (noise_t / v) z
 
-have ``E[T | x_t]`` equal to the posterior means of x0 and eps given x_t. Written in x_t and x_min,
-variance preserving, with Delta = sigma^2 - sigma_min^2:
+are the posterior means of x0 and eps given x_t. Written in x_t and x_min, variance preserving, with
+Delta = sigma^2 - sigma_min^2, a = sqrt(1 - sigma^2) and b = sqrt(1 - sigma_min^2):
 
     T_eps = sigma (1 - sigma_min^2) / Delta x_t - sigma a b / Delta x_min.
 
-Erratum of the source: both talks of September 2025 print the first coefficient of that eps target
-as ``sigma^2 (1 - sigma_min^2) / (Delta sqrt(1 - sigma^2))``, sigma / sqrt(1 - sigma^2) times too
-large: it does not become eps as sigma_min -> 0. The form above is the one implemented.
+Erratum: both talks of September 2025 print the first coefficient of this eps target as
+``sigma^2 (1 - sigma_min^2) / (Delta sqrt(1 - sigma^2))``, which is too large by the factor
+sigma / sqrt(1 - sigma^2): it does not become eps as sigma_min -> 0. The code uses the form above.
 """
 
 from typing import Any
@@ -46,17 +47,17 @@ _VP = schedules.vp()
 
 
 def _safe_divide(numerator, denominator):
-    """numerator / denominator, and the numerator itself where the denominator is 0."""
+    """Returns numerator / denominator, and the numerator where the denominator is 0."""
     return numerator / jnp.where(denominator == 0, 1, denominator)
 
 
 def arrays(**values: Any) -> list[Any]:
-    """Returns the arrays; raises ValueError, by name, for one that does not hold floats."""
+    """Returns the arrays; raises ValueError that names an array that does not hold floats."""
     return [_checks.array(name, value) for name, value in values.items()]
 
 
 def _weights(prediction: str, sigma, schedule):
-    """(c_x, c_e) with target = c_x x0 + c_e eps at noise level sigma."""
+    """Returns (c_x, c_e) with target = c_x x0 + c_e eps at noise level sigma."""
     schedules.check(schedule)
     _checks.one_of("prediction", prediction, CONVERTIBLE)
     sigma = schedule.clip(sigma)
@@ -72,14 +73,14 @@ def _weights(prediction: str, sigma, schedule):
 def denoising_target(
     x0: Array, eps: Array, sigma: Array, *, prediction: str = "eps", schedule: Schedule = _VP
 ) -> Array:
-    """Returns the regression target when x0 is known, of x0's shape.
+    """Returns the regression target if x0 is known, of x0's shape.
 
     Args:
       x0: clean sample [H, D] (or any shape).
       eps: the standard normal noise that made x_t, of x0's shape.
       sigma: noise level in [0, 1], a scalar (or broadcastable against x0).
       prediction: "x0", "eps", "v" or "velocity".
-      schedule: scales x_t; enters "score" only.
+      schedule: scales x_t; only "score" uses it.
     """
     c_x, c_e = _weights(prediction, sigma, schedule)
     x0, eps = arrays(x0=x0, eps=eps)
@@ -87,11 +88,9 @@ def denoising_target(
 
 
 def noise_ratio(sigma: Array, sigma_min: Array, *, schedule: Schedule = _VP) -> Array:
-    """``v / noise_t`` in [0, 1]: how much of x_t's noise the bridge has added since sigma_min.
-
-    ``sqrt(1 - snr(sigma) / snr(sigma_min))``: 1 for sigma_min = 0, 0 at (and below) sigma_min; the
-    same in every schedule. Its inverse is the standard deviation of the ambient eps target.
-    """
+    """Returns ``v / noise_t`` in [0, 1]: the share of x_t's noise that the bridge added. It is
+    ``sqrt(1 - snr(sigma) / snr(sigma_min))``: 1 for sigma_min = 0, 0 at (and below) sigma_min, and
+    the same in every schedule. Its inverse is the standard deviation of the ambient eps target."""
     schedules.check(schedule)
     sigma, sigma_min = schedules.levels(sigma=sigma, sigma_min=sigma_min)
     sigma, sigma_min = schedule.clip(sigma), schedule.clip(sigma_min)
@@ -111,9 +110,8 @@ def scaled_ambient_target(
     prediction: str = "eps",
     schedule: Schedule = _VP,
 ) -> tuple[Array, Array]:
-    """``(noise_ratio * T, noise_ratio)`` with T the ambient target; finite at sigma == sigma_min.
-
-    Arguments as in ``ambient_target``. For prediction "eps" the scaled target is z itself.
+    """Returns ``(noise_ratio * T, noise_ratio)``, finite at sigma == sigma_min. T is the ambient
+    target; for the arguments see ``ambient_target``. For prediction "eps" the scaled target is z.
     """
     c_x, c_e = _weights(prediction, sigma, schedule)
     x_min, z = arrays(x_min=x_min, z=z)
@@ -134,12 +132,12 @@ def ambient_target(
     prediction: str = "eps",
     schedule: Schedule = _VP,
 ) -> Array:
-    """Returns the regression target, of x_min's shape, when only x_min is known.
+    """Returns the regression target, of x_min's shape, if only x_min is known.
 
     Its mean given ``x_t = renoise(x_min, z, sigma, sigma_min)`` is the posterior mean of the
-    denoising target, which it is for sigma_min = 0. Its variance grows without bound as sigma falls
-    to sigma_min, where it stays finite by a noise ratio held at or above 1e-3. The losses use
-    ``scaled_ambient_target``, which needs no such limit.
+    denoising target; for sigma_min = 0 it is the denoising target. Its variance grows without bound
+    as sigma falls to sigma_min, so the noise ratio is clipped at 1e-3. The losses use
+    ``scaled_ambient_target``, which needs no clipping.
 
     Args:
       x_min: sample at noise level sigma_min, [H, D] (or any shape), scaled as the schedule's x_t.
@@ -163,10 +161,10 @@ def convert(
     target: str,
     schedule: Schedule = _VP,
 ) -> Array:
-    """Returns a prediction at (x_t, sigma) of type ``source`` as one of type ``target``.
+    """Converts a prediction at (x_t, sigma) from type ``source`` to type ``target``.
 
-    Where the level does not determine the answer (eps from x0 at sigma = 0, x0 from eps at
-    sigma = 1) the result is finite but meaningless.
+    Where the level does not determine the result (eps from x0 at sigma = 0, x0 from eps at
+    sigma = 1) it is finite but meaningless.
 
     Args:
       value: prediction of type ``source``, [H, D] (or any shape).

@@ -1,5 +1,5 @@
-"""The experiments: what each trains, rolls out and reports."""
+"""The experiments: policies, rollouts and reports."""
 
 from ambient_jax.train import host_memory
 
-host_memory.keep_freed_memory()  # before any other import starts a thread, see there
+host_memory.keep_freed_memory()  # must run before an import starts a thread

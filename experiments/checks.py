@@ -1,4 +1,4 @@
-"""Checks of scenes and of ``config.task``, before anything is built from them."""
+"""Checks scenes and ``config.task`` before building from them."""
 
 import math
 import numbers
@@ -16,7 +16,7 @@ T = TypeVar("T")
 Rule = tuple[Callable[[Any], bool], str]
 
 _EPISODES, _EVAL_SEEDS = 1000, 300
-_EVALUATION = 700_000  # seeds of episodes to test on; those of demonstrations begin at 1 000 000
+_EVALUATION = 700_000  # first seed of test episodes; demonstrations begin at 1 000 000
 _FINEST = 0.01  # s, physics steps that resolve contacts with a time constant of 20 ms
 
 
@@ -50,13 +50,12 @@ def fields(
         for name in names.split():
             value = task[name]
             if not all(map(holds, value if isinstance(value, tuple) else (value,))):
-                each = "each " if isinstance(value, tuple) else ""
-                raise ValueError(f"config.task.{name} is {value!r}, expected {each}{expected}")
+                prefix = "each " if isinstance(value, tuple) else ""
+                raise ValueError(f"config.task.{name} is {value!r}, expected {prefix}{expected}")
 
 
 def same_task(task: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -> None:
-    """Raises ValueError unless ``config.task`` has the name and all fields of the command's ``own``
-    task, which a config of another experiment lacks."""
+    """Raises ValueError unless ``config.task`` has the name and all fields of ``own``."""
     if task.name != own.name:
         raise ValueError(
             f"config.task.name is {task.name!r}, expected {own.name!r}: this command takes configs "
@@ -116,8 +115,8 @@ def finite_numbers(instance: Any, positive: Sequence[str]) -> None:
         fits = isinstance(values, tuple | list) and len(values) == len(types)
         fits = fits and all(map(_fits, values, types))
         if not fits or (name in positive and not all(number > 0 for number in values)):
-            what = "positive " * (name in positive) + ("whole" if types[0] is int else "finite")
-            many = f"{len(types)} {what} numbers" if len(types) > 1 else f"a {what} number"
+            words = "positive " * (name in positive) + ("whole" if types[0] is int else "finite")
+            many = f"{len(types)} {words} numbers" if len(types) > 1 else f"a {words} number"
             raise ValueError(f"{name} is {value!r}, expected {many}")
         values = tuple(to(number) for to, number in zip(types, values, strict=True))
         object.__setattr__(instance, name, values if len(types) > 1 else values[0])

@@ -1,4 +1,4 @@
-"""Demonstrations of scripted experts: given in parallel, kept on disk with what made them."""
+"""Records demonstrations of scripted experts in parallel; stores them with their arguments."""
 
 from __future__ import annotations
 
@@ -81,14 +81,14 @@ class Recorded(NamedTuple):
 def record(env: TabletopEnv, act: Callable[[], np.ndarray | None], seed: int) -> Recorded:
     """Records the episode of a seed under ``act()``, which may read ``env`` and ends it by None."""
     observation, info = env.reset(seed=seed)
-    seen, actions, done, terminated = [], [], False, False
+    observations, actions, done, terminated = [], [], False, False
     while not done and (action := act()) is not None:
-        seen.append(observation)
+        observations.append(observation)
         actions.append(action)
         observation, _, terminated, truncated, info = env.step(action)
         done = terminated or truncated
-    images = np.array([o["image"] for o in seen]) if env.camera else None
-    states = np.array([o["state"] for o in seen])
+    images = np.array([o["image"] for o in observations]) if env.camera else None
+    states = np.array([o["state"] for o in observations])
     return Recorded(states, np.array(actions), images, terminated, info)
 
 

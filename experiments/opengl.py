@@ -10,9 +10,9 @@ IMAGE = 96  # pixels of an observation's side
 
 
 def choose() -> None:
-    """Sets MUJOCO_GL to a library that is there; call it before MuJoCo is first imported.
+    """Sets MUJOCO_GL to an installed library; call it before MuJoCo is first imported.
 
-    MuJoCo's own choice needs a display, and the import fails where the library is missing.
+    MuJoCo's default needs a display, and the import fails if the library is missing.
     """
     if sys.platform == "linux" and not {"DISPLAY", "MUJOCO_GL"} & set(os.environ):
         libraries = {"egl": "EGL", "osmesa": "OSMesa"}

@@ -98,7 +98,7 @@ class Simulator:
                         ):
                             newest[row], infos[row] = observation["state"], info
                             terminated[row], ended[row] = over, over or late
-                    # What has finished keeps its last observations.
+                    # Finished episodes keep their last observations.
                     moved = np.concatenate([states[:, 1:], newest[:, None]], 1)
                     states = np.where(live[:, None, None], moved, states)
                     lengths += live

@@ -1,4 +1,4 @@
-"""What the MuJoCo environments share: a scene, a state, cameras from the front and the top."""
+"""The base of the MuJoCo environments: a scene, a state, cameras from the front and the top."""
 
 from typing import Any
 

@@ -125,7 +125,7 @@ def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
 def test_what_cannot_be_compiled_is_said_in_one_line(config):
     plain = train_config.default()
     plain.data.sources.mine = train_config.source("mine", "clean")
-    with pytest.raises(ValueError, match="no open_x, so only their data say how wide"):
+    with pytest.raises(ValueError, match="no open_x, so only their data have their widths"):
         compile_lib.batch_shapes(plain, 4)
     with pytest.raises(ValueError, match="batch_size is 6, expected a multiple of 4 devices"):
         compile_lib.compile_step(config, jax.local_devices()[:1] * 4)

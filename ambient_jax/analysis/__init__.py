@@ -1,4 +1,4 @@
-"""Analysis: how laws contract under noise, their spectra, and what an assignment of bounds does."""
+"""Analysis: how laws contract under noise, their spectra, and the effect of assigning bounds."""
 
 from ambient_jax import _names
 

@@ -1,4 +1,4 @@
-"""How assigning sigma_min per data set, bucket or datapoint changes the law that is learned.
+"""Shows how assigning sigma_min per data set, bucket or datapoint changes the learned law.
 
 The thought experiment: X = {-1, 0, 1}, clean p0 uniform on {0, 1}, corrupt q0 uniform on {-1, 0}.
 n_p points are drawn from p0, n_q from q0. A unit (datapoint, bucket or the whole of D_q) gets
@@ -6,19 +6,19 @@ n_p points are drawn from p0, n_q from q0. A unit (datapoint, bucket or the whol
     sigma_min = inf { sigma : mean of c over the unit > 1/2 - tau from there on }
 
 with the exact classifier c(x_t, sigma) = p_sigma / (p_sigma + q_sigma). By symmetry
-E[c | x0 = 0] = 1/2 at every level, and E[c | x0 = -1] = 1/2 - g(sigma), g falling from 1/2 to 0. A
-unit with a fraction f of -1 so has mean 1/2 - f g(sigma): it is admissible at every sigma > 0 if
+E[c | x0 = 0] = 1/2 at every level, and E[c | x0 = -1] = 1/2 - g(sigma), where g falls from 1/2 to
+0. A unit with a fraction f of -1 has mean 1/2 - f g(sigma): it is admissible at every sigma > 0 if
 ``f <= 2 tau``, else above the level where ``g = tau / f`` (a single -1: 0.90 at tau = 0.05).
 
-Per datapoint, D_q's zeros all join D_p and none of its -1 does: the share of 0 goes to 1 as n_q
+Per datapoint, all zeros of D_q join D_p and none of its -1 does: the share of 0 goes to 1 as n_q
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
-low noise, and p0 is learned there. Buckets ordered by sigma_min drift as datapoints do.
+low noise, and the model learns p0 there. Buckets ordered by sigma_min drift as datapoints do.
 
-``trained_law`` is the law of the data admissible as sigma -> 0 in closed form; ``simulate`` draws
-the data sets, and ``train`` fits a tabular denoiser and samples with it. A sampler chooses
+``trained_law`` computes the law of the data admissible as sigma -> 0 in closed form, ``simulate``
+draws the data sets, and ``train`` fits a tabular denoiser and samples with it. A sampler chooses
 its mode at high noise, where corrupt data are admissible because tau allows a difference: per data
 set, the generated law stays within TV(p_sigma, q_sigma) at sigma_min of p0, which goes to 0 with
-tau. Per datapoint nothing bounds it.
+tau. Per datapoint there is no such bound.
 """
 
 import functools
@@ -35,31 +35,31 @@ from ambient_jax import _checks, admission, mixing
 VALUES = np.array([-1.0, 0.0, 1.0])
 ASSIGNMENTS = ("dataset", "datapoint", "bucket", "ordered")
 LOW = 0.01  # below every positive sigma_min: g is within 4e-7 of 1/2 up to 0.1
-_ROUNDING = 1e-9  # keeps rounding out of f <= 2 tau
+_ROUNDING = 1e-9  # tolerance of f <= 2 tau
 
 
 class Trained(NamedTuple):
     """Outcome of ``train``: probabilities [3] of (-1, 0, 1), and the data they came from."""
 
-    low_noise: np.ndarray  # of x0 among the training draws at the lowest levels
-    generated: np.ndarray  # of the learned denoiser's samples
-    low_noise_draws: int  # number of those training draws
+    low_noise: np.ndarray  # law of x0 in the training draws at the lowest levels
+    generated: np.ndarray  # law of the learned denoiser's samples
+    low_noise_draws: int  # number of training draws at the lowest levels
     sources: mixing.Sources
-    laws: np.ndarray  # [K, 3], of the sources
+    laws: np.ndarray  # [K, 3], laws of the sources
 
 
 def clean_probability(x_t, sigma) -> np.ndarray:
-    """The exact classifier c(x_t, sigma) of the experiment, sigma in (0, 1]."""
+    """Computes the exact classifier c(x_t, sigma) of the experiment, sigma in (0, 1]."""
     x_t, sigma = np.asarray(x_t, np.float64), np.asarray(sigma, np.float64)
     alpha = np.sqrt((1 - sigma) * (1 + sigma))
-    # Densities of (-1, 0, 1) over that of 0, in logarithms: small sigma makes them huge.
-    left, right = ((s * alpha * x_t - alpha**2 / 2) / sigma**2 for s in (-1, 1))
-    logit = np.logaddexp(0, right) - np.logaddexp(0, left)
+    # Log density ratios of -1 and 1 to 0: small sigma makes the ratios huge.
+    minus, plus = ((s * alpha * x_t - alpha**2 / 2) / sigma**2 for s in (-1, 1))
+    logit = np.logaddexp(0, plus) - np.logaddexp(0, minus)
     return np.exp(-np.logaddexp(0, -logit))
 
 
 def expected_probability(x0, sigma) -> np.ndarray:
-    """E[c(x_t, sigma) | x0]: the classifier averaged over all noise; x0 and sigma broadcast."""
+    """Computes E[c(x_t, sigma) | x0], the mean over all noise; x0 and sigma broadcast."""
     x0, sigma = np.broadcast_arrays(np.asarray(x0, np.float64), np.asarray(sigma, np.float64))
     eps = np.linspace(-9, 9, 1201)
     weight = np.exp(-(eps**2) / 2)
@@ -76,12 +76,12 @@ def _curve():
 
 
 def sigma_min_of(fraction, tau: float = 0.05) -> np.ndarray:
-    """sigma_min of a unit of corrupt data with this fraction of -1 (the rest are 0)."""
+    """Returns sigma_min of a unit of corrupt data with this fraction of -1 (the others are 0)."""
     fraction = np.asarray(fraction, np.float64)
     levels, c = _curve()
     gap = 0.5 - c
     target = tau / np.where(fraction > 0, fraction, 1.0)
-    # gap falls: interpolate its inverse, over increasing gaps.
+    # gap decreases: interpolate its inverse over increasing gaps.
     crossing = np.interp(target, gap[::-1], levels[::-1])
     return np.where(fraction <= 2 * tau + _ROUNDING, 0.0, crossing)
 
@@ -96,12 +96,12 @@ def _check(assignment, n_p, n_q, bucket, tau):
 
 
 def _admitted(k, size, tau):
-    """Whether a unit of this size with k times -1 is admissible at every level."""
+    """Whether a unit of this size with k values of -1 is admissible at every level."""
     return k / size <= 2 * tau + _ROUNDING
 
 
 def _unit(size, tau):
-    """(P(admissible at low noise), E[number of -1 | admissible]) of a random unit."""
+    """Returns (P(admissible at low noise), E[number of -1 | admissible]) of a random unit."""
     k = np.arange(size + 1)
     pmf = np.where(_admitted(k, size, tau), binom.pmf(k, size, 0.5), 0)
     total = pmf.sum()
@@ -111,12 +111,12 @@ def _unit(size, tau):
 def trained_law(
     assignment: str, n_p: int, n_q: int, *, bucket: int = 100, tau: float = 0.05
 ) -> np.ndarray:
-    """Law of the data admissible as sigma -> 0, exactly, in expectation over both data sets.
+    """Computes the exact law of the data admissible as sigma -> 0, expected over both data sets.
 
-    * bucket: of B buckets, J ~ Binomial(B, pi) join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket),
-      each with kappa = E[Binomial | it joins] times -1; the last bucket may be smaller;
+    * bucket: J ~ Binomial(B, pi) of B buckets join, pi = P(Binomial(bucket, 1/2) <= 2 tau bucket),
+      with kappa = E[Binomial | it joins] values of -1 each; the last bucket may be smaller;
     * dataset: one bucket;
-    * ordered: of K ~ Binomial(n_q, 1/2) zeros, the whole buckets in order of sigma_min join;
+    * ordered: the whole buckets of K ~ Binomial(n_q, 1/2) zeros join in order of sigma_min;
     * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
 
     Returns the expected shares [3] of (-1, 0, 1) from n_p clean and n_q corrupt points. Buckets
@@ -127,24 +127,24 @@ def trained_law(
         size = 1 if assignment == "datapoint" else bucket
         zeros = np.arange(n_q + 1)
         pmf = binom.pmf(zeros, n_q, 0.5)
-        minus, joined = _ordered(zeros, n_q, size, tau)
+        minus, joining = _ordered(zeros, n_q, size, tau)
     else:
         size = n_q if assignment == "dataset" else min(bucket, n_q)
-        whole, rest = divmod(n_q, size)
+        whole, remainder = divmod(n_q, size)
         chance, kappa = _unit(size, tau)
-        last, last_kappa = _unit(rest, tau) if rest else (0.0, 0.0)
+        last, last_kappa = _unit(remainder, tau) if remainder else (0.0, 0.0)
         j = np.arange(whole + 1)[:, None]
         extra = np.array([0, 1])
         pmf = binom.pmf(j, whole, chance) * np.array([1 - last, last])
-        joined = j * size + extra * rest
+        joining = j * size + extra * remainder
         minus = j * kappa + extra * last_kappa
-    total = n_p + joined
-    shares = [minus / total, (n_p / 2 + joined - minus) / total, n_p / 2 / total]
+    total = n_p + joining
+    shares = [minus / total, (n_p / 2 + joining - minus) / total, n_p / 2 / total]
     return np.array([np.sum(pmf * share) for share in shares])
 
 
 def _ordered(zeros, n_q, size, tau):
-    """Numbers (of -1, of all) that join when 0s come first and are cut into units of ``size``."""
+    """Returns how many (-1, all) join if the 0s come first and units have ``size`` points."""
     full = zeros // size * size
     end = np.minimum(full + size, n_q)
     width = np.maximum(end - full, 1)
@@ -156,7 +156,7 @@ def _ordered(zeros, n_q, size, tau):
 def draw_units(
     rng: np.random.Generator, assignment: str, n_q: int, *, bucket: int = 100, tau: float = 0.05
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws D_q in units: numbers of -1 and of 0 in each [U], and their sigma_min [U]."""
+    """Draws D_q in units; returns their numbers of -1 and of 0 and their sigma_min, [U] each."""
     _check(assignment, 1, n_q, bucket, tau)
     minus = rng.random(n_q) < 0.5
     if assignment == "ordered":
@@ -173,7 +173,7 @@ def draw_units(
 def simulate(
     rng: np.random.Generator, assignment: str, n_p: int, n_q: int, *, repeats: int = 100, **units
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``trained_law`` by drawing ``repeats`` pairs of data sets.
+    """Estimates ``trained_law`` from ``repeats`` drawn pairs of data sets.
 
     ``units`` are the options ``bucket`` and ``tau`` of ``draw_units``. Returns the mean shares [3]
     of (-1, 0, 1) and their standard errors.
@@ -193,7 +193,7 @@ def simulate(
 def unit_sources(
     rng: np.random.Generator, assignment: str, n_p: int, n_q: int, **units
 ) -> tuple[mixing.Sources, np.ndarray]:
-    """Drawn data sets as sources, D_p and one for each sigma_min in D_q, and their laws [K, 3]."""
+    """Draws data sets; returns D_p and a source per sigma_min in D_q, and their laws [K, 3]."""
     ones = rng.binomial(n_p, 0.5)
     minus, zeros, sigma_min = draw_units(rng, assignment, n_q, **units)
     bounds, group = np.unique(sigma_min, return_inverse=True)
@@ -203,7 +203,7 @@ def unit_sources(
     np.add.at(counts[:, 1], 1 + group, zeros)
     weight = counts.sum(1)
     clean = np.arange(len(weight)) == 0
-    # Corrupt sources keep sigma_max 0, also with sigma_min 0: admissible by the high band.
+    # Corrupt sources have sigma_max 0 even with sigma_min 0: the high band admits them.
     sources = mixing.make_sources(weight, clean, np.append(0.0, bounds), np.where(clean, 1.0, 0.0))
     return sources, counts / weight[:, None]
 
@@ -214,17 +214,17 @@ _ambient = jax.jit(
 
 
 def _probabilities(levels, sources):
-    """P(source | sigma) of the ambient law, [L, K]."""
+    """Returns P(source | sigma) of the ambient law, [L, K]."""
     return np.asarray(_ambient(jnp.asarray(levels, jnp.float32), sources), np.float64)
 
 
 def _levels(count):
-    """Noise levels of table and sampler: even in the angle, from just below 1 down to LOW."""
+    """Returns noise levels of table and sampler, equidistant in the angle, from 0.9999 to LOW."""
     return np.sin(np.linspace(math.asin(0.9999), math.asin(LOW), count))
 
 
 def _sample(denoise, levels, particles):
-    """Shares of (-1, 0, 1) after deterministic DDIM steps from the quantiles of pure noise."""
+    """Samples by DDIM steps from the quantiles of pure noise; returns shares of (-1, 0, 1)."""
     u = (np.arange(particles) + 0.5) / particles
     x = np.asarray(jax.scipy.special.ndtri(jnp.asarray(u)), np.float64)
     alpha = np.sqrt((1 - levels) * (1 + levels))
@@ -249,8 +249,8 @@ def train(
 ) -> Trained:
     """Fits a table x0_hat[level, bin of x_t] to noise-first draws, and samples with it.
 
-    A level, then a source by ``mixing.source_probabilities`` at it, then a point of that source and
-    noise: the cell's mean of x0 minimises the denoising loss over all tables.
+    It draws a level, then a source by ``mixing.source_probabilities`` at it, then a point of that
+    source and noise. The mean of x0 in a cell minimises the denoising loss over all tables.
     """
     sources, laws = unit_sources(rng, assignment, n_p, n_q, **units)
     grid = _levels(levels)
@@ -266,8 +266,8 @@ def train(
         cell = np.clip(((x_t + 4) / 8 * bins).astype(int), 0, bins - 1)
         hits = np.bincount(cell, minlength=bins)
         sums = np.bincount(cell, weights=x0, minlength=bins)
-        seen = hits > 0  # cells that no draw reached are filled in between those that some did
-        x0_hat[i] = np.interp(centres, centres[seen], sums[seen] / hits[seen])
+        hit = hits > 0  # cells without a draw are interpolated
+        x0_hat[i] = np.interp(centres, centres[hit], sums[hit] / hits[hit])
         if sigma < 0.05:
             low += counts
     generated = _sample(lambda x, i: np.interp(x, centres, x0_hat[i]), grid, 2000)

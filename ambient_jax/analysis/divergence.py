@@ -5,8 +5,8 @@ of x_t for x0 ~ p0 (clean) and x0 ~ q0 (corrupt), and ``TV = 1/2 integral |p_sig
 classifier with even classes has a balanced accuracy of at most (1 + TV) / 2. TV never grows with
 sigma.
 
-NumPy in float64 on the host. ``sigma`` may be an array in [0, 1]; results have its shape, and
-levels outside raise ValueError.
+The functions use NumPy in float64 on the host. ``sigma`` may be an array in [0, 1]; results have
+its shape, and levels outside raise ValueError.
 """
 
 import math
@@ -29,31 +29,31 @@ class Estimate(NamedTuple):
 
 
 def _levels(sigma):
-    """(alpha^2, sigma^2) of checked levels; alpha^2 without cancellation near 1."""
+    """Checks levels; returns (alpha^2, sigma^2), without cancellation near sigma = 1."""
     sigma = _checks.level("sigma", np.asarray(sigma, np.float64))
     return (1 - sigma) * (1 + sigma), sigma**2
 
 
 def _ratio(numerator, denominator):
-    """numerator / denominator with 0 / 0 = 0 and x / 0 = inf."""
+    """Returns numerator / denominator with 0 / 0 = 0 and x / 0 = inf."""
     safe = np.where(denominator > 0, denominator, 1.0)
     return np.where(denominator > 0, numerator / safe, np.where(numerator > 0, np.inf, 0.0))
 
 
 def gaussian_tv(mean_difference, covariance, sigma) -> np.ndarray:
-    """Exact TV of two noised Gaussians with the same covariance: ``2 Phi(d / 2) - 1``.
+    """Returns the exact TV of two noised Gaussians with the same covariance: ``2 Phi(d / 2) - 1``.
 
     d is their Mahalanobis distance: ``d^2 = alpha^2 m' (alpha^2 S + sigma^2 I)^-1 m``. The
-    difference m of the means of x0 is [n] (or any shape, flattened), its covariance S [n, n], or
-    [n] for its diagonal, or a scalar; S may be singular.
+    difference m of the means of x0 is [n] (or any shape, flattened). The covariance S is [n, n],
+    [n] for a diagonal, or a scalar; it may be singular.
 
     Raises:
-      ValueError: shapes that do not fit, or a matrix that is no covariance.
+      ValueError: the shapes disagree, or the matrix is not a covariance.
     """
     mean = np.ravel(np.asarray(mean_difference, np.float64))
     values, vectors = _spectral(covariance, mean.size)
     power = (vectors.T @ mean) ** 2
-    # Rounding must not put the means apart in a direction without width.
+    # Rounding must not separate the means in a direction without variance.
     power = np.where(power <= 1e-22 * power.sum(), 0.0, power)
     alpha2, sigma2 = (v[..., None] for v in _levels(sigma))
     squared = np.sum(_ratio(alpha2 * power, alpha2 * values + sigma2), -1)
@@ -61,7 +61,7 @@ def gaussian_tv(mean_difference, covariance, sigma) -> np.ndarray:
 
 
 def _spectral(covariance, n):
-    """Eigenvalues [n] and eigenvectors [n, n] of a scalar, diagonal or full covariance."""
+    """Returns eigenvalues [n] and eigenvectors [n, n] of a scalar, diagonal or full covariance."""
     covariance = np.asarray(covariance, np.float64)
     if covariance.shape in ((), (n,)):
         values, vectors = np.broadcast_to(covariance, (n,)), np.eye(n)
@@ -79,24 +79,26 @@ def _spectral(covariance, n):
 
 
 def from_accuracy(balanced_accuracy) -> np.ndarray:
-    """TV that a classifier reaches: ``2 accuracy - 1``, 0 below chance; at most TV on average."""
+    """Returns the TV that a classifier reaches: ``2 accuracy - 1``, or 0 below chance. Its
+    expectation is at most TV."""
     accuracy = np.asarray(balanced_accuracy, np.float64)
     _checks.level("balanced accuracy", accuracy, "a share, not a percentage,")
     return np.maximum(2 * accuracy - 1, 0.0)
 
 
 def from_probabilities(c_clean, c_corrupt) -> Estimate:
-    """TV that a classifier reaches on held-out data of one noise level: a lower bound.
+    """Estimates the TV that a classifier reaches at one noise level: a lower bound on TV.
 
-    The estimate is P(c > 1/2 | clean) - P(c > 1/2 | corrupt), a tie counting one half. Its interval
-    is Newcombe's (1998, method 10) from the Wilson interval of each share; TV may lie above it.
+    The estimate is P(c > 1/2 | clean) - P(c > 1/2 | corrupt) on held-out data; a tie counts one
+    half. Its interval is Newcombe's (1998, method 10) from the Wilson interval of each share; TV
+    may lie above it.
 
     Args:
       c_clean, c_corrupt: P(clean) [N] of clean and of corrupt rows, or [N, K] for K noise draws of
-        each row. Rows must be independent (chunks that overlap are not); draws of a row need not.
+        each row. Rows must be independent (overlapping chunks are not); draws of a row need not be.
 
     Raises:
-      ValueError: an empty class, or values that are no probabilities.
+      ValueError: a class is empty, or values are not probabilities.
     """
     shares, intervals = [], []
     for name, c in (("clean", c_clean), ("corrupt", c_corrupt)):
@@ -114,7 +116,7 @@ def from_probabilities(c_clean, c_corrupt) -> Estimate:
 
 
 def spectral_bound(psd_p, psd_q, horizon: int, sigma, *, dims: int = 1, mean_power=0.0):
-    """Upper bound on TV of two noised Gaussian processes from their power spectra.
+    """Bounds TV of two noised Gaussian processes from above, from their power spectra.
 
     The real Fourier coefficients are independent Gaussians with variances ``psd`` (a stationary,
     periodic process), and with noise ``v = alpha^2 psd + sigma^2``. With ``r = v_p / v_q``, m^2 the
@@ -123,16 +125,16 @@ def spectral_bound(psd_p, psd_q, horizon: int, sigma, *, dims: int = 1, mean_pow
         KL(p_sigma || q_sigma) = 1/2 sum_f n_f dims [r - 1 - log r + alpha^2 m^2 / v_q]
 
     The result is the least of ``sqrt(KL / 2)`` (Pinsker) and ``sqrt(1 - exp(-KL))`` (Bretagnolle
-    and Huber), for KL either way round. It never grows with sigma.
+    and Huber), over both directions of KL. It never grows with sigma.
 
     Args:
       psd_p, psd_q: [H // 2 + 1] as in ``spectrum``; 0 at a frequency where both have no power.
-      horizon, dims: H of the chunks and their number of independent dimensions.
+      horizon, dims: steps of a chunk and its number of independent dimensions.
       sigma: noise level(s) in [0, 1].
       mean_power: [H // 2 + 1] or scalar, squared difference of the means per real coefficient.
 
     Raises:
-      ValueError: spectra of another length or negative power.
+      ValueError: a spectrum has another length or negative power.
     """
     count = spectrum.multiplicity(horizon) * float(dims)
     spectra = {"psd_p": psd_p, "psd_q": psd_q, "mean_power": mean_power}
@@ -152,7 +154,7 @@ def spectral_bound(psd_p, psd_q, horizon: int, sigma, *, dims: int = 1, mean_pow
 
 
 def _kl(first, second, shift):
-    """KL of N(0, first) from N(sqrt(shift), second), elementwise; two zero variances are alike."""
+    """Returns KL of N(0, first) from N(sqrt(shift), second); equal if both variances are 0."""
     alike = (first <= 0) & (second <= 0)
     point = ((first <= 0) | (second <= 0)) & ~alike
     regular = ~(alike | point)
@@ -162,12 +164,12 @@ def _kl(first, second, shift):
 
 
 def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.ndarray:
-    """``spectral_bound`` for psd C f^-a: first and second are (exponent a, constant C).
+    """Calls ``spectral_bound`` with psd C f^-a: first and second are (exponent a, constant C).
 
-    f = 0 is left out: chunks have no means, or their means follow one law.
+    f = 0 is excluded: chunks have no means, or their means follow one law.
 
     Raises:
-      ValueError: a constant that is not positive.
+      ValueError: a constant is not positive.
     """
     for name, (exponent, constant, *_) in (("first", first), ("second", second)):
         if not constant > 0:
@@ -178,12 +180,10 @@ def power_law_bound(first, second, horizon: int, sigma, *, dims: int = 1) -> np.
 
 
 def coupling_bound(power, sigma) -> np.ndarray:
-    """Upper bound on TV of any two noised laws: ``erf(alpha sqrt(power / 8) / sigma)``.
-
+    """Bounds TV of any two noised laws from above: ``erf(alpha sqrt(power / 8) / sigma)``.
     ``power`` is E||x0 - y0||^2 under any coupling of x0 ~ p0 and y0 ~ q0, such as the power of a
-    disturbance that makes corrupt chunks of clean ones. Given (x0, y0) this is the exact TV; TV is
-    convex and erf(sqrt(.)) concave, so averaging gives the bound. Equal to TV for a pure shift.
-    """
+    disturbance of clean chunks. Given (x0, y0) the expression is the exact TV; TV is convex and
+    erf(sqrt(.)) concave, so averaging gives the bound. It equals TV for a pure shift."""
     power = np.asarray(power, np.float64)
     if np.any(power < 0):
         raise ValueError(f"power is {power}, expected a mean square distance >= 0")

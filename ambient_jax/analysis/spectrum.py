@@ -1,11 +1,11 @@
-"""Power spectra of action chunks, their power law, and corruptions other than white noise.
+"""Computes power spectra of action chunks and their power law; has corruptions with other spectra.
 
 Convention: ``psd(f)`` is the variance of one coefficient of the chunk in the orthonormal real
 Fourier basis, with f in cycles per step, f = k / H for k = 0 ... H // 2. White noise of variance v
-has psd v at every f, whatever H; independent noise at level sigma adds ``sigma^2`` to it. A
+has psd v at every f, for any H; independent noise at level sigma adds ``sigma^2`` to it. A
 frequency has two coefficients (cosine and sine), f = 0 and f = 1/2 have one: ``multiplicity``.
 
-NumPy in float64 on the host.
+The functions use NumPy in float64 on the host.
 """
 
 import functools
@@ -32,36 +32,36 @@ class PowerLaw(NamedTuple):
 
 
 def frequencies(horizon: int) -> np.ndarray:
-    """Frequencies [H // 2 + 1] of a chunk, in cycles per step from 0 to at most 1/2."""
+    """Returns the frequencies [H // 2 + 1] of a chunk, in cycles per step from 0 to at most 1/2."""
     return np.fft.rfftfreq(horizon)
 
 
 def multiplicity(horizon: int) -> np.ndarray:
-    """How many real Fourier coefficients each frequency has, [H // 2 + 1]; they sum to H."""
+    """Returns the number [H // 2 + 1] of real Fourier coefficients per frequency; the sum is H."""
     k = np.arange(horizon // 2 + 1)
     return np.where((k == 0) | (2 * k == horizon), 1, 2)
 
 
 def power_law(frequency, exponent: float, constant: float = 1.0) -> np.ndarray:
-    """``constant * f ** -exponent`` where f > 0, and 0 at f = 0, where the law says nothing."""
+    """Returns ``constant * f ** -exponent`` where f > 0, and 0 at f = 0, which has no law."""
     frequency = np.asarray(frequency, np.float64)
     safe = np.where(frequency > 0, frequency, 1.0)
     return np.where(frequency > 0, constant * safe ** -float(exponent), 0.0)
 
 
 def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]:
-    """Power spectral density of chunks, averaged over chunks and action dimensions.
+    """Computes the power spectral density of chunks, averaged over chunks and action dimensions.
 
-    The two ends of a chunk differ. The Fourier transform, which repeats the chunk, sees a jump,
-    whose spectrum f^-2 hides every steeper one: hence ``taper``. Errors are of the fitted exponent
-    on chunks cut out of longer motions with exponents 0 to 4, H = 16 and 64:
+    The two ends of a chunk differ. The Fourier transform repeats the chunk and so has a jump there,
+    whose spectrum f^-2 hides every steeper one. A taper removes the jump. Errors of the fitted
+    exponent are from chunks of longer motions with exponents 0 to 4, H = 16 and 64:
 
-    * ``"line"``: minus the straight line from end to end. Within 0.17 for exponents from 1 to 4,
-      all frequencies fitted; white noise reads 0.3.
-    * ``"hann"``: minus the least-squares line, times a Hann window. Unbiased for white noise; fit
-      above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4 at H = 16).
-    * ``"none"``: as it is, for periodic chunks; ``sum(multiplicity * psd)`` is the mean over chunks
-      and dimensions of the sum of squares.
+    * ``"line"`` subtracts the straight line from end to end. The exponent is within 0.17 for
+      exponents from 1 to 4 with all frequencies fitted; white noise gives 0.3.
+    * ``"hann"`` subtracts the least-squares line and applies a Hann window. It is unbiased for
+      white noise; fit above 3 / H, where it is within 0.14 up to exponent 3 (0.35 for 4, H = 16).
+    * ``"none"`` is for periodic chunks; ``sum(multiplicity * psd)`` is the mean over chunks and
+      dimensions of the sum of squares.
 
     Args:
       chunks: [N, H, D], any unit u; the psd is in u^2.
@@ -71,7 +71,7 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
       frequencies [H // 2 + 1] in cycles per step and psd [H // 2 + 1].
 
     Raises:
-      ValueError: unless chunks are finite, [N, H, D] with N, D >= 1 and H >= 4.
+      ValueError: chunks are not finite, or not [N, H, D] with N, D >= 1 and H >= 4.
     """
     _checks.one_of("taper", taper, TAPERS)
     x = np.asarray(chunks, np.float64)
@@ -96,14 +96,14 @@ def power_spectrum(chunks, taper: str = "line") -> tuple[np.ndarray, np.ndarray]
 
 
 def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerLaw:
-    """Least-squares line through (log f, log psd), frequencies in [low, high] without f = 0.
+    """Fits a least-squares line to (log f, log psd) at frequencies in [low, high] without f = 0.
 
     Args:
-      frequency, psd: [F] as ``power_spectrum`` gives them.
+      frequency, psd: [F] as ``power_spectrum`` returns them.
       low, high: range of frequencies to fit, cycles per step.
 
     Raises:
-      ValueError: fewer than three frequencies in the range, or no power at one of them.
+      ValueError: the range has fewer than three frequencies, or one without power.
     """
     frequency, psd = np.asarray(frequency, np.float64), np.asarray(psd, np.float64)
     _checks.same_shape(frequency=frequency, psd=psd)
@@ -126,16 +126,16 @@ def fit_power_law(frequency, psd, low: float = 0.0, high: float = 0.5) -> PowerL
 
 
 def _coloured(rng, shape, psd):
-    """Gaussian [..., H, D] whose Fourier coefficients are independent with these variances."""
+    """Draws Gaussian [..., H, D] with independent Fourier coefficients of these variances."""
     # White noise has an orthonormal transform of unit variance: scaling it is exact for every H.
     white = np.fft.rfft(rng.standard_normal(shape), axis=-2)
     return np.fft.irfft(white * np.sqrt(psd)[:, None], n=shape[-2], axis=-2)
 
 
 def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], exponent: float) -> np.ndarray:
-    """Gaussian noise [..., H, D] with psd ~ f^-exponent along H and variance 1 at every step.
+    """Draws Gaussian noise [..., H, D] with psd ~ f^-exponent along H and variance 1 per step.
 
-    f = 0 gets the power of the lowest frequency: else every chunk's mean would stay free of noise.
+    f = 0 gets the power of the lowest frequency; without it the mean of a chunk would get no noise.
     """
     horizon = shape[-2]
     psd = power_law(np.maximum(frequencies(horizon), 1 / horizon), exponent)
@@ -143,7 +143,7 @@ def coloured_noise(rng: np.random.Generator, shape: tuple[int, ...], exponent: f
 
 
 def notch(x, low: float, high: float) -> np.ndarray:
-    """``x`` [..., H, D] without its frequencies in [low, high] cycles per step (a projection)."""
+    """Removes the frequencies in [low, high] cycles per step from x [..., H, D] (a projection)."""
     x = np.asarray(x, np.float64)
     f = frequencies(x.shape[-2])
     keep = (f < low) | (f > high)
@@ -151,12 +151,12 @@ def notch(x, low: float, high: float) -> np.ndarray:
 
 
 def white() -> Corruption:
-    """Variance-preserving white noise: ``sqrt(1 - level^2) x0 + level eps``."""
+    """Returns variance-preserving white noise: ``sqrt(1 - level^2) x0 + level eps``."""
     return coloured(0.0)
 
 
 def coloured(exponent: float) -> Corruption:
-    """Variance-preserving coloured noise, psd ~ f^-exponent; TV never grows with its level."""
+    """Returns variance-preserving coloured noise, psd ~ f^-exponent; TV never grows with level."""
 
     def corrupt(x0, level, rng):
         level, x0 = _level(level), np.asarray(x0, np.float64)
@@ -167,13 +167,13 @@ def coloured(exponent: float) -> Corruption:
 
 
 def widening_notch(low: float = 0.0, high: float = 0.5) -> Corruption:
-    """A notch filter whose stop band grows from nothing to [low, high] as the level goes to 1.
+    """Returns a notch filter whose stop band grows to [low, high] as the level goes to 1.
 
-    Each level is a projection of the lower ones, as only what is removed contracts. Laws that
-    differ within [low, high] only contract to the same one.
+    A level is a projection of the lower levels, as removing frequencies contracts. Laws that differ
+    only within [low, high] contract to the same law.
 
     Raises:
-      ValueError: unless 0 <= low < high.
+      ValueError: not 0 <= low < high.
     """
     if not 0 <= low < high:
         raise ValueError(f"stop band [{low}, {high}], expected 0 <= low < high cycles per step")
@@ -190,7 +190,7 @@ def widening_notch(low: float = 0.0, high: float = 0.5) -> Corruption:
 
 
 def compose(*corruptions: Corruption) -> Corruption:
-    """One corruption after the other, all at the same level."""
+    """Returns a corruption that applies all of them in turn, at the same level."""
 
     return lambda x0, level, rng: functools.reduce(lambda x, f: f(x, level, rng), corruptions, x0)
 

@@ -1,6 +1,6 @@
-"""Annotation: the noise levels at which each datum may train.
+"""Annotation computes the noise levels at which each step may train.
 
-``annotate.annotate(data, Options(...))`` gives ``Annotations``; they load when they are first used.
+``annotate.annotate(data, Options(...))`` returns ``Annotations``. Names load on first use.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""From a mixture to the bounds of its corrupt sources, as a library call.
+"""Computes the bounds of the corrupt sources of a mixture, as a library call.
 
 from ambient_jax import annotate
 
@@ -57,19 +57,19 @@ def annotate(
     seed: int = 0,
     progress: bool = True,
 ) -> Annotations:
-    """Decides which noise levels the steps of each corrupt source may train.
+    """Computes the bounds on the noise level of each step of every corrupt source.
 
     Args:
-      data: the data section of a config, or an open mixture; with at least one clean and one
-        corrupt source, and without bounds files.
+      data: the data section of a config, or an open mixture. It needs at least one clean and one
+        corrupt source, and no bounds files.
       options: see ``Options``.
       schedule: its training law draws the classifier's noise levels; default
         ``options.SCHEDULE``.
-      seed: of folds, initial parameters, draws and buckets.
+      seed: seeds folds, initial parameters, noise draws and buckets.
       progress: show progress bars.
 
     Raises:
-      ValueError: data that cannot be annotated; the message names the source.
+      ValueError: the data cannot be annotated; the message names the source.
     """
     mixture = evidence_lib.open_standing_still(data, options.observed)
     how: Any = dict(schedule=schedule or schedules.get(**SCHEDULE), seed=seed, progress=progress)
@@ -87,14 +87,14 @@ def annotate(
 
 
 def _decide(evidence, name, granularity, sigma_max):
-    """sigma_min of each unit [U] of a corrupt source, and the bounds of its steps."""
-    options, own, curve = evidence.options, evidence.steps(name), evidence.curves[name]
+    """Returns sigma_min [U] of the units of a corrupt source, and the bounds of its steps."""
+    options, rows, curve = evidence.options, evidence.steps(name), evidence.curves[name]
     rule, _, size = granularity.partition(":")
-    episode = evidence.data.episode[own]
+    episode = evidence.data.episode[rows]
     scores = evidence.sigma_min(curve) if rule == "ordered" else None
     size = int(size) if size else options.bucket
     unit = buckets.assign(rule, episode, size=size, seed=evidence.seed, scores=scores)
-    mean = np.clip(buckets.average(curve, unit[evidence.judged[name] - own[0]]), 0, 1)
+    mean = np.clip(buckets.average(curve, unit[evidence.judged[name] - rows[0]]), 0, 1)
     low = thresholds.round_up(evidence.sigma_min(mean), evidence_lib.grid(options.distinct))
     logging.info("%s, %s: sigma_min %.3f", name, granularity, low.mean())
     if np.all(low >= 1):
@@ -103,10 +103,10 @@ def _decide(evidence, name, granularity, sigma_max):
             *(name, granularity),
         )
     step_low = buckets.spread(low, unit)
-    # What looks clean at every level is admitted everywhere.
+    # A step that looks clean at every level is admitted at every level.
     step_high = np.where(step_low <= 0, 1.0, np.minimum(sigma_max, step_low))
-    fingerprint, step = evidence.mixture.datasets[name].fingerprint, own - evidence.data.start[own]
+    dataset, step = evidence.mixture.datasets[name], rows - evidence.data.start[rows]
     how = {"granularity": granularity, "levels": evidence.levels.tolist()}
     how |= {"options": dataclasses.asdict(options)}
-    columns = name, fingerprint, episode, step, step_low, step_high
+    columns = name, dataset.fingerprint, episode, step, step_low, step_high
     return low, bounds.for_source(*columns, method="classifier", how=how)

@@ -1,13 +1,13 @@
-"""Which datapoints share one bound: data set, episode, datapoint, or buckets of some size.
+"""Groups datapoints into units that share one bound: data set, episode, bucket or datapoint.
 
-A classifier's output on one noised chunk says where that chunk lies, not whether its distribution
-differs from the clean one there. Bounds chosen one by one therefore *select*: at low noise levels
+A classifier's output on one noised chunk depends on where that chunk lies; it does not show whether
+the two distributions differ there. Bounds per datapoint therefore *select*: at low noise levels
 they keep the corrupt samples that look most clean, and the trained law drifts towards those
 (``analysis.assignment`` has the smallest example). A bound for the whole set, or for random
 buckets, treats all samples alike.
 
 ==============  ==================================  =============================================
-granularity     units                               what it costs
+granularity     units                               bias and noise
 ==============  ==================================  =============================================
 dataset         one                                 no bias; good samples wait for bad ones
 random          buckets of datapoints               no bias; classifier noise falls as 1/sqrt(size)
@@ -19,7 +19,7 @@ ordered         consecutive in order of score       averages noise, but selects 
 datapoint       one per datapoint                   least waste, most bias, most noise
 ==============  ==================================  =============================================
 
-Units are those of one source: episode ids of two sources may coincide.
+Units belong to one source, as two sources may use the same episode ids.
 """
 
 import numpy as np
@@ -32,26 +32,26 @@ GRANULARITIES = ("dataset", "episode", "datapoint", "random", "random_episode", 
 def assign(
     granularity: str, episode, *, size: int | None = None, seed: int = 0, scores=None
 ) -> np.ndarray:
-    """The unit of every datapoint of one source.
+    """Returns the unit of every datapoint of one source.
 
     There are U = max(1, N // size) buckets, so a bucket holds ``size`` datapoints or more. Buckets
-    of "random" and "ordered" differ by at most one datapoint, those of "random_episode" from N / U
-    by at most the longest episode; there are fewer where an episode fills several. "ordered" breaks
-    ties at random.
+    of "random" and "ordered" differ by at most one datapoint. Buckets of "random_episode" differ
+    from N / U by at most the longest episode; an episode that fills several buckets leaves fewer of
+    them. "ordered" breaks ties at random.
 
     Args:
       granularity: see the module.
-      episode: [N] the integer id of the episode of each datapoint.
+      episode: [N] integer id of the episode of each datapoint.
       size: datapoints per bucket, for "random", "random_episode" and "ordered".
-      seed: of the shuffle.
+      seed: seed of the shuffle.
       scores: [N] for "ordered", such as the sigma_min of each datapoint.
 
     Returns:
-      [N] int64 in 0..U-1, every unit taken. "episode" numbers them in order of the id, "ordered"
+      [N] int64 in 0..U-1; no unit is empty. "episode" numbers them in order of the id, "ordered"
       in order of score.
 
     Raises:
-      ValueError: unknown granularity, no datapoints, no or a bad size, missing scores, scores of
+      ValueError: unknown granularity, no datapoints, size missing or below 1, scores missing, of
         another length or NaN.
     """
     _checks.one_of("granularity", granularity, GRANULARITIES)
@@ -86,10 +86,8 @@ def assign(
 
 
 def average(values, units) -> np.ndarray:
-    """Mean of values [N, ...] over each unit, [U, ...] float64.
-
-    Raises ValueError for another number of values than units, or a negative or skipped unit number.
-    """
+    """Returns the mean of values [N, ...] over each unit, [U, ...] float64. Raises ValueError if
+    there are not as many values as units, or a unit number is negative or skipped."""
     values, units = np.asarray(values), _integers("units", units, "from assign")
     _check_rows(values, units.size, "datapoint")
     sizes = np.bincount(units)
@@ -104,7 +102,7 @@ def average(values, units) -> np.ndarray:
 
 
 def spread(values, units) -> np.ndarray:
-    """Gives every datapoint the value of its unit: values [U, ...], units [N] -> [N, ...]."""
+    """Returns the value of each datapoint's unit: values [U, ...], units [N] -> [N, ...]."""
     values, units = np.asarray(values), _integers("units", units, "from assign")
     _check_rows(values, units.max() + 1, "unit")
     return values[units]
@@ -122,19 +120,19 @@ def _whole_episodes(episode, number, rng):
     return bucket_of_episode[index]
 
 
-def _check_rows(values, count, what):
+def _check_rows(values, count, row):
     if not values.ndim or len(values) != count:
         raise ValueError(
-            f"values has shape {values.shape}, expected [{count}, ...]: one row per {what}"
+            f"values has shape {values.shape}, expected [{count}, ...]: one row per {row}"
         )
 
 
-def _integers(name, values, what):
+def _integers(name, values, content):
     values = np.asarray(values)
     if values.ndim != 1 or not values.size or not np.issubdtype(values.dtype, np.integer):
         raise ValueError(
             f"{name} has shape {values.shape} and type {values.dtype}, expected [N] integers "
-            f"{what}, N >= 1"
+            f"{content}, N >= 1"
         )
     if name == "units" and values.min() < 0:
         raise ValueError(f"units holds {values.min()}, expected numbers from 0 up, as from assign")

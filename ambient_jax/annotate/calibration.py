@@ -1,7 +1,7 @@
-"""Temperatures of a classifier's logits, one for each band of the noise level.
+"""Fits temperatures for a classifier's logits, one for each band of the noise level.
 
-Dividing logits by a temperature calibrates them (Guo et al. 2017). Each band has the temperature of
-least held-out cross entropy; its log is linear in log(sigma / alpha) between the bands' middles.
+Dividing logits by a temperature calibrates them (Guo et al. 2017). Each band gets the one with the
+least held-out cross entropy; between middles of bands its log is linear in log(sigma / alpha).
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def fit(
 def temperatures(
     logits: Array, clean: Array, x: Array, middles: Array, pair: Array | int = 0, pairs: int = 1
 ) -> Array:
-    """The temperature in [1/8, 64] of each band that has the least cross entropy, [pairs, bands].
+    """Returns the temperature in [1/8, 64] with the least cross entropy, [pairs, bands].
 
     Args:
       logits, clean: [M], of held-out rows.
@@ -52,7 +52,7 @@ def temperatures(
 
 
 def temperature(x: Array, middles: Array, log_temperature: Array) -> Array:
-    """The temperature at x [...], from log temperatures [bands], or [..., bands] of each x."""
+    """Interpolates the temperature at x [...] from log temperatures [bands] or [..., bands]."""
     interpolate = jnp.vectorize(jnp.interp, signature="(),(b),(b)->()")
     return jnp.exp(interpolate(x, middles, log_temperature))
 

@@ -1,17 +1,17 @@
-"""c(x_sigma, sigma): the probability that a noised chunk is clean, from data it was not trained on.
+"""Trains and evaluates noise classifiers: c(x_sigma, sigma) = P(clean) of a noised chunk.
 
-Episodes are dealt into folds. The classifier of a fold trains on the other folds, is calibrated on
-its own fold, stops where the calibrated loss there is least, and answers for its own fold: no chunk
-is judged by a network that has seen its episode. All folds train as one vmapped program.
+Predictions are cross-fitted over folds of episodes. The classifier of a fold trains on the other
+folds. Its own fold calibrates it, stops it at the least calibrated loss, and is then predicted: no
+network judges an episode that it was trained on. All folds train as one vmapped program.
 
 Each corrupt source is compared with the clean ones separately (``pairs``). The network of a fold
 has one trunk for all pairs and one logit for each, which takes less time and memory than a network
 for each pair (``experiments.benchmarks.mixture``).
 
-Calibration divides logits by a temperature of the pair and of the noise level: where a network only
-learned the training episodes by heart, the temperature is large and the answer 1/2.
+Calibration divides logits by a temperature of the pair and of the noise level. Where a network only
+memorised the training episodes, the temperature is large and P(clean) is 1/2.
 
-The mixture must use padding "hold": a mask would show the lengths of the episodes.
+The mixture must use padding "hold", as a mask would reveal the lengths of the episodes.
 """
 
 import functools
@@ -34,7 +34,7 @@ Array = jax.Array
 
 
 class Fitted(NamedTuple):
-    """Classifiers of all folds, which are the members of ``trained``; fold [N] of each step."""
+    """Classifiers of all folds (the members of ``trained``), and the fold [N] of each step."""
 
     options: Options
     schedule: schedules.Schedule
@@ -52,18 +52,18 @@ def fit(
     names: Sequence[str] = (),
     progress: bool = True,
 ) -> Fitted:
-    """Trains the classifiers of all folds on the clean sources against each of the corrupt ones.
+    """Trains the classifiers of all folds, each corrupt source against the clean ones.
 
     Args:
-      data: all sources, with their roles in ``data.sources``. Weights count among the clean ones.
-      options, seed: the seed is of folds, initial parameters and draws.
+      data: all sources, with their roles in ``data.sources``. Only weights of clean sources count.
+      options, seed: see ``training.Options``; the seed of folds, initial parameters and draws.
       schedule: its training law draws the noise levels; default vp (sigma uniform).
-      names: of the sources, for messages.
+      names: names of the sources, for messages.
       progress: show a progress bar.
 
     Raises:
-      ValueError: a role without sources, or with fewer episodes than folds, or a corrupt source
-        that has no dimension of the action in common with the clean ones.
+      ValueError: a role has no source or fewer episodes than folds, or a corrupt source shares no
+        dimension of the action with the clean ones.
     """
     schedule = schedule or schedules.vp()
     fold = pairs_lib.deal(data, options.folds, seed, names)
@@ -85,7 +85,7 @@ def fit(
 
 
 def _on_device(data, options):
-    """The data that chunks are cut from; observations only where the classifier sees them."""
+    """Returns the arrays to cut chunks from; observations only if the classifier uses them."""
     acted = (chunk.ACTION, chunk.STILL)
     steps = {n: x for n, x in data.steps.items() if n in acted or options.observed}
     unused = dict(order=None, offset=None, size=None, sources=None, constants={})
@@ -105,28 +105,28 @@ def probabilities(
     seed: int = 0,
     progress: bool = False,
 ) -> np.ndarray:
-    """c [N, L]: P(clean) of the chunks at ``positions`` [N] at each level, mean over noise draws.
+    """Returns P(clean) [N, L] of chunks at each noise level, averaged over noise draws.
 
-    A classifier that sees the observation answers for even odds given the observation: its logit
-    minus its logit at sigma = 1, where only the observation counts. This compares p(A | O) with
+    A classifier that sees the observation predicts for even odds given the observation: its logit
+    at sigma = 1, where only the observation matters, is subtracted. This compares p(A | O) with
     q(A | O).
 
-    Draw i of a chunk is the same noise at every level, a function of the chunk's position: curves
-    are smooth in sigma, and neither batch size nor order matter.
+    Draw i of a chunk is the same noise at every level, a function of the chunk's position. Curves
+    are therefore smooth in sigma, and do not depend on batch size or order.
 
     Args:
-      fitted, data: from ``fit`` and its data; the classifier of a chunk's own fold answers.
-      positions: [N] of the first steps of the chunks.
+      fitted, data: from ``fit`` and its data. The classifier of a chunk's own fold predicts.
+      positions: [N] positions of the first steps of the chunks.
       levels: [L] noise levels.
-      pair: [N] or one for all: the corrupt source (0..K-1, in the order of the data) to compare
-        with; by default the chunk's own, if it is corrupt.
+      pair: [N] or scalar, the corrupt source (0..K-1, in the order of the data) to compare with;
+        the default is the chunk's own source, which must be corrupt.
       draws, seed: noise draws of each chunk and their seed.
       decisions: return the share of draws with P(clean) > 1/2 instead.
-      batch_size: chunks at a time.
+      batch_size: chunks per batch.
       progress: show a progress bar.
 
     Raises:
-      ValueError: clean chunks of a mixture without a pair.
+      ValueError: there are clean chunks and several corrupt sources, but no pair.
     """
     positions = np.asarray(positions)
     if pair is None and len(fitted.pairs.mask) > 1:
@@ -153,10 +153,10 @@ def by_fold(
     seed: int = 0,
     progress: bool = False,
 ) -> np.ndarray:
-    """The answers [N, ..., L] of the classifier of each chunk's own fold.
+    """Returns the outputs [N, ..., L] of the classifier of each chunk's own fold.
 
     ``ask`` is a jitted function like ``_probabilities``, whose ``member`` is the parameters and the
-    temperature of a fold; for the others see ``probabilities``.
+    temperature of a fold. For the other arguments see ``probabilities``.
     """
     pair = np.broadcast_to(np.asarray(pair, np.int32), len(positions))
     data, pairs = _on_device(data, fitted.options), jax.tree.map(jnp.asarray, fitted.pairs)
@@ -184,7 +184,7 @@ def by_fold(
 
 
 def cut(data: device.DeviceData, positions: Array, options: Options, key: Array):
-    """Observations and x0 [B, H, D] of the chunks at ``positions`` [B], and their noise.
+    """Returns observations and x0 [B, H, D] of the chunks at ``positions`` [B], and their noise.
 
     The noise is a function ``eps(draw)`` whose values depend on each chunk's position.
     """
@@ -201,7 +201,7 @@ def cut(data: device.DeviceData, positions: Array, options: Options, key: Array)
 
 
 def temperature_at(sigma: Array, temperature: tuple[Array, Array], pair: Array) -> Array:
-    """Temperature [B] at one level of the rows' pairs [B], see ``training.Trained``."""
+    """Returns the temperature [B] at one level for the pairs [B]; see ``training.Trained``."""
     middles, log_temperature = temperature
     x = jnp.full(len(pair), calibration.log_ratio(sigma))
     return calibration.temperature(x, middles, log_temperature[pair])
@@ -233,9 +233,9 @@ def _probabilities(
 
 
 def reliability(fitted: Fitted, bins: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Held-out rows in bins by P(clean): mean P(clean), share of clean rows, number of rows.
+    """Bins held-out rows by P(clean); returns mean P(clean), share of clean rows, number of rows.
 
-    Empty bins are left out. For a calibrated classifier the share equals the mean.
+    Empty bins are omitted. For a calibrated classifier the share equals the mean.
     """
     probability, clean = fitted.trained.judged
     index = np.minimum((probability * bins).astype(int), bins - 1)

@@ -1,4 +1,4 @@
-"""The command: from a config to bounds files, a table and figures in a workdir."""
+"""Runs the command: writes bounds files, a table and figures of a config to a workdir."""
 
 import pathlib
 import time
@@ -39,9 +39,9 @@ def run(
     """Runs the job of ``JOBS`` that ``config.task.name`` names.
 
     Args:
-      config: see ``config.default``; or a training run's without a task.
-      workdir: for ``bounds/`` and ``report/``.
-      short_names: for the task that builds the data, ``config.task.build``; see ``tasks.get``.
+      config: see ``config.default``; or the config of a training run without a task.
+      workdir: folder of ``bounds/`` and ``report/``.
+      short_names: of ``config.task.build``, the task that builds the data; see ``tasks.get``.
     """
     config = config_of_command.completed(config)
     _checks.one_of("config.task.name", config.task.name, JOBS)
@@ -49,7 +49,7 @@ def run(
 
 
 def _prepared(config, workdir, short_names):
-    """The workdir's path, after ``config.task.build`` has built the data."""
+    """Builds the data with ``config.task.build``, if named; returns the workdir's path."""
     if build := config.task.get("build", ""):
         tasks.get(build, short_names).build(config)
     return pathlib.Path(expanded(workdir))
@@ -89,13 +89,13 @@ def by_classifier(
 
 
 def settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The sections that a report depends on."""
+    """Returns the sections of the config that a report depends on."""
     plain = report.plain(config.to_dict())
     return {name: plain[name] for name in ("data", "schedule", "task", "seed")}
 
 
 def is_done(folder: pathlib.Path, about: Mapping[str, Any]) -> bool:
-    """Whether the folder has a report about this config and data, wherever the data lie."""
+    """Whether the folder has a report on this config and data, wherever the data are stored."""
     try:
         stored = report.read(folder / "results.json")
     except (FileNotFoundError, ValueError):  # absent, or damaged
@@ -109,7 +109,7 @@ def is_done(folder: pathlib.Path, about: Mapping[str, Any]) -> bool:
 
 
 def results_of(annotations: annotation.Annotations) -> dict[str, Any]:
-    """Contents of ``report/results.json``, without the config."""
+    """Returns the contents of ``report/results.json``, without the config."""
     evidence = annotations.evidence
     trained, options = evidence.fitted.trained, evidence.options
     speed = evidence.chunks_per_second
@@ -153,7 +153,7 @@ def _table(annotations, results):
 
 
 def _rows_of_datasets(evidence, results):
-    """One row for each corrupt source, in order of sigma_min."""
+    """Returns one row for each corrupt source, in order of sigma_min."""
     level, rows, unknown = int(np.argmin(np.abs(evidence.levels - _LOW))), [], []
     for k, (name, judged) in enumerate(evidence.judged.items()):
         low = results["sigma_min"][f"{name}, dataset"]["mean"]

@@ -9,7 +9,7 @@ from ambient_jax.train import config as train_config
 
 
 def default() -> ml_collections.ConfigDict:
-    """A training run's config whose task is annotation; set ``data.sources`` and what differs.
+    """Returns a training config whose task is annotation; set at least ``data.sources``.
 
     ``config.task`` has the fields of ``Options``. ``config.task.build`` may name a module whose
     ``build(config)`` writes the data first.
@@ -21,7 +21,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config of a training run without a task, with task and schedule of ``default``."""
+    """Returns the config; one without a task gets the task and schedule of ``default``."""
     if config.task.name:
         return config
     config, base = config.copy_and_resolve_references(), default()
@@ -30,6 +30,6 @@ def completed(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def labels(label: str) -> ml_collections.ConfigDict:
-    """The section ``config.task`` for bounds from a quality label; fields as of ``labels``."""
+    """Returns the section ``config.task`` for bounds from a quality label; see ``labels``."""
     rule = dict(threshold=0.5, at_least=0.0, below=0.5, unlabelled=0.2)
     return ml_collections.ConfigDict(dict(name="labels", label=label, **rule))

@@ -1,4 +1,4 @@
-"""The evidence for bounds: a mixture, its noise classifier and P(clean) of corrupt chunks."""
+"""Gathers the evidence for bounds: a mixture, its noise classifier and P(clean) of its chunks."""
 
 import dataclasses
 import time
@@ -17,7 +17,7 @@ from ambient_jax.data import mixture as mixtures
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
-    """The sources, the fitted classifier and its answers; see ``annotation.annotate``."""
+    """The sources, the fitted classifier and its predictions; see ``annotation.annotate``."""
 
     options: Options
     seed: int
@@ -43,11 +43,11 @@ class Evidence:
         return _names(self.mixture, clean=False)
 
     def steps(self, name: str) -> np.ndarray:
-        """Positions of the steps of a source."""
+        """Returns the positions of the steps of a source."""
         return _steps(self.mixture, self.data, name)
 
     def sigma_min(self, curve: np.ndarray) -> np.ndarray:
-        """sigma_min of curves [..., L] of P(clean)."""
+        """Returns sigma_min [...] of curves [..., L] of P(clean)."""
         options = self.options
         return thresholds.sigma_min(self.levels, curve, tau=options.tau, rule=options.rule)
 
@@ -61,7 +61,7 @@ class Evidence:
 def classifier_options(
     options: Options, history: int, horizon: int, crop: int = 0
 ) -> classifier.Options:
-    """Options of the classifier of whole chunks, or of their first ``crop`` actions."""
+    """Returns the options of the classifier of whole chunks, or of their first ``crop`` actions."""
     names = ["folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate"]
     names += ["encoder", "blur"]
     return classifier.Options(
@@ -72,7 +72,7 @@ def classifier_options(
 
 
 def grid(count: int) -> np.ndarray:
-    """Noise levels [count], equidistant in log(sigma / alpha) from 0.004 to 16."""
+    """Returns noise levels [count], equidistant in log(sigma / alpha) from 0.004 to 16."""
     s = np.geomspace(0.004, 16, count)
     return s / np.hypot(1, s)
 
@@ -80,7 +80,7 @@ def grid(count: int) -> np.ndarray:
 def open_standing_still(
     data: ml_collections.ConfigDict | mixtures.Mixture, observed: bool
 ) -> mixtures.Mixture:
-    """The mixture of a data section, or an open one, with padding "hold".
+    """Opens the mixture of a data section, or takes an open one, with padding "hold".
 
     A mask would show the classifier where an episode ends. Observations are read if ``observed``.
 
@@ -123,17 +123,18 @@ def gather(
     fitted = classifier.fit(data, classifier_options(options, *sizes), names=mixture.names, **how)
     rng, judged = np.random.default_rng(seed), {}
     for name in _names(mixture, clean=False):
-        own = _steps(mixture, data, name)
-        some = options.judged and len(own) > options.judged
-        judged[name] = np.sort(rng.permutation(own)[: options.judged]) if some else own
+        rows = _steps(mixture, data, name)
+        if options.judged and len(rows) > options.judged:
+            rows = np.sort(rng.permutation(rows)[: options.judged])
+        judged[name] = rows
     levels = grid(options.levels)
-    # All sources in one go, as batches are then full.
+    # All sources in one call, so that batches are full.
     positions, begin = np.concatenate(list(judged.values())), time.perf_counter()
     c = classifier.probabilities(
         fitted, data, positions, levels, draws=options.draws, progress=progress
     )
     speed = len(positions) / (time.perf_counter() - begin)
-    ends = np.cumsum([len(own) for own in judged.values()])
+    ends = np.cumsum([len(rows) for rows in judged.values()])
     curves = dict(zip(judged, np.split(c, ends[:-1]), strict=True))
     return Evidence(options, seed, schedule, mixture, data, fitted, levels, judged, curves, speed)
 

@@ -1,4 +1,4 @@
-"""Figures of an annotation: curves, bounds, chunks at both ends, calibration, spectra, locality."""
+"""Draws an annotation: curves, bounds, extreme chunks, calibration, spectra, locality."""
 
 import pathlib
 from collections.abc import Mapping
@@ -59,12 +59,12 @@ def _noise_axis(axes):
 
 
 def _shade(index, count):
-    """Line style of one of several lines that grow darker."""
+    """Returns the style of line ``index`` of ``count``, which grow darker."""
     return dict(alpha=0.25 + 0.75 * index / count, lw=1)
 
 
 def curves(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
-    """Mean P(clean) of each source with the spread of its datapoints; total variation."""
+    """Plots the mean P(clean) of each source, the spread of its datapoints, total variation."""
     levels = evidence.levels
     figure, (left, right) = _panels(8.4, 3.4, 2)
     for i, (name, c) in enumerate(evidence.curves.items()):
@@ -98,10 +98,10 @@ def page(
     rule: str,
     exact: Mapping[str, np.ndarray] | None = None,
 ) -> Figure:
-    """P(clean) of every source as small multiples in order of sigma_min, which is marked.
+    """Plots P(clean) of every source as small multiples in order of sigma_min, which is marked.
 
-    ``curves`` are the mean P(clean) [L] of each source at ``levels`` [L], ``exact`` known ones; tau
-    and rule are those of ``thresholds.sigma_min``.
+    ``curves`` are the mean P(clean) [L] of each source at ``levels`` [L], ``exact`` the true
+    curves; for tau and rule see ``thresholds.sigma_min``.
     """
     low = {n: float(thresholds.sigma_min(levels, c, tau=tau, rule=rule)) for n, c in curves.items()}
     columns = 8
@@ -132,7 +132,7 @@ def page(
 
 
 def distribution(annotations: Annotations) -> Figure:
-    """Share of the datapoints of each source below each sigma_min, by granularity."""
+    """Plots the share of each source's datapoints below each sigma_min, by granularity."""
     edges = np.concatenate([[0.0], annotations.evidence.levels, [1.0]])
     names = annotations.evidence.corrupt
     figure, panels = _panels(4.2 * len(names), 3.2, len(names))
@@ -148,7 +148,7 @@ def distribution(annotations: Annotations) -> Figure:
 
 
 def quality(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
-    """Held-out calibration, losses while training, and sigma_min's noise against bucket size."""
+    """Plots held-out calibration, training losses, and sigma_min's noise against bucket size."""
     figure, (left, middle, right) = _panels(10.5, 3.2, 3)
     mean, share, count = results["classifier"]["reliability"]
     error = np.sqrt(np.maximum(share * (1 - share), 1e-9) / count)
@@ -171,7 +171,7 @@ def quality(evidence: Evidence, results: Mapping[str, Any]) -> Figure:
 
 
 def spectra(spectrum: Mapping[str, Any]) -> Figure:
-    """Power spectral density of the chunks of each source, with its power law."""
+    """Plots the power spectral density of the chunks of each source, with its power law."""
     figure, (axes,) = _panels(4.6, 3.4, 1)
     shown = spectrum["frequency"] > 0
     frequency = spectrum["frequency"][shown]
@@ -190,7 +190,7 @@ def spectra(spectrum: Mapping[str, Any]) -> Figure:
 
 
 def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figure:
-    """Error of the denoiser by crop, receptive field, and P(clean) of crops."""
+    """Plots the error of the denoiser by crop, the receptive field, and P(clean) of crops."""
     figure, (left, middle, right) = _panels(10.5, 3.3, 3)
     for i, (name, field) in enumerate(finding["field"].items()):
         middle.plot(levels, field, "o-", ms=3, lw=1, color=f"C{i}", label=name)
@@ -211,7 +211,7 @@ def locality(levels: np.ndarray, finding: Mapping[str, Any], tau: float) -> Figu
 
 
 def _crops(axes, levels, finding, tau, label):
-    """P(clean) of the crops of ``findings.locality``."""
+    """Plots P(clean) of the crops of ``findings.locality``."""
     for name, lines in finding["curves"].items():
         for k, (width, line) in enumerate(zip(finding["crops"], lines, strict=True)):
             text, style = label.format(name=name, width=width), _shade(k, len(lines))
@@ -221,13 +221,13 @@ def _crops(axes, levels, finding, tau, label):
 
 
 def mismatch(annotations: Annotations) -> Figure:
-    """Share of the disagreement of denoisers against the level; P(clean) of crops without O."""
+    """Plots the relative disagreement of denoisers, and P(clean) of crops without O, by level."""
     levels, tau = annotations.evidence.levels, annotations.evidence.options.tau
     figure, (left, right) = _panels(8.8, 3.5, 2)
     for i, (name, finding) in enumerate((annotations.mismatch or {})["each"].items()):
         color, excess = f"C{i}", np.asarray(finding["excess"])
-        for one in excess:
-            left.plot(levels, one / one.max(), color=color, lw=0.6, alpha=0.6)
+        for line in excess:
+            left.plot(levels, line / line.max(), color=color, lw=0.6, alpha=0.6)
         mean = excess.mean(0)
         left.plot(levels, mean / mean.max(), ".-", color=color, label=f"{name}, excess loss")
         lost = mismatches.lost(np.asarray(finding["relative_entropy"]).mean(0))
@@ -245,17 +245,17 @@ def mismatch(annotations: Annotations) -> Figure:
 
 
 def chunks(evidence: Evidence, name: str, *, shown: int = 8) -> Figure:
-    """The chunks of lowest and of highest sigma_min, first two action dimensions."""
-    c, own, end = evidence.curves[name], evidence.judged[name], evidence.data.end
+    """Plots the chunks of lowest and of highest sigma_min in their first two action dimensions."""
+    c, first, end = evidence.curves[name], evidence.judged[name], evidence.data.end
     low = evidence.sigma_min(c)
-    # P(clean) over all levels breaks the ties that a grid of levels leaves.
+    # A grid of levels leaves ties; the mean P(clean) breaks them.
     order = np.argsort(low - 1e-3 * c.mean(1))
     figure = Figure(figsize=(1.25 * shown, 3.0), layout="constrained")
     actions = np.asarray(evidence.data.steps["action"])
     rows = {"lowest": order[:shown], "highest": order[-shown:]}
     for line, (label, row) in zip(figure.subplots(2, shown), rows.items(), strict=True):
         for axes, i in zip(line, row, strict=False):
-            path = actions[own[i] : min(own[i] + evidence.horizon, int(end[own[i]]))]
+            path = actions[first[i] : min(first[i] + evidence.horizon, int(end[first[i]]))]
             second = min(1, path.shape[1] - 1)
             axes.plot(path[:, 0], path[:, second], ".-", lw=0.8, ms=2, color="#22262b")
             axes.set_aspect("equal", adjustable="datalim")

@@ -1,4 +1,4 @@
-"""Analyses of evidence: total variation, sigma_max, spectra, jerk, bucket noise."""
+"""Analyses evidence: total variation, sigma_max, spectra, jerk, bucket noise."""
 
 import functools
 from typing import Any
@@ -16,15 +16,15 @@ from ambient_jax.data import chunk
 BUCKETS = (1, 10, 100, 1000, 10_000)
 TAUS = (0.02, 0.05, 0.1, 0.2)
 _DRAWS = 4
-_DRAWS_OF_ONE = 16  # where each chunk has a sigma_min of its own
+_DRAWS_PER_CHUNK = 16  # where every chunk gets its own sigma_min
 _RESAMPLED = 1000  # draws of episodes for an interval
 
 
 def total_variation(evidence: Evidence) -> dict[str, dict[str, np.ndarray]]:
-    """Total variation of each corrupt source from the clean ones: "value", "low", "high" [L].
+    """Returns the total variation of each corrupt source from the clean ones.
 
-    From held-out decisions on chunks that do not overlap (at most ``compared`` of each side), with
-    95% intervals.
+    {source: {"value", "low", "high": [L]}}: the estimate and its 95% interval, from held-out
+    decisions on at most ``compared`` chunks of each side that do not overlap.
     """
     rng, names = np.random.default_rng(evidence.seed), evidence.corrupt
 
@@ -36,7 +36,7 @@ def total_variation(evidence: Evidence) -> dict[str, dict[str, np.ndarray]]:
     sides = [side for name in names for side in (clean, some([name]))]
     sizes = [len(side) for side in sides]
     pair = np.repeat(np.arange(len(sides)) // 2, sizes)
-    # [N, draws, L]: each draw is a decision. All pairs in one go, as batches are then full.
+    # [N, draws, L] decisions. All pairs in one call, so that batches are full.
     chunks = evidence.fitted, evidence.data, np.concatenate(sides), evidence.levels
     ask = functools.partial(classifier.probabilities, *chunks, pair=pair, draws=1, decisions=True)
     decisions = np.stack([ask(seed=seed) for seed in range(1, 1 + _DRAWS)], 1)
@@ -50,26 +50,26 @@ def total_variation(evidence: Evidence) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _disjoint(evidence, name, rng):
-    """Steps of a source whose chunks do not overlap."""
-    own, horizon = evidence.steps(name), evidence.horizon
-    first = own - evidence.data.start[own]
-    apart = own[first % horizon == rng.integers(0, horizon)]
-    return apart if len(apart) else own[first == 0]
+    """Returns steps of a source whose chunks do not overlap."""
+    rows, horizon = evidence.steps(name), evidence.horizon
+    step = rows - evidence.data.start[rows]
+    disjoint = rows[step % horizon == rng.integers(0, horizon)]
+    return disjoint if len(disjoint) else rows[step == 0]
 
 
 def locality(evidence: Evidence) -> dict[str, Any]:
-    """Receptive field of each source's denoiser, P(clean) of crops, and sigma_max from both.
+    """Returns the receptive field of each source's denoiser, P(clean) of crops, and sigma_max.
 
-    sigma_max uses the widest field of the clean sources.
+    sigma_max uses the widest receptive field of the clean sources.
     """
     options, horizon, levels = evidence.options, evidence.horizon, evidence.levels
     widths = sorted({*range(1, min(8, horizon)), *range(8, horizon, 2), horizon})
     losses = {}
     how: Any = dict(steps=options.field_steps, seed=evidence.seed)
     for name in evidence.mixture.names:
-        own = evidence.steps(name)
-        held_out = evidence.fitted.fold[own] == 0
-        folds = own[~held_out], own[held_out]
+        rows = evidence.steps(name)
+        held_out = evidence.fitted.fold[rows] == 0
+        folds = rows[~held_out], rows[held_out]
         x0, tested = (chunks_of(evidence, fold, options.field_chunks) for fold in folds)
         losses[name] = receptive.denoising_losses(x0, tested, levels, widths, **how)
     fields = {name: receptive.receptive_field(loss) for name, loss in losses.items()}
@@ -98,20 +98,20 @@ def locality(evidence: Evidence) -> dict[str, Any]:
 
 
 def mismatch(evidence: Evidence) -> dict[str, Any]:
-    """sigma_max by how wrongly each corrupt source denoises clean chunks, see ``mismatch``.
+    """Returns sigma_max by how wrongly each corrupt source denoises clean chunks.
 
-    With ``options.mismatch`` classifiers, each with folds of its own, on at most ``compared`` clean
-    chunks. The intervals are of the mean over classifiers, by a bootstrap over episodes.
+    ``options.mismatch`` classifiers, each with its own folds, judge at most ``compared`` clean
+    chunks. The intervals of their mean come from a bootstrap over episodes. See ``mismatch``.
     """
     options, seed, levels = evidence.options, evidence.seed, evidence.levels
     rng = np.random.default_rng(seed)
     clean = np.concatenate([evidence.steps(name) for name in evidence.clean])
     positions = np.sort(rng.permutation(clean)[: options.compared])
     fitted = [evidence.fitted, *(evidence.fit(seed=seed + i) for i in range(1, options.mismatch))]
-    # How often each draw of as many episodes has each episode: weights of its chunks.
+    # Bootstrap weights [_RESAMPLED, N]: how often a resample has the episode of each chunk.
     episode = np.unique(np.asarray(evidence.data.start)[positions], return_inverse=True)[1]
     count = episode.max() + 1
-    drawn = rng.multinomial(count, np.full(count, 1 / count), _RESAMPLED)[:, episode]
+    resamples = rng.multinomial(count, np.full(count, 1 / count), _RESAMPLED)[:, episode]
 
     def bound(excess, tau=options.tau):
         return mismatches.sigma_max(levels, excess, tau=tau)
@@ -119,11 +119,11 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
     by_source = {}
     for k, name in enumerate(evidence.corrupt):
         chunks = evidence.data, positions, levels
-        judged = [mismatches.by_classifier(one, *chunks, pair=k) for one in fitted]
-        excess = np.stack([one.excess for one in judged])  # [S, N, L]
-        entropy = np.stack([one.logit.mean(0) for one in judged])
+        judged = [mismatches.by_classifier(member, *chunks, pair=k) for member in fitted]
+        excess = np.stack([member.excess for member in judged])  # [S, N, L]
+        entropy = np.stack([member.logit.mean(0) for member in judged])
         mean = excess.mean((0, 1))
-        resampled = [bound(weights @ excess.mean(0)) for weights in drawn]
+        resampled = [bound(weights @ excess.mean(0)) for weights in resamples]
         low, high = np.quantile(resampled, [0.025, 0.975])
         by_source[name] = {
             "excess": excess.mean(1),
@@ -131,22 +131,22 @@ def mismatch(evidence: Evidence) -> dict[str, Any]:
             "sigma_max": bound(mean),
             "low": low,
             "high": high,
-            "of_seed": [bound(one) for one in excess.mean(1)],
+            "of_seed": [bound(curve) for curve in excess.mean(1)],
             "by_tau": {f"{tau:g}": bound(mean, tau) for tau in TAUS},
             "by_entropy": bound(mismatches.lost(entropy.mean(0))),
             "chunks": len(positions),
             "held_out": [
-                np.min([row["held_out"] for row in one.trained.history], 0) for one in fitted
+                np.min([row["held_out"] for row in member.trained.history], 0) for member in fitted
             ],
         }
     return {"each": by_source, "sigma_max": {n: f["sigma_max"] for n, f in by_source.items()}}
 
 
 def spectra(evidence: Evidence) -> dict[str, Any]:
-    """Power spectral density of each source's chunks, its power law, and the bound on TV.
+    """Returns the power spectral density of each source's chunks, its power law, and a bound on TV.
 
-    The bound is that of Gaussian processes with the measured spectra, the corrupt source's against
-    the clean ones' mean; it does not see where motions go.
+    The bound holds for Gaussian processes with the measured spectra: that of the corrupt source and
+    the mean of the clean ones. It ignores where motions go.
     """
     sources: dict[str, Any] = {}
     for name in evidence.mixture.names:
@@ -164,11 +164,10 @@ def spectra(evidence: Evidence) -> dict[str, Any]:
 
 
 def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Spearman's rank correlation of each chunk's jerk with its sigma_min and its P(clean).
-
-    On at most ``compared`` chunks, judged with many noise draws and continued past the end of their
-    episode as the classifier sees them: a rest has no jerk. "sigma_min_whole" leaves those out.
-    """
+    """Returns Spearman's rank correlation of a chunk's jerk with its sigma_min and its P(clean). It
+    uses at most ``compared`` chunks with many noise draws. Chunks that pass the end of their
+    episode are padded as the classifier sees them, and standing still has no jerk;
+    "sigma_min_whole" excludes these chunks."""
     data, horizon, correlations = evidence.data, evidence.horizon, {}
     rng = np.random.default_rng(evidence.seed)
     fields = [name for name in (chunk.ACTION, chunk.STILL) if name in data.steps]
@@ -182,7 +181,7 @@ def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
         _, chunks, _ = chunk.gather(steps, some, *within, 1, horizon, np, "hold")
         jerk = np.mean(np.diff(chunks, n=3, axis=1) ** 2, axis=(1, 2))
         ask = functools.partial(classifier.probabilities, evidence.fitted, data, some)
-        c = ask(evidence.levels, draws=_DRAWS_OF_ONE)
+        c = ask(evidence.levels, draws=_DRAWS_PER_CHUNK)
         low = evidence.sigma_min(c)
         whole = some + horizon <= data.end[some]
         correlations[name] = {
@@ -195,7 +194,7 @@ def jerk_correlation(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def bucket_noise(evidence: Evidence) -> dict[str, dict[str, Any]]:
-    """Mean and standard deviation of sigma_min over random buckets of several sizes."""
+    """Returns mean and standard deviation of sigma_min over random buckets of several sizes."""
     noise = {}
     for name, c in evidence.curves.items():
         sizes, rows = [size for size in BUCKETS if len(c) // size >= 5], []
@@ -209,7 +208,8 @@ def bucket_noise(evidence: Evidence) -> dict[str, dict[str, Any]]:
 
 
 def chunks_of(evidence: Evidence, positions: np.ndarray, most: int | None = None) -> np.ndarray:
-    """Normalised chunks [N, H, D] from ``positions``, at most so many, within their episode."""
+    """Returns normalised chunks [N, H, D] at ``positions`` that end within their episode. More than
+    ``most`` chunks are subsampled."""
     begin = positions[positions + evidence.horizon <= evidence.data.end[positions]]
     if most is not None and len(begin) > most:
         begin = np.sort(np.random.default_rng(evidence.seed).permutation(begin)[:most])

@@ -1,4 +1,4 @@
-"""Bounds from labels that data carry (success, intervention, ...), without a classifier."""
+"""Sets bounds from labels in the data (success, intervention, ...), without a classifier."""
 
 import math
 
@@ -13,11 +13,11 @@ from ambient_jax.data import mixture as mixtures
 def sigma_min(
     label, *, threshold: float, at_least: float, below: float, unlabelled: float
 ) -> np.ndarray:
-    """sigma_min [N] of steps with a label [N], such as 1 for success and 0 for failure.
+    """Returns sigma_min [N] of steps with a label [N], such as 1 for success and 0 for failure.
 
     Args:
       label: [N] numbers; NaN means no label.
-      threshold: of the label.
+      threshold: value of the label that ``at_least`` and ``below`` refer to.
       at_least: sigma_min where the label is the threshold or more; 0 trains every noise level.
       below: sigma_min where it is below; 1 trains none.
       unlabelled: sigma_min where there is no label.
@@ -41,7 +41,7 @@ def sigma_min(
 def annotate(
     mixture: mixtures.Mixture, label: str, **rule: float
 ) -> tuple[bounds.BoundsTable, dict[str, np.ndarray]]:
-    """Bounds of all corrupt sources from a quality label, and the label of each step by source.
+    """Returns bounds of all corrupt sources from a quality label, and the labels by source.
 
     ``config.data.open_x.quality`` of the mixture names the label; ``rule`` are the keywords of
     ``sigma_min``.
@@ -68,7 +68,7 @@ def annotate(
 
 
 def _read(dataset, label, name):
-    """Episode, step and label of every step of a source, [N] each."""
+    """Reads episode, step and label of every step of a source, three arrays [N]."""
     columns = []
     with tqdm.tqdm(total=len(dataset), desc=name, unit="episode") as bar:
         for shard in range(len(dataset.shard_lengths)):

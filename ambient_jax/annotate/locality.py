@@ -1,12 +1,12 @@
-"""How far the optimal denoiser looks at each noise level, and the sigma_max that follows from it.
+"""Measures the optimal denoiser's receptive field at each noise level, and sigma_max from it.
 
-At low noise a step is restored from its neighbours; only at high noise do the far ends of a chunk
-matter. Corrupt data whose short pieces are right may therefore train low noise levels (Omni):
-sigma_max is the largest level up to which a classifier of crops as long as the denoiser looks does
-not tell p from q.
+At low noise the denoiser restores a step from its neighbours; the far ends of a chunk matter only
+at high noise. Corrupt data whose short pieces are right may therefore train low noise levels
+(Omni): sigma_max is the largest level up to which a classifier cannot tell p from q by crops as
+long as the receptive field.
 
-A crop is a window of w steps about the chunk's middle step c, from which the denoiser restores that
-step: ``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D`` falls with w.
+A crop is a window of w steps about the chunk's middle step c. The denoiser restores c from it, with
+``loss(w) = E ||x0[c] - E[x0[c] | x_t[window w]]||^2 / D``, which falls with w.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ class Losses(NamedTuple):
     levels: np.ndarray  # [L]
     widths: np.ndarray  # [W] increasing, the last is the whole chunk
     loss: np.ndarray  # [L, W]
-    prior: float  # loss of the mean, which a denoiser that sees nothing would guess
+    prior: float  # loss of the mean, the best guess without an input
 
 
 def windows(horizon: int, widths) -> tuple[np.ndarray, int]:
-    """Which steps a crop of each width shows, [W, H] booleans, and the middle step c.
+    """Returns which steps a crop of each width shows, [W, H] booleans, and the middle step c.
 
     Raises:
       ValueError: unless the widths increase from at least 1 to the horizon.
@@ -55,11 +55,11 @@ def _columns(step, dims):
 
 
 def _wiener(covariance, levels, widths, dims):
-    """Filters [L, W, D, H * D] and whitenings [L, W, H * D, H * D], zero outside the window, and
-    the filters' losses [L, W]."""
+    """Returns Wiener filters, whitening matrices and the filters' losses [L, W]. Filters [L, W, D,
+    H * D] and whitenings [L, W, H * D, H * D] are zero outside the window."""
     size = len(covariance)
     shown, middle = windows(size // dims, widths)
-    own = _columns(middle, dims)
+    columns = _columns(middle, dims)
     filters = np.zeros((len(levels), len(shown), dims, size))
     whiten = np.zeros((*filters.shape[:2], size, size))
     loss = np.empty(filters.shape[:2])
@@ -67,51 +67,51 @@ def _wiener(covariance, levels, widths, dims):
         alpha = np.sqrt((1 - sigma) * (1 + sigma))
         for k, window in enumerate(np.repeat(shown, dims, axis=1)):
             noised = alpha**2 * covariance[np.ix_(window, window)] + sigma**2 * np.eye(window.sum())
-            cross = alpha * covariance[np.ix_(own, window)]
+            cross = alpha * covariance[np.ix_(columns, window)]
             # Smooth motions at sigma = 0 have singular covariances.
             values, vectors = np.linalg.eigh(noised)
             inverse = np.where(values > 1e-12 * values[-1], 1 / np.maximum(values, 1e-300), 0)
             gain = cross @ (vectors * inverse) @ vectors.T
             filters[i, k][:, window] = gain
             whiten[i, k][np.ix_(window, window)] = (vectors * np.sqrt(inverse)) @ vectors.T
-            left = covariance[np.ix_(own, own)] - gain @ cross.T
-            loss[i, k] = max(np.trace(left), 0.0) / dims
+            error = covariance[np.ix_(columns, columns)] - gain @ cross.T
+            loss[i, k] = max(np.trace(error), 0.0) / dims
     return filters, whiten, loss
 
 
 def receptive_field(losses: Losses, tolerance: float = 0.1) -> np.ndarray:
-    """The least width at each level whose loss is within a tolerance of the whole chunk's, [L].
+    """Returns the least width [L] whose loss is within a tolerance of the whole chunk's.
 
-    ``loss(w) - loss(H) <= tolerance * min(loss(H), prior - loss(H))``: relative to the error that
-    is left, and near sigma = 1, where every loss comes near the prior's, to what is restored.
-    Raises ValueError unless the tolerance is positive.
+    ``loss(w) - loss(H) <= tolerance * min(loss(H), prior - loss(H))``: the tolerance is relative to
+    the remaining error or, near sigma = 1, where every loss approaches the prior's, to the error
+    that denoising removes. Raises ValueError unless the tolerance is positive.
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance}, expected a share > 0, such as 0.1")
     whole = losses.loss[:, -1]
     allowed = tolerance * np.minimum(whole, np.maximum(losses.prior - whole, 0))
     enough = losses.loss - whole[:, None] <= allowed[:, None]
-    # A wider crop is never worse: where a measured one is, by noise, the narrower one was luck.
+    # A wider crop cannot be worse; where it measures worse, the narrower one was good by chance.
     enough = np.logical_and.accumulate(enough[:, ::-1], axis=1)[:, ::-1]
     return losses.widths[np.argmax(enough, axis=1)]
 
 
 def sigma_max(levels, field, crops, clean_probability, *, tau: float = 0.05) -> float:
-    """The largest level up to which crops as wide as the receptive field do not tell p from q.
+    """Returns the largest level up to which crops as wide as the field do not tell p from q.
 
     Args:
       levels: [L] increasing.
       field: [L] receptive field at each level, in steps.
-      crops: [K] increasing widths of the classifiers' crops. A field between two of them takes the
-        wider; one beyond the last takes the last.
+      crops: [K] increasing widths of the classifiers' crops. A field between two widths uses the
+        wider; a field beyond the last uses the last.
       clean_probability: [K, L] P(clean) on corrupt crops, noised to the level, for even classes.
       tau: how far below 0.5 still counts as "cannot tell".
 
     Returns:
-      A level, or 0 where crops differ at the first.
+      A level, or 0 if crops differ at the first level.
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: the shapes disagree.
     """
     levels, field, crops = (np.asarray(v) for v in (levels, field, crops))
     c = np.asarray(clean_probability, np.float64)
@@ -120,23 +120,23 @@ def sigma_max(levels, field, crops, clean_probability, *, tau: float = 0.05) -> 
             f"levels {levels.shape}, field {field.shape}, crops {crops.shape}, clean_probability "
             f"{c.shape}: expected [L], [L], [K] and [K, L]"
         )
-    seen = np.minimum(np.searchsorted(crops, field), crops.size - 1)
-    same = c[seen, np.arange(levels.size)] > 0.5 - tau
-    count = int(np.argmin(same)) if not same.all() else levels.size
+    crop = np.minimum(np.searchsorted(crops, field), crops.size - 1)
+    alike = c[crop, np.arange(levels.size)] > 0.5 - tau
+    count = int(np.argmin(alike)) if not alike.all() else levels.size
     return float(levels[count - 1]) if count else 0.0
 
 
 class _Correction(nn.Module):
-    """Hidden features of the correction to the linear denoiser."""
+    """Computes hidden features of the correction to the linear denoiser."""
 
     width: int
 
     @nn.compact
-    def __call__(self, seen, sigma, crop):
-        """[B, width] from seen [B, H * D], sigma [B] and crop [B, W] (one-hot)."""
+    def __call__(self, window, sigma, crop):
+        """Returns [B, width] from window [B, H * D], sigma [B] and crop [B, W] (one-hot)."""
         condition = jnp.concatenate([NoiseEmbedding(32)(sigma), crop], -1)
         condition = mish(Dense(self.width, name="told")(condition))
-        h = Dense(self.width, name="in")(seen)
+        h = Dense(self.width, name="in")(window)
         for i in range(3):
             scale, shift = jnp.split(Dense(2 * self.width, name=f"film_{i}")(condition), 2, -1)
             h = h + Dense(self.width, name=f"dense_{i}")(mish(h * (1 + scale) + shift))
@@ -144,26 +144,26 @@ class _Correction(nn.Module):
 
 
 class _Denoiser(nn.Module):
-    """What the best denoiser adds to the linear one, in units of the linear one's error, [B, D]."""
+    """Predicts the best denoiser minus the linear one, in units of the linear error, [B, D]."""
 
     width: int
     dims: int
 
     @nn.compact
-    def __call__(self, seen, sigma, crop):
-        h = _Correction(self.width, name="correction")(seen, sigma, crop)
+    def __call__(self, window, sigma, crop):
+        h = _Correction(self.width, name="correction")(window, sigma, crop)
         return nn.Dense(self.dims, kernel_init=nn.initializers.zeros, name="out")(mish(h))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loss:
-    """The loss of a batch, which is a key: a random chunk, level and crop in each row."""
+    """The loss of a batch of random chunks, levels and crops; the batch is a random key."""
 
     module: _Denoiser
     batch_size: int
 
     def error(self, params, x0, eps, level, crop, cells):
-        """Squared error [B] in units of the linear denoiser's."""
+        """Returns the squared error [B] in units of the linear denoiser's."""
         sigma = cells["sigma"][level]
         alpha = jnp.sqrt((1 - sigma) * (1 + sigma))
         x_t = alpha[:, None] * x0 + sigma[:, None] * eps
@@ -185,17 +185,17 @@ class _Loss:
 
 @functools.partial(jax.jit, static_argnames="loss")
 def _measure(params, x0, keys, cells, *, loss):
-    """Mean error of each level and crop, [L, W]; every cell sees the same noise."""
+    """Returns the mean error of each level and crop, [L, W]; every cell uses the same noise."""
     levels, crops = (jnp.arange(count) for count in cells["error"].shape)
     full = lambda v: jnp.full(len(x0), v)  # noqa: E731
 
     def at(level):
-        def one(key):
+        def draw(key):
             eps = jax.random.normal(key, x0.shape)
             error = lambda crop: loss.error(params, x0, eps, full(level), full(crop), cells)  # noqa: E731
             return jax.lax.map(lambda crop: error(crop).mean(), crops)
 
-        return jax.lax.map(one, keys).mean(0)
+        return jax.lax.map(draw, keys).mean(0)
 
     return jax.lax.map(at, levels)
 
@@ -213,21 +213,23 @@ def denoising_losses(
     seed: int = 0,
     progress: bool = True,
 ) -> Losses:
-    """Losses of a denoiser trained on crops of every width at every level, on held-out chunks.
+    """Trains a denoiser on crops of every width at every level; returns its held-out losses.
 
-    One denoiser for all: the Wiener filter of the chunks' covariance, plus a network's correction
-    from the whitened window, trained on the mean squared error in units of the filter's.
+    One denoiser serves all cells: the Wiener filter of the chunks' covariance, plus a network's
+    correction from the whitened window. It trains on the mean squared error in units of the
+    filter's.
 
     Args:
-      chunks: [N, H, D] to train on.
-      held_out: [M, H, D] of other episodes, on which the losses are measured.
+      chunks: [N, H, D] training chunks.
+      held_out: [M, H, D] chunks of other episodes, on which the losses are measured.
       levels, widths: [L] in (0, 1), and see ``windows``.
-      steps, batch_size, width, seed: of the training, with AdamW.
+      steps, batch_size, width, seed: options of the training with AdamW; width of the network.
       draws: noise draws of each held-out chunk, the same for every width.
       progress: show a progress bar.
 
     Raises:
-      ValueError: chunks of other shapes or not finite; levels outside (0, 1); see ``windows``.
+      ValueError: chunks have another shape or are not finite, or levels lie outside (0, 1); see
+        ``windows``.
     """
     chunks, held_out = (np.asarray(v, np.float32) for v in (chunks, held_out))
     for name, value in (("chunks", chunks), ("held_out", held_out)):
@@ -245,7 +247,7 @@ def denoising_losses(
     filters, whiten, linear = _wiener(covariance, levels, widths, dims)
     linear = np.maximum(linear, 1e-12)
     middle = _columns((horizon - 1) // 2, dims)
-    # White inputs: detail is as large as the route.
+    # The inputs are whitened, so that small details are as large as the path.
     cells = dict(filter=filters, error=np.sqrt(linear), whiten=whiten, sigma=levels)
     cells = {name: jnp.asarray(v, jnp.float32) for name, v in cells.items()} | {"middle": middle}
     loss, every = _Loss(_Denoiser(width, dims), batch_size), min(100, steps)
@@ -261,7 +263,7 @@ def denoising_losses(
     )
     keys = jax.random.split(jax.random.key(seed + 2), draws)
     measured = _measure(fitted.params, jnp.asarray(tested), keys, cells, loss=loss)
-    # A wider crop can do what a narrower one does: a larger loss only means that it learnt worse.
+    # A wider crop includes a narrower one: a larger loss only means that training did worse.
     error = np.minimum.accumulate(np.asarray(measured, np.float64) * linear, axis=1)
     prior = float(np.mean(tested[:, middle[0] : middle[-1] + 1] ** 2))
     return Losses(levels, np.asarray(widths), error, prior)

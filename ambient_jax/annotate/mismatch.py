@@ -1,12 +1,12 @@
-"""At which noise levels corrupt data denoise clean chunks wrongly, given the observation.
+"""Measures at which noise levels a corrupt source's denoiser fails on clean chunks.
 
 A corrupt source may train a level where the best denoiser of its law q agrees with that of the
-clean law p on p's own noised chunks. What it costs there is the excess loss
+clean law p on noised chunks of p. Its cost there is the excess loss
 
     e(sigma) = E_p ||x0 - D_q(x_t, O)||^2 - E_p ||x0 - D_p(x_t, O)||^2 = E_p ||D_p - D_q||^2,
 
-with D = E[x0 | x_t, O]. Where x_t itself still shows the decision, e vanishes, however well p and q
-can be told apart. At sigma = 1 it is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
+with D = E[x0 | x_t, O]. Where x_t still shows the decision, e vanishes, even if a classifier
+separates p and q. At sigma = 1, e is E ||E_p[x0 | O] - E_q[x0 | O]||^2, the whole disagreement.
 
 Three ways to measure e, none of which depends on p(O) / q(O):
 
@@ -35,7 +35,7 @@ Array = jax.Array
 
 
 class Judged(NamedTuple):
-    """A classifier's answers about N chunks at L levels."""
+    """A classifier's outputs on N chunks at L levels."""
 
     # [N, L] mean square of the Tweedie difference, e / (H D) where the logit is exact.
     excess: np.ndarray
@@ -44,25 +44,25 @@ class Judged(NamedTuple):
 
 
 def tweedie_difference(logit: Callable[[Array], Array], x_t: Array, sigma: Array) -> Array:
-    """``E_p[x0 | x_t] - E_q[x0 | x_t]`` of one sample: sigma^2 / alpha times the logit's gradient.
+    """Returns ``E_p[x0 | x_t] - E_q[x0 | x_t]`` of one sample.
 
-    ``logit`` is log p_sigma / q_sigma up to a constant, a scalar function of x_t (variance
-    preserving, any shape) at the noise level sigma in (0, 1).
+    It is sigma^2 / alpha times the gradient of ``logit``, log p_sigma / q_sigma up to a constant: a
+    scalar function of x_t (variance preserving, any shape) at the noise level sigma in (0, 1).
     """
     return jax.grad(logit)(x_t) * (sigma**2 / schedules.signal(sigma))
 
 
 def lost(divergence) -> np.ndarray:
-    """Share of a relative entropy [L] that noise has destroyed at each level, by an isotonic fit.
+    """Returns the share of a relative entropy [L] that noise destroys, by an isotonic fit.
 
-    It is 1 at every level where nothing is above 0.
+    It is 1 at every level if no entropy is above 0.
     """
-    kept = -thresholds.isotonic(-np.asarray(divergence, np.float64))
-    return 1 - np.maximum(kept, 0) / kept[0] if kept[0] > 0 else np.ones_like(kept)
+    entropy = -thresholds.isotonic(-np.asarray(divergence, np.float64))
+    return 1 - np.maximum(entropy, 0) / entropy[0] if entropy[0] > 0 else np.ones_like(entropy)
 
 
 def sigma_max(levels, disagreement, *, tau: float = 0.05) -> float:
-    """The level up to which a disagreement stays below a share of its largest value.
+    """Returns the level up to which a disagreement stays below a share of its largest value.
 
     Args:
       levels: [L] increasing, in [0, 1]; the last near 1.
@@ -71,10 +71,10 @@ def sigma_max(levels, disagreement, *, tau: float = 0.05) -> float:
 
     Returns:
       The first crossing, linear between two levels; the first level if the disagreement is above
-      the share there, 1 if there is no disagreement.
+      the share there; 1 if there is no disagreement.
 
     Raises:
-      ValueError: shapes that do not fit, values that are not finite, or a tau outside (0, 1).
+      ValueError: the shapes disagree, a value is not finite, or tau lies outside (0, 1).
     """
     levels, value = (np.asarray(v, np.float64) for v in (levels, disagreement))
     if levels.ndim != 1 or value.shape != levels.shape or np.any(np.diff(levels) <= 0):
@@ -108,10 +108,10 @@ def by_classifier(
     batch_size: int = 512,
     seed: int = 0,
 ) -> Judged:
-    """Judges chunks, each by the fold that has not seen its episode; mean over noise draws.
+    """Judges chunks with the classifier that was not trained on them, averaged over noise draws.
 
-    Arguments are those of ``classifier.probabilities``: ``fitted`` with ``observed``, ``positions``
-    [N] of clean chunks, ``levels`` [L] in (0, 1).
+    For the arguments see ``classifier.probabilities``; ``fitted`` needs ``observed``, ``positions``
+    [N] are those of clean chunks, ``levels`` [L] lie in (0, 1).
     """
     ask = functools.partial(_excess_and_logit, draws=draws)
     answers = classifier.by_fold(
@@ -124,7 +124,7 @@ def by_classifier(
 def _excess_and_logit(
     data, levels, pairs, member, positions, pair, key, *, network, options, draws
 ):
-    """The two fields of ``Judged``, [B, 2, L]."""
+    """Returns the two fields of ``Judged``, [B, 2, L]."""
     observation, x0, eps = classifier.cut(data, positions, options, key)
     params, temperature = member
 
@@ -135,13 +135,13 @@ def _excess_and_logit(
     def at(sigma):
         scale = classifier.temperature_at(sigma, temperature, pair)
 
-        def one(draw):
+        def judge(draw):
             x_t = corruption.add_noise(x0, eps(draw), sigma)
-            # Rows do not see one another: the gradient of the sum is that of each.
+            # Rows are independent: the gradient of the sum has the gradient of each row.
             difference = tweedie_difference(lambda x: logits(x, sigma, scale).sum(), x_t, sigma)
-            gained = logits(x_t, sigma, scale) - logits(x_t, 1.0, scale)
-            return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), gained])
+            gain = logits(x_t, sigma, scale) - logits(x_t, 1.0, scale)
+            return jnp.stack([jnp.mean(difference**2, axis=(1, 2)), gain])
 
-        return jax.lax.map(one, jnp.arange(draws)).mean(0)
+        return jax.lax.map(judge, jnp.arange(draws)).mean(0)
 
     return jnp.transpose(jax.lax.map(at, levels), (2, 1, 0))

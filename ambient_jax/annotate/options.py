@@ -1,4 +1,4 @@
-"""Options of an annotation, which are the fields of the command's section ``config.task``."""
+"""Options of an annotation; the command's section ``config.task`` has the same fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ml_collections
 from ambient_jax import _checks
 from ambient_jax.annotate import buckets
 
-# Of the classifier's noise levels: wide, so that it also learns details that only low noise shows.
+# The classifier's noise levels: a wide law, so that it also learns details visible at low noise.
 SCHEDULE: dict[str, Any] = {"name": "edm", "p_mean": -1.5, "p_std": 2.2}
 ANALYSES = ("spectrum", "jerk", "bucket_noise")
 
@@ -20,22 +20,23 @@ class Options:
     """Options of an annotation.
 
     Attributes:
-      granularity: which chunks share one bound, see ``buckets``; one set of bounds for each, such
-        as "dataset", "random" or "random:1000", whose buckets have 1000 chunks.
-      bucket: chunks in a bucket, where the granularity names no size.
+      granularity: which chunks share one bound, see ``buckets``. Every entry makes a set of bounds,
+        such as "dataset", "random" or "random:1000", whose buckets have 1000 chunks.
+      bucket: chunks in a bucket, if the granularity has no size.
       tau: sigma_min is where P(clean) passes 0.5 - tau.
       rule: "isotonic" or "last", see ``thresholds.sigma_min``.
       levels: number of noise levels that P(clean) is measured at.
       distinct: number of levels that bounds are rounded up to.
       draws: noise draws of each chunk at each level.
-      judged: chunks of each source that are judged; 0: all, as granularities below "dataset" need.
+      judged: number of chunks of each source that are judged; 0: all, which granularities finer
+        than "dataset" need.
       observed, encoder, blur, patience, learning_rate, folds, steps, batch_size, features,
-        evaluate_every: of the classifier, see ``training.Options``.
-      analyses: parts of the report, of ``ANALYSES``.
+        evaluate_every: options of the classifier, see ``training.Options``.
+      analyses: parts of the report, from ``ANALYSES``.
       compared: most chunks of each side that the total variation, mismatch, crops and jerk use.
       crops: widths in actions for sigma_max by locality; () leaves sigma_max at 0.
-      mismatch: number of classifiers, each with a seed of its own, for sigma_max by the denoising
-        of clean chunks (``annotate.mismatch``); 0: none, and sigma_max is that of locality.
+      mismatch: number of classifiers, each with its own seed, for sigma_max by the denoising of
+        clean chunks (``annotate.mismatch``); 0: none, and locality sets sigma_max.
       crop_steps: training steps of the classifiers of crops.
       field_chunks, field_steps: most chunks and training steps of the receptive field's denoiser.
     """
@@ -80,7 +81,7 @@ class Options:
 
     @classmethod
     def from_config(cls, task: ml_collections.ConfigDict) -> Options:
-        """Options from a section that has these fields, and maybe others."""
+        """Reads options from a section that has these fields, and maybe others."""
         fields: dict[str, Any] = {field.name: task[field.name] for field in dataclasses.fields(cls)}
         try:
             return cls(**fields)

@@ -1,11 +1,11 @@
-"""A mixture as pairs: each corrupt source against all clean ones, on the dimensions of both.
+"""Splits a mixture into pairs: a corrupt source and all clean ones, on their shared dimensions.
 
-sigma_min of a source depends on that source and the clean ones alone, so K corrupt sources make K
+sigma_min of a source depends only on that source and the clean ones, so K corrupt sources make K
 pairs, each with as many clean rows as corrupt ones.
 
 A pair is compared on the dimensions of the action that its source and every clean source have. All
-others are set to 0 for both sides, after the noise. Where one source has joints in the places of
-another's positions, they are compared as training sees them.
+other dimensions are set to 0 on both sides, after the noise. Where one source has joints in the
+dimensions of another's positions, they are compared as training sees them.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ambient_jax.data import device
 
 Array = jax.Array
 _BALANCED = mixing.Reweighted(0.5)
-_STREAM = 0x7061  # of the draw of the pair, apart from the streams of data and noise
+_STREAM = 0x7061  # random stream of the pairs, distinct from those of data and noise
 
 
 class Pairs(NamedTuple):
@@ -34,9 +34,9 @@ class Pairs(NamedTuple):
 
 
 def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
-    """The pairs of all corrupt sources, in order; ``names`` of the sources are for messages.
+    """Returns the pairs of all corrupt sources, in order; messages use ``names`` of the sources.
 
-    Raises ValueError for a corrupt source that has no dimension in common with the clean ones.
+    Raises ValueError if a corrupt source shares no dimension with the clean ones.
     """
     clean = np.asarray(data.sources.clean)
     width = data.steps["action"].shape[1]
@@ -55,7 +55,7 @@ def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
 def deal(
     data: device.DeviceData, folds: int, seed: int = 0, names: Sequence[str] = ()
 ) -> np.ndarray:
-    """The fold of every step [N], int32: episodes of each source in turn, in random order.
+    """Returns the fold of every step, [N] int32; each source's episodes are dealt at random.
 
     Raises ValueError if the clean sources, or any corrupt one, have fewer episodes than folds.
     """
@@ -84,24 +84,24 @@ def deal(
 
 
 def split(data: device.DeviceData, fold: np.ndarray, folds: int) -> list[dict[str, Any]]:
-    """[training, held out] parts: fields of ``DeviceData`` with a leading axis of folds.
+    """Returns [training, held out] parts: fields of ``DeviceData`` with a leading axis of folds.
 
-    Every corrupt source has the same weight, clean ones have their own.
+    Every corrupt source gets the same weight; clean sources keep theirs.
     """
     parts = [_split(data, fold == k) for k in range(folds)]
-    order = np.stack([p[0].pop("order") for p in parts])  # the same array: it is the large one
+    order = np.stack([p[0].pop("order") for p in parts])  # large, so both parts share it
     stacked = [jax.tree.map(lambda *x: np.stack(x), *(p[i] for p in parts)) for i in (0, 1)]
     return [part | {"order": order} for part in stacked]
 
 
 def _split(data, out):
-    """The parts where ``out`` is False and where it is True; the first has the order."""
+    """Returns the parts where ``out`` is False and where it is True; the first has the order."""
     order, sizes = [], []
     for offset, size in zip(data.offset, data.size, strict=True):
-        own = np.arange(offset, offset + size, dtype=np.int32)
-        held = out[offset : offset + size]
-        order += [own[~held], own[held]]
-        sizes.append([len(own[~held]), len(own[held])])
+        rows = np.arange(offset, offset + size, dtype=np.int32)
+        held_out = out[offset : offset + size]
+        order += [rows[~held_out], rows[held_out]]
+        sizes.append([(~held_out).sum(), held_out.sum()])
     sizes = np.array(sizes, np.int32).reshape(-1, 2)
     order = np.concatenate(order)
     first = (np.cumsum(data.size) - data.size).astype(np.int32)
@@ -130,10 +130,10 @@ def draw(
     history: int,
     horizon: int,
 ) -> dict[str, Any]:
-    """A batch of one fold's part, balanced: half of the rows are clean in expectation.
+    """Draws a balanced batch of one fold's part: half of the rows are clean in expectation.
 
-    Adds to the batch of ``device.sample_batch`` a label ``clean`` [B] and ``pair`` [B]: that of a
-    corrupt row's source, and a random one for a clean row.
+    Adds ``clean`` [B] and ``pair`` [B] to the batch of ``device.sample_batch``. A corrupt row has
+    the pair of its source, a clean row a random pair.
     """
     data = data._replace(**part)
     how: Any = dict(law=_BALANCED, schedule=schedule, history=history, horizon=horizon)

@@ -1,8 +1,8 @@
-"""From the curve of a noise classifier to sigma_min, on the host and for many units at once.
+"""Computes sigma_min from the curve of a noise classifier, on the host, for many units at once.
 
 The curve c(sigma) is the classifier's probability of "clean", averaged over a unit of corrupt data
-and over noise draws: 0.5 says that the classifier cannot tell. sigma_min is where c first exceeds
-0.5 - tau, under a rule that makes one crossing out of a noisy curve.
+and over noise draws; at 0.5 the classifier cannot tell. sigma_min is where c first exceeds
+0.5 - tau; a rule picks one crossing of a noisy curve.
 
 The true curve of a data set increases to 1/2. With the best classifier p / (p + q), its mean over q
 is 1/2 - 1/4 sum (p - q)^2 / (p + q): an f-divergence between p_sigma and q_sigma, which noise
@@ -18,16 +18,16 @@ RULES = ("isotonic", "last")
 
 
 def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isotonic"):
-    """inf {sigma : c(sigma) > 0.5 - tau} of every unit, under a monotone rule.
+    """Returns inf {sigma : c(sigma) > 0.5 - tau} of every unit, under a monotone rule.
 
     "isotonic" fits the increasing curve nearest to c (least squares) and takes its one crossing.
-    "last" takes the last crossing of c itself, which noise in c makes too high on average (by 0.05
-    to 0.24 where "isotonic" is at most 0.02 too high): take it where a corrupt sample at a wrong
-    level costs more than a lost one.
+    "last" takes the last crossing of c itself. Noise in c makes it too high on average (by 0.05 to
+    0.24 where "isotonic" is at most 0.02 too high): use it if a corrupt sample at a wrong level
+    costs more than a lost sample.
 
-    Between two levels c is interpolated linearly. Nothing is extrapolated: a unit above the
-    threshold at every level gets 0 (so let the levels begin near 0), one above it at no level, or
-    not at the last, gets 1.
+    Between two levels c is interpolated linearly, and never extrapolated: a unit above the
+    threshold at every level gets 0 (so levels should begin near 0), and a unit that is not above it
+    at the last level gets 1.
 
     Args:
       levels: [L] increasing noise levels in [0, 1].
@@ -36,7 +36,7 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
       rule: "isotonic" or "last".
 
     Returns:
-      [...] float64 in [0, 1]: 0 = every level admissible, 1 = none.
+      [...] float64 in [0, 1]: 0 admits every level, 1 none.
 
     Raises:
       ValueError: unknown rule, tau outside (0, 0.5), levels that do not increase or lie outside
@@ -70,10 +70,10 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
 
 
 def isotonic(values) -> np.ndarray:
-    """The increasing sequence nearest to values [..., L] in least squares, along the last axis.
+    """Returns the increasing sequence nearest to values [..., L] in least squares.
 
-    Pool adjacent violators, in its minimax form, which needs L passes over all units and no loop
-    over them: fit_i = max over j <= i of min over k >= i of mean(values[j..k]).
+    Pools adjacent violators in the minimax form, which needs L passes over all units and no loop
+    over units: fit_i = max over j <= i of min over k >= i of mean(values[j..k]).
     """
     values = np.asarray(values, np.float64)
     length = values.shape[-1]
@@ -86,12 +86,12 @@ def isotonic(values) -> np.ndarray:
 
 
 def round_up(sigma_min, levels) -> np.ndarray:
-    """The smallest of ``levels`` [L] that is not below sigma_min [...] in [0, 1], of its type.
+    """Rounds sigma_min [...] up to the next of ``levels`` [L], in the type of sigma_min.
 
-    This groups units into at most L + 2 bounds, all safe: 0 stays 0 and a bound above the last
-    level becomes 1.
+    This leaves at most L + 2 distinct bounds, none lower than before: 0 stays 0, and a bound above
+    the last level becomes 1.
 
-    Raises ValueError for sigma_min outside [0, 1], or levels that do not increase within it.
+    Raises ValueError if sigma_min lies outside [0, 1], or levels do not increase within it.
     """
     levels = _levels(levels)
     bounds = np.asarray(sigma_min)

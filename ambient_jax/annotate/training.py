@@ -1,4 +1,4 @@
-"""Trains the classifiers of all members, such as folds, in one vmapped program; calibrates them."""
+"""Trains and calibrates the classifiers of all members, such as folds, in one vmapped program."""
 
 import dataclasses
 import functools
@@ -37,11 +37,11 @@ class Options:
     learning_rate: float = 2e-3  # this and the next two: see ``optim.Recipe``
     weight_decay: float = 1e-2
     ema: float = 0.99
-    features: tuple[int, ...] = (32, 64)  # this and the next: of ``ChunkClassifier``
+    features: tuple[int, ...] = (32, 64)  # this and the next: see ``ChunkClassifier``
     dropout: float = 0.2
     encoder: tuple[int, int, int] = (4, 256, 2)  # frequencies, width and depth
     # Standard deviation of the noise added to normalised observations in training, constant over
-    # the history, so that a network cannot learn the episodes' observations by heart.
+    # the history, so that a network cannot memorise the episodes' observations.
     blur: float = 0.0
 
     def __post_init__(self):
@@ -67,7 +67,7 @@ class Network:
     encoder: ObservationEncoder | None
 
     def init(self, key, x, moments, observation):
-        """Parameters, from one batch of inputs."""
+        """Returns initial parameters, from one batch of inputs."""
         keys = jax.random.split(key)
         params = {}
         if self.encoder is not None:
@@ -82,7 +82,7 @@ class Network:
         return self.encoder.apply({"params": params["encoder"]}, observation)
 
     def apply(self, params, x_t, sigma, pair, pairs, observation, dropout=None):
-        """Logits [B] of each row's pair, from the pair's dimensions of x_t [B, H, D] alone."""
+        """Returns the logit [B] of each row's pair, from the pair's dimensions of x_t [B, H, D]."""
         condition = self._encode(params, observation)
         logits = self.classifier.apply(
             {"params": params["classifier"]},
@@ -118,8 +118,8 @@ def train(
 ) -> Trained:
     """Trains M classifiers and keeps each with its least held-out loss.
 
-    ``data`` has all sources; ``parts`` are those of ``pairs.split`` and, like the fields of
-    ``pairs``, have a leading axis of M. For the others see ``classifier.fit``.
+    ``data`` has all sources. ``parts`` come from ``pairs.split``; like the fields of ``pairs`` they
+    have a leading axis of M. For the other arguments see ``classifier.fit``.
     """
     count, heads = pairs.mask.shape[:2]
     network = Network(
@@ -127,7 +127,7 @@ def train(
         ObservationEncoder(*options.encoder) if options.observed else None,
     )
     data, parts, pairs = jax.tree.map(jnp.asarray, (data, parts, pairs))
-    parts[1]["order"] = parts[0]["order"]  # not twice in memory
+    parts[1]["order"] = parts[0]["order"]  # shared, to save memory
     loss = _Loss(network, options, schedule)
     keys = jax.random.split(jax.random.key(seed), count)
     held_out = parts[1], pairs, jax.random.split(jax.random.key(seed + 1), count)
@@ -157,7 +157,7 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class _Loss:
-    """The cross entropy of one member's batch; a batch is the number of its step."""
+    """The cross entropy of one member's batch; the batch is the number of the step."""
 
     network: Network
     options: Options
@@ -183,21 +183,21 @@ class _Loss:
 
 @functools.partial(jax.jit, static_argnames=("options", "schedule"))
 def draw(data, part, pairs, key, step, rows, options, schedule):
-    """``pairs.draw`` with the chunks of ``options``."""
+    """Calls ``pairs.draw`` with the chunk sizes of ``options``."""
     sizes = dict(history=options.history, horizon=options.horizon)
     return pairs_lib.draw(data, part, pairs, key, step, rows, schedule=schedule, **sizes)
 
 
 def measured(data, part, pairs, options, *, schedule, seed: int = 0) -> pairs_lib.Pairs:
-    """The pairs with the moments of a batch of one member's part; arguments as of ``train``."""
+    """Returns the pairs with moments measured on a batch of one member's part; see ``train``."""
     rows = jnp.arange(max(_ROWS, _ROWS_PER_PAIR[0] * len(pairs.mask)))
     batch = draw(data, part, pairs, jax.random.key(seed), 0, rows, options, schedule)
     action, pair = np.asarray(batch["action"])[:, : options.length], np.asarray(batch["pair"])
     moments = []
-    for k, own in enumerate(np.asarray(pairs.mask) > 0):
-        chunks = action[pair == k][..., own]
+    for k, dims in enumerate(np.asarray(pairs.mask) > 0):
+        chunks = action[pair == k][..., dims]
         # A pair without a row in the batch gets the moments of all rows.
-        moments.append(difference_moments(chunks if len(chunks) else action[..., own]))
+        moments.append(difference_moments(chunks if len(chunks) else action[..., dims]))
     return pairs._replace(moments=np.maximum(moments, 1e-8).astype(np.float32))
 
 
@@ -217,18 +217,18 @@ def _init(data, pairs, keys, *, loss):
 
 
 def _blurred(observation, size, key):
-    """Observations {name: [B, T, d]} plus noise that is constant over the history."""
+    """Adds noise that is constant over the history to observations {name: [B, T, d]}."""
     keys = dict(zip(sorted(observation), jax.random.split(key, len(observation)), strict=True))
     shift = lambda name, x: size * jax.random.normal(keys[name], (len(x), 1, x.shape[-1]))  # noqa: E731
     return {name: x + shift(name, x) for name, x in observation.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "blocks"))
-def _judge(params, data, own, *, loss, blocks):
+def _judge(params, data, held_out, *, loss, blocks):
     """Calibrates on held-out rows, in blocks that bound the memory of the activations."""
 
-    def one(params, own):
-        part, pairs, key = own
+    def judge(params, held_out):
+        part, pairs, key = held_out
 
         def block(number):
             rows = number * _ROWS + jnp.arange(_ROWS)
@@ -239,4 +239,4 @@ def _judge(params, data, own, *, loss, blocks):
         logits, clean, x, pair = jax.tree.map(jnp.ravel, jax.lax.map(block, jnp.arange(blocks)))
         return calibration.fit(logits, clean, x, _middles(loss.schedule), pair, len(pairs.mask))
 
-    return jax.vmap(one)(params, own)
+    return jax.vmap(judge)(params, held_out)

@@ -19,29 +19,28 @@ from ambient_jax.train.config import RENAMED
 def choose(
     variant: str, variants: Mapping[str, Any], options: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[str, dict[str, str]]:
-    """Parses the argument of ``get_config``, what follows the file's name: ``name,option=value``.
-
-    Returns the name and {option: value}. ``variants`` are all by name, ``options`` the names of
-    options by variant. Raises ValueError for an unknown one, or an option without one value.
-    """
-    name, *given = variant.split(",")
+    """Parses the argument of ``get_config``, the text after the file's name: ``name,option=value``.
+    Returns the name and {option: value}. ``variants`` are the variants by name, ``options`` the
+    names of options by variant. Raises ValueError for an unknown variant or option, or an option
+    without exactly one value."""
+    name, *assignments = variant.split(",")
     _checks.one_of("config variant", name, variants)
-    known, values = (options or {}).get(name, ()), {}
-    for text in given:
+    allowed, values = (options or {}).get(name, ()), {}
+    for text in assignments:
         option, _, value = text.partition("=")
-        if option not in known or not value or option in values:
+        if option not in allowed or not value or option in values:
             raise ValueError(
                 f"config variant {variant!r}: option {option!r}, expected one of "
-                f"{', '.join(f'{o}=' for o in known) or 'none for this variant'}"
+                f"{', '.join(f'{o}=' for o in allowed) or 'none for this variant'}"
                 + (", each once" if option in values else "" if value else ", and its value")
-                + ("" if option in known else _checks.nearest(option, known))
+                + ("" if option in allowed else _checks.nearest(option, allowed))
             )
         values[option] = value
     return name, values
 
 
 def load(argument: str) -> ml_collections.ConfigDict:
-    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``; raises
+    """Returns the config of ``file.py:variant``, an argument of the flag ``--config``. Raises
     FileNotFoundError, or ValueError for a folder or an error in the file, with its line."""
     path, colon, variant = argument.partition(":")
     if os.path.isdir(path):
@@ -50,8 +49,9 @@ def load(argument: str) -> ml_collections.ConfigDict:
             f"{os.path.join(path, 'config.py')}"
         )
     if not os.path.isfile(path):
-        there = os.path.dirname(path) or "."
-        files = [f for f in os.listdir(there) if f.endswith(".py")] if os.path.isdir(there) else []
+        folder = os.path.dirname(path) or "."
+        names = os.listdir(folder) if os.path.isdir(folder) else []
+        files = [name for name in names if name.endswith(".py")]
         raise FileNotFoundError(
             f"--config={argument}: there is no file {path!r} (from {os.getcwd()}), expected "
             f"file.py:variant{_checks.nearest(os.path.basename(path), files)}"
@@ -80,8 +80,7 @@ def load(argument: str) -> ml_collections.ConfigDict:
 
 
 def check_overrides(config: ml_collections.ConfigDict, argv: Sequence[str]) -> None:
-    """Raises ValueError for a flag ``--config.<field>=<value>`` with an unknown field or a value
-    that the field cannot have."""
+    """Raises ValueError if a flag ``--config.<field>=<value>`` has a wrong field or value."""
     for argument in argv:
         if match := re.match(r"--?(?:no)?config\.([^=]*)(?:=(.*))?$", argument, re.DOTALL):
             _check_override(config, argument, *match.groups())

@@ -1,4 +1,4 @@
-"""What a command prints: this project's lines, warnings of its libraries, errors in one line."""
+"""Output of a command: this project's log, warnings of its libraries, errors in one line."""
 
 import contextlib
 import logging as python_logging
@@ -17,19 +17,19 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses a command line that has flags only; a wrong one ends the program with one line."""
+    """Parses a command line that has flags only; an error ends the program with one line."""
     with one_line_errors(argv):
         try:
-            rest = values(argv)
+            remaining = values(argv)
         except flags.Error as error:
             raise ValueError(f"{error} (--help lists the flags)") from error
-        if len(rest) > 1:
-            raise ValueError(f"unexpected arguments {rest[1:]}, expected flags such as --help")
-        return rest
+        if len(remaining) > 1:
+            raise ValueError(f"unexpected arguments {remaining[1:]}, expected flags such as --help")
+        return remaining
 
 
 def setup() -> None:
-    """Quiets libraries and keeps compiled programs for the next start of the same run."""
+    """Quiets libraries and caches compiled programs for the next start of the same run."""
     if logging.get_verbosity() < logging.INFO:
         logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()
@@ -40,8 +40,9 @@ def setup() -> None:
 
 
 def _ours_or_warning(record: python_logging.LogRecord) -> bool:
-    theirs = any(name in record.pathname for name in ("orbax", "xla_bridge", "tensorflow_datasets"))
-    return record.levelno >= python_logging.WARNING or not theirs
+    libraries = ("orbax", "xla_bridge", "tensorflow_datasets")
+    is_ours = not any(name in record.pathname for name in libraries)
+    return record.levelno >= python_logging.WARNING or is_ours
 
 
 @contextlib.contextmanager
@@ -49,12 +50,12 @@ def one_line_errors(argv: Sequence[str] = ()) -> Iterator[None]:
     """Ends the program with one line for bad input; ``--verbosity=1`` shows the traceback.
 
     Args:
-      argv: the command line, as long as its flags are not parsed.
+      argv: the command line, needed until its flags are parsed.
     """
     try:
         yield
     except (ValueError, OSError, FloatingPointError) as error:
-        asked = any(re.match(r"--?(v|verbosity)=[1-9]", argument) for argument in argv)
-        if asked or logging.get_verbosity() > logging.INFO:
+        verbose = any(re.match(r"--?(v|verbosity)=[1-9]", argument) for argument in argv)
+        if verbose or logging.get_verbosity() > logging.INFO:
             raise
         sys.exit(f"error: {' '.join(str(error).split())}\n(--verbosity=1 shows the traceback)")

@@ -1,4 +1,4 @@
-"""What every command with a config does: flags, checks, hosts, its job, errors in one line.
+"""Runs a command with a config: parses flags, checks, connects hosts, reports errors in one line.
 
 python -m ambient_jax.train --config=my_config.py:<variant> [--workdir=...] [--config.<field>=...]
 """
@@ -23,7 +23,7 @@ flags.disclaim_key_flags()  # so that --help of a command lists them
 
 
 def define(values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = None) -> None:
-    """Defines the flags of a command; ``argv`` is by default the process's own."""
+    """Defines the flags of a command; ``argv`` defaults to that of the process."""
     config_flags.DEFINE_config_file(
         "config", help_string="file.py or file.py:variant", flag_values=values, sys_argv=argv
     )
@@ -39,7 +39,7 @@ def define(values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = 
 
 
 def run(command: str, job: Job, *, example: str = "my_config.py") -> None:
-    """Parses the flags and runs ``job(config, workdir)``; on the same workdir it carries on.
+    """Parses the flags and runs ``job(config, workdir)``; the same workdir resumes the job.
 
     ``command`` is a folder of the default workdir, ``example`` a ``--config`` for messages.
     """
@@ -50,7 +50,7 @@ def run(command: str, job: Job, *, example: str = "my_config.py") -> None:
 def trains(short_names: Mapping[str, str] | None = None) -> Job:
     """Returns the job that builds a task's data, trains one policy and evaluates it.
 
-    ``short_names`` are those of tasks, see ``tasks.get``.
+    ``short_names`` are short names of tasks, see ``tasks.get``.
     """
 
     @lock.alone
@@ -66,7 +66,7 @@ def trains(short_names: Mapping[str, str] | None = None) -> Job:
 
 
 def check_workdir(workdir: str) -> None:
-    """Raises ValueError for a bucket, which pathlib would take for a folder here named gs:."""
+    """Raises ValueError for a bucket, which pathlib would take for a local folder named gs:."""
     if "://" in workdir:
         raise ValueError(
             f"--workdir is {workdir!r}, expected a folder that all hosts see (NFS, or a bucket "
@@ -75,32 +75,32 @@ def check_workdir(workdir: str) -> None:
 
 
 def parse(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses flags, --config and its fields among them; returns the arguments that are none.
+    """Parses flags, including --config and its fields; returns the other arguments.
 
-    A wrong one ends the program with one line.
+    An error ends the program with one line.
     """
     with console.one_line_errors(argv):
         argv = [re.sub(r"^(--?config=)(~.*)", lambda m: m[1] + expanded(m[2]), a) for a in argv]
-        given = [a for a in argv if re.match(r"--?config(=|$)", a)]
-        if len(given) > 1:
-            raise ValueError(f"--config is given {len(given)} times, expected one of {given}")
+        configs = [a for a in argv if re.match(r"--?config(=|$)", a)]
+        if len(configs) > 1:
+            raise ValueError(f"--config is given {len(configs)} times, expected one of {configs}")
         try:
-            rest = values(argv)
-        except SystemExit:  # --help, or the config file's own
-            _explain(argv, given)
+            remaining = values(argv)
+        except SystemExit:  # from --help or the config file
+            _explain(argv, configs)
             raise
-        except Exception as error:  # of the flags, or whatever the config file raises
-            _explain(argv, given)
+        except Exception as error:  # from the flags or the config file
+            _explain(argv, configs)
             raise ValueError(f"{error} (--help lists the flags)") from error
-        # The flag leaves a file that it cannot read to whoever looks at the config first.
-        if given and not isinstance(values.config, ml_collections.ConfigDict):
-            _explain(argv, given)
-        return rest
+        # The flag reports a file that it cannot read only when the config is first used.
+        if configs and not isinstance(values.config, ml_collections.ConfigDict):
+            _explain(argv, configs)
+        return remaining
 
 
-def _explain(argv, given):
-    """Raises ValueError for a wrong config file, variant or field; returns where all are right."""
-    for flag in given:
+def _explain(argv, configs):
+    """Raises ValueError for a wrong config file, variant or field."""
+    for flag in configs:
         _, equals, value = flag.partition("=")
         value = value if equals else next(iter(argv[list(argv).index(flag) + 1 :]), "")
         config_file.check_overrides(config_file.load(value), argv)
@@ -112,7 +112,7 @@ def checked(
     values: flags.FlagValues = flags.FLAGS,
     example: str = "my_config.py",
 ) -> tuple[ml_collections.ConfigDict, str]:
-    """Returns the config and the workdir of parsed flags; raises ValueError for a wrong one."""
+    """Checks parsed flags; returns the config and the workdir, or raises ValueError."""
     if len(argv) > 1:
         raise ValueError(f"unexpected arguments {argv[1:]}, expected flags such as --config=")
     config = values.config

@@ -1,4 +1,4 @@
-"""Reports: a table as markdown and JSON, and the loss of a run as a figure."""
+"""Writes reports: a table as markdown and JSON, and the loss of a run as a figure."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def plain(value: Any) -> Any:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a markdown table, padded so that it also reads well in a terminal."""
+    """Returns a markdown table, padded for reading in a terminal."""
     cells = [list(columns), *[[str(c) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     cells = [[c.ljust(w) for c, w in zip(row, widths, strict=True)] for row in cells]
-    head, *rest = (f"| {' | '.join(row)} |" for row in cells)
-    return "\n".join([head, f"|{'|'.join('-' * (w + 2) for w in widths)}|", *rest])
+    head, *body = (f"| {' | '.join(row)} |" for row in cells)
+    return "\n".join([head, f"|{'|'.join('-' * (w + 2) for w in widths)}|", *body])
 
 
 def write(
@@ -61,20 +61,20 @@ def write(
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
-    """Returns the content of a report's ``results.json``; raises FileNotFoundError without one, and
-    ValueError for anything but JSON of named values."""
+    """Returns the content of a report's ``results.json``. Raises FileNotFoundError if it is absent,
+    and ValueError unless it is a JSON object."""
     try:
         return dict(json.loads(pathlib.Path(path).read_bytes()))
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path} is no report, or damaged ({error}): delete it, and give the command that "
-            "made it again"
+            f"{path} is no report, or damaged ({error}): delete it, and repeat the command that "
+            "wrote it"
         ) from error
 
 
 def loss_figure(history: Sequence[dict[str, Any]]) -> Figure:
     """Draws the loss against the step, a curve per noise-level bin, from ``metrics.jsonl`` rows."""
-    # Here, as tables are made where nothing is drawn.
+    # Imported here, as tables do not need it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.6), layout="constrained")

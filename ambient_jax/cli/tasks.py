@@ -1,7 +1,7 @@
-"""Tasks by name: what builds a config's data and evaluates its policies.
+"""Finds tasks by name. A task builds the data of a config and evaluates its policies.
 
-A task has ``build(config)``, which writes the data sets that are absent, and may have
-``evaluate(config, workdir)``, which leaves ``<workdir>/report/`` of one policy.
+A task has ``build(config)``, which writes absent data sets, and may have
+``evaluate(config, workdir)``, which writes ``<workdir>/report/`` of one policy.
 """
 
 import importlib
@@ -16,9 +16,9 @@ _FIELD = "config.task.name"
 def get(name: str, short_names: Mapping[str, str] | None = None) -> Any:
     """Returns the task that ``config.task.name`` names; None for the empty name.
 
-    A name is a key of ``short_names`` {short name: module}, which experiments have, a module as in
-    "my_package.my_task", or what it holds as in "my_package.my_module:my_task". Raises ValueError
-    for another, for a module that cannot be imported, and where there is no ``build``.
+    A name is a key of ``short_names`` {short name: module}, a module such as "my_package.my_task",
+    or an object of a module such as "my_package.my_module:my_task". Raises ValueError for an
+    unknown name, a module that cannot be imported, or a task without ``build``.
     """
     if not name:
         return None

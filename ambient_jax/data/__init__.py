@@ -1,4 +1,4 @@
-"""From data sets on disk to batches: sources, mixtures, bounds. Import the modules you need."""
+"""Reads data sets from disk as batches: sources, mixtures, bounds. Import the modules you need."""
 
 from ambient_jax import _names
 

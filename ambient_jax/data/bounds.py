@@ -1,9 +1,9 @@
 """The bounds file: sigma_min and sigma_max of every step, written once and joined by training.
 
-A parquet file with the columns of ``BoundsTable``, source as a dictionary of strings. The schema's
-metadata hold one JSON text: format, method and settings, the library's version and, by source, the
-data's fingerprint and the number of rows. Rows are joined by id, and only to data of the same
-fingerprint.
+It is a parquet file with the columns of ``BoundsTable``; source is a dictionary of strings. The
+metadata of its schema are one JSON text: format, method and settings, the library's version and, by
+source, the data's fingerprint and the number of rows. Rows are joined by id, and only to data of
+the same fingerprint.
 """
 
 import dataclasses
@@ -50,10 +50,10 @@ class BoundsTable:
       fingerprints: ``RldsDataset.fingerprint`` of each source's data.
       method: how the bounds were chosen, such as "classifier".
       how: the method's settings (tau, rule, granularity, levels, ...), as JSON values.
-      version: the library's version that made them.
+      version: version of the library that made them.
 
     Raises:
-      ValueError: a malformed name, fingerprint, column or id.
+      ValueError: a name, fingerprint, column or id is malformed.
     """
 
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ class BoundsTable:
         return self.source.size
 
     def digest(self, name: str) -> str:
-        """Hash of one source's rows; changes when its bounds change."""
+        """Returns a hash of one source's rows, which changes with its bounds."""
         rows = self.rows(name)
         digest = hashlib.sha256()
         for column in (self.episode, self.step, self.sigma_min, self.sigma_max):
@@ -104,7 +104,7 @@ class BoundsTable:
         return digest.hexdigest()[:16]
 
     def rows(self, name: str) -> np.ndarray:
-        """Row numbers of one source; raises ValueError when the table lacks it."""
+        """Returns the row numbers of one source; raises ValueError if the table lacks it."""
         if name not in self.names:
             raise ValueError(
                 f"there are no bounds of source {name!r}, only of "
@@ -124,7 +124,7 @@ def for_source(
     method: str,
     how: Mapping[str, Any] | None = None,
 ) -> BoundsTable:
-    """The table of one source, from arguments of ``BoundsTable``.
+    """Makes the table of one source, from arguments of ``BoundsTable``.
 
     The bounds are [N] or scalar; sigma_max None is 1 where sigma_min is 0 (clean), else 0.
     """
@@ -137,7 +137,7 @@ def for_source(
 
 
 def concatenate(parts: Sequence[BoundsTable]) -> BoundsTable:
-    """One table for the sources of all parts, which must differ and share method and settings."""
+    """Joins tables of different sources with the same method and settings into one."""
     if not parts:
         raise ValueError("there are no bounds to concatenate")
     first = parts[0]
@@ -176,9 +176,9 @@ def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
     source = pa.DictionaryArray.from_arrays(
         pa.array(table.source, pa.int32()), pa.array(table.names, pa.string())
     )
-    others = [pa.array(getattr(table, f.name), f.type) for f in list(_SCHEMA)[1:]]
+    columns = [pa.array(getattr(table, f.name), f.type) for f in list(_SCHEMA)[1:]]
     schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
-    arrow = pa.Table.from_arrays([source, *others], schema=schema)
+    arrow = pa.Table.from_arrays([source, *columns], schema=schema)
     path = pathlib.Path(expanded(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -187,9 +187,9 @@ def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
 
 
 def read(path: str | os.PathLike[str]) -> BoundsTable:
-    """Reads a bounds file; ``lookup`` and ``check`` check its bounds, source by source.
+    """Reads a bounds file; ``lookup`` and ``check`` then check the bounds of a source.
 
-    FileNotFoundError: there is none. ValueError: it is damaged, no bounds file, or too new.
+    Raises FileNotFoundError, or ValueError if it is damaged, no bounds file, or too new.
     """
     path = pathlib.Path(expanded(path))
     if path.is_dir():
@@ -202,7 +202,7 @@ def read(path: str | os.PathLike[str]) -> BoundsTable:
     try:
         table = pq.read_table(path, partitioning=None).unify_dictionaries()
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno:  # of the machine, not of the file
+        if isinstance(error, OSError) and error.errno:  # an error of the machine
             raise files.unavailable(error, str(path)) from error
         reason = files.first_line(error)[:200]
         raise ValueError(
@@ -249,12 +249,12 @@ def read(path: str | os.PathLike[str]) -> BoundsTable:
 def lookup(
     table: BoundsTable, name: str, episode, step, fingerprint: str | None = None
 ) -> admission.Bounds:
-    """The bounds of M steps of one source, joined by id.
+    """Returns the bounds of M steps of one source, joined by id.
 
     Args:
       table, name: the file's content and the source.
-      episode, step: [M] ids, in any order; the table may hold more rows than these.
-      fingerprint: of the data to train on; None skips the comparison.
+      episode, step: [M] ids, in any order; the table may have more rows.
+      fingerprint: fingerprint of the training data; None skips the comparison.
 
     Raises:
       ValueError: the source is not in the file, its data have another fingerprint, an id has no row
@@ -274,16 +274,16 @@ def lookup(
             f"episode and step have shapes {episode.shape} and {step.shape}, expected [M] both"
         )
     keys, order, episodes, low, span = _check(table, name, rows)
-    known = np.zeros(episode.shape, bool)
+    matched = np.zeros(episode.shape, bool)
     place = np.zeros(episode.shape, np.int64)
     if rows.size:
         number = np.minimum(np.searchsorted(episodes, episode), episodes.size - 1)
         offset = step.astype(np.int64) - low
         key = number * span + offset
         place = np.minimum(np.searchsorted(keys, key), keys.size - 1)
-        known = (episodes[number] == episode) & (offset >= 0) & (offset < span)
-        known &= keys[place] == key
-    missing = np.flatnonzero(~known)
+        matched = (episodes[number] == episode) & (offset >= 0) & (offset < span)
+        matched &= keys[place] == key
+    missing = np.flatnonzero(~matched)
     if missing.size:
         i = missing[0]
         raise ValueError(
@@ -295,7 +295,7 @@ def lookup(
 
 
 def check(table: BoundsTable, name: str) -> None:
-    """Raises ValueError, without reading data, where ``lookup`` of some step of a source would."""
+    """Raises ValueError if ``lookup`` of some step of a source would; reads no data."""
     _check(table, name, table.rows(name))
 
 
@@ -311,7 +311,7 @@ def _check(table, name, rows):
     episodes, number = np.unique(table.episode[rows], return_inverse=True)
     step = table.step[rows].astype(np.int64)
     first = step.min() if rows.size else 0
-    # Fewer than 2^31 episodes times fewer than 2^32 steps: the key cannot overflow.
+    # Keys cannot overflow: fewer than 2^31 episodes times fewer than 2^32 steps.
     span = step.max() - first + 1 if rows.size else 1
     keys = number * span + (step - first)
     order = np.argsort(keys, kind="stable")

@@ -1,11 +1,10 @@
-"""From episodes to training samples: one sample (a chunk) at every step of an episode.
+"""Cuts episodes into training samples: one sample (a chunk) at every step of an episode.
 
-The sample at step t has the observations of steps t-T+1..t (before the start: the first one
-repeated) and the actions of steps t..t+H-1 (past the end: the last one repeated). What lies past
-the end is masked out of the loss (padding "mask"), or is the truth itself (padding "hold"): the
-robot stands still where its episode ended, so positions and grippers stay as they are and
-displacements are zero. A policy denoises whole chunks, masked entries too; where holding is true,
-use it.
+The sample at step t has the observations of steps t-T+1..t (before the start, the first one is
+repeated) and the actions of steps t..t+H-1 (past the end, the last one is repeated). Padding "mask"
+masks actions past the end out of the loss. Padding "hold" trains on them: the robot stands still
+where its episode ended, so positions and grippers keep their values and displacements are zero. A
+policy denoises whole chunks, including masked entries; use "hold" if robots do hold their position.
 """
 
 import math
@@ -19,15 +18,15 @@ from ambient_jax import _checks
 from ambient_jax.transforms.steps import ACTION as ACTION
 from ambient_jax.transforms.steps import OBSERVATION as OBSERVATION
 
-# [N, D]: what the robot does when it stands still after a step. Only where padding is "hold" and an
-# action has displacements; without it, that is the step's own action.
+# [N, D]: the action of standing still after a step, if padding is "hold" and an action has
+# displacements; otherwise it is the action of the step.
 STILL = "still"
 PADDINGS = ("mask", "hold")
-LAST_STEPS = ("drop", "keep")  # of an episode, where its ``is_last`` is set
+LAST_STEPS = ("drop", "keep")  # rules for an episode's last step with ``is_last``
 
 
 def indices(step, start, end, history: int, horizon: int, xp=jnp):
-    """Positions of the steps of a chunk; the device and the stream share this formula.
+    """Computes the positions of a chunk's steps; the device and the stream use this formula.
 
     Args:
       step: [...] integers, position of the present.
@@ -55,7 +54,7 @@ def gather(
     xp=jnp,
     padding: str = "mask",
 ):
-    """Chunks out of concatenated episodes.
+    """Cuts chunks out of concatenated episodes.
 
     Args:
       steps: "action" [N, D], "observation/<name>" [N, d] and maybe ``STILL`` [N, D].
@@ -80,16 +79,16 @@ def gather(
 
 
 def standing_still(action, rest, normalised=None):
-    """``STILL`` of each action [L, D].
+    """Returns ``STILL`` of each action [L, D].
 
-    ``rest`` [D] is a displacement at rest (0, or a rotation's identity), and NaN where the action
-    is a position or a command, which stays. ``normalised`` is ``rest`` in the units of the action.
+    ``rest`` [D] is a displacement at rest (0, or a rotation's identity), and NaN for positions and
+    commands, which keep their values. ``normalised`` is ``rest`` in the units of the action.
     """
     return np.where(np.isnan(rest), action, rest if normalised is None else normalised)
 
 
 def rest(delta: Iterable[int], action_dim: int) -> np.ndarray:
-    """An action [D] at rest: 0 for the displacements ``delta``, which it must have, else NaN."""
+    """Returns an action [D] at rest: 0 for the displacements ``delta``, NaN elsewhere."""
     delta, still = tuple(delta), np.full(action_dim, np.nan, np.float32)
     for dim in delta:
         if not 0 <= dim < action_dim:
@@ -102,22 +101,22 @@ def rest(delta: Iterable[int], action_dim: int) -> np.ndarray:
 
 
 def _take(values, positions, xp):
-    # No position is outside; in this mode NumPy does not check.
+    # All positions are inside; in this mode NumPy does not check them.
     return xp.take(values, positions, axis=0, mode="clip")
 
 
 def episode_arrays(
     episode: Mapping[str, Any], observation: Sequence[str], action: str, *, source: str, index: int
 ) -> dict[str, np.ndarray]:
-    """An episode's numbers, "action" [L, D] and "observation/<name>" [L, d].
+    """Returns an episode's numbers, "action" [L, D] and "observation/<name>" [L, d].
 
-    Steps are flattened to vectors of float32, or of float64 where the data have more digits: a
+    Steps are flattened to vectors of float32, or of float64 if the data have more digits: a
     normaliser subtracts the shift before it rounds.
 
     Args:
       episode: RLDS episode, ``{"steps": {"observation": {...}, "action": ...}}``.
       observation, action: names (or paths) under steps/observation, and under steps.
-      source, index: of the episode, for messages.
+      source, index: names of source and episode, for messages.
 
     Raises:
       ValueError: a field is missing, not numeric, not finite, or longer or shorter than the action.

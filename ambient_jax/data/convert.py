@@ -3,7 +3,7 @@
 python -m ambient_jax.data convert FROM TO --format lerobot
 python -m ambient_jax.data convert FROM TO --format rlds
 
-Numbers and texts stay as they are. Encoded pictures do too, unless they go to a video.
+Numbers and texts are copied unchanged, and so are encoded pictures, unless they go to a video.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ def write_rlds(
 
     Args:
       directory: the new data set, whose last part is its name.
-      dataset: from ``storage.open_dataset``, best with ``decode_images=False``, which keeps
-        encoded pictures as they are, and ``last_step="keep"``.
-      images: how pictures of videos are stored; "png" loses nothing.
+      dataset: from ``storage.open_dataset``, best with ``decode_images=False``, which keeps the
+        encoded pictures, and ``last_step="keep"``.
+      images: format of pictures of videos; "png" loses nothing.
       version: such as ``"1.0.0"``.
       overwrite: replace a data set of that name and version.
       progress: show a bar.
 
     Raises:
       FileExistsError: it exists and ``overwrite`` is False.
-      ValueError: an episode cannot be read or written (named).
+      ValueError: an episode cannot be read or written; the message names it.
     """
     _checks.one_of("images", images, IMAGES)
     place = Path(os.path.abspath(expanded(directory)))
     sources = leaves(dataset.features)
-    wanted = flatten(dataset[0])
-    features = _features(dataset.features, images, set(wanted))
+    stored = flatten(dataset[0])
+    features = _features(dataset.features, images, set(stored))
     fields = leaves(features)
 
     def episodes() -> Iterator[dict[str, Any]]:
@@ -101,26 +101,26 @@ def write_rlds(
     return folder
 
 
-def _features(feature: Any, images: str, wanted: set[str], path: str = "") -> Any:
-    """The connectors of some leaves, such that all bits are kept; None if there are none."""
+def _features(feature: Any, images: str, stored: set[str], path: str = "") -> Any:
+    """Returns the connectors of the ``stored`` leaves, which keep all bits; None for no leaf."""
     if is_dict(feature) or is_sequence(feature):
         inner = feature if is_dict(feature) else feature.feature
         if not is_dict(inner):
-            return feature if path in wanted else None
+            return feature if path in stored else None
         below = {
-            name: _features(one, images, wanted, f"{path}/{name}" if path else name)
-            for name, one in inner.items()
+            name: _features(child, images, stored, f"{path}/{name}" if path else name)
+            for name, child in inner.items()
         }
-        below = {name: one for name, one in below.items() if one is not None}
+        below = {name: child for name, child in below.items() if child is not None}
         if is_dict(feature):
             return tfds.features.FeaturesDict(below) if below or not path else None
         return tfds.features.Dataset(below) if below else None
-    if path not in wanted:
+    if path not in stored:
         return None
     if type(feature) is tfds.features.Image:
-        given = feature.to_json_content().encoding_format or images
+        encoding = feature.to_json_content().encoding_format or images
         return tfds.features.Image(
-            shape=feature.shape, dtype=feature.np_dtype, encoding_format=given
+            shape=feature.shape, dtype=feature.np_dtype, encoding_format=encoding
         )
     if type(feature) in (tfds.features.Tensor, tfds.features.Scalar):
         if np.dtype(feature.np_dtype) == np.float64:  # TFDS stores float32
@@ -154,7 +154,7 @@ def main(argv: Sequence[str]) -> None:
     add("--format", choices=FORMATS, required=True)
     add("--split", default="train", help="also a part of it: 'train[:10]', 'train[3,8:12]'")
     add("--leave-out", action="append", default=[], metavar="FIELD", help="such as steps/a; repeat")
-    add("--hz", type=float, help="steps per second, where the data set does not say it")
+    add("--hz", type=float, help="steps per second, if the data set does not state it")
     add("--videos", default="h264", choices=(*CODECS, "none"), help="to LeRobot; none: in tables")
     add("--language", default=lerobot_write.LANGUAGE, help="to LeRobot: the text of the tasks")
     add("--images", default="png", choices=IMAGES, help="to RLDS: pictures of videos")

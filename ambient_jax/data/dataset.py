@@ -1,4 +1,4 @@
-"""What every data set on disk offers, and the base of those that are not RLDS."""
+"""The interface of data sets on disk, and the base class of those that are not RLDS."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Dataset(Protocol):
     """Episodes of one split: random access by position, streams by file.
 
     Attributes:
-      name, version, split: of the data set.
+      name, version, split: names of the data set, its version and its split.
       directory: its folder.
       features: TFDS feature connectors, nested as an episode is.
-      last_step: "drop" where a last step with ``is_last`` was left out, else "keep".
-      hz: control rate, None where the format does not say it.
+      last_step: "drop" if a last step with ``is_last`` is dropped, else "keep".
+      hz: control rate, None if the format does not state it.
       in_order: whether files are read from front to back, rather than by position.
-      ends_in_filler: whether the action of a step with ``is_last`` means nothing by definition.
+      ends_in_filler: whether the format defines the action of a step with ``is_last`` as a filler.
       shard_files, shard_lengths: each file and its episodes, in the order of positions.
       episode_ids: stable id of each episode, [N] int64.
     """
@@ -66,7 +66,7 @@ class Dataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what is read; a copy of the data has the same."""
+        """Hash of the data that are read; a copy of the data has the same."""
         ...
 
     def __len__(self) -> int:
@@ -74,31 +74,31 @@ class Dataset(Protocol):
         ...
 
     def __getitem__(self, position: int) -> Episode:
-        """The episode at a position, whose id is ``episode_ids[position]``."""
+        """Returns the episode at a position, whose id is ``episode_ids[position]``."""
         ...
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
-        """Episodes of one file in order as (id, episode), without the first ``start``."""
+        """Yields the episodes of a file in order as (id, episode), from number ``start`` on."""
         ...
 
     def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """By feature, such as "steps/action", the "min", "max", "mean" and "std" of its files."""
+        """Returns "min", "max", "mean" and "std" in its files by feature, as "steps/action"."""
         return {}
 
     def dimensions(self) -> Mapping[str, Sequence[str]]:
-        """By feature, the names of its numbers, where its files state them."""
+        """Returns the names of a feature's numbers in its files, by feature."""
         return {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """What the metadata of a folder say; ``FolderDataset`` reads the episodes.
+    """Metadata of a folder; ``FolderDataset`` reads the episodes.
 
     Attributes:
-      name, version: of the data set.
-      features: of an episode.
+      name, version: name and version of the data set.
+      features: features of an episode.
       files: the file with the numbers of each episode of the split.
-      ids: of the split's episodes, [N] int64; episodes of one file follow each other.
+      ids: ids of the split's episodes, [N] int64; episodes of one file follow each other.
       marks: further files that the fingerprint covers.
       hz: control rate in Hz, None if unknown.
     """
@@ -113,7 +113,7 @@ class Opened:
 
 
 class FolderDataset(Dataset):
-    """A data set in a folder of another format than RLDS. A subclass supplies ``_episode``."""
+    """A data set in a folder of a format other than RLDS. A subclass supplies ``_episode``."""
 
     def __init__(
         self,
@@ -150,9 +150,9 @@ class FolderDataset(Dataset):
         self._marks = opened.marks
 
     def _episode(self, position: int) -> Mapping[str, Any]:
-        """Fields [T, ...] of the episode at a position, by path from the episode's root.
+        """Returns fields [T, ...] of the episode at a position, by path from the episode's root.
 
-        ``self.keys`` are those wanted; more are dropped. ValueError for damaged data.
+        ``self.keys`` are needed; others are dropped. Raises ValueError for damaged data.
         """
         raise NotImplementedError
 
@@ -185,7 +185,7 @@ class FolderDataset(Dataset):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the episodes that are taken and of their files.
+        """Hash of the episodes of the split and of their files.
 
         Files above 256 MiB are hashed by their size and by 64 blocks of 64 KiB.
         """
@@ -220,7 +220,7 @@ def notes_filler(directory: str, default: bool) -> bool:
 
 
 def without_filler(episode: Episode) -> Episode:
-    """The episode without its last step, if ``is_last`` is set there."""
+    """Drops an episode's last step if its ``is_last`` is set."""
     last = np.ravel(episode["steps"].get("is_last", ()))
     if not len(last) or not last[-1]:
         return episode
@@ -232,10 +232,10 @@ def without_filler(episode: Episode) -> Episode:
 
 
 def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.ndarray]:
-    """(name, positions) of a split such as "train", "train[:20]", "train[90%:]" or "train[3,8:12]".
+    """Returns (name, positions) of a split such as "train", "train[90%:]" or "train[3,8:12]".
 
-    ``sizes`` are episodes of each split. ValueError, which names ``where``: no such split, or no
-    episode in it.
+    ``sizes`` are the numbers of episodes of the splits. Raises ValueError, which names ``where``,
+    for an unknown split or one without episodes.
     """
     match = _SLICE.fullmatch(split.strip())
     name = match["name"].strip() if match else split
@@ -253,13 +253,13 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
         whole = {name: types.SimpleNamespace(num_examples=sizes[name])}
         try:
             texts = [tfds.core.ReadInstruction.from_spec(f"{name}[{part}]") for part in parts]
-            reads = [read for text in texts for read in text.to_absolute(whole)]
+            ranges = [read for text in texts for read in text.to_absolute(whole)]
         except Exception as error:
             raise ValueError(
                 f"split of {where} is {split!r}, expected a slice such as 'train[:90%]' or "
                 f"'train[3,8:12]' ({first_line(error)})"
             ) from error
-        spans = [np.arange(r.from_ or 0, sizes[name] if r.to is None else r.to) for r in reads]
+        spans = [np.arange(r.from_ or 0, sizes[name] if r.to is None else r.to) for r in ranges]
         positions = np.unique(np.concatenate(spans))
     if not len(positions):
         raise ValueError(f"split {split!r} of {where} holds no episode: it has {sizes[name]}")
@@ -267,18 +267,18 @@ def choose(split: str, sizes: Mapping[str, int], where: str) -> tuple[str, np.nd
 
 
 def boundaries(length: int) -> dict[str, np.ndarray]:
-    """RLDS's ``is_first`` and ``is_last`` of an episode of some steps."""
+    """Returns RLDS's ``is_first`` and ``is_last`` of an episode of ``length`` steps."""
     at = np.arange(length)
     return {"steps/is_first": at == 0, _LAST: at == length - 1}
 
 
 def file_of(ends: Sequence[int], position: int) -> int:
-    """The file of a position, from the files' ends."""
+    """Returns the file of a position, from the files' ends."""
     return bisect.bisect_right(ends, position)
 
 
 def raise_missing(paths: Sequence[str], remedy: str) -> None:
-    """Raises ``MissingShardError`` if there are files that do not exist."""
+    """Raises ``MissingShardError`` if any path is given, as a list of missing files."""
     if paths:
         more = f" (and {len(paths) - 1} more files)" if len(paths) > 1 else ""
         raise MissingShardError(f"{paths[0]} is missing{more}; {remedy}")

@@ -1,4 +1,4 @@
-"""Small data in device memory: the choice and the chunk are made inside the compiled step."""
+"""Draws batches from small data in device memory, inside the compiled step."""
 
 import itertools
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ ORDERS = ("noise_first", "data_first")
 
 
 class DeviceData(NamedTuple):
-    """Steps of all sources, one after the other; chunks are cut on the fly, not stored.
+    """Steps of all sources, one after the other; chunks are cut from them when they are drawn.
 
     Attributes:
       steps: "action" [N, D] and "observation/<name>" [N, d], normalised float32, and
-        ``chunk.STILL`` where it is needed.
+        ``chunk.STILL`` if it is needed.
       start, end: [N] int32, positions of the first step of a step's episode and of one past its
         last.
       episode: [N] int32, the episode's id in its source.
       offset, size: [G] int32, first place and number of steps of each group, see ``groups``.
-      sources: weights, bounds and roles of the groups; to a law each is a source.
-      order: [N] int32, the position at each place; None where they are the same.
-      owner: [G] int32, the source of each group; None where they are the same.
-      constants: of each source, see ``with_constants``.
+      sources: weights, bounds and roles of the groups, which are the sources of a law.
+      order: [N] int32, the position at each place; None if they are the same.
+      owner: [G] int32, the source of each group; None if they are the same.
+      constants: fields that are constant for a source, see ``with_constants``.
     """
 
     steps: dict[str, Array]
@@ -45,7 +45,7 @@ class DeviceData(NamedTuple):
 
 
 def load_device_data(mixture: Any) -> DeviceData:
-    """Reads all episodes of a ``mixture.Mixture`` into host memory, to be put on devices."""
+    """Reads all episodes of a ``mixture.Mixture`` into host memory, for devices."""
     total = sum(s.num_steps for s in mixture.statistics.values())
     if total >= 2**31:
         raise ValueError(
@@ -62,7 +62,7 @@ def load_device_data(mixture: Any) -> DeviceData:
             arrays = mixture.read(k, index, raw)
             stop = position + len(arrays[chunk.ACTION])
             for field, values in arrays.items():
-                if field not in steps:  # chunk.STILL, which has no statistics of its own
+                if field not in steps:  # chunk.STILL, which has no statistics
                     steps[field] = np.empty((total, values.shape[1]), np.float32)
                 steps[field][position:stop] = values
             start[position:stop], end[position:stop] = position, stop
@@ -75,11 +75,11 @@ def load_device_data(mixture: Any) -> DeviceData:
 
 
 def _episodes(dataset, lengths):
-    """(id, episode) of those that have steps; others are not read."""
+    """Yields (id, episode) of episodes that have steps; does not read others."""
     ends = np.cumsum(dataset.shard_lengths)
     for shard, (end, count) in enumerate(zip(ends, dataset.shard_lengths, strict=True)):
-        kept = np.flatnonzero(lengths[end - count : end])
-        for run in np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1):
+        filled = np.flatnonzero(lengths[end - count : end])
+        for run in np.split(filled, np.flatnonzero(np.diff(filled) > 1) + 1):
             first = int(run[0]) if len(run) else 0
             yield from itertools.islice(dataset.stream(shard, first), len(run))
 
@@ -114,13 +114,13 @@ def sample_batch(
     order: str = "noise_first",
     padding: str = "mask",
 ) -> dict[str, Any]:
-    """A batch: chunks drawn with replacement, uniform inside the source that the law draws.
+    """Draws a batch of chunks with replacement, uniformly inside the source that the law draws.
 
-    Pure and jittable. A row depends on (key, step, row) only.
+    It is pure and jittable. A row depends only on (key, step, row).
 
     Args:
       data: all sources.
-      key: of the run.
+      key: key of the run.
       step: number of the train step, scalar.
       rows: indices of the rows in the global batch, [B].
       law, schedule: give sigma and P(source | sigma).
@@ -130,8 +130,8 @@ def sample_batch(
 
     Returns:
       observation {name: [B, T, d]}, action [B, H, D], mask [B, H], sigma, source, sigma_min and
-      sigma_max [B] (the bounds that the law obeys), id [B, 3] = (source, episode, step) and what
-      ``with_constants`` adds.
+      sigma_max [B] (the bounds that the law obeys), id [B, 3] = (source, episode, step) and the
+      fields of ``with_constants``.
     """
     keys = noise_first.row_keys(noise_first.stream_key(key, "choice"), step, rows)
 
@@ -170,7 +170,7 @@ def sample_batch(
 
 
 def with_constants(batch: dict[str, Any], constants: Mapping[str, Any], history: int, xp=jnp):
-    """Adds what is the same for every chunk of a source, by the batch's ``source`` [B].
+    """Adds fields that are constant for a source, by the batch's ``source`` [B].
 
     ``constants`` are [K, d] by name, such as the action's mask "dims", which becomes [B, d];
     "observation/<name>" becomes histories [B, T, d].

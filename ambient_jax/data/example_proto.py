@@ -1,7 +1,7 @@
-"""One RLDS episode from the bytes of one ``tf.train.Example``, without TensorFlow.
+"""Decodes an RLDS episode from the bytes of one ``tf.train.Example``, without TensorFlow.
 
-The T values of a field, which are one list of the proto, become one array [T, ...] at once: 40
-times faster than TFDS's own decoder, which goes step by step, if images stay encoded.
+The T values of a field are one list of the proto and become one array [T, ...] at once. If images
+stay encoded, this is 40 times faster than TFDS's decoder, which goes step by step.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _INFLATED_BYTES, _INFLATED_RATIO = 1 << 30, 200
 
 
 class EpisodeDecoder:
-    """Bytes of a ``tf.train.Example`` to an episode.
+    """Decodes the bytes of a ``tf.train.Example`` to an episode.
 
     Args:
       features: the dataset's features.
@@ -51,10 +51,10 @@ class EpisodeDecoder:
         self._paths = None if keys is None else tuple(paths)
 
     def __call__(self, record: bytes) -> Episode:
-        """Decodes one episode; ValueError: the bytes do not parse, or do not match the features.
+        """Decodes one episode; raises ValueError if the bytes do not parse or fit the features.
 
         Text and undecoded images are bytes; per-step fields are arrays [T, ...] (dtype object for
-        bytes, and for ragged fields and images of differing sizes); the rest numpy scalars
+        bytes, and for ragged fields and images of differing sizes); other fields are numpy scalars
         or arrays.
         """
         with _explained("not a tf.train.Example"):
@@ -67,8 +67,8 @@ class EpisodeDecoder:
                 flat[leaf.path] = self._decode(leaf, fields)
         if self._others:
             names = ", ".join(leaf.path for leaf in self._others)
-            what = f"{names} cannot be decoded without TensorFlow"
-            with _explained(what, ": leave it out by keys="):
+            problem = f"{names} cannot be decoded without TensorFlow"
+            with _explained(problem, ": leave it out by keys="):
                 flat |= _decode_by_tfds(fields, self._other_features, self._others)
         check_step_counts(flat, self._leaves + self._others)
         return nest(flat)
@@ -91,8 +91,8 @@ class EpisodeDecoder:
             images = [decode_image(blob, leaf.feature) for blob in values]
             if not images and leaf.sequence:
                 return np.zeros((0, *(d or 0 for d in leaf.shape)), leaf.dtype)
-            same = len({image.shape for image in images}) == 1
-            stacked = np.stack if same else object_array
+            one_shape = len({image.shape for image in images}) == 1
+            stacked = np.stack if one_shape else object_array
             return stacked(images) if leaf.sequence else images[0]
         if leaf.feature.to_json_content().encoding == "zlib":
             size = None if None in leaf.shape else _size(leaf) * leaf.dtype.itemsize
@@ -103,25 +103,25 @@ class EpisodeDecoder:
 
 
 @contextlib.contextmanager
-def _explained(what: str, hint: str = "") -> Iterator[None]:
-    """Turns any error but a lack of memory into a ValueError of one line."""
+def _explained(problem: str, hint: str = "") -> Iterator[None]:
+    """Turns any error except a lack of memory into a ValueError of one line."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{what} ({files.first_line(error)}){hint}") from error
+        raise ValueError(f"{problem} ({files.first_line(error)}){hint}") from error
 
 
 def _suffix(leaf: Leaf) -> str:
-    """TFDS's suffix for the values of a field that needs more than one list of the proto."""
+    """Returns TFDS's suffix for the values of a field with more than one list in the proto."""
     if leaf.rows:
         return "/ragged_flat_values"
     return "/value" if leaf.kind == "ragged" and leaf.shape.count(None) > 1 else ""
 
 
 def _size(leaf: Leaf) -> int:
-    """Numbers in one value of a known shape."""
+    """Returns the number of numbers in one value of a known shape."""
     return math.prod(d or 0 for d in leaf.shape)
 
 
@@ -180,7 +180,7 @@ def check_step_counts(flat: Mapping[str, Any], fields: Iterable[Leaf]) -> None:
 
 
 def _subtree(feature: Any, path: str, paths: set[str]) -> Any:
-    """The features cut down to some leaves, for TFDS's own decoder; None if there are none."""
+    """Reduces features to some leaves, for TFDS's decoder; returns None if there are none."""
     if path in paths:
         return feature
     if is_sequence(feature):
@@ -194,7 +194,7 @@ def _subtree(feature: Any, path: str, paths: set[str]) -> Any:
 
 
 def _decode_by_tfds(fields: Any, features: Any, chosen: Sequence[Leaf]) -> dict[str, Any]:
-    # TFDS's parser fails on a ragged field that is not in its features: cut the record too.
+    # TFDS's parser fails on a ragged field that is not in its features: reduce the record too.
     cut = tf_example_pb2.Example()
     for name, field in fields.items():
         if any(f"{name}/".startswith(f"{leaf.path}/") for leaf in chosen):
@@ -220,7 +220,7 @@ def _get(tree: Any, path: str) -> Any:
 
 
 def decode_image(blob: bytes, feature: tfds.features.Image) -> np.ndarray:
-    """An encoded image to an array [H, W, C] of the feature's dtype and channels."""
+    """Decodes an image to an array [H, W, C] of the feature's dtype and channels."""
     dtype, channels = np.dtype(feature.np_dtype), feature.shape[-1]
     with PIL.Image.open(io.BytesIO(blob)) as image:
         if dtype == np.float32:  # TFDS stores the four bytes of a float as the channels of a png
@@ -232,11 +232,11 @@ def decode_image(blob: bytes, feature: tfds.features.Image) -> np.ndarray:
 
 
 def parse(record: bytes, paths: tuple[str, ...] | None = None) -> tf_feature_pb2.Features:
-    """The features under some paths and below them; all if ``paths`` is None.
+    """Parses the features at some paths and below them; all if ``paths`` is None.
 
-    An Example has one field, Features, which has one field, a map; each entry of it is a field that
-    begins with a name and has a length, so unwanted ones, which may be most of the bytes, are
-    stepped over (https://protobuf.dev/programming-guides/encoding). A record with another layout is
+    An Example has one field, Features, which has one field, a map. An entry of the map is a field
+    that begins with a name and has a length, so other entries, which may be most of the bytes, are
+    skipped (https://protobuf.dev/programming-guides/encoding). A record with another layout is
     parsed as a whole.
 
     Raises:
@@ -244,29 +244,29 @@ def parse(record: bytes, paths: tuple[str, ...] | None = None) -> tf_feature_pb2
     """
     if paths is not None:
         try:
-            kept = b"".join(_entries(memoryview(record), paths))
+            entries = b"".join(_entries(memoryview(record), paths))
         except (IndexError, ValueError):
             return parse(record)
-        return tf_feature_pb2.Features.FromString(kept)
+        return tf_feature_pb2.Features.FromString(entries)
     return tf_example_pb2.Example.FromString(record).features
 
 
 def _entries(record: memoryview, paths: tuple[str, ...]) -> Iterator[memoryview]:
-    """The wanted entries of the map, as they are stored."""
+    """Yields the entries of the map at these paths, as stored."""
     for _, begin, end in _fields(record, 0, len(record)):
         for entry, inner, last in _fields(record, begin, end):
             _, first, past = next(_fields(record, inner, last), (0, 0, 0))
-            if _wanted(bytes(record[first:past]), paths):
+            if _is_below(bytes(record[first:past]), paths):
                 yield record[entry:last]
 
 
 @functools.lru_cache(maxsize=4096)
-def _wanted(name: bytes, paths: tuple[str, ...]) -> bool:
+def _is_below(name: bytes, paths: tuple[str, ...]) -> bool:
     return any(f"{name.decode()}/".startswith(f"{path}/") for path in paths)
 
 
 def _fields(record: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(start, start of the value, end) of each field; all of them have number 1."""
+    """Yields (start, start of the value, end) of each field; all fields have number 1."""
     while at < end:
         start, size, shift, more = at, 0, 0, True
         if record[at] != _FIRST:
@@ -287,12 +287,12 @@ def inflate(blobs: Sequence[bytes], size: int | None) -> list[bytes]:
     """Decompresses the tensors of a field, each to at most ``size`` bytes, those of its shape.
 
     If the shape is unknown (None), the limit for all together is 1 GiB, or 200 times their size if
-    that is more. ValueError: one is larger, or cut short; zlib.error: it is damaged.
+    that is more. Raises ValueError if a tensor is larger or truncated, zlib.error if damaged.
     """
-    left = max(_INFLATED_BYTES, _INFLATED_RATIO * sum(map(len, blobs)))
+    budget = max(_INFLATED_BYTES, _INFLATED_RATIO * sum(map(len, blobs)))
     tensors = []
     for blob in blobs:
-        most = left if size is None else size
+        most = budget if size is None else size
         stream = zlib.decompressobj()
         data = stream.decompress(blob, most + 1)
         if len(data) > most:
@@ -300,6 +300,6 @@ def inflate(blobs: Sequence[bytes], size: int | None) -> list[bytes]:
             raise ValueError(f"{len(blob)} compressed bytes become more than {most}, which {limit}")
         if not stream.eof:
             raise ValueError(f"its {len(blob)} compressed bytes are cut short")
-        left -= len(data)
+        budget -= len(data)
         tensors.append(data)
     return tensors

@@ -1,4 +1,4 @@
-"""The fields of an RLDS dataset: TFDS feature connectors seen as flat paths."""
+"""The fields of an RLDS dataset: TFDS feature connectors by flat paths."""
 
 import dataclasses
 import functools
@@ -22,10 +22,9 @@ class Leaf:
       feature: its TFDS feature connector.
       sequence: path of the nested dataset or sequence around it, ``""`` for one value an episode.
       kind: ``tensor``, ``bytes`` (text, raw strings), ``packed`` (a tensor stored as bytes),
-        ``image``; or, never written, ``ragged`` (packed tensors of differing shapes) or ``other``
-        (decoded by TFDS itself, step by step).
-      rows: 0, or the length of the sequence inside a step that it is in, -1 if that varies; never
-        written.
+        ``image``; or, only read, ``ragged`` (packed tensors of differing shapes) or ``other``
+        (decoded by TFDS, step by step).
+      rows: 0, or the length of its sequence inside a step, -1 if the length varies (only read).
     """
 
     path: str
@@ -55,7 +54,7 @@ def is_sequence(feature: Any) -> bool:
 
 
 def leaves(features: tfds.features.FeaturesDict) -> dict[str, Leaf]:
-    """All fields of a dataset by path."""
+    """Returns all fields of a dataset by path."""
     fields: dict[str, Leaf] = {}
 
     def walk(path: str, feature: Any, sequence: str | None, rows: int) -> None:
@@ -97,7 +96,7 @@ def _kind(feature: Any, in_sequence: bool) -> str:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"a/b": x}`` to ``{"a": {"b": x}}``."""
+    """Converts ``{"a/b": x}`` to ``{"a": {"b": x}}``."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *parents, name = path.split("/")
@@ -106,7 +105,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": x}}`` to ``{"a/b": x}``."""
+    """Converts ``{"a": {"b": x}}`` to ``{"a/b": x}``."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}{name}"
@@ -114,12 +113,12 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def select(paths: Iterable[str], wanted: Iterable[str], what: str) -> list[str]:
-    """The paths that are wanted, or lie under a wanted one; all of these must exist in ``what``."""
-    paths, wanted = list(paths), list(wanted)
-    known = {"/".join(p.split("/")[: i + 1]) for p in paths for i in range(p.count("/") + 1)}
-    for key in wanted:
-        if key not in known:
-            hint = _checks.nearest(key, sorted(known)) or f"; it has {', '.join(sorted(paths))}"
-            raise ValueError(f"{what} has no feature {key!r}{hint}")
-    return [p for p in paths if any(p == k or p.startswith(f"{k}/") for k in wanted)]
+def select(paths: Iterable[str], keys: Iterable[str], where: str) -> list[str]:
+    """Returns the paths at or below ``keys``; raises ValueError for a key that ``where`` lacks."""
+    paths, keys = list(paths), list(keys)
+    nodes = {"/".join(p.split("/")[: i + 1]) for p in paths for i in range(p.count("/") + 1)}
+    for key in keys:
+        if key not in nodes:
+            hint = _checks.nearest(key, sorted(nodes)) or f"; it has {', '.join(sorted(paths))}"
+            raise ValueError(f"{where} has no feature {key!r}{hint}")
+    return [p for p in paths if any(p == k or p.startswith(f"{k}/") for k in keys)]

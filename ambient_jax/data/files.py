@@ -1,7 +1,7 @@
-"""Files of a data set: bounded before they are read, and few of them open at a time.
+"""Opens files of a data set: checks their size before reading, and keeps few of them open.
 
-A ValueError or FileNotFoundError is about the file, which a source may leave out. Any other OSError
-is about the machine or the store (too many open files, no permission, a failing disk).
+A ValueError or FileNotFoundError is a fault of the file, which a source may skip. Any other OSError
+is a fault of the machine or the store (too many open files, no permission, a failing disk).
 """
 
 import collections
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from etils import epath
 
-JSON_BYTES = 16 << 20  # of a metadata file; a data set of 100 000 shards needs less than 1 MiB
+JSON_BYTES = 16 << 20  # largest metadata file; that of 100 000 shards is smaller than 1 MiB
 JSON_LEVELS = 100
 
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
@@ -34,17 +34,17 @@ _T = TypeVar("_T")
 
 
 def first_line(error: BaseException) -> str:
-    """An error's message in one line of at most 300 characters."""
+    """Returns an error's message in one line of at most 300 characters."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     return f"{line} is missing" if isinstance(error, KeyError) else line
 
 
 def check_file(path: str) -> None:
-    """Raises FileNotFoundError or ValueError if a path is no file, OSError if that is unknown.
+    """Raises FileNotFoundError or ValueError if a path is no file, OSError if it cannot tell.
 
     Call it before a file is opened: a FIFO blocks, and a device has no end.
     """
-    if "://" in path:  # a store has nothing but files
+    if "://" in path:  # a store has only files
         return
     try:
         status = os.stat(path)
@@ -61,7 +61,7 @@ def check_file(path: str) -> None:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file to read; errors as of ``check_file``."""
+    """Opens a file to read; raises the errors of ``check_file``."""
     check_file(path)
     try:
         return retried(lambda: epath.Path(path).open("rb"))
@@ -72,7 +72,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def unavailable(error: OSError | MemoryError, path: str) -> OSError:
-    """An error of the machine or store as one line that names the file and what to do."""
+    """Returns an error of the machine or store with one line that names the file and a remedy."""
     if isinstance(error, MemoryError):
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     why = error.strerror or first_line(error)
@@ -83,14 +83,14 @@ def unavailable(error: OSError | MemoryError, path: str) -> OSError:
             f"{path} cannot be opened: {error.strerror} (this process may have {limit}, see "
             "'ulimit -n'); raise the limit with 'ulimit -n', the file itself may be sound"
         )
-    renamed = type(OSError(error.errno, ""))(message)  # PermissionError of EACCES, ...
-    renamed.errno = error.errno
-    return renamed
+    restated = type(OSError(error.errno, ""))(message)  # PermissionError of EACCES, ...
+    restated.errno = error.errno
+    return restated
 
 
 @contextlib.contextmanager
 def named(path: str) -> Iterator[None]:
-    """Adds the file's name to an error of the system, which reading does not."""
+    """Adds the file's name to an error of the system."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def named(path: str) -> Iterator[None]:
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """Reads one JSON object of bounded size and depth; ValueError: it is something else."""
+    """Reads a JSON object of bounded size and depth; raises ValueError for anything else."""
     with named(path), open_file(path) as file:
         text = file.read(JSON_BYTES + 1)
     if len(text) > JSON_BYTES:
@@ -127,13 +127,13 @@ def read_json(path: str) -> dict[str, Any]:
     return content
 
 
-# Open files and readers that nobody uses now, by (owner, number), the least recently used first.
+# Open files and readers that are not in use, by (owner, number), the least recently used first.
 _PARKED: collections.OrderedDict[tuple[object, int], Any] = collections.OrderedDict()
 _LOCK = threading.RLock()
 
 
 def retried(open_it: Callable[[], _T]) -> _T:
-    """Calls a function that opens a file, again without all parked files if too many are open."""
+    """Calls a function that opens a file; closes parked files and retries if too many are open."""
     try:
         return open_it()
     except OSError as error:
@@ -143,7 +143,7 @@ def retried(open_it: Callable[[], _T]) -> _T:
 
 
 def park(key: tuple[object, int], handle: Any) -> None:
-    """Keeps a file open for its next use, or until there is no room for it."""
+    """Keeps a file open for its next use, or until too many are open."""
     with _LOCK:
         _let_go(_PARKED.pop(key, None))
         _PARKED[key] = handle
@@ -152,13 +152,13 @@ def park(key: tuple[object, int], handle: Any) -> None:
 
 
 def take_parked(key: tuple[object, int]) -> Any:
-    """The handle parked under a key, which is the caller's from now on; None if there is none."""
+    """Hands the handle parked under a key to the caller; None if there is none."""
     with _LOCK:
         return _PARKED.pop(key, None)
 
 
 def close_parked(owner: object = None) -> bool:
-    """Closes what one owner parked, or all; returns False if there is nothing."""
+    """Closes the parked files of one owner, or all; returns False if there are none."""
     with _LOCK:
         keys = [key for key in list(_PARKED) if owner is None or key[0] is owner]
         for key in keys:
@@ -167,12 +167,12 @@ def close_parked(owner: object = None) -> bool:
 
 
 def _room() -> int:
-    """Half of the files that this process may open; the others are for what else it does."""
+    """Returns half of the files that this process may open; it needs the others elsewhere."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 4096 if limit == resource.RLIM_INFINITY else max(1, min(4096, limit // 2))
 
 
 def _let_go(handle: Any) -> None:
-    # A reader of array_record may be in use in another thread: it closes with its last reference.
+    # Another thread may use a reader of array_record, which closes with its last reference.
     if isinstance(handle, io.IOBase):
         handle.close()

@@ -1,7 +1,7 @@
-"""Groups: what a mixing law draws from.
+"""Groups of steps, which a mixing law draws from.
 
-A source is one group. With a bounds file, which gives each step its own (sigma_min, sigma_max), the
-steps of each pair are a group, whose weight is their share of the source's.
+A source is one group. A bounds file gives each step its own (sigma_min, sigma_max): the steps of
+each pair are then a group, with their share of the source's weight.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ class Groups(NamedTuple):
     """G groups of K sources.
 
     Attributes:
-      sources: weights, bounds and roles; to a law each group is a source.
-      owner, within: [G] int32, the source of each, and its number inside that source.
-      of_step: by source, [N] int32, ``within`` of each step in the order of the data; None where
-        the source is one group.
+      sources: weights, bounds and roles of the groups, which are the sources of a law.
+      owner, within: [G] int32, the source of each group, and its number inside that source.
+      of_step: by source, [N] int32, ``within`` of each step in the order of the data; None if the
+        source is one group.
     """
 
     sources: mixing.Sources
@@ -38,16 +38,16 @@ def cut(
     statistics: Mapping[str, Any],
     files: Mapping[str, bounds.BoundsTable],
 ) -> Groups:
-    """The groups of K sources, see ``mixture.Mixture``; ``files`` are bounds by source.
+    """Returns the groups of K sources, see ``mixture.Mixture``; ``files`` are bounds by source.
 
     Raises:
-      ValueError: a bounds file of other data, or with too many different bounds.
+      ValueError: a bounds file was made on other data, or has too many different bounds.
     """
     rows: list[list[Any]] = []
     of_step = []
-    given = [np.asarray(column) for column in sources]
+    arrays = [np.asarray(column) for column in sources]
     for k, name in enumerate(names):
-        weight, low, high, clean = (column[k] for column in given)
+        weight, low, high, clean = (column[k] for column in arrays)
         pairs, group = np.array([[low, high]], np.float32), None
         shares = np.array([weight])
         if name in files:
@@ -64,7 +64,7 @@ def cut(
 
 
 def _pairs(name, dataset, lengths, file):
-    """The different pairs of bounds [P, 2] of a source, and the number of each step's pair."""
+    """Returns the distinct pairs of bounds [P, 2] of a source, and the pair of each step."""
     episode = np.repeat(dataset.episode_ids, lengths)
     step = np.arange(len(episode)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     columns = bounds.lookup(file, name, episode, step, dataset.fingerprint)

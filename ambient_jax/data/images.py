@@ -1,4 +1,4 @@
-"""Camera images: decoded, resized and checked, one at a time or in batches by a pool of threads."""
+"""Decodes, resizes and checks camera images, one at a time or in batches by a pool of threads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ambient_jax.transforms.frames import check_size as check_size
 from ambient_jax.transforms.frames import resize as resize
 from ambient_jax.transforms.frames import resize_into
 
-_PIECES = 8  # of a batch for each worker, so that all end at about the same time
+_PIECES = 8  # pieces of a batch for each worker, so that all end at about the same time
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_PIXELS = 89_478_485  # Pillow's limit
-# What ``looks_whole`` says of bytes in which nothing is usable.
+# Results of ``looks_whole`` for bytes that are unusable.
 NO_IMAGE = ("a jpeg without its end", "a png without its end", "neither jpeg nor png")
 _JPEG = b"\xff\xd8\xff"
 _MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]", re.DOTALL)
@@ -37,14 +37,14 @@ _PASSES += [(0, 1, 1, 2)]
 
 
 def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) -> np.ndarray:
-    """One jpeg or png as training sees it: RGB [h, w, 3] uint8; ValueError: it cannot be decoded.
+    """Decodes a jpeg or png as training does, to RGB [h, w, 3] uint8.
 
-    ``size`` is (h, w), by default the image's own. ``bgr``: its channels are blue first, and are
-    flipped.
+    ``size`` is (h, w), by default that of the image. ``bgr``: its channels are blue first, and are
+    flipped. Raises ValueError if it cannot be decoded.
     """
     if not isinstance(blob, bytes | bytearray) or not blob:
-        given = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
-        raise ValueError(f"the image is {given}, expected the bytes of a jpeg or png")
+        text = " ".join(f"{type(blob).__name__} {blob!r:.40}".split())
+        raise ValueError(f"the image is {text}, expected the bytes of a jpeg or png")
     blob = bytes(blob)
     size = None if size is None else check_size(size)
     if why := looks_whole(blob):
@@ -59,12 +59,12 @@ def decode(blob: bytes, size: tuple[int, int] | None = None, bgr: bool = False) 
 
 
 def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) -> str:
-    """Decodes a jpeg or png into ``out`` [h, w, 3] uint8; returns "" or why it cannot be.
+    """Decodes a jpeg or png into ``out`` [h, w, 3] uint8; returns "" or the reason of a failure.
 
-    A picture [h, w, 3] of a video, which is decoded already, is copied.
+    A picture [h, w, 3] of a video is already decoded and is copied.
 
-    Always RGB (BGR channels if ``bgr``): grey is repeated, palettes are looked up, alpha is
-    dropped, an animation is its still image, and orientation tags are ignored, as TensorFlow does.
+    The result is RGB (BGR channels if ``bgr``): as in TensorFlow, grey is repeated, palettes are
+    looked up, alpha is dropped, an animation is its still image, and orientation tags are ignored.
     An image of another size is resized from all of its pixels. ``out`` is zeros for an empty blob
     and after an error.
     """
@@ -78,7 +78,7 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
             if bgr:
                 out[:] = out[..., ::-1].copy()
         elif blob:
-            # simplejpeg is strict: libjpeg alone fills what is damaged with grey.
+            # simplejpeg is strict; libjpeg would fill damaged parts with grey.
             order = "BGR" if bgr else "RGB"
             if jpeg_size(blob) == out.shape[:2]:
                 simplejpeg.decode_jpeg(blob, order, buffer=out)
@@ -95,8 +95,8 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
 class ImageDecoder:
     """Decodes batches of jpeg and png images to one size, in the background.
 
-    Each batch that is submitted and not yet taken holds N * h * w * 3 bytes: the caller bounds how
-    many there are. Threads may share a decoder.
+    A submitted batch holds N * h * w * 3 bytes until its result is taken; the caller bounds their
+    number. Threads may share a decoder.
 
     Args:
       size: (h, w) of the decoded images.
@@ -110,18 +110,17 @@ class ImageDecoder:
         self._closed = False
 
     def submit(self, blobs: Sequence[bytes | np.ndarray], bgr: np.ndarray | None = None) -> Pending:
-        """Starts to decode N jpeg or png images, b"" for none. A repeated object is decoded once.
+        """Starts to decode N jpeg or png images, b"" for none; decodes a repeated object once.
 
-        Pictures of videos come decoded, as uint8 of the decoder's size.
-
-        ``bgr`` [N] bool are images whose channels are flipped. RuntimeError: the decoder is closed.
+        Pictures of videos are already decoded, as uint8 of the decoder's size. ``bgr`` [N] bool
+        flips the channels of an image. Raises RuntimeError if the decoder is closed.
         """
         flips = np.zeros(len(blobs), bool) if bgr is None else np.asarray(bgr)
         if flips.shape != (len(blobs),):
             raise ValueError(f"bgr has shape {flips.shape}, expected [{len(blobs)}] as the blobs")
         if self._closed:
             raise RuntimeError("the image decoder is closed")
-        known: dict[tuple[int, bool], int] = {}
+        numbers: dict[tuple[int, bool], int] = {}
         distinct: list[tuple[bytes | np.ndarray, bool]] = []
         rows = np.full(len(blobs), -1)
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
@@ -131,7 +130,7 @@ class ImageDecoder:
                     f"blob {i} is a {type(blob).__name__}, expected bytes (b'' for no image)"
                 )
             if decoded or blob:
-                rows[i] = known.setdefault((id(blob), flip), len(distinct))
+                rows[i] = numbers.setdefault((id(blob), flip), len(distinct))
                 if rows[i] == len(distinct):
                     distinct.append((blob, flip))
         images = np.empty((len(distinct), *self.size, 3), np.uint8)
@@ -170,34 +169,34 @@ class Pending:
     def result(self) -> tuple[np.ndarray, dict[int, str]]:
         """Waits for (images uint8 [N, h, w, 3], {i: why image i could not be decoded}).
 
-        Images that are missing or could not be decoded are zeros. Batches may be taken in any
-        order. RuntimeError: the decoder was closed before the batch was decoded.
+        Missing or undecodable images are zeros. Batches may be taken in any order. Raises
+        RuntimeError if the decoder was closed before the batch was decoded.
         """
         try:
             lists = [r.result() if isinstance(r, futures.Future) else r for r in self._reasons]
         except futures.CancelledError as error:
             raise RuntimeError("the image decoder is closed") from error
         reasons = [why for piece in lists for why in piece]
-        images, there = self._images, self._rows >= 0
+        images, present = self._images, self._rows >= 0
         if not np.array_equal(self._rows, np.arange(len(self._rows))):
             images = np.zeros((len(self._rows), *images.shape[1:]), np.uint8)
-            images[there] = self._images[self._rows[there]]
+            images[present] = self._images[self._rows[present]]
         rows = enumerate(self._rows.tolist())
         return images, {i: reasons[row] for i, row in rows if row >= 0 and reasons[row]}
 
 
 def are_there(blobs: np.ndarray) -> np.ndarray:
-    """Which of some encoded or decoded images are there, of the same shape, bool."""
-    there = [isinstance(blob, np.ndarray) or bool(blob) for blob in blobs.flat]
-    return np.array(there, bool).reshape(blobs.shape)
+    """Returns which encoded or decoded images exist, bool of the same shape."""
+    present = [isinstance(blob, np.ndarray) or bool(blob) for blob in blobs.flat]
+    return np.array(present, bool).reshape(blobs.shape)
 
 
 def looks_whole(blob: bytes) -> str:
-    """Why an encoded image is damaged or of a wrong format; "" if nothing is visible.
+    """Returns why an encoded image is damaged or of a wrong format; "" if it finds nothing.
 
-    Reads a png's checksums and as many bytes as its size needs, but only the header and markers of
-    a jpeg, whose damaged pixels show when it is decoded. Bytes after the end do not matter (cameras
-    pad, and append time stamps). An empty blob, which stands for "no image", is whole.
+    It checks a png's checksums and number of pixels, but only the header and markers of a jpeg,
+    whose damaged pixels appear when it is decoded. Bytes after the end do not matter (cameras pad,
+    and append time stamps). An empty blob, which means "no image", is whole.
     """
     try:
         if blob.startswith(PNG):
@@ -211,7 +210,7 @@ def looks_whole(blob: bytes) -> str:
 
 
 def cannot_be_decoded(blob: bytes) -> str:
-    """As ``looks_whole``, but decodes a jpeg's pixels too, at an eighth of the size: slower."""
+    """Checks as ``looks_whole``, but also decodes a jpeg at an eighth of its size; slower."""
     why = looks_whole(blob)
     if blob and not why and not blob.startswith(PNG):
         try:
@@ -222,14 +221,14 @@ def cannot_be_decoded(blob: bytes) -> str:
 
 
 def jpeg_size(blob: bytes) -> tuple[int, int]:
-    """(height, width) of a jpeg whose markers (ITU T.81, annex B) are followed to its end.
+    """Follows a jpeg's markers (ITU T.81, annex B) to its end; returns (height, width).
 
-    ValueError: it is no jpeg, has no end, or has other than 1 or 3 channels of 8 bits.
+    Raises ValueError if it is no jpeg, has no end, or not 1 or 3 channels of 8 bits.
     """
     if not blob.startswith(_JPEG):
         raise ValueError(f"neither jpeg nor png, it begins with {blob[:4].hex(' ')}")
     position, size = 2, None
-    # Between markers lie entropy-coded data, in which ff is followed by 00 or a restart's number.
+    # In the entropy-coded data between markers, 00 or a restart's number follows ff.
     while (match := _MARKER.search(blob, position)) is not None:
         marker, position = match[0][-1], match.end()
         if marker == 0xD9 and size:
@@ -254,9 +253,9 @@ def jpeg_size(blob: bytes) -> tuple[int, int]:
 
 
 def png_size(blob: bytes) -> tuple[tuple[int, int], bytes, tuple[int, ...]]:
-    """((height, width), compressed pixels, header) of a png; PIL would ignore its checksums.
+    """Returns ((height, width), compressed pixels, header) of a png; PIL ignores its checksums.
 
-    ValueError: a chunk is missing or damaged, or the png has 16 bits a channel.
+    Raises ValueError if a chunk is missing or damaged, or the png has 16 bits a channel.
     """
     position, chunk, data = len(PNG), b"", []
     header: tuple[int, ...] = ()

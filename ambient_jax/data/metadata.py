@@ -1,4 +1,4 @@
-"""The metadata files of a data set, checked against bounds and against the files beside them."""
+"""Reads the metadata files of a data set and checks their sizes and the files beside them."""
 
 import math
 import os
@@ -14,21 +14,21 @@ from ambient_jax.data import files
 from ambient_jax.data.features import Leaf
 
 INFO, FEATURES = "dataset_info.json", "features.json"
-_MOST_SHARDS = 100_000  # of a split: more files than a directory can well hold
-_MOST_BYTES = (1 << 31) - 1  # of one value: the largest record
+_MOST_SHARDS = 100_000  # shards of a split; a directory cannot well hold more files
+_MOST_BYTES = (1 << 31) - 1  # largest value: the largest record
 _UNDOUBTED = 4096  # episodes of a shard; more are compared with the size of its file
-_RECORD_BYTES = {"tfrecord": 16, "array_record": 1}  # of the smallest record
+_RECORD_BYTES = {"tfrecord": 16, "array_record": 1}  # bytes of the smallest record
 _MOST_ABSENT = 1_000_000  # episodes of missing shards
 
 
 class MissingShardError(FileNotFoundError):
-    """The data set is there, but not a file that its metadata promise."""
+    """The data set exists, but lacks a file that its metadata list."""
 
 
 def read(directory: epath.Path) -> Any:
     """Reads dataset_info.json and features.json; returns a ``tfds.core.DatasetInfo``.
 
-    FileNotFoundError, ValueError: one is missing, too large, or not of TFDS.
+    Raises FileNotFoundError or ValueError if a file is missing, too large, or not of TFDS.
     """
     info = files.read_json(os.fspath(directory / INFO))
     config = files.read_json(os.fspath(directory / FEATURES))
@@ -99,9 +99,9 @@ def check_sizes(fields: Iterable[Leaf], path: str) -> None:
     for leaf in fields:
         if leaf.kind == "other":
             continue
-        known = [d for d in leaf.shape if d is not None]
-        size = math.prod(known) * max(1, leaf.dtype.itemsize)
-        if any(d < 0 for d in known) or size > _MOST_BYTES:
+        sides = [d for d in leaf.shape if d is not None]
+        size = math.prod(sides) * max(1, leaf.dtype.itemsize)
+        if any(d < 0 for d in sides) or size > _MOST_BYTES:
             raise ValueError(
                 f"{path}: {leaf.path!r} has the shape {list(leaf.shape)}, expected numbers >= 0 "
                 "and less than 2 GiB a step: fetch it again"
@@ -111,10 +111,10 @@ def check_sizes(fields: Iterable[Leaf], path: str) -> None:
 def check_lengths(
     split: Any, file_format: str, directory: epath.Path, names: set[str], allow_missing: bool
 ) -> None:
-    """Checks that a split promises no more shards and episodes than its files can hold.
+    """Checks that a split lists no more shards and episodes than its files can hold.
 
-    ``split`` is the ``tfds.core.SplitInfo`` of the whole split, ``names`` are those of the files in
-    the version directory.
+    ``split`` is the ``tfds.core.SplitInfo`` of the whole split, ``names`` are the names of the
+    files in the version directory.
     """
     lengths, where = list(split.shard_lengths), f"{directory / INFO}: split {split.name!r}"
     if lengths and min(lengths) < 0:

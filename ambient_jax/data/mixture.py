@@ -1,4 +1,4 @@
-"""From the data section of a config to sources ready to train on, or one clear error line."""
+"""Opens the sources of a config's data section and checks them; an error is one clear line."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Mixture:
     """K sources, opened, measured and checked.
 
     Attributes:
-      names: of the sources; a batch's ``source`` indexes them.
-      datasets, statistics: by name.
-      chain: from data units to a network's inputs.
+      names: names of the sources; a batch's ``source`` indexes them.
+      datasets, statistics: sources and their statistics, by name.
+      chain: transforms from data units to a network's inputs.
       sources: weight (number of chunks times the config's weight), bounds and roles.
-      groups: what a law draws from, see ``groups``.
+      groups: groups that a law draws from, see ``groups``.
       config: the data section.
-      bounds: by name, the files that replace the bounds in ``sources``.
-      format: of the sources.
+      bounds: by name, the tables that replace the bounds in ``sources``.
+      format: format of the sources.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class Mixture:
         return self.chain.normalizer
 
     def with_normalizer(self, maps: Normalizer) -> Mixture:
-        """The mixture with other maps, such as those of a run that goes on."""
+        """Returns the mixture with other maps, such as those of a resumed run."""
         return dataclasses.replace(self, chain=dataclasses.replace(self.chain, normalizer=maps))
 
     @property
@@ -75,7 +75,7 @@ class Mixture:
 
     @property
     def observation_dims(self) -> dict[str, int]:
-        """Numbers a step of each observation, by name."""
+        """Width of each observation, by name."""
         return self.chain.dims
 
     @property
@@ -107,7 +107,7 @@ class Mixture:
         return None if np.isnan(rests).all() else rests
 
     def read(self, k: int, index: int, episode: Episode) -> dict[str, np.ndarray]:
-        """Normalised fields of episode ``index`` of source k, and ``chunk.STILL`` if needed."""
+        """Returns normalised fields of episode ``index`` of source k; ``chunk.STILL`` if needed."""
         unit = self.chain.normalise(self.datasets[self.names[k]].read(index, episode), k)
         if self.rests is not None:
             rest = {chunk.ACTION: np.nan_to_num(self.rests[k])}
@@ -116,13 +116,13 @@ class Mixture:
         return unit
 
     def read_all(self, k: int, index: int, episode: Episode) -> dict[str, np.ndarray]:
-        """``read``, and what only a stream carries (``Source.extras``)."""
+        """Returns the fields of ``read`` and those that only a stream has (``Source.extras``)."""
         return self.read(k, index, episode) | self.datasets[self.names[k]].extras(episode)
 
     def sampler(
         self, law: mixing.Law, schedule: schedules.Schedule
     ) -> Callable[..., dict[str, Any]]:
-        """``sampler(data, key, step, rows) -> batch``: ``device.sample_batch`` as configured."""
+        """Returns ``sampler(data, key, step, rows)``: ``device.sample_batch`` as configured."""
         names = ("history", "horizon", "order", "padding")
         options = {name: self.config[name] for name in names}
         return functools.partial(device.sample_batch, law=law, schedule=schedule, **options)
@@ -141,13 +141,13 @@ def open_mixture(
     Args:
       config: the data section of ``train.config.default()``.
       law: P(source | sigma), which must train every noise level.
-      transforms: by source, episode to episode, applied first.
-      cache: of statistics, see ``statistics.compute``.
-      observed: False where actions suffice, so that a format may have nothing to observe.
+      transforms: functions from episode to episode, by source, applied first.
+      cache: folder of cached statistics, see ``statistics.compute``.
+      observed: False if actions suffice, so that a format may have nothing to observe.
 
     Raises:
-      FileNotFoundError: no data set at a path.
-      ValueError: anything else that cannot work, named by source and field, or by episode and step.
+      FileNotFoundError: there is no data set at a path.
+      ValueError: any other problem, with source and field, or episode and step.
     """
     transforms = dict(transforms or {})
     fields = section.sources(config)
@@ -156,14 +156,14 @@ def open_mixture(
         _checks.one_of("source of a transform", name, fields)
     for form in dict.fromkeys(forms.values()):
         form.check_placement(config, observed)
-    # Before reading data; bounds of a file are checked when its rows are joined.
+    # Check before reading data; bounds of a file are checked when its rows are joined.
     weighted_sources(config, law)
     files = _bounds_files(config, fields)
     datasets, measured = {}, {}
-    for name, own in fields.items():
+    for name, section_of_source in fields.items():
         try:
-            path = below(config.root, own["path"])
-            source = forms[name].open(name, path, own, transforms.get(name))
+            path = below(config.root, section_of_source["path"])
+            source = forms[name].open(name, path, section_of_source, transforms.get(name))
             datasets[name], measured[name] = source, compute(source, cache=cache)
         except (ValueError, FileNotFoundError) as error:
             where = "" if str(error).startswith("source ") else f"source {name!r}: "
@@ -172,18 +172,14 @@ def open_mixture(
     _check_agreement(measured, config.horizon)
     form = next(iter(forms.values()))
     if missing := missing_delta(config, forms):
-        logging.warning("%s; until then the last action is repeated, whatever it means", missing)
+        logging.warning("%s; until then the last action is repeated, even a displacement", missing)
     masks = {name: source.masks for name, source in datasets.items()}
     unit, outliers = config.normalization, config.outliers
     for name, moments in measured.items():
         normalizer.log_outliers(name, moments, unit, outliers, masks[name])
-    robots = {name: own["group"] for name, own in fields.items()}
-    options = {
-        "groups": robots,
-        "masks": masks,
-        "least_range": config.least_range,
-        "outliers": outliers,
-    }
+    robots = {name: values["group"] for name, values in fields.items()}
+    options: dict[str, Any] = dict(groups=robots, masks=masks, outliers=outliers)
+    options["least_range"] = config.least_range
     maps = normalizer.make_normalizer(measured, unit, config.normalize_per, **options)
     names, sources = tuple(fields), _weighted(fields, measured)
     groups = cut(names, sources, datasets, measured, files)
@@ -198,7 +194,7 @@ def open_mixture(
 def chain_of(
     config: ml_collections.ConfigDict, maps: Normalizer, masks: Mapping[str, Mapping[str, Any]]
 ) -> Chain:
-    """The chain of a data section; without data, from its maps and the masks of its sources."""
+    """Returns the chain of a data section from its maps and the masks of its sources."""
     return Chain(maps, _steps(format_of(config), masks))
 
 
@@ -212,21 +208,22 @@ def _steps(form, masks):
 def open_source(
     config: ml_collections.ConfigDict, name: str, *, root: str = "", **changes: Any
 ) -> Source:
-    """Opens one source of a data section, as for evaluation; reads metadata only.
+    """Opens one source of a data section, such as for evaluation; reads only metadata.
 
-    Its path starts from ``root``, by default the config's; ``changes`` replace fields of the
-    source, such as ``split``. Raises as ``open_mixture``.
+    Its path is relative to ``root``, by default the config's; ``changes`` replace fields of the
+    source, such as ``split``. Raises the errors of ``open_mixture``.
     """
     fields = section.sources(config)
     _checks.one_of("source", name, fields)
-    own = fields[name] | changes
-    return formats(config, fields)[name].open(name, below(root or config.root, own["path"]), own)
+    values = fields[name] | changes
+    form, path = formats(config, fields)[name], below(root or config.root, values["path"])
+    return form.open(name, path, values)
 
 
 def check(config: ml_collections.ConfigDict) -> Shapes:
-    """Shapes of a row's observations, as far as they are known without data.
+    """Checks a section; returns shapes of a row's observations, if they are known without data.
 
-    Raises ValueError for an impossible section. It may lack sources or paths, as a template does.
+    Raises ValueError for an impossible section. A template may lack sources or paths.
     """
     fields = section.sources(config, complete=False) if config.sources else {}
     forms = _check(config, fields)
@@ -237,7 +234,7 @@ def _check(config, fields) -> dict[str, Format]:
     """Checks the options of the data section and returns the format of each source."""
     section.check_options(config)
     for name in FORMATS.keys() & config.keys():
-        _names.resolve("format", name, FORMATS)(config)  # its section, used or not
+        _names.resolve("format", name, FORMATS)(config)  # checks its section, even if unused
     forms = formats(config, fields) if fields else {}
     for form in dict.fromkeys(forms.values()):
         form.check(config)
@@ -245,12 +242,12 @@ def _check(config, fields) -> dict[str, Format]:
 
 
 def format_of(config: ml_collections.ConfigDict) -> Format:
-    """The format of a data section's sources."""
+    """Returns the format of a data section's sources."""
     return next(iter(formats(config, section.sources(config, complete=False)).values()))
 
 
 def outline(form: Format) -> Chain:
-    """A chain of the format's shapes, without data: its maps change nothing."""
+    """Returns a chain of the format's shapes without data; its maps are the identity."""
     ones = {field: np.ones(width) for field, width in form.widths.items()}
     maps = Normalizer("none", {n: 0 * v for n, v in ones.items()}, ones)
     masks = {n: v.astype(bool) for n, v in ones.items()}
@@ -260,7 +257,7 @@ def outline(form: Format) -> Chain:
 def missing_delta(
     config: ml_collections.ConfigDict, forms: Mapping[str, Format] | None = None
 ) -> str:
-    """``Format.missing_delta`` of the sources' formats."""
+    """Returns the first ``Format.missing_delta`` of the sources' formats that is not empty."""
     forms = forms or formats(config, section.sources(config, complete=False))
     return next(filter(None, (form.missing_delta(config) for form in forms.values())), "")
 
@@ -270,7 +267,7 @@ def weighted_sources(
     law: mixing.Law,
     measured: Mapping[str, SourceStatistics] | None = None,
 ) -> mixing.Sources:
-    """Weights, bounds and roles of a data section's sources, each of one step if not measured.
+    """Returns weights, bounds and roles of a section's sources; unmeasured sources have one step.
 
     Raises ValueError as ``section.sources`` does, and for levels that the law cannot train.
     """
@@ -282,22 +279,25 @@ def weighted_sources(
 
 def _weighted(fields, measured):
     return mixing.make_sources(
-        [(measured[n].num_steps if measured else 1) * own["weight"] for n, own in fields.items()],
-        [own["role"] == "clean" for own in fields.values()],
-        [own["sigma_min"] for own in fields.values()],
-        [own["sigma_max"] for own in fields.values()],
+        [
+            (measured[n].num_steps if measured else 1) * values["weight"]
+            for n, values in fields.items()
+        ],
+        [values["role"] == "clean" for values in fields.values()],
+        [values["sigma_min"] for values in fields.values()],
+        [values["sigma_max"] for values in fields.values()],
     )
 
 
 def _bounds_files(config, fields):
-    """The checked bounds file of each source that has one."""
-    paths = {n: own["bounds"] for n, own in fields.items() if own["bounds"]}
+    """Reads and checks the bounds file of each source that has one."""
+    paths = {n: values["bounds"] for n, values in fields.items() if values["bounds"]}
     for name in paths:
-        own = config.sources[name]
-        if own.get("sigma_min") or own.get("sigma_max") is not None:
+        low, high = (config.sources[name].get(field) for field in ("sigma_min", "sigma_max"))
+        if low or high is not None:
             logging.warning(
                 "config.data.bounds takes the place of sigma_min %s and sigma_max %s of source %r",
-                *(own.get("sigma_min"), own.get("sigma_max"), name),
+                *(low, high, name),
             )
     tables = {path: bounds_file.read(path) for path in set(paths.values())}
     for name, path in paths.items():
@@ -329,10 +329,10 @@ def _log_problems(name, problems):
 
 
 def _check_agreement(measured, horizon):
-    (first, reference), *rest = measured.items()
-    for name, other in rest:
+    (first, reference), *following = measured.items()
+    for name, statistics in following:
         for field, moments in reference.fields.items():
-            size = other.fields[field].mean.size
+            size = statistics.fields[field].mean.size
             if size != moments.mean.size:
                 raise ValueError(
                     f"{field} has {moments.mean.size} numbers a step in source {first!r} and "

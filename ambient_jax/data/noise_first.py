@@ -1,4 +1,4 @@
-"""The choice of (noise level, sample) for a row of a batch: a pure function of (key, step, row).
+"""Draws (noise level, sample) for a row of a batch, as a pure function of (key, step, row).
 
 ``row`` counts over the batch of all devices and hosts, so a run draws the same on any number of
 them. The device path and the stream draw the same from the same seed.
@@ -20,22 +20,22 @@ _BLOCK_ROWS = 16_384
 
 
 def stream_key(key: Array, name: str) -> Array:
-    """The key of one of the run's streams (such as "choice" or "step noise")."""
+    """Returns the key of one of the run's streams (such as "choice" or "step noise")."""
     return jax.random.fold_in(_checks.key(key), _STREAMS.index(name))
 
 
 def noise_keys(key: Array) -> tuple[Array, Array]:
-    """(fixed, step): keys of the noise that belongs to a sample and of that fresh at each step."""
+    """Returns (fixed, step): keys of a sample's fixed noise and of the noise of each step."""
     return stream_key(key, "fixed noise"), stream_key(key, "step noise")
 
 
 def row_key(key: Array, step: Array, row: Array) -> Array:
-    """Key of one row (index in the global batch) of one step."""
+    """Returns the key of one row (index in the global batch) of one step."""
     return jax.random.fold_in(jax.random.fold_in(_checks.key(key), step), row)
 
 
 def row_keys(key: Array, step: Array, rows: Array) -> Array:
-    """``row_key`` of rows [B]."""
+    """Returns ``row_key`` of rows [B]."""
     key = jax.random.fold_in(_checks.key(key), step)
     return jax.vmap(functools.partial(jax.random.fold_in, key))(rows)
 
@@ -43,9 +43,9 @@ def row_keys(key: Array, step: Array, rows: Array) -> Array:
 def draw(
     row_key: Array, law: mixing.Law, sources: mixing.Sources, schedule: schedules.Schedule
 ) -> tuple[Array, Array, Array]:
-    """One row's (sigma, source, key of the index inside the source), noise first.
+    """Draws one row's (sigma, source, key of the index inside the source), noise first.
 
-    ``row_key`` is that of the stream "choice".
+    ``row_key`` comes from the stream "choice".
     """
     choice, within = jax.random.split(_checks.key(row_key))
     return (*mixing.sample(choice, law, sources, schedule), within)
@@ -54,16 +54,16 @@ def draw(
 def draw_data_first(
     row_key: Array, law: mixing.Law, sources: mixing.Sources, schedule: schedules.Schedule
 ) -> tuple[Array, Array, Array, Array]:
-    """As ``draw`` with the source drawn first: (sigma, source, key, importance weight)."""
+    """Draws the source first; returns (sigma, source, key, importance weight), see ``draw``."""
     choice, within = jax.random.split(_checks.key(row_key))
     sigma, source, weight = mixing.sample_data_first(choice, law, sources, schedule)
     return sigma, source, within, weight
 
 
 def index(within: Array, size: Array) -> Array:
-    """Uniform index in [0, size) inside a source, int32.
+    """Draws a uniform index in [0, size) inside a source, int32.
 
-    From integer bits: the 24 of a float32 would favour some samples of a source of many millions.
+    It uses integer bits: 24 bits of a float32 would favour some samples of a very large source.
     """
     return jax.random.randint(within, (), 0, size, jnp.int32)
 
@@ -78,9 +78,9 @@ def _draw_block(first, key, rows, sources, *, law, schedule, steps):
 
 
 class HostDraws:
-    """``(sigma [B], source [B])`` of the rows of one host at any step, as NumPy arrays.
+    """Returns ``(sigma [B], source [B])`` of the rows of one host at any step, as NumPy arrays.
 
-    Draws blocks of steps at once, on the CPU, where the loader needs them. Blocks start at
+    It draws blocks of steps at once, on the CPU, where the loader needs them. Blocks start at
     multiples of their length, so a step's draws do not depend on where the iteration began.
     """
 
@@ -95,7 +95,7 @@ class HostDraws:
         self._steps = max(1, _BLOCK_ROWS // max(1, len(rows)))
         try:
             cpu = jax.local_devices(backend="cpu")[0]
-        except RuntimeError:  # JAX_PLATFORMS may leave the CPU out
+        except RuntimeError:  # JAX_PLATFORMS may exclude the CPU
             cpu = jax.local_devices()[0]
         arguments = stream_key(key, "choice"), np.asarray(rows, np.int32), sources
         self._arguments = jax.device_put(arguments, cpu)

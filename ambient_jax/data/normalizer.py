@@ -1,4 +1,4 @@
-"""A normaliser from the statistics of sources."""
+"""Makes a normaliser from the statistics of sources."""
 
 import dataclasses
 import functools
@@ -14,10 +14,10 @@ from ambient_jax.transforms.normalizer import KINDS, Normalizer
 
 PER = ("mixture", "group", "source")
 OUTLIERS = ("leave_out", "keep")
-# In metres and radians: what stands still moves less than 0.1 mm and mrad, by its sensor's noise.
+# In metres and radians: sensor noise of a robot that stands still is below 0.1 mm and mrad.
 LEAST_RANGE = 1e-4
 _QUANTILES = (0.01, 0.99)
-# Of ``outliers_of``: distance in ranges of the rest, its least range, share and number of rows.
+# For ``outliers_of``: distance in ranges of the other values, least range, tail share, glitches.
 _REACH, _LEAST, _TAIL, _GLITCHES = 10.0, 1e-4, 0.02, 2
 
 
@@ -32,38 +32,40 @@ def check_options(kind: str, per: str, least_range: float, outliers: str, prefix
 def adopt(
     base: Normalizer, new: Normalizer, source: str | None = None
 ) -> tuple[Normalizer, list[str]]:
-    """A new run's normaliser with the maps of the run whose parameters it goes on with.
+    """Returns a new run's normaliser with the maps of the run whose parameters it starts from.
 
-    It takes the maps of fields of the same width, but for dimensions that only the base maps to a
-    constant. A source takes the base's map of its name, or the one that the base's sources share; a
-    name that the base does not know keeps its own map.
+    It takes the maps of fields of the same width, except for dimensions that only the base maps to
+    a constant. A source takes the base's map of its name, or the one that the base's sources share;
+    a name that the base does not have keeps its new map.
 
     Args:
       base, new: normalisers of the two runs' data.
-      source: whose map to take where the base has one for each source and the new run one for all.
+      source: source whose map to take if the base has one per source and the new run one for all.
 
     Returns:
-      The normaliser, and a list of what keeps the new map.
+      The normaliser, and a list of the fields and sources that keep the new map.
     """
     shift = {n: v.copy() for n, v in new.shift.items()}
     scale = {n: v.copy() for n, v in new.scale.items()}
-    kept = []
+    unchanged = []
     for row, name in enumerate(new.sources or [source or ""]):
         if base.sources and name not in base.sources:
-            kept.append(f"source {name}" if new.sources else "all: the base has a map a source")
+            unchanged.append(
+                f"source {name}" if new.sources else "all: the base has a map a source"
+            )
             continue
         adopted = base.for_source(name)
         for field in shift:
-            known = adopted.shift.get(field)
-            if known is None or known.shape[-1] != shift[field].shape[-1]:
-                kept.append(field)
+            previous = adopted.shift.get(field)
+            if previous is None or previous.shape[-1] != shift[field].shape[-1]:
+                unchanged.append(field)
                 continue
             at = (row,) if new.sources else ()
-            own = (adopted.scale[field] == 0) & (scale[field][at] != 0)
-            kept += [f"{field}[{i}]" for i in np.flatnonzero(own)]
-            shift[field][at] = np.where(own, shift[field][at], known)
-            scale[field][at] = np.where(own, scale[field][at], adopted.scale[field])
-    return Normalizer(base.kind, shift, scale, new.sources), list(dict.fromkeys(kept))
+            constant = (adopted.scale[field] == 0) & (scale[field][at] != 0)
+            unchanged += [f"{field}[{i}]" for i in np.flatnonzero(constant)]
+            shift[field][at] = np.where(constant, shift[field][at], previous)
+            scale[field][at] = np.where(constant, scale[field][at], adopted.scale[field])
+    return Normalizer(base.kind, shift, scale, new.sources), list(dict.fromkeys(unchanged))
 
 
 def make_normalizer(
@@ -76,25 +78,24 @@ def make_normalizer(
     least_range: float = LEAST_RANGE,
     outliers: str = "leave_out",
 ) -> Normalizer:
-    """A normaliser from the statistics of each source (by name).
-
-    A range under ``least_range``, or under ten times the rounding of the numbers, holds noise and
-    is taken to be as wide as that. One under the rounding itself is constant.
+    """Makes a normaliser from the statistics of each source (by name). A range below
+    ``least_range``, or below ten times the rounding of the numbers, counts as noise and is widened
+    to that limit; a range below the rounding counts as constant.
 
     Args:
-      statistics: of sources whose fields have the same shapes.
+      statistics: statistics of sources whose fields have the same shapes.
       kind: "bounds", "gaussian", "quantiles" or "none".
-      per: "mixture", statistics pooled over the steps of all sources, "source", or "group": those
-        of one robot and control mode pooled.
-      groups: by source, the name of its group; a source without one is a group of its own.
-      masks: by source and field, [d], the dimensions that it has; by default all. Fillers of the
-        others do not count; a dimension that no source has maps to 0, and back to 0.
+      per: "mixture" pools statistics over the steps of all sources, "source" does not pool, "group"
+        pools those of one robot and control mode.
+      groups: by source, the name of its group; a source without one is its own group.
+      masks: by source and field, [d], the dimensions that it has; by default all. Fillers in other
+        dimensions do not count; a dimension that no source has maps to 0, and back to 0.
       least_range: see above, in units of the data.
-      outliers: "leave_out" keeps lone glitches (``outliers_of``) out of "bounds" and "gaussian",
+      outliers: "leave_out" excludes lone glitches (``outliers_of``) from "bounds" and "gaussian",
         "keep" lets them widen the maps.
 
     Raises:
-      ValueError: an impossible option, or "quantiles" of statistics without a sample.
+      ValueError: an option is impossible, or "quantiles" has statistics without a sample.
     """
     check_options(kind, per, least_range, outliers)
     rows = _rows(statistics, per, groups or {})
@@ -107,14 +108,14 @@ def make_normalizer(
             moments = [statistics[name].fields[field] for name in group]
             if outliers == "leave_out":
                 moments = [_without_glitches(m) for m in moments]
-            what = f"{field} of {', '.join(group)}"
-            maps.append(_of_group(moments, np.stack(having), kind, least_range, what))
+            where = f"{field} of {', '.join(group)}"
+            maps.append(_of_group(moments, np.stack(having), kind, least_range, where))
         exact = np.asarray([m[0] for m in maps], np.float64)
         scale[field] = np.asarray([m[1] for m in maps], np.float32)
-        # More digits than float32 has only where the range would feel it.
+        # Keep more digits than float32 has only if rounding matters beside the range.
         rounded = exact.astype(np.float32).astype(np.float64)
-        felt = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
-        shift[field] = np.where(felt, exact, rounded)
+        matters = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
+        shift[field] = np.where(matters, exact, rounded)
     if per != "mixture":
         at = [list(dict.fromkeys(rows)).index(group) for group in rows]
         shift, scale = ({n: v[at] for n, v in maps.items()} for maps in (shift, scale))
@@ -124,16 +125,16 @@ def make_normalizer(
 
 
 def _rows(sources, per, groups) -> list[tuple[str, ...]]:
-    """For each source, the sources that it is pooled with."""
+    """Returns, for each source, the sources that it is pooled with."""
     if per == "mixture":
         return [tuple(sources)] * len(sources)
-    # A source without a group is alone, whatever the groups are called.
-    own = {n: (groups.get(n) if per == "group" else "") or (n,) for n in sources}
-    return [tuple(other for other in sources if own[other] == own[n]) for n in sources]
+    # A source without a group is its own group: a tuple, which differs from all names of groups.
+    group = {n: (groups.get(n) if per == "group" else "") or (n,) for n in sources}
+    return [tuple(m for m in sources if group[m] == group[n]) for n in sources]
 
 
-def _of_group(moments, having, kind, least, what):
-    """(shift, scale) [d] of sources pooled, by dimension those that ``having`` [K, d] says."""
+def _of_group(moments, having, kind, least, where):
+    """Returns (shift, scale) [d], pooled by dimension over the sources in ``having`` [K, d]."""
     d = having.shape[1]
     if kind == "none":
         return np.zeros(d), np.ones(d)
@@ -143,23 +144,22 @@ def _of_group(moments, having, kind, least, what):
             continue
         dims = np.flatnonzero((having.T == pattern).all(axis=1))
         parts = [m for m, has in zip(moments, pattern, strict=True) if has]
-        pooled = functools.reduce(
-            Moments.merge, [dataclasses.replace(m, tails=None) for m in parts]
-        )
-        maps = _affine(pooled, parts, kind, least, what)
+        untailed = [dataclasses.replace(m, tails=None) for m in parts]
+        pooled = functools.reduce(Moments.merge, untailed)
+        maps = _affine(pooled, parts, kind, least, where)
         shift[dims], scale[dims], narrow[dims] = (values[dims] for values in maps)
     if narrow.any():
         ranges = ", ".join(f"[{i}] {narrow[i]:.3g}" for i in np.flatnonzero(narrow)[:8])
         logging.warning(
             "%s ranges over less than config.data.least_range %g in %d dimensions (%s): taken to "
             "be noise, and not stretched to -1..1",
-            *(what, least, np.count_nonzero(narrow), ranges),
+            *(where, least, np.count_nonzero(narrow), ranges),
         )
     return shift, scale
 
 
-def _affine(pooled, parts, kind, least, what):
-    """(shift, scale, range if it is too narrow, else 0) [d]."""
+def _affine(pooled, parts, kind, least, where):
+    """Returns (shift, scale, range if it is too narrow, else 0) [d]."""
     low, high, width = pooled.min, pooled.max, pooled.max - pooled.min
     magnitude = np.maximum(np.abs(low), np.abs(high))
     constant = width <= pooled.rounding * magnitude
@@ -167,15 +167,17 @@ def _affine(pooled, parts, kind, least, what):
     small = ~constant & (width < floor)
     if kind == "quantiles":
         if any(m.tails is None for m in parts):
-            raise ValueError(f"{what}: statistics without a sample have no quantiles: measure anew")
+            raise ValueError(
+                f"{where}: statistics without a sample have no quantiles: measure anew"
+            )
         weighted = [(m.tails.rows, m.count / len(m.tails.rows)) for m in parts]
         inner = _quantiles(weighted, _QUANTILES)
-        # A gripper that is nearly always open has no range between these: then it is that of all.
+        # A gripper that is nearly always open has no range between these: use the full range.
         wide = inner[1] - inner[0] > np.maximum(floor, pooled.rounding * magnitude)
         low, high = np.where(wide, inner, (low, high))
     half = np.where(small, floor / 2, pooled.std if kind == "gaussian" else (high - low) / 2)
     middle = np.where(constant | (kind != "gaussian"), (low + high) / 2, pooled.mean)
-    # Data of float32 have no more digits than a shift of float32.
+    # For float32 data a float32 shift has enough digits.
     middle = np.where(pooled.rounding < 1e-6, middle, middle.astype(np.float32))
     return middle, np.where(constant, 0, half), np.where(small, width, 0)
 
@@ -216,7 +218,7 @@ def log_outliers(
 
 
 def _quantiles(parts: list[tuple[np.ndarray, float]], levels: tuple[float, ...]) -> np.ndarray:
-    """Quantiles [levels, d] of samples (rows [k, d], weight of a row), linear as NumPy's."""
+    """Returns quantiles [levels, d] of samples (rows [k, d], weight of a row), interpolated."""
     rows = np.concatenate([r for r, _ in parts])
     weight = np.concatenate([np.full(len(r), w) for r, w in parts])
     out = np.empty((len(levels), rows.shape[1]))
@@ -230,7 +232,7 @@ def _quantiles(parts: list[tuple[np.ndarray, float]], levels: tuple[float, ...])
 
 
 class Outlier(NamedTuple):
-    """A value [dim] at an episode's step, the range of the rest, whether it is a lone glitch."""
+    """A value of a dimension at an episode's step; ``rest`` is the range of the other values."""
 
     dim: int
     value: float
@@ -241,12 +243,12 @@ class Outlier(NamedTuple):
 
 
 def outliers_of(moments: Moments) -> list[Outlier]:
-    """Values of a field that are farther from the rest than 10 times its range.
+    """Returns values of a field that are farther from the rest than 10 times its range.
 
-    The rest is all but the outermost 2 % of the rows on either side, at most ``ENDS`` - 1 values;
-    where it is constant, as of a gripper, nothing is an outlier. An outlier is a lone glitch unless
-    another one is within a tenth of its distance (as a repeated motion or a code would be) or in
-    the step beside it (as a motion would be), or the dimension has more than two of them.
+    The rest is all values except the outermost 2 % on either side, at most ``ENDS`` - 1 of them. If
+    it is constant, as for a gripper, there are no outliers. An outlier is a lone glitch unless
+    another one is within a tenth of its distance (such as a repeated motion or a code) or in the
+    next step (such as a motion), or the dimension has more than two.
     """
     tails = moments.tails
     count = min(ENDS - 1, int(moments.count * _TAIL))
@@ -271,9 +273,9 @@ def outliers_of(moments: Moments) -> list[Outlier]:
 
 
 def _without_glitches(moments: Moments) -> Moments:
-    """The moments without lone glitches; mean and deviation of such dimensions are the sample's.
+    """Returns moments without lone glitches; these dimensions get the sample's mean and deviation.
 
-    Subtracting a huge value's square would leave nothing but rounding.
+    Subtracting the square of a huge value would leave only rounding errors.
     """
     glitches = [outlier for outlier in outliers_of(moments) if outlier.lone]
     if moments.tails is None or not glitches:

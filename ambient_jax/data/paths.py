@@ -1,4 +1,4 @@
-"""Paths as a user gives them, and files that are written whole or not at all."""
+"""Expands paths of users, and writes files whole or not at all."""
 
 import contextlib
 import os
@@ -10,21 +10,21 @@ from typing import BinaryIO
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
-    """The path with a leading ``~`` or ``~name`` of a known user replaced by that home."""
+    """Returns the path with a leading ``~`` or ``~name`` replaced by that user's home."""
     return os.path.expanduser(os.fspath(path))
 
 
 def below(root: str, path: str) -> str:
-    """``expanded`` path, taken from ``root`` unless it is absolute or ``root`` is ""."""
+    """Returns the ``expanded`` path, relative to ``root`` unless it is absolute or root is ""."""
     whole = "://" in path or path.startswith("~") or os.path.isabs(path)
     return expanded(path if whole or not root else os.path.join(root, path))
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """An open file beside ``path`` that replaces it at the end, or is deleted after an error.
+    """Opens a file beside ``path`` that replaces it at the end, or is deleted after an error.
 
-    Readers see the old content or all of the new one. The directory must exist.
+    Readers see the old content or the complete new one. The directory must exist.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -46,10 +46,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def replacing_folder(
     final: str | os.PathLike[str], overwrite: bool = False, other: str = "folder"
 ) -> Iterator[pathlib.Path]:
-    """A new folder beside ``final`` that gets its name at the end, or is deleted after an error.
+    """Makes a folder beside ``final`` that gets its name at the end; an error deletes it.
 
-    Raises FileExistsError where ``final`` exists, at the beginning or the end, unless it may be
-    replaced; ``other`` is what the message says to choose instead.
+    Raises FileExistsError if ``final`` exists at the beginning or the end, unless ``overwrite``;
+    the message tells the user to choose another ``other``.
     """
     final = pathlib.Path(final)
 
@@ -60,7 +60,7 @@ def replacing_folder(
             )
 
     refuse_existing()
-    # Beside its final place: a rename stays in one file system. Hidden: it is not finished yet.
+    # In the same file system, for the rename; hidden, as it is unfinished.
     partial = final.parent / f".{final.name}.partial-{uuid.uuid4().hex[:8]}"
     partial.mkdir(parents=True)
     try:

@@ -1,4 +1,4 @@
-"""Batches streamed from disk, noise first: element n is a function of (seed, n).
+"""Streams batches from disk, noise first: element n is a function of (seed, n).
 
 Row r of step s draws (sigma, group) from (seed, s, r), see ``noise_first``, and takes the next
 chunk of that group in the row's shard, see ``stream``. The iterator's state is the step and the
@@ -30,7 +30,7 @@ from ambient_jax.data.stream import INTERLEAVE, ChunkStream
 __all__ = ["Mixture", "open_mixture", "stream_batches"]
 
 _READERS = 2
-_OPEN_FILES = 256  # of one shard
+_OPEN_FILES = 256  # open files of one shard
 
 
 def stream_batches(
@@ -45,27 +45,27 @@ def stream_batches(
     shards: int | None = None,
     put: Callable[[dict[str, Any]], Any] | None = None,
 ) -> grain.DatasetIterator:
-    """An endless iterator of this host's rows of each batch.
+    """Returns an endless iterator over this host's rows of each batch.
 
-    Batches have what ``device.sample_batch`` returns, as NumPy arrays or as ``put`` makes them,
-    and, where sources have them, images uint8 [B, T, h, w, 3] with masks [B, T], "instruction"
-    [B, L] and "quality" {label: [B]}. A thread keeps ``config.prefetch`` batches ready.
-    ``get_state()`` is the small, JSON-able state after the batch that ``next`` returned last;
-    ``set_state`` continues exactly from there.
+    Batches have the fields of ``device.sample_batch``, as NumPy arrays or after ``put``, and, if
+    sources have them, images uint8 [B, T, h, w, 3] with masks [B, T], "instruction" [B, L] and
+    "quality" {label: [B]}. A thread keeps ``config.prefetch`` batches ready. ``get_state()``
+    returns the small JSON state after the last batch of ``next``; ``set_state`` continues exactly
+    from there.
 
     Args:
       mixture: sources, with ``shuffle_window``, ``shuffle_memory`` and ``prefetch`` in their
         config.
       law, schedule: give sigma and P(source | sigma).
-      seed: of the run.
+      seed: seed of the run.
       batch_size: B over all hosts.
       process_index, process_count: this host and the number of hosts.
       shards: parts of the data; as many as hosts by default.
-      put: applied to each batch in the thread, to send it to devices.
+      put: function that the thread applies to a batch, such as sending it to devices.
 
     Raises:
-      ValueError: an impossible batch size, window or number of hosts; while iterating, data that
-        cannot be read, named by episode.
+      ValueError: the batch size, window or number of hosts is impossible; while iterating, data
+        cannot be read (the message names the episode).
     """
     config = mixture.config
     shards = process_count if shards is None else shards
@@ -95,7 +95,7 @@ def stream_batches(
 
 
 def merge(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The states of all hosts at one step as one, which any number of hosts can be set to."""
+    """Joins the states of all hosts at one step, for any number of hosts."""
     states = list(states)
     taken = {shard: counts for state in states for shard, counts in state["taken"].items()}
     return {**states[0], "taken": taken}
@@ -104,11 +104,11 @@ def merge(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
 def _close_all():
     for iterator in list(_ITERATORS):
         iterator.close()
-        # Grain closes once more in __del__, when its own modules are gone.
+        # Grain closes again in __del__, after its modules are gone.
         iterator.close = lambda: None
 
 
-# A thread that still reads while the interpreter is taken apart fails noisily, or in XLA.
+# A thread that still reads at interpreter shutdown fails noisily, or in XLA.
 _ITERATORS: weakref.WeakSet[grain.DatasetIterator] = weakref.WeakSet()
 atexit.register(_close_all)
 
@@ -133,9 +133,9 @@ class _BatchIterator(grain.DatasetIterator):
         self._mixture, self._groups = mixture, mixture.groups
         self._history, self._horizon = config.history, config.horizon
         self._rows = batch_size // process_count
-        mine = shards // process_count
-        self._shards = process_index * mine + np.arange(mine)
-        self._shard = np.repeat(np.arange(mine), self._rows // mine)  # of each row
+        local = shards // process_count
+        self._shards = process_index * local + np.arange(local)
+        self._shard = np.repeat(np.arange(local), self._rows // local)  # of each row
         self._executor = futures.ThreadPoolExecutor(_READERS, "ambient-jax-reader")
         self._streams = self._open_streams(seed, shards)
         rows, sources = process_index * self._rows + np.arange(self._rows), self._groups.sources
@@ -145,7 +145,7 @@ class _BatchIterator(grain.DatasetIterator):
         self._step = 0
         prints, statistics = mixture.fingerprints, mixture.statistics
         data = [(prints[n], statistics[n].lengths.tobytes()) for n in mixture.names]
-        # The order of chunks depends on these: a state means nothing under others.
+        # The order of chunks depends on these: a state is valid only with the same values.
         self._settings = {"seed": seed, "batch_size": batch_size, "shards": shards}
         self._settings |= {n: config[n] for n in ("shuffle_window", "shuffle_memory")}
         self._settings["sources"] = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
@@ -179,9 +179,9 @@ class _BatchIterator(grain.DatasetIterator):
         batch["id"][:, 0] = batch["source"]
         fields: dict[str, np.ndarray] = {}
         for shard, streams in enumerate(self._streams):
-            here = np.flatnonzero(self._shard == shard)
-            for g in np.unique(group[here]):
-                rows = here[group[here] == g]
+            rows_of_shard = np.flatnonzero(self._shard == shard)
+            for g in np.unique(group[rows_of_shard]):
+                rows = rows_of_shard[group[rows_of_shard] == g]
                 done = 0
                 for window, steps in streams[g].take(len(rows)):
                     self._fill(fields, batch["id"], rows[done : done + len(steps)], window, steps)
@@ -190,7 +190,7 @@ class _BatchIterator(grain.DatasetIterator):
         return self._finished(batch, fields)
 
     def _fill(self, fields, ids, rows, window, steps):
-        """Puts chunks into their rows of ``fields``, which grows by the arrays that come."""
+        """Puts chunks into their rows of ``fields``, and adds new fields to it."""
         start, end, padding = window.start[steps], window.end[steps], self._mixture.config.padding
         observation, action, mask = chunk.gather(
             window.steps, steps, start, end, self._history, self._horizon, np, padding
@@ -253,7 +253,7 @@ class _BatchIterator(grain.DatasetIterator):
 
 
 class _DecodedBatches(grain.DatasetIterator):
-    """Batches whose encoded images threads decode, ahead of the batch in use."""
+    """Batches whose images are decoded by threads, ahead of the batch in use."""
 
     _AHEAD = 2
 
@@ -330,9 +330,9 @@ class _DecodedBatches(grain.DatasetIterator):
 
 
 def _windows(mixture):
-    """Steps of each group's window, in one shard.
+    """Returns the steps of each group's window, in one shard.
 
-    A group's share of the memory is its weight's, half for the window in use and half for the next.
+    Memory is shared by weight; a group uses half for its window in use and half for the next.
     """
     config, groups = mixture.config, mixture.groups
     limit = np.full(len(groups.owner), config.shuffle_window)
@@ -345,7 +345,7 @@ def _windows(mixture):
 
 
 def _allow_open_files(count):
-    """Raises this process's limit of open files where it is too low and may be raised."""
+    """Raises this process's limit of open files, if it is too low and may be raised."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < count:
         most = count if hard == resource.RLIM_INFINITY else min(count, hard)

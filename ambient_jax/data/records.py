@@ -1,7 +1,7 @@
-"""Records of array_record and TFRecord shards: read by number, written, and digested.
+"""Reads records of array_record and TFRecord shards by number; writes and digests them.
 
-A TFRecord (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) has a
-header of its length and that one's masked crc32c, its data, and their masked crc32c.
+A TFRecord (https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details) is its
+length, the masked crc32c of the length, its data, and their masked crc32c.
 """
 
 import array
@@ -27,7 +27,7 @@ _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _FRAMING_BYTES = _HEADER.size + _FOOTER.size
 _RECORD_BYTES = (1 << 31) - 1  # largest protocol buffer
-# Riegeli: each block begins with a header of its own, also in the middle of a chunk.
+# Riegeli: each block begins with a header, also in the middle of a chunk.
 _BLOCK, _BLOCK_HEADER = 1 << 16, 24
 _CHUNK = struct.Struct("<QQQBBBBBBBBQ")  # hash, size, hash of the data, type, count, decoded size
 _TYPES = b"smprt"
@@ -35,7 +35,7 @@ _PIECE = 1 << 22
 
 
 class _Shards:
-    """Shards of one format, and their records by dataset_info.json. A copy opens its own files."""
+    """Shards of one format, with their counts in dataset_info.json. A copy opens its own files."""
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int]):
         self._paths, self._counts = list(paths), list(counts)
@@ -48,9 +48,9 @@ class _Shards:
         return type(self), (self._paths, self._counts)
 
     def read(self, shard: int, record: int) -> bytes:
-        """One record.
+        """Reads one record.
 
-        FileNotFoundError: the shard is missing. ValueError: it is damaged, or has fewer records.
+        Raises FileNotFoundError if the shard is missing, ValueError if it is damaged or too short.
         """
         raise NotImplementedError
 
@@ -69,7 +69,7 @@ class _Shards:
 
 
 class TFRecords(_Shards):
-    """Records of TFRecord shards; the headers before a record are read once."""
+    """Records of TFRecord shards; reads the headers before a record once."""
 
     def __init__(self, paths: Sequence[str], counts: Sequence[int]):
         super().__init__(paths, counts)
@@ -99,7 +99,7 @@ class TFRecords(_Shards):
 
     @contextlib.contextmanager
     def _borrowed(self, shard: int, record: int) -> Iterator[BinaryIO]:
-        """The open file of a shard, for one thread at a time; closed after its last record."""
+        """Lends the open file of a shard to one thread; closes it after its last record."""
         key = (self._owner, shard)
         file = files.take_parked(key) or files.open_file(self._paths[shard])
         try:
@@ -151,7 +151,7 @@ def _open_reader(path: str, record: int) -> Any:
 
 
 def _explained(error: Exception, path: str, record: int) -> Exception:
-    """array_record's error, which has one type for everything, by its text.
+    """Returns an error of the right type; array_record's errors differ only in their text.
 
     A failed system call reads "open() failed: Too many open files; opening <path>".
     """
@@ -168,7 +168,7 @@ def _explained(error: Exception, path: str, record: int) -> Exception:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The CRC-32C as TFRecord stores it: rotated and offset."""
+    """Returns the CRC-32C as TFRecord stores it: rotated and offset."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -190,9 +190,9 @@ class TFRecordWriter:
 
 
 def read_length(file: BinaryIO, path: str, record: int) -> int | None:
-    """Bytes of the record at the file's position, from its header; None at the end of the file.
+    """Reads the length of the record at the file's position; None at the end of the file.
 
-    ValueError: the header is cut or corrupt, or the record does not fit into the file.
+    Raises ValueError if the header is cut or corrupt, or the record does not fit into the file.
     """
     header = file.read(_HEADER.size)
     if not header:
@@ -203,11 +203,11 @@ def read_length(file: BinaryIO, path: str, record: int) -> int | None:
     if masked_crc32c(header[:8]) != crc:
         raise _damaged(path, f"corrupt length of record {record} (crc32c mismatch)")
     position = file.tell()
-    left = file.seek(0, 2) - position
+    remaining = file.seek(0, 2) - position
     file.seek(position)
-    if length + _FOOTER.size > left:
-        there = f"{min(left, length)} of {length} data bytes are there"
-        raise _damaged(path, f"truncated in record {record}, {there}")
+    if length + _FOOTER.size > remaining:
+        count = f"{min(remaining, length)} of {length} data bytes are there"
+        raise _damaged(path, f"truncated in record {record}, {count}")
     if length > _RECORD_BYTES:
         raise ValueError(
             f"{path}: record {record} has {length} bytes, expected a tf.train.Example, which has "
@@ -217,7 +217,7 @@ def read_length(file: BinaryIO, path: str, record: int) -> int | None:
 
 
 def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
-    """The record at the file's position, checked; None at the end of the file."""
+    """Reads and checks the record at the file's position; None at the end of the file."""
     length = read_length(file, path, record)
     if length is None:
         return None
@@ -229,12 +229,12 @@ def read_record(file: BinaryIO, path: str, record: int) -> bytes | None:
     return data
 
 
-def _damaged(path: str, what: str) -> ValueError:
-    return ValueError(f"{path}: {what}; fetch the file again")
+def _damaged(path: str, problem: str) -> ValueError:
+    return ValueError(f"{path}: {problem}; fetch the file again")
 
 
 def record_offsets(file: BinaryIO, path: str) -> list[int]:
-    """Byte offset of every record, from the headers alone; raises as ``read_length``."""
+    """Reads the byte offset of every record from the headers; raises as ``read_length``."""
     offsets = [0]
     while _append_offset(file, path, offsets):
         pass
@@ -251,10 +251,10 @@ def _append_offset(file: BinaryIO, path: str, offsets: MutableSequence[int]) -> 
 
 
 def digest(path: str, file_format: str) -> str:
-    """Digest of a shard's size and content; "missing" where there is none.
+    """Returns a digest of a shard's size and content; "missing" if there is no shard.
 
-    Costs one small read for each record's checksum (TFRecord), or each Riegeli chunk's header with
-    a hash (array_record). Where the structure is damaged, every byte is read.
+    It reads each record's checksum (TFRecord), or each Riegeli chunk's header with a hash
+    (array_record). If the structure is damaged, it reads every byte.
     """
     if not epath.Path(path).is_file():  # opening a FIFO would block
         return "missing"
@@ -284,7 +284,7 @@ def _digest_tfrecord(mark, file: BinaryIO, path: str, size: int) -> None:
 def _digest_array_record(mark, file: BinaryIO, path: str, size: int) -> None:
     begin = 0
     while begin < size:
-        # A block's own header at the start of a block comes before the chunk's.
+        # At the start of a block, its header comes before that of the chunk.
         header = _without_block_headers(file, begin, _CHUNK.size)
         if len(header) < _CHUNK.size:
             raise ValueError("it ends inside of a chunk's header")
@@ -309,13 +309,13 @@ def _without_block_headers(file: BinaryIO, begin: int, length: int) -> bytes:
 
 
 def _after(begin: int, length: int) -> int:
-    """Where a chunk's bytes end, those of block headers among them."""
+    """Returns where a chunk's bytes end, including block headers."""
     usable = _BLOCK - _BLOCK_HEADER
     blocks = (length + (begin + usable - 1) % _BLOCK) // usable
     return begin + length + blocks * _BLOCK_HEADER
 
 
 def _boundary(position: int) -> int:
-    """The next place from here where a chunk may begin."""
+    """Returns the next position where a chunk may begin."""
     within = position % _BLOCK
     return position + (_BLOCK_HEADER - within if 0 < within < _BLOCK_HEADER else 0)

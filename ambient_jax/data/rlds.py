@@ -1,4 +1,4 @@
-"""Read any TFDS / RLDS dataset on disk, array_record or TFRecord, without TensorFlow."""
+"""Reads any TFDS / RLDS dataset on disk, array_record or TFRecord, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FORMATS = {"array_record": records.ArrayRecords, "tfrecord": records.TFRecords}
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """A file, the records of it that the split takes, and the id of its record 0."""
+    """A file, its records in the split, and the id of its record 0."""
 
     filename: str
     skip: int
@@ -52,25 +52,25 @@ def open_dataset(
     allow_missing: bool = False,
     last_step: str = "",
 ) -> RldsDataset:
-    """Opens one split of a dataset: reads and checks its metadata, no episode.
+    """Opens one split of a dataset: reads and checks its metadata, but no episode.
 
     Args:
-      path: the version directory (that of dataset_info.json), or a parent with exactly one
-        version below it. Local, or whatever `etils.epath` reads (``gs://``).
+      path: the version directory (with dataset_info.json), or a parent with exactly one version
+        below it. It is local, or any path that `etils.epath` reads (``gs://``).
       split: a split's name, also sliced as in TFDS: ``"train[:90%]"``, ``"train[10:20]"``.
-      required: features that must be there, such as ``"steps/observation/state"``.
-      keys: decode these features or subtrees only; all by default.
-      decode_images: False leaves images as the encoded bytes.
-      allow_missing: open it although shards are missing; reading their episodes then fails.
-      last_step: "drop" leaves out an episode's last step if its ``is_last`` is set, whose action is
-        a filler by RLDS's definition; the other steps keep their numbers. "keep", the default,
-        keeps it. Either decodes ``is_last`` whatever ``keys`` are.
+      required: features that must exist, such as ``"steps/observation/state"``.
+      keys: decode only these features or subtrees; all by default.
+      decode_images: False keeps images as encoded bytes.
+      allow_missing: open it even if shards are missing; reading their episodes then fails.
+      last_step: "drop" drops an episode's last step if its ``is_last`` is set, as its action is a
+        filler by RLDS's definition; the other steps keep their numbers. "keep" is the default.
+        Both decode ``is_last``, even if it is not in ``keys``.
 
     Raises:
-      FileNotFoundError: no such directory or no dataset in it.
+      FileNotFoundError: there is no such directory or no dataset in it.
       MissingShardError: a shard is missing (a FileNotFoundError too).
-      ValueError: several versions below ``path``, unreadable metadata, no RLDS, an unknown
-        split or feature, or a split without episodes.
+      ValueError: there are several versions below ``path``, unreadable metadata, no RLDS, an
+        unknown split or feature, or a split without episodes.
       OSError: the system cannot read it.
     """
     with files.named(os.fspath(path)):
@@ -96,16 +96,16 @@ class RldsDataset(Dataset):
     or corrupt, and OSError if the system cannot read it.
 
     Attributes:
-      name, version: of the dataset.
-      split, last_step: as asked for.
+      name, version: name and version of the dataset.
+      split, last_step: see ``open_dataset``.
       directory: the version directory.
       features: TFDS feature connectors.
       file_format: ``"array_record"`` or ``"tfrecord"``, whose files are read in order.
-      num_episodes: of this split; also ``len()``.
-      shard_files: path of each file that holds episodes of this split.
-      shard_lengths: number of this split's episodes in each.
+      num_episodes: number of episodes of this split; also ``len()``.
+      shard_files: paths of the files with episodes of this split.
+      shard_lengths: number of this split's episodes in each file.
       episode_ids: stable id of each episode, [num_episodes] int64: its number in the unsliced
-        split, so ``train`` and ``train[50%:]`` call one episode by one id.
+        split, so that an episode has the same id in ``train`` and ``train[50%:]``.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class RldsDataset(Dataset):
         return self.num_episodes
 
     def __getitem__(self, index: int) -> Episode:
-        """The episode at a position of this split, whose id is ``episode_ids[index]``."""
+        """Returns the episode at a position of this split, whose id is ``episode_ids[index]``."""
         index = int(index)
         if not -self.num_episodes <= index < self.num_episodes:
             raise IndexError(f"episode {index} of {self!r} does not exist")
@@ -156,7 +156,7 @@ class RldsDataset(Dataset):
         return self._read(shard, index - (self._ends[shard - 1] if shard else 0))
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
-        """Episodes of one shard in order as (stable id, episode), without the first ``start``."""
+        """Yields episodes of a shard in order as (stable id, episode), from number ``start`` on."""
         if not 0 <= shard_index < len(self._shards):
             raise IndexError(f"shard {shard_index} of {self!r} does not exist")
         shard = self._shards[shard_index]
@@ -179,7 +179,7 @@ class RldsDataset(Dataset):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the metadata, the split and its shards: any value changes it, a copy does not."""
+        """Hash of the metadata, the split and its shards; a copy of the data has the same."""
         digest = hashlib.sha256()
         directory = epath.Path(self.directory)
         for name in (INFO, FEATURES):
@@ -193,7 +193,7 @@ class RldsDataset(Dataset):
 
 
 def _is_there(path: epath.Path) -> bool:
-    """Also a link that leads nowhere, which is an error when it is read."""
+    """Whether a path exists; a broken link counts, and fails when it is read."""
     return path.exists() or os.path.lexists(path)
 
 
@@ -202,7 +202,7 @@ def _children(path: epath.Path) -> list[epath.Path]:
 
 
 def _find_version(path: epath.Path) -> epath.Path:
-    """The version directory: ``path`` itself, or the only one in it."""
+    """Returns the version directory: ``path``, or the only version in it."""
     if not path.exists():
         siblings, near = [], f", nor does {path.parent}"
         if path.parent.exists():
@@ -265,8 +265,8 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
     whole = info.splits[name]
     if not (count := sum(whole.shard_lengths)):
         sizes = {n: sum(s.shard_lengths) for n, s in info.splits.items()}
-        others = ", ".join(f"{n} ({size})" for n, size in sizes.items() if size)
-        hint = f"episodes are in {others}" if others else "prepare the data set again"
+        filled = ", ".join(f"{n} ({size})" for n, size in sizes.items() if size)
+        hint = f"episodes are in {filled}" if filled else "prepare the data set again"
         raise ValueError(f"split {name!r} of {directory} holds no episode, {INFO} says; {hint}")
     with files.named(os.fspath(directory)):
         names = {p.name for p in directory.iterdir()}

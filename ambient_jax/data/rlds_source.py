@@ -1,4 +1,4 @@
-"""Data sets whose observations and actions are read as they are, by name."""
+"""Sources whose observations and actions are read by name, without conversion."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class RldsFormat(Format):
             )
 
     def open(self, name, path, fields, transform=None):
-        # What a transform reads is its own affair; without one, decode only what is used.
+        # A transform may read any field; without one, decode only the fields in use.
         keys = [f"steps/{self.action}", *(f"steps/observation/{n}" for n in self.observation)]
         keys = None if transform else keys
         options = {"keys": keys, "last_step": fields["last_step"]}
@@ -39,16 +39,16 @@ class RldsFormat(Format):
         if config.padding != "hold" or self.delta is not None:
             return ""
         return (
-            "config.data.padding is 'hold' and config.data.delta says not which dimensions of the "
-            "action are displacements: set it to (), none, for positions, to their numbers, such "
-            "as (0, 1, 2), or padding to 'mask'"
+            "config.data.padding is 'hold' and config.data.delta does not state which dimensions "
+            "of the action are displacements: set it to (), none, for positions, to their numbers, "
+            "such as (0, 1, 2), or padding to 'mask'"
         )
 
 
 class RldsSource(Source):
-    """One ``storage.Dataset`` as a source; see ``Source`` for the arguments.
+    """A source that reads one ``storage.Dataset``; see ``Source`` for the arguments.
 
-    ``name`` is the data set's by default; ``delta`` are the dimensions of the action that are
+    ``name`` defaults to the data set's; ``delta`` are the dimensions of the action that are
     displacements.
     """
 
@@ -86,14 +86,10 @@ class RldsSource(Source):
     def stated(self):
         if self.transform or self.last_step == "drop":
             return {}
-        stated = self.data.stated()
-        fields = {
-            self.action: "action",
-            **{f"observation/{n}": f"observation/{n}" for n in self.observation},
-        }
-        return {
-            f: stated[f"steps/{path}"] for path, f in fields.items() if f"steps/{path}" in stated
-        }
+        stored = self.data.stated()
+        paths = {"action": self.action} | {f"observation/{n}": None for n in self.observation}
+        keys = {field: f"steps/{path or field}" for field, path in paths.items()}
+        return {field: stored[key] for field, key in keys.items() if key in stored}
 
     def examine(self, shard_index):
         for index, episode in self.stream(shard_index):
@@ -104,7 +100,7 @@ class RldsSource(Source):
 
 
 def last_step_problems(episode, dropped: bool) -> list[Problem]:
-    """A problem where ``is_last`` is set before the last step, which may have been dropped."""
+    """Returns a problem if ``is_last`` is set before the last step, which may be dropped."""
     flags = np.ravel(episode["steps"].get("is_last", ())).astype(bool)
     marked = np.flatnonzero(flags if dropped else flags[:-1])
     if not marked.size:

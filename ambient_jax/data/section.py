@@ -1,4 +1,4 @@
-"""The data section of a config: its options and sources, checked before any data are opened."""
+"""Checks the options and sources of a config's data section, before opening data."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,14 @@ from ambient_jax.data import chunk, device, normalizer
 
 PLACEMENTS = ("device", "stream")
 ROLES = ("clean", "corrupt")
-_LONGEST = 10_000  # steps of a history or a chunk; more is a slip of the hand
+_LONGEST = 10_000  # largest plausible number of steps of a history or a chunk
 _DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
 _DEFAULTS |= {"bounds": "", "format": "", "open_x": "", "last_step": "", "group": ""}
 _FIELDS = ("path", "role", *_DEFAULTS)
 
 
 def check_options(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for an impossible option of the data section, its sources aside."""
+    """Raises ValueError for an impossible option of the data section, except for its sources."""
     _checks.names("config.data.observation", config.observation)
     if not isinstance(config.action, str) or not config.action:
         raise ValueError(
@@ -47,29 +47,29 @@ def check_options(config: ml_collections.ConfigDict) -> None:
 
 
 def sources(config: ml_collections.ConfigDict, complete: bool = True) -> dict[str, dict[str, Any]]:
-    """The fields of each source of a data section by its name, with their defaults.
+    """Returns the fields of each source of a data section by its name, with their defaults.
 
     Raises:
-      ValueError: a missing, unknown or impossible field. A path is missing only if ``complete``.
+      ValueError: a field is missing, unknown or impossible. Only ``complete`` requires a path.
     """
     if not config.sources:
         raise ValueError(
             "config.data.sources is empty, expected at least one RLDS folder, such as "
             "config.data.sources.demos = source('path/to/demos', 'clean')"
         )
-    return {name: _source(config, name, given, complete) for name, given in config.sources.items()}
+    return {name: _source(config, name, own, complete) for name, own in config.sources.items()}
 
 
-def _source(config, name, given, complete):
+def _source(config, name, values, complete):
     where = f"config.data.sources.{name}"
-    given = dict(given) if isinstance(given, Mapping | ml_collections.ConfigDict) else {}
-    if ":" not in str(given.get("format", "")):  # a format from elsewhere may have its own fields
-        for field in given:
+    values = dict(values) if isinstance(values, Mapping | ml_collections.ConfigDict) else {}
+    if ":" not in str(values.get("format", "")):  # another package's format may have other fields
+        for field in values:
             _checks.one_of(f"field of {where}", field, _FIELDS)
     for field in ("path", "role"):
-        if not given.get(field) and (complete or field == "role"):
+        if not values.get(field) and (complete or field == "role"):
             raise ValueError(f"{where}.{field} is missing")
-    fields = _DEFAULTS | given
+    fields = _DEFAULTS | values
     for field in ("path", "role", "split", "bounds", "format", "last_step", "group"):
         if not isinstance(fields.get(field, ""), str):
             raise ValueError(f"{where}.{field} is {fields[field]!r}, expected str")

@@ -1,7 +1,7 @@
-"""The interface of a source, a data set as training reads it, and of the format that opens it.
+"""The interfaces of a source, which training reads, and of the format that opens it.
 
-``config.data.sources.<name>.format`` is "rlds" (the default), "open_x" (where the source has
-``open_x``), or the ``package.module:Class`` of a ``Format`` of one's own.
+``config.data.sources.<name>.format`` is "rlds" (the default), "open_x" (if the source has
+``open_x``), or the ``package.module:Class`` of another ``Format``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ FORMATS = {
 }
 
 Episode = Mapping[str, Any]
-Problem = tuple[str, str]  # its kind and a text
+Problem = tuple[str, str]  # kind and text
 Transform = Callable[[Any], Any]
 
 
@@ -28,20 +28,20 @@ class Source(Protocol):
     """One source: its episodes, by position and in the order of its files, and their fields.
 
     A subclass needs ``name``, ``directory``, ``fingerprint``, ``__len__`` and ``__getitem__``; the
-    rest has defaults for a data set of one file whose steps are read as they are.
+    other members have defaults for a data set of one file without conversion.
 
     Attributes:
       name, directory: for messages.
-      observation, action: numbers under steps/observation, and under steps, by name.
-      transform: applied to an episode before its numbers are read; None for none.
+      observation, action: names of fields under steps/observation, and under steps.
+      transform: function applied to an episode before its numbers are read; None for none.
       in_order: whether files are read from front to back, rather than by position.
-      last_step: "drop" where a last step with ``is_last`` was left out.
+      last_step: "drop" if a last step with ``is_last`` is dropped.
       masks: by field ("action", "observation/<name>"), [d] bool, dimensions that the source has;
-        empty where it has all.
+        empty if it has all.
       displacements: [D] bool, dimensions of the action that are displacements; None: unknown.
       bgr: by camera, whether its encoded images have blue first.
-      notes: problems of the data set as a whole, which were accepted.
-      settings: what statistics depend on beside the data; part of their cache's key.
+      notes: accepted problems of the data set as a whole.
+      settings: text of the settings that statistics depend on; part of their cache's key.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Source(Protocol):
         ...
 
     def __getitem__(self, position: int) -> Episode:
-        """The episode at a position: ``{"steps": {"observation": {...}, "action": ...}}``."""
+        """Returns an episode, ``{"steps": {"observation": {...}, "action": ...}}``."""
         ...
 
     @property
@@ -81,60 +81,60 @@ class Source(Protocol):
         return np.arange(len(self))
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, Episode]]:
-        """Episodes of one file from number ``start`` on, as (id, episode)."""
+        """Yields the episodes of one file from number ``start`` on, as (id, episode)."""
         first = sum(self.shard_lengths[:shard_index])
         for position in range(first + start, first + self.shard_lengths[shard_index]):
             yield int(self.episode_ids[position]), self[position]
 
     def examine(self, shard_index: int) -> Iterator[tuple[int, Episode | None, list[Problem]]]:
-        """(id, episode, problems) of one file; None in place of an episode that is left out."""
+        """Yields (id, episode, problems) of one file; the episode is None if it is skipped."""
         return ((index, episode, []) for index, episode in self.stream(shard_index))
 
     def examined(self, position: int) -> tuple[Episode | None, list[Problem]]:
-        """The episode at a position, None where it is left out, and its problems."""
+        """Returns the episode at a position (None if it is skipped) and its problems."""
         return self[position], []
 
     def read(self, index: int, episode: Episode) -> dict[str, np.ndarray]:
-        """The numbers of episode ``index`` by field, [L, d] in data units."""
+        """Returns the numbers of episode ``index`` by field, [L, d] in data units."""
         episode = self.transform(episode) if self.transform else episode
         fields = self.observation, self.action
         return chunk.episode_arrays(episode, *fields, source=self.name, index=index)
 
     def extras(self, episode: Episode) -> dict[str, np.ndarray]:
-        """What only a stream carries, [L] each: "observation/image_<camera>" as encoded images,
-        "instruction" as bytes, and "quality/<label>"."""
+        """Returns arrays [L] that only a stream has: "observation/image_<camera>" as encoded
+        images, "instruction" as bytes, and "quality/<label>"."""
         return {}
 
     def extra_bytes(self, episode: Episode) -> int:
-        """Bytes of the episode that a stream keeps in memory beside ``read``."""
+        """Returns the bytes of the episode that a stream keeps in memory beside ``read``."""
         return 0
 
     def rest(self, action_dim: int) -> np.ndarray:
-        """The action [D] of a robot that stands still, NaN where it stays; see ``chunk``."""
+        """Returns the action [D] of a robot that stands still, NaN for positions; see ``chunk``."""
         return chunk.rest((), action_dim)
 
     def stated(self) -> Mapping[str, Mapping[str, np.ndarray]]:
-        """By field, the "min", "max", "mean" and "std" [d] that the data set's own files state."""
+        """Returns "min", "max", "mean" and "std" [d] in the data set's files, by field."""
         return {}
 
     def refuse_images(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
-        """Raises ValueError where training may not begin with the images that were examined."""
+        """Raises ValueError if training may not begin with the examined images."""
 
-    def damaged_image(self, what: str) -> None:
+    def damaged_image(self, problem: str) -> None:
         """Raises ValueError, or logs that the image is masked."""
-        raise ValueError(f"{what}; mend the data")
+        raise ValueError(f"{problem}; mend the data")
 
 
 class Format(Protocol):
-    """Opens sources of one format; made from the data section, with its options checked.
+    """Opens sources of one format; its constructor checks the options of the data section.
 
     Attributes:
-      widths: by field, the numbers a step that all sources are padded to and masked; empty where
-        only the data say how wide they are.
-      steps: of the chain of transforms, after normalisation and masks.
-      labels: of the batch's "quality".
+      widths: by field, the width that all sources are padded to and masked; empty if only the data
+        determine it.
+      steps: steps of the chain of transforms, after normalisation and masks.
+      labels: labels of the batch's "quality".
       workers: threads that decode images, on each host.
-      marks: hashes of files, beside the data, that the batches depend on, by config field.
+      marks: hashes of other files that the batches depend on, by config field.
     """
 
     widths: Mapping[str, int] = {}
@@ -151,18 +151,18 @@ class Format(Protocol):
         """Opens the source ``name`` at a path.
 
         ``fields`` is its section, see ``section.sources``. ``transform``, from episode to episode,
-        comes first; ValueError where the format takes none.
+        is applied first; raises ValueError if the format allows none.
         """
         ...
 
     def check(self, config: ml_collections.ConfigDict) -> None:
-        """Raises ValueError for options of the data section that do not go with the format."""
+        """Raises ValueError for options of the data section that do not fit the format."""
 
     def check_placement(self, config: ml_collections.ConfigDict, observed: bool) -> None:
-        """Raises ValueError where the placement, or nothing to observe, rules out training."""
+        """Raises ValueError if the placement is wrong or there is nothing to observe."""
 
     def missing_delta(self, config: ml_collections.ConfigDict) -> str:
-        """What padding "hold" lacks, in a line; "" if nothing."""
+        """Returns a line about options that padding "hold" lacks; "" for none."""
         return ""
 
 
@@ -176,10 +176,10 @@ def size_of(arrays: Mapping[str, Any]) -> int:
 def formats(
     config: ml_collections.ConfigDict, fields: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Format]:
-    """The format of each source, one object for all sources of a format.
+    """Returns the format of each source; sources of one format share an object.
 
-    ``fields`` are from ``section.sources``. ValueError: an unknown format, an impossible option of
-    it, or formats whose fields differ.
+    ``fields`` come from ``section.sources``. Raises ValueError for an unknown format, an impossible
+    option of it, or formats whose fields differ.
     """
     names = {n: f["format"] or ("open_x" if f["open_x"] else "rlds") for n, f in fields.items()}
     forms: dict[str, Format] = {}
@@ -187,10 +187,10 @@ def formats(
         if name not in forms:
             make = _names.resolve(f"config.data.sources.{source}.format", name, FORMATS)
             forms[name] = make(config)
-    (first, form), *rest = ((source, forms[name]) for source, name in names.items())
-    for source, other in rest:
-        if _layout(form) != _layout(other):
-            plain, wide = (first, source) if other.widths else (source, first)
+    (first, form), *following = ((source, forms[name]) for source, name in names.items())
+    for source, second in following:
+        if _layout(form) != _layout(second):
+            plain, wide = (first, source) if second.widths else (source, first)
             raise ValueError(
                 f"source {plain!r} has the format {names[plain]!r} and source {wide!r} "
                 f"{names[wide]!r}, whose fields differ: bring all to one form, such as 'open_x' "

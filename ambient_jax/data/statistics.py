@@ -1,4 +1,4 @@
-"""Statistics of a source in one pass over its episodes, kept on disk."""
+"""Computes statistics of a source in one pass over its episodes, and caches them on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ambient_jax.data.source import Source, Transform
 
 CACHE_VARIABLE = "AMBIENT_JAX_CACHE"
 
-_EXAMPLES = 20  # kept for each kind of problem
+_EXAMPLES = 20  # examples stored for each kind of problem
 _ONLY_A_FILLER = (
     "its only step is flagged is_last, so its action is a filler: leave the episode out, or set "
     "last_step='keep' if that action is real"
@@ -37,13 +37,13 @@ SAMPLE = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Tails:
-    """A field's outermost values and a sample, the same in any order of the episodes.
+    """A field's outermost values and a sample; the order of the episodes does not matter.
 
     Attributes:
       ends: [2, n, d], per dimension the n least values and the n largest ones, outermost first.
       at: [2, n, d, 2], episode and step of each.
-      keys: [k] uint64, hashes of (episode, step): the sample is the rows of the least ones.
-      rows: [k, d], the sample; all rows where there are at most ``SAMPLE``.
+      keys: [k] uint64, hashes of (episode, step); the sample has the rows with the least hashes.
+      rows: [k, d], the sample; all rows if there are at most ``SAMPLE``.
     """
 
     ends: np.ndarray
@@ -53,7 +53,7 @@ class Tails:
 
     @classmethod
     def of(cls, values: np.ndarray, episode: int = 0) -> Tails:
-        """The tails of one episode's values [N, d]."""
+        """Returns the tails of one episode's values [N, d]."""
         step = np.arange(len(values))
         order = np.argsort(values, axis=0, kind="stable")
         outer = np.stack([order[:ENDS], order[::-1][:ENDS]])
@@ -62,7 +62,7 @@ class Tails:
         return cls(ends, at, *_least(_hash(episode, step), values))
 
     def merge(self, other: Tails) -> Tails:
-        """The tails of the rows of both."""
+        """Returns the tails of the rows of both."""
         ends = np.concatenate([self.ends, other.ends], axis=1)
         at = np.concatenate([self.at, other.at], axis=1)
         ranked = ends * np.array([1, -1])[:, None, None]
@@ -83,7 +83,7 @@ class Tails:
 
 
 def _hash(episode, step):
-    """SplitMix64 of (episode, step): uniform, the same on every machine."""
+    """Returns SplitMix64 of (episode, step): uniform, the same on every machine."""
     x = (np.uint64(episode) << np.uint64(32)) + step.astype(np.uint64)
     x += np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -105,13 +105,13 @@ class Moments:
     m2: np.ndarray  # sum of squared deviations from the mean
     min: np.ndarray
     max: np.ndarray
-    # Share of the magnitude, with a margin: a smaller range is rounding of float32 or float64.
+    # Share of the magnitude: a smaller range is rounding of float32 or float64.
     rounding: np.ndarray | float = 1e-6
     tails: Tails | None = None
 
     @classmethod
     def of(cls, values: np.ndarray, episode: int = 0) -> Moments:
-        """The moments of an episode's values [N, d], N >= 1."""
+        """Returns the moments of an episode's values [N, d], N >= 1."""
         values = np.asarray(values, np.float64)
         mean = values.mean(axis=0)
         m2 = ((values - mean) ** 2).sum(axis=0)
@@ -127,10 +127,10 @@ class Moments:
         return np.sqrt(self.m2 / self.count)
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of rows (Chan et al. 1979): no cancellation, any order."""
+        """Returns the moments of both sets of rows without cancellation (Chan et al. 1979)."""
         count = self.count + other.count
         delta = other.mean - self.mean
-        both = self.tails.merge(other.tails) if self.tails and other.tails else None
+        tails = self.tails.merge(other.tails) if self.tails and other.tails else None
         return Moments(
             count,
             self.mean + delta * (other.count / count),
@@ -138,12 +138,12 @@ class Moments:
             np.minimum(self.min, other.min),
             np.maximum(self.max, other.max),
             np.minimum(self.rounding, other.rounding),
-            both,
+            tails,
         )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Moments:
-        """The moments from ``dataclasses.asdict``, whose arrays may be lists."""
+        """Makes moments from ``dataclasses.asdict``, whose arrays may be lists."""
         names = ("mean", "m2", "min", "max", "rounding")
         arrays = {n: np.asarray(fields[n], np.float64) for n in names}
         if len({a.shape for a in arrays.values()}) != 1:
@@ -158,8 +158,8 @@ class SourceStatistics:
 
     Attributes:
       fields: moments of each field ("action", "observation/<name>") over all steps.
-      lengths: steps of each episode, [num_episodes] int64; 0 for one that was left out.
-      step_bytes: mean size of a step as it waits to be drawn, encoded images included.
+      lengths: steps of each episode, [num_episodes] int64; 0 for a skipped episode.
+      step_bytes: mean size of a step in memory, including encoded images.
       problems: by kind, the numbers of "episodes" and of those "skipped", and "examples", the first
         [id, text].
     """
@@ -175,14 +175,14 @@ class SourceStatistics:
 
 
 def compute(source: Source, *, cache: str | os.PathLike[str] | None = None) -> SourceStatistics:
-    """Statistics of one source: from the cache, or in one pass over its episodes.
+    """Returns statistics of one source: from the cache, or from one pass over its episodes.
 
-    The cache is keyed by the source's fingerprint, the fields and the code that reads them, the
-    transform's module included. ``cache`` is its directory, by default ``$AMBIENT_JAX_CACHE`` or
+    The cache's key has the source's fingerprint, the fields and the code that reads them, including
+    the transform's module. ``cache`` is its directory, by default ``$AMBIENT_JAX_CACHE`` or
     ``~/.cache/ambient_jax``.
 
     Raises:
-      ValueError: data that are not finite (named by episode and step), or no steps at all.
+      ValueError: data are not finite (with episode and step), or there are no steps.
     """
     code = code_hash(source.transform)
     key = {name: getattr(source, name) for name in ("fingerprint", "action", "settings")}
@@ -202,13 +202,13 @@ def compute(source: Source, *, cache: str | os.PathLike[str] | None = None) -> S
 
 
 def disagreement(measured: SourceStatistics, stated: Mapping[str, Mapping[str, np.ndarray]]) -> str:
-    """Where a data set's own statistics differ from those measured, in a line; "" if nowhere.
+    """Returns a line about the first stored statistic that differs from the data; "" for none.
 
     ``stated`` is by field, see ``source.Source.stated``. Differences below a thousandth of a
     dimension's range are rounding; in the mean and std also below a thousandth of its magnitude, as
     many take them from sums in float32.
     """
-    for field, own in stated.items():
+    for field, stored in stated.items():
         if field not in measured.fields:
             continue
         moments = measured.fields[field]
@@ -217,14 +217,14 @@ def disagreement(measured: SourceStatistics, stated: Mapping[str, Mapping[str, n
         for name, value in values.items():
             rounding = size if name in ("mean", "std") else 1e-3 * size
             room = 1e-3 * np.maximum(moments.max - moments.min, rounding)
-            if name not in own or own[name].shape != value.shape:
+            if name not in stored or stored[name].shape != value.shape:
                 continue
-            off = np.abs(own[name] - value) > room
+            off = np.abs(stored[name] - value) > room
             if off.any():
                 i = int(np.argmax(off))
                 return (
-                    f"the data set states that {name} of {field}[{i}] is {own[name][i]:.6g}, it is "
-                    f"{value[i]:.6g}: its statistics are of other data, or the data are damaged"
+                    f"the data set states that {name} of {field}[{i}] is {stored[name][i]:.6g}, it "
+                    f"is {value[i]:.6g}: its statistics are of other data, or the data are damaged"
                 )
     return ""
 
@@ -244,17 +244,17 @@ def _one_pass(source):
             _count(problems, index, [("last_step", _ONLY_A_FILLER)] if dropped else [], True)
             continue
         lasts += [arrays[chunk.ACTION][-1]] if dropped else []
-        # Fields wait to be drawn as float32.
+        # A stream stores fields as float32.
         size += sum(4 * a.size for a in arrays.values()) + source.extra_bytes(episode)
         for name, values in arrays.items():
-            known = fields.get(name)
-            if known is not None and known.mean.shape != values.shape[1:]:
+            previous = fields.get(name)
+            if previous is not None and previous.mean.shape != values.shape[1:]:
                 raise ValueError(
                     f"source {source.name!r}, episode {index}: {name} has {values.shape[1]} "
-                    f"numbers a step, the episodes before it {known.mean.size}"
+                    f"numbers a step, the episodes before it {previous.mean.size}"
                 )
             moments = Moments.of(values, index)
-            fields[name] = moments if known is None else known.merge(moments)
+            fields[name] = moments if previous is None else previous.merge(moments)
         line, done = "statistics of %s: %d of %d episodes", (source.name, len(lengths), len(source))
         logging.log_every_n_seconds(logging.INFO, line, 10, *done)
     if not fields:
@@ -273,10 +273,10 @@ def _one_pass(source):
 
 
 def _filler_doubt(source, lasts, moments):
-    """A line if all episodes end with one and the same action and other steps differ, else ""."""
+    """Returns a line if all episodes end with the same action and other steps differ, else ""."""
     judged = moments.max > moments.min
     if source.displacements is not None and source.displacements.any():
-        judged &= source.displacements  # a gripper may well end as it always does
+        judged &= source.displacements  # grippers often end in the same state
     if len(lasts) < 2 or not judged.any() or not (np.stack(lasts) == lasts[0])[:, judged].all():
         return ""
     return (
@@ -300,11 +300,11 @@ _MODULES = (chunk, rlds_source, source_lib, sys.modules[__name__])
 
 
 def code_hash(transform: Transform | None = None) -> str:
-    """Hash of the modules that shape the data, blind to comments; "": one has no source code."""
+    """Returns a hash of the code that shapes the data, without comments; "" if it has no source."""
     parts = [_module_code(m) for m in _MODULES]
     while isinstance(transform, functools.partial):
-        given = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]
-        parts += [*map(_exact, given), repr(sorted(transform.keywords))]
+        values = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]
+        parts += [*map(_exact, values), repr(sorted(transform.keywords))]
         transform = transform.func
     if transform is not None:
         function = transform if hasattr(transform, "__qualname__") else type(transform)
@@ -322,7 +322,7 @@ def code_hash(transform: Transform | None = None) -> str:
 
 
 def _exact(value):
-    """A text of a value that a transform holds; NumPy's repr cuts large arrays."""
+    """Returns a text of a transform's value; NumPy's repr shortens large arrays."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     return repr(value)

@@ -1,11 +1,11 @@
-"""One group's chunks in one shard, shuffled: a function of (seed, group, shard, position).
+"""Streams one group's chunks in one shard, shuffled by (seed, group, shard, position).
 
 Episodes are dealt to shards, which together read each episode once an epoch; a host has some of the
 shards. An epoch visits the shard's episodes in a shuffled order, cut into windows of whole episodes
-with some ``window`` steps; the chunks of a window come in random order. The lengths of all episodes
-are known, so the number of chunks taken is the whole state.
+with about ``window`` steps; the chunks of a window come in random order. The lengths of all
+episodes are known, so the number of chunks taken is the whole state.
 
-Memory holds two windows (the next one is read while the present one is used), each of ``window``
+Memory holds two windows (the next one is read while the current one is used), each of ``window``
 steps and one episode. Data that fit in one window are read once.
 """
 
@@ -21,13 +21,13 @@ import numpy as np
 from ambient_jax.data import chunk
 from ambient_jax.data.mixture import Mixture
 
-# Files that are read in order at once: their episodes take turns.
+# Number of files read in order at once; their episodes alternate.
 INTERLEAVE = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Steps of some whole episodes, and the order in which their chunks come."""
+    """Steps of some whole episodes, and the order of their chunks."""
 
     steps: dict[str, np.ndarray]  # [N, ...] each, see ``mixture.Mixture.read_all``
     start: np.ndarray  # [N], of each step's episode, as ``end``
@@ -46,25 +46,25 @@ class _Plan:
 
 
 def permutation(size: int, *key: int) -> np.ndarray:
-    """A random order of ``size`` things, from non-negative integers.
+    """Returns a random order of 0 ... ``size`` - 1, from non-negative integers ``key``.
 
-    Sorts raw bits, which NumPy promises never to change, unlike its shuffles: a run may resume
-    under another version.
+    It sorts raw bits, which are the same in all versions of NumPy, unlike its shuffles: a run may
+    resume with another version.
     """
     bits = np.random.Philox(np.random.SeedSequence(key)).random_raw(size)
     return np.argsort(bits, kind="stable")
 
 
 class ChunkStream:
-    """Endless chunks of one group in one shard.
+    """Yields endless chunks of one group in one shard.
 
-    Shard s has the episodes s, s + shards, ...; of files that are read in order (TFRecord, LeRobot
-    v3) a range of consecutive ones, to read few of them. With fewer episodes than shards, it has
-    every shards-th step.
+    Shard s has the episodes s, s + shards, ...; if files are read in order (TFRecord, LeRobot v3),
+    it has a range of consecutive episodes, to read few files. With fewer episodes than shards, it
+    has every shards-th step.
 
     Attributes:
       size: chunks in an epoch of this shard.
-      taken: chunks taken so far; set it to move.
+      taken: number of chunks taken so far; set it to move.
     """
 
     def __init__(
@@ -81,20 +81,20 @@ class ChunkStream:
         keep: np.ndarray | None = None,
         interleave: int = INTERLEAVE,
     ):
-        """Opens nothing yet.
+        """Opens no file yet.
 
         Args:
-          mixture, k: the sources, and the number of this one.
-          window: steps that are shuffled among each other.
-          seed: of the run.
-          shard, shards: this shard, and how many there are.
+          mixture, k: the sources, and the number of this source.
+          window: number of steps that are shuffled together.
+          seed: seed of the run.
+          shard, shards: this shard, and the number of shards.
           executor: reads ahead.
           group: number of the group; by default k.
           keep: [N] bool, the steps of the source that belong to the group; None for all.
-          interleave: files that are read in order at once.
+          interleave: number of files read in order at once.
 
         Raises:
-          ValueError: fewer steps than shards.
+          ValueError: there are fewer steps than shards.
         """
         self._mixture, self._k, self._keep = mixture, k, keep
         self._window_size, self._interleave = window, interleave
@@ -132,11 +132,11 @@ class ChunkStream:
     @taken.setter
     def taken(self, count: int):
         self._taken, self._window = count, None
-        with self._loading:  # files left open would stay so until their turn comes
+        with self._loading:  # open files would otherwise stay open until their next use
             self._open.clear()
 
     def take(self, count: int) -> Iterator[tuple[Window, np.ndarray]]:
-        """The next ``count`` chunks as pieces (window, positions in it)."""
+        """Yields the next ``count`` chunks as pieces (window, positions in it)."""
         while count:
             window = self._window or self._enter()
             piece = window.order[self._position : self._position + count]
@@ -148,9 +148,9 @@ class ChunkStream:
                 self._window = None
 
     def read_ahead(self) -> None:
-        """Begins to read what ``take`` will need first."""
-        here, _ = self._place()
-        self._ahead = here, self._executor.submit(self._load, *here)
+        """Starts to read the first window of ``take``."""
+        place, _ = self._place()
+        self._ahead = place, self._executor.submit(self._load, *place)
 
     def _place(self):
         epoch, offset = divmod(self._taken, self.size)
@@ -159,10 +159,10 @@ class ChunkStream:
         return (epoch, number), offset - int(begins[number])
 
     def _enter(self):
-        here, self._position = self._place()
-        epoch, number = here
-        ready = self._ahead is not None and self._ahead[0] == here
-        self._window = window = self._ahead[1].result() if ready else self._load(*here)
+        place, self._position = self._place()
+        epoch, number = place
+        ready = self._ahead is not None and self._ahead[0] == place
+        self._window = window = self._ahead[1].result() if ready else self._load(*place)
         last = number + 1 == len(self._plan(epoch).begins)
         after = (epoch + 1, 0) if last else (epoch, number + 1)
         self._ahead = after, self._executor.submit(self._load, *after)
@@ -176,13 +176,13 @@ class ChunkStream:
         lengths, counts = self._lengths[episodes], self._counts[episodes]
         reads = np.cumsum(lengths) - lengths
         begins = np.cumsum(counts) - counts
-        # Another phase each epoch: else a file that is read in order would give the same windows.
+        # Each epoch has another phase, or a file that is read in order would give the same windows.
         phase = 0 if self._resident else int(permutation(self._window_size, *self._key, epoch)[0])
         edges = np.flatnonzero(np.diff((reads + phase) // self._window_size, prepend=-1))
         return _Plan(episodes, np.append(edges, len(episodes)), begins[edges])
 
     def _interleaved(self, epoch):
-        """Files in shuffled order, some at a time, one episode of each in turn."""
+        """Orders files at random, several at a time, and alternates their episodes."""
         slots = permutation(len(self._runs), *self._key, epoch)
         runs = [self._runs[i] for i in slots]
         within = np.concatenate([np.arange(len(r)) for r in runs])
@@ -196,7 +196,7 @@ class ChunkStream:
             else:
                 plan = self._plan(epoch)
                 unshuffled = self._read(plan.episodes[plan.edges[number] : plan.edges[number + 1]])
-        # The 1 keeps this key apart from that of the episodes' order.
+        # The 1 makes this key differ from that of the episodes' order.
         order = permutation(len(unshuffled.order), *self._key, epoch, number, 1)
         return dataclasses.replace(unshuffled, order=unshuffled.order[order])
 
@@ -205,14 +205,14 @@ class ChunkStream:
         return self._read(np.concatenate(self._runs))
 
     def _read(self, episodes) -> Window:
-        parts, ids, kept = [], [], []
+        parts, ids, keep = [], [], []
         for position in episodes.tolist():
             index, raw = self._episode(position)
             parts.append(self._mixture.read_all(self._k, index, raw))
             ids.append(index)
             if self._keep is not None:
                 first = self._first[position]
-                kept.append(self._keep[first : first + self._lengths[position]])
+                keep.append(self._keep[first : first + self._lengths[position]])
         steps = {n: np.concatenate([p[n] for p in parts]) for n in parts[0]}
         lengths = np.asarray([len(p[chunk.ACTION]) for p in parts])
         ends = np.cumsum(lengths)
@@ -221,7 +221,7 @@ class ChunkStream:
             np.repeat(ends - lengths, lengths),
             np.repeat(ends, lengths),
             np.repeat(np.asarray(ids, np.int32), lengths),
-            np.flatnonzero(np.concatenate(kept)) if kept else np.arange(ends[-1]),
+            np.flatnonzero(np.concatenate(keep)) if keep else np.arange(ends[-1]),
         )
 
     def _episode(self, position):
@@ -246,22 +246,22 @@ def deal(
     shard: int,
     shards: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions of the episodes that one shard reads, and the steps of the source that it takes.
+    """Returns the positions of a shard's episodes, and the steps of the source that it takes.
 
-    Shards are disjoint and together complete. The arguments are the source's lengths of episodes,
-    and those of ``ChunkStream``. ValueError: the source has fewer steps than there are shards.
+    Shards are disjoint and together complete. ``lengths`` are the source's lengths of episodes; for
+    the others see ``ChunkStream``. Raises ValueError if there are fewer steps than shards.
     """
     filled = np.flatnonzero(lengths) if keep is None else _episodes_of(keep, lengths)
     if len(filled) < shards:
-        taken = np.arange(lengths.sum()) if keep is None else np.flatnonzero(keep)
-        if len(taken) < shards:
+        steps = np.arange(lengths.sum()) if keep is None else np.flatnonzero(keep)
+        if len(steps) < shards:
             raise ValueError(
-                f"source {name!r} has {len(taken)} steps for {shards} shards: set "
+                f"source {name!r} has {len(steps)} steps for {shards} shards: set "
                 "config.data.shards to fewer, run on fewer hosts, or set config.data.placement to "
                 "'device'"
             )
         keep = np.zeros(lengths.sum(), bool)
-        keep[taken[shard::shards]] = True
+        keep[steps[shard::shards]] = True
         return _episodes_of(keep, lengths), keep
     if in_order:
         first, last = (len(filled) * (shard + i) // shards for i in (0, 1))

@@ -1,4 +1,4 @@
-"""Write a TFDS / RLDS dataset to disk without TensorFlow.
+"""Writes a TFDS / RLDS dataset to disk without TensorFlow.
 
 `ambient_jax.data.rlds` reads it, and so does `tfds.builder_from_directory` (tfrecord with tf.data,
 array_record with `as_data_source`).
@@ -35,7 +35,7 @@ _SHARD_BYTES = 256 << 20
 _JPEG_QUALITY = 95  # as tf.io.encode_jpeg, and so TFDS
 
 _WRITERS = {
-    # One record a chunk: what random access wants, and what TFDS itself writes.
+    # One record per chunk, for random access; TFDS writes the same.
     "array_record": lambda path: array_record_module.ArrayRecordWriter(path, "group_size:1"),
     "tfrecord": TFRecordWriter,
 }
@@ -58,27 +58,27 @@ def write_dataset(
 ) -> Path:
     """Writes episodes, one at a time in memory, and returns ``<directory>/<name>/<version>``.
 
-    The files appear under that name once all is written. Episodes keep their order over the shards,
-    so `RldsDataset` numbers them as they came. float64 features are stored as float32, as TFDS
-    does; ``encoding="zlib"`` or ``"bytes"`` on the Tensor keeps all bits.
+    The folder appears when all files are written. Shards keep the order of the episodes, so
+    `RldsDataset` numbers them in this order. float64 features are stored as float32, as in TFDS;
+    ``encoding="zlib"`` or ``"bytes"`` of the Tensor keeps all bits.
 
     Args:
       directory: parent of all datasets; created if missing. A local path.
       name: dataset name, letters, digits and underscores.
       version: such as ``"1.0.0"``.
-      features: of an episode, best from `rlds_features`.
+      features: features of an episode, best from `rlds_features`.
       episodes: episodes of ``split``, steps as arrays [T, ...]; or a dict of split name to
         episodes. Text is str or bytes, images are arrays [T, H, W, C] or encoded bytes.
-      split: the split's name where ``episodes`` is no dict.
+      split: the split's name, if ``episodes`` is no dict.
       file_format: array_record for random access, tfrecord for tf.data.
-      shards: files of each split, at most one an episode; by default one for each 256 MiB.
+      shards: files of each split, at most one per episode; by default one per 256 MiB.
       description, citation: free text and BibTeX for the metadata.
       overwrite: replace a finished dataset of that name and version.
 
     Raises:
       FileExistsError: the dataset exists and ``overwrite`` is False.
       ValueError: a name, version or option is malformed; an episode does not match the features
-        (named by split, episode and field); there is no episode.
+        (with split, episode and field); there is no episode.
     """
     if re.match(r"\w+://", os.fspath(directory)):
         raise ValueError(
@@ -133,7 +133,7 @@ def _write_split(
     prefix = os.fspath(template.data_dir / f"{template.split}.shard")
     starts, spool = None, f"{prefix}.spool"
     if shards is not None:
-        if num_episodes is None:  # an even cut needs it: write all to one file to count them
+        if num_episodes is None:  # write all episodes to one file to count them
             lengths, _ = _write_shards(spool, records, {0}, "tfrecord")
             num_episodes = sum(lengths)
             spooled = TFRecords([f"{spool}-0"], [num_episodes])
@@ -144,7 +144,7 @@ def _write_split(
     Path(f"{spool}-0").unlink(missing_ok=True)
     if not lengths:
         raise ValueError(f"split {template.split!r} has no episode: nothing to write")
-    # The file names tell the number of shards, which is known only now.
+    # The file names contain the number of shards, which is known only now.
     for index in range(len(lengths)):
         path = template.sharded_filepath(shard_index=index, num_shards=len(lengths))
         os.rename(f"{prefix}-{index}", path)
@@ -156,9 +156,9 @@ def _write_split(
 def _write_shards(
     prefix: str, records: Iterator[bytes], starts: set[int] | None, file_format: str
 ) -> tuple[list[int], int]:
-    """Writes ``<prefix>-0``, ``-1``... from the records ``starts`` on, or for each 256 MiB.
+    """Writes ``<prefix>-0``, ``-1``..., with a new file at the records ``starts``, or per 256 MiB.
 
-    Returns the number of records of each, and all bytes.
+    Returns the number of records of each file, and the total bytes.
     """
     lengths: list[int] = []
     num_bytes = shard_bytes = 0
@@ -188,16 +188,16 @@ def rlds_features(
     step_extra: Mapping[str, Any] | None = None,
     episode_metadata: Mapping[str, Any] | None = None,
 ) -> tfds.features.FeaturesDict:
-    """The standard RLDS features around one's own observation and action.
+    """Returns the standard RLDS features for an observation and an action.
 
-    A field is a TFDS feature connector, a dtype (``str`` is text), anything with a shape and a
+    A field is a TFDS feature connector, a dtype (``str`` is text), an object with a shape and a
     dtype (an array or a ``jax.ShapeDtypeStruct``), or a dict of these. It describes ONE step.
 
     Args:
       observation: fields of ``steps/observation``.
       action: ``steps/action``, [D] or a dict.
       step_extra: further fields of a step.
-      episode_metadata: fields of the episode; left out if None.
+      episode_metadata: fields of the episode; None for none.
 
     Returns:
       Features that also have ``is_first``, ``is_last``, ``is_terminal`` (bool), ``reward`` and
@@ -225,7 +225,7 @@ def _connector(value: Any) -> Any:
 
 
 class EpisodeEncoder:
-    """An episode to the bytes of a ``tf.train.Example``; ValueError: an impossible feature."""
+    """Encodes episodes as ``tf.train.Example``; raises ValueError for an impossible feature."""
 
     def __init__(self, features: tfds.features.FeaturesDict):
         self._leaves = leaves(features)
@@ -238,7 +238,7 @@ class EpisodeEncoder:
                 )
 
     def __call__(self, episode: Mapping[str, Any]) -> bytes:
-        """Encodes one episode; ValueError: its fields do not match the features."""
+        """Encodes one episode; raises ValueError if its fields do not match the features."""
         flat = flatten(episode)
         for path in (p for p in self._leaves if p not in flat):
             hint = _checks.nearest(path, flat)
@@ -254,15 +254,15 @@ class EpisodeEncoder:
 
 
 def _checked(leaf: Leaf, value: Any) -> Any:
-    """The value as an array of the feature's dtype, or as a list of blobs or images."""
+    """Returns the value as an array of the feature's dtype, or as a list of blobs or images."""
     if leaf.kind == "bytes":
         array = np.asarray(value, object)
         _check_shape(leaf, array.shape)
         texts = [v.encode() if isinstance(v, str) else v for v in array.reshape(-1)]
         for text in texts:
             if not isinstance(text, bytes):
-                given = type(text).__name__
-                raise ValueError(f"{leaf.path!r} holds {given}, expected str or bytes")
+                name = type(text).__name__
+                raise ValueError(f"{leaf.path!r} holds {name}, expected str or bytes")
         return object_array(texts).reshape(array.shape)
     if leaf.kind == "image":
         images = value if leaf.sequence else [value]
@@ -276,7 +276,7 @@ def _checked(leaf: Leaf, value: Any) -> Any:
                 _check_shape(single, frame.shape)
         return frames
     array = np.asarray(value)
-    # A Python number or list has no dtype of its own: it takes the feature's if it fits.
+    # A Python number or list has no dtype and takes that of the feature if it fits.
     exact = hasattr(value, "dtype") and not isinstance(value, np.generic)
     if exact or not np.can_cast(array.dtype, leaf.dtype, "same_kind") and array.size:
         _check_dtype(leaf, array.dtype)
@@ -298,8 +298,8 @@ def _check_dtype(leaf: Leaf, dtype: np.dtype) -> None:
 
 def _check_shape(leaf: Leaf, shape: tuple[int, ...]) -> None:
     expected = ("T", *leaf.shape) if leaf.sequence else leaf.shape
-    same = [e in (None, "T", n) for n, e in zip(shape, expected, strict=False)]
-    if len(shape) != len(expected) or not all(same):
+    fits = [e in (None, "T", n) for n, e in zip(shape, expected, strict=False)]
+    if len(shape) != len(expected) or not all(fits):
         names = ", ".join("?" if e is None else str(e) for e in expected)
         raise ValueError(f"{leaf.path!r} has shape {list(shape)}, expected [{names}]")
 

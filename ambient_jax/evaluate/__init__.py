@@ -1,4 +1,4 @@
-"""Policies on recorded data: ``evaluate(path)`` measures one, ``best(path)`` finds the best one."""
+"""Policies on recorded data: ``evaluate(path)`` measures one, ``best(path)`` finds the best."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,6 @@ __all__ = ["best", "evaluate"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ambient_jax.evaluate import checkpoints  # not before it is used: it loads the data's stack
+    from ambient_jax.evaluate import checkpoints  # on first use, as it imports the data packages
 
     return getattr(checkpoints, name)

@@ -3,10 +3,10 @@
 python -m ambient_jax.evaluate --checkpoint=runs/train/mine --split=val
 python -m ambient_jax.evaluate --checkpoint=runs/train/mine --split=val --best
 
-The first leaves ``<workdir>/evaluation/<split>/``: denoising loss of every source at each noise
-level, and how far sampled chunks are from the recorded ones. The second compares the checkpoints
-that are there, leaves ``<workdir>/checkpoints_by_loss/`` and records the best, which training then
-keeps: ``--checkpoint=<workdir>/best`` is it. Give it again as training goes on.
+The first command writes ``<workdir>/evaluation/<split>/``: the denoising loss of every source at
+each noise level, and the error of sampled chunks against recorded ones. The second compares all
+checkpoints, writes ``<workdir>/checkpoints_by_loss/`` and records the best, which training then
+keeps as ``--checkpoint=<workdir>/best``. Repeat it as training goes on.
 """
 
 from absl import flags
@@ -33,8 +33,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", "", "workdir or checkpoint of the policy")
     flags.DEFINE_string("split", "", "such as val or train[90%:]; default: the training's")
     flags.DEFINE_string("root", "", "folder of the sources; default: the training's data.root")
-    flags.DEFINE_string("source", "", "the only source to evaluate, where others lack the split")
+    flags.DEFINE_string("source", "", "the only source to evaluate, if others lack the split")
     flags.DEFINE_integer("samples", 4096, "chunks of each source for the loss", lower_bound=1)
-    flags.DEFINE_integer("sampled", 512, "of which this many for the action error", lower_bound=1)
+    flags.DEFINE_integer("sampled", 512, "number of them for the action error", lower_bound=1)
     flags.DEFINE_bool("best", False, "compare the workdir's checkpoints and record the best one")
     console.run(_main)

@@ -1,4 +1,4 @@
-"""Reports of trained policies on recorded data: one checkpoint, or the best of several."""
+"""Reports on trained policies with recorded data: one checkpoint, or the best of several."""
 
 import os
 import pathlib
@@ -37,17 +37,17 @@ def evaluate(
     samples: int = 4096,
     sampled: int = 512,
 ) -> Report:
-    """Measures losses and action errors of a policy; leaves ``<workdir>/evaluation/<split>/``.
+    """Measures losses and action errors of a policy; writes ``<workdir>/evaluation/<split>/``.
 
     Args:
       path: workdir or checkpoint, see ``checkpoint.find``.
-      split, root: of every source, and their folder; "" takes those of the training.
-      source: name of the only one to evaluate; "" takes all.
+      split, root: split and folder of the sources; "" takes those of the training.
+      source: name of the only source to evaluate; "" takes all.
       samples, sampled: chunks of each source for the loss, and for the action error.
 
     Raises:
-      FileNotFoundError: no checkpoint, or no data.
-      ValueError: an unknown source or split.
+      FileNotFoundError: there is no checkpoint, or no data.
+      ValueError: the source or split is unknown.
     """
     directory, step = checkpoint.find(path)
     config = _config(directory / str(step))
@@ -87,10 +87,10 @@ def best(
 ) -> Report:
     """Records the checkpoint of the lowest denoising loss as the best one.
 
-    Leaves ``<workdir>/checkpoints_by_loss/`` and ``<workdir>/best.json``. The loss is the mean over
-    all levels and all clean sources (all sources where none is clean), with the same chunks and
-    noise for every checkpoint. Checkpoints that training deletes meanwhile are left out. ``path``
-    is a workdir or its checkpoints folder; options and errors are those of ``evaluate``.
+    Writes ``<workdir>/checkpoints_by_loss/`` and ``<workdir>/best.json``. The loss is the mean over
+    all levels and all clean sources (all sources if none is clean), with the same chunks and noise
+    for every checkpoint. Checkpoints that training deletes meanwhile are skipped. ``path`` is a
+    workdir or its checkpoints folder; for options and errors see ``evaluate``.
     """
     directory, step = checkpoint.find(path)
     if checkpoint.absolute(path) not in (directory, directory.parent):
@@ -107,7 +107,7 @@ def best(
             break
     else:
         raise FileNotFoundError(
-            f"the training deleted all compared checkpoints of {directory}: give the command again"
+            f"the training deleted all compared checkpoints of {directory}: repeat the command"
         )
     rows = []
     for compared, by_source in losses.items():
@@ -165,9 +165,9 @@ def _recorded(
     root: str,
     samples: int,
 ) -> evaluation.Chunks:
-    """Reads chunks of one source as in the training."""
-    own = config.data.sources[name]
-    changes = dict(split=split or own.split, last_step=own.get("last_step", "keep"))
+    """Reads chunks of one source as training does."""
+    section = config.data.sources[name]
+    changes = dict(split=split or section.split, last_step=section.get("last_step", "keep"))
     source = mixtures.open_source(config.data, name, root=root, **changes)
     if missing := mixtures.missing_delta(config.data):  # in the config of an older version
         logging.warning("%s; as in the training, the last action is repeated", missing)

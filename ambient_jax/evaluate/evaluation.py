@@ -1,4 +1,4 @@
-"""Denoising loss at each noise level and action error of a policy on recorded data."""
+"""Measures the denoising loss by noise level and the action error of a policy on recorded data."""
 
 import functools
 from typing import Any, NamedTuple
@@ -18,10 +18,10 @@ LEVELS = tuple(float(s / np.hypot(1, s)) for s in np.geomspace(0.004, 16, 19))
 
 
 class Chunks(NamedTuple):
-    """N recorded chunks in data units, with the episode and step of each as ``origin`` [N, 2].
+    """N recorded chunks in data units; ``origin`` [N, 2] has their episodes and steps.
 
-    Observations are {name: [N, T, d]}; of the common form also images uint8 [N, T, h, w, 3] with
-    their masks [N, T], and instructions as the encoder takes them. Actions are [N, H, D], their
+    Observations are {name: [N, T, d]}. The common form also has images uint8 [N, T, h, w, 3] with
+    their masks [N, T], and instructions as the encoder takes them. Actions are [N, H, D]; their
     mask [N, H] is False past an episode's end.
     """
 
@@ -42,29 +42,29 @@ def recorded(
 ) -> Chunks:
     """Reads chunks of a source as a policy sees them.
 
-    Episodes and images with problems are left out and masked as in training.
+    As in training, episodes with problems are skipped and images with problems are masked.
 
     Args:
-      source: such as ``mixture.open_source`` opens.
-      policy: whose observations, history and horizon are taken.
+      source: a source such as ``mixture.open_source`` returns.
+      policy: sets observations, history and horizon.
       padding: as in the training's data section.
-      episodes, samples: numbers of episodes to read, and of chunks to draw from them, at most.
-      seed: of both draws, without replacement.
+      episodes, samples: most episodes to read, and most chunks to draw from them.
+      seed: seed of both draws, without replacement.
 
     Raises:
-      ValueError: fields that are missing or not finite, naming the episode.
+      ValueError: a field is missing or not finite; the message names the episode.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(source))[:episodes])
-    read, used, problems = [], [], []
+    arrays, used, problems = [], [], []
     for position in chosen.tolist():
-        episode, found = source.examined(position)
+        episode, problems_of_episode = source.examined(position)
         if episode is None:
-            problems += found[:1]
+            problems += problems_of_episode[:1]
             continue
         extras = source.extras(episode)
-        read.append(source.read(position, episode))
-        read[-1] |= {n: v for n, v in extras.items() if not n.startswith("quality/")}
+        arrays.append(source.read(position, episode))
+        arrays[-1] |= {n: v for n, v in extras.items() if not n.startswith("quality/")}
         used.append(position)
     if problems:
         details = source.name, len(problems), len(chosen), *problems[0]
@@ -74,28 +74,28 @@ def recorded(
         logging.warning(left_out, *details)
     chosen = np.array(used, np.int64)
     if padding == "hold":
-        for arrays in read:
-            action = arrays[chunk.ACTION]
-            arrays[chunk.STILL] = chunk.standing_still(action, source.rest(action.shape[1]))
-    sizes = np.array([len(arrays[chunk.ACTION]) for arrays in read])
+        for fields in arrays:
+            action = fields[chunk.ACTION]
+            fields[chunk.STILL] = chunk.standing_still(action, source.rest(action.shape[1]))
+    sizes = np.array([len(fields[chunk.ACTION]) for fields in arrays])
     if not sizes.sum():
         raise ValueError(f"{source.directory} has no step in the episodes that were drawn")
-    steps = {name: np.concatenate([arrays[name] for arrays in read]) for name in read[0]}
+    steps = {name: np.concatenate([fields[name] for fields in arrays]) for name in arrays[0]}
     end = np.cumsum(sizes)
     at = rng.permutation(end[-1])[:samples]
-    own = np.searchsorted(end, at, side="right")
-    start = (end - sizes)[own]
+    row = np.searchsorted(end, at, side="right")  # the episode of each chunk
+    start = (end - sizes)[row]
     encoders = policy.chain.encoders()
     texts = {name: steps.pop(name) for name in encoders if name in steps}
     observation, actions, mask = chunk.gather(
-        steps, at, start, end[own], policy.history, policy.horizon, xp=np, padding=padding
+        steps, at, start, end[row], policy.history, policy.horizon, xp=np, padding=padding
     )
     if policy.chain.images:
         for camera in policy.chain.images.cameras:
             name = f"image_{camera}"
             observation |= _decoded(source, camera, observation[name], policy.chain.images.size)
     observation |= {name: encoders[name](list(values[at])) for name, values in texts.items()}
-    return Chunks(observation, actions, mask, np.stack([chosen[own], at - start], axis=1))
+    return Chunks(observation, actions, mask, np.stack([chosen[row], at - start], axis=1))
 
 
 def _decoded(source, camera, blobs, size):
@@ -103,15 +103,15 @@ def _decoded(source, camera, blobs, size):
     with images.ImageDecoder(size, workers=0) as decoder:
         bgr = np.full(blobs.size, source.bgr.get(camera, False))
         decoded, failures = decoder.submit(list(blobs.flat), bgr).result()
-    there = images.are_there(blobs)
+    present = images.are_there(blobs)
     if failures:
         source.damaged_image(
             f"{source.name}: {len(failures)} images of {camera} cannot be decoded "
             f"({next(iter(failures.values()))})"
         )
-        there.flat[list(failures)] = False
+        present.flat[list(failures)] = False
     name = f"image_{camera}"
-    return {name: decoded.reshape(*blobs.shape, *decoded.shape[1:]), f"{name}_mask": there}
+    return {name: decoded.reshape(*blobs.shape, *decoded.shape[1:]), f"{name}_mask": present}
 
 
 def denoising_loss(
@@ -127,9 +127,9 @@ def denoising_loss(
 ) -> np.ndarray:
     """Returns the mean squared error of x0_hat per number (normalised units) at each level [L].
 
-    At most ``samples`` chunks in data units (see ``Chunks``; no mask counts all) are drawn with
-    ``seed``, as is the noise: the same for every policy. ``params`` replace the policy's own, such
-    as those of another step, without a new compilation.
+    ``seed`` draws at most ``samples`` chunks in data units (see ``Chunks``; without a mask every
+    step counts) and the noise: both are the same for every policy. ``params``, such as those of
+    another step, replace the policy's without a new compilation.
     """
     rng = np.random.default_rng(seed)
     rows = rng.permutation(len(action))[:samples]
@@ -154,16 +154,16 @@ def row_losses(
 ) -> np.ndarray:
     """Returns the training's denoising loss of each chunk at each level [L, N].
 
-    That is the mean of (h - T)^2 over a row's valid numbers, those before the end of its episode
-    and of dimensions that its robot has; 0 without any. See ``losses.denoising_loss``.
+    It is the mean of (h - T)^2 over a row's valid numbers: steps before the end of its episode and
+    dimensions that its robot has; 0 without any. See ``losses.denoising_loss``.
 
     Args:
-      policy: whose network is measured.
-      chunks: in data units.
-      target: T, "x0", "eps" or "v"; "" for what the policy predicts.
+      policy: its network is measured.
+      chunks: chunks in data units.
+      target: T, "x0", "eps" or "v"; "" for the policy's prediction.
       levels, seed: noise levels sigma in (0, 1), and the seed of the noise, see ``noise``.
       params: see ``denoising_loss``.
-      batch: rows at a time, which bounds the memory.
+      batch: rows per batch, which bounds the memory.
     """
     valid = np.broadcast_to(np.asarray(chunks.mask)[..., None], np.shape(chunks.action))
     if policy.action_mask is not None:
@@ -193,12 +193,12 @@ def differences(
     params: Any = None,
     batch: int = 512,
 ) -> np.ndarray:
-    """Returns x0_hat given the chunks' observations less x0_hat given others, [L, N, H, D].
+    """Returns x0_hat given the chunks' observations minus x0_hat given others, [L, N, H, D].
 
-    ``other`` has the same shapes, in data units. Where it names another source, this is the
-    difference of two sources' denoisers on the first one's chunks (normalised), whose mean square
-    is the other's excess loss (``annotate.mismatch``); one network makes both, so that most of its
-    errors cancel. The options are those of ``row_losses``.
+    ``other`` has the same shapes, in data units. If it names another source, this is the
+    difference of two sources' denoisers on the first one's chunks (normalised). Its mean square is
+    the excess loss of the other source (``annotate.mismatch``); one network predicts both, so that
+    most of its errors cancel. For the options see ``row_losses``.
     """
     options = dict(levels=levels, seed=seed, params=params, batch=batch)
     observations = [chunks.observation, other]
@@ -212,7 +212,7 @@ def _difference(predictions, *_):
 def _measured(
     measure, policy, target, chunks, observations, valid=None, *, levels, seed, params, batch
 ):
-    """Concatenates ``_at_levels`` of all parts of the chunks, ``batch`` rows each."""
+    """Runs ``_at_levels`` on the chunks in parts of ``batch`` rows and concatenates the results."""
     x0 = policy.normalised(chunks.action)
     observations = [policy.check(o, (policy.history,)) for o in observations]
     rows = observations, x0, noise(x0.shape, seed), valid
@@ -227,7 +227,7 @@ def _measured(
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _at_levels(measure, policy, target, params, rows, levels):
-    """``measure`` [L, n, ...] of predictions of ``target``, one for each of the observations."""
+    """Returns ``measure`` [L, n, ...] of the predictions of ``target`` from each observation."""
     observations, x0, eps, valid = rows
     denoisers = [policy.denoiser(params, observation) for observation in observations]
     forms = dict(source=policy.prediction, target=target, schedule=schedules.vp())
@@ -245,9 +245,9 @@ def action_error(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the root mean squared difference of sampled chunks from recorded ones, in data units.
 
-    Of each action dimension [D] (NaN where the robot lacks it), and of each step ahead [H] (NaN
-    where every chunk is masked), over at most ``samples`` chunks. A policy with several right
-    answers does not reach 0: compare policies.
+    It is a pair: by action dimension [D] (NaN where the robot lacks it) and by step ahead [H] (NaN
+    where every chunk is masked), over at most ``samples`` chunks. Where several actions are right
+    the error does not reach 0: compare policies.
     """
     rows = slice(0, samples)
     observation = {name: value[rows] for name, value in chunks.observation.items()}

@@ -1,4 +1,4 @@
-"""Noise classifiers: is a noised chunk of the clean data or of the corrupt?"""
+"""Noise classifiers, which predict whether a noised chunk is clean or corrupt."""
 
 import math
 
@@ -12,17 +12,18 @@ _HIGH = 0.95
 
 
 class ChunkClassifier(nn.Module):
-    """Logits of "clean" for noised chunks [H, D]: residual convolutions, averaged over the chunk.
+    """Predicts logits of "clean" for noised chunks [H, D] by residual convolutions and a mean.
 
-    A chunk enters as its differences of order 0, 1, ... along time, of unit mean square at that
-    noise level, so that fine detail is as large as the route. With a condition a logit is
-    ``g(condition) + alpha h(x_t, condition, sigma)``, whose slope in x_t falls like alpha near
-    sigma = 1, as the exact one's does (``annotate.mismatch`` divides by it); h sees sigma clipped.
+    The input is the chunk's differences of order 0, 1, ... along time, scaled to unit mean square
+    at the noise level, so that fine detail is as large as the path. With a condition a logit is
+    ``g(condition) + alpha h(x_t, condition, sigma)``. Its slope in x_t falls like alpha near
+    sigma = 1, like that of the exact logit (``annotate.mismatch`` divides by alpha); h gets a
+    clipped sigma.
 
     Attributes:
         features: widths of the residual blocks.
         kernel_size: odd, in steps.
-        embed_dim: of the noise-level embedding.
+        embed_dim: size of the noise-level embedding.
         dropout: share of the pooled features dropped in training.
         heads: number of logits ("clean, or of source k?"); they share all but the last layer.
     """
@@ -43,10 +44,10 @@ class ChunkClassifier(nn.Module):
         *,
         train: bool = False,
     ) -> jax.Array:
-        """Logits [B, heads] of x_t [B, H, D] at sigma [B], with a condition [B, C] or without.
+        """Returns logits [B, heads] of x_t [B, H, D] at sigma [B]; a condition [B, C] is optional.
 
         ``moments`` [B, orders] are mean squares of the differences of x0 of order 0, 1, ...; orders
-        that a chunk is too short for are left out. ``train`` drops features (PRNG key "dropout").
+        beyond the chunk's length are ignored. ``train`` drops features (PRNG key "dropout").
         """
         if x_t.ndim != 3 or sigma.shape != x_t.shape[:1]:
             shapes = f"x_t has shape {x_t.shape} and sigma {sigma.shape}"
@@ -74,16 +75,15 @@ class ChunkClassifier(nn.Module):
         logits = Dense(self.heads, name="logit")(hidden)
         if condition is None:
             return logits
-        seen = mish(Dense(self.features[-1], name="seen")(mish(condition)))
+        hidden = mish(Dense(self.features[-1], name="seen")(mish(condition)))
         alpha = jnp.sqrt((1 - sigma) * (1 + sigma))[:, None]
-        return Dense(self.heads, name="of_condition")(seen) + alpha * logits
+        return Dense(self.heads, name="of_condition")(hidden) + alpha * logits
 
 
 def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
-    """Differences of x_t [B, H, D] at sigma [B] of each order, of unit mean square: [B, H, D *
-    orders]. ``moments`` as in ``ChunkClassifier``, or [orders]; white noise has variance
-    binomial(2k, k).
-    """
+    """Returns differences [B, H, D * orders] of x_t [B, H, D] at sigma [B], of unit mean square.
+    ``moments`` are those of ``ChunkClassifier``, or [orders]. Order k of white noise has variance
+    binomial(2k, k)."""
     s2 = jnp.square(sigma)[:, None, None]
     moments = jnp.asarray(moments, x_t.dtype)
     moments = jnp.broadcast_to(moments, (len(x_t), moments.shape[-1]))
@@ -96,7 +96,7 @@ def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.A
 
 
 def difference_moments(chunks, orders: int = 4) -> tuple[float, ...]:
-    """Mean squares of the differences of chunks [N, H, D] of order 0 to ``orders`` - 1."""
+    """Returns mean squares of the differences of chunks [N, H, D], orders 0 to ``orders`` - 1."""
     moments = []
     for _ in range(min(orders, chunks.shape[1])):
         moments.append(float((chunks.astype("float64") ** 2).mean()))

@@ -1,10 +1,10 @@
-"""Matrix products, and 1-D convolutions of short signals as a few of them, fast on the CPU.
+"""Matrix products and 1-D convolutions of short signals that are fast on the CPU.
 
-XLA's CPU convolution loses a factor of ten where the kernel is longer than the signal. On the CPU
-a convolution is one matrix product of the shifted signal or, where it multiplies less, minimal
-filtering (Toom 1963, Cook 1966; Lavin and Gray 2016): signal window and kernel, as polynomials,
-meet in one product per point, 8 instead of 20 for four outputs of five taps. It costs two bits of
-float32, so bfloat16 goes the direct way.
+XLA's CPU convolution is ten times slower where the kernel is longer than the signal. On the CPU a
+convolution is one matrix product of the shifted signal or, where it needs fewer products, minimal
+filtering (Toom 1963, Cook 1966; Lavin and Gray 2016): signal window and kernel are evaluated as
+polynomials with one product per point, 8 instead of 20 for four outputs of five taps. It costs two
+bits of float32, so bfloat16 uses the direct method.
 """
 
 import functools
@@ -20,13 +20,13 @@ from jax import lax
 _TILE = 4
 # Small fractions keep the sums well conditioned; the last point of every rule is infinity.
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
-# Under this many input channels the products are too thin to pay for the sums around them.
+# With fewer input channels the products save less than the sums cost.
 _THIN = 16
 
 
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
-    """x [..., K] times w [K, N]: [..., N]; the weight gradient needs no transposed copy on XLA's
-    CPU and runs three times as fast."""
+    """Returns x [..., K] times w [K, N], [..., N]. On XLA's CPU the weight gradient needs no
+    transposed copy, which makes it three times faster."""
     if jax.default_backend() != "cpu":
         return x @ w
     return _rows_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
@@ -43,7 +43,7 @@ def _product_backward(residuals, g: jax.Array):
     if x.shape[1] <= g.shape[1]:
         dw = lax.dot_general(x, lax.optimization_barrier(g), rows)
     else:
-        # The narrower factor comes first; the barrier keeps the compiler from turning it round.
+        # The narrower factor comes first; the barrier keeps the compiler from swapping them.
         dw = lax.optimization_barrier(lax.dot_general(g, lax.optimization_barrier(x), rows)).T
     return g @ w.T, dw
 
@@ -52,8 +52,8 @@ _rows_product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
 
 
 def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """`lax.conv_general_dilated` of x [B, L, C] and a kernel [k, C, F], k odd, over L padded by k
-    // 2: [B, (L - 1) // stride + 1, F]."""
+    """Convolves x [B, L, C], padded by k // 2, with a kernel [k, C, F] of odd k. Returns [B, (L -
+    1) // stride + 1, F], as `lax.conv_general_dilated` does."""
     if jax.default_backend() != "cpu":
         half = kernel.shape[0] // 2
         return lax.conv_general_dilated(
@@ -76,7 +76,7 @@ def _direct(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     length, k = x.shape[1], kernel.shape[0]
     half = k // 2
     out = (length - 1) // stride + 1
-    # Taps that only ever meet the padding are left out.
+    # Omit taps that only multiply padding.
     lo, hi = max(0, half - (out - 1) * stride), min(k, half + length)
     left, right = half - lo, max(0, (out - 1) * stride + hi - half - length)
     padded = jnp.pad(x, ((0, 0), (left, right), (0, 0)))
@@ -92,7 +92,7 @@ def _minimal_filtering(x: jax.Array, kernel: jax.Array) -> jax.Array:
     points = _TILE + k - 1
     tiles = math.ceil(length / _TILE)
     x = jnp.pad(x, ((0, 0), (0, tiles * _TILE - length), (0, 0)))
-    # Splits, unlike indexing, have concatenations for transposes, not sums of padded arrays.
+    # The transpose of a split is a concatenation; that of indexing is a sum of padded arrays.
     steps = jnp.split(x.reshape(batch, tiles, _TILE * channels), _TILE, axis=-1)
     window = [_step(steps, offset - k // 2) for offset in range(points)]
     taps = [tap[0] for tap in jnp.split(kernel, k)]
@@ -105,7 +105,7 @@ def _minimal_filtering(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _step(steps: Sequence[jax.Array], offset: int) -> jax.Array | None:
-    """Step `offset` after the start of each tile, [B, tiles, C]; None where all are padding."""
+    """Returns step `offset` from the start of each tile, [B, tiles, C]; None if all are padding."""
     shift, index = divmod(offset, _TILE)
     step = steps[index]
     if abs(shift) >= step.shape[1]:
@@ -126,10 +126,9 @@ def _weighted_sum(weights: np.ndarray, terms: Sequence[jax.Array | None]) -> jax
 
 @functools.cache
 def minimal_rule(tile: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The matrices (A, G, B) with `correlate(d, g) = A @ ((G @ g) * (B @ d))`, g [k], d [tile + k -
-    1].
+    """Returns (A, G, B) with `correlate(d, g) = A @ ((G @ g) * (B @ d))`, g [k], d [tile + k - 1].
 
-    Polynomials multiply by evaluation, products and interpolation; correlation is the transpose, so
+    Polynomials multiply by evaluation, products and interpolation. Correlation is the transpose, so
     A is the transposed evaluation and B the transposed interpolation.
     """
     n = tile + k - 1
@@ -141,10 +140,10 @@ def minimal_rule(tile: int, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     a, g = evaluate(tile).T.copy(), evaluate(k)
     b = np.linalg.inv(evaluate(n)).T
     b[np.abs(b) < 1e-12] = 0
-    # The scale of a point is free between the three; even sizes round least.
+    # The three matrices may share the scale of a point in any way; equal sizes round least.
     for point in range(n):
-        for other in (g[point], b[point]):
-            size = np.abs(other).max()
-            other /= size
+        for row in (g[point], b[point]):
+            size = np.abs(row).max()
+            row /= size
             a[:, point] *= size
     return a, g, b

@@ -1,4 +1,4 @@
-"""Denoiser: an observation encoder and a backbone; built from a configuration."""
+"""The denoiser: an observation encoder and a backbone, built from a config."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,11 +21,10 @@ _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 class Denoiser(nn.Module):
-    """Predicts from a noised chunk, its noise level and the (never noised) observation: x0, eps or
-    v, as the loss decides. ``encoder`` maps the observation to the condition [B, C];
-    ``backbone(x_t, sigma, condition)`` predicts. The last layer does not start at zero, which would
-    stop every gradient below it in the first step.
-    """
+    """Predicts x0, eps or v (the loss decides) from a noised chunk, its level and the observation.
+    ``encoder`` maps the observation, which has no noise, to the condition [B, C]; ``backbone(x_t,
+    sigma, condition)`` predicts. The last layer does not start at zero, which would stop all
+    gradients below it in the first step."""
 
     backbone: nn.Module
     encoder: nn.Module = dataclasses.field(default_factory=ObservationEncoder)
@@ -33,16 +32,16 @@ class Denoiser(nn.Module):
     def __call__(
         self, x_t: jax.Array, sigma: jax.Array, observation: Mapping[str, jax.Array]
     ) -> jax.Array:
-        """Predicts [B, H, D], float32, from x_t [B, H, D], the canonical noise level sigma [B] in
-        [0, 1] and histories {name: [B, T, d]}, or as the encoder takes them."""
+        """Predicts [B, H, D] float32 from x_t [B, H, D] at noise level sigma [B] in [0, 1].
+        ``observation`` has histories {name: [B, T, d]}, or other inputs of the encoder."""
         return self.decode(x_t, sigma, self.encode(observation))
 
     def encode(self, observation: Mapping[str, jax.Array]) -> jax.Array:
-        """The condition [B, C], which a solver works out once for all its steps."""
+        """Returns the condition [B, C], which a solver computes once for all its steps."""
         return self.encoder(observation)
 
     def decode(self, x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
-        """The prediction [B, H, D] for a condition."""
+        """Returns the prediction [B, H, D] for a condition."""
         return self.backbone(x_t, sigma, condition)
 
 
@@ -51,8 +50,8 @@ def build_denoiser(
 ) -> Denoiser:
     """Builds a denoiser from `{"name": "unet" | "transformer", **fields of the backbone}`.
 
-    A field `encoder` holds `{"name": "observation" | "multimodal", **fields of the encoder}`;
-    without a name it is the `MultimodalEncoder` where `observation`, shapes of one row by name, has
+    The field `encoder` is `{"name": "observation" | "multimodal", **fields of the encoder}`.
+    Without a name it is the `MultimodalEncoder` if `observation`, shapes of one row by name, has
     more than histories [T, d]. Both names may be `package.module:attribute` of a module, or of a
     function that makes one. `dtype` is "float32" or "bfloat16".
     """
@@ -60,27 +59,29 @@ def build_denoiser(
     encoder = fields.pop("encoder", {})
     if not isinstance(encoder, dict):
         raise ValueError(f"encoder is {encoder!r}, expected a section of fields")
-    vectors = all(len(one.shape) == 2 for one in (observation or {}).values())
+    vectors = all(len(value.shape) == 2 for value in (observation or {}).values())
     encoder = {"name": "observation" if vectors else "multimodal", **encoder}
     return Denoiser(_built("model", BACKBONES, fields), _built("encoder", ENCODERS, encoder))
 
 
-def _built(what, modules, fields):
-    """The module of a section; one that has `check_sizes` is asked whether its sizes fit."""
+def _built(section, modules, fields):
+    """Makes the module of a section, and calls its `check_sizes` if it has one."""
     name = fields.pop("name", None)
     if "dtype" in fields:
-        _checks.one_of(f"dtype of {what} {name!r}", fields["dtype"], _DTYPES)
+        _checks.one_of(f"dtype of {section} {name!r}", fields["dtype"], _DTYPES)
         fields["dtype"] = _DTYPES[fields["dtype"]]
-    module = _names.make(what, name, modules, fields)
+    module = _names.make(section, name, modules, fields)
     if not isinstance(module, nn.Module):
-        raise ValueError(f"{what} {name!r} makes a {type(module).__name__}, expected a nn.Module")
+        raise ValueError(
+            f"{section} {name!r} makes a {type(module).__name__}, expected a nn.Module"
+        )
     if hasattr(module, "check_sizes"):
         module.check_sizes()
     return module
 
 
 def _plain(fields):
-    """Nested dicts and tuples in place of what a ConfigDict holds."""
+    """Converts a ConfigDict and its lists to nested dicts and tuples."""
     if isinstance(fields, Mapping | ml_collections.ConfigDict):
         return {name: _plain(value) for name, value in fields.items()}
     return tuple(fields) if isinstance(fields, list) else fields

@@ -1,4 +1,4 @@
-"""Encoders of instructions; a learned vector stands for rows of zeros, which are none."""
+"""Encoders of instructions; rows of zeros (no instruction) become a learned vector."""
 
 import flax.linen as nn
 import jax
@@ -11,15 +11,16 @@ from ambient_jax.transforms.instructions import is_empty
 
 
 class ByteEncoder(nn.Module):
-    """Instructions as bytes through a convolution, which sees a few letters at once, and a small
-    transformer, pooled to one vector; nothing sees the padding.
+    """Encodes instructions as bytes by a convolution over a few letters and a small transformer.
+
+    The mean over the bytes is one vector; padding does not enter.
 
     Attributes:
-        width: channels, an even multiple of `heads`, and of the result.
+        width: channels of the blocks and of the result, an even multiple of `heads`.
         depth: transformer blocks.
         heads: attention heads.
         kernel_size: odd width of the convolution, in bytes.
-        dtype: of the computation; parameters and the result are float32.
+        dtype: type of the computation; parameters and the result are float32.
     """
 
     width: int = 64
@@ -64,7 +65,7 @@ class ByteEncoder(nn.Module):
 
 
 class EmbeddingEncoder(nn.Module):
-    """Embeddings of another text encoder, brought to unit scale and mapped to `width`."""
+    """Scales embeddings of another text encoder to unit size and maps them to `width`."""
 
     width: int = 64
     dtype: Dtype = jnp.float32
@@ -79,8 +80,8 @@ class EmbeddingEncoder(nn.Module):
                 f"instruction is {instruction.dtype} of shape {instruction.shape}; expected"
                 " floating [B, E] as given by InstructionTable.look_up."
             )
-        # Text encoders differ in scale by orders; the squares of the smallest would be lost in the
-        # normalisation's epsilon.
+        # The scales of text encoders differ by orders of magnitude; squares of the smallest would
+        # vanish beside the epsilon of the normalisation.
         size = jnp.abs(instruction).max(-1, keepdims=True)
         x = layer_norm(instruction / jnp.where(size > 0, size, 1.0))
         y = Dense(self.width, self.dtype, name="out")(x).astype(jnp.float32)
@@ -88,13 +89,13 @@ class EmbeddingEncoder(nn.Module):
 
 
 def _without_instruction(module: nn.Module, instruction: jax.Array, y: jax.Array) -> jax.Array:
-    """y [B, width], with a learned vector in the rows that have no instruction."""
+    """Returns y [B, width] with a learned vector in rows that have no instruction."""
     none = module.param("none", normal(1.0), y.shape[1:], jnp.float32)
     return jnp.where(is_empty(instruction)[:, None], none, y)
 
 
 def _positions(length: int, width: int) -> jax.Array:
-    """Sines and cosines of the position [L, width], of periods from 2 pi to 2 pi 1000 bytes."""
+    """Returns sines and cosines of the position [L, width], periods 2 pi to 2 pi 1000 bytes."""
     rates = jnp.geomspace(1.0, 1e-3, width // 2)
     angles = jnp.arange(length)[:, None] * rates
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

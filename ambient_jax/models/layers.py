@@ -16,8 +16,8 @@ Dtype = Any
 
 @jax.custom_vjp
 def mish(x: jax.Array) -> jax.Array:
-    """Mish, x * tanh(softplus(x)) (Misra 2019), as x * w / (w + 2) with w = n (n + 2) and n =
-    exp(x); the exponent is held at 20, where the ratio already rounds to one."""
+    """Computes Mish, x * tanh(softplus(x)) (Misra 2019), as x * w / (w + 2), w = n (n + 2). n is
+    exp(x); the exponent is clipped at 20, where the ratio already rounds to one."""
     n = jnp.exp(jnp.minimum(x, 20))
     w = n * (n + 2)
     return x * (w / (w + 2))
@@ -31,14 +31,14 @@ def _mish_backward(x: jax.Array, g: jax.Array) -> tuple[jax.Array]:
     return (g * r * (w + 4 * x * n * (n + 1) * r),)
 
 
-# Only x is kept, and the barrier stops the compiler from keeping the exponential after all: at
-# these sizes another exponential costs less than another array through memory.
+# Only x is stored; the barrier keeps the compiler from storing the exponential as well. At these
+# sizes another exponential costs less than another array in memory.
 mish.defvjp(lambda x: (mish(x), x), _mish_backward)
 
 
 @jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """GELU in its tanh form (Hendrycks and Gimpel 2016), as x sigmoid(2u): a single exponential."""
+    """Computes GELU in its tanh form (Hendrycks and Gimpel 2016) as x sigmoid(2u)."""
     return x * jax.nn.sigmoid(_gelu_argument(x))
 
 
@@ -57,7 +57,7 @@ def _gelu_argument(x: jax.Array) -> jax.Array:
 
 
 class Dense(nn.Module):
-    """Affine map of the last axis; parameters as `nn.Dense`."""
+    """Affine map of the last axis, with the parameters of `nn.Dense`."""
 
     features: int
     dtype: Dtype = jnp.float32
@@ -72,7 +72,7 @@ class Dense(nn.Module):
 
 
 class Conv1D(nn.Module):
-    """1-D convolution of [B, L, C] with an odd kernel and zero padding; parameters as `nn.Conv`."""
+    """1-D convolution of [B, L, C], odd kernel, zero padding, with the parameters of `nn.Conv`."""
 
     features: int
     kernel_size: int
@@ -91,8 +91,8 @@ class Conv1D(nn.Module):
 class UpConv1D(nn.Module):
     """Doubles the length of [B, L, C], as `torch.nn.ConvTranspose1d(C, F, 4, stride=2, padding=1)`.
 
-    y[2i] sees x[i-1], x[i] and y[2i+1] sees x[i], x[i+1]: one product; `kernel[0]` reaches back
-    furthest.
+    y[2i] depends on x[i-1] and x[i], y[2i+1] on x[i] and x[i+1]: one product computes both.
+    `kernel[0]` reaches back furthest.
     """
 
     features: int
@@ -114,7 +114,7 @@ class UpConv1D(nn.Module):
 
 
 def _halved_fan_in(key, shape, dtype):
-    """An output meets only two of the four taps."""
+    """Draws initial weights; an output depends on only two of the four taps."""
     return math.sqrt(2.0) * lecun_normal(in_axis=(0, 1))(key, shape, dtype)
 
 
@@ -136,7 +136,7 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", zeros, (channels,), jnp.float32)
         per_group = channels // self.groups
         x32 = x.astype(jnp.float32)
-        # Over the length first: that sum runs along whole rows of channels.
+        # Sum over the length first, along whole rows of channels.
         total = x32.sum(1).reshape(batch, self.groups, per_group).sum(-1)
         square = (x32 * x32).sum(1).reshape(batch, self.groups, per_group).sum(-1)
         mean = total / (length * per_group)
@@ -148,9 +148,9 @@ class GroupNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the steps of [B, L, C] that a mask [B, L] leaves (None: all).
+    """Multi-head self-attention over steps of [B, L, C] where a mask [B, L] is True (None: all).
 
-    A row that is masked throughout stays finite.
+    A fully masked row stays finite.
     """
 
     heads: int
@@ -165,7 +165,7 @@ class Attention(nn.Module):
         q = q * (width // self.heads) ** -0.5
         logits = jnp.einsum("bihd,bjhd->bhij", q, k).astype(jnp.float32)
         if mask is not None:
-            # Beside the largest logit a weight of exactly zero, as minus infinity would be.
+            # The weight is exactly zero, as with minus infinity.
             logits = jnp.where(mask[:, None, None], logits, -1e9)
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         mixed = jnp.einsum("bhij,bjhd->bihd", weights, v).reshape(batch, length, width)
@@ -173,11 +173,11 @@ class Attention(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """Embeds the canonical noise level sigma [B] in [0, 1] as [B, features].
+    """Embeds the noise level sigma [B] in [0, 1] as [B, features].
 
-    The level enters as t = (2 / pi) arcsin(sigma) in [0, 1], the time of the cosine schedule, which
-    spaces clean and noisy ends alike; then come sines and cosines of a quarter of a cycle to 32
-    cycles, which separate sigma 0.002 from 0, and a two-layer network.
+    The input is t = (2 / pi) arcsin(sigma) in [0, 1], the time of the cosine schedule, which
+    resolves the clean and the noisy end equally. Sines and cosines of a quarter of a cycle to 32
+    cycles, which separate sigma 0.002 from 0, feed a two-layer network.
     """
 
     features: int
@@ -185,7 +185,7 @@ class NoiseEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, sigma: jax.Array) -> jax.Array:
-        # Just under one, where the arcsine's slope is finite, for gradients in sigma.
+        # Just below one the slope of the arcsine, and so the gradient in sigma, is finite.
         sigma = jnp.clip(sigma.astype(jnp.float32), 0.0, 1.0 - 2.0**-23)
         t = (2 / math.pi) * jnp.arcsin(sigma)
         half = self.features // 2

@@ -1,4 +1,4 @@
-"""State, cameras and instruction together as one condition vector."""
+"""Encodes state, cameras and instruction as one condition vector."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,24 +16,24 @@ from ambient_jax.models.vision import ImageEncoder, check_images, make_trunk
 from ambient_jax.transforms.augment import MASK, is_camera
 
 INSTRUCTION = "instruction"
-# What the encoders of instructions, by the names of their parameters, read.
+# Inputs of the instruction encoders, by the names of their parameters.
 _INSTRUCTIONS = {"instruction_bytes": "uint8 [B, L]", "instruction_embedding": "floating [B, E]"}
 
 
 class MultimodalEncoder(nn.Module):
-    """Observations with images and an instruction to the condition of a denoiser, by their names:
+    """Encodes observations with images and an instruction to the condition of a denoiser.
 
     - `image`, `image_<camera>`: camera history [B, T, h, w, 3], uint8 or floating in [0, 1];
-    - `image_<camera>_mask`: [B] or [B, T], False where that camera is missing (default: nowhere);
+    - `image_<camera>_mask`: [B] or [B, T], False where that camera is missing (default: True);
     - `instruction`: uint8 [B, L] of `encode_bytes`, or floating [B, E] of an `InstructionTable`;
-    - all else: low-dimensional histories [B, T, d], as for `ObservationEncoder`.
+    - other names: low-dimensional histories [B, T, d], as for `ObservationEncoder`.
 
     Attributes:
         width, depth, frequencies: see `ObservationEncoder`.
-        vision: fields of the cameras' `ImageEncoder` but dtype.
-        language: fields of the `ByteEncoder` but dtype; of embeddings only width matters.
-        share_cameras: one `ResNet` for all cameras; the keypoints stay each camera's own.
-        dtype: of the image and instruction encoders; parameters and the condition are float32.
+        vision: fields of the cameras' `ImageEncoder`, except dtype.
+        language: fields of the `ByteEncoder`, except dtype; embeddings use only width.
+        share_cameras: one `ResNet` for all cameras; every camera keeps its own keypoints.
+        dtype: type of the image and instruction encoders; parameters and condition are float32.
     """
 
     width: int = 256
@@ -46,7 +46,7 @@ class MultimodalEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
-        """Encodes an observation to the condition [B, C], whatever the order of its names."""
+        """Encodes an observation to the condition [B, C]; the order of names does not matter."""
         self.check_sizes()
         cameras, masks, state = split_observation(observation)
         self._check_entries(cameras, observation)
@@ -77,7 +77,7 @@ class MultimodalEncoder(nn.Module):
         return x
 
     def check_sizes(self) -> None:
-        """Raises ValueError, naming the field, for fields that are unknown or make no sense."""
+        """Raises ValueError that names a field which is unknown or out of range."""
         for name in ("width", "depth", "frequencies"):
             if getattr(self, name) != 0:
                 check_positive("MultimodalEncoder", **{name: getattr(self, name)})
@@ -88,41 +88,41 @@ class MultimodalEncoder(nn.Module):
                 raise ValueError(
                     f"MultimodalEncoder {name} is {fields!r}; expected a section of fields."
                 )
-            known = {f.name for f in dataclasses.fields(module)}
-            known -= {"parent", "name", "dtype", "trunk"}
+            allowed = {f.name for f in dataclasses.fields(module)}
+            allowed -= {"parent", "name", "dtype", "trunk"}
             for field in fields:
-                if field not in known:
+                if field not in allowed:
                     raise ValueError(
                         f"MultimodalEncoder {name} has an unknown field {field!r}; expected some of"
-                        f" {', '.join(sorted(known))}{_checks.nearest(field, known)}."
+                        f" {', '.join(sorted(allowed))}{_checks.nearest(field, allowed)}."
                     )
             module(**fields, parent=None).check_sizes()
 
     def _check_entries(self, cameras, observation):
-        """One B for all, and what the parameters, once made, were made for."""
+        """Raises ValueError unless all batch sizes agree and the inputs fit the parameters."""
         check_rows(observation)
         if self.is_initializing():
             return
         params = set(self.variables.get("params", {}))
-        made_cameras = {n for n in params if is_camera(n)}
-        for name in sorted(made_cameras - set(cameras)):
+        expected = {n for n in params if is_camera(n)}
+        for name in sorted(expected - set(cameras)):
             raise ValueError(
                 f"The observation has no {name!r}, which the parameters were made for"
                 f"{_checks.nearest(name, cameras)}; where there is no such camera give any images"
                 f" and {name + MASK!r} = False."
             )
-        for name in sorted(set(cameras) - made_cameras):
+        for name in sorted(set(cameras) - expected):
             raise ValueError(
-                f"The parameters were made for {sorted(made_cameras) or 'no cameras'}, not for"
-                f" {name!r}{_checks.nearest(name, made_cameras)}; leave it out or initialise anew."
+                f"The parameters were made for {sorted(expected) or 'no cameras'}, not for"
+                f" {name!r}{_checks.nearest(name, expected)}; leave it out or initialise anew."
             )
-        encoder, given = _instruction_encoder(observation), "none"
+        encoder, instruction = _instruction_encoder(observation), "none"
         if encoder:
-            given = f"one of dtype {jnp.result_type(observation[INSTRUCTION])}"
+            instruction = f"one of dtype {jnp.result_type(observation[INSTRUCTION])}"
         for name in sorted(params & set(_INSTRUCTIONS) - {encoder}):
             raise ValueError(
                 f"The parameters were made for an 'instruction' {_INSTRUCTIONS[name]}, and the"
-                f" observation has {given}; rows of zeros stand for no instruction."
+                f" observation has {instruction}; rows of zeros stand for no instruction."
             )
         if encoder and encoder not in params:
             raise ValueError(
@@ -132,8 +132,7 @@ class MultimodalEncoder(nn.Module):
 
 
 def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]:
-    """Cameras, their masks (under the camera's name) and low-dimensional entries, sorted by
-    name."""
+    """Returns cameras, their masks (by the camera's name) and other histories, sorted by name."""
     if not observation:
         raise ValueError("The observation is empty; expected cameras, an instruction or a state.")
     names = sorted(observation)
@@ -146,12 +145,12 @@ def split_observation(observation: Mapping[str, Any]) -> tuple[dict, dict, dict]
                 f"Observation {name + MASK!r} has no images {name!r}"
                 f"{_checks.nearest(name, cameras)}; give both or neither."
             )
-    others = {*cameras, *camera_masks, INSTRUCTION}
-    return cameras, masks, {name: observation[name] for name in names if name not in others}
+    used = {*cameras, *camera_masks, INSTRUCTION}
+    return cameras, masks, {name: observation[name] for name in names if name not in used}
 
 
 def _instruction_encoder(observation):
-    """Name of the encoder of the observation's instruction; "" without one."""
+    """Returns the name of the encoder for the observation's instruction; "" for none."""
     if INSTRUCTION not in observation:
         return ""
     is_floating = jnp.issubdtype(jnp.result_type(observation[INSTRUCTION]), jnp.floating)

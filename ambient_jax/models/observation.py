@@ -1,4 +1,4 @@
-"""Observation histories to one condition vector."""
+"""Encodes observation histories as one condition vector."""
 
 from collections.abc import Mapping
 
@@ -10,15 +10,15 @@ from ambient_jax.models.layers import check_positive, mish
 
 
 class ObservationEncoder(nn.Module):
-    """Low-dimensional observation histories, as waves of several lengths, through dense layers.
+    """Encodes low-dimensional histories by sines and cosines of several periods and dense layers.
 
-    The backbone sees the condition only through scales and shifts that are linear in it, which is
-    too little for positions: without waves training takes a third longer to the same loss.
+    The backbone uses the condition only through scales and shifts that are linear in it, which is
+    too little for positions: without the sines training takes a third longer to the same loss.
 
     Attributes:
         frequencies: number of octaves; a normalised input x in about [-1, 1] adds sin(pi 2^k x) and
-            cos(pi 2^k x) for k below it. 0 leaves the input as it is.
-        width: of the hidden layers and of the condition; 0 leaves out all layers.
+            cos(pi 2^k x) for k below it; 0 adds none.
+        width: width of the hidden layers and of the condition; 0: no layers.
         depth: number of hidden layers.
     """
 
@@ -28,8 +28,7 @@ class ObservationEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
-        """Encodes `{name: [B, T, d]}`, T and d of each name, in sorted order to the condition [B,
-        C]."""
+        """Encodes `{name: [B, T, d]}`, in sorted order, to the condition [B, C]."""
         self.check_sizes()
         if not observation:
             raise ValueError("The observation is empty; expected at least one {name: [B, T, d]}.")
@@ -55,7 +54,7 @@ class ObservationEncoder(nn.Module):
         return x
 
     def check_sizes(self) -> None:
-        """Raises ValueError, naming the field, for sizes that make no sense."""
+        """Raises ValueError that names a field which is out of range."""
         for name in ("frequencies", "width", "depth"):
             if getattr(self, name) != 0:
                 check_positive("ObservationEncoder", **{name: getattr(self, name)})

@@ -10,7 +10,7 @@ from ambient_jax.models.layers import Attention, Dense, Dtype, NoiseEmbedding, l
 
 
 class TransformerDenoiser(nn.Module):
-    """Transformer over the H steps of a chunk; signature as `UNet1D`.
+    """Transformer over the H steps of a chunk, with the signature of `UNet1D`.
 
     The condition enters by adaptive layer normalisation, a product per sample, and not as tokens.
     One dense layer computes all scales, shifts and gates and starts at zero (adaLN-Zero, Peebles
@@ -21,7 +21,7 @@ class TransformerDenoiser(nn.Module):
         depth: number of blocks.
         heads: attention heads.
         mlp_ratio: hidden size of the blocks' MLPs over `width`.
-        dtype: of the computation; parameters, statistics and the output are float32.
+        dtype: type of the computation; parameters, statistics and the output are float32.
     """
 
     width: int = 128

@@ -33,8 +33,8 @@ class ResidualBlock(nn.Module):
 class UNet1D(nn.Module):
     """Conditional 1-D U-Net over the horizon.
 
-    Between levels the length is halved, rounding up, and on the way back doubled and cropped to the
-    skip's, so every horizon H >= 1 works and no padded step enters a statistic. One dense layer
+    Each level down halves the length, rounding up; each level up doubles it and crops it to that of
+    the skip. So every horizon H >= 1 works and no padded step enters a statistic. One dense layer
     computes scale and shift of all blocks from noise-level embedding and condition.
 
     Attributes:
@@ -43,7 +43,7 @@ class UNet1D(nn.Module):
         groups: groups of the normalisations.
         blocks: residual blocks of each level on the way down, in the middle and on the way up.
         embed_dim: size of the noise-level embedding, even.
-        dtype: of the computation; parameters, statistics and the output are float32.
+        dtype: type of the computation; parameters, statistics and the output are float32.
     """
 
     features: tuple[int, ...] = (64, 128, 256)
@@ -62,8 +62,8 @@ class UNet1D(nn.Module):
         path = [*self.features, self.features[-1], *reversed(self.features[:-1])]
         widths = np.repeat(path, self.blocks)
         embedding = NoiseEmbedding(self.embed_dim, self.dtype, name="noise_embedding")(sigma)
-        seen = mish(jnp.concatenate([embedding, condition.astype(self.dtype)], axis=-1))
-        film = Dense(2 * int(widths.sum()), self.dtype, name="film")(seen)
+        inputs = mish(jnp.concatenate([embedding, condition.astype(self.dtype)], axis=-1))
+        film = Dense(2 * int(widths.sum()), self.dtype, name="film")(inputs)
         films = iter(jnp.split(film, np.cumsum(np.repeat(widths, 2))[:-1], axis=-1))
 
         def block(x: jax.Array, width: int, name: str) -> jax.Array:

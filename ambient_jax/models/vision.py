@@ -1,7 +1,8 @@
-"""Camera histories to vectors: ResNet-18 with GroupNorm, then the positions of K keypoints.
+"""Encodes camera histories as the positions of K keypoints, by a ResNet-18 with GroupNorm.
 
-As in Diffusion Policy (Chi et al. 2023): no batch statistics, which do not go with a moving average
-of the parameters, and a spatial softmax (Levine et al. 2016) instead of the average pool.
+As in Diffusion Policy (Chi et al. 2023) there are no batch statistics, which do not work with a
+moving average of the parameters, and a spatial softmax (Levine et al. 2016) replaces the average
+pool.
 """
 
 import functools
@@ -23,7 +24,7 @@ _Conv = functools.partial(
 
 
 class BasicBlock(nn.Module):
-    """(3x3 conv, GroupNorm, ReLU) twice, the shortcut added before the last ReLU."""
+    """(3x3 conv, GroupNorm, ReLU) twice, with the shortcut added before the last ReLU."""
 
     features: int
     stride: int
@@ -50,8 +51,8 @@ class ResNet(nn.Module):
             before them quarters it. Fewer stages suit smaller images.
         blocks: residual blocks of each stage.
         group_size: channels of a group of the normalisations; a stage that has fewer is one group.
-        remat: compute the blocks again in the backward pass instead of keeping their insides.
-        dtype: of the computation; parameters and statistics are float32.
+        remat: recompute the blocks in the backward pass instead of storing their activations.
+        dtype: type of the computation; parameters and statistics are float32.
     """
 
     widths: tuple[int, ...] = (64, 128, 256, 512)
@@ -62,8 +63,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]], rounded
-        up, with r = `2 ** (len(widths) + 1)`."""
+        """Maps images [N, h, w, 3] of about unit scale to [N, h / r, w / r, widths[-1]]. Sizes are
+        rounded up; r is `2 ** (len(widths) + 1)`."""
         self.check_sizes()
         block = nn.remat(BasicBlock) if self.remat else BasicBlock
         x = _conv(self.widths[0], 7, 2, self.dtype, "stem")(x.astype(self.dtype))
@@ -86,15 +87,15 @@ class ResNet(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """One camera's history as the positions of K keypoints in each of its images.
+    """Encodes one camera's history as the positions of K keypoints in each of its images.
 
-    Where the camera is missing, whatever the pixels hold, NaN included, the result is zero and no
-    gradient flows: pixels are replaced before anything is computed from them, features after.
+    Where the camera is missing the result is zero without a gradient, even if pixels are NaN: the
+    mask replaces pixels before, and features after, the computation.
 
     Attributes:
         keypoints: K.
         widths, blocks, group_size, remat, dtype: see `ResNet`.
-        trunk: a `ResNet` to share with other cameras, instead of one of its own.
+        trunk: a `ResNet` shared with other cameras; None: its own.
     """
 
     keypoints: int = 32
@@ -107,8 +108,8 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Encodes [B, T, h, w, 3], uint8 or floating in [0, 1], to [B, T, 2K], float32, coordinates
-        (x, y) in [-1, 1]. ``mask`` [B] or [B, T] is False where there is no image."""
+        """Encodes [B, T, h, w, 3], uint8 or floating in [0, 1], to [B, T, 2K] float32. These are
+        coordinates (x, y) in [-1, 1]. ``mask`` [B] or [B, T] is False for no image."""
         self.check_sizes()
         mask = check_images(self.name or "image", images, mask)
         images = jnp.asarray(images)
@@ -121,9 +122,8 @@ class ImageEncoder(nn.Module):
             smallest = 2 ** (len(self.widths) + 1) + 1
             raise ValueError(
                 f"{self.name or 'image'!r} has {images.shape[2]}x{images.shape[3]} pixels, which"
-                f" {len(self.widths)} stages bring down to {features.shape[1]}x{features.shape[2]}:"
-                f" no place is left to find. Give at least {smallest} pixels a side, or fewer"
-                " widths."
+                f" {len(self.widths)} stages reduce to {features.shape[1]}x{features.shape[2]}, too"
+                f" small for keypoints. Give at least {smallest} pixels a side, or fewer widths."
             )
         logits = Dense(self.keypoints, self.dtype, name="keypoints")(features)
         y = spatial_softmax(logits).reshape(*mask.shape, 2 * self.keypoints)
@@ -137,25 +137,25 @@ class ImageEncoder(nn.Module):
 
 
 def make_trunk(encoder: ImageEncoder, **keywords: Any) -> ResNet:
-    """The `ResNet` that an encoder's fields describe; keywords are Flax's (name, parent)."""
+    """Makes the `ResNet` of an encoder's fields; keywords are Flax's (name, parent)."""
     fields = (encoder.blocks, encoder.group_size, encoder.remat, encoder.dtype)
     return ResNet(tuple(encoder.widths), *fields, **keywords)
 
 
 def spatial_softmax(logits: jax.Array) -> jax.Array:
-    """Expected position (x, y) of each channel of [N, h, w, K] under a softmax over the map: [N,
-    2K], float32; the centres of the first and last cell of a side are -1 and 1."""
+    """Returns the mean position (x, y) of each channel of [N, h, w, K] under a spatial softmax. The
+    result is [N, 2K] float32; the centres of the first and last cell of a side are -1 and 1."""
     batch, h, w, k = logits.shape
     weights = jax.nn.softmax(logits.astype(jnp.float32).reshape(batch, h * w, k), axis=1)
     centres = [jnp.linspace(-1.0, 1.0, n) if n > 1 else jnp.zeros(1) for n in (h, w)]
     y, x = jnp.meshgrid(*centres, indexing="ij")
     grid = jnp.stack([x.ravel(), y.ravel()], axis=-1)
-    # Not by the matrix unit, which would round the positions to bfloat16 on a TPU.
+    # A sum, as the matrix unit of a TPU would round the positions to bfloat16.
     return (weights[..., None] * grid[:, None]).sum(1).reshape(batch, 2 * k)
 
 
 def check_images(name: str, images: Any, mask: Any = None) -> jax.Array:
-    """The mask as bool [B, T]; raises ValueError, with the name, for what is no camera history."""
+    """Returns the mask as bool [B, T]; raises ValueError unless it fits a camera history."""
     shape = jnp.shape(images)
     if len(shape) != 5 or shape[-1] != 3 or 0 in shape[1:]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Open X-Embodiment: the data sets as tables, and one interpreter that makes them alike."""
+"""Open X-Embodiment: tables of the data sets, and their conversion to one common form."""
 
 from ambient_jax import _names
 

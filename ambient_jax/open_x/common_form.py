@@ -1,7 +1,7 @@
 """The common form of sources of Open X-Embodiment, and its policies for problems of the data.
 
-One pass before training (``OpenXSource.examine``) finds the problems. The configuration names a
-policy for each kind (``POLICIES``, the default first); nothing is dropped silently.
+One pass before training (``OpenXSource.examine``) finds the problems. The config names a policy for
+each kind of problem (``POLICIES``, the default first); nothing is dropped silently.
 """
 
 import dataclasses
@@ -14,36 +14,36 @@ from ambient_jax.open_x import standardize
 from ambient_jax.transforms.steps import Images, Step, Text
 
 POLICIES = {
-    "version": ("raise", "keep"),  # another version than the registry describes
+    "version": ("raise", "keep"),  # the version differs from the registry's
     "rate": ("raise", "keep"),  # the control rate is unknown or cannot be changed
     "shard": ("raise", "skip"),  # a file is missing, truncated or corrupt
     # A field is missing or not finite, a gripper out of range, too few steps.
     "episode": ("raise", "skip"),
-    "image": ("raise", "skip", "keep"),  # damaged, or none that is decoded
-    "camera": ("raise", "skip", "keep"),  # not there, in all or some steps
-    "instruction": ("raise", "skip", "keep"),  # none, one too long, or without an embedding
+    "image": ("raise", "skip", "keep"),  # damaged, or not an image
+    "camera": ("raise", "skip", "keep"),  # missing in all or some steps
+    "instruction": ("raise", "skip", "keep"),  # missing, too long, or without an embedding
     "flag": ("raise", "skip", "keep"),  # a camera's flag contradicts its pictures
     "last_step": ("raise", "skip", "keep"),  # is_last in the middle of an episode
 }
-# Above these a number is a slip of the hand: Hz, bytes, numbers of a step, processes, pixels.
+# Largest plausible values: Hz, bytes, numbers per step, threads, pixels.
 _MOST = {"hz": 10_000, "instruction_bytes": 65_536, "action_width": 10_000, "state_width": 10_000}
 _MOST |= {"workers": 1024, "side": 16_384}
 
 
 @dataclasses.dataclass(frozen=True)
 class CommonForm:
-    """What all sources are brought to: the section ``config.data.open_x``."""
+    """The form that all sources are converted to: the section ``config.data.open_x``."""
 
-    hz: float | None = None  # control rate; None keeps each source's own
-    rotation: str = "rpy"  # of the action, see ``standardize.standardise``
-    cameras: tuple[str, ...] = ()  # of "primary", "secondary", "wrist"; none for actions alone
+    hz: float | None = None  # control rate; None keeps that of each source
+    rotation: str = "rpy"  # encoding in the action, see ``standardize.standardise``
+    cameras: tuple[str, ...] = ()  # "primary", "secondary", "wrist" or some of them; () for none
     image_size: tuple[int, int] = (224, 224)  # (height, width) that images are resized to
-    instruction_bytes: int = 0  # L of the instructions as bytes, 0 for none
+    instruction_bytes: int = 0  # length of instructions as bytes; 0 for none
     embeddings: str = ""  # .npz file of instruction embeddings, in place of the bytes
-    # Numbers that actions and states are padded to with zeros; state_width 0 leaves states out.
+    # Widths that actions and states are padded to with zeros; state_width 0 omits states.
     action_width: int = 7
     state_width: int = 8
-    quality: tuple[str, ...] = ()  # labels carried into the batch; NaN where a source has none
+    quality: tuple[str, ...] = ()  # labels in the batch; NaN where a source has none
     workers: int = 1  # threads that decode images, on each host; 0 for none
     # Policies by kind, see ``POLICIES``.
     on_problem: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -76,7 +76,7 @@ class CommonForm:
 
     @functools.cached_property
     def text(self) -> Text | None:
-        """How instructions become arrays; None where there are none."""
+        """Returns the encoder of instructions; None if there are none."""
         if not self.embeddings and not self.instruction_bytes:
             return None
         may_be_empty = self.policy("instruction") == "keep"
@@ -84,13 +84,13 @@ class CommonForm:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Steps of the chain of transforms after normalisation and masks."""
+        """Returns the steps of the chain of transforms after normalisation and masks."""
         size = self.image_size[0], self.image_size[1]
         images = Images(tuple(self.cameras), size) if self.cameras else None
         return tuple(step for step in (images, self.text) if step)
 
     @property
     def widths(self) -> dict[str, int]:
-        """Numbers a step of each field."""
+        """Returns the width of each field."""
         state = {"observation/state": self.state_width} if self.state_width else {}
         return {"action": self.action_width} | state

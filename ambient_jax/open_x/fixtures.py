@@ -1,4 +1,4 @@
-"""Small data sets with the features of real ones: for tests and trial runs, not for training."""
+"""Writes small data sets with the features of real ones, for tests and trial runs."""
 
 import functools
 import io
@@ -24,16 +24,16 @@ _NUMBERS = {
 _IMAGES = {"jpeg": np.uint8, "png_u16": np.uint16, "png_f32": np.float32}
 _ENTRY = re.compile(r"(?P<path>/?[\w/]+):(?P<type>\w+)(?:\[(?P<shape>[\d,]+)\])?\??")
 INSTRUCTIONS = ("pick up the block", "open the drawer", "push the cup to the left")
-_FRAMES = 4  # different images of a camera; encoding is what takes the time
+_FRAMES = 4  # different images per camera, as encoding is slow
 
 
 def schema(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of every stored field of a data set, by path from the episode's root.
+    """Returns type and shape of every stored field of a data set, by path from the episode's root.
 
     Types are those of schema.csv: numbers, ``text``, ``jpeg``, ``png_u16``, ``png_f32``,
-    ``f32_zlib`` (compressed) and ``codepoints``. is_first and the like are left out.
+    ``f32_zlib`` (compressed) and ``codepoints``. Flags such as is_first are omitted.
     """
-    found = {}
+    fields = {}
     for entry in registry.get(name).schema.split(";"):
         match = _ENTRY.fullmatch(entry.strip())
         if not match:
@@ -42,28 +42,28 @@ def schema(name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
             )
         path, kind = match["path"], match["type"]
         shape = tuple(int(n) for n in (match["shape"] or "").split(",") if n)
-        found[path[1:] if path[0] == "/" else f"steps/{path}"] = (kind, shape)
-    return found
+        fields[path[1:] if path[0] == "/" else f"steps/{path}"] = (kind, shape)
+    return fields
 
 
 def features(name: str) -> tfds.features.FeaturesDict:
-    """The TFDS features of a data set of the registry."""
+    """Returns the TFDS features of a data set of the registry."""
     step: dict[str, Any] = {"observation": {}, "action": {}}
     episode: dict[str, Any] = {}
     for path, (kind, shape) in schema(name).items():
         connector = _connector(kind, shape)
         target, inner = (step, path[6:]) if path.startswith("steps/") else (episode, path)
         group, _, key = inner.partition("/")
-        if key:  # some keys hold a slash themselves: below observation and action all is one key
+        if key:  # keys below observation and action may contain slashes
             target.setdefault(group, {})[key] = connector
         else:
             target[group] = connector
-    made = write.rlds_features(step.pop("observation"), step.pop("action"), step)
-    return tfds.features.FeaturesDict({**dict(made.items()), **episode})
+    rlds = write.rlds_features(step.pop("observation"), step.pop("action"), step)
+    return tfds.features.FeaturesDict({**dict(rlds.items()), **episode})
 
 
 def episode(name: str, length: int, seed: int = 0) -> dict[str, Any]:
-    """One episode [T = length] of a data set, values in the range that its spec expects."""
+    """Returns an episode [T = length] of a data set with values in the range of its spec."""
     data_set = registry.get(name)
     rng = np.random.default_rng([seed, length])
     flat: dict[str, Any] = {
@@ -96,10 +96,10 @@ def write_fixture(
 
     Args:
       directory: parent of all data sets; the folder is `folder(name)`.
-      name: of the data set.
+      name: name of the data set.
       lengths: steps of each episode, at least 3.
-      seed: of the values.
-      file_format, shards, overwrite: as in ``write.write_dataset``, whose result is returned.
+      seed: seed of the values.
+      file_format, shards, overwrite: see ``write.write_dataset``, also for the result.
     """
     data_set = registry.get(name)
     if not lengths or min(lengths) < 3:
@@ -118,10 +118,10 @@ def write_fixture(
 
 
 def folder(name: str) -> str:
-    """Name of the folder that `write_fixture` writes: of its own for each row of the registry."""
+    """Returns the folder that `write_fixture` writes, which differs for each registry row."""
     data_set = registry.get(name)
-    same = [d.name for d in registry.data_sets().values() if d.tfds and d.tfds == data_set.tfds]
-    return data_set.tfds if same and same[0] == name else name
+    rows = [d.name for d in registry.data_sets().values() if d.tfds and d.tfds == data_set.tfds]
+    return data_set.tfds if rows and rows[0] == name else name
 
 
 def _connector(kind: str, shape: tuple[int, ...]) -> Any:
@@ -135,7 +135,7 @@ def _connector(kind: str, shape: tuple[int, ...]) -> Any:
 
 
 def _values(rng, path: str, kind: str, shape: tuple[int, ...], length: int | None) -> Any:
-    """Values [T, ...] of a field of the steps, or one of a field of the episode (length None)."""
+    """Returns values [T, ...] of a step's field, or one of an episode's field (length None)."""
     count = 1 if length is None else length
     if kind in _IMAGES:
         first = int(rng.integers(_FRAMES))
@@ -167,7 +167,7 @@ def _values(rng, path: str, kind: str, shape: tuple[int, ...], length: int | Non
 
 @functools.lru_cache(maxsize=256)
 def _frame(kind: str, shape: tuple[int, ...], number: int) -> bytes:
-    """An encoded image: a ramp with a patch that moves with the number."""
+    """Returns an encoded image: a ramp with a patch that moves with the number."""
     height, width, channels = shape
     ramp = np.linspace(0, 200, width, dtype=np.float32)[None, :, None]
     image = np.broadcast_to(ramp, shape).copy()
@@ -182,7 +182,7 @@ def _frame(kind: str, shape: tuple[int, ...], number: int) -> bytes:
 
 
 def _unit_quaternion(state: tuple[Field, ...], flat: dict[str, Any]) -> None:
-    """Numbers 3 to 7 of a state that is a pose with a quaternion get unit length."""
+    """Gives numbers 3 to 7 of a state that is a pose with a quaternion unit length."""
     views = []
     for field in state:
         array = flat[field.key]
@@ -194,15 +194,14 @@ def _unit_quaternion(state: tuple[Field, ...], flat: dict[str, Any]) -> None:
 
 
 def _fill(rng: np.random.Generator, part: Part, flat: dict[str, Any], length: int) -> None:
-    """Overwrites the numbers that a part of the action reads with some in their range."""
+    """Overwrites the numbers that a part of the action reads with values in their range."""
     field = part.field
     if field.constant:
         return
     array = flat[field.key]
     if array.dtype.kind in "bi":
         return  # already 0 or 1
-    columns = array.reshape(length, -1)  # a view: what is written lands in the episode
-    columns = columns[:, slice(*field.window)]
+    columns = array.reshape(length, -1)[:, slice(*field.window)]  # a view of the episode
     width = columns.shape[1]
     if part.kind == "grip":
         columns[:] = _gripper(rng, field, length)[:, None]

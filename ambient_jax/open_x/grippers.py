@@ -1,16 +1,16 @@
-"""Gripper conventions: whatever a data set stores, to 1 = open."""
+"""Converts gripper commands of all conventions to 1 = open."""
 
 import numpy as np
 
 from ambient_jax.open_x.spec import Field
 
-# A command counts as given beyond this; a gripper may leave [0, 1] by this much (sensor noise).
+# Least size of a command; distance by which a gripper may leave [0, 1] (sensor noise).
 _COMMAND, _GRIPPER_SLACK = 0.1, 0.05
 _OPEN, _CLOSED = 0.95, 0.05
 
 
 def to_open(where: str, field: Field, values: np.ndarray) -> np.ndarray:
-    """Gripper commands [T, 1] by the operations of their field: 0 closed to 1 open (or ``as_is``).
+    """Converts gripper commands [T, 1] by the operations of their field, to 0 closed and 1 open.
 
     Raises:
       ValueError: a command leaves the range of its convention.
@@ -40,18 +40,18 @@ def to_open(where: str, field: Field, values: np.ndarray) -> np.ndarray:
 
 
 def _follow(command: np.ndarray) -> np.ndarray:
-    """The state that commands to open (-1), close (+1) or hold (0) lead to, 1 = open."""
-    given = np.abs(command) > _COMMAND
-    if not given.any():
+    """Returns the state after commands to open (-1), close (+1) or hold (0); 1 = open."""
+    moves = np.abs(command) > _COMMAND
+    if not moves.any():
         return np.ones_like(command)
     state = (command < 0).astype(np.float64)
-    latest = np.maximum.accumulate(np.where(given, np.arange(len(command)), -1))
-    before = 1 - state[np.argmax(given)]  # the first command changes something
+    latest = np.maximum.accumulate(np.where(moves, np.arange(len(command)), -1))
+    before = 1 - state[np.argmax(moves)]  # the first command changes the state
     return np.where(latest >= 0, state[latest], before)
 
 
 def _binarise(x: np.ndarray) -> np.ndarray:
-    """Open above 0.95, closed below 0.05; between them the next decided value, if there is one."""
+    """Returns 1 above 0.95, 0 below 0.05, and between them the next such value, if there is one."""
     decided = (x > _OPEN) | (x < _CLOSED)
     steps = np.arange(len(x))
     following = np.minimum.accumulate(np.where(decided, steps, len(x))[::-1])[::-1]

@@ -12,7 +12,7 @@ from ambient_jax.open_x.spec import Field, Spec
 
 
 class Reader:
-    """Fields of one episode, [T, ...] each."""
+    """Reads the fields [T, ...] of one episode."""
 
     def __init__(self, where: str, episode: Mapping[str, Any]):
         if not isinstance(episode.get("steps"), Mapping):
@@ -30,14 +30,14 @@ class Reader:
                 )
 
     def ends_in_filler(self, spec: Spec) -> bool:
-        """Whether the spec drops the last step: is_last is set there, its action is a filler."""
+        """Whether the spec drops the last step, as is_last marks its action as a filler."""
         last = self.flat.get("steps/is_last", ())
         return spec.last_step == "drop" and len(last) > 0 and bool(np.ravel(last)[-1])
 
-    def raw(self, field: Field, what: str) -> np.ndarray:
-        """A field as it is, that of an episode repeated over the steps."""
+    def raw(self, field: Field, use: str) -> np.ndarray:
+        """Returns a field as stored; a field of the episode is repeated over the steps."""
         if field.key not in self.flat:
-            raise ValueError(missing(self.where, what, field.key, self.flat))
+            raise ValueError(missing(self.where, use, field.key, self.flat))
         value = self.flat[field.key]
         if not field.of_episode:
             return np.asarray(value)
@@ -45,9 +45,9 @@ class Reader:
             return np.broadcast_to(value, (self.length, *value.shape))
         return np.array([value] * self.length, object if isinstance(value, bytes | str) else None)
 
-    def numbers(self, field: Field, what: str) -> np.ndarray:
-        """The finite numbers [T, w] in the field's window, float64."""
-        raw = self.raw(field, what)
+    def numbers(self, field: Field, use: str) -> np.ndarray:
+        """Returns the finite numbers [T, w] in the field's window, float64."""
+        raw = self.raw(field, use)
         if raw.dtype.kind not in "fiub":
             raise ValueError(f"{self.where}: {field.key} is {raw.dtype}, expected numbers")
         array = raw.reshape(len(raw), int(np.prod(raw.shape[1:])))
@@ -63,7 +63,7 @@ class Reader:
         return array * field.scale
 
     def width(self, field: Field) -> int:
-        """How many numbers a field takes."""
+        """Returns how many numbers a field reads."""
         raw = self.raw(field, "action")
         window = window_of(self.where, field, int(np.prod(raw.shape[1:])))
         return window.stop - window.start
@@ -79,7 +79,7 @@ class Reader:
         return np.ones(self.length, bool)
 
     def image(self, field: Field) -> np.ndarray | Clip:
-        """Pictures [T]: encoded, decoded, or a clip of a video."""
+        """Returns pictures [T]: encoded, decoded, or a clip of a video."""
         if isinstance(clip := self.flat.get(field.key), Clip):
             return clip
         image = self.raw(field, "camera")
@@ -93,7 +93,7 @@ class Reader:
         return (depth * field.scale).astype(np.float32)
 
     def language(self, fields: tuple[Field, ...]) -> np.ndarray:
-        """The first text that is not empty, [T] bytes."""
+        """Returns the first text that is not empty, [T] bytes."""
         out = np.full(self.length, b"", object)
         for field in fields:
             raw = self.raw(field, "language")
@@ -102,7 +102,7 @@ class Reader:
         return out
 
     def quality(self, label: str, field: Field) -> np.ndarray:
-        """A label [T] float32."""
+        """Returns a label [T] float32."""
         raw = self.raw(field, f"quality {label!r}")
         if contains := field.words("contains"):
             part = contains[0].encode()
@@ -122,7 +122,7 @@ class Reader:
 
 
 def window_of(where: str, field: Field, width: int) -> slice:
-    """The numbers that a field takes of ``width``, which must all be there."""
+    """Returns which of ``width`` numbers a field reads; raises ValueError if one is missing."""
     start, stop = field.window
     start = 0 if start is None else start + width * (start < 0)
     stop = width if stop is None else stop + width * (stop < 0)
@@ -135,10 +135,10 @@ def window_of(where: str, field: Field, width: int) -> slice:
     return slice(start, stop)
 
 
-def missing(where: str, what: str, key: str, found: Iterable[str]) -> str:
-    found = sorted(found)
-    hint = _checks.nearest(key, found) or f"; it has {', '.join(found)}"
-    return f"{where}: {what} needs {key!r}, which the data set does not have{hint}"
+def missing(where: str, use: str, key: str, fields: Iterable[str]) -> str:
+    fields = sorted(fields)
+    hint = _checks.nearest(key, fields) or f"; it has {', '.join(fields)}"
+    return f"{where}: {use} needs {key!r}, which the data set does not have{hint}"
 
 
 def _text(value: Any, codepoints: bool) -> bytes:

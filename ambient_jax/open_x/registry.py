@@ -1,9 +1,9 @@
-"""The registry: 75 data sets as rows of three tables that lie beside this file.
+"""The registry: 75 data sets as rows of three tables beside this file.
 
-``registry.csv`` describes each, ``standardization.csv`` says how it becomes the common form (in the
-vocabulary of `spec`), ``schema.csv`` has the stored features. They were read from public code and
-documentation, not from the data; ``doubts`` has what those leave open or contradict. Motions are in
-the axes of the robot's base where no source says otherwise.
+``registry.csv`` describes the data sets, ``standardization.csv`` defines their conversion to the
+common form (in the vocabulary of `spec`), ``schema.csv`` lists the stored features. The tables come
+from public code and documentation, not from the data; ``doubts`` has open questions and
+contradictions. Motions are in the axes of the robot's base unless a source states other axes.
 """
 
 import csv
@@ -20,7 +20,7 @@ from ambient_jax import _checks
 from ambient_jax.open_x import spec as spec_lib
 
 MIXTURES = ("rtx", "magic_soup", "magic_soup_plus", "wide")
-"""RT-X (11 data sets), Magic Soup (25), Magic Soup++ (27) and a wide one (50)."""
+"""RT-X (11 data sets), Magic Soup (25), Magic Soup++ (27) and a wide mixture (50)."""
 
 _warned: set[str] = set()
 
@@ -31,43 +31,43 @@ class DataSet:
 
     name: str  # in mixtures
     tfds: str  # name of its folder; "" if it is not public as TFDS
-    version: str  # that the row describes
+    version: str  # the version that the row describes
     robot: str
     hz: float | None  # control rate; None if unknown
     episodes: int | None  # of the training split; None if unknown
     action_encoding: str  # EEF_POS (xyz, rpy, gripper), JOINT_POS, NAV_2D, ...
     state_encoding: str  # POS_EULER, POS_QUAT, JOINT, ..., or NONE
     weights: Mapping[str, float]  # by mixture; each multiplies the size of the data set
-    doubts: str  # what no source settles; `warn_doubts` logs it
+    doubts: str  # questions that no source answers; `warn_doubts` logs them
     remarks: str
     lines: Mapping[str, str]  # of standardization.csv
     schema: str  # of schema.csv
 
     @functools.cached_property
     def spec(self) -> spec_lib.Spec:
-        """How it becomes the common form."""
+        """Returns the conversion to the common form."""
         return self._spec(self.lines["action"])
 
     @functools.cached_property
     def otherwise(self) -> spec_lib.Spec | None:
-        """The same with the other reading of a doubtful action, where there is one."""
+        """Returns the spec with the other reading of a doubtful action, if there is one."""
         return self._spec(self.lines["otherwise"]) if self.lines["otherwise"] else None
 
     def _spec(self, action: str) -> spec_lib.Spec:
-        rest = {k: v for k, v in self.lines.items() if k not in ("name", "action", "otherwise")}
-        return spec_lib.parse({**rest, "action": action, "hz": self.hz}, self.name)
+        lines = {k: v for k, v in self.lines.items() if k not in ("name", "otherwise")}
+        return spec_lib.parse({**lines, "action": action, "hz": self.hz}, self.name)
 
 
 @functools.cache
 def data_sets() -> Mapping[str, DataSet]:
-    """All data sets by name."""
+    """Returns all data sets by name."""
     info = _table("registry.csv")
     lines, schema = _table("standardization.csv"), _table("schema.csv")
     return MappingProxyType({n: _data_set(row, lines[n], schema[n]) for n, row in info.items()})
 
 
 def get(name: str) -> DataSet:
-    """One data set; raises ValueError for an unknown name, with the nearest."""
+    """Returns a data set; raises ValueError for an unknown name, with the nearest."""
     rows = data_sets()
     if name not in rows:
         raise ValueError(
@@ -78,10 +78,10 @@ def get(name: str) -> DataSet:
 
 
 def mixture(name: str | Mapping[str, float], own: Iterable[str] = ()) -> dict[str, float]:
-    """Weights by data set; each multiplies the size of its data set: at 1 all steps count alike.
+    """Returns weights by data set, which multiply its size: with weight 1 all steps count alike.
 
-    ``name`` is one of `MIXTURES`, or weights by data set, of which those in ``own`` have specs of
-    their own. ValueError for an unknown mixture or data set, or a weight that is not positive.
+    ``name`` is one of `MIXTURES`, or weights by data set; data sets in ``own`` need no registry
+    row. Raises ValueError for an unknown mixture or data set, or a weight that is not positive.
     """
     if isinstance(name, str):
         _checks.one_of("mixture", name, MIXTURES)
@@ -101,12 +101,12 @@ def mixture(name: str | Mapping[str, float], own: Iterable[str] = ()) -> dict[st
 
 
 def warn_doubts(names: Iterable[str]) -> dict[str, str]:
-    """Returns the doubts about data sets by name (only of those with doubts) and logs each once."""
+    """Returns the doubts about data sets by name, without empty ones, and logs each once."""
     doubts = {name: get(name).doubts for name in names}
     doubts = {name: text for name, text in doubts.items() if text}
     for name in [n for n in doubts if n not in _warned]:
-        other = get(name).lines["otherwise"]
-        hint = f"; the other reading: {other}" if other else ""
+        reading = get(name).lines["otherwise"]
+        hint = f"; the other reading: {reading}" if reading else ""
         logging.warning("%s is doubtful: %s%s", name, doubts[name], hint)
         _warned.add(name)
     return doubts
@@ -118,9 +118,9 @@ def _table(file: str) -> dict[str, dict[str, str]]:
 
 
 def _data_set(row: dict[str, str], lines: dict[str, str], schema: dict[str, str]) -> DataSet:
-    given: dict[str, Any] = {n: v for n, v in row.items() if n not in MIXTURES}
-    given["hz"] = float(row["hz"]) if row["hz"] else None
-    given["episodes"] = int(row["episodes"]) if row["episodes"] else None
+    columns: dict[str, Any] = {n: v for n, v in row.items() if n not in MIXTURES}
+    columns["hz"] = float(row["hz"]) if row["hz"] else None
+    columns["episodes"] = int(row["episodes"]) if row["episodes"] else None
     weights = MappingProxyType({m: float(row[m]) for m in MIXTURES if row[m]})
     mapped = MappingProxyType(lines)
-    return DataSet(**given, weights=weights, lines=mapped, schema=schema["fields"])
+    return DataSet(**columns, weights=weights, lines=mapped, schema=schema["fields"])

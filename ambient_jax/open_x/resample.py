@@ -1,4 +1,4 @@
-"""An episode at another control rate: motions composed, commands kept, steps chosen."""
+"""Resamples an episode to another control rate: composes motions, keeps commands, picks steps."""
 
 import dataclasses
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 
 from ambient_jax.open_x import rotations
 
-# Grid points this near a step are that step: 0.1 and its like have no exact float.
+# Grid points this near a step are that step, as rates such as 0.1 are not exact in float.
 _SNAP = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Grid:
-    """Steps of the output among ``length`` steps of the source that have an action.
+    """N output steps on ``length`` steps of the source that have an action.
 
-    ``start`` and ``end`` [N] of each output step are in source steps, possibly fractional.
+    ``start`` and ``end`` [N] are in source steps, possibly fractional.
     """
 
     length: int
@@ -24,12 +24,12 @@ class Grid:
 
     @property
     def steps(self) -> np.ndarray:
-        """Source step that each output step observes: the latest at its time, [N] int64."""
+        """Returns the source step that each output step observes, the latest one, [N] int64."""
         return np.floor(self.start).astype(np.int64)
 
     @property
     def commands(self) -> np.ndarray:
-        """Source step whose command is in force when an output step ends, [N] int64."""
+        """Returns the source step whose command applies when an output step ends, [N] int64."""
         return np.maximum(np.ceil(self.end).astype(np.int64) - 1, self.steps)
 
     @property
@@ -38,14 +38,14 @@ class Grid:
         return np.array_equal(self.start, self.steps) and np.array_equal(self.end, self.start + 1)
 
     def owners(self, length: int) -> np.ndarray:
-        """Output step that accounts for each of ``length`` source steps; -1 before the first."""
+        """Returns the output step that contains each of ``length`` source steps; -1 before it."""
         return np.searchsorted(self.steps, np.arange(length), side="right") - 1
 
 
 def grid(length: int, source_hz: float | None, hz: float | None, first: int = 0) -> Grid:
-    """Output steps at ``hz`` (None: those of the source) from source step ``first`` on.
+    """Returns output steps at ``hz`` (None: the source's rate) from source step ``first`` on.
 
-    The last output step may be shorter than 1 / hz: the motion that is left is not lost.
+    The last output step may be shorter than 1 / hz, so that no motion is lost.
     """
     ratio = source_hz / hz if hz and source_hz else 1.0
     count = max(int(np.ceil((length - first) / ratio - _SNAP)), 0)
@@ -56,7 +56,7 @@ def grid(length: int, source_hz: float | None, hz: float | None, first: int = 0)
 
 
 def sums(deltas: np.ndarray, where: Grid) -> np.ndarray:
-    """Sum of deltas [T, d] over each output step, parts of a step by their share, [N, d]."""
+    """Sums deltas [T, d] over each output step, [N, d]; part of a step counts by its share."""
     path = np.concatenate([np.zeros((1, deltas.shape[1])), np.cumsum(deltas, 0)])
     return _along(path, where.end) - _along(path, where.start)
 
@@ -66,8 +66,8 @@ def poses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Composes displacements [T, 3] and rotations [T, 3, 3] to [N, 3], [N, 3, 3] by output steps.
 
-    In the frame "tool" each motion is given in the tool's frame where it starts (x <- x + R t,
-    R <- R dR); else in the fixed axes of the base (x <- x + t, R <- dR R).
+    In the frame "tool" a motion is in the tool's frame at its start (x <- x + R t, R <- R dR); else
+    it is in the fixed axes of the base (x <- x + t, R <- dR R).
     """
     tool = frame == "tool"
     attitude = np.empty((len(turns) + 1, 3, 3))
@@ -97,13 +97,13 @@ def _attitude_at(attitude: np.ndarray, turns: np.ndarray, at: np.ndarray, tool: 
 def _along(path: np.ndarray, at: np.ndarray) -> np.ndarray:
     index = np.minimum(np.floor(at).astype(np.int64), len(path) - 2)
     share = (at - index)[:, None]
-    # Not path + share * step: a whole step must give the next point to the last bit.
+    # Not path + share * step, as a whole step must reach the next point exactly.
     return path[index] * (1 - share) + path[index + 1] * share
 
 
 def flags(steps: dict[str, Any], where: Grid) -> dict[str, np.ndarray]:
-    """First, last, terminal, reward and discount of the output: each output step adds the rewards
-    of its source steps and multiplies their discounts."""
+    """Returns first, last, terminal, reward and discount of the output steps. An output step adds
+    the rewards of its source steps and multiplies their discounts."""
     count = len(where.start)
     out = {
         "is_first": np.arange(count) == 0,
@@ -115,7 +115,7 @@ def flags(steps: dict[str, Any], where: Grid) -> dict[str, np.ndarray]:
     join = {"is_terminal": np.logical_or, "reward": np.add, "discount": np.multiply}
     for name, operation in join.items():
         if name in steps:
-            given = np.asarray(steps[name]).reshape(-1).astype(out[name].dtype)
-            owner = where.owners(len(given))
-            operation.at(out[name], owner[owner >= 0], given[owner >= 0])
+            values = np.asarray(steps[name]).reshape(-1).astype(out[name].dtype)
+            owner = where.owners(len(values))
+            operation.at(out[name], owner[owner >= 0], values[owner >= 0])
     return out

@@ -1,4 +1,4 @@
-"""Rotations between the encodings that data sets use, NumPy in float64, any leading shape."""
+"""Converts rotations between the encodings of data sets, in NumPy float64 of any leading shape."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ WIDTHS = {
     "rot6d": 6,
     "matrix": 9,
 }
-"""Encodings and how many numbers each takes.
+"""Encodings and their widths.
 
 ``rpy`` roll, pitch, yaw about the fixed axes x, y, z; ``ypr`` the same numbers as yaw, pitch, roll
 (intrinsic Z-Y-X); ``zxy`` about the fixed axes z, x, y; ``yaw`` about z alone; ``rotvec`` axis
@@ -29,9 +29,9 @@ nine numbers row by row. Angles in rad.
 
 
 def to_matrix(encoding: str, x: np.ndarray) -> np.ndarray:
-    """Numbers [..., w] of an encoding to rotation matrices [..., 3, 3].
+    """Converts numbers [..., w] of an encoding to rotation matrices [..., 3, 3].
 
-    Quaternions and 6-D need not be normalised; ValueError if they are zero.
+    Quaternions and 6-D need not be normalised; raises ValueError if they are zero.
     """
     _checks.one_of("rotation", encoding, WIDTHS)
     x = np.asarray(x, np.float64)
@@ -43,16 +43,16 @@ def to_matrix(encoding: str, x: np.ndarray) -> np.ndarray:
 
 
 def from_matrix(encoding: str, matrix: np.ndarray) -> np.ndarray:
-    """Rotation matrices [..., 3, 3] to the numbers [..., w] of an encoding (not "zxy", "yaw").
+    """Converts rotation matrices [..., 3, 3] to numbers [..., w], except for "zxy" and "yaw".
 
-    At a pitch of 90 degrees ``rpy`` has no single answer: roll is 0 then.
+    At a pitch of 90 degrees ``rpy`` is not unique: roll is then 0.
     """
     _checks.one_of("rotation", encoding, _FROM_MATRIX)
     return _FROM_MATRIX[encoding](np.asarray(matrix, np.float64))
 
 
 def power(matrix: np.ndarray, exponent: np.ndarray | float) -> np.ndarray:
-    """The share ``exponent`` [...] of rotations [..., 3, 3], along the shortest arc."""
+    """Returns the share ``exponent`` [...] of rotations [..., 3, 3] along the shortest arc."""
     return _rotvec_to_matrix(_matrix_to_rotvec(matrix) * np.asarray(exponent)[..., None])
 
 
@@ -110,7 +110,7 @@ def _rot6d_to_matrix(x: np.ndarray) -> np.ndarray:
 
 
 def _matrix_to_quat(m: np.ndarray) -> np.ndarray:
-    # Of the four expressions for a quaternion take the one with the largest divisor.
+    # Use the one of four expressions for a quaternion with the largest divisor.
     xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     squares = np.stack([1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz, 1 + xx + yy + zz], -1)
     yx, zx, zy = (m[..., i, j] + m[..., j, i] for i, j in ((1, 0), (2, 0), (2, 1)))

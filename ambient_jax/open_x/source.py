@@ -1,4 +1,4 @@
-"""A data set in the common form, as training reads it: an RLDS folder and how to read it."""
+"""Reads a data set in the common form, as training needs it."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from ambient_jax.open_x import camera_flags, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
 from ambient_jax.open_x.common_form import POLICIES, CommonForm
 
-# What shapes an episode: a change there makes cached statistics stale.
+# Modules that shape an episode: a change in them makes cached statistics stale.
 _CODE = (
     *("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "common_form"),
     *("reader", "source"),
@@ -49,16 +49,16 @@ class OpenXFormat(Format):
         return {"data.open_x.embeddings": table.digest} if table else {}
 
     def open(self, name, path, fields, transform=None):
-        given, last = fields["open_x"], fields["last_step"]
-        source = open_source(path, fields["split"], given, self.form, last_step=last, name=name)
+        options = dict(last_step=fields["last_step"], name=name)
+        source = open_source(path, fields["split"], fields["open_x"], self.form, **options)
         source.transform = transform
         return source
 
     def check(self, config):
         if (delta := config.get("delta")) is not None:
             raise ValueError(
-                f"config.data.delta is {delta} and all sources have open_x: expected None, as the "
-                "actions of their specs say themselves what is a displacement"
+                f"config.data.delta is {delta} and all sources have open_x: expected None, as "
+                "their specs define which dimensions of the action are displacements"
             )
 
     def check_placement(self, config, observed):
@@ -76,7 +76,7 @@ class OpenXFormat(Format):
 
 
 class OpenXSource(RldsSource):
-    """One source in the common form; has all that ``storage.Dataset`` has.
+    """One source in the common form; it has all attributes of ``storage.Dataset``.
 
     An episode's ``steps`` have ``observation/state`` [L, state_width], ``action`` [L,
     action_width] and, if the form has them, ``image_<camera>`` [L] encoded images (b"" where there
@@ -91,7 +91,7 @@ class OpenXSource(RldsSource):
         self.notes: list[Problem] = []
         action = standardize.action_mask(spec, dataset.features, form.rotation)
         self.action_mask = _padded(self.data.name, "action", action, form.action_width)
-        rest = standardize.rest(spec, dataset.features, form.rotation)
+        rest = standardize.rest(spec, dataset.features, form.rotation)  # action of no motion
         self._rest = np.pad(rest, (0, form.action_width - len(rest)), constant_values=np.nan)
         self.displacements = ~np.isnan(self._rest)
         self.last_step = spec.last_step or "keep"
@@ -110,8 +110,8 @@ class OpenXSource(RldsSource):
         return self._common(self.data[index])
 
     def stream(self, shard_index: int, start: int = 0) -> Iterator[tuple[int, rlds.Episode]]:
-        """See ``Dataset.stream``; of episodes that ``examine`` did not refuse."""
-        # The variables of a loop would hold an episode until the next.
+        """Yields episodes as ``Dataset.stream`` does; ``examine`` must not have refused them."""
+        # Variables of a loop would keep an episode in memory until the next.
         common = lambda numbered: (numbered[0], self._common(numbered[1]))  # noqa: E731
         return map(common, self.data.stream(shard_index, start))
 
@@ -150,7 +150,7 @@ class OpenXSource(RldsSource):
         return out
 
     def stated(self):
-        return {}  # of the data as stored, not of the common form
+        return {}  # stored statistics are those of the raw data, not of the common form
 
     def refuse_images(self, problems):
         image = problems.get("image")
@@ -162,16 +162,16 @@ class OpenXSource(RldsSource):
                 "'skip' or 'keep'"
             )
 
-    def damaged_image(self, what):
+    def damaged_image(self, problem):
         if self.form.policy("image") != "keep":
             raise ValueError(
-                f"{what}; mend the data, or set config.data.open_x.on_problem.image to 'keep', "
+                f"{problem}; mend the data, or set config.data.open_x.on_problem.image to 'keep', "
                 "which masks it, or 'skip', which leaves its episode out"
             )
-        logging.log_first_n(logging.WARNING, "%s: it is masked", 100, what)
+        logging.log_first_n(logging.WARNING, "%s: it is masked", 100, problem)
 
     def examine(self, shard_index: int) -> Iterator[tuple[int, rlds.Episode | None, list[Problem]]]:
-        """Episodes of one shard with their problems; None for those that policies leave out.
+        """Yields the episodes of a shard with their problems; None for skipped episodes.
 
         Raises ValueError for a problem whose policy is "raise".
         """
@@ -183,7 +183,7 @@ class OpenXSource(RldsSource):
                 yield index, *self._examined(index, episode)
 
     def examined(self, position: int) -> tuple[rlds.Episode | None, list[Problem]]:
-        """The episode at a position with its problems, as ``examine``."""
+        """Returns the episode at a position with its problems; see ``examine``."""
         index = int(self.data.episode_ids[position])
         try:
             episode = self.data[position]
@@ -196,7 +196,7 @@ class OpenXSource(RldsSource):
         return episode, problems
 
     def _attempts(self, shard_index) -> Iterator[tuple[int, rlds.Episode | str]]:
-        """Episodes of one shard as stored; in place of one that cannot be read, the reason."""
+        """Yields the stored episodes of a shard, or the error of one that cannot be read."""
         count, position, previous = self.data.shard_lengths[shard_index], 0, ""
         first = int(np.sum(self.data.shard_lengths[:shard_index], dtype=np.int64))
         while position < count:
@@ -204,12 +204,12 @@ class OpenXSource(RldsSource):
                 for index, episode in self.data.stream(shard_index, position):
                     position += 1
                     yield index, episode
-            except (ValueError, FileNotFoundError) as error:  # other faults are the machine's
+            except (ValueError, FileNotFoundError) as error:  # other errors are not the data's
                 text = str(error)
-                # A truncated file says the same of every record behind the cut.
-                rest = count - position if text == previous else 1
+                # A truncated file has the same error for every record behind the cut.
+                unreadable = count - position if text == previous else 1
                 previous = text
-                for _ in range(rest):
+                for _ in range(unreadable):
                     yield int(self.data.episode_ids[first + position]), text
                     position += 1
 
@@ -242,15 +242,15 @@ class OpenXSource(RldsSource):
             problems += self._instructions(index, steps["instruction"])
         problems += camera_flags.problems(self._spec, episode, self.form.cameras)
         problems += last_step_problems(episode, dropped=False)
-        # A cut image, or none, is fatal here. Images that are damaged inside are counted first, as
-        # trainings on actions alone can do with them, and are fatal when a stream begins.
+        # A truncated or missing image is an error here. Images that are damaged inside are only
+        # counted, as a training on actions does not need them; a stream raises the error.
         later = []
         if self.form.policy("image") == "raise":
             cut = images.NO_IMAGE
             later = [p for p in problems if p[0] == "image" and not any(w in p[1] for w in cut)]
         now = [p for p in problems if p not in later]
-        dropped = [self._apply(kind, index, text) == "skip" for kind, text in now]
-        return None if any(dropped) else common, problems
+        policies = [self._apply(kind, index, text) for kind, text in now]
+        return None if "skip" in policies else common, problems
 
     def _instructions(self, index, texts):
         empty = sum(not text.strip() for text in texts)
@@ -276,11 +276,11 @@ class OpenXSource(RldsSource):
         self.notes.append((kind, text))
 
     def _policy(self, kind, text):
-        """The policy for a problem; raises ValueError if it is "raise"."""
+        """Returns the policy for a problem; raises ValueError if it is "raise"."""
         policy = self.form.policy(kind)
         if policy == "raise":
-            others = " or ".join(repr(p) for p in POLICIES[kind] if p != "raise")
-            raise ValueError(f"{text} set config.data.open_x.on_problem.{kind} to {others}")
+            choices = " or ".join(repr(p) for p in POLICIES[kind] if p != "raise")
+            raise ValueError(f"{text} set config.data.open_x.on_problem.{kind} to {choices}")
         return policy
 
     def _common(self, episode) -> rlds.Episode:
@@ -336,7 +336,7 @@ class OpenXSource(RldsSource):
 def open_source(
     path: str | os.PathLike[str],
     split: str,
-    given: str | Mapping[str, Any],
+    row_or_spec: str | Mapping[str, Any],
     form: CommonForm,
     *,
     last_step: str = "",
@@ -346,28 +346,28 @@ def open_source(
 
     Args:
       path, split: see ``storage.open_dataset``; with a registry row also the parent of versions.
-      given: name of a registry row, or the lines of a spec (``spec.parse``).
+      row_or_spec: name of a registry row, or the lines of a spec (``spec.parse``).
       form: the common form.
-      last_step: "drop" or "keep" the action of a step with is_last; "" for what the spec says, or
-        else the format: RLDS defines it as a filler, which is dropped.
-      name: of the source, for messages; "" for the data set's.
+      last_step: "drop" or "keep" the action of a step with is_last. "" takes the spec's rule, or
+        else the format's: RLDS defines this action as a filler, which is dropped.
+      name: name of the source, for messages; "" for the data set's name.
 
     Raises:
-      FileNotFoundError: no such data set, or a shard is missing.
-      ValueError: an unknown row, a spec that does not fit the features, another version.
+      FileNotFoundError: there is no such data set, or a shard is missing.
+      ValueError: the row is unknown, the spec does not fit the features, or the version differs.
     """
     row = None
-    if isinstance(given, str):
-        row = registry.get(given)
+    if isinstance(row_or_spec, str):
+        row = registry.get(row_or_spec)
         spec = row.spec
         registry.warn_doubts([row.name])
         versioned = epath.Path(expanded(path)) / (row.version or "none")
         path = versioned if versioned.exists() else path
     else:
-        spec = spec_lib.parse(dict(given), os.path.basename(os.fspath(path).rstrip("/")))
+        spec = spec_lib.parse(dict(row_or_spec), os.path.basename(os.fspath(path).rstrip("/")))
     options: dict[str, Any] = {"decode_images": False}
     options["allow_missing"] = form.policy("shard") == "skip"
-    options["last_step"] = "keep"  # the spec's own rule applies
+    options["last_step"] = "keep"  # the spec's rule applies later
     try:
         raw = storage.open_dataset(path, split, **options)
     except rlds.MissingShardError as error:
@@ -378,7 +378,7 @@ def open_source(
     raw = storage.open_dataset(path, split, keys=keys, **options)
     last_step = last_step or spec.last_step or ("drop" if raw.ends_in_filler else "keep")
     spec = dataclasses.replace(spec, last_step=last_step, hz=spec.hz or raw.hz)
-    if not row:  # the name is part of the fingerprint: that of the data, wherever they lie
+    if not row:  # the fingerprint needs the name of the data, wherever they are stored
         spec = dataclasses.replace(spec, name=raw.name)
     dataset = OpenXSource(raw, spec, form, name)
     if row and row.version and raw.version != row.version:
@@ -390,11 +390,11 @@ def open_source(
     return dataset
 
 
-def _padded(name, what, mask, width):
+def _padded(name, field, mask, width):
     if len(mask) > width:
         raise ValueError(
-            f"{name} has {what}s of {len(mask)} numbers, config.data.open_x.{what}_width is "
-            f"{width}: raise it{', or set it to 0 for none' if what == 'state' else ''}"
+            f"{name} has {field}s of {len(mask)} numbers, config.data.open_x.{field}_width is "
+            f"{width}: raise it{', or set it to 0 for none' if field == 'state' else ''}"
         )
     return np.pad(mask, (0, width - len(mask)))
 
@@ -403,10 +403,10 @@ def _widened(values, width):
     return np.pad(values, ((0, 0), (0, width - values.shape[1])))
 
 
-def _encoded(blobs, there, bgr):
-    """Encoded images [L], b"" where there is none; arrays are encoded, as they were stored."""
-    out = np.full(len(there), b"", object)
-    for step in np.flatnonzero(there):
+def _encoded(blobs, present, bgr):
+    """Returns encoded images [L], b"" for none; arrays are encoded in the stored channel order."""
+    out = np.full(len(present), b"", object)
+    for step in np.flatnonzero(present):
         blob = blobs[step]
         if not isinstance(blob, bytes):
             image = np.ascontiguousarray(blob[..., ::-1] if bgr else blob)

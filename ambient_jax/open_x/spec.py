@@ -1,45 +1,45 @@
-"""The vocabulary in which a data set says how it becomes the common form: readable one-liners.
+"""The vocabulary of one-liners that define how a data set is converted to the common form.
 
 An action is a list of parts, ``kind field | operation | operation; kind ...``::
 
     xyz action/world_vector; rpy action/rotation_delta; grip action/gripper | closed 1 open 0
 
-Kinds, in the order in which they are written into the action:
+Kinds, in the order in which they enter the action:
   ``xyz``                 displacement of the end effector, m
   ``rpy``, ``quat``, ...  its rotation, in one of `rotations.WIDTHS`; ``unstated`` passes three
-                          numbers of which nobody says what they are
+                          numbers of an undocumented encoding
   ``grip``                gripper command, 0 closed and 1 open
   ``joint``, ``djoint``   joint positions, or their differences, rad
   ``base``                displacement of a mobile base
-Fields are paths inside a step (``action/world_vector``) with ``[3]``, ``[0:3]``, ``[-7:]`` for some
-of their numbers; a leading ``/`` means a field of the episode. In place of a field: ``zeros``
-(no such motion), ``open`` or ``closed`` (no gripper command); these are masked out of the loss.
+Fields are paths inside a step (``action/world_vector``); ``[3]``, ``[0:3]`` or ``[-7:]`` select
+some of their numbers; a leading ``/`` means a field of the episode. ``zeros`` (no such motion),
+``open`` or ``closed`` (no gripper command) replace a field and are masked out of the loss.
 Operations of motions:
-  ``diff``                the field is an absolute pose: take what leads to the next step's, which
-                          costs the last step; of a rotation, the turn about the axes of the base
-                          (R' = dR R) in whatever encoding
-  ``subtract``            ``diff`` of an ``rpy`` as the field's loaders do it: the next step's roll,
-                          pitch and yaw less this one's, each wrapped to (-pi, pi]
+  ``diff``                the field is an absolute pose: take the motion to the next step's pose,
+                          which costs the last step; for a rotation in any encoding, it is the turn
+                          about the axes of the base (R' = dR R)
+  ``subtract``            ``diff`` of an ``rpy`` as common loaders do it: roll, pitch and yaw of the
+                          next step minus those of this step, wrapped to (-pi, pi]
   ``rate``                the field is a velocity per second: divide by Hz
   ``scale c``             multiply
   ``pad``                 fill missing dimensions with zeros (masked out)
 Operations of grippers:
-  ``clip``                into [0, 1]
-  ``closed a open b``     straight line from a to 0 and from b to 1: ``closed 1 open 0`` inverts,
+  ``clip``                clip to [0, 1]
+  ``closed a open b``     map a to 0 and b to 1 linearly: ``closed 1 open 0`` inverts,
                           ``closed 0 open 0.08`` reads a width
-  ``relative``            commands -1 open, +1 close, 0 hold, to the state that they lead to
+  ``relative``            commands -1 open, +1 close, 0 hold: take the state after them
   ``binarise``            above 0.95 open, below 0.05 closed, between them the next decided value
-  ``as_is``               convention unknown: passes unchecked
+  ``as_is``               the convention is unknown: pass values unchecked
 A state is ``field + field + ...``; language ``field, field`` (the first that is not empty; with
 ``| codepoints`` an array of integers); quality ``name = field | op; ...`` with ``max`` (over the
 episode), ``equals v``, ``contains text``; a camera ``field | bgr | if /flag``; depth ``| scale c``.
-``drop`` "first" leaves out the first step, ``last_step`` "drop" the last one if its is_last is set.
+``drop`` "first" drops the first step, ``last_step`` "drop" the last step if its is_last is set.
 
-Loaders of Bridge (Octo, OpenVLA) use ``subtract``, and so do the registry's rows of Bridge, to have
-the same numbers. Differences of Euler angles are no rotation (up to 0.07 rad off on BridgeData V2),
-and the robot's commands agree better with ``diff``: take it for a robot that executes turns about
-the axes of its base. With another rotation than "rpy" both give the turn. Loaders elsewhere do not
-wrap: at half a turn they jump by 2 pi.
+Loaders of Bridge (Octo, OpenVLA) use ``subtract``, and so do the registry's rows of Bridge, to get
+the same numbers. Differences of Euler angles are not a rotation (the error is up to 0.07 rad on
+BridgeData V2), and the robot's commands agree better with ``diff``: use it for a robot that
+executes turns about the axes of its base. With a rotation other than "rpy" both give the turn.
+Other loaders do not wrap: at half a turn they jump by 2 pi.
 """
 
 import dataclasses
@@ -68,7 +68,7 @@ _OPERATIONS = {
     "depth": {"scale": 1, "if": 1},
 }
 _CONSTANTS = ("zeros", "open", "closed")
-_FREE = ("joint", "djoint", "base")  # their fields give their width; a constant has none
+_FREE = ("joint", "djoint", "base")  # any width, so that a constant cannot replace the field
 _FIELD = re.compile(r"(?P<path>/?\w[\w/.-]*)(?:\[(?P<slice>-?\d*(?::-?\d*)?)\])?")
 
 
@@ -76,8 +76,8 @@ _FIELD = re.compile(r"(?P<path>/?\w[\w/.-]*)(?:\[(?P<slice>-?\d*(?::-?\d*)?)\])?
 class Field:
     """A field, or some of its numbers, and its operations.
 
-    ``path`` is below ``steps``, or of the episode (``of_episode``: one value an episode), or a
-    constant's name. ``window`` is [start, stop) of the last axis, (None, None) for all.
+    ``path`` is below ``steps``, or in the episode (``of_episode``: one value per episode), or the
+    name of a constant. ``window`` is [start, stop) of the last axis, (None, None) for all.
     ``operations`` are names with their words, such as ``("closed", "1", "open", "0")``.
     """
 
@@ -96,14 +96,14 @@ class Field:
 
     @property
     def key(self) -> str:
-        """Path from the episode's root, ``steps/...``."""
+        """Returns the path from the episode's root, ``steps/...``."""
         return self.path if self.of_episode else f"steps/{self.path}"
 
     def has(self, operation: str) -> bool:
         return any(name == operation for name, *_ in self.operations)
 
     def words(self, operation: str) -> tuple[str, ...]:
-        """Words after an operation's name; empty if the operation is not there."""
+        """Returns the words after an operation's name; empty if the field lacks the operation."""
         return next((tuple(w) for name, *w in self.operations if name == operation), ())
 
 
@@ -120,38 +120,38 @@ class Part:
 
     @property
     def is_diff(self) -> bool:
-        """Whether it is made of poses that follow each other."""
+        """Whether it is a difference of consecutive poses."""
         return self.field.has("diff") or self.field.has("subtract")
 
     @property
     def is_delta(self) -> bool:
-        """Whether several steps compose into one (else the last one stands)."""
+        """Whether several steps compose into one; otherwise the last one applies."""
         return self.kind in ("xyz", "djoint", "base") or self.is_rotation
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """How one data set becomes the common form; `parse` makes it."""
+    """The conversion of one data set to the common form; `parse` makes it."""
 
     name: str  # for messages
     hz: float | None  # control rate; None if unknown
     action: tuple[Part, ...]  # in order
     # Axes of displacements and rotations: those of the robot's "base", or of the "tool" (or mobile
-    # base), each step in the frame it starts from.
+    # base) at the start of each step.
     frame: str = "base"
     state: tuple[Field, ...] = ()  # concatenated
-    language: tuple[Field, ...] = ()  # the first that is not empty counts
+    language: tuple[Field, ...] = ()  # the first that is not empty applies
     cameras: Mapping[str, Field] = dataclasses.field(default_factory=dict)  # by role
     depth: Mapping[str, Field] = dataclasses.field(default_factory=dict)  # by role
     quality: Mapping[str, Field] = dataclasses.field(default_factory=dict)  # labels by name
-    drop_first: bool = False  # leave out the first step
-    # "drop" where a step with is_last has a filler for its action, "keep" where it is real; ""
-    # leaves that to the caller (``source.open_source``).
+    drop_first: bool = False  # drop the first step
+    # "drop" if the action of a step with is_last is a filler, "keep" if it is real; "": the caller
+    # decides (``source.open_source``).
     last_step: str = ""
 
     @property
     def bgr(self) -> tuple[str, ...]:
-        """Cameras whose channels are stored blue first."""
+        """Returns the cameras whose channels are stored blue first."""
         return tuple(role for role, field in self.cameras.items() if field.has("bgr"))
 
     @property
@@ -161,7 +161,7 @@ class Spec:
     def fields(
         self, cameras: Iterable[str] = CAMERAS, depth: Iterable[str] = CAMERAS
     ) -> Iterator[tuple[str, Field]]:
-        """(use, field) of every field that is read, with the cameras and depth cameras given."""
+        """Yields (use, field) of every field that is read, for these cameras and depth cameras."""
         yield from (("action", part.field) for part in self.action if not part.field.constant)
         yield from (("state", field) for field in self.state)
         yield from (("language", field) for field in self.language)
@@ -175,20 +175,20 @@ class Spec:
 
 
 def parse(config: Mapping[str, Any], name: str = "") -> Spec:
-    """A spec from its one-liners, of a registry row or of a data set of one's own::
+    """Parses the one-liners of a registry row, or of another data set, into a spec::
 
         {"hz": 10, "action": "xyz action[0:3]; rpy action[3:6]; grip action[6]",
          "state": "observation/eef", "language": "language_instruction",
          "primary": "observation/front"}
 
-    All optional: ``frame``, ``quality``, ``secondary``, ``wrist``, ``depth_primary``, ..., ``drop``
-    ("first") and ``last_step`` ("drop" or "keep"). ``name`` is for messages.
+    Optional lines are ``frame``, ``quality``, ``secondary``, ``wrist``, ``depth_primary``, ...,
+    ``drop`` ("first") and ``last_step`` ("drop" or "keep"). ``name`` is for messages.
     """
     where = name or "spec"
-    known = ["action", "hz", "frame", "state", "language", "quality", "drop", "last_step"]
-    known += [*CAMERAS, *(f"depth_{c}" for c in CAMERAS)]
+    keys = ["action", "hz", "frame", "state", "language", "quality", "drop", "last_step"]
+    keys += [*CAMERAS, *(f"depth_{c}" for c in CAMERAS)]
     for key in config:
-        _checks.one_of(f"{where}: key", key, known)
+        _checks.one_of(f"{where}: key", key, keys)
     lines = {k: v for k, v in config.items() if v not in (None, "")}
     for key, value in lines.items():
         if key != "hz" and not isinstance(value, str):
@@ -242,10 +242,10 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
 
 
 def parse_field(text: str, where: str, group: str = "flag") -> Field:
-    """``path[slice] | operation ...``; ``group`` says which operations there may be."""
+    """Parses ``path[slice] | operation ...``; ``group`` sets the allowed operations."""
     head, *steps = (part.strip() for part in text.split("|"))
-    found = _FIELD.fullmatch(head)
-    if not found:
+    match = _FIELD.fullmatch(head)
+    if not match:
         raise ValueError(
             f"{where}: cannot read {head!r}, expected a field such as 'observation/state[0:3]'"
         )
@@ -271,8 +271,8 @@ def parse_field(text: str, where: str, group: str = "flag") -> Field:
             except ValueError:
                 raise ValueError(f"{where}: {number!r} in {step!r} is no number") from None
         operations.append(words)
-    path = found["path"]
-    return Field(path.lstrip("/"), path[0] == "/", _window(found["slice"]), tuple(operations))
+    path = match["path"]
+    return Field(path.lstrip("/"), path[0] == "/", _window(match["slice"]), tuple(operations))
 
 
 def _window(text: str | None) -> tuple[int | None, int | None]:
@@ -289,10 +289,10 @@ def _items(line: str, separator: str) -> list[str]:
 
 
 def _part(text: str, where: str) -> Part:
-    kind, _, rest = text.partition(" ")
+    kind, _, line = text.partition(" ")
     _checks.one_of(f"{where}: kind of action part {text!r}", kind, KINDS)
     group = kind if kind in ("grip", "joint") else "motion"
-    field = parse_field(rest, f"{where}: action part {text!r}", group)
+    field = parse_field(line, f"{where}: action part {text!r}", group)
     allowed = {"grip": ("open", "closed")}.get(group, ("zeros",))
     if field.constant and (field.path not in allowed or field.operations or kind in _FREE):
         raise ValueError(f"{where}: action part {text!r} takes a field or {' or '.join(allowed)}")

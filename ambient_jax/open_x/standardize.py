@@ -1,4 +1,4 @@
-"""The one interpreter that turns an episode of any data set into the common form."""
+"""Converts an episode of any data set to the common form, by the data set's spec."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,27 +23,28 @@ def standardise(
     cameras: Iterable[str] = CAMERAS,
     depth: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """An RLDS episode in the common form.
+    """Converts an RLDS episode to the common form.
 
     Args:
-      spec: of the data set (``registry.get(name).spec``), or the lines that `spec.parse` takes.
-      episode: as `rlds.open_dataset` gives it, steps as arrays [T, ...]; images decoded or encoded.
-      hz: common control rate; None keeps the data set's own. Motions over a new step are composed,
-        the last of absolute commands stands, an observation is the latest, rewards are added.
-      rotation: of the action, "rpy" (as Open-X models take it), "rotvec", "quat" or "rot6d".
-      cameras, depth: those wanted of "primary", "secondary" and "wrist".
+      spec: spec of the data set (``registry.get(name).spec``), or lines for `spec.parse`.
+      episode: an episode of `rlds.open_dataset` with steps as arrays [T, ...]; images may be
+        decoded or encoded.
+      hz: common control rate; None keeps the data set's rate. A new step composes its motions, adds
+        its rewards, and keeps the last absolute command and the latest observation.
+      rotation: encoding in the action, "rpy" (as in Open-X models), "rotvec", "quat" or "rot6d".
+      cameras, depth: the cameras to return, of "primary", "secondary" and "wrist".
 
     Returns:
       ``steps`` with ``observation`` (``image_<camera>``, ``depth_<camera>``, ``state`` [T, d]
-      float32: those that the data set has), ``action`` [T, D] float32 (xyz m, rotation rad,
-      gripper 1 = open; or joints, as the spec says), ``action_mask`` [T, D] bool (False: a filler),
+      float32, if the data set has them), ``action`` [T, D] float32 (xyz m, rotation rad,
+      gripper 1 = open; or joints, by the spec), ``action_mask`` [T, D] bool (False: a filler),
       ``camera_mask`` by camera [T] bool, ``language_instruction`` [T] bytes, ``quality`` by label
       [T] float32, ``is_first``, ``is_last``, ``is_terminal``, ``reward`` and ``discount``; and
       ``episode_metadata`` as stored. Channels of cameras in ``spec.bgr`` are swapped in decoded
-      images, and must be swapped after decoding in encoded ones.
+      images; the caller must swap them after decoding encoded ones.
 
     Raises:
-      ValueError: values that the spec does not fit, too few steps, or a rate that cannot change.
+      ValueError: values do not fit the spec, there are too few steps, or the rate cannot change.
     """
     spec = spec if isinstance(spec, Spec) else parse(spec)
     where = spec.name or "episode"
@@ -55,15 +56,15 @@ def standardise(
         raise ValueError(f"{where}: {why}: keep its own rate (hz=None), or give hz in its spec")
     if hz is not None and not 0 < hz < float("inf"):
         raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or None for its own")
-    read = Reader(where, episode)
-    length = read.length - (spec.has_diff or read.ends_in_filler(spec))
+    reader = Reader(where, episode)
+    length = reader.length - (spec.has_diff or reader.ends_in_filler(spec))
     grid = resample.grid(length, spec.hz, hz, first=int(spec.drop_first))
     if not len(grid.start):
         raise ValueError(
-            f"{where}: the episode has {read.length} steps, too few for what its spec drops "
+            f"{where}: the episode has {reader.length} steps, too few for what its spec drops "
             "(first step, filler of the last one, difference to the next one): leave it out"
         )
-    action, mask = _action(spec, read, grid, rotation)
+    action, mask = _action(spec, reader, grid, rotation)
     steps: dict[str, Any] = {
         "observation": {},
         "action": action.astype(np.float32),
@@ -76,20 +77,20 @@ def standardise(
     if grid.whole:  # a view: images are not copied
         at = slice(at[0], at[-1] + 1)
     if spec.state:
-        state = [read.numbers(f, "state")[at] for f in spec.state]
+        state = [reader.numbers(f, "state")[at] for f in spec.state]
         observation["state"] = np.concatenate(state, -1).astype(np.float32)
     for role in cameras:
-        there = np.zeros(len(action), bool)
+        present = np.zeros(len(action), bool)
         if role in spec.cameras:
-            there = read.present(spec.cameras[role])[at]
-            observation[f"image_{role}"] = read.image(spec.cameras[role])[at]
-        steps["camera_mask"][role] = there
+            present = reader.present(spec.cameras[role])[at]
+            observation[f"image_{role}"] = reader.image(spec.cameras[role])[at]
+        steps["camera_mask"][role] = present
     for role in depth:
         if role in spec.depth:
-            observation[f"depth_{role}"] = read.depth(spec.depth[role])[at]
-    steps["language_instruction"] = read.language(spec.language)[at]
+            observation[f"depth_{role}"] = reader.depth(spec.depth[role])[at]
+    steps["language_instruction"] = reader.language(spec.language)[at]
     for label, field in spec.quality.items():
-        steps["quality"][label] = read.quality(label, field)[at]
+        steps["quality"][label] = reader.quality(label, field)[at]
     steps.update(resample.flags(episode["steps"], grid))
     out = {"steps": steps}
     if "episode_metadata" in episode:
@@ -104,22 +105,22 @@ def check(
     cameras: Iterable[str] = CAMERAS,
     depth: Iterable[str] = (),
 ) -> tuple[str, ...]:
-    """Checks a spec against a data set's features.json, before a record is read.
+    """Checks a spec against a data set's features.json, before reading a record.
 
     Returns the features that `standardise` reads with these cameras, for
-    ``rlds.open_dataset(keys=...)``; ValueError for a missing field or another width.
+    ``rlds.open_dataset(keys=...)``. Raises ValueError for a missing field or another width.
     """
     stored = leaves(features)
     where = spec.name or "spec"
     keys = []
-    for what, field in spec.fields(cameras, depth):
+    for use, field in spec.fields(cameras, depth):
         if field.key not in stored:
-            raise ValueError(missing(where, what, field.key, stored))
+            raise ValueError(missing(where, use, field.key, stored))
         keys.append(field.key)
     for part in spec.action:
         if not part.field.constant and None not in stored[part.field.key].shape:
             _check_width(where, part, _width(spec, part.field, features))
-    # Never required: not every data set has all of them.
+    # Optional, as some data sets lack them.
     flags = (f"steps/{name}" for name in ("is_last", "is_terminal", "reward", "discount"))
     keys += [k for k in flags if k in stored]
     keys += [k for k in stored if k.startswith("episode_metadata/")]
@@ -127,7 +128,7 @@ def check(
 
 
 def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
-    """What ``standardise`` gives as every step's ``action_mask``, from the features alone: [D]."""
+    """Returns the ``action_mask`` [D] of every step of ``standardise``, from the features alone."""
     masks = []
     for part in spec.action:
         if part.is_rotation:
@@ -140,8 +141,8 @@ def action_mask(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
 
 
 def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
-    """The action [D] of a robot that stands still: 0, or a rotation's identity, for displacements;
-    NaN for positions and grippers, which stay as they are, and for fillers."""
+    """Returns the action [D] of a robot that stands still. It is 0, or a rotation's identity, for
+    displacements, and NaN for fillers and for positions and grippers, which keep their value."""
     values: list[np.ndarray] = []
     for part in spec.action:
         if part.is_rotation:
@@ -151,17 +152,17 @@ def rest(spec: Spec, features: Any, rotation: str = "rpy") -> np.ndarray:
         else:
             width = 1 if part.field.constant else _width(spec, part.field, features)
             values.append(np.full(width, 0.0 if part.is_delta else np.nan))
-    there = action_mask(spec, features, rotation)
-    return np.where(there, np.concatenate(values), np.nan).astype(np.float32)
+    mask = action_mask(spec, features, rotation)
+    return np.where(mask, np.concatenate(values), np.nan).astype(np.float32)
 
 
 def state_width(spec: Spec, features: Any) -> int:
-    """Numbers of a state, from the features alone."""
+    """Returns the width of the state, from the features alone."""
     return sum(_width(spec, field, features) for field in spec.state)
 
 
 def cannot_resample(spec: Spec) -> str:
-    """Why a data set cannot be brought to another control rate; "" if it can."""
+    """Returns why a data set cannot have another control rate; "" if it can."""
     if spec.hz is None:
         return "its control rate is unknown"
     if spec.frame == "tool" and any(part.kind == "base" for part in spec.action):
@@ -170,7 +171,7 @@ def cannot_resample(spec: Spec) -> str:
 
 
 def _width(spec: Spec, field: Field, features: Any) -> int:
-    """How many numbers a field takes, from the features alone."""
+    """Returns how many numbers a field reads, from the features alone."""
     shape = leaves(features)[field.key].shape
     if None in shape:
         raise ValueError(
@@ -181,22 +182,22 @@ def _width(spec: Spec, field: Field, features: Any) -> int:
     return window.stop - window.start
 
 
-def _action(spec, read, grid, rotation) -> tuple[np.ndarray, np.ndarray]:
-    """The action [N, D] and its mask [D]."""
+def _action(spec, reader, grid, rotation) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the action [N, D] and its mask [D]."""
     columns: list[np.ndarray] = []
     mask: list[np.ndarray] = []
     xyz = np.zeros((grid.length, 3))
     for part in spec.action:
         field = part.field
-        values = None if field.constant else _values(spec, read, part)
-        if values is not None:  # a rotation's differences come later, and need one step more
+        values = None if field.constant else _values(spec, reader, part)
+        if values is not None:  # differences of rotations are taken later and need another step
             values = values[: grid.length + (part.is_rotation and part.is_diff)]
         if part.kind == "xyz":
-            # Composed together with the rotation, which follows it.
+            # The next part, its rotation, composes both.
             xyz = np.zeros((grid.length, 3)) if values is None else values
-            mask.append(np.arange(3) < (0 if values is None else read.width(field)))
+            mask.append(np.arange(3) < (0 if values is None else reader.width(field)))
         elif part.is_rotation:
-            columns += _pose(spec, read, part, xyz, values, grid, rotation)
+            columns += _pose(spec, reader, part, xyz, values, grid, rotation)
             mask.append(_rotation_mask(part, rotation))
         else:
             if values is None:
@@ -207,13 +208,13 @@ def _action(spec, read, grid, rotation) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(columns, -1), np.concatenate(mask)
 
 
-def _values(spec: Spec, read: Reader, part: Part) -> np.ndarray:
-    """Numbers of a part at each step; rotations are not yet converted, nor differences of them."""
+def _values(spec: Spec, reader: Reader, part: Part) -> np.ndarray:
+    """Reads the numbers of a part at each step; rotations stay in their encoding, undifferenced."""
     field = part.field
-    values = read.numbers(field, "action")
-    _check_width(read.where, part, values.shape[1])
+    values = reader.numbers(field, "action")
+    _check_width(reader.where, part, values.shape[1])
     if part.kind == "grip":
-        return grippers.to_open(read.where, field, values)
+        return grippers.to_open(reader.where, field, values)
     if field.has("rate"):
         values = values / spec.hz
     if field.has("diff") and not part.is_rotation:
@@ -223,28 +224,28 @@ def _values(spec: Spec, read: Reader, part: Part) -> np.ndarray:
     return values
 
 
-def _pose(spec, read, part, xyz, values, grid, rotation) -> list[np.ndarray]:
-    """Displacement [N, 3] and rotation [N, w] over each output step."""
+def _pose(spec, reader, part, xyz, values, grid, rotation) -> list[np.ndarray]:
+    """Returns displacement [N, 3] and rotation [N, w] over each output step."""
     encoding, diff, at = part.kind, part.is_diff, grid.steps
     if values is not None and part.field.has("subtract") and rotation == "rpy":
         angles = -np.remainder(np.pi - np.diff(values, axis=0), 2 * np.pi) + np.pi
-        return [each[at] if grid.whole else resample.sums(each, grid) for each in (xyz, angles)]
+        return [v[at] if grid.whole else resample.sums(v, grid) for v in (xyz, angles)]
     if encoding == "unstated":
         encoding = rotation
         if rotations.WIDTHS[rotation] != 3:
             raise ValueError(
-                f"{read.where}: nobody says what the three numbers of its rotation are, so they "
-                f"cannot become {rotation!r}: take 'rpy' or 'rotvec', or name them in the spec"
+                f"{reader.where}: the encoding of its rotation is unstated, so that it cannot "
+                f"become {rotation!r}: use 'rpy' or 'rotvec', or name the encoding in the spec"
             )
     if values is not None and not diff and encoding == rotation and grid.whole:
-        return [xyz[at], values[at]]  # to the last bit, angles beyond half a turn included
+        return [xyz[at], values[at]]  # unchanged, even angles beyond half a turn
     turns = np.tile(np.eye(3), (grid.length, 1, 1))
     if values is not None:
         try:
             turns = rotations.to_matrix(encoding, values)
         except ValueError as error:
-            raise ValueError(f"{read.where}: {part.field.key}: {error}") from None
-        if diff:  # what leads to the next attitude in the base frame: matrices do not wrap
+            raise ValueError(f"{reader.where}: {part.field.key}: {error}") from None
+        if diff:  # the turn to the next attitude in the base frame; matrices do not wrap
             turns = turns[1:] @ np.swapaxes(turns[:-1], -1, -2)
     if grid.whole:
         return [xyz[at], rotations.from_matrix(rotation, turns[at])]
@@ -261,11 +262,11 @@ def _rotation_mask(part: Part, rotation: str) -> np.ndarray:
     return np.ones(width, bool)
 
 
-def _check_width(where: str, part: Part, taken: int) -> None:
+def _check_width(where: str, part: Part, width: int) -> None:
     widths = {"xyz": 3, "unstated": 3, "grip": 1} | rotations.WIDTHS
-    expected = widths.get(part.kind, taken)
-    if taken > 3 if part.field.has("pad") else taken != expected:
+    expected = widths.get(part.kind, width)
+    if width > 3 if part.field.has("pad") else width != expected:
         raise ValueError(
-            f"{where}: action part {part.kind!r} takes {taken} numbers of {part.field.key}, "
+            f"{where}: action part {part.kind!r} takes {width} numbers of {part.field.key}, "
             f"expected {expected}: correct the spec, or this is another version of the data set"
         )

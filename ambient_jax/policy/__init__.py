@@ -1,4 +1,4 @@
-"""From a trained network to actions: solvers of the reverse process, and the policy around them."""
+"""Policies: a trained network, and solvers of the reverse process that sample actions from it."""
 
 from ambient_jax import _names
 

@@ -1,4 +1,4 @@
-"""A policy in the loop: keeps the histories of N environments and plans every few steps."""
+"""Runs a policy in closed loop: keeps the histories of N environments and plans periodically."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ Observation = Mapping[str, Any]
 
 
 class RecedingHorizon:
-    """Runs a policy in N environments: keeps their histories, plans H actions, returns the first.
+    """Runs a policy in N environments: plans H actions and returns the first ``execute``.
 
     ``policy`` is a ``Policy``, or has its ``check``, ``history``, ``horizon`` and call. Observe
     every environment step, so that the history has the spacing of the training data, and plan after
@@ -35,7 +35,7 @@ class RecedingHorizon:
         self._fresh = np.zeros(0, bool)
 
     def observe(self, observation: Observation) -> None:
-        """Adds the newest observation {name: [N, d]}, in data units, to the histories; an episode's
+        """Adds the newest observation {name: [N, d]}, in data units, to the histories. An episode's
         first observation fills its whole history, as in training."""
         newest = self.policy.check(observation, ())
         count = len(next(iter(newest.values())))
@@ -63,8 +63,8 @@ class RecedingHorizon:
         return np.repeat(value[:, None], self.policy.history, axis=1)
 
     def plan(self, key: Array) -> np.ndarray:
-        """The next actions [N, execute, D] of every environment, data units. ``key`` must be
-        new for every plan; environment i takes ``fold_in(key, i)``."""
+        """Returns the next actions [N, execute, D] of every environment, in data units. ``key``
+        must be new for every plan; environment i uses ``fold_in(key, i)``."""
         if not self._history or self._fresh.any():
             where = f" in environment {int(np.argmax(self._fresh))}" if self._history else ""
             raise ValueError(
@@ -73,13 +73,13 @@ class RecedingHorizon:
         return np.asarray(self.policy(self._history, key))[:, : self.execute]
 
     def __call__(self, observation: Observation, key: Array) -> np.ndarray:
-        """``observe``, then ``plan``."""
+        """Calls ``observe``, then ``plan``."""
         self.observe(observation)
         return self.plan(key)
 
     def reset(self, mask: Any = None) -> None:
-        """Forgets the history of environments where ``mask`` [N] is True; None forgets all, and
-        their number may change."""
+        """Clears the history of environments where ``mask`` [N] is True. None clears all of them;
+        their number may then change."""
         if mask is None:
             self._history, self._fresh = {}, np.zeros(0, bool)
             return

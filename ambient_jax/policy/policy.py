@@ -1,4 +1,4 @@
-"""A trained network as a policy: observations in data units to action chunks in data units.
+"""A policy maps observations in data units to action chunks in data units with a trained network.
 
 >>> policy = Policy.from_checkpoint("runs/maze/ambient")
 >>> chunk = policy({"state": state, "goal": goal}, jax.random.key(0))     # [B, T, d] to [B, H, D]
@@ -34,10 +34,10 @@ Observation = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """Draws action chunks for observation histories; compiled once for each batch size.
+    """Draws action chunks for observation histories; compiles once for each batch size.
 
-    The linen module ``model`` is called as ``model(x_t [B, H, D], sigma [B], {name: [B, T, d]})``,
-    with x_t in variance-preserving scale and observations normalised.
+    It calls the linen module ``model`` as ``model(x_t [B, H, D], sigma [B], {name: [B, T, d]})``,
+    with x_t in variance-preserving scale and normalised observations.
     """
 
     model: Any
@@ -47,7 +47,7 @@ class Policy:
     history: int  # T, observations up to the present
     schedule: schedules.Schedule = schedules.vp()
     prediction: str = "eps"
-    solver: str = "ddim"  # this and the rest: see ``solvers.solve``
+    solver: str = "ddim"  # this and the next three: see ``solvers.solve``
     steps: int = 20
     clip: float | None = None
     eta: float = 0.0
@@ -66,19 +66,19 @@ class Policy:
     def from_checkpoint(
         cls, path: str | os.PathLike[str], *, source: str | None = None, **options: Any
     ) -> Policy:
-        """The policy of a finished checkpoint, with its moving-average parameters.
+        """Loads the policy of a finished checkpoint, with its moving-average parameters.
 
         Args:
           path: workdir, its checkpoints folder or one step's folder.
-          source: whose statistics normalise, where each source has its own; default: the clean one.
+          source: source whose statistics normalise, if each has its own; default: the clean one.
           **options: solver, steps, clip or eta, in place of the config's.
 
         Raises:
-          FileNotFoundError: no finished checkpoint at the path.
-          ValueError: an unknown source or option, or a checkpoint that is damaged.
+          FileNotFoundError: there is no finished checkpoint at the path.
+          ValueError: the source or an option is unknown, or the checkpoint is damaged.
         """
-        from ambient_jax.models.denoiser import build_denoiser  # a policy made by hand needs
-        from ambient_jax.train import checkpoint  # neither Flax nor Orbax
+        from ambient_jax.models.denoiser import build_denoiser  # only here, so that the class
+        from ambient_jax.train import checkpoint  # itself needs neither Flax nor Orbax
 
         for name in options:
             _checks.one_of("policy option", name, ("solver", "steps", "clip", "eta"))
@@ -112,16 +112,16 @@ class Policy:
 
     @property
     def normalizer(self) -> Normalizer:
-        """The chain's normaliser."""
+        """Returns the chain's normaliser."""
         return self.chain.normalizer
 
     @property
     def dims(self) -> dict[str, int]:
-        """Numbers a step of each observation, by name."""
+        """Returns the width of each observation, by name."""
         return self.chain.dims
 
     def parameter_shapes(self) -> Any:
-        """Shapes of the parameters that the model has for these observations; nothing is run."""
+        """Returns the shapes of the model's parameters for these observations; runs nothing."""
 
         def create(key, chunk):
             shapes = self.chain.inputs(self.history)
@@ -138,13 +138,13 @@ class Policy:
         Missing, unknown, misshapen or not finite observations raise a ValueError that names them.
 
         Args:
-          observation: {name: [B, T, d]}, oldest first, data units. In the common form also
-            "image_<camera>" uint8 [B, T, h, w, 3] of any size (``frames.resize`` brings it to the
-            training's), where a camera may be missing in some rows ("..._mask" [B, T]) or in all
-            (left out), and "instruction": B texts ("" for none), one for all, or encoded arrays;
-            a state may have the robot's own width.
-          key: PRNG key of either type, or a seed, from which row i takes ``fold_in(key, i)``, or
-            [B] keys of the rows. A row's chunk depends on its own observation and key alone.
+          observation: {name: [B, T, d]}, oldest first, data units. The common form also has
+            "image_<camera>" uint8 [B, T, h, w, 3] of any size (``frames.resize`` resizes it as in
+            training) and "instruction": B texts ("" for none), one text for all, or encoded arrays.
+            A camera may be missing in some rows ("..._mask" [B, T]) or in all (omit it). A state
+            may have the robot's width.
+          key: PRNG key of either type, or a seed, from which row i uses ``fold_in(key, i)``, or
+            [B] keys of the rows. A row's chunk depends only on its observation and key.
         """
         checked = self.check(observation, (self.history,))
         batch = len(next(iter(checked.values())))
@@ -161,14 +161,14 @@ class Policy:
         return self._jitted(self.params, checked, key)
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """The observations as arrays [B, *between, ...], see ``__call__`` and ``Chain.check``."""
+        """Returns observations as arrays [B, *between, ...]; see ``__call__``, ``Chain.check``."""
         return self.chain.check(observation, between)
 
     def chunk(
         self, params: Any, observation: Observation, keys: Array, ready: tuple[str, ...] = ()
     ) -> Array:
-        """``__call__`` as a pure function without checks, for use in other jitted code; ``ready``
-        names the observations that are normalised already."""
+        """Draws chunks like ``__call__``, but is pure and has no checks, for other jitted code.
+        ``ready`` names the observations that are already normalised."""
         fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
         options = {name: getattr(self, name) for name in fields}
         denoise = self.denoiser(params, observation, ready)
@@ -178,12 +178,12 @@ class Policy:
 
     @property
     def action_mask(self) -> Array | None:
-        """[D] bool, dimensions of the action that the robot has; None for all."""
+        """Returns which dimensions of the action the robot has, [D] bool; None for all."""
         mask = self.chain.action_mask
         return None if mask is None else jnp.asarray(mask)
 
     def normalised(self, action: np.ndarray) -> np.ndarray:
-        """Recorded actions [..., D] as training has them; 0 where the robot lacks a dimension."""
+        """Normalises recorded actions [..., D] as training does; 0 where a dimension is missing."""
         action = np.asarray(action)
         action = action if action.dtype == np.float64 else action.astype(np.float32)
         return self.chain.normalise({ACTION: action})[ACTION]
@@ -191,10 +191,10 @@ class Policy:
     def denoiser(
         self, params: Any, observation: Observation, ready: tuple[str, ...] = ()
     ) -> Callable[[Array, Array], Array]:
-        """``denoise(x_t, sigma)`` of ``solvers.solve``, see ``chunk``."""
+        """Returns ``denoise(x_t, sigma)`` for ``solvers.solve``; see ``chunk``."""
         inputs = self.chain.observe(observation, ready)
         variables, decode = {"params": params}, self.model.apply
-        if hasattr(self.model, "encode"):  # images are looked at once, not at every step
+        if hasattr(self.model, "encode"):  # encode images once, not at every step
             inputs = self.model.apply(variables, inputs, method="encode")
             decode = functools.partial(self.model.apply, method="decode")
 
@@ -229,7 +229,7 @@ _NEEDED = {
 
 @contextlib.contextmanager
 def named(file: str | os.PathLike) -> Iterator[None]:
-    """Makes an error about a checkpoint's content a ValueError of one line that names its file."""
+    """Turns an error in a checkpoint's content into a ValueError of one line with the file."""
     try:
         yield
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -261,15 +261,15 @@ def check_config(config: ml_collections.ConfigDict, file: str | os.PathLike) -> 
 
 
 def _chain(assets):
-    """The chain of a checkpoint, which has the config's action and observations."""
+    """Returns the chain of a checkpoint, which has the config's action and observations."""
     config, chain = assets["config"], Chain.from_json(assets["statistics"])
     names = ["action"]
-    if assets.get("masks"):  # of versions that kept the steps of a chain in the config alone
+    if assets.get("masks"):  # older versions stored the steps of a chain only in the config
         from ambient_jax.data import mixture  # needs the data extra
 
         masks = {
-            name: {"action": own["action"], "observation/state": own["state"]}
-            for name, own in assets["masks"].items()
+            name: {"action": mask["action"], "observation/state": mask["state"]}
+            for name, mask in assets["masks"].items()
         }
         chain = mixture.chain_of(config.data, chain.normalizer, masks)
         chain = chain.cropped(config.augmentation.get("crop"))

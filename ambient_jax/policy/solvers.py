@@ -1,7 +1,7 @@
-"""Solvers: from pure noise to samples along a grid of noise levels, as one ``lax.scan``.
+"""Solves the reverse process from pure noise to samples, as one ``lax.scan`` over noise levels.
 
 Every schedule is the variance-preserving process times ``schedule.scale(sigma)``: solvers work on
-the variance-preserving x_t, and a schedule only places the grid's levels.
+the variance-preserving x_t, and a schedule only sets the levels of the grid.
 
 ======  ===========  ======================================================================
 solver  evaluations  step
@@ -13,7 +13,7 @@ heun    2 n - 1      second order in s = sigma / alpha (Karras et al. 2022, algo
                      its last step, to sigma = 0, is Euler's
 ======  ===========  ======================================================================
 
-That last step makes heun first order for cosine beyond some 60 steps (1 / n below its offset).
+The last step makes heun first order for cosine beyond about 60 steps (1 / n below its offset).
 """
 
 from collections.abc import Callable
@@ -27,24 +27,24 @@ Array = jax.Array
 SOLVERS = _checks.SOLVERS
 _VP = schedules.vp()
 
-# Where grids start (alpha = 0.06). Nearer 1, an error of the network's eps is multiplied by
-# 1 / alpha; lower, pure noise is a worse stand-in for x_t. On data N(0.5, 0.1), 20 steps of the vp
-# grid and eps off by 0.03, the mean is off by 0.21 (ddim) and 2.1 (heun) from 0.9999, 0.07 and 0.12
-# from 0.999, 0.05 and 0.04 from 0.998. Other schedules and predictions depend on it less.
+# First level of a grid (alpha = 0.06). Nearer 1, the error of the network's eps is multiplied by
+# 1 / alpha; lower, pure noise approximates x_t worse. On data N(0.5, 0.1), with 20 steps of the vp
+# grid and an error of 0.03 in eps, the mean is wrong by 0.21 (ddim) and 2.1 (heun) from 0.9999, by
+# 0.07 and 0.12 from 0.999, by 0.05 and 0.04 from 0.998. Other schedules and predictions vary less.
 START = 0.998
 
 
 def levels(schedule: schedules.Schedule, steps: int) -> Array:
-    """The grid [steps + 1]: noise levels from ``START`` down to 0, equidistant in schedule time.
+    """Returns noise levels [steps + 1] from ``START`` down to 0, equidistant in schedule time.
 
-    At sigma = 1 alpha is 0 and eps says nothing about x0, so a grid starts below.
+    At sigma = 1 alpha is 0 and eps does not determine x0, so a grid starts below 1.
     """
     sigma = schedule.sigma(jnp.linspace(schedule.time(START), 0.0, steps + 1))
     return sigma.at[-1].set(0.0)
 
 
 def initial_noise(keys: Array, shape: tuple[int, ...]) -> Array:
-    """x_t at the first level: standard normal [B, *shape], each row from its own key."""
+    """Draws x_t at the first level: standard normal [B, *shape], each row from its own key."""
     return _noise(keys, 0, shape)
 
 
@@ -71,11 +71,11 @@ def solve(
     Args:
       denoise: maps (x_t [B, H, D] in variance-preserving scale, sigma scalar) to a prediction
         [B, H, D] of type ``prediction``.
-      keys: [B] PRNG keys, one for each row: a row does not depend on what it is batched with.
-      shape: of one sample, (H, D).
+      keys: [B] PRNG keys, one for each row: a row does not depend on the other rows.
+      shape: shape of one sample, (H, D).
       steps, schedule: n >= 1 intervals of the grid, see ``levels``.
-      clip: bound > 0 on |x0_hat| in normalised units, from which the noise left is computed; None
-        for no bound.
+      clip: bound > 0 on |x0_hat| in normalised units; the remaining noise is computed from the
+        bounded x0_hat. None for no bound.
       mask: [D] bool, False for dimensions that training masked out, where x0_hat is set to 0.
       solver, eta: see the module.
       trace: also return x0_hat at each step.
@@ -91,7 +91,7 @@ def solve(
     schedules.check(schedule)
 
     def split(x, sigma):
-        """(x0_hat, eps_hat) at x_t."""
+        """Returns (x0_hat, eps_hat) at x_t."""
         value = denoise(x, sigma)
         common = dict(source=prediction, schedule=_VP)
         x0 = targets.convert(value, x, sigma, target="x0", **common)
@@ -103,40 +103,40 @@ def solve(
 
     grid = levels(schedule, steps)
     if solver == "heun":
-        step = lambda x, now, then, _: _heun(split, x, now, then)  # noqa: E731
+        step = lambda x, level, following, _: _heun(split, x, level, following)  # noqa: E731
     else:
         noisiness = 1.0 if solver == "ddpm" else eta
 
-        def step(x, now, then, index):
-            x0, eps = split(x, now)
+        def step(x, level, following, index):
+            x0, eps = split(x, level)
             if not noisiness:
-                return schedules.signal(then) * x0 + then * eps, x0
-            # (now^2 - then^2) / (1 - then^2) is the variance added from `then` to `now`.
-            added = (now - then) * (now + then) / ((1 - then) * (1 + then))
-            spread = noisiness * then / now * jnp.sqrt(added)
-            kept = jnp.sqrt(jnp.maximum(then**2 - spread**2, 0))
+                return schedules.signal(following) * x0 + following * eps, x0
+            # Variance that the process adds from the following (lower) level to this one.
+            added = (level - following) * (level + following) / ((1 - following) * (1 + following))
+            spread = noisiness * following / level * jnp.sqrt(added)
+            remaining = jnp.sqrt(jnp.maximum(following**2 - spread**2, 0))
             z = _noise(keys, index + 1, shape)
-            return schedules.signal(then) * x0 + kept * eps + spread * z, x0
+            return schedules.signal(following) * x0 + remaining * eps + spread * z, x0
 
     def body(x, interval):
         x, x0 = step(x, *interval)
         return x, x0 if trace else None
 
-    # One scan over all intervals: the network is compiled once (heun: twice).
+    # One scan over all intervals compiles the network once (heun: twice).
     intervals = grid[:-1], grid[1:], jnp.arange(steps)
     x, path = jax.lax.scan(body, initial_noise(keys, shape), intervals)
     return (x, path) if trace else x
 
 
-def _heun(split, x, now, then):
-    """One step in y = x / alpha, s = sigma / alpha, where dy/ds = eps; and x0_hat before it."""
-    x0, eps = split(x, now)
-    alpha_now, alpha_then = schedules.signal(now), schedules.signal(then)
-    width = then / alpha_then - now / alpha_now
+def _heun(split, x, level, following):
+    """Steps in y = x / alpha, s = sigma / alpha, where dy/ds = eps; also returns x0_hat before."""
+    x0, eps = split(x, level)
+    alpha, next_alpha = schedules.signal(level), schedules.signal(following)
+    width = following / next_alpha - level / alpha
 
     def corrected():
-        euler = alpha_then * (x / alpha_now + width * eps)
-        slope = (eps + split(euler, then)[1]) / 2
-        return alpha_then * (x / alpha_now + width * slope)
+        euler = next_alpha * (x / alpha + width * eps)
+        slope = (eps + split(euler, following)[1]) / 2
+        return next_alpha * (x / alpha + width * slope)
 
-    return jax.lax.cond(then > 0, corrected, lambda: x0), x0
+    return jax.lax.cond(following > 0, corrected, lambda: x0), x0

@@ -1,10 +1,10 @@
-"""Checkpoints: what a run needs to go on exactly, and what a policy needs.
+"""Checkpoints, from which a run resumes exactly and a policy is loaded.
 
-``<workdir>/checkpoints/<step>/`` holds four items and ``digests.json`` (``checkpoint_files``):
+``<workdir>/checkpoints/<step>/`` has four items and ``digests.json`` (``checkpoint_files``):
 
 * ``state``       step, parameters, optimizer, metric sums
-* ``ema_params``  what a policy loads
-* ``data``        position of the input stream, one entry a host (absent when data live on device)
+* ``ema_params``  parameters of a policy
+* ``data``        position of the input stream, one entry per host (absent if data are on device)
 * ``assets``      JSON: config, normalisation statistics, fingerprints of the data, git revision
 
 A checkpoint appears under its name when it is complete. ``<workdir>/best.json`` names the best step
@@ -40,7 +40,7 @@ _RUN = ("assets", *_ARRAYS, "data")
 
 
 def git_revision() -> str:
-    """Revision of the code that runs, with "+changes" when the tree differs; "" outside git."""
+    """Returns the revision of the code, with "+changes" if the tree differs; "" outside git."""
 
     def git(*arguments):
         options = dict(cwd=pathlib.Path(__file__).parent, capture_output=True, text=True)
@@ -75,7 +75,7 @@ class Checkpointer:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(preserved),
                 create=True,
-                # On the thread that saves, between the last file and the commit.
+                # Runs on the saving thread, between the last file and the commit.
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             ),
             item_names=tuple(handlers),
@@ -91,7 +91,7 @@ class Checkpointer:
     def _is_best(self, checkpoints, *, context):
         try:
             best = best_step(self._directory.parent)
-        except (ValueError, OSError) as error:  # no reason for the training to stop
+        except (ValueError, OSError) as error:  # the training must not stop
             logging.warning("%s", error)
             best = None
         return [checkpoint.step == best for checkpoint in checkpoints]
@@ -100,10 +100,9 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def sound_step(self, at_most: int | None = None) -> int | None:
-        """The newest undamaged step, up to ``at_most``; None without checkpoints. Renames newer,
-        damaged ones to ``<step>.damaged``; raises ValueError if all are damaged. All hosts must
-        call it.
-        """
+        """Returns the newest undamaged step, up to ``at_most``; None without checkpoints. Renames
+        newer, damaged ones to ``<step>.damaged``; raises ValueError if all are damaged. All hosts
+        must call it."""
         step, error = -1, None
         if jax.process_index() == 0:
             try:
@@ -128,8 +127,8 @@ class Checkpointer:
                 self._manager.delete(later)
 
     def save(self, step: int, state: state_lib.TrainState, assets: dict, data: Any = None) -> None:
-        """Saves a host copy of the state (as from ``parallel.fetch``); returns at once. Raises
-        FloatingPointError, and saves nothing, for parameters or moments that are not finite."""
+        """Saves a host copy of the state (from ``parallel.fetch``) in the background. Raises
+        FloatingPointError, and saves nothing, if parameters or moments are not finite."""
         if step in self._manager.all_steps():
             return
         state = jax.tree.map(np.asarray, state)
@@ -141,13 +140,13 @@ class Checkpointer:
         )
         if data is not None:
             items["data"] = ocp.args.JsonSave(data)
-        self._manager.wait_until_finished()  # as save does: the one before is done with its digests
+        self._manager.wait_until_finished()  # the previous save must have written its digests
         self._saving = step
         self._manager.save(step, args=ocp.args.Composite(**items), custom_metadata=files.METADATA)
 
     def restore(self, step: int, like: state_lib.TrainState) -> tuple[state_lib.TrainState, Any]:
-        """The train state and the data position saved at a step; ``like`` may be shapes only.
-        Raises ValueError for a damaged checkpoint or other shapes than those of ``like``."""
+        """Returns the train state and the data position of a step; ``like`` may be only shapes.
+        Raises ValueError if the checkpoint is damaged or its shapes differ from ``like``."""
         folder = self._directory / str(step)
         if step != self._sound:
             files.check(folder, _RUN)
@@ -191,7 +190,7 @@ def _without_ema(state):
 
 
 def by_name(tree: Any) -> dict[str, Any]:
-    """Leaves of a tree by their path, such as "dense/kernel", in the tree's order."""
+    """Returns leaves of a tree by their path, such as "dense/kernel", in the tree's order."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     name = lambda k: str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))  # noqa: E731
     return {"/".join(map(name, path)): leaf for path, leaf in flat}
@@ -213,8 +212,8 @@ def check_shapes(saved: Any, expected: Any, where: Any) -> None:
 
 
 def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> dict[str, Any]:
-    """The assets of a checkpoint, see ``make_assets`` and ``find``, after a check of the files of
-    ``items``; raises ValueError for a checkpoint of another format, or damaged."""
+    """Returns the assets of a checkpoint (``make_assets``, ``find``); checks files of ``items``.
+    Raises ValueError if the checkpoint has another format or is damaged."""
     directory, step = find(path)
     folder = directory / str(step)
     if not (folder / "assets").is_dir():
@@ -237,12 +236,12 @@ def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> 
 
 
 def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
-    """What a policy needs: ``config`` (ConfigDict), ``statistics``, ``masks``, EMA ``params``,
-    ``step``; raises as ``load_assets``."""
+    """Returns ``config``, ``statistics``, ``masks``, EMA ``params`` and ``step`` for a policy.
+    Raises the errors of ``load_assets``."""
     directory, step = find(path)
     folder = directory / str(step)
     assets = load_assets(folder, _POLICY)
-    # Each host reads for itself and waits for no other.
+    # Each host reads on its own and does not wait for others.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"policy_{me}"
@@ -259,8 +258,8 @@ def load_policy_assets(path: str | os.PathLike) -> dict[str, Any]:
 def make_assets(
     config: ml_collections.ConfigDict, statistics: str, data: dict[str, str] | None = None
 ) -> dict:
-    """The JSON saved with every checkpoint: the config, the JSON of the chain of transforms
-    (``statistics``) and the fingerprints of the sources (``data``)."""
+    """Returns the JSON saved with every checkpoint. It has the config, the JSON of the chain of
+    transforms (``statistics``) and the fingerprints of the sources (``data``)."""
     return {
         "config": config.to_dict(),
         "statistics": statistics,

@@ -1,4 +1,4 @@
-"""The files of a run's checkpoints: which step a path means, and whether it is as it was saved.
+"""Files of checkpoints: finds the step of a path, and checks that files are unchanged.
 
 ``<step>/digests.json``, committed with the step, has the SHA-256 of every file; every read compares
 it. Checkpoints of older versions have none and are read with a warning.
@@ -22,24 +22,24 @@ from ambient_jax.data import paths
 DIGESTS = "digests.json"
 # Orbax keeps this with the step, which shows that digests were lost.
 METADATA = {"digests": DIGESTS}
-# Orbax's files: a step's metadata, which its commit changes after our digests; an item of JSON; the
-# mark of a commit, written last and never read.
+# Orbax's files: a step's metadata, which its commit changes after the digests are written; an item
+# of JSON; the mark of a commit, written last and never read.
 _STEP, _JSON, _COMMITTED = "_CHECKPOINT_METADATA", "metadata", "commit_success.txt"
 _PARTS = ("assets", "state", "ema_params")
-_OPTIONAL = "data"  # only where a stream was read
+_OPTIONAL = "data"  # exists only for streams
 _BEST = "best"
 _HOW_TO = "find the best with python -m ambient_jax.evaluate --best --checkpoint=<workdir>"
 
 
 def numbered(directory: pathlib.Path) -> list[int]:
-    """Names of folders that are numbers, ascending: Orbax takes them for steps."""
+    """Returns names of folders that are numbers, ascending, which Orbax treats as steps."""
     if not directory.is_dir():
         return []
     return sorted(int(p.name) for p in directory.iterdir() if _is_number(p.name) and p.is_dir())
 
 
 def steps_in(directory: pathlib.Path) -> list[int]:
-    """Steps of the finished checkpoints in their folder, ascending; also of damaged ones."""
+    """Returns steps of the finished checkpoints in a folder, ascending, including damaged ones."""
     return [step for step in numbered(directory) if _is_checkpoint(directory / str(step))]
 
 
@@ -52,14 +52,13 @@ def _is_checkpoint(path):
 
 
 def absolute(path: str | os.PathLike) -> pathlib.Path:
-    """The whole path, with ``~`` as the home."""
+    """Returns the absolute path, with ``~`` expanded."""
     return pathlib.Path(os.path.abspath(paths.expanded(path)))
 
 
 def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
-    """Checkpoint directory and step for a path to a workdir, its checkpoints or one checkpoint,
-    such as ``<workdir>/best``; raises FileNotFoundError where no finished one is there or recorded.
-    """
+    """Returns directory and step for a path to a workdir, its checkpoints or one of them.
+    ``<workdir>/best`` is the recorded best one. Raises FileNotFoundError if there is none."""
     path = absolute(path)
     if _is_checkpoint(path):
         return path.parent, int(path.name)
@@ -87,7 +86,7 @@ def _find_best(workdir):
 
 
 def best_step(workdir: str | os.PathLike) -> int | None:
-    """The step that is recorded as the best, None without a record; ValueError if unreadable."""
+    """Returns the best step by the record, None without one; ValueError if it is unreadable."""
     path = absolute(workdir) / f"{_BEST}.json"
     try:
         step = json.loads(path.read_bytes())["step"]
@@ -103,7 +102,7 @@ def best_step(workdir: str | os.PathLike) -> int | None:
 
 def record_best(workdir: str | os.PathLike, step: int, **why: Any) -> None:
     """Records a step as the best; a training process keeps its checkpoint from its next save on.
-    ``why`` are JSON values kept in the record, such as the checkpoint's loss."""
+    ``why`` are JSON values of the record, such as the checkpoint's loss."""
     text = json.dumps({"step": step, **why}, indent=2) + "\n"
     paths.write_text(absolute(workdir) / f"{_BEST}.json", text)
 
@@ -120,14 +119,14 @@ def await_metadata(folder: pathlib.Path, seconds: float = 60.0) -> None:
 
 
 def write_digests(folder: pathlib.Path, step: int) -> None:
-    """Writes the digests of a folder that is about to become a step's checkpoint."""
+    """Writes the digests of a folder that will become a step's checkpoint."""
     files = {name: _digest(folder / name) for name in _files(folder)}
     text = json.dumps({"step": step, "sha256": files}, indent=1) + "\n"
     (folder / DIGESTS).write_text(text, encoding="utf-8")
 
 
 def damage(folder: pathlib.Path, items: Sequence[str]) -> str:
-    """The first difference from what was saved, such as "state/manifest.ocdbt is missing"; or "".
+    """Returns the first difference from the save, as "state/manifest.ocdbt is missing", or "".
 
     Checks ``items`` of a step's folder. Raises OSError if a file cannot be read now.
     """
@@ -185,13 +184,13 @@ def _warn_once(folder):
 
 
 def check(folder: pathlib.Path, items: Sequence[str]) -> None:
-    """Raises ValueError for ``damage``, with what to do about it."""
+    """Raises ValueError for ``damage``, with the ``remedy``."""
     if reason := damage(folder, items):
         raise ValueError(f"checkpoint {folder} is damaged: {reason}; {remedy(folder, items)}")
 
 
 def read_json(folder: pathlib.Path, item: str) -> Any:
-    """An item of JSON; raises ValueError for one that is none or missing."""
+    """Reads an item of JSON; raises ValueError if it is missing or invalid."""
     path = folder / item / _JSON
     try:
         return json.loads(path.read_bytes())
@@ -206,7 +205,7 @@ def read_json(folder: pathlib.Path, item: str) -> Any:
 
 @contextlib.contextmanager
 def reading(folder: pathlib.Path, items: Sequence[str]) -> Iterator[None]:
-    """Makes whatever Orbax raises for items that it cannot read a ValueError of one line."""
+    """Turns any error of Orbax about items that it cannot read into a ValueError of one line."""
     try:
         yield
     except MemoryError:
@@ -220,17 +219,17 @@ def reading(folder: pathlib.Path, items: Sequence[str]) -> Iterator[None]:
 
 
 def remedy(folder: pathlib.Path, items: Sequence[str]) -> str:
-    """What to do about a damaged checkpoint: where the newest sound one is."""
+    """Returns a remedy for a damaged checkpoint: the newest sound one, if there is one."""
     for step in reversed(steps_in(folder.parent)):
-        other = folder.parent / str(step)
+        path = folder.parent / str(step)
         with contextlib.suppress(OSError):
-            if other != folder and not damage(other, items):
-                return f"step {step} is sound: give {other}, or move the damaged one away"
+            if path != folder and not damage(path, items):
+                return f"step {step} is sound: give {path}, or move the damaged one away"
     return "no other step beside it is sound: bring back a copy, or train anew in another workdir"
 
 
 def set_aside(directory: pathlib.Path, items: Sequence[str], at_most: int | None) -> int:
-    """See ``Checkpointer.sound_step``; -1 where there is no checkpoint."""
+    """Does the work of ``Checkpointer.sound_step``; returns -1 if there is no checkpoint."""
     damaged, sound = {}, -1
     for step in reversed(numbered(directory)):
         if at_most is None or step <= at_most:
@@ -259,7 +258,7 @@ def set_aside(directory: pathlib.Path, items: Sequence[str], at_most: int | None
 
 
 def _files(folder):
-    """Names of the files below a folder, without hidden ones and those that are not checked."""
+    """Returns names of the files below a folder, except hidden and unchecked ones."""
     names = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
     return [
         name.as_posix()
@@ -272,10 +271,10 @@ def _digest(path):
     if path.name != _STEP:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    # Only what Orbax's commit leaves as it is.
+    # Only the fields that Orbax's commit does not change.
     text = path.read_bytes()
     with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
         content = json.loads(text)
-        kept = {name: content[name] for name in ("item_handlers", "custom_metadata")}
-        text = json.dumps(kept, sort_keys=True).encode()
+        fixed = {name: content[name] for name in ("item_handlers", "custom_metadata")}
+        text = json.dumps(fixed, sort_keys=True).encode()
     return hashlib.sha256(text).hexdigest()

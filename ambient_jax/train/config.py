@@ -1,4 +1,4 @@
-"""The configuration of a training run: every field with its default and meaning, and its check."""
+"""The config of a training run: every field with its default and meaning, and its check."""
 
 import contextlib
 import math
@@ -17,7 +17,7 @@ RENAMED = {"data.lanes": "data.shards"}  # fields of older versions
 
 
 def default() -> ml_collections.ConfigDict:
-    """A full configuration; experiments set what differs."""
+    """Returns a full config; experiments change some of its fields."""
     config = ml_collections.ConfigDict()
     config.name = "default"
     config.seed = 0
@@ -25,11 +25,11 @@ def default() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.root = ""  # folder that relative source paths start from
     config.data.sources = ml_collections.ConfigDict()  # name -> source(...)
-    config.data.bounds = ""  # bounds file of the corrupt sources that name none of their own
+    config.data.bounds = ""  # bounds file of corrupt sources without their own
     config.data.history = 2  # T: observations up to the present
     config.data.horizon = 16  # H: actions from the present on
     config.data.padding = "mask"  # actions past an episode's end: mask them, or "hold": stand still
-    # For "hold": action dimensions that are displacements, zero when still; () for positions alone.
+    # For "hold": action dimensions that are displacements, zero when still; () if none is.
     config.data.delta = config_dict.placeholder(tuple)
     config.data.observation = ("state",)  # names under steps/observation
     config.data.action = "action"  # name under steps
@@ -38,13 +38,13 @@ def default() -> ml_collections.ConfigDict:
     config.data.normalize_per = "mixture"  # or per "source", or per "group" of sources
     # A range below this is noise and not stretched to -1..1; 0: stretch all. In units of the data.
     config.data.least_range = 1e-4
-    # Lone glitches (data.normalizer): "leave_out" of the maps, or "keep". They are trained on.
+    # Lone glitches (data.normalizer): "leave_out" or "keep" in the maps. Training uses them anyway.
     config.data.outliers = "leave_out"
     config.data.placement = "device"  # device: all data in its memory; stream: from disk
     config.data.order = "noise_first"  # or data_first, with importance weights (device only)
     # When streaming:
-    config.data.shuffle_window = 10_000  # steps of a source that are shuffled among each other
-    # Bounds the memory of all windows of a shard, which get smaller where they would not fit: GiB.
+    config.data.shuffle_window = 10_000  # steps of a source that are shuffled together
+    # Limit on the memory of all windows of a shard in GiB; larger windows shrink.
     config.data.shuffle_memory = config_dict.placeholder(float)
     # Parts of the data; a run resumes on any number of hosts that divides it. None: one a host.
     config.data.shards = config_dict.placeholder(int)
@@ -52,15 +52,15 @@ def default() -> ml_collections.ConfigDict:
 
     # The common form of sources with open_x, see open_x.common_form.CommonForm.
     config.data.open_x = ml_collections.ConfigDict()
-    config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: each its own
-    config.data.open_x.rotation = "rpy"  # of the action: rpy, rotvec, quat, rot6d
-    config.data.open_x.cameras = ()  # of primary, secondary, wrist
+    config.data.open_x.hz = config_dict.placeholder(float)  # control rate; None: the source's
+    config.data.open_x.rotation = "rpy"  # encoding in the action: rpy, rotvec, quat, rot6d
+    config.data.open_x.cameras = ()  # some of primary, secondary, wrist
     config.data.open_x.image_size = (224, 224)  # height, width
-    config.data.open_x.instruction_bytes = 0  # of instructions as text; 0: none
+    config.data.open_x.instruction_bytes = 0  # length of instructions as text; 0: none
     config.data.open_x.embeddings = ""  # .npz file of instruction embeddings, in place of bytes
     config.data.open_x.action_width = 7  # actions and states are padded to these, and masked
     config.data.open_x.state_width = 8  # 0: no states
-    config.data.open_x.quality = ()  # labels carried into the batch
+    config.data.open_x.quality = ()  # labels in the batch
     config.data.open_x.workers = 1  # threads of a host that decode images
     config.data.open_x.on_problem = ml_collections.ConfigDict()
     for name in ("version", "rate", "shard", "episode", "image", "camera"):
@@ -69,7 +69,7 @@ def default() -> ml_collections.ConfigDict:
     for name in ("instruction", "flag", "last_step"):
         config.data.open_x.on_problem[name] = "keep"
 
-    # Of camera images, on the device, see transforms.augment.Augmentation.
+    # Augmentation of camera images on the device, see transforms.augment.Augmentation.
     config.augmentation = ml_collections.ConfigDict()
     config.augmentation.crop = config_dict.placeholder(tuple)  # (height, width)
     config.augmentation.resized_crop = config_dict.placeholder(float)  # least share of the area
@@ -85,12 +85,12 @@ def default() -> ml_collections.ConfigDict:
     config.objective = ml_collections.ConfigDict()
     config.objective.loss = "denoising"  # or ambient (only x_min is used)
     config.objective.prediction = "eps"  # x0, eps, v, velocity
-    config.objective.weighting = "unit"  # of the ambient loss: unit, buffered
+    config.objective.weighting = "unit"  # weighting of the ambient loss: unit, buffered
     config.objective.buffer = 4.0
 
     config.train = ml_collections.ConfigDict()
     config.train.steps = 20_000
-    # Lets a workdir's run go beyond the steps it was begun with, see train.runs.
+    # Allows a workdir's run more steps than it began with, see train.runs.
     config.train.extend = False
     config.train.batch_size = 128  # over all devices of all hosts
     config.train.accumulation = 1  # micro-batches per update
@@ -104,12 +104,12 @@ def default() -> ml_collections.ConfigDict:
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 1000  # steps
     config.train.keep = 2  # newest checkpoints
-    config.train.keep_every = config_dict.placeholder(int)  # and those of every so many steps
+    config.train.keep_every = config_dict.placeholder(int)  # also keep multiples of this step
     # Fine-tuning: workdir or checkpoint of the first (EMA) parameters, where name and shape agree.
     config.train.init_from = ""
-    # The maps to unit size of that checkpoint, "base", or those of the new "data".
+    # Maps to unit size: those of that checkpoint, "base", or of the new "data".
     config.train.init_maps = "base"
-    config.train.wandb = ""  # project on Weights & Biases that gets the metrics, too
+    config.train.wandb = ""  # project on Weights & Biases that also gets the metrics
 
     config.policy = ml_collections.ConfigDict()
     config.policy.solver = "ddim"  # ddpm, ddim, heun
@@ -117,7 +117,7 @@ def default() -> ml_collections.ConfigDict:
     config.policy.clip = config_dict.placeholder(float)  # bound on normalised x0_hat; None = none
     config.policy.execute = 8  # actions run before planning again
 
-    # What the experiment adds: builds the data where they are absent, evaluates at the end.
+    # The task of an experiment: builds absent data, evaluates at the end.
     config.task = ml_collections.ConfigDict({"name": ""})
     return config
 
@@ -136,20 +136,21 @@ def source(
     format: str = "",
     group: str = "",
 ) -> ml_collections.ConfigDict:
-    """A source of data.
+    """Returns the section of a source of data.
 
     Args:
-      path: of its folder, RLDS or another format (``data.storage``).
+      path: its folder, in RLDS or another format (``data.storage``).
       role: "clean" or "corrupt".
       split: such as "train[:90%]".
       weight: multiplies its number of chunks.
-      sigma_min, sigma_max: bounds of all its steps, or ``bounds``: a file with those of each.
-      open_x: how it becomes the common form: a row of the registry, or a spec (``open_x.spec``).
-      last_step: the action of a step with ``is_last``: "drop", the default, a filler, as RLDS
-        defines it; "keep", a real one, as many converters store it. Other formats keep it.
+      sigma_min, sigma_max: bounds of all its steps.
+      bounds: file with the bounds of every step, instead.
+      open_x: its conversion to the common form: a registry row or a spec (``open_x.spec``).
+      last_step: the action of a step with ``is_last``: "drop" for a filler, as RLDS defines it (the
+        default for RLDS); "keep" for a real action, as many converters store it.
       group: its robot and control mode, such as "franka, joints": sources of one group share the
-        maps to unit size where ``data.normalize_per`` is "group".
-      format: what opens the path: "rlds", "open_x" (the default with open_x), or
+        maps to unit size if ``data.normalize_per`` is "group".
+      format: format of the path: "rlds", "open_x" (the default with open_x), or
         ``package.module:Class`` of a ``data.source.Format``.
     """
     fields = {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
@@ -164,15 +165,15 @@ def source(
 
 
 class Checked(ml_collections.FrozenConfigDict):
-    """A config that ``check`` accepted; nothing can be written into it."""
+    """A frozen config that ``check`` accepted."""
 
 
 def check(config: ml_collections.ConfigDict) -> Checked:
-    """Returns a frozen copy of a config that can be run, else raises ValueError; each part checks
-    its section. Reads no data and uses no devices."""
+    """Returns a frozen copy of a valid config, or raises ValueError; each part checks its section.
+    Reads no data and uses no devices."""
     if isinstance(config, Checked):
         return config
-    # Not at the top: those who only write a config need no reader of data and no network.
+    # Imported here, as writing a config needs neither readers of data nor networks.
     from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
     from ambient_jax.train import step
@@ -188,7 +189,7 @@ def check(config: ml_collections.ConfigDict) -> Checked:
         shapes = mixtures.check(config.data)
     for name, module in (("law", mixing), ("schedule", schedules)):
         with _section(f"config.{name}: "):
-            if ":" not in config[name].name:  # all options of the built-in ones are numbers
+            if ":" not in config[name].name:  # all options of built-in ones are numbers
                 _check_numbers(name, config[name])
             schedule = build(module, config[name])
     with _section("config.objective."):
@@ -212,14 +213,14 @@ def check(config: ml_collections.ConfigDict) -> Checked:
 
 
 def build(module: Any, section: ml_collections.ConfigDict) -> Any:
-    """A schedule or a law from its config section, ``{"name": ..., **options}``."""
+    """Builds a schedule or a law from its config section, ``{"name": ..., **options}``."""
     options = section.to_dict()
     return module.get(options.pop("name"), **options)
 
 
 @contextlib.contextmanager
 def _section(prefix):
-    """Says where in the config it is that a part refuses."""
+    """Adds the section of the config to the error of a part."""
     try:
         yield
     except ValueError as error:
@@ -257,8 +258,8 @@ def _check_numbers(name, section):
     """All options of laws and schedules are numbers, or tuples of them."""
     for option, value in section.items():
         if option != "name" and value is not None:
-            for each in value if isinstance(value, tuple | list) else (value,):
-                _checks.number(f"config.{name}.{option}", each)
+            for number in value if isinstance(value, tuple | list) else (value,):
+                _checks.number(f"config.{name}.{option}", number)
 
 
 def _check_section(path, section, expected):
@@ -275,40 +276,38 @@ def _check_section(path, section, expected):
             raise ValueError(
                 f"{path}.{name} is missing: start from ambient_jax.train.config.default()"
             )
-        given = section[name]
+        field = section[name]
         if isinstance(value, ml_collections.ConfigDict):
-            if not isinstance(given, ml_collections.ConfigDict):
-                raise ValueError(f"{path}.{name} is {given!r}, expected a section of fields")
+            if not isinstance(field, ml_collections.ConfigDict):
+                raise ValueError(f"{path}.{name} is {field!r}, expected a section of fields")
             if name not in (*_OPEN, "sources"):
-                _check_section(f"{path}.{name}", given, value)
-            elif name in _OPEN and "name" not in given:
+                _check_section(f"{path}.{name}", field, value)
+            elif name in _OPEN and "name" not in field:
                 raise ValueError(f"{path}.{name}.name is missing: it says which {name} to use")
-            elif name in _OPEN and not isinstance(given.name, str):
-                raise ValueError(f"{path}.{name}.name is {given.name!r}, expected a name (str)")
-        elif value is None and given is None:
-            continue
-        else:
-            _check_type(f"{path}.{name}", given, expected.get_type(name), value)
+            elif name in _OPEN and not isinstance(field.name, str):
+                raise ValueError(f"{path}.{name}.name is {field.name!r}, expected a name (str)")
+        elif value is not None or field is not None:
+            _check_type(f"{path}.{name}", field, expected.get_type(name), value)
 
 
-def _check_type(path, given, expected, default):
-    such = "" if default is None else f" such as {default!r}"
-    fits = isinstance(given, (expected, int) if expected is float else expected)
-    if not fits or (isinstance(given, bool) and expected is not bool):  # a bool is an int
-        hint = f"; one name is ({given!r},)" if expected is tuple and isinstance(given, str) else ""
+def _check_type(path, value, expected, default):
+    example = "" if default is None else f" such as {default!r}"
+    fits = isinstance(value, (expected, int) if expected is float else expected)
+    if not fits or (isinstance(value, bool) and expected is not bool):  # a bool is an int
+        hint = f"; one name is ({value!r},)" if expected is tuple and isinstance(value, str) else ""
         raise ValueError(
-            f"{path} is {given!r} ({type(given).__name__}), expected {expected.__name__}{such}"
+            f"{path} is {value!r} ({type(value).__name__}), expected {expected.__name__}{example}"
             f"{hint}"
         )
-    if expected is float and math.isnan(given):
-        raise ValueError(f"{path} is nan, expected a number{such}")
+    if expected is float and math.isnan(value):
+        raise ValueError(f"{path} is nan, expected a number{example}")
 
 
 def foreign(
     config: ml_collections.ConfigDict, expected: Mapping | None = None, prefix: str = ""
 ) -> list[str]:
-    """Dotted names of fields that are not ``expected`` (default: ``default()``), but for sections
-    that others check (sources, model, law, ...)."""
+    """Returns dotted names of fields that are not ``expected`` (default: ``default()``). It skips
+    sections with other checks (sources, model, law, ...)."""
     names, expected = [], default() if expected is None else expected
     for name, value in config.items():
         if name not in expected:

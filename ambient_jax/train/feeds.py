@@ -1,8 +1,8 @@
-"""Where the batches of a run come from: data in device memory, or a stream from disk.
+"""Feeds a run with batches: from data in device memory, or from a stream from disk.
 
 Both feeds have ``step_fn(state, batch) -> state``, the train step lifted over the devices;
-``batches``, an endless iterator of what it takes; ``state()``, the position to save with a
-checkpoint (None: none); and ``rows_at(step, policy)``, the rows of a step's batch, for ``guard``.
+``batches``, an endless iterator of its batches; ``state()``, the position to save with a
+checkpoint (or None); and ``rows_at(step, policy)``, the rows of a step's batch, for ``guard``.
 """
 
 import collections
@@ -27,8 +27,11 @@ from ambient_jax.train.parts import Parts
 
 
 class DeviceFeed:
-    """Data in device memory; the compiled step chooses each batch itself. Several configs are those
-    of ``stacked`` policies (``parallel.lift_policies``); ``parts`` are built from the first."""
+    """Data in device memory, from which the compiled step draws its batch.
+
+    Several configs are those of ``stacked`` policies (``parallel.lift_policies``); ``parts`` are
+    built from the first.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class DeviceFeed:
         self._size = config.train.batch_size
         self._keys = [jax.random.key(c.seed) for c in configs]
         self._sources: list[mixing.Sources | None] = [None]
-        if stacked:  # laws that are one law over other weights: the weights are arrays
+        if stacked:  # the laws resolve to one law, whose weights are arrays
             laws = [build(mixing, c.law) for c in configs]
             resolved = [
                 mixing.resolve(law, mixtures.weighted_sources(c.data, law, mixture.statistics))
@@ -67,10 +70,10 @@ class DeviceFeed:
         self.batches: Iterator[Any] = itertools.repeat(batch)
 
     def state(self) -> None:
-        """None: what a step draws is a function of its number."""
+        """Returns None, as the draws of a step are a function of its number."""
 
     def rows_at(self, step: int, policy: int = 0) -> guard.Rows:
-        """All rows of a step's batch (counted from 1), drawn once more."""
+        """Draws all rows of a step's batch (counted from 1) again."""
         key, sources = self._keys[policy], self._sources[policy]
 
         @jax.jit
@@ -85,8 +88,8 @@ class DeviceFeed:
 class StreamFeed:
     """A stream from disk; each host reads its own rows of the batches.
 
-    It begins after ``start`` steps at ``position``, the ``state()`` of then. Raises ValueError for
-    no such position, one of other shards, or as ``pipeline.stream_batches``.
+    It begins after ``start`` steps at ``position``, the ``state()`` at that step. Raises ValueError
+    for a wrong position or other shards, and as ``pipeline.stream_batches`` does.
     """
 
     def __init__(
@@ -122,7 +125,7 @@ class StreamFeed:
         )
         if start:
             self._stream.set_state(position)
-        # A report comes one interval late.
+        # Reports are one interval late.
         self._recent: collections.deque[tuple[int, guard.Rows]] = collections.deque(
             maxlen=2 * config.train.log_every
         )
@@ -134,7 +137,7 @@ class StreamFeed:
             yield batch
 
     def state(self) -> list[Any]:
-        """Every host's position in the stream, in order of hosts; all hosts must call it."""
+        """Returns every host's position in the stream, in order; all hosts must call it."""
         position = self._stream.get_state()
         if jax.process_count() == 1:
             return [position]
@@ -146,7 +149,7 @@ class StreamFeed:
         return [json.loads(bytes(row[:n])) for row, n in zip(rows, sizes, strict=True)]
 
     def rows_at(self, step: int, policy: int = 0) -> guard.Rows:
-        """All hosts' rows of one of the last steps, in order; all hosts must call it."""
+        """Returns all hosts' rows of one of the last steps, in order; all hosts must call it."""
         rows = dict(self._recent)[step]
         if jax.process_count() == 1:
             return rows
@@ -154,10 +157,10 @@ class StreamFeed:
 
 
 def _merged(states: Any, folder: pathlib.Path) -> dict[str, Any]:
-    """The position of the whole stream from those of all hosts, saved in a checkpoint."""
+    """Joins the positions of all hosts in a checkpoint to that of the whole stream."""
     try:
         position = pipeline.merge(states)
-        # Older versions said lanes.
+        # Older versions call shards lanes.
         position["of"] = {{"lanes": "shards"}.get(n, n): v for n, v in position["of"].items()}
         count, _ = int(position["of"]["shards"]), int(position["step"])
         if sorted(map(int, position["taken"])) == list(range(count)):

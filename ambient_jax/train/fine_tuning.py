@@ -1,4 +1,4 @@
-"""The maps to unit size of a run that goes on: with its own checkpoint, or with another run's."""
+"""Sets parameters and maps to unit size of a run that starts from a checkpoint."""
 
 import os
 import pathlib
@@ -17,13 +17,12 @@ from ambient_jax.train import checkpoint
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
 
-# Of normalised data: bounds and quantiles end at 1, and of a Gaussian hardly any is beyond 5.
+# Limits of normalised data: bounds and quantiles end at 1, and few Gaussian values exceed 5.
 _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Raises, before data are read, if a new run's ``train.init_from`` is wrong
-    (``load_assets``)."""
+    """Raises an error of ``load_assets``, before data are read, for a wrong ``train.init_from``."""
     if config.train.init_from and any(not checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         checkpoint.load_assets(config.train.init_from)
 
@@ -33,46 +32,46 @@ def initial(
     create: Callable[[jax.Array], state_lib.TrainState],
     key: jax.Array,
 ) -> state_lib.TrainState:
-    """The train state at step 0, with the parameters of ``train.init_from`` where it is given."""
+    """Returns the train state at step 0, with the parameters of ``train.init_from``, if any."""
     state = jax.jit(create)(key)
     if not config.train.init_from:
         return state
     params = adopt(state.params, config.train.init_from)
-    # A copy: the step gives away the buffers of both.
+    # A copy, as the step donates the buffers of both.
     return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
 def adopt(params: Any, path: str | os.PathLike) -> Any:
-    """The parameters with those of a checkpoint (EMA) where name and shape agree; logs which stay.
-    Raises ValueError if nothing agrees."""
+    """Replaces parameters by those of a checkpoint (EMA) where name and shape agree. Logs which
+    remain new. Raises ValueError if nothing agrees."""
     saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
     leaves = checkpoint.by_name(params)
-    taken = {
+    adopted = {
         name: jnp.asarray(saved[name], leaf.dtype)
         for name, leaf in leaves.items()
         if name in saved and saved[name].shape == leaf.shape
     }
-    new = [f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items() if name not in taken]
-    if not taken:
+    new = [f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items() if name not in adopted]
+    if not adopted:
         raise ValueError(
             f"no parameter of {path} has name and shape of one of this model's, such as "
             f"{new[0]}: fine-tune with the model section of its config.json"
         )
     logging.info(
         "%d of %d parameters from %s; new: %s",
-        *(len(taken), len(leaves), path, ", ".join(new) or "none"),
+        *(len(adopted), len(leaves), path, ", ".join(new) or "none"),
     )
-    return jax.tree.unflatten(jax.tree.structure(params), list((leaves | taken).values()))
+    return jax.tree.unflatten(jax.tree.structure(params), list((leaves | adopted).values()))
 
 
 def resumed(mixture: mixtures.Mixture, path: pathlib.Path) -> mixtures.Mixture:
-    """With the maps of the run's own checkpoint: its parameters know no others."""
+    """Returns the mixture with the maps of the run's checkpoint, which its parameters need."""
     chain = Chain.from_json(checkpoint.load_assets(path)["statistics"])
     return mixture.with_normalizer(chain.normalizer)
 
 
 def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> mixtures.Mixture:
-    """With the maps of ``train.init_from``, where ``train.init_maps`` says so; logs which."""
+    """Returns the mixture with the maps that ``train.init_maps`` chooses, and logs the choice."""
     if not config.train.init_from:
         return mixture
     path = config.train.init_from
@@ -84,20 +83,20 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]
     only = clean[0] if len(clean) == 1 else None
-    adopted, kept = normalizer.adopt(base, mixture.normalizer, only)
+    adopted, unchanged = normalizer.adopt(base, mixture.normalizer, only)
     beyond = _beyond(mixture, adopted)
-    log = logging.warning if beyond or kept else logging.info
+    log = logging.warning if beyond or unchanged else logging.info
     log(
         "maps to unit size are those of %s (config.train.init_maps 'data' takes the new ones)%s%s",
         path,
-        f"; new are those of {', '.join(kept)}, which it lacks" if kept else "",
+        f"; new are those of {', '.join(unchanged)}, which it lacks" if unchanged else "",
         f"; the data lie beyond its range in {', '.join(beyond[:8])}" if beyond else "",
     )
     return mixture.with_normalizer(adopted)
 
 
 def _beyond(mixture, maps):
-    """Where the data lie outside of the maps: field, dimension and normalised range."""
+    """Lists the fields and dimensions of data outside of the maps, with normalised ranges."""
     ranges = []
     for k, name in enumerate(mixture.names):
         for field, moments in mixture.statistics[name].fields.items():

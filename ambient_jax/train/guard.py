@@ -1,6 +1,6 @@
-"""Stops a run whose loss or gradient is not finite: names the step and the rows of its batch.
+"""Stops a run whose loss or gradient is not finite; the error names the step and its rows.
 
-The step marks itself in ``state.Sums.nonfinite``, so that nothing waits for it.
+The step marks itself in ``state.Sums.nonfinite``, so that the host does not wait for it.
 """
 
 import json
@@ -20,8 +20,11 @@ _SHOWN = 4
 
 
 class Rows(NamedTuple):
-    """Rows of a batch: ``id`` [B, 3] = (source, episode, step), noise levels ``sigma`` [B], and the
-    ``largest`` magnitude among normalised actions and observations but images, [B]."""
+    """Rows of a batch: ``id`` [B, 3] = (source, episode, step), noise levels ``sigma`` [B].
+
+    ``largest`` [B] is the largest magnitude among normalised actions and observations, except
+    images.
+    """
 
     id: Any
     sigma: Any
@@ -29,9 +32,9 @@ class Rows(NamedTuple):
 
 
 def rows(batch: dict[str, Any], xp: Any = jnp) -> Rows:
-    """The rows of a batch, see ``step.make_loss``; ``xp`` is ``jax.numpy`` or ``numpy``."""
-    given = [batch["action"], *jax.tree.leaves(batch["observation"])]
-    numbers = [x for x in given if jnp.issubdtype(x.dtype, jnp.floating)]
+    """Returns the rows of a batch, see ``step.make_loss``; ``xp`` is ``jax.numpy`` or ``numpy``."""
+    leaves = [batch["action"], *jax.tree.leaves(batch["observation"])]
+    numbers = [x for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
     largest = [xp.max(xp.abs(x.reshape(len(x), -1)), axis=1) for x in numbers]
     return Rows(batch["id"], batch["sigma"], xp.max(xp.stack(largest), axis=0))
 
@@ -39,10 +42,9 @@ def rows(batch: dict[str, Any], xp: Any = jnp) -> Rows:
 def stop(
     workdir: str | os.PathLike, step: int, rows: Rows, names: Sequence[str], learning_rate: float
 ) -> NoReturn:
-    """Writes ``<workdir>/nonfinite.json`` (process 0) and raises FloatingPointError: ``step``, from
-    1 on, is the first whose loss or gradient is not finite, ``rows`` its batch, ``names`` the
-    sources'.
-    """
+    """Writes ``<workdir>/nonfinite.json`` (process 0) and raises FloatingPointError. ``step``,
+    counted from 1, is the first whose loss or gradient is not finite, ``rows`` its batch; ``names``
+    are those of the sources."""
     ids, sigma, sizes = (np.asarray(x) for x in jax.device_get(rows))
     sizes = np.where(np.isnan(sizes), np.inf, sizes)
     order = np.argsort(-sizes, kind="stable").tolist()

@@ -1,8 +1,8 @@
-"""One run per workdir: ``<workdir>/running.lock`` names the process that writes there.
+"""Allows one run per workdir: ``<workdir>/running.lock`` names the process that writes there.
 
-The file appears whole or not at all (a hard link, which NFS makes atomic). A killed process leaves
-it behind: on the same machine its process id and start time show that it is gone, on another one
-its silence does, as an owner touches its lock.
+The file appears whole or not at all (by a hard link, which is atomic on NFS). A killed process
+leaves it behind. On the same machine its process id and start time show that it is gone; on another
+one the file's age does, as a living owner touches its lock.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ BEAT = 10.0  # s between two signs of life
 SILENCE = 120.0  # s without one after which an owner on another machine counts as gone
 
 Owner = dict[str, Any]  # content of the file
-# What this process holds, by real path of the workdir: its token and thread.
+# Locks of this process, by real path of the workdir: token and thread.
 _HELD: dict[str, tuple[str, int]] = {}
 
 
 @contextlib.contextmanager
 def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes a workdir where it is absent and holds it until the block ends, fails or is stopped.
+    """Makes a workdir, if absent, and locks it until the block ends, fails or is stopped.
 
-    A thread may hold what it holds already. In a multi-host run process 0 holds it for all; all
-    hosts must call this. Raises ValueError, on all hosts, if another run holds it, with who, since
-    when and what to do; OSError if it cannot be made or written to.
+    A thread may lock a workdir twice. In a multi-host run process 0 locks it for all; all hosts
+    must call this. Raises ValueError, on all hosts, if another run has the lock, with its owner,
+    start and a remedy; OSError if it cannot be made or written to.
     """
     folder, error = pathlib.Path(expanded(workdir)), None
     key, is_new = os.path.realpath(folder), False
@@ -70,7 +70,7 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def alone(job: Callable) -> Callable:
-    """``job(config, workdir, ...)`` that holds the workdir while it runs."""
+    """Returns ``job(config, workdir, ...)`` that holds the workdir while it runs."""
 
     @functools.wraps(job)
     def run(config, workdir, *args, **options):
@@ -81,8 +81,8 @@ def alone(job: Callable) -> Callable:
 
 
 def check(workdir: str | os.PathLike[str]) -> None:
-    """Called before files are replaced; writes the lock anew where somebody deleted it. Raises
-    OSError if another run has taken a workdir that this process held."""
+    """Checks the lock before files are replaced, and writes it again if it was deleted. Raises
+    OSError if another run has taken over a workdir that this process held."""
     key = os.path.realpath(expanded(workdir))
     if key not in _HELD:
         return
@@ -97,7 +97,7 @@ def check(workdir: str | os.PathLike[str]) -> None:
 
 
 def await_end(workdir: str | os.PathLike[str], seconds: float = 60.0) -> None:
-    """Waits until a stopped run on this machine has let go of its workdir."""
+    """Waits until a stopped run on this machine has released its workdir."""
     path, end = pathlib.Path(expanded(workdir)) / NAME, time.monotonic() + seconds
     while (owner := _read(path)) and _probe(owner, path) and time.monotonic() < end:
         time.sleep(0.2)
@@ -116,11 +116,11 @@ def _take(folder: pathlib.Path, key: str) -> bool:
         if owner is None:  # released just now
             continue
         if _is_alive(owner, path):
-            here = owner.get("machine") == _machine()
-            rest = "" if here else f"; should it be gone for good, delete {path}"
+            is_local = owner.get("machine") == _machine()
+            hint = "" if is_local else f"; should it be gone for good, delete {path}"
             raise ValueError(
                 f"workdir {folder} is in use by {_who(owner)}, since {owner.get('since')}: wait "
-                f"for its end or stop it, or give another --workdir{rest}"
+                f"for its end or stop it, or give another --workdir{hint}"
             )
         if _take_over(path, owner, about):
             break
@@ -137,13 +137,13 @@ def _leave(key: str) -> None:
 
 def _beat(key: str, stop: threading.Event) -> None:
     while not stop.wait(BEAT):
-        with contextlib.suppress(OSError):  # gone: ``check`` sees to it
+        with contextlib.suppress(OSError):  # ``check`` replaces a deleted file
             os.utime(pathlib.Path(key) / NAME)
 
 
 @contextlib.contextmanager
 def _released_at_sigterm() -> Iterator[None]:
-    """Releases at SIGTERM; while training takes steps the loop has a handler of its own."""
+    """Releases the lock at SIGTERM; during training steps the loop has its own handler."""
     me = os.getpid()
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
@@ -178,7 +178,7 @@ def _about(folder: pathlib.Path, token: str) -> Owner:
 
 
 def _create(path: pathlib.Path, about: Owner) -> bool:
-    """Writes the file unless it is there; returns whether it did."""
+    """Writes the file unless it exists; returns whether it did."""
     if path.exists():
         return False
     text = json.dumps(about, indent=2) + "\n"
@@ -198,7 +198,7 @@ def _create(path: pathlib.Path, about: Owner) -> bool:
 
 
 def _read(path: pathlib.Path) -> Owner | None:
-    """Who holds the lock, {} where the file cannot be understood; None where there is none."""
+    """Returns the owner of the lock, {} if the file is unreadable; None if there is no file."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
         return owner if isinstance(owner, dict) else {}
@@ -211,12 +211,12 @@ def _read(path: pathlib.Path) -> Owner | None:
 def _take_over(path: pathlib.Path, owner: Owner, about: Owner) -> bool:
     """Replaces the lock of an owner who is gone; returns whether it did.
 
-    Of many that try, one makes a file that claims it; the lock itself is never absent.
+    Only one process can create the claim file, so that the lock is never absent.
     """
     claim = path.with_name(f"{path.name}.after.{owner.get('token')}")
     if not _create(claim, about):
-        other = _read(claim)
-        if other is not None and not _is_alive(other, claim):  # killed while at it
+        claimant = _read(claim)
+        if claimant is not None and not _is_alive(claimant, claim):  # killed during the takeover
             claim.unlink(missing_ok=True)
         time.sleep(0.01)
         return False
@@ -229,16 +229,16 @@ def _take_over(path: pathlib.Path, owner: Owner, about: Owner) -> bool:
 
 
 def _is_alive(owner: Owner, path: pathlib.Path) -> bool:
-    """Whether the owner of a lock runs; watches the file where its process cannot be seen."""
+    """Whether the owner of a lock runs; watches the file if the process is on another machine."""
     alive = _probe(owner, path)
     if alive is not None:
         return alive
-    seen, end = _touched(path), time.monotonic() + SILENCE
+    before, end = _touched(path), time.monotonic() + SILENCE
     logging.info("%s: held by %s; waiting for a sign of life", path.parent, _who(owner))
-    while seen is not None and time.monotonic() < end:
+    while before is not None and time.monotonic() < end:
         time.sleep(min(BEAT, SILENCE) / 20)
-        if (now := _touched(path)) != seen:
-            return now is not None
+        if (touched := _touched(path)) != before:
+            return touched is not None
     return False
 
 
@@ -253,7 +253,7 @@ def _probe(owner: Owner, path: pathlib.Path) -> bool | None:
 
 def _touched(path: pathlib.Path) -> int | None:
     try:
-        with path.open() as file:  # opening it, as NFS may answer a bare stat from memory
+        with path.open() as file:  # NFS may answer a stat without opening from its cache
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError:
         return None
@@ -266,7 +266,7 @@ def _inode(folder: pathlib.Path) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """The boot of this machine and its process namespace; "" if unknown."""
+    """Returns the boot id of this machine and its process namespace; "" if unknown."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -275,18 +275,18 @@ def _machine() -> str:
 
 
 def _started(pid: int | None) -> str:
-    """When a process was started, in ticks since the boot; "" of one that is gone."""
+    """Returns when a process started, in ticks since the boot; "" if it is gone."""
     try:
         text = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    state, *rest = text.rpartition(")")[2].split()
-    return "" if state in "ZX" else rest[18]
+    state, *fields = text.rpartition(")")[2].split()
+    return "" if state in "ZX" else fields[18]
 
 
 def _who(owner: Owner) -> str:
     if not owner:
         return "an unknown process"
-    here = owner.get("machine") == _machine() and owner.get("pid") == os.getpid()
-    process = "this very process" if here else f"process {owner.get('pid')}"
+    is_self = owner.get("machine") == _machine() and owner.get("pid") == os.getpid()
+    process = "this very process" if is_self else f"process {owner.get('pid')}"
     return f"{process} on {owner.get('host')} ({owner.get('command')})"

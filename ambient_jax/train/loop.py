@@ -1,4 +1,4 @@
-"""The host loop: it dispatches steps and never waits for one, except to save."""
+"""The host loop, which dispatches steps and waits for one only to save."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ from ambient_jax.train import parallel
 
 
 class StopSignal:
-    """Turns SIGTERM (preemption) and SIGINT into a flag while it is open."""
+    """Turns SIGTERM (preemption) and SIGINT into a flag inside the block."""
 
     def __enter__(self):
         self.received = ""
@@ -44,8 +44,7 @@ def run(
     report: Callable[[int, Any, dict], None],
     save: Callable[[int, Any], None],
 ) -> tuple[Any, str]:
-    """Runs steps ``start`` to ``steps``; ``step_fn`` donates the state, ``batches`` are on the
-    devices.
+    """Runs steps ``start`` to ``steps``; ``step_fn`` donates the state, batches are on devices.
 
     Args:
       take_sums: ``state -> (state with empty sums, sums)``, asynchronous as ``step_fn``.
@@ -53,7 +52,7 @@ def run(
       save: ``(step, state)``.
 
     Returns:
-      The last state and the name of the signal that ended the run early ("" = it ran to its end).
+      The last state and the name of the signal that ended the run early, or "".
     """
     pending, stop = None, ""
     begin, last = time.perf_counter(), start

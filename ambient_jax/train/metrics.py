@@ -1,6 +1,6 @@
-"""Metrics: sums from the devices to rows of ``metrics.jsonl``, ``timing.jsonl`` and TensorBoard.
+"""Writes sums from the devices as rows of ``metrics.jsonl``, ``timing.jsonl`` and TensorBoard.
 
-``metrics.jsonl`` has no times: a resumed run leaves the file of an uninterrupted one.
+``metrics.jsonl`` has no times, so that a resumed run writes the file of an uninterrupted one.
 """
 
 import json
@@ -23,7 +23,7 @@ from ambient_jax.train import weights_and_biases
 def summarize(
     step: int, sums: state_lib.Sums, names: Sequence[str], learning_rate: float
 ) -> dict[str, Any]:
-    """One row: mean loss, per noise-level bin and per source (empty ones are left out)."""
+    """Returns one row: mean loss, also per noise-level bin and per source (without empty ones)."""
     count, steps = float(np.sum(sums.bin_count)), max(int(sums.steps), 1)
     row: dict[str, Any] = {
         "step": step,
@@ -44,8 +44,8 @@ def summarize(
 
 
 class Writer:
-    """Appends rows to ``<workdir>/metrics.jsonl`` and TensorBoard, and to ``config.train.wandb``;
-    drops the rows after ``step`` that an interrupted run left."""
+    """Appends rows to ``<workdir>/metrics.jsonl``, TensorBoard and ``config.train.wandb``. It first
+    drops rows after ``step``, which an interrupted run may have left."""
 
     def __init__(
         self,
@@ -88,14 +88,14 @@ class Writer:
 
 
 def read(path: str | os.PathLike, fields: Sequence[str] = ("step",)) -> list[dict]:
-    """Rows of a JSON-lines file that have the ``fields``, numbers; none without the file. Other
-    lines, such as a last one that a crash cut short, are one warning each."""
+    """Reads rows of a JSON-lines file that have the numeric ``fields``; none without the file.
+    Warns of every other line, such as a last line that a crash cut short."""
     path = pathlib.Path(paths.expanded(path))
     return _rows(path, fields)[0] if path.exists() else []
 
 
 def _rows(path, fields):
-    """The rows, and whether the file has other lines that no crash leaves."""
+    """Returns the rows, and whether the file has other lines that a crash does not explain."""
     rows, foreign = [], False
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
@@ -126,5 +126,4 @@ def _truncate(path: pathlib.Path, step: int) -> None:
         aside = path.with_suffix(".jsonl.damaged")
         shutil.copyfile(path, aside)
         logging.warning("%s has lines that are no rows: %s keeps it as it was", path, aside)
-    kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= step]
-    paths.write_text(path, "".join(kept))
+    paths.write_text(path, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))

@@ -1,4 +1,4 @@
-"""What the policies of a run write into their workdirs, and read there to resume."""
+"""Writes the outputs of a run's policies to their workdirs, and reads them to resume."""
 
 import dataclasses
 import pathlib
@@ -17,34 +17,33 @@ from ambient_jax.train import state as state_lib
 
 
 class Outputs:
-    """A policy's checkpoints and, from ``open`` on, its metrics; raises ValueError if the workdir
-    holds a run that cannot go on with the config."""
+    """A policy's checkpoints and, from ``open`` on, its metrics. Raises ValueError if the workdir
+    has a run that cannot resume with the config."""
 
     def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
         self.config, self.workdir = config, workdir
         try:
             _, step = checkpoint.find(workdir)
             saved = checkpoint.load_assets(workdir)["config"]
-        except (ValueError, OSError):  # none yet; a damaged one is reported when it is restored
+        except (ValueError, OSError):  # there is none, or restoring it will report the damage
             pass
         else:
             runs.check_config(saved, config, workdir, step)
         self.writer: metrics.Writer | None = None
 
     def open_checkpoints(self) -> None:
-        """Opens ``checkpoints``, kept as the config says."""
+        """Opens ``checkpoints`` with the config's rules for keeping them."""
         keep = dict(keep=self.config.train.keep, keep_every=self.config.train.keep_every)
         self.checkpoints = checkpoint.Checkpointer(self.workdir / "checkpoints", **keep)
 
     def check_same(self, mixture: mixtures.Mixture) -> None:
-        """Raises ValueError if the newest checkpoint is of other data (``runs.check_same``)."""
+        """Raises ValueError if the newest checkpoint has other data (``runs.check_same``)."""
         if (latest := self.checkpoints.latest_step()) is not None:
             assets = checkpoint.load_assets(self.workdir / "checkpoints" / str(latest))
             runs.check_same(assets, self.config, mixture, self.workdir, latest)
 
     def open(self, mixture: mixtures.Mixture, start: int) -> None:
-        """Deletes later checkpoints than ``start``; writes config and problems; opens the
-        metrics."""
+        """Deletes checkpoints after ``start``; writes config and problems; opens the metrics."""
         self.checkpoints.drop_after(start)
         chain = mixture.chain.cropped(self.config.augmentation.crop)
         self.assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
@@ -61,8 +60,11 @@ class Outputs:
 
 
 def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
-    """The newest step at which all policies have an undamaged checkpoint, as a run may have ended
-    after it saved some; 0: none. Raises ValueError if trained policies would begin anew."""
+    """Returns the newest step at which all policies have an undamaged checkpoint; 0 for none.
+
+    A run may have ended after it saved only some. Raises ValueError if trained policies would begin
+    anew.
+    """
     at_most = None
     while len(steps := {p.checkpoints.sound_step(at_most) or 0 for p in policies}) > 1:
         at_most = min(steps)
@@ -71,7 +73,7 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
         p.workdir.relative_to(workdir).as_posix(): p.checkpoints.latest_step() for p in policies
     }
     for name, newest in latest.items():
-        # A death between two policies' saves takes none of them back by more than one save.
+        # A crash between two policies' saves costs a policy at most one save.
         if not step and (newest or 0) > policies[0].config.train.checkpoint_every:
             lost = ", ".join(n for n, s in latest.items() if s is None) or "a step that all have"
             raise ValueError(
@@ -85,7 +87,7 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
 @dataclasses.dataclass(frozen=True)
 class Recorder:
     """Reports and saves for all policies of a run; stops it at the first number not finite.
-    ``position`` and ``rows_at`` are those of the feed; ``stacked`` as in ``parallel.fetch``."""
+    ``position`` and ``rows_at`` are those of the feed; for ``stacked`` see ``parallel.fetch``."""
 
     policies: Sequence[Outputs]
     position: Callable[[], Any]
@@ -98,10 +100,10 @@ class Recorder:
 
     def report(self, step: int, sums: state_lib.Sums, timing: dict) -> None:
         """Writes a row of each policy's metrics."""
-        each = parallel.fetch(sums, self.stacked)
-        self._stop_if_marked(each)
+        by_policy = parallel.fetch(sums, self.stacked)
+        self._stop_if_marked(by_policy)
         rate = self._rate(step)
-        rows = [metrics.summarize(step, own, self.names, rate) for own in each]
+        rows = [metrics.summarize(step, s, self.names, rate) for s in by_policy]
         timing = timing | ({"policies": len(rows)} if self.stacked else {})
         for policy, row in zip(self.policies, rows, strict=True):
             if policy.writer:
@@ -114,13 +116,13 @@ class Recorder:
         for policy in self.policies:
             lock.check(policy.workdir)
         states = parallel.fetch(state, self.stacked)
-        self._stop_if_marked([own.sums for own in states])
+        self._stop_if_marked([s.sums for s in states])
         position = self.position()
-        for policy, own in zip(self.policies, states, strict=True):
-            policy.checkpoints.save(step, own, policy.assets, position)
+        for policy, state in zip(self.policies, states, strict=True):
+            policy.checkpoints.save(step, state, policy.assets, position)
 
-    def _stop_if_marked(self, each):
-        for k, (policy, sums) in enumerate(zip(self.policies, each, strict=True)):
+    def _stop_if_marked(self, by_policy):
+        for k, (policy, sums) in enumerate(zip(self.policies, by_policy, strict=True)):
             if first := int(sums.nonfinite):
                 rows, rate = self.rows_at(first, k), self._rate(first)
                 guard.stop(policy.workdir, first, rows, self.names, rate)

@@ -1,6 +1,6 @@
-"""The one place that knows of devices: the step lifted by ``jax.pmap``, and data moved to it.
+"""Lifts the step over devices by ``jax.pmap`` and moves data to them.
 
-Every array that a pmapped function takes has a leading axis of local devices. With several hosts
+Every array of a pmapped function has a leading axis of local devices. With several hosts
 (``initialize``), each feeds its own devices and the axis spans them all.
 """
 
@@ -29,11 +29,11 @@ def initialize(
 
     Args:
       coordinator: host:port of process 0; "auto" on a TPU pod or under Slurm, where
-        ``jax.distributed`` finds the rest; "" for a single process, which does nothing.
+        ``jax.distributed`` finds the other arguments; "" for a single process, which does nothing.
       num_processes, process_id: with a host:port, on each host.
       timeout: seconds that hosts wait for each other; then process 0 ends the program.
 
-    Raises ValueError for arguments that do not fit, OSError if nobody answers or the port is taken.
+    Raises ValueError for inconsistent arguments, OSError without an answer or for a port in use.
     """
     alone = (num_processes, process_id) in [(0, -1), (1, -1), (1, 0)]
     if coordinator in ("", "auto") and not alone:
@@ -65,12 +65,12 @@ def initialize(
             *(process_id, num_processes, timeout, coordinator),
         )
         _reach(host, port, process_id, timeout)
-        # CPU devices of several processes talk over gloo; accelerators ignore this setting.
+        # CPU devices of several processes communicate over gloo; accelerators ignore this setting.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         late = threading.Timer(timeout, _end, (coordinator, num_processes, timeout))
         late.daemon = True
         late.start()
-        # JAX's own limit would abort the process with a trace.
+        # JAX's limit would abort the process with a trace.
         jax.distributed.initialize(
             coordinator, num_processes, process_id, initialization_timeout=timeout + 60
         )
@@ -123,7 +123,7 @@ def _end(coordinator: str, num_processes: int, timeout: float) -> None:
 
 
 def rows_per_device(batch_size: int) -> int:
-    """Rows of the global batch on each device; raises ValueError when they do not divide."""
+    """Returns the rows of the global batch per device; raises ValueError unless they divide."""
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         raise ValueError(
@@ -134,19 +134,19 @@ def rows_per_device(batch_size: int) -> int:
 
 
 def replicate(tree: Any, count: int | None = None) -> Any:
-    """A copy of the tree on every local device, or the first ``count`` (leading axis)."""
+    """Copies the tree to every local device, or the first ``count`` (leading axis)."""
     devices = jax.local_devices()[:count]
     stacked = jax.tree.map(lambda x: np.broadcast_to(x, (len(devices), *np.shape(x))), tree)
     return jax.pmap(lambda x: x, axis_name=AXIS, devices=devices)(stacked)
 
 
 def unreplicate(tree: Any) -> Any:
-    """The first device's copy, on the host; a real copy, as the buffers are donated later."""
+    """Copies the first device's tree to the host; a real copy, as buffers are donated later."""
     return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
 
 
 def _split(tree: Any, devices: int) -> Any:
-    """[N, ...] to [devices, N / devices, ...]."""
+    """Reshapes [N, ...] to [devices, N / devices, ...]."""
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), tree)
 
 
@@ -161,28 +161,28 @@ def shard(batch: Any) -> Any:
 def lift_streamed(
     train_step: Callable, key: jax.Array, devices: Sequence[jax.Device] | None = None
 ) -> Callable:
-    """``step(state, batch) -> state`` for a sharded batch; the state's buffers are donated.
-    ``devices``, by default all, may be absent ones, to compile for."""
+    """Returns ``step(state, batch) -> state`` for a sharded batch, which donates the state.
+    ``devices``, by default all, may be those of a topology, to compile for."""
     step = lambda state, batch: train_step(state, batch, key)  # noqa: E731
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=devices)
 
 
 def lift_resident(train_step: Callable, sampler: Callable, rows: int, key: jax.Array) -> Callable:
-    """``step(state, data) -> state`` for data that live on the devices.
+    """Returns ``step(state, data) -> state`` for data in device memory.
 
-    ``sampler(data, key, step, rows) -> batch`` chooses by rows of the global batch, so the choice
-    does not depend on the number of devices.
+    ``sampler(data, key, step, rows) -> batch`` draws by rows of the global batch, so the draws do
+    not depend on the number of devices.
     """
 
     def step(state, data):
-        mine = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
-        return train_step(state, sampler(data, key, state.step, mine), key)
+        local = jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
+        return train_step(state, sampler(data, key, state.step, local), key)
 
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
 
 
 def lift_take_sums(empty: Any) -> Callable:
-    """``state -> (state with empty sums, sums)`` of lifted states, without waiting."""
+    """Returns ``state -> (state with empty sums, sums)`` for lifted states, without waiting."""
 
     def take(state):
         clear = lambda new, old: jnp.broadcast_to(new, old.shape)  # noqa: E731
@@ -192,7 +192,7 @@ def lift_take_sums(empty: Any) -> Callable:
 
 
 def any_host(flag: bool) -> bool:
-    """True if the flag is set on any host; all hosts must call it at the same step."""
+    """Whether the flag is set on any host; all hosts must call it at the same step."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
@@ -204,7 +204,7 @@ def is_first_host() -> bool:
 
 
 def tell_all(line: str) -> str:
-    """Process 0's line (up to 2000 bytes), on every host; all hosts must call it."""
+    """Returns process 0's line (up to 2000 bytes) on every host; all hosts must call it."""
     if not jax.distributed.is_initialized():
         return line
     text = line.encode()[:2000]
@@ -214,7 +214,7 @@ def tell_all(line: str) -> str:
 
 
 def policy_devices(policies: int) -> int:
-    """The largest number of local devices that K policies divide over evenly."""
+    """Returns the largest number of local devices that divides the number of policies."""
     return max(d for d in range(1, jax.local_device_count() + 1) if policies % d == 0)
 
 
@@ -224,33 +224,33 @@ def spread(tree: Any) -> Any:
 
 
 def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: int) -> Callable:
-    """``step(states, (data, sources, keys)) -> states`` for policies that never communicate.
+    """Returns ``step(states, (data, sources, keys)) -> states`` for independent policies.
 
     States, sources and keys are ``spread``; the data are on each device once ([devices, ...]). A
-    policy's batches are those that it has alone.
+    policy gets the same batches as in a training of its own.
     """
 
-    def one(state, data, sources, key):
+    def step_of_policy(state, data, sources, key):
         batch = sampler(data._replace(sources=sources), key, state.step, jnp.arange(rows))
         return train_step(state, batch, key)
 
-    many = jax.vmap(one, in_axes=(0, None, 0, 0))
-    step = lambda states, inputs: many(states, *inputs)  # noqa: E731
+    mapped = jax.vmap(step_of_policy, in_axes=(0, None, 0, 0))
+    step = lambda states, inputs: mapped(states, *inputs)  # noqa: E731
     return jax.pmap(step, donate_argnums=0, devices=jax.local_devices()[:devices])
 
 
 def stack(trees: Sequence[Any]) -> Any:
-    """Trees of one structure as one, with a leading axis over them."""
+    """Stacks trees of one structure along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def place(states: Sequence[Any], stacked: bool) -> Any:
-    """The policies' states on the devices: one on each, or stacked and ``spread``."""
+    """Puts the policies' states on devices: one copy per device, or stacked and ``spread``."""
     return spread(stack(states)) if stacked else replicate(states[0])
 
 
 def fetch(tree: Any, stacked: bool) -> list[Any]:
-    """Undoes ``place``: the tree of each policy, on the host."""
+    """Returns the tree of each policy on the host; the inverse of ``place``."""
     if not stacked:
         return [unreplicate(tree)]
     # Real copies, as the buffers are donated later.

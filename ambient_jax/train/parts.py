@@ -1,4 +1,4 @@
-"""The parts of a run, built from its config: data, law, schedule, model, optimizer, train step."""
+"""Builds the parts of a run from its config: data, law, schedule, model, optimizer, train step."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from ambient_jax.transforms import augment
 
 
 class Learner(NamedTuple):
-    """What is trained and how, without data: ``create`` makes the TrainState of step 0 from a key,
-    the same on every host, of ``shapes``; ``train_step`` is that of one device."""
+    """A model and its training, without data. ``create`` makes the TrainState of step 0, of
+    ``shapes``, from a key that all hosts share; ``train_step`` is that of one device."""
 
     create: Callable[[jax.Array], state_lib.TrainState]
     shapes: state_lib.TrainState
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
     train_step: Callable
 
     def describe(self, config: ml_collections.ConfigDict) -> str:
-        """One line about the run, for the log."""
+        """Returns one line about the run, for the log."""
         size = sum(p.size for p in jax.tree.leaves(self.shapes.params))
         mixture = self.mixture
         sources = ", ".join(
@@ -53,8 +53,8 @@ class Parts(NamedTuple):
 
 
 def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
-    """Checks the config, opens its data and builds its parts; raises ValueError, see
-    ``trainer.train``. ``axis_name``: see ``step.make_train_step``."""
+    """Checks the config, opens its data and builds its parts. For ``axis_name`` see
+    ``step.make_train_step``, for errors ``trainer.train``."""
     config = config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     if reason := mixtures.missing_delta(config.data):
@@ -71,8 +71,8 @@ def make_learner(
     sources: int,
     axis_name: str | None,
 ) -> Learner:
-    """Builds model, optimizer and step for observations of these shapes (one row), D and the number
-    of sources; computes nothing. ``axis_name``: see ``step.make_train_step``."""
+    """Builds model, optimizer and step for shapes of one row, D and the number of sources. Computes
+    nothing. For ``axis_name`` see ``step.make_train_step``."""
     objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)

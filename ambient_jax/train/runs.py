@@ -1,6 +1,6 @@
-"""Whether a run may go on with a config: only fields that cannot change a number may differ.
+"""Decides whether a run may resume with a config: fields that change a number must not differ.
 
-The tables below are those fields; a field that is in none of them must stay as it was.
+The tables below list the fields that may change; any other field must keep its value.
 """
 
 import fnmatch
@@ -15,25 +15,25 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 
-# The training does not read them.
+# Training does not read these.
 _FREE = ("name", "policy", "task", "train.wandb")
-# Where the data lie; the data's fingerprint decides.
+# Places of the data, which are compared by fingerprint.
 PATHS = ("data.root", "data.sources.*.path")
 MAY_CHANGE = (
     *PATHS,
-    "data.open_x.embeddings",  # the file's content decides
-    # Speed, and labels that are carried along.
+    "data.open_x.embeddings",  # compared by content
+    # Speed, and labels that training does not use.
     *("data.prefetch", "data.open_x.workers", "data.open_x.quality"),
-    # When the run saves and what it keeps; the windows that rows of metrics.jsonl are means over.
+    # When the run saves and logs, and which checkpoints it keeps.
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
     *("train.init_from", "train.init_maps"),  # used at step 0
     "train.extend",  # allows more train.steps; the learning rate is then that of the longer run
 )
-# Used only where data.placement is "stream"; data.shards also may become None and back.
+# Used only if data.placement is "stream"; data.shards may also change to or from None.
 _STREAM_ONLY = ("data.shuffle_window", "data.shuffle_memory", "data.shards")
-# Used only where no source has open_x.
+# Used only if no source has open_x.
 _PLAIN_ONLY = ("data.observation", "data.action", "data.delta")
-# From one file to another; its content decides. With a file a source's sigmas are not used.
+# Files, which are compared by content. A source with a file does not use its sigmas.
 _BOUNDS = ("data.bounds", "data.sources.*.bounds")
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
 _HINT = (
@@ -50,14 +50,14 @@ def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
 
 
 def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
-    """Writes ``data_problems.json``, the problems of the data that were accepted, if any."""
+    """Writes ``data_problems.json``, the accepted problems of the data, if any."""
     problems = {name: counts for name, counts in mixture.problems.items() if counts}
     if problems:
         paths.write_text(workdir / "data_problems.json", json.dumps(problems, indent=2) + "\n")
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """A config's fields by dotted name, as JSON would give them back."""
+    """Returns a config's fields by dotted name, with tuples as lists, as in JSON."""
     if not isinstance(tree, dict):
         return {prefix[1:]: list(tree) if isinstance(tree, tuple) else tree}
     return {k: v for n, t in tree.items() for k, v in flat(t, f"{prefix}.{n}").items()}
@@ -68,16 +68,16 @@ def _matches(name, patterns):
 
 
 def is_free(name: str) -> bool:
-    """Whether a field (dotted name) does not touch the training at all."""
+    """Whether a field (dotted name) does not affect training."""
     return any(name == free or name.startswith(f"{free}.") for free in _FREE)
 
 
 def is_place(name: str) -> bool:
-    """Whether a field (dotted name) only says where the data lie."""
+    """Whether a field (dotted name) is only a place of the data."""
     return _matches(name, PATHS)
 
 
-def _may_change(name, config, saved, now):
+def _may_change(name, config, saved, value):
     """Whether a run may resume with another value of a field, by the tables above."""
     common = any(source.get("open_x") for source in config["data"]["sources"].values())
     unused = _PLAIN_ONLY if common else ("data.open_x.*",)
@@ -86,48 +86,48 @@ def _may_change(name, config, saved, now):
     return (
         is_free(name)
         or _matches(name, MAY_CHANGE + unused)
-        # A run that went on with "raise" had no such problem.
-        or (name.startswith("data.open_x.on_problem.") and "raise" in (saved, now))
-        or (_matches(name, _BOUNDS) and bool(saved) == bool(now))
-        or (name == "data.shards" and None in (saved, now))  # the feed compares with the stream's
+        # With "raise" the run had no such problem.
+        or (name.startswith("data.open_x.on_problem.") and "raise" in (saved, value))
+        or (_matches(name, _BOUNDS) and bool(saved) == bool(value))
+        or (name == "data.shards" and None in (saved, value))  # the feed compares with the stream's
     )
 
 
-def differences(one: dict, other: dict) -> dict[str, tuple]:
-    """Fields (dotted names) that differ and may not when a run resumes, with both values. A missing
-    one has its default, so that a version that adds an option resumes older runs."""
-    with_file, with_file_now = _sources_with_file(one), _sources_with_file(other)
-    both = with_file & with_file_now
-    unused = {f"data.sources.{s}.{sigma}" for s in both for sigma in ("sigma_min", "sigma_max")}
+def differences(saved: dict, config: dict) -> dict[str, tuple]:
+    """Returns both values of fields (dotted names) whose difference keeps a run from resuming. A
+    missing field has its default, so that a version that adds an option resumes older runs."""
+    with_file, with_file_now = _sources_with_file(saved), _sources_with_file(config)
+    shared = with_file & with_file_now
+    unused = {f"data.sources.{s}.{sigma}" for s in shared for sigma in ("sigma_min", "sigma_max")}
     return {
         name: values
-        for name, values in _different(one, other).items()
+        for name, values in _different(saved, config).items()
         if name not in unused
-        and not _may_change(name, other, *values)
+        and not _may_change(name, config, *values)
         and not (with_file == with_file_now and _matches(name, _BOUNDS))
     }
 
 
 def _sources_with_file(config):
-    """Names of the sources that have a bounds file, their own or that of all corrupt ones."""
+    """Returns names of the sources that have a bounds file, their own or a common one."""
     common = config["data"].get("bounds")
     sources = config["data"]["sources"].items()
     return {n for n, s in sources if s.get("bounds") or (common and s.get("role") == "corrupt")}
 
 
-def _different(one, other):
-    """All dotted names that differ, with both values; None and empty ones are the same."""
+def _different(saved, config):
+    """Returns both values of all dotted names that differ; None and empty values are equal."""
     defaults = flat(config_lib.default().to_dict())
     renamed = config_lib.RENAMED
-    one, other = (
+    configs = [
         {renamed.get(n, n): v for n, v in flat(json.loads(json.dumps(tree))).items()}
-        for tree in (one, other)
-    )
+        for tree in (saved, config)
+    ]
     different = {}
-    for name in sorted(one.keys() | other.keys()):
-        # Versions that did not have the field never dropped a last step.
+    for name in sorted(configs[0].keys() | configs[1].keys()):
+        # Versions without the field never dropped a last step.
         default = "keep" if name.endswith(".last_step") else defaults.get(name)
-        values = tuple(fields.get(name, default) for fields in (one, other))
+        values = tuple(fields.get(name, default) for fields in configs)
         first, second = (None if value in ("", []) else value for value in values)
         if first != second:
             different[name] = values
@@ -135,7 +135,7 @@ def _different(one, other):
 
 
 def marks(mixture: mixtures.Mixture) -> dict[str, str]:
-    """Hashes of a run's data: the sources' fingerprints, and that of instruction embeddings."""
+    """Returns hashes of a run's data: the sources' fingerprints and instruction embeddings."""
     return mixture.fingerprints | dict(mixture.format.marks)
 
 
@@ -146,8 +146,8 @@ def check_same(
     workdir: pathlib.Path,
     step: int | None = None,
 ) -> None:
-    """Raises ValueError unless a run may go on from a checkpoint's assets with this config on these
-    data; logs the changes. ``step`` is the checkpoint's, where the run resumes from it."""
+    """Raises ValueError unless a run may resume from assets with this config and data. Logs the
+    changes. ``step`` is the checkpoint's, if the run resumes from it."""
     check_config(assets["config"], config, workdir, step)
     changed = _different(assets["config"], config.to_dict())
     _check_data(assets["data"], changed, config, mixture, workdir)
@@ -159,22 +159,23 @@ def check_same(
 def check_config(
     saved: dict, config: ml_collections.ConfigDict, workdir: pathlib.Path, step: int | None = None
 ) -> None:
-    """``check_same`` of configs alone, before data are read."""
+    """Raises ValueError as ``check_same``, for the configs only, before reading data."""
     different = differences(saved, config.to_dict())
-    total, now = different.get("train.steps", (0, 0))
-    if step is not None and now and now < step:
+    total, new_total = different.get("train.steps", (0, 0))
+    if step is not None and new_total and new_total < step:
         raise ValueError(
             f"workdir {workdir} holds a run at step {step} with train.steps = {total}, this one "
-            f"has {now}, fewer than are done: give another --workdir, or train.steps = {total}"
+            f"has {new_total}, fewer than are done: give another --workdir, or train.steps = "
+            f"{total}"
         )
-    if now > total and config.train.extend:
+    if new_total > total and config.train.extend:
         del different["train.steps"]
     if not different:
         return
-    # train.steps comes last: where it alone differs there is one more way out.
-    name, *others = sorted(different, key=lambda n: n == "train.steps")
+    # train.steps comes last: if only it differs, train.extend is another remedy.
+    name, *more = sorted(different, key=lambda n: n == "train.steps")
     before, after = different[name]
-    also = f" (and {', '.join(others[:4])} differ{'s' * (len(others) == 1)}, too)" if others else ""
+    also = f" (and {', '.join(more[:4])} differ{'s' * (len(more) == 1)}, too)" if more else ""
     hint = _HINT
     if name == "train.steps" and after > before:
         hint = (
@@ -188,10 +189,10 @@ def check_config(
 
 
 def _check_data(saved, changed, config, mixture, workdir):
-    for name, now in marks(mixture).items():
+    for name, mark in marks(mixture).items():
         if name == _EMBEDDINGS:
-            # Runs of older versions have no hash of them: the same path must do.
-            if saved.get(name, "" if name in changed else now) != now:
+            # Runs of older versions have no hash of them: compare the path.
+            if saved.get(name, "" if name in changed else mark) != mark:
                 raise ValueError(
                     f"workdir {workdir} was trained with other embeddings than those of "
                     f"config.{name} = {config.data.open_x.embeddings!r}: give another --workdir, "
@@ -199,8 +200,8 @@ def _check_data(saved, changed, config, mixture, workdir):
                 )
             continue
         before = saved.get(name, "")
-        (data, _, bounds), (data_now, _, bounds_now) = before.partition("/"), now.partition("/")
-        if before == now:
+        (data, _, bounds), (data_now, _, bounds_now) = before.partition("/"), mark.partition("/")
+        if before == mark:
             continue
         if data != data_now or bounds == bounds_now:
             raise ValueError(

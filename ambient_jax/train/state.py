@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The state of training from step to step."""
 
 from typing import Any, Self
 
@@ -11,8 +11,8 @@ BINS = 10
 
 
 class Sums(flax.struct.PyTreeNode):
-    """Metrics since the last report as sums and counts, so that any split of the work agrees; in
-    the state, so that a resumed run reports what an uninterrupted one would have."""
+    """Metrics since the last report as sums and counts, so that any split of the work agrees. They
+    are in the state, so that a resumed run reports the same as an uninterrupted one."""
 
     bin_loss: jax.Array  # [BINS], noise level sigma in equal bins of [0, 1]
     bin_count: jax.Array
@@ -20,18 +20,18 @@ class Sums(flax.struct.PyTreeNode):
     source_count: jax.Array
     grad_norm: jax.Array
     steps: jax.Array
-    nonfinite: jax.Array  # first step, counted from 1, at which these sums were not; 0: none
+    nonfinite: jax.Array  # first step, counted from 1, whose sums are not finite; 0: none
 
     def marked(self, step: jax.Array) -> Self:
-        """With ``nonfinite`` at the step, if the sums have ceased to be finite at it."""
+        """Returns the sums with ``nonfinite`` set to the step, if it is the first not finite."""
         bad = ~jnp.isfinite(jnp.sum(self.bin_loss) + self.grad_norm)
         first = jnp.where(bad & (self.nonfinite == 0), step, self.nonfinite)
         return self.replace(nonfinite=first)
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Parameters, their moving average, optimizer and metric sums; no PRNG key, as randomness is a
-    function of (run key, step, row)."""
+    """Parameters, their moving average, optimizer and metric sums. It has no PRNG key, as
+    randomness is a function of (run key, step, row)."""
 
     step: jax.Array
     params: Any
@@ -41,7 +41,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def empty_sums(sources: int) -> Sums:
-    """Metric sums of no steps, for K sources."""
+    """Returns metric sums of no steps, for K sources."""
     return Sums(
         bin_loss=jnp.zeros(BINS),
         bin_count=jnp.zeros(BINS),
@@ -54,7 +54,7 @@ def empty_sums(sources: int) -> Sums:
 
 
 def create(params: Any, optimizer: optax.GradientTransformation, sources: int) -> TrainState:
-    """The state at step 0."""
+    """Returns the state at step 0."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -1,4 +1,4 @@
-"""The train step: pure, of one device; it names the axis that ``parallel`` lifts it over."""
+"""The train step of one device, a pure function; ``parallel`` lifts it over an axis of devices."""
 
 import dataclasses
 import functools
@@ -22,10 +22,9 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is minimised: ``loss`` "denoising" (of x0) or "ambient" (of x_min, with ``weighting``
-    and ``buffer``), or ``package.module:function`` of a kernel that is called as
-    ``losses.denoising_loss``; ``prediction`` is the network's output, see ``targets``.
-    """
+    """The training objective. ``loss`` is "denoising" (of x0), "ambient" (of x_min, with
+    ``weighting`` and ``buffer``), or ``package.module:function`` of a kernel with the signature of
+    ``losses.denoising_loss``; ``prediction`` is the network's output, see ``targets``."""
 
     loss: str = "denoising"
     prediction: str = "eps"
@@ -42,12 +41,12 @@ class Objective:
 
 
 def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.Array):
-    """(x_anchor, z, x_t), each [B, H, D]: the sample that x_t is made from, the noise added, x_t.
+    """Returns (x_anchor, z, x_t), [B, H, D] each: the sample that x_t is made from, noise, x_t.
 
     Args:
       batch: see ``make_loss``.
       keys: [B] keys of the rows at this step.
-      noise_key: key of the data set's fixed noise (x_min is drawn once per sample and kept).
+      noise_key: key of the data set's fixed noise (a sample has one x_min).
     """
     x0, sigma, schedule = batch["action"], batch["sigma"], objective.schedule
     z = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(keys)
@@ -62,8 +61,8 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
 
 
 def without_masked(batch: Batch, keep: jax.Array) -> Batch:
-    """The batch with zeros in rows that do not count and in padded actions that are not finite: inf
-    times the zero gradient of a masked row would be NaN in every parameter."""
+    """Sets rows that do not count, and padded actions that are not finite, to zero. Infinity times
+    the zero gradient of a masked row would make every parameter NaN."""
     zero = lambda a: jnp.zeros((), a.dtype)  # noqa: E731
     clear = lambda a: jnp.where(jnp.expand_dims(keep, range(1, a.ndim)), a, zero(a))  # noqa: E731
     action = clear(batch["action"])
@@ -72,20 +71,20 @@ def without_masked(batch: Batch, keep: jax.Array) -> Batch:
 
 
 def entries(batch: Batch) -> jax.Array:
-    """Mask [B, H, D] of the numbers of the actions that count: not past the end of the episode,
-    nor of dimensions that the source's robot lacks (``dims`` [B, D], where the batch has it)."""
+    """Returns the mask [B, H, D] of numbers that count. It excludes steps past the episode's end
+    and dimensions that the source's robot lacks (``dims`` [B, D], if the batch has it)."""
     mask = jnp.broadcast_to(batch["mask"][..., None], batch["action"].shape)
     return mask & batch["dims"][:, None] if "dims" in batch else mask
 
 
 def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable:
-    """Loss sums of a batch: ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))``.
+    """Returns ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))`` of a batch.
 
-    The batch has observation {name: [B, T, d]} or as the model takes it, action x0 [B, H, D]
+    The batch has observation {name: [B, T, d]} or other inputs of the model, action x0 [B, H, D]
     (normalised), mask [B, H], sigma, sigma_min, sigma_max, source [B] and id [B, 3]; optionally
     dims [B, D] (see ``entries``) and weight [B] (data first).
-    ``apply(params, x_t, sigma, observation)`` sees x_t scaled as variance preserving, whatever the
-    schedule, so that its inputs keep unit size.
+    ``apply(params, x_t, sigma, observation)`` gets x_t in variance-preserving scale for every
+    schedule, so that its inputs have unit size.
     """
 
     def loss(params, batch, keys, noise_key):
@@ -124,15 +123,15 @@ def make_train_step(
 ) -> Callable[[state_lib.TrainState, Batch, jax.Array], state_lib.TrainState]:
     """Builds ``train_step(state, batch, rng) -> state``, a pure function.
 
-    ``rng`` is the run's key, the same at every step and on every device: noise is keyed by step and
+    ``rng`` is the run's key, the same at every step and on every device: noise depends on step and
     global row, so that results do not depend on the number of devices.
 
     Args:
       apply: the network, see ``make_loss``.
       ema_limit: largest decay of the parameters' moving average.
       accumulation: number of micro-batches whose gradients are summed before the update; the result
-        is that of the whole batch, in 1/accumulation of the memory.
-      augmentation: of the cameras' images; drawn anew at each step, for each row and camera.
+        is that of the whole batch, with 1/accumulation of the memory.
+      augmentation: augmentation of camera images, drawn per step, row and camera.
       axis_name: mapped axis to sum gradients and counts over (None: one device).
     """
     grad_fn = jax.value_and_grad(make_loss(objective, apply), has_aux=True)
@@ -140,22 +139,23 @@ def make_train_step(
     def psum(tree):
         if not axis_name or jax.lax.axis_size(axis_name) == 1:
             return tree
-        # One collective for the whole tree: dozens of small ones wait for each other on a network.
+        # One collective for the whole tree, as dozens of small ones are slow on a network.
         flat, unravel = jax.flatten_util.ravel_pytree(tree)
         return unravel(jax.lax.psum(flat, axis_name))
 
     def sums_of(params, batch, keys, noise_key, sources):
         (_, (rows, keep)), grads = grad_fn(params, batch, keys, noise_key)
-        ones, kept = keep.astype(rows.dtype), jnp.where(keep, rows, 0)
-        drawn = ()
+        weight, values = keep.astype(rows.dtype), jnp.where(keep, rows, 0)
+        weight_sums = ()
         if "weight" in batch:
-            drawn = losses.weight_sums(keep, batch["weight"])
-            ones = jnp.where(keep, batch["weight"], 0)
-            kept = kept * ones
+            weight_sums = losses.weight_sums(keep, batch["weight"])
+            weight = jnp.where(keep, batch["weight"], 0)
+            values = values * weight
         bins = jnp.clip((batch["sigma"] * state_lib.BINS).astype(jnp.int32), 0, state_lib.BINS - 1)
         by_bin = lambda v: jax.ops.segment_sum(v, bins, state_lib.BINS)  # noqa: E731
         by_source = lambda v: jax.ops.segment_sum(v, batch["source"], sources)  # noqa: E731
-        return grads, (by_bin(kept), by_bin(ones), by_source(kept), by_source(ones), drawn)
+        sums = by_bin(values), by_bin(weight), by_source(values), by_source(weight)
+        return grads, (*sums, weight_sums)
 
     def train_step(state, batch, rng):
         noise_key, step_key = noise_first.noise_keys(rng)
@@ -186,7 +186,7 @@ def make_train_step(
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
             (grads, parts), _ = jax.lax.scan(add, zeros, micro)
 
-        # Sums over devices first, one division last: devices keep different numbers of rows.
+        # Sum over devices before the one division, as devices keep different numbers of rows.
         grads, parts = psum((grads, parts))
         count = losses.rows_drawn(*parts[4]) if "weight" in batch else jnp.sum(parts[1])
         grads = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1), grads)

@@ -1,8 +1,8 @@
-"""K policies trained together as one program: seeds, weights and bounds are arrays.
+"""Trains K policies together as one program, with seeds, weights and bounds as arrays.
 
 An accelerator that one small policy leaves idle trains many in the same time: the step is vmapped
-over the policies and pmapped over devices, and all share the data in device memory. What each
-leaves is what ``trainer.train`` leaves, and within rounding the same numbers.
+over the policies and pmapped over devices, and all share the data in device memory. A policy has
+the outputs of ``trainer.train``, with the same numbers up to rounding.
 """
 
 import os
@@ -16,42 +16,40 @@ from ambient_jax import mixing
 from ambient_jax.train import runs, trainer
 from ambient_jax.train.config import build
 
-# What may differ from policy to policy, beside the law: its simplest form must be one for all.
+# Fields that may differ between policies, besides the law, whose simplest form must be the same.
 _FREE_OF_SOURCES = ("weight", "sigma_min", "sigma_max")
 
 
 def train(
     configs: Mapping[str, ml_collections.ConfigDict], workdir: str | os.PathLike
 ) -> trainer.Result:
-    """Trains one policy for each config, in ``<workdir>/<name>``; resumes and raises as
-    ``trainer.train``.
+    """Trains one policy per config, in ``<workdir>/<name>``; see ``trainer.train``.
 
-    The configs may differ in name, policy, task, seed, weights and bounds of the sources, and
-    between laws that are one law over other weights (``mixing.resolve``); ``check`` raises for
-    others.
+    The configs may differ in name, policy, task, seed, weights and bounds of the sources, and in
+    laws that resolve to one law with other weights (``mixing.resolve``); ``check`` refuses others.
     """
     check(configs)
     return trainer.train_policies(configs, workdir, stacked=True)
 
 
 def program(config: ml_collections.ConfigDict) -> dict:
-    """What two configs must share to be trained by one program, by dotted name."""
+    """Returns the values that configs of one program must share, by dotted name."""
     law = build(mixing, config.law)
     shared = runs.flat(config.to_dict())
     for name in list(shared):
-        section, *rest = name.split(".")
+        section, *fields = name.split(".")
         varies = runs.is_free(name) or section in ("seed", "law")
-        if varies or name.startswith("data.sources.") and rest[-1] in _FREE_OF_SOURCES:
+        if varies or name.startswith("data.sources.") and fields[-1] in _FREE_OF_SOURCES:
             del shared[name]
-    one = mixing.Sources(*(jnp.ones(1) for _ in mixing.Sources._fields))
-    return shared | {"law": repr(mixing.resolve(law, one)[0])}
+    example = mixing.Sources(*(jnp.ones(1) for _ in mixing.Sources._fields))
+    return shared | {"law": repr(mixing.resolve(law, example)[0])}
 
 
 def check(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
-    """Raises ValueError unless the configs are of one program (``program``) that can be vmapped."""
+    """Raises ValueError unless the configs share one ``program`` that can be vmapped."""
     if not configs:
         raise ValueError("got no configs, expected at least one policy to train")
-    (first, config), *others = configs.items()
+    (first, config), *following = configs.items()
     if config.data.placement != "device":
         raise ValueError(
             f"config.data.placement is {config.data.placement!r}, expected 'device': policies "
@@ -70,11 +68,11 @@ def check(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
                 "of bounds a source; train this one by itself"
             )
     shared = program(config)
-    for name, other in others:
-        theirs = program(other)
-        for field in sorted(shared.keys() | theirs.keys()):
-            if shared.get(field) != theirs.get(field):
+    for name, second in following:
+        values = program(second)
+        for field in sorted(shared.keys() | values.keys()):
+            if shared.get(field) != values.get(field):
                 raise ValueError(
                     f"policies {first!r} and {name!r} differ in {field} ({shared.get(field)!r} and "
-                    f"{theirs.get(field)!r}), which is no array of one program: train them in two"
+                    f"{values.get(field)!r}), which is no array of one program: train them in two"
                 )

@@ -1,4 +1,4 @@
-"""From configs and a workdir to trained policies: builds the parts, resumes, runs the loop."""
+"""Trains the policies of configs in a workdir: builds the parts, resumes, runs the loop."""
 
 import contextlib
 import os
@@ -21,19 +21,18 @@ __all__ = ["Result", "assemble", "build", "make_learner", "train", "train_polici
 
 
 class Result(NamedTuple):
-    """How a run ended: at which step, and by which signal ("" = it is complete)."""
+    """The step at which a run ended, and the signal that ended it ("": it is complete)."""
 
     step: int
     signal: str
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
-    """Trains a policy; run again with the same arguments, it carries on where it was (see
-    ``runs``).
+    """Trains a policy; the same arguments resume a run (see ``runs``).
 
-    Leaves ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
-    ``checkpoints/`` in the workdir, which it holds meanwhile (``lock``). SIGTERM saves and returns
-    early. Raises ValueError for a config, data or workdir that cannot work, FloatingPointError by
+    Writes ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
+    ``checkpoints/`` to the workdir, which it locks meanwhile (``lock``). SIGTERM saves and returns
+    early. Raises ValueError for an impossible config, data or workdir, FloatingPointError by
     ``guard.stop``.
     """
     return train_policies({"": config}, workdir)
@@ -45,8 +44,8 @@ def train_policies(
     *,
     stacked: bool = False,
 ) -> Result:
-    """Trains one policy, or several that share the data in device memory as one vmapped program
-    (``stacked``; see ``sweep.train``). ``configs`` are by the policy's folder below the workdir."""
+    """Trains one policy, or several ``stacked`` ones as one vmapped program (``sweep.train``).
+    ``configs`` are by the policy's folder below the workdir."""
     workdir = pathlib.Path(expanded(workdir))
     with contextlib.ExitStack() as opened:
         for name in configs:

@@ -1,4 +1,4 @@
-"""A run's rows on Weights & Biases, where a config asks for it; never in the way of training."""
+"""Sends a run's rows to Weights & Biases, if the config names a project; never stops training."""
 
 import importlib.util
 import os
@@ -11,13 +11,13 @@ from absl import logging
 
 from ambient_jax.data import paths
 
-_FINISH = 60.0  # seconds to wait for uploads at the end; what is late stays on disk
+_FINISH = 60.0  # seconds to wait for uploads at the end; later rows stay on disk
 
 
 def check(project: str) -> None:
-    """Raises ValueError if rows are wanted ("" = no) and the package is missing."""
+    """Raises ValueError if a project is named and the package is missing."""
     package = importlib.util.find_spec("wandb") if project else None
-    # A folder of that name, such as the package's own logs leave, is found as well.
+    # find_spec also returns a folder of that name, such as the package's logs.
     if project and (package is None or package.origin is None):
         raise ValueError(
             f"config.train.wandb is {project!r} and the package wandb is not installed: "
@@ -26,7 +26,7 @@ def check(project: str) -> None:
 
 
 def run_id(workdir: str | os.PathLike) -> str:
-    """The run's id, made at first and kept in ``<workdir>/wandb_id``: resumed, it is one run."""
+    """Returns the run's id, stored in ``<workdir>/wandb_id``, so that resuming keeps one run."""
     path = pathlib.Path(paths.expanded(workdir)) / "wandb_id"
     if not path.exists():
         paths.write_text(path, uuid.uuid4().hex[:12] + "\n")
@@ -34,8 +34,8 @@ def run_id(workdir: str | os.PathLike) -> str:
 
 
 class Run:
-    """Sends rows to a project; any failure is one warning, and rows that cannot be sent stay in the
-    workdir's ``wandb/``. ``config`` is shown beside the curves."""
+    """Sends rows to a project; a failure is one warning, and unsent rows stay in ``wandb/``.
+    ``config`` is shown beside the curves."""
 
     def __init__(self, project: str, workdir: str | os.PathLike, config: dict[str, Any]):
         import wandb
@@ -53,13 +53,13 @@ class Run:
         self._run: Any = None
         try:
             self._run = wandb.init(**options)
-        except Exception as error:  # noqa: BLE001 (whatever fails there, training goes on)
+        except Exception as error:  # noqa: BLE001 (training continues after any failure)
             logging.warning(
                 "no connection to Weights & Biases (%s); rows are kept in %s, 'wandb sync' sends "
                 "them later",
                 *(" ".join(str(error).split()), os.path.join(workdir, "wandb")),
             )
-            wandb.teardown()  # it would hold the id for the run that failed
+            wandb.teardown()  # releases the id of the failed run
             self._attempt(lambda: setattr(self, "_run", wandb.init(**options, mode="offline")))
         if self._run is not None and not self._run.offline:
             logging.info("Weights & Biases: %s", self._run.url)
@@ -70,7 +70,7 @@ class Run:
             self._attempt(lambda: self._run.log(values, step=step))
 
     def close(self) -> None:
-        """Sends what is left, for at most a minute."""
+        """Sends the remaining rows, for at most a minute."""
         if self._run is not None:
             self._attempt(self._run.finish)
 

@@ -1,1 +1,1 @@
-"""What lies between data units and a network: normalise, pad, mask, encode, resize, augment."""
+"""Transforms between data units and a network: normalise, pad, mask, encode, resize, augment."""

@@ -1,9 +1,9 @@
-"""Random crops and colours of camera images, on the device, as pure functions of a key.
+"""Augments camera images by random crops and colours, as pure functions of a key on the device.
 
 They run inside the jitted step, so the draws follow from the key of step and row: a run that
 resumes, or has another number of hosts, has the same draws. The kernels take ONE sample's history
-[T, h, w, 3], whose images all get the same draw. Each operation, camera and row has its own key.
-Colours are computed in float32 on [0, 1]; the result has the type of the input.
+[T, h, w, 3] and apply the same draw to all its images. Each operation, camera and row has its own
+key. Colours are computed in float32 on [0, 1]; the result has the type of the input.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ _LUMA = (0.299, 0.587, 0.114)  # Rec. 601, as JPEG
 
 
 def is_camera(name: str) -> bool:
-    """Whether an observation's entry holds images: `image`, `image_<camera>`, but no `_mask`."""
+    """Whether an observation's entry has images: `image` or `image_<camera>`, without `_mask`."""
     return (name == "image" or name.startswith("image_")) and not name.endswith(MASK)
 
 
 def random_crop(key, images, size: tuple[int, int]):
-    """A window of `size` (h', w') at a uniform place, the pixels as they are: [T, h', w', 3]."""
+    """Returns a window of `size` (h', w') at a uniform place, [T, h', w', 3], without resizing."""
     _check_crop(images.shape[-3:-1], size)
     places: list[Any] = [
         jax.random.randint(k, (), 0, images.shape[axis] - side + 1)
@@ -38,17 +38,17 @@ def random_crop(key, images, size: tuple[int, int]):
 
 
 def centre_crop(images, size: tuple[int, int]):
-    """The window of `size` in the middle of [..., h, w, 3], for evaluation: [..., h', w', 3]."""
+    """Returns the middle window of `size` of [..., h, w, 3], for evaluation, [..., h', w', 3]."""
     _check_crop(images.shape[-3:-1], size)
     top, left = ((a - b) // 2 for a, b in zip(images.shape[-3:-1], size, strict=True))
     return images[..., top : top + size[0], left : left + size[1], :]
 
 
 def random_resized_crop(key, images, scale=(0.8, 1.0), ratio=(0.9, 1.1)):
-    """A window of random area and shape, resized bilinearly to the input's size: [T, h, w, 3].
+    """Resizes a window of random area and shape bilinearly to the input's size, [T, h, w, 3].
 
-    ``scale`` bounds its share of the area (uniform), ``ratio`` its aspect ratio over the images'
-    (log-uniform).
+    ``scale`` bounds its share of the area (uniform), ``ratio`` its aspect ratio relative to the
+    images' (log-uniform).
     """
     area_key, ratio_key, top_key, left_key = jax.random.split(key, 4)
     area = jax.random.uniform(area_key, (), minval=scale[0], maxval=scale[1])
@@ -85,14 +85,14 @@ def random_contrast(key, images, strength: float = 0.1):
 
 
 def random_saturation(key, images, strength: float = 0.1):
-    """Scales the distance of each pixel from its own grey by a factor in 1 -+ strength."""
+    """Scales the distance of each pixel from its grey by a factor in 1 -+ strength."""
     factor = jax.random.uniform(key, (), minval=1 - strength, maxval=1 + strength)
     return _as_floats(lambda x: _grey(x) + factor * (x - _grey(x)), images)
 
 
 def random_hue(key, images, strength: float = 0.05):
-    """Turns colours around the grey axis by an angle uniform in -+ strength full turns (a rotation
-    of RGB by Rodrigues' formula: greys stay)."""
+    """Turns colours around the grey axis by an angle uniform in -+ strength full turns. It rotates
+    RGB by Rodrigues' formula, which keeps greys."""
     turn = jax.random.uniform(key, (), minval=-strength, maxval=strength)
     c, s = jnp.cos(2 * jnp.pi * turn), jnp.sin(2 * jnp.pi * turn)
 
@@ -106,7 +106,7 @@ def random_hue(key, images, strength: float = 0.05):
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The operations in this order; those that are None or 0 are left out."""
+    """The operations in this order; None or 0 omits an operation."""
 
     crop: tuple[int, int] | None = None  # (h', w') of `random_crop`; in evaluation, `centre_crop`
     resized_crop: float | None = None  # least share of the area of `random_resized_crop`, (0, 1]
@@ -145,7 +145,7 @@ class Augmentation:
 
     def __call__(self, key, images):
         """Augments ONE sample's history [T, h, w, 3], uint8 or floating in [0, 1]."""
-        # Keys by the operation's place in a fixed list: leaving one out changes no other's draw.
+        # Keys by the position in a fixed list: omitting an operation changes no other draw.
         names = ("crop", "resized_crop", *_COLOURS)
         keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
         _check_images(images)
@@ -163,10 +163,10 @@ class Augmentation:
         return _as_floats(colours, images)  # rounded to uint8 once, not after each
 
     def batch(self, key, observation: Mapping[str, Any], rows=None) -> dict[str, Any]:
-        """Augments all cameras [B, T, h, w, 3] of an observation; other entries stay.
+        """Augments all cameras [B, T, h, w, 3] of an observation; keeps other entries.
 
-        ``rows``, integers [B], number the rows in the stream, so that draws do not depend on how it
-        is cut into batches; by default 0..B-1, and each batch and device needs a key of its own.
+        ``rows``, integers [B], number the rows in the stream, so that draws do not depend on the
+        batch size. The default is 0..B-1, with which each batch and device needs its own key.
         """
         out = dict(observation)
         for name, images in observation.items():
@@ -183,7 +183,7 @@ class Augmentation:
         return out
 
     def evaluation(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """Brings cameras to the size that training saw, without draws."""
+        """Crops cameras to the size used in training, without draws."""
         if not self.crop:
             return dict(observation)
         return {
@@ -205,7 +205,7 @@ def _grey(x):
 
 
 def _as_floats(function, images):
-    """function on float32 in [0, 1], the result clipped to it and in the type that came."""
+    """Applies a function to float32 in [0, 1]; clips the result and restores the input's type."""
     _check_images(images)
     dtype = images.dtype
     x = images.astype(jnp.float32)

@@ -43,12 +43,12 @@ class Chain:
 
     @functools.cached_property
     def sources(self) -> tuple[str, ...]:
-        """Names of the sources that the chain has a form for each; empty where all share one."""
-        named = [self.normalizer.sources, *(step.sources for step in self.steps)]
-        return next(filter(None, named), ())
+        """Names of the sources if each has its own transform; empty if all share one."""
+        names = [self.normalizer.sources, *(step.sources for step in self.steps)]
+        return next(filter(None, names), ())
 
     def for_source(self, name: str | None) -> Chain:
-        """The chain of one source (itself where all share one)."""
+        """Returns the chain of one source (itself if all share one)."""
         if not self.sources:
             return self
         _checks.one_of("source", name, self.sources)
@@ -57,12 +57,12 @@ class Chain:
         return Chain(self.normalizer.for_source(str(name)), steps)
 
     def cropped(self, size: tuple[int, int] | None) -> Chain:
-        """The chain of a training that crops images to ``size``; None: it does not."""
+        """Returns the chain of a training that crops images to ``size``; None: no crop."""
         return Chain(self.normalizer, (*self.steps, Crop((size[0], size[1])))) if size else self
 
     @functools.cached_property
     def dims(self) -> dict[str, int]:
-        """Numbers a step of each observation, by name."""
+        """Width of each observation, by name."""
         return {
             name.removeprefix(OBSERVATION): shift.shape[-1]
             for name, shift in self.normalizer.shift.items()
@@ -87,22 +87,22 @@ class Chain:
         return shapes
 
     def constants(self) -> dict[str, np.ndarray]:
-        """What every row of a source has in a batch, [K, d] by name."""
+        """Returns the constant fields of each source's rows in a batch, [K, d] by name."""
         return {name: rows for step in self.steps for name, rows in step.constants().items()}
 
     def encoders(self) -> dict[str, Callable[[list], np.ndarray]]:
-        """By input, how a stream's raw values [B] become an array."""
+        """Returns functions that encode raw values [B] of a stream as an array, by input."""
         return {name: encode for step in self.steps for name, encode in step.encoders().items()}
 
     @property
     def images(self) -> Images | None:
-        """The step that takes camera images, if there is one."""
+        """The step for camera images, if there is one."""
         return next((step for step in self.steps if isinstance(step, Images)), None)
 
     def normalise(self, fields: Mapping[str, Any], source: int | None = None) -> dict[str, Any]:
-        """Recorded fields [..., d] by name in data units as training has them, float32.
+        """Normalises recorded fields [..., d] by name, as training does; returns float32.
 
-        ``source`` is the number of their source in ``sources``, where there are some.
+        ``source`` is the index of their source in ``sources``, if there are sources.
         """
         k = source if self.normalizer.sources else None
         scaled = {n: self.normalizer.normalize(n, x, k) for n, x in fields.items()}
@@ -113,19 +113,19 @@ class Chain:
 
     @functools.cached_property
     def wide(self) -> tuple[str, ...]:
-        """Observations that float32 cannot hold before the shift is taken away."""
+        """Observations that need float64 until the shift is subtracted."""
         shift = {name: self.normalizer.shift[OBSERVATION + name] for name in self.dims}
         return tuple(n for n, v in shift.items() if (v != v.astype(np.float32)).any())
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
-        """Observations as a policy's inputs [B, *between, ...], in data units; raises ValueError.
+        """Checks observations and returns a policy's inputs [B, *between, ...] in data units.
 
-        Numbers become float32, or float64 where they are ``wide``; images are resized, texts
-        encoded, masks filled in.
+        Numbers become float32, or float64 if they are ``wide``; images are resized, texts encoded
+        and missing masks added. Raises ValueError for a wrong observation.
         """
-        known = tuple(self.inputs(1))
+        names = tuple(self.inputs(1))
         for name in observation:
-            _checks.one_of("observation", name, known)
+            _checks.one_of("observation", name, names)
         for step in self.steps:
             observation = step.widen(observation)
         checked: dict[str, np.ndarray] = {}
@@ -133,7 +133,7 @@ class Chain:
         for i, (name, d) in enumerate(self.dims.items()):
             if name not in observation:
                 raise ValueError(
-                    f"observation {name!r} is missing, expected {', '.join(known)}; came "
+                    f"observation {name!r} is missing, expected {', '.join(names)}; came "
                     f"{', '.join(observation) or 'nothing'}"
                 )
             value = np.asarray(observation[name], np.float64 if name in self.wide else np.float32)
@@ -152,15 +152,15 @@ class Chain:
         if self.steps:
             batch = rows[0] if rows else _rows(observation)
             if not batch:
-                raise ValueError("the observation is empty, expected " + ", ".join(known))
+                raise ValueError("the observation is empty, expected " + ", ".join(names))
             for step in self.steps:
                 checked |= step.check(observation, (batch, *between))
         return checked
 
     def observe(self, observation: Observation, ready: tuple[str, ...] = ()) -> dict[str, Any]:
-        """A network's inputs from checked observations [B, T, ...] in data units; pure.
+        """Returns a network's inputs from checked observations [B, T, ...] in data units; pure.
 
-        ``ready`` names the numbers that are normalised already.
+        ``ready`` names the observations that are already normalised.
         """
         raw = set(self.dims) - set(ready)
         inputs = {
@@ -172,14 +172,14 @@ class Chain:
         return inputs
 
     def act(self, action: Any) -> Any:
-        """A network's actions [..., H, D] in data units, 0 where the robot lacks a dimension."""
+        """Converts a network's actions [..., H, D] to data units; 0 in missing dimensions."""
         action = self.normalizer.unnormalize(ACTION, action)
         for step in reversed(self.steps):
             action = step.act(action)
         return action
 
     def to_json(self) -> str:
-        """Exact; inverse of ``from_json``."""
+        """Returns exact JSON; the inverse of ``from_json``."""
         steps = []
         for step in self.steps:
             cls = type(step)
@@ -189,10 +189,10 @@ class Chain:
 
     @classmethod
     def from_json(cls, text: str) -> Chain:
-        """Raises ValueError when the text is no chain; that of a normaliser alone is one, too."""
+        """Reads the JSON of a chain, or of a normaliser; raises ValueError for another text."""
         try:
             stored = json.loads(text)
-            if "normalizer" not in stored:  # of versions that stored the normaliser alone
+            if "normalizer" not in stored:  # older versions stored only the normaliser
                 return cls(Normalizer.from_json(text))
             steps = [dict(fields) for fields in stored["steps"]]
             classes = [_names.resolve("transform", fields.pop("step"), STEPS) for fields in steps]
@@ -207,7 +207,7 @@ class Chain:
 
 
 def _rows(observation):
-    """B, of any array; of texts alone their number, where one text has B = 1."""
+    """Returns B from any array, or the number of texts if there are only texts."""
     for name, value in observation.items():
         if name != INSTRUCTION and np.ndim(value):
             return len(value)

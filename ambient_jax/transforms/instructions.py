@@ -1,7 +1,7 @@
-"""Instructions as arrays: bytes for a trainable encoder, or embeddings read from a file.
+"""Encodes instructions as bytes for a trainable encoder, or looks up their embeddings in a file.
 
-In both, a row of zeros stands for "no instruction" (`is_empty`): bytes [B, L] padded with zeros
-(`encode_bytes`), or embeddings [B, E] (`InstructionTable.look_up`).
+Bytes [B, L] are padded with zeros (`encode_bytes`), embeddings are [B, E]
+(`InstructionTable.look_up`). In both, a row of zeros means "no instruction" (`is_empty`).
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ ON_LONG = ("raise", "truncate")
 
 
 def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "raise") -> np.ndarray:
-    """Texts as UTF-8 bytes padded with zeros, uint8 [B, length].
+    """Encodes texts as UTF-8 bytes padded with zeros, uint8 [B, length].
 
-    Blank texts become rows of zeros. A text of more bytes raises ValueError, or with ``on_long``
-    "truncate" is cut (`cut`); so does one with a zero byte.
+    Blank texts become rows of zeros. A text with a zero byte raises ValueError, and so does a
+    longer text, unless ``on_long`` is "truncate" (`cut`).
     """
     _checks.one_of("on_long", on_long, ON_LONG)
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
@@ -55,7 +55,7 @@ def encode_bytes(texts: Sequence[str | bytes], length: int, on_long: str = "rais
 
 
 def cut(text: bytes, length: int) -> bytes:
-    """The whole words of a text that fit into ``length`` bytes; of one word, its characters."""
+    """Cuts a text to whole words, or one word to whole characters, that fit ``length`` bytes."""
     if len(text) <= length:
         return text
     start = len(text) - len(text.lstrip())
@@ -69,21 +69,21 @@ def cut(text: bytes, length: int) -> bytes:
     return text[:end]
 
 
-def as_texts(given: Any, batch: int) -> list[str | bytes]:
-    """One instruction for each of ``batch`` rows, from a text (repeated), sequence or array."""
-    if isinstance(given, np.ndarray):
-        given = given.tolist()
-    if isinstance(given, str | bytes):
-        return [given] * batch
-    wanted = f"expected {batch} texts (str or bytes; '' for no instruction), one for each row"
-    if not isinstance(given, Sequence):
-        raise ValueError(f"the instruction is {_short(given)}, {wanted}, or one for all rows.")
-    for row, text in enumerate(given):
+def as_texts(texts: Any, batch: int) -> list[str | bytes]:
+    """Returns an instruction for each of ``batch`` rows, from a text, sequence or array."""
+    if isinstance(texts, np.ndarray):
+        texts = texts.tolist()
+    if isinstance(texts, str | bytes):
+        return [texts] * batch
+    expected = f"expected {batch} texts (str or bytes; '' for no instruction), one for each row"
+    if not isinstance(texts, Sequence):
+        raise ValueError(f"the instruction is {_short(texts)}, {expected}, or one for all rows.")
+    for row, text in enumerate(texts):
         if not isinstance(text, str | bytes):
-            raise ValueError(f"the instruction of row {row} is {_short(text)}, {wanted}.")
-    if len(given) != batch:
-        raise ValueError(f"the instruction has {len(given)} texts, {wanted}.")
-    return list(given)
+            raise ValueError(f"the instruction of row {row} is {_short(text)}, {expected}.")
+    if len(texts) != batch:
+        raise ValueError(f"the instruction has {len(texts)} texts, {expected}.")
+    return list(texts)
 
 
 def _short(value):
@@ -91,7 +91,7 @@ def _short(value):
 
 
 def is_empty(instruction: Any) -> Any:
-    """Which rows of bytes [..., L] or embeddings [..., E] stand for no instruction: bool [...]."""
+    """Returns which rows of bytes [..., L] or embeddings [..., E] mean no instruction, [...]."""
     return (instruction == 0).all(-1)
 
 
@@ -139,13 +139,13 @@ class InstructionTable:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Hash of texts and embeddings; changes when either changes."""
+        """Hash of texts and embeddings."""
         digest = hashlib.sha256(json.dumps([self.text, self.embedding.shape]).encode())
         digest.update(np.ascontiguousarray(self.embedding).tobytes())
         return digest.hexdigest()[:16]
 
     def look_up(self, texts: Sequence[str | bytes]) -> np.ndarray:
-        """Embeddings [B, E] float32 of B texts, which the table must have; zeros for empty ones."""
+        """Returns embeddings [B, E] float32 of B texts in the table; zeros for empty texts."""
         if isinstance(texts, str | bytes):
             raise ValueError(f"texts is the single text {texts!r}; expected a sequence of texts.")
         out = np.zeros((len(texts), self.embedding.shape[1]), np.float32)
@@ -208,6 +208,6 @@ def load_instructions(path: str | os.PathLike) -> InstructionTable:
 
 
 def save_instructions(path: str | os.PathLike, table: InstructionTable) -> None:
-    """Writes a table as `load_instructions` reads it."""
+    """Writes a table for `load_instructions`."""
     with epath.Path(path).expanduser().open("wb") as file:
         np.savez(file, text=np.array(table.text, np.str_), embedding=table.embedding)

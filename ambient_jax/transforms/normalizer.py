@@ -1,4 +1,4 @@
-"""Actions and observations to unit size and back."""
+"""Normalises actions and observations to unit size and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Normalizer:
     # "bounds" (min..max to -1..1), "gaussian" (mean 0, std 1), "quantiles" (1 % .. 99 % to -1..1)
     # or "none".
     kind: str
-    # By field, [d] float64 and float32, or [K, d] where K ``sources`` have maps of their own.
+    # By field, [d] float64 and float32, or [K, d] if K ``sources`` have their own maps.
     shift: dict[str, np.ndarray]
     scale: dict[str, np.ndarray]
     sources: tuple[str, ...] = ()
@@ -33,16 +33,15 @@ class Normalizer:
     def normalize(self, name: str, x: Any, source: Any = None) -> Any:
         """Maps a field ("action", "observation/<name>") [..., d] to unit size.
 
-        NumPy's float64 stays float64, to keep the digits of a small range about a large value.
-
-        Where each source has its own map, ``source`` is its index, or indices [B] of x [B, ..., d].
+        NumPy's float64 stays float64, to keep the digits of a small range about a large value. If
+        each source has its own map, ``source`` is its index, or indices [B] of x [B, ..., d].
         """
         shift, scale = self._maps(name, x, source)
         constant = (scale == 0).astype(np.float32)
         return (x - shift) * ((1 - constant) / (scale + constant))
 
     def unnormalize(self, name: str, x: Any, source: Any = None) -> Any:
-        """Inverse of ``normalize``."""
+        """Computes the inverse of ``normalize``."""
         shift, scale = self._maps(name, x, source)
         return x * scale + shift
 
@@ -54,8 +53,9 @@ class Normalizer:
                 f"{name} has shape {np.shape(x)}, expected [..., {shift.shape[-1]}] as in the data"
             )
         if (source is None) != (not self.sources):
-            own = f"the index of one of {', '.join(self.sources)}, or for_source(name) first"
-            expected = own if self.sources else "None: all sources share one map"
+            expected = "None: all sources share one map"
+            if names := ", ".join(self.sources):
+                expected = f"the index of one of {names}, or for_source(name) first"
             raise ValueError(f"source is {source}, expected {expected}")
         if getattr(x, "dtype", None) != np.float64:
             shift = shift.astype(np.float32)
@@ -68,7 +68,7 @@ class Normalizer:
         return shift[source].reshape(shape), scale[source].reshape(shape)
 
     def for_source(self, name: str) -> Normalizer:
-        """The map of one source alone (itself where all share one)."""
+        """Returns the normaliser of one source (itself if all share one)."""
         if not self.sources:
             return self
         _checks.one_of("source", name, self.sources)
@@ -77,14 +77,14 @@ class Normalizer:
         return Normalizer(self.kind, shift, scale)
 
     def to_json(self) -> str:
-        """Exact; inverse of ``from_json``."""
+        """Returns exact JSON; the inverse of ``from_json``."""
         shift, scale = ({n: v.tolist() for n, v in m.items()} for m in (self.shift, self.scale))
         stored = {"kind": self.kind, "sources": list(self.sources), "shift": shift, "scale": scale}
         return json.dumps(stored)
 
     @classmethod
     def from_json(cls, text: str) -> Normalizer:
-        """Raises ValueError when the text is no normaliser."""
+        """Reads the JSON of a normaliser; raises ValueError for another text."""
         try:
             stored = json.loads(text)
             shift = {n: np.asarray(v, np.float64) for n, v in stored["shift"].items()}

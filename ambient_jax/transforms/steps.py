@@ -21,36 +21,36 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 class Step:
-    """One transform after normalisation: a frozen dataclass whose fields JSON can hold.
+    """One transform after normalisation: a frozen dataclass whose fields JSON can store.
 
-    Each method returns its input, or nothing, unless a step overrides it.
+    Unless a step overrides it, a method returns its input or nothing.
     """
 
-    sources: tuple[str, ...] = ()  # of which the step has a form each; see ``for_source``
-    action_mask: np.ndarray | None = None  # [D] bool, dimensions of the action that there are
+    sources: tuple[str, ...] = ()  # sources with their own form, see ``for_source``
+    action_mask: np.ndarray | None = None  # [D] bool, dimensions of the action that exist
 
     def for_source(self, k: int) -> Step:
-        """The step of one source alone, number ``k`` of ``sources``."""
+        """Returns the step of one source, number ``k`` of ``sources``."""
         return self
 
     def inputs(self, history: int) -> Shapes:
-        """Shapes of what it adds to the observations of one row."""
+        """Returns the shapes of the inputs that it adds to the observations of one row."""
         return {}
 
     def constants(self) -> dict[str, np.ndarray]:
-        """What every row of a source has in a batch, [K, d] by name."""
+        """Returns the constant fields of each source's rows in a batch, [K, d] by name."""
         return {}
 
     def encoders(self) -> dict[str, Callable[[list], np.ndarray]]:
-        """By input, how a stream's raw values [B] become an array."""
+        """Returns functions that encode raw values [B] of a stream as an array, by input."""
         return {}
 
     def widen(self, observation: Observation) -> Observation:
-        """Brings observations that came to the width of the data."""
+        """Pads observations to the width of the data."""
         return observation
 
     def check(self, observation: Observation, lead: tuple[int, ...]) -> dict[str, Any]:
-        """The inputs that it adds, [*lead, ...], from an observation that came; on the host."""
+        """Checks an observation on the host; returns the inputs that it adds, [*lead, ...]."""
         return {}
 
     def normalise(self, fields: dict[str, Any], source: int | None) -> dict[str, Any]:
@@ -70,13 +70,13 @@ class Step:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Step:
-        """Inverse of ``to_dict``; lists become tuples."""
+        """Computes the inverse of ``to_dict``; lists become tuples."""
         return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in fields.items()})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mask(Step):
-    """Zeros, in unit size, in dimensions that a source's robot lacks, and the masks as inputs.
+    """Sets normalised dimensions that a source's robot lacks to 0, and adds the masks as inputs.
 
     ``masks`` by field are [K, d] bool with a row for each of ``sources``, or [d] for one source;
     False where the robot lacks the dimension.
@@ -93,12 +93,12 @@ class Mask(Step):
         return Mask({name: mask[k] for name, mask in self.masks.items()})
 
     def _observed(self):
-        """{name of the observation: its mask}."""
+        """Returns {name of the observation: its mask}."""
         masks = {n: mask for n, mask in self.masks.items() if n != ACTION}
         return {name.removeprefix(OBSERVATION): mask for name, mask in masks.items()}
 
     def _inputs(self):
-        """{name of the input: its mask}."""
+        """Returns {name of the input: its mask}."""
         return {f"{name}{augment.MASK}": mask for name, mask in self._observed().items()}
 
     def inputs(self, history):
@@ -121,9 +121,9 @@ class Mask(Step):
     def check(self, observation, lead):
         checked = {}
         for name, mask in self._inputs().items():
-            wanted = (*lead, mask.size)
-            default = np.broadcast_to(mask.astype(np.float32), wanted)
-            checked[name] = _fitting(name, observation.get(name, default), wanted, np.float32)
+            shape = (*lead, mask.size)
+            default = np.broadcast_to(mask.astype(np.float32), shape)
+            checked[name] = _fitting(name, observation.get(name, default), shape, np.float32)
         return checked
 
     def normalise(self, fields, source):
@@ -153,7 +153,7 @@ class Mask(Step):
 
 @dataclasses.dataclass(frozen=True)
 class Images(Step):
-    """Frames of cameras, resized to (height, width), with a mask of those that are there.
+    """Resizes camera frames to (height, width) and adds a mask of those that are present.
 
     The inputs are ``image_<camera>`` and ``image_<camera>_mask``.
     """
@@ -173,29 +173,29 @@ class Images(Step):
         checked = {}
         for camera in self.cameras:
             name, mask = f"image_{camera}", f"image_{camera}{augment.MASK}"
-            there = observation.get(mask, np.full(lead, name in observation))
-            checked[mask] = _fitting(mask, there, lead, np.bool_)
-            if name not in observation:  # in all rows
+            present = observation.get(mask, np.full(lead, name in observation))
+            checked[mask] = _fitting(mask, present, lead, np.bool_)
+            if name not in observation:  # missing in all rows
                 checked[name] = np.zeros((*lead, *self.size, 3), np.uint8)
                 continue
-            given = frames.check_frames(f"observation {name!r}", observation[name])
-            if given.shape[:-3] != lead:
+            value = frames.check_frames(f"observation {name!r}", observation[name])
+            if value.shape[:-3] != lead:
                 raise ValueError(
-                    f"observation {name!r} has shape {given.shape}, expected "
+                    f"observation {name!r} has shape {value.shape}, expected "
                     f"({', '.join(map(str, lead))}, height, width, 3): rows"
                     f"{', then steps of the history' if len(lead) > 1 else ''}, then one frame each"
                 )
-            checked[name] = frames.resize(given, self.size)
+            checked[name] = frames.resize(value, self.size)
         return checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text(Step):
-    """Instructions as bytes [B, L] uint8, or as embeddings [B, E] float32."""
+    """Encodes instructions as bytes [B, L] uint8, or as embeddings [B, E] float32."""
 
-    length: int  # L, bytes of an instruction; longer ones are cut
+    length: int  # L, bytes of an instruction; longer instructions are cut
     embeddings: str = ""  # .npz file (``instructions.load_instructions``) in place of the bytes
-    empty: bool = True  # whether training may have had steps without an instruction
+    empty: bool = True  # whether training may have steps without an instruction
     _warned: set[str | bytes] = dataclasses.field(default_factory=set, init=False, repr=False)
 
     @functools.cached_property
@@ -209,7 +209,7 @@ class Text(Step):
         return self.table.embedding.shape[1] if self.table else self.length
 
     def encode(self, texts) -> np.ndarray:
-        """Instructions (one, or a sequence of B) as an array [B, width]."""
+        """Encodes an instruction, or a sequence of B, as an array [B, width]."""
         texts = instructions.as_texts(texts, 1 if isinstance(texts, str | bytes) else len(texts))
         if self.table:
             return self.table.look_up(texts)
@@ -225,22 +225,22 @@ class Text(Step):
         return {INSTRUCTION: self.encode}
 
     def check(self, observation, lead):
-        given, batch = observation.get(INSTRUCTION), lead[0]
-        if given is None:
+        instruction, batch = observation.get(INSTRUCTION), lead[0]
+        if instruction is None:
             raise ValueError(
                 "observation 'instruction' is missing, which the policy was trained with: give "
                 f"{batch} texts, one for each row, '' where there is none"
             )
-        encoded = np.asarray(given) if hasattr(given, "dtype") else None
+        encoded = np.asarray(instruction) if hasattr(instruction, "dtype") else None
         if encoded is None or encoded.dtype.kind not in "uf":
-            texts = instructions.as_texts(given, batch)
+            texts = instructions.as_texts(instruction, batch)
             encoded = self.encode(texts)
             self._warn(texts, instructions.is_empty(encoded))
         dtype = self.inputs(1)[INSTRUCTION].dtype
         return {INSTRUCTION: _fitting(INSTRUCTION, encoded, (batch, self.width), dtype)}
 
     def _warn(self, texts, empty):
-        """Logs, once for each text, that training saw no such text or the encoder cuts it."""
+        """Logs once per text that it is empty, unlike in training, or that the encoder cuts it."""
         for text, none in zip(texts, empty.tolist(), strict=True):
             data = text.encode() if isinstance(text, str) else text
             if text in self._warned:
@@ -248,7 +248,7 @@ class Text(Step):
             self._warned.add(text)
             if none and not self.empty:
                 logging.warning(
-                    "a row has no instruction (%r), and no step of the training was without", text
+                    "a row has no instruction (%r), but all steps of the training had one", text
                 )
             elif not self.table and len(data) > self.length:
                 logging.warning(
@@ -263,7 +263,7 @@ class Text(Step):
 
 @dataclasses.dataclass(frozen=True)
 class Crop(Step):
-    """The middle (height, width) of camera images, where training cropped at random."""
+    """Takes the middle (height, width) of camera images, as training cropped at random."""
 
     size: tuple[int, int]
 

@@ -1,4 +1,4 @@
-"""Bounds from a noise classifier, as files that training joins, with tables and figures.
+"""Makes bounds with a noise classifier, as files that training joins, with tables and figures.
 
 python -m experiments.annotate --config=experiments/annotate/config.py:maze
 """

@@ -1,23 +1,23 @@
-"""Variants of the annotation: which noise levels may corrupt data train, decided by a classifier.
+"""Variants of the annotation, which decides by a classifier what noise levels corrupt data train.
 
     python -m experiments.annotate --config=experiments/annotate/config.py:maze
 
 maze          GCS (clean) against RRT (corrupt), the data of the maze table
 bins          bin sorting, correct against arbitrary: sigma_max where only p(A | O) differs
 debug         the same on a few plans and steps
-rlds          your own: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
+rlds          own data: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
 open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
               in open_x,mixture=wide,clean=bridge_dataset+bc_z: the data of the variant of that
               name in experiments/open_x/config.py, which joins the file as --config.data.bounds=...
 labels        bounds from a quality label of the data sets instead of a classifier; options as in
               labels,mixture=wide,clean=bc_z,label=success: labels below 0.5 get task.below
 open_x_debug  all 75 data sets of the registry, as small fixtures that the run makes
-known         48 sources whose sigma_min are known: found against exact
+known         48 sources with known sigma_min: estimated against exact
 known_debug   the same with 6 sources and few steps
-three_points  the thought experiment on {-1, 0, 1}: what units of one bound do to what is learned
+three_points  the thought experiment on {-1, 0, 1}: how the units of a bound change the learned law
 
-open_x reads actions alone, into host memory and the device's: 30M steps of 8 numbers in 2 folds are
-1.7 GB on either, and 2.2 GB more on the host while the bounds file is written.
+open_x reads only actions, into host and device memory: 30M steps of 8 numbers in 2 folds are 1.7 GB
+on both, and 2.2 GB more on the host while the bounds file is written.
 """
 
 import ml_collections
@@ -29,7 +29,7 @@ from experiments.annotate import known
 
 
 def get_config(variant: str = "maze") -> ml_collections.ConfigDict:
-    """The configuration of a variant; fields of ``task`` as of ``ambient_jax.annotate.Options``."""
+    """Returns the config of a variant; ``task`` has the fields of ``annotate.Options``."""
     name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
     config = annotate_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
@@ -62,11 +62,11 @@ def _bins(config):
     base = bin_sorting.get_config("table")
     config.data = base.data
     del config.data.sources["opposite"]
-    built = ("correct", "arbitrary", "opposite", "held_out", "data_seed", "scene")
-    config.task.update({name: base.task[name] for name in built})
+    fields = ("correct", "arbitrary", "opposite", "held_out", "data_seed", "scene")
+    config.task.update({name: base.task[name] for name in fields})
     config.task.update(dict(build="bin_sorting", granularity=("dataset",)))
     config.task.update(dict(observed=True, mismatch=3, folds=4, judged=500, compared=1024))
-    # 50 demonstrations are known by heart within 100 steps, waves or not, unless blurred.
+    # Without blur a network memorises 50 demonstrations within 100 steps.
     config.task.update(dict(encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3))
     config.task.update(dict(steps=350, evaluate_every=50, patience=3))
     config.task.update(dict(crops=(2, 8), crop_steps=200, field_steps=600, analyses=()))
@@ -79,16 +79,16 @@ def _rlds(config):
 
 
 def _mixture(config):
-    """What mixtures have in common: bounds by data set from some chunks, in one pass."""
+    """Sets options of all mixtures: bounds by data set from some chunks, in one pass."""
     task = config.task
     task.granularity = ("dataset",)
     task.update(dict(judged=10_000, compared=1000, crops=(), analyses=(), folds=2))
-    # For 48 sources some 20 corrupt rows of each in a batch.
+    # A batch has about 20 corrupt rows of each of 48 sources.
     task.update(dict(batch_size=2048, steps=4000, features=(64, 128)))
 
 
 def _open_x(config, mixture="wide", clean=""):
-    # Data as training has them, so that noise levels mean the same.
+    # The same data as in training, so that noise levels have the same meaning.
     from experiments.open_x import config as open_x
 
     if not clean:

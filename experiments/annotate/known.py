@@ -1,13 +1,13 @@
-"""48 corrupt sources whose sigma_min is known: what one annotation estimates, against exact.
+"""Compares the estimates of one annotation with the exact sigma_min of 48 corrupt sources.
 
 All motions are Gaussian processes, independent in each of two dimensions: squared-exponential
-covariance of some length in time, white jitter on top, around a constant. The clean source is
-smooth and slow around 0. Each corrupt one differs in one thing, more and more: ``offset`` moves the
-centre, ``jitter`` has more of it, ``short`` moves in shorter swings.
+covariance with a length in time, plus white jitter, around a constant. The clean source is smooth
+and slow around 0. A corrupt source differs in one property by some amount: ``offset`` moves the
+centre, ``jitter`` has more jitter, ``short`` has a smaller length.
 
-Chunks are Gaussian, of lower rank where they hold an episode's last action: p_sigma and q_sigma are
+Chunks are Gaussian, of lower rank if they repeat an episode's last action: p_sigma and q_sigma are
 mixtures in closed form. The mean of c = p / (p + q) over q is that of 2 c (1 - c) over (p + q) / 2,
-which is averaged over draws, as it scatters far less than c.
+which has far less variance over draws.
 """
 
 import pathlib
@@ -32,8 +32,8 @@ from ambient_jax.train import lock
 COLUMNS = ("source", "exact", "found", "bounds file", "found - exact")
 CHANGES = ("offset", "jitter", "short")
 DIMS = 2
-_LEVELS = 40  # of the exact curve
-_DRAWS = 4000  # of its average
+_LEVELS = 40  # levels of the exact curve
+_DRAWS = 4000  # draws of its average
 
 
 class Law(NamedTuple):
@@ -44,13 +44,13 @@ class Law(NamedTuple):
     length: float = 6.0
 
     def covariance(self, count: int) -> np.ndarray:
-        """Of ``count`` steps in a row, [count, count]."""
+        """Returns the covariance [count, count] of consecutive steps."""
         lag = np.subtract.outer(np.arange(count), np.arange(count))
         return np.exp(-0.5 * (lag / self.length) ** 2) + self.jitter**2 * np.eye(count)
 
 
 def laws(count: int) -> dict[str, Law]:
-    """Law of the source "clean", and of ``count`` corrupt ones, a multiple of three."""
+    """Returns the laws of the source "clean" and of ``count`` corrupt ones, a multiple of three."""
     steps = count // len(CHANGES)
     changes = {
         "offset": [Law(offset=v) for v in np.geomspace(0.3, 1.3, steps)],
@@ -69,7 +69,7 @@ def add_sources(config: ml_collections.ConfigDict) -> None:
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes the data sets that are not there yet."""
+    """Writes absent data sets."""
     task, root = config.task, pathlib.Path(expanded(config.data.root))
     vector = np.zeros(DIMS, np.float32)
     features = write.rlds_features({"state": vector}, vector)
@@ -96,7 +96,7 @@ def _episodes(rng, law, count, length):
 class Chunks:
     """The law of a source's normalised chunks of ``horizon`` steps at a random step of an episode.
 
-    The last action is held past the end: m = 0, 1, ... steps of a chunk repeat the one before.
+    The last action is held past the end: the last m = 0, 1, ... steps of a chunk repeat it.
     """
 
     def __init__(self, law: Law, horizon: int, steps: int, shift: np.ndarray, scale: np.ndarray):
@@ -107,20 +107,20 @@ class Chunks:
         self.log_weight = np.log(weight)
         covariance = law.covariance(horizon)
         self.index = np.minimum(np.arange(horizon), horizon - 1 - held[:, None])
-        each = covariance[self.index[:, :, None], self.index[:, None, :]]
-        values, self.vectors = np.linalg.eigh(each)
+        rows, columns = self.index[:, :, None], self.index[:, None, :]
+        values, self.vectors = np.linalg.eigh(covariance[rows, columns])
         self.values = np.maximum(values, 0)
         self.root = np.linalg.cholesky(covariance + 1e-12 * np.eye(horizon))
 
     def draw(self, rng, count: int) -> np.ndarray:
-        """x0 [count, H, D]."""
+        """Draws x0 [count, H, D]."""
         whole = self.root @ rng.normal(size=(count, len(self.root), len(self.mean)))
         part = rng.choice(len(self.index), count, p=np.exp(self.log_weight))
-        held = np.take_along_axis(whole, self.index[part][:, :, None], axis=1)
-        return self.mean + held / self.scale
+        x0 = np.take_along_axis(whole, self.index[part][:, :, None], axis=1)
+        return self.mean + x0 / self.scale
 
     def log_density(self, x_t: np.ndarray, sigma: float) -> np.ndarray:
-        """Of noised chunks x_t [N, H, D] at level sigma, [N]."""
+        """Returns the log density [N] of noised chunks x_t [N, H, D] at level sigma."""
         alpha2 = 1 - sigma**2
         centred = np.moveaxis(x_t - np.sqrt(alpha2) * self.mean, 1, 2)  # [N, D, H]
         # For each dimension, held length and eigenvector: [D, M H].
@@ -135,7 +135,7 @@ class Chunks:
 def exact_curve(
     clean: Chunks, corrupt: Chunks, levels: np.ndarray, *, draws: int = _DRAWS, seed: int = 0
 ) -> np.ndarray:
-    """The best classifier's P(clean) at each level, averaged over the corrupt source, [L]."""
+    """Returns the best classifier's P(clean) [L], averaged over the corrupt source."""
     rng = np.random.default_rng(seed)
     x0 = np.concatenate([law.draw(rng, draws // 2) for law in (clean, corrupt)])
     eps = rng.normal(size=x0.shape)
@@ -150,7 +150,7 @@ def exact_curve(
 def exact_curves(
     config: ml_collections.ConfigDict, mixture: mixtures.Mixture
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Levels [L], and the exact curve [L] of each corrupt source's normalised chunks."""
+    """Returns levels [L], and the exact curve [L] of each corrupt source's normalised chunks."""
     task, levels = config.task, evidence.grid(_LEVELS)
     affine = (getattr(mixture.normalizer, name)[chunk.ACTION] for name in ("shift", "scale"))
     sizes = config.data.horizon, task.episode_steps, *affine
@@ -161,16 +161,16 @@ def exact_curves(
 
 
 def sigma_min(config: ml_collections.ConfigDict, levels, curves) -> dict[str, float]:
-    """sigma_min of each source's curve [L]."""
+    """Returns sigma_min of each source's curve [L]."""
     rule = dict(tau=config.task.tau, rule=config.task.rule)
     return {n: float(thresholds.sigma_min(levels, c, **rule)) for n, c in curves.items()}
 
 
-def errors(found: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
-    """Mean, largest and signed mean error of sigma_min, and Spearman's rank correlation."""
-    both = np.array([[values[name] for name in exact] for values in (found, exact)])
-    gap = both[0] - both[1]
-    rank, size = float(scipy.stats.spearmanr(*both)[0]), np.abs(gap)
+def errors(estimates: Mapping[str, float], exact: Mapping[str, float]) -> dict[str, float]:
+    """Returns mean, largest and signed mean error of sigma_min, and Spearman's correlation."""
+    x, y = (np.array([values[name] for name in exact]) for values in (estimates, exact))
+    gap = x - y
+    rank, size = float(scipy.stats.spearmanr(x, y)[0]), np.abs(gap)
     return {"mean": size.mean(), "largest": size.max(), "signed": gap.mean(), "rank": rank}
 
 
@@ -184,13 +184,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     exact_levels, truth = exact_curves(config, mixture)
     exact = sigma_min(config, exact_levels, truth)
     curves = {name: np.asarray(c) for name, c in stored["curves"].items()}
-    found = sigma_min(config, stored["levels"], curves)
+    estimates = sigma_min(config, stored["levels"], curves)
     in_file = {name: stored["sigma_min"][f"{name}, dataset"]["mean"] for name in exact}
-    rows = [
-        [n, *(f"{v:.3f}" for v in (exact[n], found[n], in_file[n])), f"{found[n] - exact[n]:+.3f}"]
-        for n in sorted(exact, key=exact.__getitem__)
-    ]
-    error = errors(found, exact)
+    rows = []
+    for n in sorted(exact, key=exact.__getitem__):
+        cells = [f"{v:.3f}" for v in (exact[n], estimates[n], in_file[n])]
+        rows.append([n, *cells, f"{estimates[n] - exact[n]:+.3f}"])
+    error = errors(estimates, exact)
     caption = (
         f"{len(exact)} sources in one run; mean error of sigma_min {error['mean']:.3f}, largest "
         f"{error['largest']:.3f}, signed mean {error['signed']:+.3f}, rank correlation "
@@ -199,7 +199,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"Found: at {task.levels} levels, from {task.episodes} episodes of each source and "
         f"{task.clean_episodes} clean ones; the bounds file rounds up to one of {task.distinct}."
     )
-    results = dict(exact=exact, found=found, in_bounds_file=in_file, errors=error)
+    results = dict(exact=exact, found=estimates, in_bounds_file=in_file, errors=error)
     results |= dict(exact_levels=exact_levels, exact_curves=truth)
     results |= dict(levels=stored["levels"], curves=curves, config=config.to_dict())
     print(report.write(folder, COLUMNS, rows, caption, results))
@@ -209,11 +209,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     at_levels = {name: np.interp(levels, exact_levels, curve) for name, curve in truth.items()}
     page = figures.page(levels, curves, task.tau, task.rule, at_levels)
     page.savefig(folder / "curves.png", dpi=160)
-    figure(found, exact).savefig(folder / "found.png", dpi=160)
+    figure(estimates, exact).savefig(folder / "found.png", dpi=160)
 
 
-def figure(found: Mapping[str, float], exact: Mapping[str, float]) -> Any:
-    """sigma_min against the exact one."""
+def figure(estimates: Mapping[str, float], exact: Mapping[str, float]) -> Any:
+    """Plots sigma_min against the exact one."""
     from matplotlib.figure import Figure
 
     from ambient_jax.annotate.figures import GREY, TICKS
@@ -222,8 +222,8 @@ def figure(found: Mapping[str, float], exact: Mapping[str, float]) -> Any:
     axes, ends = plot.subplots(), (2e-3, 0.998)
     axes.plot(ends, ends, color=GREY, lw=0.8, ls="--")
     for change, marker in zip(sorted(CHANGES), "os^", strict=True):
-        own = [name for name in exact if name.startswith(change)]
-        x, y = (np.clip([values[n] for n in own], *ends) for values in (exact, found))
+        names = [name for name in exact if name.startswith(change)]
+        x, y = (np.clip([values[n] for n in names], *ends) for values in (exact, estimates))
         axes.plot(x, y, marker, ms=4.5, alpha=0.8, label=change)
     label = r"$\sigma_{min}$, %s (0 and 1 at the ends)"
     axes.set(xscale="logit", yscale="logit", xlabel=label % "exact", ylabel=label % "found")

@@ -21,7 +21,7 @@ COLUMNS = (
 
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Writes ``report/`` into the workdir."""
+    """Writes ``report/`` to the workdir."""
     task = config.task
     cells = [(a, tau, n) for tau in task.tau for a in task.assignments for n in task.corrupt]
     results = [
@@ -52,27 +52,27 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 def _row(task, rng, name, tau, corrupt):
     cell, size = (name, task.clean, corrupt), dict(bucket=task.bucket, tau=tau)
-    drawn, error = assignment.simulate(rng, *cell, repeats=task.repeats, **size)
+    simulated, error = assignment.simulate(rng, *cell, repeats=task.repeats, **size)
     trained = [assignment.train(rng, *cell, draws=task.draws, **size) for _ in range(task.pairs)]
-    sampled = np.array([one.generated for one in trained])
+    sampled = np.array([t.generated for t in trained])
     sampled_error = sampled.std(0, ddof=1) / np.sqrt(task.pairs)
     row = dict(assignment=name, tau=tau, corrupt=corrupt)
-    row |= dict(exact=assignment.trained_law(*cell, **size), drawn=drawn, standard_error=error)
-    row |= dict(trained=np.mean([one.low_noise for one in trained], 0))
+    row |= dict(exact=assignment.trained_law(*cell, **size), drawn=simulated, standard_error=error)
+    row |= dict(trained=np.mean([t.low_noise for t in trained], 0))
     return row | dict(sampled=sampled.mean(0), sampled_error=sampled_error)
 
 
 def figure(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Share of 0 against the size of the corrupt set, by assignment."""
+    """Plots the share of 0 against the size of the corrupt set, by assignment."""
     from matplotlib.figure import Figure
 
     taus = sorted({row["tau"] for row in rows}, reverse=True)
     plot = Figure(figsize=(4.4 * len(taus), 3.4), layout="constrained")
     for axes, tau in zip(plot.subplots(1, len(taus), squeeze=False)[0], taus, strict=True):
         for i, name in enumerate(dict.fromkeys(row["assignment"] for row in rows)):
-            own = [row for row in rows if row["assignment"] == name and row["tau"] == tau]
-            size = [row["corrupt"] for row in own]
-            share = lambda key, rows=own: np.array([row[key][1] for row in rows])  # noqa: E731
+            line = [row for row in rows if row["assignment"] == name and row["tau"] == tau]
+            size = [row["corrupt"] for row in line]
+            share = lambda key, rows=line: np.array([row[key][1] for row in rows])  # noqa: E731
             axes.plot(size, share("exact"), "-", lw=1, label=name, color=f"C{i}")
             style = dict(color=f"C{i}", fmt="o", ms=4)
             axes.errorbar(size, share("drawn"), 1.96 * share("standard_error"), **style)

@@ -21,9 +21,9 @@ def main(names: list[str]) -> None:
             sys.exit(f"error: benchmark {name!r}, expected some of {', '.join(_ALL)}{near}")
     for name in names or _ALL:
         print(f"\n## {name}\n", flush=True)
-        other = _OTHERS.get(name)
-        if other and importlib.util.find_spec(other) is None:
-            print(f"needs {other}: pip install -e '.[all,bench]'")
+        package = _OTHERS.get(name)
+        if package and importlib.util.find_spec(package) is None:
+            print(f"needs {package}: pip install -e '.[all,bench]'")
             continue
         # A process each: one benchmark's memory and threads are no part of the next.
         ended = subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}"]).returncode

@@ -84,7 +84,7 @@ def write_sources(
 
 
 def footprint() -> dict[str, float]:
-    """This process's "memory" in MiB, its part of what it shares, and open "descriptors"."""
+    """Returns this process's "memory" in MiB, with its part of shared, and open "descriptors"."""
     memory = 0.0
     for line in pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith(("Pss_Anon:", "Pss_File:")):
@@ -93,7 +93,7 @@ def footprint() -> dict[str, float]:
 
 
 def slope(values: list[float], width: float) -> tuple[float, float]:
-    """Slope of the least-squares line through values ``width`` apart, and half its 95% interval.
+    """Fits a line to values ``width`` apart; returns its slope and half its 95% interval.
 
     By Student's t, as if the residuals were independent.
     """

@@ -61,7 +61,7 @@ AHEAD = 4  # batches
 
 
 def scene(height: int, width: int, seed: int) -> bytes:
-    """A jpeg with broad shades, some texture and shapes."""
+    """Returns a jpeg with broad shades, some texture and shapes."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width, 3), 128.0)
     for cell, amplitude in ((64, 50), (16, 18), (6, 6)):
@@ -173,7 +173,7 @@ def tensorflow(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
 
 
 def _chunks(tf, root):
-    """Chunks [H, D] of both data sets with their encoded images, shuffled and mixed."""
+    """Returns chunks [H, D] of both data sets with their encoded images, shuffled and mixed."""
     auto = tf.data.AUTOTUNE
     strings = tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
     floats = tf.io.FixedLenSequenceFeature([WIDTH], tf.float32, allow_missing=True)
@@ -214,7 +214,7 @@ def _chunks(tf, root):
 
 
 def turn(side: Iterator[np.ndarray], count: int) -> dict[str, float]:
-    """Images/s and the processor's microseconds an image."""
+    """Returns images/s and the processor's microseconds an image."""
     cpu, begin = time.process_time(), time.perf_counter()
     for _ in range(count):
         next(side)
@@ -223,7 +223,7 @@ def turn(side: Iterator[np.ndarray], count: int) -> dict[str, float]:
 
 
 def serve(name: str, label: str) -> None:
-    """Answers each line, a number of batches, with a turn; first the mean of some images."""
+    """Answers lines (numbers of batches) with turns; first sends the mean of some images."""
     ours = our_loader if ROWS[name][0] else our_decoder
     side = (ours if label == "ours" else tensorflow)(name, _ROOT.value, _WORKERS.value)
     print(json.dumps(np.mean([next(side).mean() for _ in range(8)])), flush=True)

@@ -31,7 +31,7 @@ def _network(batch, features):
 def loss_row(
     batch: int = 128, repeats: int = 60, features: tuple[int, ...] = FEATURES
 ) -> list[str]:
-    """Time of a train step with the ambient loss over one with the denoising loss."""
+    """Times a train step with the ambient loss over one with the denoising loss."""
     apply, params, observation, x = _network(batch, features)
     config = config_lib.default().train
     data = {
@@ -64,7 +64,7 @@ def loss_row(
 def latency_row(
     batch: int, steps: int = 20, repeats: int = 20, features: tuple[int, ...] = FEATURES
 ) -> list[str]:
-    """Time of one action chunk by DDIM."""
+    """Times one action chunk by DDIM."""
     apply, params, observation, x = _network(batch, features)
 
     @jax.jit
@@ -83,7 +83,7 @@ def latency_row(
 
 
 def weighting_row(sigma_min: float, draws: int = 1_000_000) -> list[str]:
-    """Gradient noise of the ambient loss's two weightings at the best prediction, same curvature.
+    """Measures gradient noise of the ambient loss's weightings at the best prediction.
 
     For standard normal x0 the best eps prediction is sigma x_t. Compared is the variance of a
     step's direction, var(dL/dh) / E[d2L/dh2]^2 over the training law above sigma_min.
@@ -110,7 +110,7 @@ def weighting_row(sigma_min: float, draws: int = 1_000_000) -> list[str]:
 
 
 def import_row(repeats: int = 7) -> list[str]:
-    """Time of ``import ambient_jax`` over that of ``import jax``, in fresh processes."""
+    """Times ``import ambient_jax`` over ``import jax``, in fresh processes."""
     run = lambda module: subprocess.run([sys.executable, "-c", f"import {module}"], check=True)  # noqa: E731
     seconds = harness.interleaved([lambda: run("jax"), lambda: run("ambient_jax")], repeats)
     return [

@@ -68,7 +68,7 @@ ROWS = {
 
 
 def episodes(count: int, seed: int) -> list[dict[str, Any]]:
-    """Random episodes of 40 to 120 steps: a state of 7, a goal of 3 and an action of 7 numbers."""
+    """Yields random episodes of 40 to 120 steps: state [7], goal [3] and action [7]."""
     rng = np.random.default_rng(seed)
     result = []
     for _ in range(count):
@@ -212,7 +212,7 @@ def build_wide(root: str, names: list[str], size: float, largest: float) -> None
 def watch(
     root: str, names: list[str], memory: float, batch: int, elements: int, samples: int
 ) -> dict[str, Any]:
-    """Elements/s and the ``footprint`` before the stream and at equal distances in it."""
+    """Measures elements/s and the ``footprint`` before the stream and at equal distances in it."""
     clean = "+".join(names[::6])
     config = open_x_config.get_config(f"wide,size=debug,clean={clean}").data
     for name in set(config.sources) - set(names):

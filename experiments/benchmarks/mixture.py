@@ -42,7 +42,7 @@ def separate(
     schedule: schedules.Schedule,
     seed: int = 0,
 ) -> list[classifier.Fitted]:
-    """A classifier of its own for each pair, all pairs and folds trained as one vmapped program."""
+    """Trains a separate classifier per pair; all pairs and folds are one vmapped program."""
     fold = pairs_lib.deal(data, options.folds, seed)
     pairs = pairs_lib.make(data)
     whole = jax.tree.map(lambda x: x[0], pairs_lib.split(data, fold, options.folds)[0])
@@ -50,7 +50,7 @@ def separate(
     pairs = training.measured(data, whole, pairs, options, schedule=schedule, seed=seed)
     data = jax.tree.map(np.asarray, data)
     clean = np.asarray(data.sources.clean)
-    parts, each = [], []
+    parts, alone = [], []
     for k, source in enumerate(np.flatnonzero(~clean)):
         keep = np.sort(np.append(np.flatnonzero(clean), source))
         two = data._replace(
@@ -60,11 +60,11 @@ def separate(
         )
         parts.append(pairs_lib.split(two, fold, options.folds))
         moments = pairs.moments[k : k + 1]
-        each.append(pairs_lib.Pairs(np.zeros(len(keep), np.int32), pairs.mask[k : k + 1], moments))
+        alone.append(pairs_lib.Pairs(np.zeros(len(keep), np.int32), pairs.mask[k : k + 1], moments))
     members = jax.tree.map(lambda *x: np.concatenate(x), *parts)
-    repeated = jax.tree.map(lambda *x: np.repeat(np.stack(x), options.folds, 0), *each)
+    repeated = jax.tree.map(lambda *x: np.repeat(np.stack(x), options.folds, 0), *alone)
     trained = training.train(data, members, repeated, options, schedule=schedule, seed=seed)
-    own = [slice(k * options.folds, (k + 1) * options.folds) for k in range(len(each))]
+    ranges = [slice(k * options.folds, (k + 1) * options.folds) for k in range(len(alone))]
     return [
         classifier.Fitted(
             *(options, schedule, pair),
@@ -74,7 +74,7 @@ def separate(
             ),
             fold,
         )
-        for pair, rows in zip(each, own, strict=True)
+        for pair, rows in zip(alone, ranges, strict=True)
     ]
 
 
@@ -103,11 +103,11 @@ def measure(name: str, steps: int, count: int) -> dict[str, Any]:
     else:
         batch = max(2, round(options.batch_size / len(positions)))
         options = dataclasses.replace(options, batch_size=batch)
-        each = separate(data, options, schedule)
+        classifiers = separate(data, options, schedule)
         clocks.append(time.process_time())
         curves = [
             classifier.probabilities(f, data, p, levels, pair=0, **ask)
-            for f, p in zip(each, positions, strict=True)
+            for f, p in zip(classifiers, positions, strict=True)
         ]
     clocks.append(time.process_time())
     names = [n for n in mixture.names if n != "clean"]

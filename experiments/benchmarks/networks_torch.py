@@ -85,9 +85,9 @@ class UNet1D(nn.Module):
         self.out = nn.Conv1d(features[0], dims, 1)
 
     def forward(self, x_t, sigma, condition):
-        seen = F.mish(torch.cat([self.noise_embedding(sigma), condition], dim=-1))
+        inputs = F.mish(torch.cat([self.noise_embedding(sigma), condition], dim=-1))
         sizes = [width for width in self.widths for _ in range(2)]
-        films = iter(self.film(seen).split(sizes, dim=-1))
+        films = iter(self.film(inputs).split(sizes, dim=-1))
         h, skips = x_t.transpose(1, 2), []
         for level in range(self.levels):
             h = self.blocks[f"down_{level}_0"](h, next(films), next(films))

@@ -25,7 +25,7 @@ EPISODES, STEPS, HISTORY, HORIZON, DIM = 100, 40, 2, 16, 2
 
 
 def make_data(seed: int = 0) -> device.DeviceData:
-    """Random walks as two sources, one of them corrupt."""
+    """Returns random walks as two sources, one of them corrupt."""
     rng = np.random.default_rng(seed)
     count = EPISODES * STEPS
     start = np.repeat(np.arange(EPISODES) * STEPS, STEPS).astype(np.int32)
@@ -44,7 +44,7 @@ def make_data(seed: int = 0) -> device.DeviceData:
 def sweep_row(
     policies: int, batch: int = 128, repeats: int = 12, features: tuple[int, ...] = FEATURES
 ) -> list[str]:
-    """Seconds of a step of K policies together over K times that of one."""
+    """Times a step of K policies together over K times that of one."""
     config = config_lib.default().train
     model = build_denoiser({"name": "unet", "features": features, "blocks": 1})
     optimizer = optim.make_optimizer(config)

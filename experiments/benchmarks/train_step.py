@@ -63,7 +63,7 @@ def make_batch(size: int, seed: int = 0) -> Batch:
 
 
 def init_params(backbone) -> Any:
-    """Parameters with every entry away from zero, so that a comparison tests all of them."""
+    """Returns parameters away from zero, so that a comparison tests all of them."""
     batch = make_batch(2)
     params = backbone.init(jax.random.key(0), batch.x0, batch.sigma, batch.condition)
     leaves, tree = jax.tree.flatten(params)
@@ -122,7 +122,7 @@ def torch_step(module: torch.nn.Module, compiled: bool) -> Callable[[Batch], flo
 
 
 def flops_per_step(backbone, params, batch: Batch) -> float:
-    """Floating point operations of the products in forward and backward, at dense cost.
+    """Returns floating point operations of the products in forward and backward, at dense cost.
 
     Convolutions count as if all taps met data and gradients as twice the forward pass, whatever
     the implementation saves, so one number serves all sides.
@@ -185,9 +185,9 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]
     batch = make_batch(batch_size)
     torch_batch = Batch(*map(torch.from_numpy, batch))
 
-    theirs = module(torch_batch.x0, torch_batch.sigma, torch_batch.condition).detach().numpy()
-    ours = jax.jit(backbone.apply)(params, batch.x0, batch.sigma, batch.condition)
-    difference = float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
+    reference = module(torch_batch.x0, torch_batch.sigma, torch_batch.condition).detach().numpy()
+    output = jax.jit(backbone.apply)(params, batch.x0, batch.sigma, batch.condition)
+    difference = float(np.max(np.abs(output - reference)) / np.max(np.abs(reference)))
     count = sum(p.size for p in jax.tree.leaves(params))
     if count != sum(p.numel() for p in module.parameters()) or not difference < 1e-5:
         raise AssertionError(f"{name}: JAX and PyTorch differ by {difference:.1e}.")

@@ -1,4 +1,4 @@
-"""Bin sorting: the wrong rule, the right motions (sigma_max and locality)."""
+"""Bin sorting: corrupt data with the wrong rule but the right motions (sigma_max, locality)."""
 
 from experiments import opengl
 

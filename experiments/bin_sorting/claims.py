@@ -1,4 +1,4 @@
-"""What bin sorting is expected to show, checked by the numbers of the table."""
+"""Checks the claims about bin sorting with the numbers of the table."""
 
 from collections.abc import Mapping
 
@@ -12,22 +12,22 @@ from experiments.table.report import Claim, Row
 def sweep(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], corrupt: str
 ) -> dict[float, str]:
-    """The policies of the sweep that are there, by sigma_max in rising order."""
+    """Returns the evaluated policies of the sweep, by increasing sigma_max."""
     more = task.sigma_max if corrupt == "arbitrary" else task.sigma_max_opposite
-    named = {level: policies.omni(level, corrupt=corrupt) for level in sorted({task.best, *more})}
-    return {level: name for level, name in named.items() if name in rows}
+    names = {level: policies.omni(level, corrupt=corrupt) for level in sorted({task.best, *more})}
+    return {level: name for level, name in names.items() if name in rows}
 
 
 def best_of(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], corrupt: str = "arbitrary"
 ) -> str:
-    """The policy of the sweep with the highest score; "" if there is none."""
+    """Returns the policy of the sweep with the highest score; "" if there is none."""
     names = sweep(task, rows, corrupt).values()
     return report.best_of(names, rows, lambda summary: summary.score.value)
 
 
 def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> list[Claim]:
-    """The claims about the policies that are there."""
+    """Returns the claims about the evaluated policies."""
     best = best_of(task, rows)
     if not best or not {"correct", "cotrain_arbitrary"} <= rows.keys():
         return []
@@ -44,7 +44,7 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> list[Clai
         claim = "omni's score is at least that of co-training told the task"
         gain("task_arbitrary", "score", 0, claim)
     gain("correct", "logic", -3, "omni's logic is at most 3 points below correct only")
-    # "Reaches": not below by more than half of the intervals' widths together.
+    # "Reaches": below by at most half of the sum of the intervals' widths.
     reach = [rows[n].summary.completion for n in (best, "cotrain_arbitrary")]
     slack = 100 * sum(e.high - e.low for e in reach) / 4
     claim = (

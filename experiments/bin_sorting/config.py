@@ -17,7 +17,7 @@ from experiments.table import config as table_config
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one."""
+    """Returns the config of a variant; raises ValueError for an unknown one."""
     return table_config.variant(variant, VARIANTS, _table)
 
 
@@ -28,12 +28,12 @@ def _table(config):
         config.data.sources[name] = train_config.source(f"bins_{name}", role, last_step="keep")
     config.data.sources.correct.split = "train[:50]"
     table_config.tabletop(config)
-    config.policy.execute = 4  # a missed block is noticed sooner; all policies but one gain by it
+    config.policy.execute = 4  # notices a missed block sooner; all policies but one gain by it
     config.task = ml_collections.ConfigDict(
         {
             "name": "bin_sorting",
-            # Demonstrations of each rule. Correct ones beyond the split that the sources name are
-            # for one row of the table, that of what more of them are worth.
+            # Demonstrations of each rule. Correct ones beyond the split of the sources are for the
+            # row of the table that measures their value.
             "correct": 250,
             "arbitrary": 200,
             "opposite": 200,
@@ -47,9 +47,9 @@ def _table(config):
             "sigma_max_opposite": (0.5, 0.9),
             "sigma_min": (0.95, 0.99),  # with the sigma_max "best", for the group variants
             "alpha": (0.5, 0.8),
-            # What the classifier of ``experiments.annotate ...:bins`` found, without a rollout.
+            # sigma_max by the classifier of ``experiments.annotate ...:bins``, without rollouts.
             "chosen": 0.67,
-            "best": 0.8,  # sigma_max of every policy that is not part of a sweep
+            "best": 0.8,  # sigma_max of every policy outside of the sweeps
             "groups": ("main", "chosen", "variants", "sweep", "alpha", "more", "opposite"),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("variants", "alpha", "more", "opposite"),

@@ -20,16 +20,16 @@ from experiments.bin_sorting.scene import Scene
 from experiments.table import data
 
 VERSION = "1.0.0"
-# Raise it when the same arguments come to give other episodes: it is part of the cache's key.
+# Increase it if the same arguments give other episodes: it is part of the cache's key.
 RECIPE = 1
-# Condition of a task-conditioned policy: whether it is to follow the correct rule.
+# Condition of a task-conditioned policy: whether it must follow the correct rule.
 TASK = {True: np.array([1, 0], np.float32), False: np.array([0, 1], np.float32)}
 
 
 def attempt(
     scene: Scene, rule: str, camera: str, seed: int, index: int
 ) -> expert.Demonstration | None:
-    """Attempt ``index`` of a rule's stream; None if a block does not come to its bin."""
+    """Runs attempt ``index`` of a rule's stream; returns None if a block misses its bin."""
     number = data.attempt_number(expert.RULES.index(rule), len(expert.RULES), seed, index)
     demonstration = expert.demonstrate(_env(scene, camera), rule, number)
     complete = (demonstration.placements == demonstration.bins).all()
@@ -50,15 +50,15 @@ def demonstrations(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` complete demonstrations, each with its attempt; options of
+    """Yields the first ``count`` complete demonstrations with their attempts. For the options see
     ``demos.successes``, which raises RuntimeError if most attempts fail."""
     job = functools.partial(attempt, scene, rule, camera, seed)
     yield from demos.successes(job, count, label=rule, **options)
 
 
 def episode(index: int, demonstration: expert.Demonstration, rule: str) -> dict[str, Any]:
-    """One RLDS episode. Its last step, after which all blocks rest in bins, is terminal with
-    reward 1; observation "task" says whether the rule is the correct one, see ``TASK``."""
+    """Returns one RLDS episode, whose last step is terminal with reward 1 (all blocks in bins).
+    Observation "task" states whether the rule is the correct one, see ``TASK``."""
     metadata = {"index": np.int64(index), "bins": demonstration.bins.astype(np.int64)}
     task = TASK[rule == "correct"]
     return demos.tabletop_episode(demonstration, "task", task, rule=rule, **metadata)
@@ -76,8 +76,9 @@ def build(
     camera: str = "",
     **options: Any,
 ) -> dict[str, Path]:
-    """Writes so many demonstrations of each rule, and ``held_out`` more of each, where they are
-    missing, see ``table.data.build``; options of ``demos.successes``. ``camera`` "front" or "top"
+    """Writes the absent data sets of each rule, and ``held_out`` more demonstrations of each.
+
+    For the options see ``table.data.build`` and ``demos.successes``. ``camera`` "front" or "top"
     adds images [96, 96, 3].
 
     Raises:

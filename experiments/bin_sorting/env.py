@@ -24,8 +24,8 @@ class BinSortingEnv(TabletopEnv):
     Action [4] float32: the gripper's target x, y, z and the distance between the fingers in metres,
     clipped to the action space. The arm follows with a lag of some 0.1 s and limited force.
 
-    An episode ends (terminated, reward 1) when every block rests in a bin, whichever, and is
-    truncated after ``scene.max_steps``. Info ``placements`` [K] says where each block rests
+    An episode ends (terminated, reward 1) when every block rests in either bin, and is truncated
+    after ``scene.max_steps``. Info ``placements`` [K] has the place where each block rests
     (``LEFT``, ``RIGHT`` or ``NOWHERE``). The option "blocks" [K, 3] of ``reset`` sets x, y [m] and
     yaw [rad] of the blocks.
     """
@@ -77,8 +77,8 @@ class BinSortingEnv(TabletopEnv):
         return self._result(bool((info["placements"] != NOWHERE).all()), info)
 
     def placements(self) -> np.ndarray:
-        """[K] where each block rests: its centre within a bin's walls and no higher than two
-        blocks' stack, slower than 5 cm/s, and touched by no finger."""
+        """Returns where each block rests, [K]. A block rests if its centre is within a bin's walls
+        and no higher than a stack of two, it is slower than 5 cm/s, and no finger touches it."""
         scene = self.scene
         blocks = self.positions()
         speed = np.linalg.norm(self.data.qvel[5:].reshape(self.blocks, 6)[:, :3], axis=-1)
@@ -90,47 +90,45 @@ class BinSortingEnv(TabletopEnv):
         return np.where(resting, np.where(blocks[:, 0] < 0, LEFT, RIGHT), NOWHERE)
 
     def gripper(self) -> np.ndarray:
-        """[4] the gripper's x, y, z and the distance between its fingers."""
+        """Returns the gripper's x, y, z and the distance between its fingers, [4]."""
         return np.append(self.data.qpos[:3], self.data.qpos[3] + self.data.qpos[4])
 
     def positions(self) -> np.ndarray:
-        """[K, 3] the blocks' centres, red ones first."""
+        """Returns the blocks' centres [K, 3], red ones first."""
         return self.data.qpos[5:].reshape(self.blocks, 7)[:, :3].copy()
 
     def _state(self):
         gripper, blocks = self.gripper(), self.positions()
         near = order(self.scene, gripper, blocks)
-        each = np.concatenate([blocks, blocks - gripper[:3], self._red], axis=1)[near]
-        return np.concatenate([gripper, each.ravel()], dtype=np.float32)
+        rows = np.concatenate([blocks, blocks - gripper[:3], self._red], axis=1)[near]
+        return np.concatenate([gripper, rows.ravel()], dtype=np.float32)
 
 
 def state_size(scene: Scene) -> int:
-    """Numbers in a state."""
+    """Returns the width of a state."""
     return 4 + 7 * (scene.red + scene.blue)
 
 
 def in_bin(scene: Scene, blocks: np.ndarray) -> np.ndarray:
-    """[K] whether a block's centre (of [K, 3]) lies within a bin's walls, and no higher than on a
-    block in it."""
+    """Returns whether blocks' centres [K, 3] are within a bin's walls, at most one block high."""
     off = np.abs(np.abs(blocks[:, :2]) - (scene.bin_x, 0.0))
     return (off < scene.bin_half).all(1) & (blocks[:, 2] < 4 * scene.block)
 
 
 def order(scene: Scene, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """[K] indices of blocks [K, 3]: those outside of the bins first, and near ones (in x and y)
-    before far ones. An expert that takes the nearest block goes to the first one of a state."""
+    """Returns indices [K] of blocks [K, 3]: those outside of the bins first, near before far. An
+    expert that takes the nearest block (in x and y) goes to the first one of a state."""
     distance = np.linalg.norm(blocks[:, :2] - gripper[:2], axis=1)
     return np.lexsort((distance, in_bin(scene, blocks)))
 
 
 def start_poses(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """[K, 3] x, y and yaw of the blocks, uniform where they keep their distance; raises ValueError
-    if they do not fit."""
+    """Draws x, y and yaw [K, 3] of blocks at a distance; raises ValueError if they do not fit."""
     count = scene.red + scene.blue
     for _ in range(10_000):
         poses = rng.uniform(-1, 1, (count, 3)) * (*scene.spread, scene.yaw)
-        apart = np.linalg.norm(poses[:, None, :2] - poses[None, :, :2], axis=-1)
-        if apart[np.triu_indices(count, 1)].min(initial=np.inf) >= scene.gap:
+        distances = np.linalg.norm(poses[:, None, :2] - poses[None, :, :2], axis=-1)
+        if distances[np.triu_indices(count, 1)].min(initial=np.inf) >= scene.gap:
             return poses
     raise ValueError(
         f"{count} blocks at least {scene.gap} m apart do not fit within {scene.spread}: "

@@ -1,7 +1,7 @@
-"""A scripted expert that sorts like a person: it varies, misses now and then, and tries again.
+"""A scripted expert that sorts like a person: it varies, sometimes misses, and tries again.
 
-It always takes the block nearest to the gripper. Its ``Style`` is drawn once a demonstration;
-where it grasps and lets go, when it pauses or misses, is drawn on the way.
+It always takes the block nearest to the gripper. Its ``Style`` is drawn once per demonstration;
+grasps, releases, pauses and misses are drawn during it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Motion = Generator[np.ndarray, None, None]
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How one demonstration is given; lengths in metres."""
+    """The style of one demonstration; lengths in metres."""
 
     speed: float  # mean speed [m/s] of long moves
-    height: float  # of the gripper's tips above the table on the way to a block
+    height: float  # height of the gripper's tips above the table on the way to a block
     carry: float  # the same on the way to a bin
     grasp: float  # standard deviation of where a block is grasped along x; half of that along y
     miss: float  # chance that a grasp is off by 3 to 4 cm
@@ -37,7 +37,7 @@ class Style:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Style:
-        """The style of a demonstration."""
+        """Draws the style of a demonstration."""
         return cls(
             speed=rng.uniform(0.22, 0.34),
             height=rng.uniform(0.06, 0.10),
@@ -51,8 +51,8 @@ class Style:
 
 
 def targets(rule: str, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """[K] the bin of each block: ``correct`` has red left and blue right, ``opposite`` the other
-    way round, and ``arbitrary`` throws a coin for each. Raises ValueError for an unknown rule."""
+    """Returns the bin of each block, [K]; raises ValueError for an unknown rule. ``correct`` has
+    red left and blue right, ``opposite`` the reverse, ``arbitrary`` a coin toss."""
     _checks.one_of("rule", rule, RULES)
     correct = np.where(np.array(scene.colours) == RED, LEFT, RIGHT)
     if rule == "arbitrary":
@@ -61,8 +61,8 @@ def targets(rule: str, scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 class Expert:
-    """Commands for one episode, ``command = expert(gripper, blocks)`` at each step, that bring
-    blocks to ``bins`` [K]. The style is drawn unless it is given."""
+    """Commands for one episode, ``command = expert(gripper, blocks)``, that bring blocks to bins.
+    ``bins`` [K] are the targets of the blocks. The style is drawn if it is None."""
 
     def __init__(
         self, scene: Scene, bins: np.ndarray, rng: np.random.Generator, style: Style | None = None
@@ -74,13 +74,13 @@ class Expert:
         self._motion: Motion | None = None
 
     def __call__(self, gripper: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-        """The action [4], from ``BinSortingEnv.gripper`` [4] and ``positions`` [K, 3]."""
+        """Returns the action [4] for ``BinSortingEnv.gripper`` [4] and ``positions`` [K, 3]."""
         self._gripper, self._blocks = gripper, blocks
         if self._motion is None:
             self._at = gripper[:3].copy()
             self._motion = self._sort()
         command = next(self._motion)
-        # A slow random walk back to zero: the hand is never quite where it is meant to be.
+        # A slow random walk around zero disturbs all commands.
         self._tremor = 0.8 * self._tremor + 0.6 * self._rng.normal(0, self.style.tremor, 3)
         return np.append(command + self._tremor, self._opening).astype(np.float32)
 
@@ -92,7 +92,7 @@ class Expert:
                 yield from self._carry(order(self._scene, self._gripper, self._blocks)[0])
 
     def _carry(self, block: int) -> Motion:
-        """One try to bring a block to its bin."""
+        """Tries once to bring a block to its bin."""
         style, rng, scene = self.style, self._rng, self._scene
         self._opening = scene.opening
         offset = rng.normal(0, style.grasp, 2) * (1.0, 0.5)
@@ -100,7 +100,7 @@ class Expert:
             offset = np.array([rng.choice([-1, 1]) * rng.uniform(0.03, 0.04), 0.0])
         height = style.height + rng.normal(0, 0.005)
         yield from self._move(np.append(self._blocks[block, :2] + offset, height), style.curve)
-        # It has come near and sees where the block is now.
+        # Near the block, aim at its current place.
         low = scene.reach[2] + rng.uniform(0.002, 0.01)
         yield from self._move(np.append(self._blocks[block, :2] + offset, low), speed=0.6)
         self._opening = 0.0
@@ -119,18 +119,17 @@ class Expert:
         yield from itertools.repeat(self._at, 3)
 
     def _release(self, block: int) -> np.ndarray:
-        """A free point [2] over the block's bin: the best of four."""
+        """Returns a free point [2] over the block's bin, the best of four."""
         scene = self._scene
         half = np.array(scene.bin_half) - 1.6 * scene.block
         centre = np.array([scene.bin_x * (-1 if self._bins[block] == LEFT else 1), 0.0])
         points = centre + self._rng.uniform(-1, 1, (4, 2)) * half
-        others = np.delete(self._blocks[:, :2], block, axis=0)
-        room = np.linalg.norm(points[:, None] - others[None], axis=-1).min(1, initial=np.inf)
+        obstacles = np.delete(self._blocks[:, :2], block, axis=0)
+        room = np.linalg.norm(points[:, None] - obstacles[None], axis=-1).min(1, initial=np.inf)
         return points[np.argmax(room)]
 
     def _move(self, goal: np.ndarray, curve: float = 0.0, *, speed: float = 1.0) -> Motion:
-        """Along a minimum-jerk profile, bent sideways by ``curve`` [m] at its middle, at a multiple
-        ``speed`` of the style's."""
+        """Moves with minimum jerk, bent by ``curve`` [m], at ``speed`` times the style's speed."""
         start, rng = self._at, self._rng
         way = goal - start
         seconds = np.linalg.norm(way) / (speed * self.style.speed) * rng.uniform(0.85, 1.15)
@@ -152,14 +151,14 @@ class Demonstration:
 
     states: np.ndarray  # [T, 4 + 7 K] before each action
     actions: np.ndarray  # [T, 4]
-    placements: np.ndarray  # [K] where each block lies at the end
-    bins: np.ndarray  # [K] where it should
+    placements: np.ndarray  # [K] place of each block at the end
+    bins: np.ndarray  # [K] its right place
     images: np.ndarray | None = None  # [T, h, w, 3]
 
 
 def demonstrate(env: BinSortingEnv, rule: str, seed: int) -> Demonstration:
-    """The expert's episode of (scene, rule, seed). Its placements say whether it succeeds."""
-    # Not the generator of the scene: the same scene may be sorted by another rule.
+    """Records the expert's episode of (scene, rule, seed); its placements show its success."""
+    # Not the generator of the scene, as other rules use the same scene.
     _checks.one_of("rule", rule, RULES)
     rng = np.random.default_rng((seed, RULES.index(rule), 1))
     bins = targets(rule, env.scene, rng)

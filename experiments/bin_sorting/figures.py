@@ -16,7 +16,7 @@ _PAINT = {"red": "#d0393b", "blue": "#3457c8"}
 
 
 def filmstrip(rollouts: Rollouts, scene: Scene, **options: Any) -> Figure:
-    """Moments of episodes labelled with each block's bin; options of ``filmstrip.draw``."""
+    """Draws moments of episodes labelled with each block's bin; see ``filmstrip.draw``."""
 
     def label(row):
         return " ".join(BINS[p][0] if p >= 0 else "-" for p in rollouts.placements[row])
@@ -26,7 +26,7 @@ def filmstrip(rollouts: Rollouts, scene: Scene, **options: Any) -> Figure:
 
 
 def draw_from_above(axes: Axes, qpos: np.ndarray, scene: Scene) -> None:
-    """Bins, blocks and the two fingers of joint positions [5 + 7 K]."""
+    """Draws bins, blocks and the two fingers of joint positions [5 + 7 K]."""
     a, b = scene.bin_half
     for sign in (-1, 1):
         corner = (sign * scene.bin_x - a, -b)

@@ -1,4 +1,4 @@
-"""Measures the environment and the expert: how fast they are, and how often the expert succeeds.
+"""Measures the speed of the environment and the expert, and the expert's success.
 
 python -m experiments.bin_sorting.measure --episodes=300
 """
@@ -23,19 +23,19 @@ COLUMNS = (
 
 
 def expert_row(rule: str, episodes: int, *, env: BinSortingEnv | None = None) -> list[str]:
-    """A row of the table: the expert by one rule in scenes of seeds 0 and on."""
+    """Returns a row of the table: the expert with one rule in scenes of seeds 0 and on."""
     env = env or BinSortingEnv()
     begin = time.process_time()
     seeds = tqdm.tqdm(range(episodes), desc=rule, unit="episode")
     demonstrations = [expert.demonstrate(env, rule, seed) for seed in seeds]
     seconds = time.process_time() - begin
     placements = np.array([demo.placements for demo in demonstrations])
-    as_told = (placements == np.array([demo.bins for demo in demonstrations])).sum(1)
+    right = (placements == np.array([demo.bins for demo in demonstrations])).sum(1)
     lengths = np.array([len(demo.actions) for demo in demonstrations])
     return [
         rule,
-        *percent(ratio(as_told, np.full(episodes, env.blocks)), 2),
-        *percent(wilson(int((as_told == env.blocks).sum()), episodes), 2),
+        *percent(ratio(right, np.full(episodes, env.blocks)), 2),
+        *percent(wilson(int((right == env.blocks).sum()), episodes), 2),
         f"{100 * summarise(placements, env.scene.colours).logic.value:.1f}%",
         f"{lengths.mean():.0f} ({lengths.min()} to {lengths.max()})",
         f"{lengths.sum() / seconds:.0f}",

@@ -1,4 +1,4 @@
-"""What is reported of bin sorting, as in the talk (section 5.3 of the method).
+"""Metrics of bin sorting, as in the talk (section 5.3 of the method).
 
 A block is *placed* when it rests in a bin at the end, see ``BinSortingEnv.placements``, and *placed
 right* when that bin is the one of the correct rule. Over all episodes of a policy,
@@ -32,8 +32,7 @@ class Summary:
 
 
 def summarise(placements: np.ndarray, colours: tuple[int, ...]) -> Summary:
-    """The metrics of placements [N, K] of blocks of these colours; raises ValueError for no episode
-    or another number of blocks."""
+    """Computes the metrics of placements [N, K]; raises ValueError for a wrong shape."""
     placements = np.asarray(placements)
     if placements.ndim != 2 or not len(placements) or placements.shape[1] != len(colours):
         raise ValueError(
@@ -56,10 +55,10 @@ def summarise(placements: np.ndarray, colours: tuple[int, ...]) -> Summary:
 def ratio(
     numerators: np.ndarray, denominators: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Sum of numerators [N] / sum of denominators [N], with a bootstrap interval over the N.
+    """Returns sum of numerators [N] / sum of denominators [N] with a bootstrap interval over N.
 
-    NaN throughout if the denominators are all 0; draws in which they are do not count. The interval
-    of a ratio of exactly 0 or 1, which has no spread, is Wilson's with an episode as one trial.
+    It is NaN if all denominators are 0; draws in which they are do not count. The interval of a
+    ratio of exactly 0 or 1, which has no spread, is Wilson's with an episode as one trial.
     """
     numerators, denominators = np.asarray(numerators, float), np.asarray(denominators, float)
     total = denominators.sum()

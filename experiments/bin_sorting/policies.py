@@ -1,9 +1,9 @@
-"""The policies of the table, and what each changes of the base config.
+"""The policies of the table, and their changes of the base config.
 
 A policy learns from the correct demonstrations and one corrupt set, ``arbitrary`` (the talk's) or
-``opposite`` (the paper's). Corrupt demonstrations show the right motions and the wrong task, so
-they help below a noise level ``sigma_max``, where a denoiser looks at motions nearby, and not above
-it: sigma_min is 1, unless it is swept.
+``opposite`` (the paper's). Corrupt demonstrations have the right motions and the wrong task, so
+they help only below a noise level ``sigma_max``, where a denoiser depends on nearby motions:
+sigma_min is 1, except in its sweep.
 """
 
 import ml_collections
@@ -16,14 +16,14 @@ CORRUPT = ("arbitrary", "opposite")
 
 
 def omni(sigma_max: float, *, corrupt: str = "arbitrary", sigma_min: float = 1.0) -> str:
-    """Name of the policy that uses corrupt data below sigma_max, and above sigma_min."""
+    """Returns the name of the policy that uses corrupt data below sigma_max, above sigma_min."""
     above = "" if sigma_min == 1 else f"_{sigma_min:g}"
     return f"omni_{corrupt}_{sigma_max:g}{above}"
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict[str, PolicyRow]:  # noqa: B006
-    """The policies of the configured groups by name, in the order of the table; raises ValueError
-    for an unknown group."""
+    """Returns the policies of the configured groups by name, in the order of the table. Raises
+    ValueError for an unknown group."""
     best, only = task.best, {"law.name": "filtering"}
     listed = {"correct": PolicyRow("correct only", "main", only)}
     listed |= _without_bounds("arbitrary", "main")
@@ -57,7 +57,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict
 
 
 def _without_bounds(corrupt, group):
-    """What a corrupt set gives alone and mixed with correct demonstrations."""
+    """Returns policies that use a corrupt set alone, and mixed with correct demonstrations."""
     natural = {"law.name": "cotraining"} | _only(corrupt)
     alone = natural | {"data.sources.correct.weight": 0.0}
     conditioned = natural | {"data.observation": ("state", "task")}
@@ -70,7 +70,7 @@ def _without_bounds(corrupt, group):
 
 
 def _only(corrupt):
-    """The weight of each corrupt set: this one's data are used, the other's are not."""
+    """Returns weights that use the data of this corrupt set and not the other's."""
     return {f"data.sources.{name}.weight": float(name == corrupt) for name in CORRUPT}
 
 

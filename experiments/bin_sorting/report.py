@@ -1,4 +1,4 @@
-"""The report of the table: rows, caption, figures, ``results.json``."""
+"""Writes the report of the table: rows, caption, figures, ``results.json``."""
 
 from collections.abc import Mapping
 
@@ -16,9 +16,9 @@ COLUMNS = (
     *("policy", "seeds", "score", "95%", "of each seed", "correct logic", "95%"),
     *("completion", "95%", "all placed", "talk", "paper"),
 )
-# As printed in the talk (score / completion of whole episodes / correct logic, 200 arbitrary) and
-# in the paper (logic / motion / success, 200 opposite): Wei 2025; arXiv 2606.12365, section 5.3.
-# The best sigma_max of each stands for ours.
+# Printed in the talk (score / completion of whole episodes / correct logic, 200 arbitrary) and in
+# the paper (logic / motion / success, 200 opposite): Wei 2025; arXiv 2606.12365, section 5.3.
+# Their best sigma_max is compared with the best here.
 TALK = {
     "correct": "70.4 / 48 / high",
     "cotrain_arbitrary": "55.2 / 88 / low",
@@ -34,10 +34,10 @@ PAPER = {
 
 
 def write(table: Table) -> str:
-    """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
-    config, made = table.config, rollouts.collect(table)
+    """Writes ``<workdir>/report/`` from all rollouts; returns the table as markdown."""
+    config, collected = table.config, rollouts.collect(table)
     colours = task.scene_of(config).colours
-    rows = {n: summarise(table.rows[n].label, by_seed, colours) for n, by_seed in made.items()}
+    rows = {n: summarise(table.rows[n].label, by_seed, colours) for n, by_seed in collected.items()}
     best = {corrupt: claims.best_of(config.task, rows, corrupt) for corrupt in policies.CORRUPT}
     losses, checked = held_out_losses(table, rows), claims.check(config.task, rows)
     seconds = {name: report.core_seconds(table, name) for name in rows}
@@ -48,18 +48,18 @@ def write(table: Table) -> str:
     }
     parts = [caption(config, len(colours), seconds), report.expected(checked)]
     text = report.write(table, COLUMNS, cells(rows, best), parts, rows, checked, results)
-    first = {name: by_seed[min(by_seed)] for name, by_seed in made.items()}
+    first = {name: by_seed[min(by_seed)] for name, by_seed in collected.items()}
     table_figures.write(table, rows, best["arbitrary"], first, losses)
     return text
 
 
 def summarise(label: str, by_seed: Mapping[int, Rollouts], colours: tuple[int, ...]) -> Row:
-    """A row from the rollouts of each seed."""
+    """Returns a row from the rollouts of each seed."""
     return report.row(label, by_seed, lambda r: metrics.summarise(r.placements, colours))
 
 
 def caption(config: ml_collections.ConfigDict, blocks: int, seconds: Mapping[str, float]) -> str:
-    """How the numbers of the table were measured."""
+    """Describes how the numbers of the table were measured."""
     return (
         f"{config.task.episodes} episodes for each policy and training seed (the same scenes), of "
         f"{blocks} blocks each; {config.train.steps} steps of "
@@ -77,16 +77,16 @@ def caption(config: ml_collections.ConfigDict, blocks: int, seconds: Mapping[str
 
 
 def cells(rows: Mapping[str, Row], best: Mapping[str, str]) -> list[list[str]]:
-    """The table's lines, see ``COLUMNS``."""
+    """Returns the table's lines, see ``COLUMNS``."""
     roles = {best["opposite"]: "best_opposite", best["arbitrary"]: "best"}
     lines = []
     for name, row in rows.items():
-        score, interval, *rest = task.cells(row.summary)
+        score, interval, *metrics_cells = task.cells(row.summary)
         reference = roles.get(name, name)
         lines.append(
             [
                 *(row.label + (" (best)" if name in roles else ""), str(len(row.seeds))),
-                *(score, interval, report.of_each_seed(row, "score"), *rest),
+                *(score, interval, report.of_each_seed(row, "score"), *metrics_cells),
                 f"{100 * row.summary.all_placed.value:.1f}%",
                 *(published.get(reference, "") for published in (TALK, PAPER)),
             ]
@@ -95,11 +95,10 @@ def cells(rows: Mapping[str, Row], best: Mapping[str, str]) -> list[list[str]]:
 
 
 def held_out_losses(table: Table, rows: Mapping[str, Row]) -> dict[str, np.ndarray]:
-    """Loss of x0_hat [L] at ``evaluation.LEVELS`` on held-out correct demonstrations, of the main
-    policies of the rows, first seed.
+    """Returns losses of x0_hat [L] on held-out correct demonstrations, by main policy, first seed.
 
-    It does not tell sigma_max: few chunks decide a bin, so more data of the wrong rule may still
-    lower the mean. ``sigma_max`` measures it.
+    They do not determine sigma_max, which ``sigma_max`` measures: few chunks decide a bin, so more
+    data of the wrong rule may still lower the mean.
     """
     main = [name for name in rows if table.rows[name].group == "main"]
     seeds = table.config.task.seeds[:1]

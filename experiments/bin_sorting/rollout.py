@@ -27,6 +27,6 @@ class Simulator(simulate.Simulator):
         super().__init__(plan, lambda: BinSortingEnv(scene), **options)
 
     def __call__(self, *args: Any, **options: Any) -> Rollouts:
-        """One episode for each seed; arguments of ``simulate.Simulator.episodes``."""
-        ran = self.episodes(*args, **options)
-        return Rollouts(ran.seeds, ran.lengths, ran.infos["placements"], ran.qpos)
+        """Runs one episode per seed; see ``simulate.Simulator.episodes``."""
+        e = self.episodes(*args, **options)
+        return Rollouts(e.seeds, e.lengths, e.infos["placements"], e.qpos)

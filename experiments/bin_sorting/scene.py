@@ -12,7 +12,7 @@ import mujoco
 from experiments import checks
 from experiments.tabletop import DT
 
-LEFT, RIGHT, NOWHERE = 0, 1, -1  # where a block lies
+LEFT, RIGHT, NOWHERE = 0, 1, -1  # places of a block
 RED, BLUE = 0, 1  # colours; the correct rule puts red blocks left and blue ones right
 BINS = ("left", "right")
 COLOURS = ("red", "blue")
@@ -54,12 +54,12 @@ class Scene:
 
 @functools.cache
 def model(scene: Scene) -> mujoco.MjModel:
-    """The compiled model, which all environments of a scene share and none writes to."""
+    """Compiles the model, which all environments of a scene share and do not change."""
     return mujoco.MjModel.from_xml_string(xml(scene))
 
 
 def xml(scene: Scene) -> str:
-    """The scene in MuJoCo's XML."""
+    """Returns the scene in MuJoCo's XML."""
     x, y, low, high = scene.reach
     side, half = scene.block, scene.opening / 2
     (a, b), thick, height = scene.bin_half, 0.004, scene.wall / 2

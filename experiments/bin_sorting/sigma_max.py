@@ -1,8 +1,8 @@
-"""sigma_max without rollouts, by a policy whose condition says which rule to follow.
+"""Measures sigma_max without rollouts, by a policy whose condition is the rule to follow.
 
 python -m experiments.bin_sorting.sigma_max --config=experiments/bin_sorting/config.py:table
 
-Where x0_hat does not change with the condition, arbitrary demonstrations denoise as correct ones do
+Where x0_hat does not depend on the condition, arbitrary demonstrations denoise like correct ones
 (``ambient_jax.annotate.mismatch``). Policies come from the table's workdir or are trained.
 """
 
@@ -36,7 +36,7 @@ COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS),
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Leaves ``sigma_max/`` in the workdir: table, figure and JSON."""
+    """Writes ``sigma_max/`` to the workdir: table, figure and JSON."""
     task.build(config)
     folder = pathlib.Path(expanded(workdir))
     trained = [_policy(config, folder, seed) for seed in config.task.seeds]
@@ -49,14 +49,14 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         source = RldsSource(episodes, observation=tuple(trained[0].dims))
         chunks = evaluation.recorded(source, trained[0], **options)
         arbitrary = np.broadcast_to(data.TASK[False], chunks.observation["task"].shape)
-        other = chunks.observation | {"task": arbitrary}
-        # Policies of seeds differ in their parameters only, so they share what is compiled.
-        change = functools.partial(evaluation.differences, trained[0], chunks, other, levels=LEVELS)
-        differences = np.stack([change(params=policy.params) for policy in trained])
-        one = measures[name] = measured(differences) | {"chunks": len(chunks.action)}
-        of_seed = ", ".join(f"{v:.3f}" for v in one["of_seed"])
-        by_tau = [f"{v:.3f}" for v in one["by_tau"].values()]
-        rows.append([name, one["chunks"], *by_tau, of_seed])
+        changed = chunks.observation | {"task": arbitrary}
+        # Policies of seeds differ only in their parameters, so they share a compiled program.
+        change = functools.partial(evaluation.differences, trained[0], chunks, changed)
+        differences = np.stack([change(levels=LEVELS, params=p.params) for p in trained])
+        measure = measures[name] = measured(differences) | {"chunks": len(chunks.action)}
+        of_seed = ", ".join(f"{v:.3f}" for v in measure["of_seed"])
+        by_tau = [f"{v:.3f}" for v in measure["by_tau"].values()]
+        rows.append([name, measure["chunks"], *by_tau, of_seed])
     results = {"levels": LEVELS, "found": measures, "config": config.to_dict()}
     caption = (
         "sigma_max: the level up to which the mean square of the change of x0_hat, when the policy "
@@ -65,10 +65,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         f"of each seed at tau {TAUS[1]:g}. "
     )
     caption += "".join(
-        f"By products of the changes of two seeds, in which errors cancel, {one['cross']:.3f} "
+        f"By products of the changes of two seeds, in which errors cancel, {measure['cross']:.3f} "
         f"({name}). "
-        for name, one in measures.items()
-        if one["cross"]
+        for name, measure in measures.items()
+        if measure["cross"]
     )
     table = report.write(folder / "sigma_max", COLUMNS, rows, caption.strip(), results)
     figure(measures).savefig(folder / "sigma_max" / "told.png", dpi=160)
@@ -76,8 +76,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
 
 
 def measured(differences: np.ndarray) -> dict:
-    """sigma_max of the changes of x0_hat [S, L, N, H, D] of S policies; "excess" [S, L] is their
-    mean square, "product" [L] the mean product of two policies, without independent errors."""
+    """Measures sigma_max from the changes of x0_hat [S, L, N, H, D] of S policies.
+
+    "excess" [S, L] is their mean square, "product" [L] the mean product of two policies, which has
+    no independent errors."""
     excess = np.mean(differences**2, (2, 3, 4))
     pairs = list(itertools.combinations(differences, 2))
     product = np.mean([np.mean(a * b, (1, 2, 3)) for a, b in pairs], 0) if pairs else None
@@ -86,20 +88,20 @@ def measured(differences: np.ndarray) -> dict:
         "excess": excess,
         "product": product,
         "by_tau": {f"{tau:g}": bound(excess.mean(0), tau) for tau in TAUS},
-        "of_seed": [bound(one) for one in excess],
+        "of_seed": [bound(curve) for curve in excess],
         "cross": bound(product) if pairs else None,
     }
 
 
 def figure(measures: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Share of the largest change against the noise level."""
+    """Plots the share of the largest change against the noise level."""
     plot, [[axes]] = panels(1, 1, 5, 3.4)
-    for i, (name, one) in enumerate(measures.items()):
-        for each in one["excess"]:
-            axes.plot(LEVELS, each / each.max(), color=f"C{i}", lw=0.6, alpha=0.6)
-        mean = one["excess"].mean(0)
+    for i, (name, measure) in enumerate(measures.items()):
+        for curve in measure["excess"]:
+            axes.plot(LEVELS, curve / curve.max(), color=f"C{i}", lw=0.6, alpha=0.6)
+        mean = measure["excess"].mean(0)
         axes.plot(LEVELS, mean / mean.max(), ".-", color=f"C{i}", label=name)
-        axes.axvline(one["by_tau"]["0.05"], color=f"C{i}", ls=":", lw=1)
+        axes.axvline(measure["by_tau"]["0.05"], color=f"C{i}", ls=":", lw=1)
     axes.axhline(TAUS[1], color="0.5", lw=0.8, ls="--")
     noise_axis(axes, ylabel="share of its largest value")
     axes.legend(fontsize=7, title="correct demonstrations", title_fontsize=7)
@@ -107,7 +109,7 @@ def figure(measures: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def _policy(config, folder, seed):
-    """The task-conditioned policy, trained if it is not there, and checked if it is."""
+    """Returns the task-conditioned policy; trains it if it is absent, else checks it."""
     base = config.copy_and_resolve_references()
     base.task.groups = ("main",)
     row, path = policies.rows(base.task)[_CONDITIONED], folder / key(_CONDITIONED, seed)

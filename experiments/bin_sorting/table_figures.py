@@ -24,8 +24,8 @@ def write(
     rollouts: Mapping[str, Rollouts],
     losses: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes the figures of the report; ``best`` is of the sweep with arbitrary demonstrations, and
-    ``rollouts`` are of the first seed."""
+    """Writes the figures of the report, with ``rollouts`` of the first seed. ``best`` is the best
+    policy of the sweep with arbitrary demonstrations."""
     folder, config = table.workdir / "report", table.config
     swept = [c for c in policies.CORRUPT if len(claims.sweep(config.task, rows, c)) > 1]
     labels = {name: row.label for name, row in rows.items()}
@@ -42,16 +42,16 @@ def write(
 def sweep_figure(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], shown: Sequence[str]
 ) -> Figure:
-    """Score, logic and completion against sigma_max, a panel for each corrupt set; correct only at
-    the left end, co-training at the right."""
+    """Plots score, logic and completion against sigma_max, a panel per corrupt set. The left end is
+    correct only, the right end co-training."""
     figure, [line] = panels(1, len(shown), 0.8 + 4.6 * len(shown), 3.8, sharey=True)
     for axes, corrupt in zip(line, shown, strict=True):
         ends = {0.0: "correct", 1.0: f"cotrain_{corrupt}"}
-        named = claims.sweep(task, rows, corrupt)
-        named |= {level: name for level, name in ends.items() if name in rows}
-        levels = sorted(named)
+        names = claims.sweep(task, rows, corrupt)
+        names |= {level: name for level, name in ends.items() if name in rows}
+        levels = sorted(names)
         for field, colour in _COLOURS.items():
-            estimates = [getattr(rows[named[level]].summary, field) for level in levels]
+            estimates = [getattr(rows[names[level]].summary, field) for level in levels]
             band(axes, levels, estimates, color=colour, label=_NAMES[field])
         axes.set(xlabel=rf"$\sigma_{{max}}$ of the {corrupt} demonstrations", ylim=(0, 103))
         level_ticks(axes, levels, {0.0: "correct only", 1.0: "co-training"})
@@ -61,7 +61,7 @@ def sweep_figure(
 
 
 def levels_figure(losses: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figure:
-    """Loss on held-out correct demonstrations over that of correct only, at each noise level."""
+    """Plots the loss on held-out correct demonstrations over that of correct only, by level."""
     figure, [[axes]] = panels(1, 1, 6.4, 3.8)
     for name, loss in losses.items():
         ratio = loss / losses.get("correct", loss)

@@ -18,7 +18,7 @@ COLUMNS = ("policy", "score", "95%", "correct logic", "95%", "completion", "95%"
 
 
 def scene_of(config: ml_collections.ConfigDict) -> Scene:
-    """The scene of ``config.task.scene``; raises ValueError for a field that no scene has."""
+    """Returns the scene of ``config.task.scene``; raises ValueError for an unknown field."""
     return checks.scene(Scene, config.task.scene)
 
 
@@ -36,7 +36,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes the data sets, ``bins_correct`` and others, below data.root where they are absent."""
+    """Writes the absent data sets, ``bins_correct`` and others, below data.root."""
     task = config.task
     options = {n: task[n] for n in ("correct", "arbitrary", "opposite", "held_out")}
     options |= dict(seed=task.data_seed, scene=scene_of(config))
@@ -44,36 +44,35 @@ def build(config: ml_collections.ConfigDict) -> None:
 
 
 def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
-    """``simulate(params)``, see ``rollouts.from_seeds``; the task of a conditioned policy is the
-    correct rule."""
+    """Returns ``simulate(params)``, see ``rollouts.from_seeds``; the task is the correct rule."""
     condition = {"task": data.TASK[True]}
     return rollouts.from_seeds(Simulator, policy, config, scene_of(config), condition)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``."""
+    """Rolls out the workdir's policy and writes table, JSON and figures to ``report/``."""
     scene = scene_of(config)
 
-    def describe(label, made, summary):
+    def describe(label, simulated, summary):
         caption = (
             f"{config.task.episodes} rollouts, one training seed ({config.seed}), "
             f"{config.train.steps} steps of {config.train.batch_size}. Completion: placed blocks "
             "of all; correct logic: placed right of placed; score: placed right of all; bootstrap "
             "intervals over episodes."
         )
-        drawn = {"rollouts": figures.filmstrip(made, scene)}
-        return report.Description(COLUMNS, [row(label, summary)], caption, drawn)
+        film = {"rollouts": figures.filmstrip(simulated, scene)}
+        return report.Description(COLUMNS, [row(label, summary)], caption, film)
 
-    summarise = lambda made: metrics.summarise(made.placements, scene.colours)  # noqa: E731
+    summarise = lambda r: metrics.summarise(r.placements, scene.colours)  # noqa: E731
     report.of_one_policy(config, workdir, simulator, summarise, describe)
 
 
 def row(label: str, summary: metrics.Summary) -> list[str]:
-    """A row of the table, see ``COLUMNS``."""
+    """Returns a row of the table, see ``COLUMNS``."""
     return [label, *cells(summary), str(summary.all_placed.count)]
 
 
 def cells(summary: metrics.Summary) -> list[str]:
-    """Score, logic and completion with their intervals; empty where no block was placed."""
+    """Returns score, logic and completion with intervals; empty if no block was placed."""
     estimates = (summary.score, summary.logic, summary.completion)
     return [c for e in estimates for c in (report.percent(e) if e.count else ["", ""])]

@@ -1,4 +1,4 @@
-"""What the maze is expected to show, checked by the numbers of the table."""
+"""Checks the claims about the maze with the numbers of the table."""
 
 import itertools
 from collections.abc import Mapping
@@ -9,19 +9,19 @@ from experiments.table.report import Claim, Row, best_of
 
 
 def sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> dict[float, str]:
-    """The policies of the sweep that are there, by sigma_min in rising order."""
-    named = {level: f"ambient_{level}" for level in sorted({*task.sigma_min, task.best})}
-    return {level: name for level, name in named.items() if name in rows}
+    """Returns the evaluated policies of the sweep, by increasing sigma_min."""
+    names = {level: f"ambient_{level}" for level in sorted({*task.sigma_min, task.best})}
+    return {level: name for level, name in names.items() if name in rows}
 
 
 def best_of_sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> str:
-    """The ambient policy of the sweep that succeeds most often; of equals, the smoothest."""
+    """Returns the most successful ambient policy of the sweep; of equals, the smoothest."""
     names = sweep(task, rows).values()
     return best_of(names, rows, lambda summary: (summary.success.value, -summary.jerk.value))
 
 
 def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: float) -> list[Claim]:
-    """The claims; none while a policy that all of them compare is missing.
+    """Returns the claims; none while a policy that all of them compare is missing.
 
     ``rows`` are by policy, with the config's own solver; ``rrt_jerk`` is the mean squared jerk of
     the RRT data.
@@ -31,12 +31,12 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: fl
         return []
     percent = lambda name: 100 * rows[name].summary.success.value  # noqa: E731
     jerk = lambda name: rows[name].summary.jerk.value  # noqa: E731
-    apart = lambda name, other: (percent(name) - percent(other), jerk(name) / jerk(other))  # noqa: E731
+    compare = lambda a, b: (percent(a) - percent(b), jerk(a) / jerk(b))  # noqa: E731
     rising = lambda value, names: all(  # noqa: E731
         value(a) < value(b) for a, b in itertools.pairwise(names)
     )
     order = ["gcs", "cotrain", best, "rrt"]
-    gap, ratio = apart(best, "cotrain")
+    gap, ratio = compare(best, "cotrain")
     share = jerk("rrt") / rrt_jerk
     claims = [
         Claim(
@@ -67,19 +67,19 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row], rrt_jerk: fl
     levels = list(sweep(task, rows).items())
     for (level, name), limit in ((levels[0], "cotrain"), (levels[-1], "gcs")):
         if not 0.005 < level < 0.99:
-            one, other = rows[name].summary, rows[limit].summary
-            pairs = (one.success, other.success), (one.jerk, other.jerk)
+            first, second = rows[name].summary, rows[limit].summary
+            pairs = (first.success, second.success), (first.jerk, second.jerk)
             agrees = [a.low <= b.high and b.low <= a.high for a, b in pairs]
             measured = f"success {agrees[0]}, jerk^2 {agrees[1]}"
             claims.append(Claim(f"{name} is {limit} within intervals", measured, all(agrees)))
     if "chosen_dataset" in rows:
-        gap, ratio = apart("chosen_dataset", best)
+        gap, ratio = compare("chosen_dataset", best)
         claim = f"sigma_min by classifier: within 2 points and 20% jerk^2 of {best}, or better"
         holds = gap >= -2 and ratio <= 1.2
         claims.append(Claim(claim, f"{gap:+.1f} points, jerk^2 x {ratio:.2f}", holds))
     if "exclusive" in rows:
         reference = f"ambient_{task.best}"
-        gap, ratio = apart("exclusive", reference)
+        gap, ratio = compare("exclusive", reference)
         claim = f"exclusive bands: within 1 point and 15% of {reference}"
         holds = abs(gap) <= 1 and abs(ratio - 1) <= 0.15
         claims.append(Claim(claim, f"{gap:+.1f} points, jerk^2 x {ratio:.2f}", holds))

@@ -14,7 +14,7 @@ from experiments.table import config as table_config
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one."""
+    """Returns the config of a variant; raises ValueError for an unknown one."""
     return table_config.variant(variant, VARIANTS, _table)
 
 

@@ -25,8 +25,8 @@ RECIPE = 1
 
 
 def episodes(plans: planners.Plans, planner: str, seed: int) -> Iterator[dict[str, Any]]:
-    """One RLDS episode for each plan of [T + 1, 2] positions: T steps, whose action is the next
-    position. The last step's action is the goal, so it is terminal with reward 1."""
+    """Yields one RLDS episode for each plan of [T + 1, 2] positions: T steps, whose action is the
+    next position. The last step's action is the goal, so it is terminal with reward 1."""
     for index, positions in enumerate(plans.positions):
         goal, path = plans.goals[index].astype(np.float32), positions.astype(np.float32)
         observation = {"state": path[:-1], "goal": np.tile(goal, (len(path) - 1, 1))}
@@ -101,7 +101,7 @@ def build(
 
 
 def load_positions(directory: str | os.PathLike[str]) -> list[np.ndarray]:
-    """The positions [T + 1, 2] of every episode of a data set, in metres."""
+    """Reads the positions [T + 1, 2] of every episode of a data set, in metres."""
     dataset = open_dataset(directory, required=("steps/observation/state", "steps/action"))
     episodes = (dataset[index]["steps"] for index in range(len(dataset)))
     return [np.concatenate([s["observation"]["state"][:1], s["action"]]) for s in episodes]

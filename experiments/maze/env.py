@@ -34,7 +34,7 @@ class World:
     start: tuple[float, float]
 
     def padded(self, padding: float) -> World:
-        """The world whose boxes and outer wall have grown by ``padding`` metres."""
+        """Returns the world whose boxes and outer wall have grown by ``padding`` metres."""
         boxes = tuple(
             (left - padding, right + padding, bottom - padding, top + padding)
             for left, right, bottom, top in self.boxes
@@ -62,7 +62,7 @@ WORLD = World(
 
 
 def collides(start: np.ndarray, end: np.ndarray, world: World = WORLD) -> np.ndarray:
-    """True where the segment from ``start`` to ``end`` touches a box or the outer wall.
+    """Whether the segment from ``start`` to ``end`` touches a box or the outer wall.
 
     Exact, by separating axes: a segment misses a box if and only if x, y or the segment's own
     normal separates them. Nothing is sampled or divided: length zero is no special case.
@@ -87,8 +87,8 @@ def collides(start: np.ndarray, end: np.ndarray, world: World = WORLD) -> np.nda
 
 
 def free_goals(rng: np.random.Generator, n: int, *, world: World = WORLD) -> np.ndarray:
-    """[n, 2] goals, uniform over the free space, ``PADDING`` from every wall (per axis) and farther
-    than ``GOAL_RADIUS`` from the start."""
+    """Returns [n, 2] goals, uniform over the free space, ``PADDING`` from every wall (per axis) and
+    farther than ``GOAL_RADIUS`` from the start."""
     padded, start = world.padded(PADDING), np.asarray(world.start)
     goals = np.empty((0, 2))
     while len(goals) < n:
@@ -212,8 +212,8 @@ class MazeVectorEnv(VectorEnv):
 
     def _start(self, mask: np.ndarray, goals: np.ndarray | None) -> None:
         for i in np.flatnonzero(mask):
-            drawn = free_goals(self._generators[i], 1, world=self.world)[0]
-            self._goal[i] = drawn if goals is None else goals[i]
+            goal = free_goals(self._generators[i], 1, world=self.world)[0]
+            self._goal[i] = goal if goals is None else goals[i]
         self._position[mask] = self.world.start
         self._steps[mask] = 0
         self._success[mask] = self._collided[mask] = False
@@ -272,7 +272,7 @@ class MazeEnv(gymnasium.Env):
         return observation, float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def _first(self, observation, info):
-        """The observation and the info of the one maze."""
+        """Returns the observation and the info of the only maze."""
         info = {name: bool(v[0]) for name, v in info.items() if not name.startswith("_")}
         return {name: value[0] for name, value in observation.items()}, info
 

@@ -37,7 +37,7 @@ def draw_world(axes: Axes) -> None:
 
 
 def sources_figure(sources: Mapping[str, Sequence[np.ndarray]], *, shown: int = 100) -> Figure:
-    """A row of panels, one for each source: its first ``shown`` paths [T + 1, 2] in metres.
+    """Draws a row of panels, one for each source: its first ``shown`` paths [T + 1, 2] in metres.
 
     The numbers in the titles are of all paths.
     """
@@ -45,8 +45,8 @@ def sources_figure(sources: Mapping[str, Sequence[np.ndarray]], *, shown: int = 
         raise ValueError("got no sources, expected at least one name with its paths")
     figure, panels = _row(len(sources))
     # One time scale for all panels, or the same colour would mean another time.
-    drawn = [path for paths in sources.values() for path in paths[:shown]]
-    longest = max((len(path) - 1 for path in drawn), default=1)
+    lengths = [len(path) - 1 for paths in sources.values() for path in paths[:shown]]
+    longest = max(lengths, default=1)
     scale = Normalize(0, longest * DT)
     lines = None
     for axes, (name, paths) in zip(panels, sources.items(), strict=True):
@@ -75,7 +75,7 @@ def sources_figure(sources: Mapping[str, Sequence[np.ndarray]], *, shown: int = 
 
 
 def rollouts_figure(policies: Mapping[str, Rollouts], *, shown: int = 100) -> Figure:
-    """A row of panels, one for each policy: its first ``shown`` paths and goals, by outcome.
+    """Draws a row of panels, one for each policy: its first ``shown`` paths and goals, by outcome.
 
     The numbers in the titles are of all rollouts.
     """

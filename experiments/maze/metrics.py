@@ -30,7 +30,7 @@ class Summary:
 
 
 def squared_derivative(path: np.ndarray, order: int, dt: float = DT) -> float:
-    """Mean over time of ||d^order/dt^order||^2 of positions [T + 1, D]; NaN if T < order."""
+    """Returns the mean over time of ||d^order/dt^order||^2 of [T + 1, D]; NaN if T < order."""
     path = np.asarray(path, float)
     if path.ndim != 2 or order < 1:
         raise ValueError(
@@ -43,17 +43,17 @@ def squared_derivative(path: np.ndarray, order: int, dt: float = DT) -> float:
 
 
 def mean_squared_jerk(paths: Sequence[np.ndarray], dt: float = DT) -> Estimate:
-    """Mean squared jerk [m^2/s^6] of paths [T + 1, D]; paths shorter than 3 steps are left out."""
+    """Returns the mean squared jerk [m^2/s^6] of paths [T + 1, D] with at least 3 steps."""
     return mean([squared_derivative(path, 3, dt) for path in paths])
 
 
 def mean_squared_acceleration(paths: Sequence[np.ndarray], dt: float = DT) -> Estimate:
-    """Mean squared acceleration [m^2/s^4] of paths [T + 1, D]; those below 2 steps are left out."""
+    """Returns the mean squared acceleration [m^2/s^4] of paths [T + 1, D] with 2 steps or more."""
     return mean([squared_derivative(path, 2, dt) for path in paths])
 
 
 def summarise(rollouts: Rollouts) -> Summary:
-    """The table row of one policy."""
+    """Returns the table row of one policy."""
     success = np.asarray(rollouts.success, bool)
     collided = np.asarray(rollouts.collided, bool)
     paths = rollouts.paths(success)

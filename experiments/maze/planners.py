@@ -23,7 +23,7 @@ Plan = Callable[[np.ndarray, int], "np.ndarray | None"]  # (goal, seed) -> posit
 
 
 def free_rectangles(padding: float = PADDING, world: World = WORLD) -> np.ndarray:
-    """[R, 2, 2] maximal free rectangles, each (lower corner, upper corner) in metres.
+    """Returns [R, 2, 2] maximal free rectangles, each (lower corner, upper corner) in metres.
 
     The padded walls' coordinates cut the plane into cells; the maximal rectangles of free cells
     cover the free space exactly and overlap wherever a path may cross (20 in the maze). A partition
@@ -91,7 +91,8 @@ class GcsPlanner:
         gcs.AddPathContinuityConstraints(1)
 
     def __call__(self, goal: np.ndarray, seed: int = 0) -> np.ndarray | None:
-        """Positions [T + 1, 2] to ``goal`` [2], or None if there is no plan; ``seed`` is unused."""
+        """Returns positions [T + 1, 2] to ``goal`` [2], or None if there is no plan; ``seed`` is
+        unused."""
         del seed
         goal = np.asarray(goal, float)
         target = self._gcs.AddRegions([self._point(goal)], order=0, h_min=0.0, h_max=0.0)
@@ -112,8 +113,8 @@ class GcsPlanner:
 
 
 def at_constant_speed(points: np.ndarray) -> np.ndarray:
-    """Positions [T + 1, 2], 0.1 s apart, along a polyline [P, 2] at the highest constant speed
-    <= 1 m/s whose duration is a whole number of steps. Keeps both ends exactly."""
+    """Returns positions [T + 1, 2], 0.1 s apart, along a polyline [P, 2] at the highest constant
+    speed <= 1 m/s whose duration is a whole number of steps. Keeps both ends exactly."""
     length = np.concatenate([[0.0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
     steps = max(1, math.ceil(length[-1] / (MAX_SPEED * DT) - 1e-9))
     at = np.linspace(0.0, length[-1], steps + 1)
@@ -141,8 +142,8 @@ class RrtPlanner:
         self._motions, self._clear = Motions, clear
 
     def __call__(self, goal: np.ndarray, seed: int) -> np.ndarray | None:
-        """Positions [T + 1, 2] to ``goal`` [2], or None if time ran out: a pure function of (goal,
-        seed), in any process and after any other plan."""
+        """Returns positions [T + 1, 2] to ``goal`` [2], or None if time ran out: a pure function of
+        (goal, seed), in any process and after any other plan."""
         if not seed > 0:
             raise ValueError(f"seed is {seed}, expected a positive integer (OMPL ignores others)")
         base, util = self._base, self._util
@@ -240,8 +241,8 @@ class Plans:
 
 
 def attempt(planner: str, seed: int, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Attempt ``index`` of a planner's stream: (goal [2], positions [T + 1, 2]), a pure function.
-    None if no plan was found, or one that collides (judged without padding)."""
+    """Returns attempt ``index`` of a planner's stream: (goal [2], positions [T + 1, 2]), a pure
+    function. None if no plan was found, or one that collides (judged without padding)."""
     rng = np.random.default_rng([seed, *planner.encode(), index])
     goal = free_goals(rng, 1)[0]
     positions = _planner(planner)(goal, int(rng.integers(1, 2**31)))
@@ -258,8 +259,8 @@ def _planner(name: str) -> Plan:
 def generate(
     planner: str, n: int, *, seed: int = 0, workers: int | None = None, progress: bool = True
 ) -> Plans:
-    """The first n successful attempts of a planner, see ``demos.successes``; raises ValueError for
-    bad arguments, RuntimeError if more than half of the attempts fail."""
+    """Returns the first n successful attempts of a planner, see ``demos.successes``; raises
+    ValueError for bad arguments, RuntimeError if more than half of the attempts fail."""
     one_of("planner", planner, PLANNERS)
     if n < 0 or seed < 0:
         raise ValueError(f"n is {n} and seed {seed}, expected both non-negative")

@@ -1,4 +1,4 @@
-"""The policies of the table, and what each changes of the base config."""
+"""The policies of the table, and their changes of the base config."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ _SIGMA_MIN = "data.sources.rrt.sigma_min"
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str, PolicyRow]:
-    """The policies of the configured groups by name, in the order of the table.
+    """Returns the policies of the configured groups by name, in the order of the table.
 
     Raises:
       ValueError: for an unknown group.
@@ -63,7 +63,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
 
 
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Annotations:
-    """The annotation in ``<workdir>/annotation``, made if the group ``chosen`` needs it."""
+    """Returns the annotation in ``<workdir>/annotation``, made if the group ``chosen`` needs it."""
     if "chosen" not in config.task.groups:
         return {}
     options = annotate_config.get_config("maze")
@@ -72,6 +72,6 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Annota
     # The table has built the data, and no policy of it uses sigma_max.
     options.task.update({"build": "", "granularity": tuple(_GRANULARITIES), "crops": ()})
     sizes = config.task.ben_david.n_clean, config.task.ben_david.n_corrupt
-    given = options, workdir / "annotation", "rrt", sizes
-    annotation = annotations_lib.run(*given, report_only=config.task.report_only)
+    arguments = options, workdir / "annotation", "rrt", sizes
+    annotation = annotations_lib.run(*arguments, report_only=config.task.report_only)
     return {"rrt": annotation} if annotation else {}

@@ -35,11 +35,11 @@ PAPER = {
 
 
 def files(table: Table, key: str, config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-    """The files of a policy's rollouts: with the config's solver and, for policies of the group
-    main and of the first seed, with ``task.solvers``. See ``Experiment``."""
+    """Returns the files of a policy's rollouts: with the config's solver and, for policies of the
+    group main and of the first seed, with ``task.solvers``. See ``Experiment``."""
     base, (name, seed) = table.config, key.split("/")
     is_main = table.rows[name].group == "main" and seed == f"seed_{base.task.seeds[0]}"
-    own = (base.policy.solver, base.policy.steps)
+    main = (base.policy.solver, base.policy.steps)
     return {
         f"rollouts_{solver}_{steps}.npz": {
             "steps": config.train.steps,
@@ -47,19 +47,19 @@ def files(table: Table, key: str, config: ml_collections.ConfigDict) -> dict[str
             "execute": config.policy.execute,
             "goals": [base.task.goals, base.task.eval_seed],
         }
-        for solver, steps in (own, *(base.task.solvers if is_main else ()))
+        for solver, steps in (main, *(base.task.solvers if is_main else ()))
     }
 
 
 def write(table: Table) -> str:
     """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
     config = table.config
-    own, made = f"{config.policy.solver} {config.policy.steps}", collect(table)
+    main, rollouts = f"{config.policy.solver} {config.policy.steps}", collect(table)
     rows: dict[str, Row] = {}
-    others: dict[str, Row] = {}
-    for name, by_solver in made.items():
+    more: dict[str, Row] = {}
+    for name, by_solver in rollouts.items():
         for solver, by_seed in by_solver.items():
-            group, suffix = (rows, "") if solver == own else (others, f", {solver}")
+            group, suffix = (rows, "") if solver == main else (more, f", {solver}")
             label = table.rows[name].label + suffix
             group[name + suffix] = report.row(label, by_seed, metrics.summarise)
     names = ("gcs", "rrt", *(("shortcut",) if config.task.shortcut else ()))
@@ -68,34 +68,34 @@ def write(table: Table) -> str:
     best = claims.best_of_sweep(config.task, rows)
     losses = held_out_losses(table)
     results = {
-        "other solvers": others,
+        "other solvers": more,
         "data": {"mean squared jerk": jerk},
         "best sigma_min": best,
         "loss per noise level": losses,
         "training core seconds": {name: report.core_seconds(table, name) for name in rows},
     }
     checked = claims.check(config.task, rows, jerk["rrt"].value)
-    lines = [*cells(rows, best), *cells(others)]
+    lines = [*cells(rows, best), *cells(more)]
     lines += [data_cells(f"data: {name}", paths) for name, paths in sources.items()]
     parts = [caption(config, results["training core seconds"]), report.expected(checked)]
     text = report.write(table, COLUMNS, lines, parts, rows, checked, results)
-    first = {name: s[own][min(s[own])] for name, s in made.items() if own in s}
+    first = {name: s[main][min(s[main])] for name, s in rollouts.items() if main in s}
     table_figures.write(table, rows, best, sources, jerk["rrt"], first, losses)
     return text
 
 
 def collect(table: Table) -> dict[str, dict[str, dict[int, Rollouts]]]:
-    """The current rollouts: {policy: {"ddpm 50": {seed: rollouts}}}."""
-    made: dict[str, dict[str, dict[int, Rollouts]]] = {}
+    """Returns the current rollouts: {policy: {"ddpm 50": {seed: rollouts}}}."""
+    rollouts: dict[str, dict[str, dict[int, Rollouts]]] = {}
     for name, seed, path, about in table_rollouts.current(table):
         solver, steps, _ = about["solver"]
-        by_solver = made.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
+        by_solver = rollouts.setdefault(name, {}).setdefault(f"{solver} {steps}", {})
         by_solver[seed] = Rollouts(**cache.load(path))
-    return made
+    return rollouts
 
 
 def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> str:
-    """How the numbers of the table were measured."""
+    """Describes how the numbers of the table were measured."""
     return (
         f"{config.task.goals} rollouts for each policy and training seed (goals of seed "
         f"{config.task.eval_seed}), {config.train.steps} steps of {config.train.batch_size}, "
@@ -108,15 +108,15 @@ def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> 
 
 
 def cells(rows: Mapping[str, Row], best: str = "") -> list[list[str]]:
-    """The table's lines of policies, see ``COLUMNS``."""
+    """Returns the table's lines of policies, see ``COLUMNS``."""
     lines = []
     for name, row in rows.items():
-        label, success, interval, jerk, *rest = task.policy_cells(row.label, row.summary)
+        label, success, interval, jerk, *remaining = task.policy_cells(row.label, row.summary)
         reference = "best" if name == best else name
         lines.append(
             [
                 *(label + (" (best)" if name == best else ""), str(len(row.seeds))),
-                *(success, interval, report.of_each_seed(row, "success"), jerk, *rest),
+                *(success, interval, report.of_each_seed(row, "success"), jerk, *remaining),
                 *(f"{100 * v:.1f}%" for v in (row.summary.collided, row.summary.timed_out)),
                 *(published.get(reference, "") for published in (TALK, PAPER)),
             ]
@@ -125,15 +125,15 @@ def cells(rows: Mapping[str, Row], best: str = "") -> list[list[str]]:
 
 
 def data_cells(label, paths):
-    """The table's line of a data set."""
+    """Returns the table's line of a data set."""
     label, success, interval, *jerk, acceleration, _ = task.data_cells(label, paths)
     return [label, "", success, interval, "", *jerk, acceleration, *[""] * 5]
 
 
 def held_out_losses(table: Table) -> dict[str, Any]:
-    """Loss per noise level on held-out plans, by source: of the main policies, first seed, and of
-    the best linear denoiser, the yardstick: a network that is no better has learnt no more of a
-    source than its spectrum. {} if no plan was held out."""
+    """Returns loss per noise level on held-out plans, by source: of the main policies, first seed,
+    and of the best linear denoiser, the yardstick: a network that is no better has learnt no more
+    of a source than its spectrum. {} if no plan was held out."""
     config, main = table.config, [n for n, row in table.rows.items() if row.group == "main"]
     if not config.task.held_out:
         return {}
@@ -151,12 +151,12 @@ def held_out_losses(table: Table) -> dict[str, Any]:
         return {**losses, "metres": policy.normalizer.scale["action"].mean()}
 
     seeds = config.task.seeds[:1]
-    made = table_rollouts.kept_measures(table, main, seeds, about, measure)
-    if not made:
+    measures = table_rollouts.kept_measures(table, main, seeds, about, measure)
+    if not measures:
         return {}
     by_policy = {
         name: {"sigma": evaluation.LEVELS} | {k: v.tolist() for k, v in first.items()}
-        for name, [first] in made.items()
+        for name, [first] in measures.items()
     }
     scale = next(iter(by_policy.values()))["metres"]
     linear: dict[str, Any] = {"sigma": evaluation.LEVELS}
@@ -169,7 +169,7 @@ def held_out_losses(table: Table) -> dict[str, Any]:
 def chunks(
     directory: str | os.PathLike[str], *, history: int, horizon: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Every chunk of a maze data set, in metres: observations {name: [N, T, 2]}, actions [N, H, 2].
+    """Reads all chunks of a maze data set in metres: {name: [N, T, 2]}, actions [N, H, 2].
 
     Past an episode's end the last action is held.
     """
@@ -196,7 +196,7 @@ def linear_loss(
     *,
     levels: tuple[float, ...] = evaluation.LEVELS,
 ) -> np.ndarray:
-    """``evaluation.denoising_loss`` [L] of the best linear denoiser, fitted to the first set.
+    """Returns ``denoising_loss`` [L] of the best linear denoiser, fitted to the first set.
 
     x0 = B o + r: B by least squares on the observation, then the Wiener filter of r's covariance C,
     ``K = alpha C (alpha^2 C + sigma^2)^-1``, whose error is known without drawing noise. The chunks
@@ -204,12 +204,12 @@ def linear_loss(
     """
     inputs, outputs = _design(*train, scale)
     fit = np.linalg.lstsq(inputs, outputs, rcond=None)[0]
-    rest = outputs - inputs @ fit
-    variances, modes = np.linalg.eigh(rest.T @ rest / len(rest))
+    residual = outputs - inputs @ fit
+    variances, modes = np.linalg.eigh(residual.T @ residual / len(residual))
     variances = np.maximum(variances, 0)
     inputs, outputs = _design(*test, scale)
-    rest = (outputs - inputs @ fit) @ modes
-    power = np.mean(rest**2, 0)
+    residual = (outputs - inputs @ fit) @ modes
+    power = np.mean(residual**2, 0)
     losses = []
     for sigma in levels:
         alpha = np.sqrt((1 - sigma) * (1 + sigma))

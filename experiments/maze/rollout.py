@@ -35,7 +35,7 @@ class Rollouts:
     goals: np.ndarray
 
     def paths(self, keep: np.ndarray | None = None) -> list[np.ndarray]:
-        """The positions [T_i + 1, 2] of each episode, or of those in the mask ``keep``."""
+        """Returns the positions [T_i + 1, 2] of each episode, or of those in the mask ``keep``."""
         chosen = range(len(self.lengths)) if keep is None else np.flatnonzero(keep)
         return [self.positions[i, : self.lengths[i] + 1].astype(float) for i in chosen]
 
@@ -69,7 +69,7 @@ class Simulator:
         self._advance = jax.jit(self._advance_chunk)
 
     def __call__(self, params: Any, goals: np.ndarray, *, seed: int = 0) -> Rollouts:
-        """One episode for each goal [N, 2] (metres); it depends on its goal, index and seed alone.
+        """Runs one episode per goal [N, 2] (metres), which depends on its goal, index and seed.
 
         ValueError: goals or plan are misshapen, a goal is not free, or a plan is not finite.
         """
@@ -80,15 +80,15 @@ class Simulator:
         final = _Episodes(start, np.zeros(count, np.int32), zeros, zeros, zeros)
         final = jax.tree.map(np.array, final)
         positions = [start[:, -1]]
-        rows, now, there = np.arange(count), final, goals
+        rows, running, targets = np.arange(count), final, goals
         key = jax.random.key(seed)
         index = 0
         while not final.finished.all() and len(positions) <= self._max_steps:
-            now, path = self._advance(
-                params, now, there, rows, jax.random.fold_in(key, index), len(positions) - 1
+            running, path = self._advance(
+                params, running, targets, rows, jax.random.fold_in(key, index), len(positions) - 1
             )
             index += 1
-            for array, value in zip(final, now, strict=True):
+            for array, value in zip(final, running, strict=True):
                 array[rows] = value
             block = np.repeat(positions[-1][None], path.shape[1], 0)
             block[:, rows] = np.moveaxis(np.asarray(path), 1, 0)
@@ -97,7 +97,7 @@ class Simulator:
             if len(live) and len(live) * _KEEP <= len(rows):
                 # Few are left: go on with these alone, in a batch of a fourth (one compilation).
                 rows = np.resize(live, -(-len(rows) // _KEEP))
-                now, there = jax.tree.map(lambda x: x[rows], final), goals[rows]  # noqa: B023
+                running, targets = jax.tree.map(lambda x: x[rows], final), goals[rows]  # noqa: B023
         if final.invalid.any():
             raise ValueError(
                 f"the plan of episode {int(np.argmax(final.invalid))} is not finite (so of "
@@ -122,22 +122,22 @@ class Simulator:
 
         def step(episodes, numbered):
             number, target = numbered
-            here = episodes.state[:, -1]
+            place = episodes.state[:, -1]
             live = ~episodes.finished & (begin + number < self._max_steps)
             invalid = live & ~jnp.isfinite(target).all(-1)
-            target = jnp.where((live & ~invalid)[:, None], target, here)
-            hit = live & collides(here, target, self._world)
-            here = jnp.where(hit[:, None], here, target)
-            reached = live & ~hit & (jnp.linalg.norm(here - goals, axis=-1) <= GOAL_RADIUS)
-            history = jnp.concatenate([episodes.state[:, 1:], here[:, None]], 1)
+            target = jnp.where((live & ~invalid)[:, None], target, place)
+            hit = live & collides(place, target, self._world)
+            place = jnp.where(hit[:, None], place, target)
+            reached = live & ~hit & (jnp.linalg.norm(place - goals, axis=-1) <= GOAL_RADIUS)
+            history = jnp.concatenate([episodes.state[:, 1:], place[:, None]], 1)
             return _Episodes(
-                # What has finished keeps its last observations.
+                # Finished episodes keep their last observations.
                 jnp.where(live[:, None, None], history, episodes.state),
                 episodes.lengths + live,
                 episodes.success | reached & ~invalid,
                 episodes.collided | hit,
                 episodes.invalid | invalid,
-            ), here
+            ), place
 
         numbers = jnp.arange(plan.shape[1])
         episodes, path = jax.lax.scan(step, episodes, (numbers, jnp.moveaxis(plan, 1, 0)))

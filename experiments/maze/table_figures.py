@@ -18,7 +18,7 @@ from experiments.table.experiment import Table
 from experiments.table.figures import GREY, INK, panels
 from experiments.table.report import Row
 
-# One colour for each role in all figures; told apart with any colour vision.
+# One colour for each role in all figures, distinct in any colour vision.
 _COLOURS = {"gcs": "#009e73", "rrt": "#d55e00", "cotrain": "#e69f00", "ambient": "#0072b2"}
 _OTHER = "#8a5fa8"
 # Noise levels of the denoising figure: nearly pure noise to nearly done.
@@ -45,7 +45,7 @@ def write(
     load = lambda name: Policy.from_checkpoint(  # noqa: E731
         table.folder(name, seed), solver=policy.solver, steps=policy.steps
     )
-    drawn = {rows[name].label: load(name) for name in main}
+    loaded = {rows[name].label: load(name) for name in main}
     common.save(
         table.workdir / "report",
         {
@@ -54,19 +54,19 @@ def write(
             "sigma_min": sweep_figure(table.config.task, rows),
             "rollouts": figures.rollouts_figure({rows[n].label: rollouts[n] for n in main}),
             "levels": levels_figure(losses) if losses else None,
-            "denoising": denoising_figure(drawn),
+            "denoising": denoising_figure(loaded),
         },
         dpi=200,
     )
 
 
 def colour(name: str) -> str:
-    """The colour of a policy by its name in the table."""
+    """Returns the colour of a policy by its name in the table."""
     return next((c for start, c in _COLOURS.items() if name.startswith(start)), _OTHER)
 
 
 def pareto_figure(rows: Mapping[str, Any], best: str, data: Estimate) -> Figure:
-    """Success against mean squared jerk, one point a policy with both intervals; see ``write``."""
+    """Plots success against mean squared jerk, a point per policy with both intervals."""
     figure, [[axes]] = panels(1, 1, 7.6, 5.2)
     failed = lambda share: max(100 * (1 - share), 0.05)  # noqa: E731 (the axis is logarithmic)
     points = {n: row.summary for n, row in rows.items() if row.summary.jerk.count}
@@ -103,10 +103,10 @@ def _within(axes, value, axis="y"):
 
 
 def _label(figure, axes, places):
-    """Names beside their points, each at the first of some places where it covers no other."""
+    """Writes names beside their points, at the first free place."""
     figure.draw_without_rendering()
     marks = {name: axes.transData.transform(at) for name, at in places.items()}
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in marks.values()]
+    boxes = [(x - 4, y - 4, x + 4, y + 4) for x, y in marks.values()]
     dot = figure.dpi / 72
     for name, (x, y) in marks.items():
         level = name.removeprefix("ambient_")
@@ -118,16 +118,16 @@ def _label(figure, axes, places):
             left, bottom = x + side * dot, y + rise * dot
             box = left, bottom, left + width, bottom + height
             if left > axes.bbox.x0 and not any(
-                box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in taken
+                box[0] < t[2] and t[0] < box[2] and box[1] < t[3] and t[1] < box[3] for t in boxes
             ):
                 break
-        taken.append(box)
+        boxes.append(box)
         style = dict(textcoords="offset points", fontsize=7, color=colour(name))
         axes.annotate(text, places[name], xytext=(side, rise), **style)
 
 
 def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
-    """Success and mean squared jerk against sigma_min, with co-training and GCS only as limits."""
+    """Plots success and jerk against sigma_min, with co-training and GCS only as limits."""
     swept = claims.sweep(task, rows)
     figure, [row] = panels(1, 2, 8.4, 3.4)
     parts = (("success", 100, "success [%]"), ("jerk", 1, "mean squared jerk [m²/s⁶]"))
@@ -149,7 +149,7 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
 
 
 def levels_figure(losses: Mapping[str, Any]) -> Figure:
-    """Loss of x0_hat against the noise level on held-out GCS and RRT chunks: ``losses`` are
+    """Plots loss of x0_hat against the noise level on held-out GCS and RRT chunks: ``losses`` are
     {name: {"sigma": [L], "gcs": [L], "rrt": [L]}}, of the best linear denoiser too."""
     figure, [row] = panels(1, 2, 8.4, 3.6, sharey=True)
     for axes, source in zip(row, ("gcs", "rrt"), strict=True):
@@ -167,15 +167,15 @@ def levels_figure(losses: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int = 3) -> Figure:
-    """x0_hat of each policy (by label, a row of panels each) on its way from noise, with the same
-    ``goals`` goals, planned for from the start, and noise of ``seed`` in all."""
+def denoising_figure(models: Mapping[str, Policy], *, goals: int = 4, seed: int = 3) -> Figure:
+    """Plots x0_hat of each policy (by label, a row of panels each) on its way from noise, with the
+    same ``goals`` goals, planned for from the start, and noise of ``seed`` in all."""
     places = env.free_goals(np.random.default_rng(seed), goals)
-    width, height = 2.0 * len(_SHOWN), 2.15 * len(drawn)
-    figure, lines = panels(len(drawn), len(_SHOWN), width, height)
+    width, height = 2.0 * len(_SHOWN), 2.15 * len(models)
+    figure, lines = panels(len(models), len(_SHOWN), width, height)
     start = np.asarray(env.WORLD.start)
     solve: dict[str, Callable] = {}  # policies that differ in parameters only are compiled once
-    for line, (label, policy) in zip(lines, drawn.items(), strict=True):
+    for line, (label, policy) in zip(lines, models.items(), strict=True):
         key = policy.chain.to_json()
         solve.setdefault(key, _denoiser(policy, places, seed))
         levels = np.asarray(solvers.levels(policy.schedule, policy.steps))
@@ -197,7 +197,7 @@ def denoising_figure(drawn: Mapping[str, Policy], *, goals: int = 4, seed: int =
 
 
 def _denoiser(policy, goals, seed):
-    """``solve(params)``: x0_hat in metres [n + 1, N, H, 2] at n noise levels, the sample last."""
+    """Returns ``solve(params)``: x0_hat in metres [n + 1, N, H, 2] by noise level, sample last."""
     shape = (len(goals), policy.history, 2)
     observation = {
         "state": np.broadcast_to(np.float32(env.WORLD.start), shape),

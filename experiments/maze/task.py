@@ -38,8 +38,8 @@ def build(config: ml_collections.ConfigDict) -> None:
 
 
 def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
-    """``simulate(params)``: one rollout for each of ``task.goals`` goals, of policies that differ
-    from this one in their parameters only."""
+    """Returns ``simulate(params)``: one rollout for each of ``task.goals`` goals, of policies that
+    differ from this one in their parameters only."""
     seed, execute = config.task.eval_seed, config.policy.execute
     goals = env.free_goals(np.random.default_rng(seed), config.task.goals)
     simulate = Simulator(plan(policy, execute), history=policy.history)
@@ -47,9 +47,9 @@ def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[An
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
-    """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``."""
+    """Rolls out the workdir's policy and writes table, JSON and figures to ``report/``."""
     report.of_one_policy(
-        config, workdir, simulator, metrics.summarise, lambda *of: _describe(config, *of)
+        config, workdir, simulator, metrics.summarise, lambda *args: _describe(config, *args)
     )
 
 
@@ -73,20 +73,20 @@ def _describe(config, label, rollouts, summary):
 def positions(
     config: ml_collections.ConfigDict, paths: Mapping[str, str] | None = None
 ) -> dict[str, list[np.ndarray]]:
-    """Positions of the episodes of each source, or of the data sets in ``paths``."""
+    """Returns positions of the episodes of each source, or of the data sets in ``paths``."""
     root = pathlib.Path(expanded(config.data.root))
     paths = paths or {name: source.path for name, source in config.data.sources.items()}
     return {name: data.load_positions(root / path) for name, path in paths.items()}
 
 
 def policy_cells(label: str, summary: metrics.Summary) -> list[str]:
-    """A policy's row, see ``COLUMNS``."""
+    """Returns a policy's row, see ``COLUMNS``."""
     cells = [label, *report.percent(summary.success), *report.numbers(summary.jerk)]
     return [*cells, f"{summary.acceleration.value:.1f}", f"{summary.time.value:.2f}"]
 
 
 def data_cells(label: str, paths: list[np.ndarray]) -> list[str]:
-    """The row of a data set, see ``COLUMNS``."""
+    """Returns the row of a data set, see ``COLUMNS``."""
     jerk, acceleration = metrics.mean_squared_jerk(paths), metrics.mean_squared_acceleration(paths)
     seconds = np.mean([env.DT * (len(path) - 1) for path in paths])
     cells = [label, "", "", *report.numbers(jerk), f"{acceleration.value:.1f}"]

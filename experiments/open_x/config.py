@@ -30,7 +30,7 @@ from ambient_jax.train import config as train_config
 
 
 def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one."""
+    """Returns the config of a variant; raises ValueError for an unknown one."""
     name, options = config_file.choose(variant, VARIANTS, _OPTIONS)
     config = train_config.default()
     config.name = variant.replace(",", "_").replace("=", "-")
@@ -82,7 +82,7 @@ SIZES = {
 
 
 def _open_x(config, size):
-    """What all mixtures have in common: cameras, instructions, proprioception, and a model."""
+    """Sets options of all mixtures: cameras, instructions, proprioception, and a model."""
     _checks.one_of("size", size, SIZES)
     data, form = config.data, config.data.open_x
     data.placement, data.shuffle_memory = "stream", 8.0

@@ -23,14 +23,14 @@ def build(config: ml_collections.ConfigDict) -> None:
         return
     root = pathlib.Path(expanded(config.data.root))
     formats = ("array_record", "tfrecord")
-    named = [(name, s.open_x) for name, s in config.data.sources.items() if s.open_x]
-    for i, (name, row) in enumerate(tqdm.tqdm(named, desc="fixtures", unit="data set")):
+    sources = [(name, s.open_x) for name, s in config.data.sources.items() if s.open_x]
+    for i, (name, row) in enumerate(tqdm.tqdm(sources, desc="fixtures", unit="data set")):
         if not (root / config.data.sources[name].path).exists():
             fixtures.write_fixture(root, row, lengths=(6, 5, 8), file_format=formats[i % 2])
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Leaves a table of the sources in ``<workdir>/report``: what was drawn of each, its loss."""
+    """Writes ``<workdir>/report`` with a table of the sources: rows drawn and loss."""
     if jax.process_index():
         return
     mixture = mixtures.open_mixture(config.data, config_lib.build(mixing, config.law))
@@ -38,17 +38,18 @@ def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows, results = [], {}
     for name, clean in zip(mixture.names, mixture.sources.clean, strict=True):
         row = registry.get(config.data.sources[name].open_x)
-        drawn, total, last = 0.0, 0.0, 0
+        trained, total, last = 0.0, 0.0, 0
         for entry in history:
             share = entry.get(f"share_source/{name}", 0.0)
             count = share * entry["admitted"] * (entry["step"] - last)
             last = entry["step"]
-            drawn, total = drawn + count, total + count * entry.get(f"loss_source/{name}", 0.0)
+            total += count * entry.get(f"loss_source/{name}", 0.0)
+            trained += count
         statistics = mixture.statistics[name]
-        loss = total / drawn if drawn else float("nan")
-        results[name] = {"drawn": drawn, "loss": loss, "steps": statistics.num_steps}
+        loss = total / trained if trained else float("nan")
+        results[name] = {"drawn": trained, "loss": loss, "steps": statistics.num_steps}
         cells = [len(statistics.lengths), statistics.num_steps, row.hz or "?"]
-        cells += [f"{drawn:.0f}", f"{loss:.3f}", "yes" if row.doubts else ""]
+        cells += [f"{trained:.0f}", f"{loss:.3f}", "yes" if row.doubts else ""]
         rows.append([name, "clean" if clean else "corrupt", *map(str, cells)])
     caption = (
         f"{len(rows)} data sets of random values with real features: nothing is to be learned. "

@@ -87,7 +87,7 @@ def from_image(
 def from_instruction(
     motion: Motion, effector: np.ndarray, x_t: np.ndarray, sigma: float
 ) -> np.ndarray:
-    """The best x0_hat [N, H, 2] of instruction and state; arguments as of ``from_image``."""
+    """Returns the best x0_hat [N, H, 2] of instruction and state; see ``from_image``."""
     e = np.asarray(effector, float)[:, None]  # [N, 1, 2]
     side, grown = motion.half_side, motion.grown[:, None]
     # The box of p [N, L, 2]: s = p + (e - p) grown lies in the square, and so does p.
@@ -99,12 +99,12 @@ def from_instruction(
     alpha, gain = np.sqrt(1 - sigma**2), motion.gain[:, :, None]
     b = alpha * gain / motion.scale
     offset = alpha * (motion.shift + gain * e[:, :, None]) / motion.scale
-    seen = np.asarray(x_t, float)[:, None] + offset
+    shifted = np.asarray(x_t, float)[:, None] + offset
     precision = (b**2).sum(1) / sigma**2  # [L, 2]
-    middle = (b * seen).sum(2) / (b**2).sum(1)  # [N, L, 2]
-    rest = ((seen - b * middle[:, :, None]) ** 2).sum(2) / sigma**2
+    middle = (b * shifted).sum(2) / (b**2).sum(1)  # [N, L, 2]
+    residual = ((shifted - b * middle[:, :, None]) ** 2).sum(2) / sigma**2
     mass, mean = _truncated(middle, precision**-0.5, low, high)
-    evidence = (mass - rest / 2 - np.log(precision) / 2).sum(-1) + 2 * np.log(motion.grown)
+    evidence = (mass - residual / 2 - np.log(precision) / 2).sum(-1) + 2 * np.log(motion.grown)
     weight = special.softmax(evidence, axis=1)
     x0 = (gain * (mean - e)[:, :, None] - motion.shift) / motion.scale
     entry = weight[..., None] * _entry_weight(motion)  # [N, L, H]
@@ -112,7 +112,7 @@ def from_instruction(
 
 
 def _entry_weight(motion):
-    """m_tj / n_t [L, H]."""
+    """Returns m_tj / n_t [L, H]."""
     return motion.mask / motion.mask.sum(1, keepdims=True)
 
 
@@ -122,7 +122,7 @@ def _ratio(total, weight):
 
 
 def _truncated(middle, deviation, low, high):
-    """Log mass in [low, high] of normal laws, and their means there (an empty box: no mass)."""
+    """Returns log mass in [low, high] of normal laws, and means there (empty box: no mass)."""
     a, b = (low - middle) / deviation, (high - middle) / deviation
     # In the lower tail, where the normal law's logarithm is exact.
     flip = a > 0

@@ -33,11 +33,11 @@ def build(config: ml_collections.ConfigDict) -> None:
     if jax.process_index():
         return
     root, task = pathlib.Path(expanded(config.data.root)), config.task
-    wanted = {
+    data_sets = {
         "steady": ({"train": task.clean, "val": task.val}, 0.0),
         "shaky": ({"train": task.corrupt}, task.jitter),
     }
-    for number, (name, (counts, jitter)) in enumerate(wanted.items()):
+    for number, (name, (counts, jitter)) in enumerate(data_sets.items()):
         folder = root / config.data.sources[name].path
         if not folder.exists():
             seed = 2 * task.data_seed + number
@@ -45,7 +45,7 @@ def build(config: ml_collections.ConfigDict) -> None:
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Leaves the floors, the loss and its ablations in ``<workdir>/report``."""
+    """Writes floors, loss and ablations to ``<workdir>/report``."""
     if jax.process_index():
         return
     directory, step = checkpoint.find(workdir)
@@ -151,19 +151,19 @@ def heading(
         return np.hypot(*(held.objects[first] - places[:, None]).T).T.argmin(1)
 
     named = held.named[first]
-    own = goals(held.chunks)
+    ends = goals(held.chunks)
     text = nearest(goals(swaps["instruction"]))
     colour = np.roll(held.colours[first, named], 1)
-    asked = (held.colours[first] == colour[:, None]).argmax(1)
-    there = held.objects[first, named]
+    swapped = (held.colours[first] == colour[:, None]).argmax(1)
+    targets = held.objects[first, named]
     hits = {
-        "named": nearest(own) == named,
+        "named": nearest(ends) == named,
         "named, images swapped": nearest(goals(swaps["image_primary"])) == named,
         "named, instructions swapped": text == named,
-        "what the swapped instruction names": text == asked,
+        "what the swapped instruction names": text == swapped,
     }
     shares = {n: wilson(int(h.sum()), len(h)) for n, h in hits.items()}
-    return {**shares, "distance": float(np.median(np.hypot(*(own - there).T)))}
+    return {**shares, "distance": float(np.median(np.hypot(*(ends - targets).T)))}
 
 
 def bin_weights(schedule: schedules.Schedule) -> dict[str, np.ndarray]:
@@ -187,7 +187,7 @@ def estimate(rows: np.ndarray) -> dict[str, float]:
 
 
 def _minutes(timing):
-    """Minutes of training up to a step, by ``timing.jsonl``: a function of the step."""
+    """Returns minutes of training up to a step, by ``timing.jsonl``: a function of the step."""
     steps = np.array([0, *(row["step"] for row in timing)])
     rates = [row["steps_per_second"] for row in timing]
     minutes = np.concatenate([[0], np.cumsum(np.diff(steps) / rates) / 60])

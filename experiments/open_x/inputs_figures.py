@@ -66,7 +66,7 @@ def losses(
 
 
 def _bars(estimates):
-    """Means and halves of their intervals."""
+    """Returns means and halves of their intervals."""
     return zip(*((e["mean"], e["plus_minus"]) for e in estimates.values()), strict=True)
 
 
@@ -78,16 +78,16 @@ def chunks(path: pathlib.Path, policy: Policy, held: HeldOut, key: jax.Array) ->
     observation = {
         n: np.repeat(v[first], draws, axis=0) for n, v in held.chunks.observation.items()
     }
-    other = (held.named[first] + 1) % scene.OBJECTS
+    second = (held.named[first] + 1) % scene.OBJECTS
     texts = [bytes(t).rstrip(b"\0").decode() for t in held.chunks.observation["instruction"][first]]
-    colours = np.array(list(scene.COLOURS))[held.colours[first, other]]
-    shapes = np.array(scene.SHAPES)[held.shapes[first, other]]
+    colours = np.array(list(scene.COLOURS))[held.colours[first, second]]
+    shapes = np.array(scene.SHAPES)[held.shapes[first, second]]
     changed = [f"go to the {c} {s}" for c, s in zip(colours, shapes, strict=True)]
     figure = Figure(figsize=(1.75 * count, 3.9), layout="constrained")
     grid = figure.subplots(2, count, squeeze=False)
-    for row, (instructions, target) in enumerate(((texts, held.named[first]), (changed, other))):
-        given = {**observation, "instruction": list(np.repeat(instructions, draws))}
-        moved = np.asarray(policy(given, key))[..., :2].reshape(count, draws, -1, 2)
+    for row, (instructions, target) in enumerate(((texts, held.named[first]), (changed, second))):
+        inputs = {**observation, "instruction": list(np.repeat(instructions, draws))}
+        moved = np.asarray(policy(inputs, key))[..., :2].reshape(count, draws, -1, 2)
         for i, axes in enumerate(grid[row]):
             edge = [-scene.HALF_VIEW, scene.HALF_VIEW]
             image = held.chunks.observation["image_primary"][first[i], -1]

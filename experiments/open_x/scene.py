@@ -58,12 +58,12 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """One scene of the law above."""
+    """Draws a scene of the law above."""
     side = 2 * HALF_SIDE
     while True:
         objects = rng.uniform(-HALF_SIDE, HALF_SIDE, (OBJECTS, 2))
-        apart = (objects[:, None] - objects + HALF_SIDE) % side - HALF_SIDE
-        distance = np.hypot(*apart.T)[~np.eye(OBJECTS, dtype=bool)]
+        differences = (objects[:, None] - objects + HALF_SIDE) % side - HALF_SIDE
+        distance = np.hypot(*differences.T)[~np.eye(OBJECTS, dtype=bool)]
         if distance.min() > _APART:
             break
     colours = tuple(rng.permutation(list(COLOURS))[:OBJECTS].tolist())
@@ -75,8 +75,8 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 
 def move(scene: Scene, jitter: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions e [STEPS, 2] and displacements a [STEPS, 2] of an episode, m; ``jitter`` is the
-    standard deviation of the noise of each displacement, which moves the arm, m."""
+    """Returns positions e [STEPS, 2] and displacements a [STEPS, 2] of an episode, m; ``jitter`` is
+    the standard deviation of the noise of each displacement, which moves the arm, m."""
     e, positions, actions = scene.start, [], []
     for _ in range(STEPS):
         a = RATE * (scene.objects[scene.named] - e) + jitter * rng.normal(size=2)
@@ -87,7 +87,7 @@ def move(scene: Scene, jitter: float, rng: np.random.Generator) -> tuple[np.ndar
 
 
 def render(scene: Scene, effector: np.ndarray) -> np.ndarray:
-    """The camera's image [PIXELS, PIXELS, 3] uint8: objects, and the effector as a cross."""
+    """Renders the image [PIXELS, PIXELS, 3] uint8: objects, and the effector as a cross."""
     centres = (np.arange(PIXELS) + 0.5) / PIXELS * 2 * HALF_VIEW - HALF_VIEW
     x, y = centres[None, :], -centres[:, None]
     soft = 2 * HALF_VIEW / PIXELS  # edges fade over a pixel, which shows places between pixels

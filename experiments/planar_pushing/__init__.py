@@ -1,4 +1,4 @@
-"""Planar pushing: demonstrations from a simulator whose physics are not quite right."""
+"""Planar pushing: demonstrations from a simulator with inaccurate physics."""
 
 from experiments import opengl
 

@@ -1,6 +1,6 @@
-"""What the report says below its table: how it was measured, claims, and the tables of studies.
+"""Writes the text below the report's table: measurement, claims, and the tables of studies.
 
-Each function gives one part as markdown, "" where there is nothing to tell.
+Each function returns one part as markdown, or "".
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +19,14 @@ _BIAS = ("bounds per", "bias", "at sigma", "admitted there", "mode: share, in th
 
 
 def measured(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> str:
-    """How the numbers of the table came about."""
-    given, data = config.task, config.data.sources
+    """Describes how the numbers of the table were measured."""
+    o, data = config.task, config.data.sources
     return (
-        f"{given.episodes} episodes in the target's physics for each policy and training seed (the "
+        f"{o.episodes} episodes in the target's physics for each policy and training seed (the "
         f"same starts); {config.train.steps} steps of {config.train.batch_size}, solver "
         f"{config.policy.solver} {config.policy.steps}, planned anew every {config.policy.execute} "
-        f"steps. Target demonstrations: {data.target.split} of {given.target}; source: "
-        f"{data.source.split} of {given.source}, gap {given.gap:g}, unless a row says otherwise. "
+        f"steps. Target demonstrations: {data.target.split} of {o.target}; source: "
+        f"{data.source.split} of {o.source}, gap {o.gap:g}, unless a row says otherwise. "
         f"Success: at rest within {task.asked(task.scene_of(config))}; Wilson's interval over the "
         "episodes of all seeds, which knows nothing of how seeds differ: their own successes stand "
         "beside it. Errors are means over all episodes. The best of a sweep is picked by the "
@@ -35,7 +35,7 @@ def measured(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) ->
 
 
 def fresh(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> str:
-    """The policies that were picked, where they were not picked."""
+    """Describes the picked policies on starts that did not pick them."""
     text = (
         f"The policies picked as the best, and target only, from {config.task.fresh} fresh starts "
         "for each training seed:"
@@ -48,7 +48,7 @@ def fresh(config: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> str:
 
 
 def expected(checked: Sequence[Claim]) -> str:
-    """The claims."""
+    """Lists the claims."""
     if not checked:
         return ""
     return (
@@ -61,7 +61,7 @@ def expected(checked: Sequence[Claim]) -> str:
 
 
 def bounds(annotations: Mapping[str, Any]) -> str:
-    """What the classifiers chose: ``Annotation.results`` by name."""
+    """Lists the bounds of classifiers, from ``Annotation.results`` by name."""
     text = (
         "Bounds that the classifiers chose: mean and quantiles of the units' sigma_min, and the "
         "share of units that are admitted at every level and at none."
@@ -79,7 +79,7 @@ def bounds(annotations: Mapping[str, Any]) -> str:
 
 
 def bias(by_granularity: Mapping[str, Any]) -> str:
-    """The study of bias, of the table's bounds."""
+    """Describes the study of bias of the table's bounds."""
     if not by_granularity:
         return ""
     data = next(iter(by_granularity.values()))["data"]
@@ -90,23 +90,23 @@ def bias(by_granularity: Mapping[str, Any]) -> str:
         f"{studies.LEAST:.0%} of the chunks or more), and the mode that changes most there. In the "
         f"data: {shares}."
     )
-    return _part(text, _BIAS, [_bias_cells(name, each) for name, each in by_granularity.items()])
+    return _part(text, _BIAS, [_bias_cells(*item) for item in by_granularity.items()])
 
 
 def scaled_bias(by_target: Mapping[int, Any]) -> str:
-    """The same against the number of source demonstrations."""
+    """Describes the study of bias against the number of source demonstrations."""
     text = "Bias of modes, as in the table's study, against the numbers of demonstrations:"
     lines = [
-        [str(target), str(source), *_bias_cells(name, each)]
+        [str(target), str(source), *_bias_cells(*item)]
         for target, by_source in by_target.items()
         for source, by_name in by_source.items()
-        for name, each in by_name.items()
+        for item in by_name.items()
     ]
     return _part(text, ("target", "source", *_BIAS), lines)
 
 
 def drifts(config: ml_collections.ConfigDict, by_target: Mapping[int, Any]) -> str:
-    """The study of drift."""
+    """Describes the study of drift."""
     sizes = sorted(config.task.sources)
     text = (
         f"Loss on {studies.SAMPLES} chunks of held-out target demonstrations over that of source "

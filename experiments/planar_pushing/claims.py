@@ -1,4 +1,4 @@
-"""What planar pushing is expected to show, checked by the numbers of the table."""
+"""Checks the claims about planar pushing with the numbers of the table."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
@@ -11,29 +11,29 @@ from experiments.planar_pushing import classifier_bounds, policies, studies
 from experiments.table.report import Claim, Row
 
 Rows = Mapping[str, Row]
-# Gain in success from the first policy to the second over the same starts; None where one is not
-# there, or they share no training seed.
+# Gain in success from the first policy to the second over the same starts; None if one is missing
+# or they share no training seed.
 Gap = Callable[[str, str], Estimate | None]
 # Methods that learn less of the target as the source grows.
 _HARD = ("hard", "low", "dataset")
-MARGIN = 0.05  # of success, by which what is as good may be worse
-_LEAST = 0.02  # of the loss that a method must be below source only for something to be lost
+MARGIN = 0.05  # largest loss of success of a policy that counts as equally good
+_LEAST = 0.02  # least share of the loss below source only for a method to lose some of it
 
 
 def sweep(task: ml_collections.ConfigDict, rows: Rows) -> dict[float, str]:
-    """The policies of the sweep that are there, by sigma_min in rising order."""
-    named = {level: policies.hard(level) for level in _levels(task)}
-    return {level: name for level, name in named.items() if name in rows}
+    """Returns the evaluated policies of the sweep, by increasing sigma_min."""
+    names = {level: policies.hard(level) for level in _levels(task)}
+    return {level: name for level, name in names.items() if name in rows}
 
 
 def best_of(names: Iterable[str], rows: Rows) -> str:
-    """The name that succeeds most often, of those with the most seeds; "" if none is there."""
+    """Returns the most successful policy of those with the most seeds; "" if there is none."""
     order = lambda name: (len(rows[name].seeds), rows[name].summary.success.value)  # noqa: E731
     return max((name for name in names if name in rows), key=order, default="")
 
 
 def roles(task: ml_collections.ConfigDict, rows: Rows) -> dict[str, str]:
-    """The policies that stand for the published ones: {"best alpha": name, ...}, "" for none."""
+    """Returns the counterparts of published policies: {"best alpha": name, ...}, "" for none."""
     natural = [policies.hard(level) for level in _levels(task)]
     weighted = [policies.weighted(v, alpha) for alpha in task.alpha for v in _levels(task)]
     return {
@@ -45,7 +45,7 @@ def roles(task: ml_collections.ConfigDict, rows: Rows) -> dict[str, str]:
 
 
 def picked(task: ml_collections.ConfigDict, rows: Rows) -> list[str]:
-    """The policies whose order is claimed, of those that are there."""
+    """Returns the evaluated policies whose order is claimed."""
     role = roles(task, rows)
     names = ("target", *(role[name] for name in ("best alpha", "best natural", "best")))
     return [name for name in dict.fromkeys(names) if name in rows]
@@ -61,10 +61,10 @@ def check(
     scaled_bias: Mapping[int, Any] | None = None,
     drifts: Mapping[int, Any] | None = None,
 ) -> list[Claim]:
-    """The claims about the policies that are there.
+    """Returns the claims about the evaluated policies.
 
-    ``gap`` is of the table's starts, ``fresh`` of starts on which no policy was picked, and the
-    others are results of ``studies``.
+    ``gap`` compares on the table's starts, ``fresh`` on starts on which no policy was picked; the
+    other arguments are results of ``studies``.
     """
     return [
         *_order(task, rows, fresh),
@@ -77,7 +77,7 @@ def check(
 
 
 def points(gap: Estimate) -> str:
-    """A gain in words."""
+    """Describes a gain."""
     return f"{100 * gap.value:+.1f} points [{100 * gap.low:.1f}, {100 * gap.high:.1f}]"
 
 
@@ -99,7 +99,7 @@ def _order(task, rows, fresh):
 
 
 def _granularities(task, rows, gap):
-    """Finer units against one bound for all; the classifier's bound against the sweep's best."""
+    """Compares finer units with one bound for all, and the classifier's bound with the sweep."""
     role = roles(task, rows)
     sizes = (*task.buckets, *task.more_buckets)
     buckets = [f"{way}_{size}" for size in sizes for way in classifier_bounds.WAYS]
@@ -114,12 +114,12 @@ def _granularities(task, rows, gap):
         (f"classifier{at_share}", "", share, random),
         (f"{strict}{at_share}", f"{classifier_bounds.STRICT}_", share, random),
     ):
-        whole, each = (f"{prefix}{unit}{suffix}" for unit in ("dataset", "datapoint"))
+        whole, datapoint = (f"{prefix}{unit}{suffix}" for unit in ("dataset", "datapoint"))
         best = role["best" if suffix else "best natural"]
         bucket = best_of([f"{prefix}{unit}{suffix}" for unit in units], rows)
         for name, reference, claim in (
             (whole, best, "sigma_min per data set is as good as the best of the sweep"),
-            (each, whole, "per datapoint is at least as good as per data set"),
+            (datapoint, whole, "per datapoint is at least as good as per data set"),
             (bucket, whole, "buckets are at least as good as per data set"),
         ):
             if gain := gap(reference, name):
@@ -141,7 +141,7 @@ def _few(task, gap):
 
 
 def _scaling(task, gap):
-    """From the smallest |D_S| to the largest: success falls by hard bounds alone."""
+    """Compares the smallest and the largest |D_S|: success falls only with hard bounds."""
     small, large = min(task.sources, default=0), max(task.sources, default=0)
     claims = []
     for target, method in itertools.product(task.targets, task.methods):
@@ -159,7 +159,7 @@ def _scaling(task, gap):
 
 
 def _drift(task, drifts):
-    """The same by the loss on held-out target demonstrations below that of source only."""
+    """Compares the same by losses on held-out target demonstrations relative to source only."""
     claims = []
     for target, by_method in drifts.items():
         for method, ratios in by_method.items():
@@ -183,13 +183,13 @@ def _bias(task, bias, scaled):
     claims = []
     for size in task.buckets:
         if {"datapoint", f"random_{size}"} <= bias.keys():
-            each, bucket = largest(bias, "datapoint"), largest(bias, f"random_{size}")
+            point, bucket = largest(bias, "datapoint"), largest(bias, f"random_{size}")
             claim = f"bias of modes: random buckets of {size} have less than half of a datapoint's"
-            claims.append(Claim(claim, f"{bucket:.3f} against {each:.3f}", bucket < each / 2))
+            claims.append(Claim(claim, f"{bucket:.3f} against {point:.3f}", bucket < point / 2))
     for target, by_source in scaled.items():
         pairs = {
-            source: (largest(each, f"random_{task.bucket}"), largest(each, "datapoint"))
-            for source, each in by_source.items()
+            source: (largest(study, f"random_{task.bucket}"), largest(study, "datapoint"))
+            for source, study in by_source.items()
         }
         claim = (
             f"bias of modes, {target} target demonstrations: the same at every number of source "

@@ -1,7 +1,7 @@
-"""Bounds that classifiers choose: no rollout, no sweep.
+"""Makes bounds by classifiers, without rollouts or a sweep.
 
-An annotation has its numbers of demonstrations, a classifier of actions or one that also sees the
-observation, and a tau. Each runs once, in ``<workdir>/annotation/<name>``.
+An annotation has numbers of demonstrations, a classifier of actions or one that also sees the
+observation, and a tau. It runs once, in ``<workdir>/annotation/<name>``.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from experiments.table import annotations
 from experiments.table.annotations import Annotation
 
 TABLE, OBSERVED, STRICT = NAMES = ("table", "observed", "strict")
-# Ways of filling buckets, and what is in one of so many chunks.
+# Ways of filling buckets, and their descriptions.
 WAYS = {
     "random": "{} random chunks",
     "random_episode": "{} chunks of random episodes",
@@ -24,54 +24,54 @@ WAYS = {
 }
 # Methods of the group scaling that need an annotation.
 _ANNOTATED = {"dataset", "datapoint", "random", "random_alpha", "ben_david"}
-# Few target demonstrations are known by heart unless blurred.
+# Without blur a network memorises few target demonstrations.
 _OBSERVED = dict(observed=True, encoder=(0, 64, 1), blur=0.3, learning_rate=1e-3, patience=4)
 
 
 def scaled(source: int, target: int) -> str:
-    """Name of the annotation of so many source and target demonstrations."""
+    """Returns the name of the annotation of these numbers of demonstrations."""
     return f"source_{source}_target_{target}"
 
 
 def about(task: ml_collections.ConfigDict, name: str) -> str:
-    """The classifier of an annotation in words."""
+    """Describes the classifier of an annotation."""
     if name == TABLE:
         return "classifier"
     return "observing classifier" + ("" if name == OBSERVED else f", tau {task.strict:g}")
 
 
 def split(count: int) -> str:
-    """The split of the first demonstrations of a data set."""
+    """Returns the split of the first ``count`` demonstrations of a data set."""
     return f"train[:{count}]"
 
 
 def splits(source: int, target: int) -> dict[str, str]:
-    """Config fields of a policy of so many source and target demonstrations."""
+    """Returns config fields of a policy with these numbers of demonstrations."""
     counts = {"source": source, "target": target}
     return {f"data.sources.{name}.split": split(count) for name, count in counts.items()}
 
 
 def words(granularity: str) -> str:
-    """What shares a bound: of "random_100" or "random:100", "100 random chunks"."""
+    """Describes a granularity: "random_100" or "random:100" is "100 random chunks"."""
     way, _, size = granularity.replace(":", "_").rpartition("_")
     return WAYS[way].format(size) if way else granularity.replace("dataset", "data set")
 
 
 def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-    """The annotations that the configured groups need: "fields" of their configs, and "splits"."""
-    one = ("dataset", "datapoint")
+    """Returns "fields" of configs, and "splits", of annotations that the groups need, by name."""
+    simple = ("dataset", "datapoint")
     random = tuple(f"random:{size}" for size in task.buckets)
     all_sizes = [f"{way}:{n}" for n in (*task.buckets, *task.more_buckets) for way in WAYS]
     strict, groups = _OBSERVED | {"tau": task.strict}, set(task.groups)
     needs = {}
     if {"chosen", "buckets", "shared", "soft"} & groups:
-        needs[TABLE] = dict(fields={"granularity": (*one, *all_sizes)})
+        needs[TABLE] = dict(fields={"granularity": (*simple, *all_sizes)})
     if "observed" in groups:
-        needs[OBSERVED] = dict(fields={"granularity": one, **_OBSERVED})
+        needs[OBSERVED] = dict(fields={"granularity": simple, **_OBSERVED})
     if {"strict", "shared"} & groups:
-        needs[STRICT] = dict(fields={"granularity": (*one, *random), **strict})
+        needs[STRICT] = dict(fields={"granularity": (*simple, *random), **strict})
     if "scaling" in groups and set(task.methods) & _ANNOTATED:
-        fields = {"granularity": (*one, f"random:{task.bucket}"), **strict}
+        fields = {"granularity": (*simple, f"random:{task.bucket}"), **strict}
         for target in task.targets:
             for source in task.sources:
                 options = dict(fields=fields, splits={"source": source, "target": target})
@@ -80,15 +80,14 @@ def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
 
 
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Annotation]:
-    """The annotations that the configured groups need, made where they are missing, or left out
-    with ``report_only``."""
+    """Returns the annotations that the groups need; makes absent ones, except in report_only."""
     annotated = {}
     for name, needs in needed(config.task).items():
         options = annotate_config.get_config("rlds")
         options.name, options.data = name, ml_collections.ConfigDict(config.data.to_dict())
         for source, count in needs.get("splits", {}).items():
             options.data.sources[source].split = split(count)
-        # The table has built the data, and no policy of it takes sigma_max from here.
+        # The table has built the data, and its policies do not use sigma_max of annotations.
         options.task.update(dict(crops=(), analyses=()) | needs["fields"])
         options.task.update(config.task.annotate)
         root = pathlib.Path(expanded(options.data.root))

@@ -4,7 +4,7 @@
 
 quick     target only, source only, co-training and a short sweep of sigma_min, one training seed
 table     every policy of the table, three training seeds (one for those of ``task.one_seed``)
-scaling   what more source data do to each way of using them, at 10 and 50 target demonstrations
+scaling   methods against the number of source demonstrations, at 10 and 50 target demonstrations
 debug     the table's code on a few demonstrations and steps
 """
 
@@ -18,7 +18,7 @@ from experiments.table import config as table_config
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
-    """The configuration of a variant; raises ValueError for an unknown one."""
+    """Returns the config of a variant; raises ValueError for an unknown one."""
     return table_config.variant(variant, VARIANTS, _table)
 
 
@@ -38,11 +38,11 @@ def _table(config):
             "held_out": 50,  # of each
             "data_seed": 0,
             "gap": 1.0,  # level of the source's physics, see scene.between
-            "knobs": KNOBS,  # what the gap is made of
+            "knobs": KNOBS,  # physical parameters of the gap
             "scene": dataclasses.asdict(Scene()),
             "episodes": 200,  # rollouts of a policy
             "eval_seed": 0,
-            "fresh": 1000,  # more rollouts of the policies picked as best, from starts of their own
+            "fresh": 1000,  # more rollouts of the policies picked as best, from other starts
             "seeds": (0, 1, 2),
             "sigma_min": (0.15, 0.3, 0.5, 0.7),
             "alpha": (0.2, 0.5),
@@ -53,7 +53,7 @@ def _table(config):
             "more_buckets": (10, 1000),  # the same of the group buckets
             "strict": 0.02,  # tau of the observing classifier of the groups strict and scaling
             "few": 10,  # target demonstrations of the group few
-            # Of the group scaling: source and target demonstrations, and what is trained on them.
+            # For the group scaling: source and target demonstrations, and methods.
             "sources": (500, 1000, 2000, 4000),
             "targets": (10, 50),
             "methods": (
@@ -68,7 +68,7 @@ def _table(config):
             ),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
-            # Fields of experiments/annotate/config.py to change where sigma_min is chosen.
+            # Changes of experiments/annotate/config.py in annotations.
             "annotate": {},
             **table_config.PROCESSES,
         }
@@ -82,7 +82,7 @@ def _quick(config):
 
 
 def _scaling(config):
-    config.data.root = "runs/data/push_scaling"  # more demonstrations, of which most use a split
+    config.data.root = "runs/data/push_scaling"  # more demonstrations; most policies use a split
     config.task.source = 4000
     config.task.groups = ("scaling",)
 

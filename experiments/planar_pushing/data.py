@@ -22,19 +22,18 @@ from experiments.planar_pushing.scene import KNOBS, TARGET, Physics, Scene, betw
 from experiments.table import data
 
 VERSION = "1.0.0"
-# Raise it when the same arguments come to give other episodes: it is part of the cache's key.
+# Increase it if the same arguments give other episodes: it is part of the cache's key.
 RECIPE = 1
 WORLDS = ("target", "source")
 STYLE = {"target": "human", "source": "planner"}
-# Condition of a domain-conditioned policy: in whose world it is.
+# Condition of a domain-conditioned policy: its world.
 DOMAIN = {"target": np.array([1, 0], np.float32), "source": np.array([0, 1], np.float32)}
 
 
 def attempt(
     scene: Scene, physics: Physics, world: str, camera: str, seed: int, index: int
 ) -> expert.Demonstration | None:
-    """Attempt ``index`` of a world's stream; None if the slider does not come to its goal.
-    ``world`` names the style and the starts."""
+    """Runs attempt ``index`` of a world's stream; returns None if the slider misses its goal."""
     number = data.attempt_number(WORLDS.index(world), len(WORLDS), seed, index)
     demonstration = expert.demonstrate(_env(scene, physics, camera), STYLE[world], number)
     return demonstration if demonstration.success else None
@@ -55,9 +54,9 @@ def demonstrations(
     seed: int = 0,
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
-    """The first ``count`` successful demonstrations, each with its attempt, by default in the
-    world's physics; options of ``demos.successes``, which raises RuntimeError if most attempts
-    fail. Raises ValueError for an unknown world."""
+    """Yields the first ``count`` successful demonstrations with their attempts. The physics are by
+    default the world's. For the options see ``demos.successes``, which raises RuntimeError if most
+    attempts fail. Raises ValueError for an unknown world."""
     _checks.one_of("world", world, WORLDS)
     physics = physics or (TARGET if world == "target" else between(1.0))
     job = functools.partial(attempt, scene, physics, world, camera, seed)
@@ -65,8 +64,8 @@ def demonstrations(
 
 
 def episode(index: int, demonstration: expert.Demonstration, world: str) -> dict[str, Any]:
-    """One RLDS episode. Its last step, after which the slider is at its goal, is terminal with
-    reward 1; observation "domain" says whose world it is, see ``DOMAIN``."""
+    """Returns one RLDS episode, whose last step is terminal with reward 1 (slider at its goal).
+    Observation "domain" states the world, see ``DOMAIN``."""
     metadata = {"world": world, "index": np.int64(index)}
     return demos.tabletop_episode(demonstration, "domain", DOMAIN[world], **metadata)
 
@@ -84,9 +83,10 @@ def build(
     camera: str = "",
     **options: Any,
 ) -> dict[str, Path]:
-    """Writes so many demonstrations of each world, and ``held_out`` more of each, where they are
-    missing, see ``table.data.build``; options of ``demos.successes``. ``gap`` and ``knobs`` are
-    those of ``scene.between``; ``camera`` "front" or "top" adds images [96, 96, 3].
+    """Writes the absent data sets of each world, and ``held_out`` more demonstrations of each.
+
+    For the options see ``table.data.build`` and ``demos.successes``, for ``gap`` and ``knobs``
+    ``scene.between``; ``camera`` "front" or "top" adds images [96, 96, 3].
 
     Raises:
       ValueError: a negative count, a seed that is not 0 to 900, or unknown knobs.

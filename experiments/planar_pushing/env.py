@@ -13,7 +13,7 @@ from experiments.tabletop import Step, TabletopEnv
 
 REST = 0.03, 0.3  # m/s and rad/s, below which the slider is at rest
 STATE = 12
-TURN = 0.07  # m, what a radian counts for in ``distance``: about how far it moves the T's ends
+TURN = 0.07  # m per radian in ``distance``: about the motion of the T's ends
 # Points of the T, in its frame: the ends of its bar and of its stem.
 KEYPOINTS = np.array([(-BAR_HALF[0], BAR), (BAR_HALF[0], BAR), (0.0, TAIL)])
 
@@ -50,7 +50,7 @@ class PlanarPushingEnv(TabletopEnv):
         action_space = gymnasium.spaces.Box(-scene.reach, scene.reach, (2,), np.float32)
         super().__init__(scene, model, STATE, action_space, camera, render_mode)
         self.start_sizes = {"slider": (3,), "pusher": (2,)}
-        # A command arrives after so many whole control steps, and so many physics steps more.
+        # A command arrives after whole control steps and further physics steps.
         late = round(physics.delay / scene.timestep)
         self._late, self._part = divmod(late, self.substeps)
         self._commands: list[np.ndarray] = []
@@ -85,15 +85,15 @@ class PlanarPushingEnv(TabletopEnv):
         return self._result(resting, {"error": error})
 
     def pusher(self) -> np.ndarray:
-        """[2] the pusher's x and y."""
+        """Returns the pusher's x and y, [2]."""
         return self.data.qpos[:2].copy()
 
     def slider(self) -> np.ndarray:
-        """[3] the slider's x, y and yaw in [-pi, pi)."""
+        """Returns the slider's x, y and yaw in [-pi, pi), [3]."""
         return pose(self.data.qpos)
 
     def error(self) -> np.ndarray:
-        """[2] distance [m] and angle [rad], both >= 0, from the slider to its goal."""
+        """Returns distance [m] and angle [rad] from the slider to its goal, [2], both >= 0."""
         return error(self.slider(), self.scene)
 
     def _state(self):
@@ -104,42 +104,41 @@ class PlanarPushingEnv(TabletopEnv):
 
 
 def pose(qpos: np.ndarray) -> np.ndarray:
-    """[..., 3] the slider's x, y and yaw in [-pi, pi) at joint positions [..., 9]."""
+    """Returns the slider's x, y and yaw [..., 3] in [-pi, pi) at joint positions [..., 9]."""
     yaw = 2 * np.arctan2(qpos[..., 8], qpos[..., 5])
     return np.stack([qpos[..., 2], qpos[..., 3], wrap(yaw)], -1)
 
 
 def wrap(angle: np.ndarray) -> np.ndarray:
-    """The same angle in [-pi, pi)."""
+    """Wraps an angle to [-pi, pi)."""
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def to_world(slider: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """[K, 2] of points [K, 2] of the slider's frame, where it is at [3]."""
+    """Converts points [K, 2] from the frame of a slider at [3] to the world, [K, 2]."""
     return slider[:2] + points @ rotation(slider[2]).T
 
 
 def rotation(angle: float) -> np.ndarray:
-    """[2, 2] by an angle [rad], counter-clockwise."""
+    """Returns the rotation [2, 2] by an angle [rad], counter-clockwise."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([(c, -s), (s, c)])
 
 
 def error(slider: np.ndarray, scene: Scene) -> np.ndarray:
-    """[..., 2] distance [m] and angle [rad] of poses [..., 3] from the goal."""
+    """Returns distance [m] and angle [rad] [..., 2] of poses [..., 3] from the goal."""
     off = slider - np.asarray(scene.goal)
     return np.stack([np.hypot(off[..., 0], off[..., 1]), np.abs(wrap(off[..., 2]))], -1)
 
 
 def distance(slider: np.ndarray, scene: Scene) -> np.ndarray:
-    """[...] one number [m] for position and angle of poses [..., 3]: 0 at the goal."""
+    """Returns a distance [...] [m] for position and angle of poses [..., 3], 0 at the goal."""
     off = error(slider, scene)
     return np.hypot(off[..., 0], TURN * off[..., 1])
 
 
 def start_pose(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """[3] the slider's x, y and yaw, uniform where it is not too near to the goal; raises
-    ValueError if all starts are."""
+    """Draws the slider's x, y and yaw [3], not too near to the goal; raises ValueError if none."""
     for _ in range(1000):
         start = rng.uniform(-1, 1, 3) * (*scene.spread, scene.yaw) + (0, 0, scene.goal[2])
         if distance(start, scene) >= scene.least:

@@ -1,8 +1,8 @@
-"""An expert that plans pushes in the physics it believes in, and looks again after each of them.
+"""An expert that plans pushes in the physics it believes in, and observes after each of them.
 
-It searches two pushes ahead through the catalogue of what each push does (``pushes``), carries out
-the first, and plans anew. In style ``planner`` it moves along lines and arcs at constant speed,
-exactly as planned; ``human`` draws speed, detours, precision and pauses for each demonstration.
+It searches two pushes ahead in the catalogue of effects (``pushes``), executes the first, and plans
+again. In style ``planner`` it moves along lines and arcs at constant speed, exactly as planned;
+``human`` draws speed, detours, precision and pauses for each demonstration.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation,
 from experiments.planar_pushing.scene import DT, Physics, Scene
 
 STYLES = ("human", "planner")
-_BEAM = 40  # first pushes that are looked at in earnest
+_BEAM = 40  # first pushes that are searched further
 _PUSH_COST = 0.006  # m of ``distance`` that one more push must gain
-_WAY_COST = 0.02  # the same for a metre of way to where the push begins
+_WAY_COST = 0.02  # m of ``distance`` per metre of way to the start of a push
 # Yields a position [2] for each step; the expert looks at the world in between.
 Motion = Generator[np.ndarray, None, None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How one demonstration is given; lengths in metres."""
+    """The style of one demonstration; lengths in metres."""
 
     speed: float = 0.25  # mean speed [m/s] on the way to a push
-    push: float = pushes.SPEED  # the same of pushes
-    radius: float = 0.115  # of the circle on which the pusher goes around the slider
+    push: float = pushes.SPEED  # mean speed [m/s] of pushes
+    radius: float = 0.115  # radius of the pusher's circle around the slider
     round: float = 0.0  # length over which corners of the way are rounded
     smooth: bool = False  # speeds up and slows down, rather than constant speed
     offset: float = 0.0  # standard deviation of where the slider is touched
@@ -44,7 +44,7 @@ class Style:
 
     @classmethod
     def draw(cls, style: str, rng: np.random.Generator) -> Style:
-        """The style of a demonstration; raises ValueError for an unknown one."""
+        """Draws the style of a demonstration; raises ValueError for an unknown one."""
         _checks.one_of("style", style, STYLES)
         if style == "planner":
             return cls()
@@ -62,8 +62,7 @@ class Style:
 
 
 class Expert:
-    """Commands for one episode, ``command = expert(pusher, slider)`` at each step, planned in the
-    physics that it ``believes`` in."""
+    """Commands for one episode, ``command = expert(pusher, slider)``, planned with ``believes``."""
 
     def __init__(self, scene: Scene, believes: Physics, style: Style, rng: np.random.Generator):
         self._scene, self.style, self._rng = scene, style, rng
@@ -73,12 +72,12 @@ class Expert:
         self._motion: Motion | None = None
 
     def __call__(self, pusher: np.ndarray, slider: np.ndarray) -> np.ndarray:
-        """The action [2] where the pusher is at [2] and the slider at [3]."""
+        """Returns the action [2] for a pusher at [2] and a slider at [3]."""
         self._pusher, self._slider = pusher, slider
         if self._motion is None:
             self._at, self._motion = pusher.copy(), self._work()
         command = next(self._motion)
-        # A slow random walk back to zero: the hand is never quite where it is meant to be.
+        # A slow random walk around zero disturbs all commands.
         self._tremor = 0.8 * self._tremor + 0.6 * self._rng.normal(0, 1, 2) * self.style.tremor
         return (command + self._tremor).astype(np.float32)
 
@@ -91,7 +90,7 @@ class Expert:
             start = catalogue.starts[chosen] + slip
             way = to_world(slider, self._way(start, normal))
             yield from self._follow(way, style.speed)
-            for _ in range(8):  # until it has come there
+            for _ in range(8):  # wait until it arrives
                 if np.linalg.norm(self._pusher - self._at) < 0.004:
                     break
                 yield self._at
@@ -104,37 +103,37 @@ class Expert:
             self._normal = normal
 
     def _choose(self) -> int:
-        """The push of the least cost: the distance left after it and perhaps one more, and the ways
-        to both. (Were the second way free, a first push that does nothing would do best.)"""
+        """Returns the push of least cost: the distance after it or a second push, and both ways.
+        (With a free second way, a first push without effect would be best.)"""
         catalogue, scene = self._catalogue, self._scene
         poses = catalogue.after(self._slider)
-        left = distance(poses, scene)
-        here = (self._pusher - self._slider[:2]) @ rotation(self._slider[2])
+        remaining = distance(poses, scene)
+        pusher = (self._pusher - self._slider[:2]) @ rotation(self._slider[2])
         angles = np.arctan2(catalogue.starts[:, 1], catalogue.starts[:, 0])
-        cost = self._way_cost(angles - math.atan2(here[1], here[0]))
-        best = np.argsort(left + cost)[:_BEAM]
+        cost = self._way_cost(angles - math.atan2(pusher[1], pusher[0]))
+        best = np.argsort(remaining + cost)[:_BEAM]
         second = distance(catalogue.after(poses[best]), scene) + _PUSH_COST
         second = (second + self._way_cost(angles - angles[best, None])).min(1)
-        total = np.minimum(left[best], second) + cost[best]
+        total = np.minimum(remaining[best], second) + cost[best]
         total = total + self._rng.gumbel(0, 1, len(best)) * self.style.choice
         return int(best[np.argmin(total)])
 
     def _way_cost(self, turn: np.ndarray) -> np.ndarray:
-        """[...] cost of ways around the slider by these angles [rad]."""
+        """Returns the cost [...] of ways around the slider by these angles [rad]."""
         return _WAY_COST * self.style.radius * np.abs(wrap(turn))
 
     def _way(self, start: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """Points [M, 2] from the pusher to ``start``, in the slider's frame: away from the face
-        last pushed, around the slider on a circle, and in along the normal."""
+        """Returns points [M, 2] from the pusher to ``start``, in the slider's frame. They lead away
+        from the last pushed face, around the slider on a circle, and in along the normal."""
         radius = self.style.radius
-        here = (self._at - self._slider[:2]) @ rotation(self._slider[2])
-        if np.linalg.norm(here - start) < 0.03 and normal @ (here - start) > -0.012:
-            if abs(normal[::-1] @ (here - start)) < 0.005:
-                return np.stack([here, start])
-        points = [here]
-        if np.linalg.norm(here) < radius:
-            out = here / np.linalg.norm(here) if self._normal is None else self._normal
-            points.append(_leave(here, out, radius))
+        pusher = (self._at - self._slider[:2]) @ rotation(self._slider[2])
+        if np.linalg.norm(pusher - start) < 0.03 and normal @ (pusher - start) > -0.012:
+            if abs(normal[::-1] @ (pusher - start)) < 0.005:
+                return np.stack([pusher, start])
+        points = [pusher]
+        if np.linalg.norm(pusher) < radius:
+            out = pusher / np.linalg.norm(pusher) if self._normal is None else self._normal
+            points.append(_leave(pusher, out, radius))
         entry = _leave(start, normal, radius)
         first = math.atan2(points[-1][1], points[-1][0])
         turn = wrap(math.atan2(entry[1], entry[0]) - first)
@@ -143,7 +142,7 @@ class Expert:
         return np.array([*points, start])
 
     def _follow(self, way: np.ndarray, speed: float) -> Motion:
-        """Along points [M, 2] of the world, in time as the style has it."""
+        """Moves along points [M, 2] of the world with the style's timing."""
         style = self.style
         steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
         along = np.concatenate([[0.0], np.cumsum(steps)])
@@ -152,7 +151,7 @@ class Expert:
             speed *= self._rng.uniform(0.85, 1.15)
         at = pushes.travel(length, speed)
         if style.smooth:
-            # Ramps of a third of the time on both sides: a hand speeds up and slows down.
+            # Speeds up and slows down in a third of the time each.
             s = at / max(length, 1e-9)
             at = length * (0.5 * s + 0.5 * s * s * (3 - 2 * s))
         # Corners: the mean of the way over a window that shrinks towards its ends.
@@ -164,7 +163,7 @@ class Expert:
 
 
 def _leave(point: np.ndarray, direction: np.ndarray, radius: float) -> np.ndarray:
-    """Where a ray from a point in the circle leaves it; the point itself if it is outside."""
+    """Returns where a ray from a point leaves the circle; the point if it is outside."""
     b = point @ direction
     inside = b * b - point @ point + radius**2
     return point + max(0.0, -b + math.sqrt(max(inside, 0.0))) * direction
@@ -184,8 +183,7 @@ class Demonstration:
 def demonstrate(
     env: PlanarPushingEnv, style: str, seed: int, believes: Physics | None = None
 ) -> Demonstration:
-    """The expert's episode of (scene, physics, style, seed, believes). It believes in the
-    physics of ``env`` by default."""
+    """Records the expert's episode; it believes in the physics of ``env`` by default."""
     rng = np.random.default_rng((seed, 1))  # not the generator of the scene
     chosen = Style.draw(style, rng)
     expert = Expert(env.scene, believes or env.physics, chosen, rng)
@@ -193,7 +191,7 @@ def demonstrate(
 
 
 def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstration:
-    """The episode of a seed under these actions [T, 2], whose last one is held for 2 s more."""
+    """Records the episode of a seed under actions [T, 2]; the last one is held for 2 s more."""
     commands = iter((*actions, *[actions[-1]] * round(2 / DT)))
     return _demonstration(demos.record(env, lambda: next(commands, None), seed))
 

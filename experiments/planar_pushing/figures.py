@@ -1,4 +1,4 @@
-"""Figures of planar pushing: filmstrips, and the ways of slider and pusher from above."""
+"""Figures of planar pushing: filmstrips, and the paths of slider and pusher from above."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ _OUTLINE = np.concatenate([_RIGHT, _RIGHT[::-1] * (-1, 1)])
 
 
 def filmstrip(rollouts: Rollouts, scene: Scene, **options: Any) -> Figure:
-    """Moments of episodes labelled with how they end; options of ``filmstrip.draw``."""
+    """Draws moments of episodes labelled with their outcome; see ``filmstrip.draw``."""
     label = lambda row: _ending(rollouts, row)  # noqa: E731
     above = lambda axes, qpos: draw_from_above(axes, qpos, scene)  # noqa: E731
     return filmstrips.draw(PlanarPushingEnv(scene), rollouts, label, above, **options)
@@ -28,8 +28,8 @@ def filmstrip(rollouts: Rollouts, scene: Scene, **options: Any) -> Figure:
 def traces(
     rollouts: Rollouts, scene: Scene, *, episodes: Sequence[int] = tuple(range(8)), every: int = 10
 ) -> Figure:
-    """One panel for each of these episodes: the slider every so many steps, from light to dark,
-    the pusher's way as a line from its start (dot), and the goal in green."""
+    """Draws a panel per episode: the slider at every ``every``-th step, from light to dark. The
+    pusher's path is a line from its start (dot); the goal is green."""
     rows = [episode for episode in episodes if episode < len(rollouts.lengths)]
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
@@ -53,7 +53,7 @@ def traces(
 
 
 def draw_from_above(axes: Axes, qpos: np.ndarray, scene: Scene) -> None:
-    """Goal, slider and pusher of joint positions [9]."""
+    """Draws goal, slider and pusher of joint positions [9]."""
     _goal(axes, scene)
     axes.add_patch(Polygon(to_world(pose(qpos), _OUTLINE), fc="#3457c8", ec="none"))
     axes.add_patch(Circle(qpos[:2], RADIUS, fc="#d0393b", ec="none"))

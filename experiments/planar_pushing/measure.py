@@ -1,4 +1,4 @@
-"""Measures environment and experts: how fast they are, how often they succeed, how real the gap is.
+"""Measures speed and success of environment and experts, and the effect of the gap.
 
 python -m experiments.planar_pushing.measure --episodes=300
 """
@@ -25,28 +25,27 @@ COLUMNS = (
 def expert_row(
     label: str, style: str, own: Physics, other: Physics, episodes: int, scene: Scene | None = None
 ) -> list[str]:
-    """A row of the table: the expert of a style that believes in its ``own`` physics, from the
-    starts of seeds 0 and on; raises ValueError if no demonstration succeeds.
+    """Returns a row of the table: an expert that believes in its ``own`` physics, seeds 0 and on.
 
     Its successful demonstrations are replayed open loop in both physics; "expert in the other" is
-    closed loop with its belief as it is.
+    closed loop with the same belief. Raises ValueError if no demonstration succeeds.
     """
     scene = scene or Scene()
-    here, there = PlanarPushingEnv(scene, own), PlanarPushingEnv(scene, other)
-    pushes.catalogue(own)  # made once, not a part of any demonstration
+    home, foreign = PlanarPushingEnv(scene, own), PlanarPushingEnv(scene, other)
+    pushes.catalogue(own)  # cached, so that it does not count as time of a demonstration
     seeds = range(episodes)
     begin = time.process_time()
     demonstrations = [
-        expert.demonstrate(here, style, seed)
+        expert.demonstrate(home, style, seed)
         for seed in tqdm.tqdm(seeds, desc=label, unit="episode", leave=False)
     ]
     seconds = time.process_time() - begin
     good = [(seed, demo) for seed, demo in zip(seeds, demonstrations, strict=True) if demo.success]
     if not good:
         raise ValueError(f"no demonstration of {label} succeeds, expected most: see scene.Scene")
-    again = [expert.replay(here, seed, demo.actions).success for seed, demo in good]
-    blind = [expert.replay(there, seed, demo.actions).success for seed, demo in good]
-    moved = [expert.demonstrate(there, style, seed, own).success for seed in seeds]
+    again = [expert.replay(home, seed, demo.actions).success for seed, demo in good]
+    blind = [expert.replay(foreign, seed, demo.actions).success for seed, demo in good]
+    moved = [expert.demonstrate(foreign, style, seed, own).success for seed in seeds]
     times = DT * np.array([len(demo.actions) for demo in demonstrations])
     return [
         label,
@@ -56,12 +55,12 @@ def expert_row(
         *percent(wilson(sum(moved), episodes)),
         f"{times.mean():.1f} ({times.min():.1f} to {times.max():.1f})",
         f"{60 * len(good) / seconds:.0f}",
-        f"{steps_per_second(here):.0f}",
+        f"{steps_per_second(home):.0f}",
     ]
 
 
 def steps_per_second(env: PlanarPushingEnv, steps: int = 2000) -> float:
-    """Control steps a second of CPU time, under random targets."""
+    """Measures control steps per second of CPU time, under random targets."""
     rng = np.random.default_rng(0)
     targets = rng.uniform(-0.1, 0.1, (steps, 2))
     env.reset(seed=0)
@@ -74,19 +73,19 @@ def steps_per_second(env: PlanarPushingEnv, steps: int = 2000) -> float:
 def main(_: list[str]) -> None:
     console.setup()
     with console.one_line_errors():
-        given = flags.FLAGS
-        if given.episodes < 1:
-            raise ValueError(f"--episodes={given.episodes}, expected at least 1")
+        options = flags.FLAGS
+        if options.episodes < 1:
+            raise ValueError(f"--episodes={options.episodes}, expected at least 1")
         rows = []
-        for level in map(float, given.gaps):
+        for level in map(float, options.gaps):
             source = between(level)
             for world, own, other in (("target", TARGET, source), ("source", source, TARGET)):
                 style = data.STYLE[world]
                 label = f"{world}, {style}, gap {level:g}"
-                rows.append(expert_row(label, style, own, other, given.episodes))
+                rows.append(expert_row(label, style, own, other, options.episodes))
         print(report.markdown(COLUMNS, rows))
         print(
-            f"\n{given.episodes} episodes each, one process; rates per minute and second of its "
+            f"\n{options.episodes} episodes each, one process; rates per minute and second of its "
             f"CPU time.\nSuccess: at rest within {task.asked(Scene())}. Wilson's intervals."
         )
 

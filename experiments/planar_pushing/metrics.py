@@ -1,5 +1,5 @@
-"""What is reported of planar pushing (section 5.2 of the method): success, see
-``PlanarPushingEnv``, with Wilson's interval, and errors and times with bootstraps over episodes.
+"""Metrics of planar pushing (section 5.2 of the method): success (see ``PlanarPushingEnv``) with
+Wilson's interval, and errors and times with bootstraps over episodes.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ class Summary:
 
 
 def summarise(success: np.ndarray, error: np.ndarray, lengths: np.ndarray) -> Summary:
-    """The metrics of success [N], error [N, 2] and lengths [N] in steps of episodes; raises
-    ValueError for wrong shapes or no episode."""
+    """Computes the metrics of success [N], error [N, 2] and lengths [N] in steps. Raises ValueError
+    for wrong shapes or no episode."""
     success, error, lengths = np.asarray(success, bool), np.asarray(error), np.asarray(lengths)
     count = len(success)
     if not count or success.shape != lengths.shape or error.shape != (count, 2):

@@ -1,6 +1,6 @@
-"""The policies of the table, and what each changes of the base config.
+"""The policies of the table, and their changes of the base config.
 
-The source's demonstrations are of another simulator. Above a noise level ``sigma_min`` they look
+The source's demonstrations come from another simulator. Above a noise level ``sigma_min`` they look
 like the target's. Groups:
 
 main      target only, source only, co-training, and the sweep of sigma_min
@@ -40,19 +40,19 @@ _HARD = {"law.name": "ambient"}
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str, PolicyRow]:
-    """The policies of the configured groups by name, in the order of the table; raises ValueError
-    for an unknown group or method."""
+    """Returns the policies of the configured groups by name, in the order of the table. Raises
+    ValueError for an unknown group or method."""
     buckets = lambda sizes: [f"{w}_{n}" for n in sizes for w in classifier_bounds.WAYS]  # noqa: E731
     random = [f"random_{size}" for size in task.buckets]
-    one = ("dataset", "datapoint")
+    simple = ("dataset", "datapoint")
     listed = _main(task)
     for group, name, granularities, alpha in (
-        ("chosen", TABLE, (*one, *buckets(task.buckets)), 0.0),
+        ("chosen", TABLE, (*simple, *buckets(task.buckets)), 0.0),
         ("buckets", TABLE, buckets(task.more_buckets), 0.0),
-        ("observed", OBSERVED, one, 0.0),
-        ("strict", STRICT, (*one, *random), 0.0),
-        ("shared", TABLE, (*one, *random), task.best_alpha),
-        ("shared", STRICT, (*one, *random), task.best_alpha),
+        ("observed", OBSERVED, simple, 0.0),
+        ("strict", STRICT, (*simple, *random), 0.0),
+        ("shared", TABLE, (*simple, *random), task.best_alpha),
+        ("shared", STRICT, (*simple, *random), task.best_alpha),
     ):
         listed |= _by_classifier(task, annotations, group, name, granularities, alpha)
     table = annotations.get(TABLE)
@@ -76,30 +76,30 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
 
 
 def hard(sigma_min: float) -> str:
-    """Name of the policy of a level of the sweep."""
+    """Returns the name of the policy of a level of the sweep."""
     return f"ambient_{sigma_min:g}"
 
 
 def weighted(sigma_min: float, alpha: float) -> str:
-    """Name of the policy of a level and of a share of target data above it."""
+    """Returns the name of the policy of a level and a share of target data above it."""
     return f"{hard(sigma_min)}_alpha_{alpha:g}"
 
 
 def scaling(method: str, source: int, target: int) -> str:
-    """Name of a policy of the group scaling."""
+    """Returns the name of a policy of the group scaling."""
     return f"{method}_source_{source}_target_{target}"
 
 
 def source_only(source: int) -> str:
-    """Name of the policy that so many source demonstrations alone train."""
+    """Returns the name of the policy trained on source demonstrations only."""
     return f"source_{source}"
 
 
 def method_label(task: ml_collections.ConfigDict, method: str) -> str:
-    """A method of the group scaling in words; raises ValueError for an unknown one."""
+    """Describes a method of the group scaling; raises ValueError for an unknown one."""
     _checks.one_of("config.task.methods", method, METHODS)
     share = f", alpha {task.best_alpha:g}"
-    what = {
+    labels = {
         "hard": f"ambient, sigma_min {task.best:g}",
         "low": f"ambient, sigma_min {task.low:g}",
         "dataset": "ambient by classifier, data set",
@@ -109,7 +109,7 @@ def method_label(task: ml_collections.ConfigDict, method: str) -> str:
         "ben_david": "soft ambient, Ben-David's alpha",
         "alpha": f"co-training{share}",
     }
-    return what.get(method) or what[method.removesuffix("_alpha")] + share
+    return labels.get(method) or labels[method.removesuffix("_alpha")] + share
 
 
 def _main(task):
@@ -135,15 +135,15 @@ def _main(task):
 
 
 def _by_classifier(task, annotations, group, annotation, granularities, alpha):
-    """Policies with the bounds of an annotation, one for each granularity."""
-    listed, made = {}, annotations.get(annotation)
+    """Returns policies with the bounds of an annotation, one per granularity."""
+    listed, bounds = {}, annotations.get(annotation)
     classifier = classifier_bounds.about(task, annotation)
     for granularity in granularities:
         label = f"ambient by {classifier}, {classifier_bounds.words(granularity)}"
-        if granularity == "dataset" and made:
-            label += f" (sigma_min {made.sigma_min:.3f})"
+        if granularity == "dataset" and bounds:
+            label += f" (sigma_min {bounds.sigma_min:.3f})"
         name = granularity if annotation == TABLE else f"{annotation}_{granularity}"
-        changes = made and _bounded(made, granularity)
+        changes = bounds and _bounded(bounds, granularity)
         if alpha:
             name, label = f"{name}_alpha_{alpha:g}", f"{label}, alpha {alpha:g}"
             changes = changes and changes | {"law.alpha": alpha}
@@ -171,7 +171,7 @@ def _scaling(task, annotations):
 
 
 def _method(task, method, annotation):
-    """What a method of the group scaling changes; None where its annotation is missing."""
+    """Returns changes of the config by a method of the group scaling; None without annotation."""
     bounds = method.removesuffix("_alpha")
     if method == "alpha":
         changes = _reweighted(task.best_alpha)
@@ -200,8 +200,8 @@ def _reweighted(alpha):
 
 
 def _bounded(annotation, granularity):
-    """Changes for the bounds of an annotation. One bound for all needs no file: such policies train
-    together."""
+    """Returns changes of the config for an annotation's bounds. One bound for all needs no file, so
+    such policies can train together."""
     if granularity == "dataset":
         return _HARD | {f"{_SOURCE}.sigma_min": annotation.sigma_min}
     return annotation.hard_law(granularity)

@@ -1,7 +1,7 @@
-"""What each push does to the slider in given physics: (contact, tilt, length) -> motion.
+"""Tabulates effects of pushes on the slider in given physics: (contact, tilt, length) -> motion.
 
-A push moves the slider by the same amount in its own frame wherever it stands, so each push is
-simulated once, and planning needs no simulator.
+The effect of a push in the slider's frame does not depend on its pose, so each push is simulated
+once, and planning needs no simulator.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ TILTS = (-math.radians(15), 0.0, math.radians(15))
 
 
 def contacts() -> tuple[np.ndarray, np.ndarray]:
-    """Points [C, 2] on the T's outline where it is pushed, and outward normals [C, 2], in the
-    slider's frame; none so near an inner corner that the pusher would touch both sides."""
+    """Returns contact points [C, 2] on the T's outline and outward normals, in its frame. No point
+    is so near an inner corner that the pusher would touch both sides."""
     u, outline = scenes.UNIT, []
     for x in (-1.7, -0.85, 0.0, 0.85, 1.7):
         outline.append(((x * u, scenes.TOP), (0, 1)))
@@ -40,14 +40,14 @@ def contacts() -> tuple[np.ndarray, np.ndarray]:
 class Catalogue:
     """P pushes, in the slider's frame before the push."""
 
-    starts: np.ndarray  # [P, 2] where the pusher's centre begins
-    normals: np.ndarray  # [P, 2] outward, of the face that is touched
-    directions: np.ndarray  # [P, 2] of the push
-    lengths: np.ndarray  # [P] that the pusher's target moves, the gap to the slider included
+    starts: np.ndarray  # [P, 2] start of the pusher's centre
+    normals: np.ndarray  # [P, 2] outward normal of the pushed face
+    directions: np.ndarray  # [P, 2] direction of the push
+    lengths: np.ndarray  # [P] motion of the pusher's target, including the gap to the slider
     motions: np.ndarray  # [P, 3] x, y and yaw of the slider after the push
 
     def after(self, slider: np.ndarray) -> np.ndarray:
-        """[..., P, 3] poses after each push of sliders at [..., 3]."""
+        """Returns poses [..., P, 3] after each push of sliders at [..., 3]."""
         c, s = np.cos(slider[..., 2, None]), np.sin(slider[..., 2, None])
         x, y, yaw = self.motions.T
         moved = (c * x - s * y, s * x + c * y, np.broadcast_to(yaw, np.shape(c * yaw)))
@@ -56,7 +56,7 @@ class Catalogue:
 
 @functools.lru_cache(maxsize=4)
 def catalogue(physics: scenes.Physics) -> Catalogue:
-    """All pushes in these physics, simulated one by one (half a second)."""
+    """Simulates all pushes in these physics (half a second)."""
     env = env_lib.PlanarPushingEnv(scenes.Scene(reach=10.0), physics)
     rows = []
     options = itertools.product(zip(*contacts(), strict=True), TILTS, LENGTHS)
@@ -73,6 +73,6 @@ def catalogue(physics: scenes.Physics) -> Catalogue:
 
 
 def travel(length: float, speed: float) -> np.ndarray:
-    """[T] distances along a way of this length at constant speed, one per control step."""
+    """Returns distances [T] along a path at constant speed, one per control step."""
     steps = max(1, math.ceil(length / (speed * scenes.DT) - 1e-9))
     return length * np.arange(1, steps + 1) / steps

@@ -1,4 +1,4 @@
-"""The report of the table: rows, caption, figures, ``results.json``."""
+"""Writes the report of the table: rows, caption, figures, ``results.json``."""
 
 import dataclasses
 import math
@@ -27,38 +27,37 @@ PAPER["best omni"] = "92.0"
 
 
 def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
-    """A row from the rollouts of each seed."""
+    """Returns a row from the rollouts of each seed."""
     return report.row(label, by_seed, lambda r: metrics.summarise(r.success, r.error, r.lengths))
 
 
-def rows_of(table: Table, made: Made) -> dict[str, Row]:
-    """The rows of the table by policy."""
-    return {name: summarise(table.rows[name].label, by_seed) for name, by_seed in made.items()}
+def rows_of(table: Table, collected: Made) -> dict[str, Row]:
+    """Returns the rows of the table by policy."""
+    return {name: summarise(table.rows[name].label, by_seed) for name, by_seed in collected.items()}
 
 
-def gains(made: Made) -> claims.Gap:
-    """The gains in success from one policy to another: differences start by start of the means over
-    the seeds that both have."""
+def gains(collected: Made) -> claims.Gap:
+    """Returns the function of gains in success: differences by start of means over shared seeds."""
 
     def gain(low: str, high: str) -> Estimate | None:
-        seeds = sorted(made.get(low, {}).keys() & made.get(high, {}).keys())
+        seeds = sorted(collected.get(low, {}).keys() & collected.get(high, {}).keys())
         if not seeds:
             return None
-        mean = lambda name: np.mean([made[name][seed].success for seed in seeds], 0)  # noqa: E731
+        mean = lambda name: np.mean([collected[name][seed].success for seed in seeds], 0)  # noqa: E731
         return paired(mean(high), mean(low))
 
     return gain
 
 
 def _fresh(table: Table) -> Table:
-    """The table whose rollouts, ``fresh.npz``, are from the starts of ``task.fresh``."""
+    """Returns the table with rollouts ``fresh.npz`` from the starts of ``task.fresh``."""
     files = lambda *args: {"fresh.npz": rollouts.simulated(*args)["rollouts.npz"]}  # noqa: E731
     experiment = dataclasses.replace(table.experiment, files=files)
     return dataclasses.replace(table, experiment=experiment, config=task.fresh(table.config))
 
 
 def confirm(table: Table) -> None:
-    """Leaves ``fresh.npz`` of the policies that are picked as the best, of all seeds."""
+    """Writes ``fresh.npz`` of the policies picked as the best, for all seeds."""
     picked = claims.picked(table.config.task, rows_of(table, rollouts.collect(table)))
     program = {
         policies.key(name, seed): table.config_of(name, seed)
@@ -70,9 +69,9 @@ def confirm(table: Table) -> None:
 
 
 def write(table: Table) -> str:
-    """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
-    config, made = table.config, rollouts.collect(table)
-    rows = rows_of(table, made)
+    """Writes ``<workdir>/report/`` from all rollouts; returns the table as markdown."""
+    config, collected = table.config, rollouts.collect(table)
+    rows = rows_of(table, collected)
     best, picked = claims.roles(config.task, rows), claims.picked(config.task, rows)
     fresh = rollouts.collect(_fresh(table), picked)
     confirmed = rows_of(table, fresh)
@@ -82,7 +81,7 @@ def write(table: Table) -> str:
     losses = studies.drift_losses(table, scaling)
     drifts = studies.drifts(config.task, losses)
     studied = dict(bias=bias, scaled_bias=scaled_bias, drifts=drifts)
-    checked = claims.check(config.task, rows, gains(made), gains(fresh), **studied)
+    checked = claims.check(config.task, rows, gains(collected), gains(fresh), **studied)
     seconds = {name: report.core_seconds(table, name) for name in rows}
     results = {
         "fresh starts": confirmed,
@@ -102,13 +101,13 @@ def write(table: Table) -> str:
         caption.drifts(config, drifts),
     ]
     text = report.write(table, COLUMNS, cells(rows, best), parts, rows, checked, results)
-    first = {name: by_seed[min(by_seed)] for name, by_seed in made.items()}
+    first = {name: by_seed[min(by_seed)] for name, by_seed in collected.items()}
     table_figures.write(table, rows, best["best"], first, bias, drifts)
     return text
 
 
 def cells(rows: Mapping[str, Row], best: Mapping[str, str]) -> list[list[str]]:
-    """The table's lines, see ``COLUMNS``."""
+    """Returns the table's lines, see ``COLUMNS``."""
     lines = []
     for name, row in rows.items():
         summary = row.summary

@@ -35,6 +35,6 @@ class Simulator(simulate.Simulator):
         super().__init__(plan, lambda: PlanarPushingEnv(scene, physics), **options)
 
     def __call__(self, *args: Any, **options: Any) -> Rollouts:
-        """One episode for each seed; arguments of ``simulate.Simulator.episodes``."""
-        ran = self.episodes(*args, **options)
-        return Rollouts(ran.seeds, ran.lengths, ran.terminated, ran.infos["error"], ran.qpos)
+        """Runs one episode per seed; see ``simulate.Simulator.episodes``."""
+        e = self.episodes(*args, **options)
+        return Rollouts(e.seeds, e.lengths, e.terminated, e.infos["error"], e.qpos)

@@ -1,4 +1,4 @@
-"""The scene of planar pushing as a MuJoCo model, and the physics that it follows.
+"""The scene of planar pushing as a MuJoCo model, and its physics.
 
 Metres, kilograms, newtons, seconds; seen from above, x to the right and y up; the table is z = 0.
 
@@ -37,8 +37,8 @@ _FOOT = 0.004  # radius of a foot
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What is asked of an episode, whatever the physics; raises ValueError for a wrong field. Lists
-    become tuples."""
+    """The task of an episode in any physics; raises ValueError for a wrong field. Lists become
+    tuples."""
 
     position: float = 0.015  # the slider is at its goal within this distance [m]
     angle: float = math.radians(8)  # and this angle [rad]
@@ -58,9 +58,9 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Physics:
-    """The knobs of the gap between two worlds; raises ValueError for a number that is not finite or
-    too small, or a slider that would tip over. The defaults stand in for the real world: a slick,
-    heavy slider that is not balanced, and a slow pusher."""
+    """Physical parameters, in which two worlds differ. The defaults represent the real world: a
+    slick, heavy, unbalanced slider and a slow pusher. Raises ValueError if a number is not finite
+    or too small, or the slider would tip over."""
 
     pusher_friction: float = 0.15  # between pusher and slider
     table_friction: float = 0.45  # between slider and table
@@ -86,14 +86,14 @@ class Physics:
             )
 
 
-# Between physics, these go by ratios and the others by differences.
+# ``between`` interpolates these by ratios and the others by differences.
 _SCALES = ("pusher_friction", "table_friction", "mass", "softness", "lag")
 # Least values; ``between`` stops there. A physics step of 10 ms resolves no stiffer contact.
 _LEAST = {"damping": 0.0, "delay": 0.0, "softness": 0.02}
 KNOBS = tuple(field.name for field in dataclasses.fields(Physics))
 
 TARGET = Physics()
-# A simulator as one would set it up: all guesses are off, and what is hard to measure left out.
+# A typical simulator: all guesses are wrong, and properties that are hard to measure are missing.
 SOURCE = Physics(
     pusher_friction=0.7,
     table_friction=0.25,
@@ -108,40 +108,41 @@ SOURCE = Physics(
 
 
 def between(level: float, knobs: Sequence[str] = KNOBS) -> Physics:
-    """The physics of a simulator whose gap is ``level``: 0 is ``TARGET``, 1 ``SOURCE``, and more is
-    further off along the same line. Other fields than ``knobs`` stay as in ``TARGET``.
+    """Returns physics at a gap of ``level``: 0 is ``TARGET``, 1 ``SOURCE``, more extrapolates.
+
+    Only the fields ``knobs`` differ from ``TARGET``.
 
     Raises:
-      ValueError: an unknown knob, a level below 0 or not finite, or a slider that would tip over.
+      ValueError: a knob is unknown, the level is below 0 or not finite, or the slider tips over.
     """
     unknown = set(knobs) - set(KNOBS)
     if unknown:
         raise ValueError(f"unknown knobs {sorted(unknown)}, expected some of {KNOBS}")
     if not 0 <= level < math.inf:
         raise ValueError(f"level of the gap is {level}, expected a finite number of at least 0")
-    turned = {}
+    changes = {}
     try:
         for name in knobs:
             a, b = getattr(TARGET, name), getattr(SOURCE, name)
             value = a * (b / a) ** level if name in _SCALES else a + level * (b - a)
-            turned[name] = max(_LEAST[name], value) if name in _LEAST else value
-        return dataclasses.replace(TARGET, **turned)
+            changes[name] = max(_LEAST[name], value) if name in _LEAST else value
+        return dataclasses.replace(TARGET, **changes)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"level of the gap is {level}, expected a smaller one: {error}") from error
 
 
 @functools.cache
 def model(scene: Scene, physics: Physics) -> mujoco.MjModel:
-    """The compiled model, which all environments of these physics share and none writes to."""
+    """Compiles the model, which all environments of these physics share and do not change."""
     compiled = mujoco.MjModel.from_xml_string(xml(scene, physics))
-    # One number for both: as if the resistance were spread over a disc of about the T's size.
+    # One number for translation and rotation, as of resistance on a disc of about the T's size.
     compiled.dof_damping[2:5] = physics.damping
     compiled.dof_damping[5:8] = physics.damping * _gyration2()
     return compiled
 
 
 def xml(scene: Scene, physics: Physics) -> str:
-    """The scene in MuJoCo's XML."""
+    """Returns the scene in MuJoCo's XML."""
     half, reach, r2 = HEIGHT / 2, scene.reach, _gyration2()
     flat = physics.mass * (r2 / 2 + HEIGHT**2 / 12)
     boxes = lambda rest, gap=0.0: "\n".join(  # noqa: E731
@@ -195,7 +196,7 @@ def xml(scene: Scene, physics: Physics) -> str:
 
 
 def _gyration2():
-    """Squared radius of gyration of the uniform T about its centroid."""
+    """Returns the squared radius of gyration of the uniform T about its centroid."""
     parts = [
         (a * b, (a**2 + b**2) / 3 + y**2) for y, (a, b) in ((BAR, BAR_HALF), (STEM, STEM_HALF))
     ]

@@ -26,34 +26,33 @@ def write(
     bias: Mapping[str, Any],
     drifts: Mapping[int, Any],
 ) -> None:
-    """Writes the figures of the report; ``rollouts`` are of the first seed, the last two arguments
-    results of ``studies``."""
-    folder, given = table.workdir / "report", table.config.task
-    is_scaled = any(scaled(given, rows, target) for target in given.targets)
-    drawn = {
+    """Writes the figures of the report, with ``rollouts`` of the first seed and ``studies``."""
+    folder, section = table.workdir / "report", table.config.task
+    is_scaled = any(scaled(section, rows, target) for target in section.targets)
+    drawings = {
         "success": success_figure(rows),
-        "sigma_min": sweep_figure(given, rows) if len(claims.sweep(given, rows)) > 1 else None,
+        "sigma_min": sweep_figure(section, rows) if len(claims.sweep(section, rows)) > 1 else None,
         "curves": curves_figure(table.annotations) if table.annotations else None,
         "modes": modes_figure(bias) if bias else None,
-        "scaling": scaling_figure(given, rows, drifts) if is_scaled else None,
+        "scaling": scaling_figure(section, rows, drifts) if is_scaled else None,
     }
-    drawing.save(folder, drawn)
+    drawing.save(folder, drawings)
     for role, name in (("target", "target"), ("best", best)):
         if name in rollouts:
-            for what, draw in (("film", figures.filmstrip), ("traces", figures.traces)):
+            for kind, draw in (("film", figures.filmstrip), ("traces", figures.traces)):
                 figure = draw(rollouts[name], task.scene_of(table.config))
                 figure.suptitle(rows[name].label, fontsize=8)
-                drawing.save(folder, {f"{what}_{role}": figure}, dpi=110)
+                drawing.save(folder, {f"{kind}_{role}": figure}, dpi=110)
 
 
 def success_figure(rows: Mapping[str, Row]) -> Figure:
-    """Success of every policy with its interval, and that of each seed as a tick."""
+    """Plots the success of every policy with its interval, and that of each seed as a tick."""
     figure, [[axes]] = drawing.panels(1, 1, 7.6, 1.2 + 0.24 * len(rows))
     for y, row in enumerate(rows.values()):
         [value], [[low], [high]] = drawing.intervals([row.summary.success])
         axes.plot([low, high], [y, y], color=drawing.COLOURS[0], lw=1.6)
-        each = [100 * s.success.value for s in row.seeds.values()]
-        axes.plot(each, [y] * len(each), "|", color=drawing.GREY, ms=9)
+        by_seed = [100 * s.success.value for s in row.seeds.values()]
+        axes.plot(by_seed, [y] * len(by_seed), "|", color=drawing.GREY, ms=9)
         axes.plot(value, y, "o", color=drawing.COLOURS[0], ms=5)
     axes.set_yticks(range(len(rows)), [row.label for row in rows.values()], fontsize=7)
     axes.invert_yaxis()
@@ -63,19 +62,19 @@ def success_figure(rows: Mapping[str, Row]) -> Figure:
 
 
 def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure:
-    """Success against sigma_min, a line for each share of target data above it; co-training with
-    that share at the left end, target only at the right."""
+    """Plots success against sigma_min, a line per share of target data above it. The left end is
+    co-training with that share, the right end target only."""
     figure, [[axes]] = drawing.panels(1, 1, 5.6, 3.8)
     swept = sorted({*task.sigma_min, task.best})
     lines = {"natural share": {0.0: "cotrain", **{v: policies.hard(v) for v in swept}}}
     for alpha in sorted(task.alpha):
-        named = {v: policies.weighted(v, alpha) for v in swept}
-        lines[f"alpha {alpha:g}"] = {0.0: f"alpha_{alpha:g}", **named}
-    for i, (label, named) in enumerate(lines.items()):
-        named = {v: name for v, name in (named | {1.0: "target"}).items() if name in rows}
-        if named.keys() & set(swept):
-            success = [rows[named[v]].summary.success for v in sorted(named)]
-            drawing.band(axes, sorted(named), success, label=label, **drawing.style(i))
+        names = {v: policies.weighted(v, alpha) for v in swept}
+        lines[f"alpha {alpha:g}"] = {0.0: f"alpha_{alpha:g}", **names}
+    for i, (label, names) in enumerate(lines.items()):
+        names = {v: name for v, name in (names | {1.0: "target"}).items() if name in rows}
+        if names.keys() & set(swept):
+            success = [rows[names[v]].summary.success for v in sorted(names)]
+            drawing.band(axes, sorted(names), success, label=label, **drawing.style(i))
     drawing.level_ticks(axes, [0.0, *swept, 1.0], {0.0: "co-training", 1.0: "target only"})
     axes.set(xlabel=r"$\sigma_{min}$ of the source", ylabel="success [%]", ylim=(0, 103))
     axes.legend(fontsize=8, title="target data above it", title_fontsize=8)
@@ -83,16 +82,16 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
 
 
 def curves_figure(annotations: Annotations) -> Figure:
-    """Mean P(clean) of the source's chunks and the total variation, a colour an annotation."""
+    """Plots mean P(clean) of the source's chunks and total variation, a colour per annotation."""
     figure, [[left, right]] = drawing.panels(1, 2, 8.4, 3.4)
     for i, (name, annotation) in enumerate(annotations.items()):
         colour, results = drawing.COLOURS[i % len(drawing.COLOURS)], annotation.results
         levels, curve = np.array(results["levels"]), np.array(results["curves"]["source"])
         crossing, options = annotation.sigma_min, results["config"]["task"]
-        seen = "actions and observation" if options["observed"] else "actions alone"
+        inputs = "actions and observation" if options["observed"] else "actions alone"
         if name not in classifier_bounds.NAMES:
-            seen = name.replace("_", " ")
-        label = f"{seen}, tau {options['tau']:g}: {crossing:.3f}"
+            inputs = name.replace("_", " ")
+        label = f"{inputs}, tau {options['tau']:g}: {crossing:.3f}"
         left.plot(levels, curve, ".", color=colour)
         left.plot(levels, thresholds.isotonic(curve), color=colour, lw=1, label=label)
         left.axhline(0.5 - options["tau"], color=drawing.GREY, lw=0.8, ls="--")
@@ -108,14 +107,14 @@ def curves_figure(annotations: Annotations) -> Figure:
 
 
 def modes_figure(bias: Mapping[str, Any]) -> Figure:
-    """Bias of modes against the noise level by granularity, and the modes' shares for each."""
+    """Plots the bias of modes against the noise level, and the modes' shares, by granularity."""
     lines = -(-(1 + len(bias)) // 3)
     figure, grid = drawing.panels(lines, 3, 10.5, 3.0 * lines + 0.5)
-    first, *others = grid.ravel()
+    first, *panels = grid.ravel()
     levels = np.array(evaluation.LEVELS)
     limits = dict(xlim=(levels[0] * 0.9, levels[-1]))
     for i, (name, study) in enumerate(bias.items()):
-        axes, words = others[i], classifier_bounds.words(name)
+        axes, words = panels[i], classifier_bounds.words(name)
         some = study["admitted"] >= studies.LEAST
         first.plot(
             levels[some], study["bias"][some], ms=3.5, lw=1.1, label=words, **drawing.style(i)
@@ -123,7 +122,7 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
         if some.any():
             shares = study["shares"][some].T
             axes.stackplot(levels[some], shares, labels=studies.MODES, colors=drawing.COLOURS)
-        # The data's own shares, for the eye to compare with.
+        # The shares in the data, for comparison.
         for edge in np.cumsum(study["data"])[:-1]:
             axes.axhline(edge, color=drawing.INK, lw=0.7, ls=":")
         axes.set_title(words, fontsize=8)
@@ -132,9 +131,9 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
     drawing.noise_axis(first, ylabel="bias (total variation)", **limits)
     first.set_ylim(bottom=0)
     first.legend(fontsize=6)
-    shown = others[0].get_legend_handles_labels()
+    shown = panels[0].get_legend_handles_labels()
     figure.legend(*shown, fontsize=7, loc="outside lower center", ncols=len(studies.MODES))
-    for axes in others[len(bias) :]:
+    for axes in panels[len(bias) :]:
         axes.set_axis_off()
     return figure
 
@@ -142,7 +141,7 @@ def modes_figure(bias: Mapping[str, Any]) -> Figure:
 def scaled(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], target: int
 ) -> dict[str, dict[int, Any]]:
-    """Success by method and number of source demonstrations, of what is there."""
+    """Returns success of evaluated policies by method and number of source demonstrations."""
     by_method: dict[str, dict[int, Any]] = {}
     for method, size in itertools.product(task.methods, sorted(task.sources)):
         name = policies.scaling(method, size, target)
@@ -154,12 +153,12 @@ def scaled(
 def scaling_figure(
     task: ml_collections.ConfigDict, rows: Mapping[str, Row], drifts: Mapping[int, Any]
 ) -> Figure:
-    """Success (above) and ``studies.drifts`` (below) against the number of source demonstrations, a
-    column for each number of target ones; source only grey, target only dotted."""
+    """Plots success (above) and ``studies.drifts`` (below) against source demonstrations. A column
+    has one number of target demonstrations; source only is grey, target only dotted."""
     sizes, targets = sorted(task.sources), task.targets
     shared = dict(sharex=True, sharey="row")
     figure, grid = drawing.panels(2, len(targets), 2.6 + 3.6 * len(targets), 6.2, **shared)
-    # Side by side, or intervals cover each other.
+    # Shifted, so that intervals do not overlap.
     beside = {method: 1.02 ** (i - 4) for i, method in enumerate(task.methods)}
     # A colour for each way of bounding, dashed at the best share of target data.
     bounds = list(dict.fromkeys(m.removesuffix("_alpha") for m in policies.METHODS))

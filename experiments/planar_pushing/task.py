@@ -16,7 +16,7 @@ from experiments.table.data import build_once
 
 
 def scene_of(config: ml_collections.ConfigDict) -> Scene:
-    """The scene of ``config.task.scene``; raises ValueError for a field that no scene has."""
+    """Returns the scene of ``config.task.scene``; raises ValueError for an unknown field."""
     return checks.scene(Scene, config.task.scene)
 
 
@@ -45,12 +45,12 @@ def check(config: ml_collections.ConfigDict) -> None:
     except ValueError as error:
         raise ValueError(f"config.task.gap: {error}") from error
     scene_of(config)
-    for each in (config, fresh(config)):
-        checks.evaluation_seeds(each.task)
+    for tested in (config, fresh(config)):
+        checks.evaluation_seeds(tested.task)
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes the data sets, ``push_target`` and others, below data.root where they are absent."""
+    """Writes the absent data sets, ``push_target`` and others, below data.root."""
     task = config.task
     options = {name: task[name] for name in ("target", "source", "held_out", "gap")}
     options |= dict(knobs=tuple(task.knobs), seed=task.data_seed, scene=scene_of(config))
@@ -58,21 +58,20 @@ def build(config: ml_collections.ConfigDict) -> None:
 
 
 def fresh(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config of ``task.fresh`` episodes of the next eval_seed, where no policy was picked."""
+    """Returns the config of ``task.fresh`` episodes of the next eval_seed."""
     config = ml_collections.ConfigDict(config.to_dict())
     config.task.update(dict(episodes=config.task.fresh, eval_seed=config.task.eval_seed + 1))
     return config
 
 
 def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
-    """``simulate(params)`` in the target's physics, see ``rollouts.from_seeds``; the domain of a
-    conditioned policy is the target."""
+    """Returns ``simulate(params)`` in the target's physics, see ``rollouts.from_seeds``."""
     condition = {"domain": data.DOMAIN["target"]}
     return rollouts.from_seeds(Simulator, policy, config, scene_of(config), condition)
 
 
 def asked(scene: Scene) -> str:
-    """The tolerance and the time limit in words."""
+    """Describes the tolerance and the time limit."""
     return (
         f"{1000 * scene.position:g} mm and {math.degrees(scene.angle):.3g} degrees of the goal "
         f"within {scene.max_steps * DT:g} s"

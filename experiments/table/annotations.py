@@ -1,4 +1,4 @@
-"""Bounds that a classifier chose for the one corrupt source of a table: no rollout, no sweep."""
+"""Makes bounds by a classifier for the corrupt source of a table, without rollouts or a sweep."""
 
 import dataclasses
 import pathlib
@@ -28,12 +28,12 @@ class Annotation:
         return self.results["sigma_min"][f"{self.source}, dataset"]["mean"]
 
     def hard_law(self, granularity: str) -> dict[str, Any]:
-        """Config fields of the ambient law with the bounds of a granularity."""
+        """Returns config fields of the ambient law with the bounds of a granularity."""
         file = f"{self.bounds}/{granularity}.parquet"
         return {"law.name": "ambient", f"data.sources.{self.source}.bounds": file}
 
     def soft_law(self) -> dict[str, Any]:
-        """Config fields of the soft law by Ben-David's bound."""
+        """Returns config fields of the soft law by Ben-David's bound."""
         return {
             "law.name": "ben_david",
             "law.n_clean": self.n_clean,

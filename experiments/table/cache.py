@@ -28,7 +28,7 @@ def is_current(path: pathlib.Path, about: Mapping[str, Any]) -> bool:
 
 
 def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
-    """Why the rollouts in a file of a policy's folder are not current; "" if they are.
+    """Returns why the rollouts in a file of a policy's folder are not current; "" if they are.
 
     The "steps" of ``about``, on which the rollouts depend, are those of the complete training.
     """
@@ -44,13 +44,13 @@ def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
 
 
 def tally(reasons: Iterable[str]) -> str:
-    """Each reason with its count, such as "3 not made yet"."""
+    """Returns each reason with its count, such as "3 not made yet"."""
     counted = collections.Counter(reasons).most_common()
     return ", ".join(f"{count} {reason}" for reason, count in counted)
 
 
 def _changed(path, about):
-    """Names in ``about`` whose values differ from the file's."""
+    """Returns names in ``about`` whose values differ from the file's."""
     with _reading(path), np.load(path) as file:
         saved = dict(json.loads(str(file["about"])))
     return sorted(n for n in saved.keys() | about.keys() if saved.get(n) != about.get(n))
@@ -63,7 +63,7 @@ def save(path: pathlib.Path, about: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def load(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays by name; raises ValueError for a file that is damaged."""
+    """Reads the arrays by name; raises ValueError for a file that is damaged."""
     with _reading(path), np.load(path) as file:
         return {name: file[name] for name in file.files if name != "about"}
 
@@ -71,7 +71,7 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
 def kept(
     path: pathlib.Path, about: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """The arrays of the file, which ``make()`` makes first if it is not current."""
+    """Returns the arrays of the file; calls ``make()`` first if it is not current."""
     if not is_current(path, about):
         save(path, about, make())
     return load(path)
@@ -91,7 +91,7 @@ def _reading(path):
 
 
 def step(directory: pathlib.Path) -> int:
-    """The step of a policy's last checkpoint, 0 without one."""
+    """Returns the step of a policy's last checkpoint, 0 without one."""
     try:
         return checkpoint.find(directory)[1]
     except FileNotFoundError:

@@ -19,8 +19,8 @@ _HELD_OUT = 500_000  # attempts of held-out demonstrations start here
 
 
 def attempt_number(source: int, sources: int, seed: int, attempt: int) -> int:
-    """The seed of an attempt: below 2^31, distinct for each source, seed and attempt, and never one
-    of an evaluation (``checks.evaluation_seeds``)."""
+    """Returns the seed of an attempt: below 2^31, distinct for each source, seed and attempt, and
+    never one of an evaluation (``checks.evaluation_seeds``)."""
     return (seed * sources + source) * _STREAM + attempt + _STREAM
 
 
@@ -76,21 +76,21 @@ def build_once(name: str, build: Callable[[], object]) -> None:
 
 
 def command(build: Callable[..., Mapping[str, Path]], **defaults: Any) -> None:
-    """The command of a module of data: the numbers and texts of ``build(root, ...)`` are its flags,
-    its docstring is the help, ``defaults`` replace ``build``'s own."""
-    named = {n: p.default for n, p in inspect.signature(build).parameters.items()}
-    named = {n: v for n, v in (named | defaults).items() if type(v) in _FLAGS}
+    """Runs the command of a module of data: the numbers and texts of ``build(root, ...)`` are its
+    flags, its docstring is the help, ``defaults`` replace ``build``'s own."""
+    parameters = {n: p.default for n, p in inspect.signature(build).parameters.items()}
+    parameters = {n: v for n, v in (parameters | defaults).items() if type(v) in _FLAGS}
     flags.DEFINE_string("root", None, "Directory of all data sets.", required=True)
-    for name, value in named.items():
+    for name, value in parameters.items():
         default = list(value) if isinstance(value, tuple) else value
         _FLAGS[type(value)](name, default, f"The argument {name} of build, see the module.")
 
     def main(_):
         console.setup()
         with console.one_line_errors():
-            given = {n: flags.FLAGS[n].value for n in named}
-            given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
-            for name, directory in build(flags.FLAGS.root, **given).items():
+            values = {n: flags.FLAGS[n].value for n in parameters}
+            values = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+            for name, directory in build(flags.FLAGS.root, **values).items():
                 logging.info("%s: %s", name, directory)
 
     console.run(main)

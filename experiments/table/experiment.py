@@ -1,4 +1,4 @@
-"""What an experiment supplies, and one run of its table."""
+"""The functions of an experiment, and one run of its table."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Table:
         return self.experiment.policies(self.config.task, self.annotations)
 
     def folder(self, name: str, seed: int) -> pathlib.Path:
-        """Where a policy's checkpoints and rollouts are."""
+        """Returns the folder of a policy's checkpoints and rollouts."""
         return self.workdir / policies.key(name, seed)
 
     def config_of(self, name: str, seed: int) -> Config:
-        """The training config of a policy."""
+        """Returns the training config of a policy."""
         return policies.config_of(self.config, name, self.rows[name], seed)
 
     def files(self, key: str, config: Config) -> dict[pathlib.Path, dict[str, Any]]:
-        """The files of a policy's rollouts, and what they depend on besides its parameters."""
+        """Returns the files of a policy's rollouts, and their dependencies besides parameters."""
         files = self.experiment.files(self, key, config)
         return {self.workdir / key / name: about for name, about in files.items()}

@@ -1,4 +1,4 @@
-"""What the figures of the tables have in common."""
+"""Parts that the figures of the tables share."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,12 @@ MARKS = "osD^vPX*"
 
 
 def style(index: int) -> dict[str, str]:
-    """Colour and mark of a line."""
+    """Returns colour and marker of a line."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKS[index % len(MARKS)]}
 
 
 def panels(rows: int, columns: int, width: float, height: float, **options) -> tuple:
-    """A figure and its axes [rows, columns]; sizes in inches."""
+    """Returns a figure and its axes [rows, columns]; sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -34,7 +34,7 @@ def save(folder: pathlib.Path, figures: Mapping[str, Figure | None], dpi: int = 
 
 
 def intervals(estimates: Iterable[Estimate], scale: float = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Values [N] and the ends [2, N] of their intervals; percent by default."""
+    """Returns values [N] and the ends [2, N] of their intervals; percent by default."""
     ends = [(e.value, e.low, e.high) for e in estimates]
     value, low, high = scale * np.array(ends).T
     return value, np.stack([low, high])
@@ -43,7 +43,7 @@ def intervals(estimates: Iterable[Estimate], scale: float = 100) -> tuple[np.nda
 def band(
     axes: Axes, x: Sequence[float], estimates: Iterable[Estimate], scale: float = 100, **style
 ) -> None:
-    """A line with its intervals as a band."""
+    """Plots a line with its intervals as a band."""
     value, (low, high) = intervals(estimates, scale)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
     axes.plot(x, value, **{"marker": "o", "ms": 4, "lw": 1.4, **style})
@@ -53,14 +53,14 @@ def band(
 def level_ticks(
     axes: Axes, levels: Sequence[float], names: Mapping[float, str] | None = None
 ) -> None:
-    """Ticks at the levels of a sweep; those in ``names`` say the policy that stands there."""
+    """Sets ticks at the levels of a sweep; those in ``names`` say the policy that stands there."""
     labels = [(names or {}).get(level, f"{level:g}") for level in levels]
     axes.set_xticks(levels, labels, fontsize=7, rotation=60)
     axes.minorticks_off()
 
 
 def noise_axis(axes: Axes, **options) -> None:
-    """An x axis of noise levels sigma in (0, 1)."""
+    """Makes an x axis of noise levels sigma in (0, 1)."""
     axes.set(xscale="logit", xlabel=r"noise level $\sigma$", **options)
     axes.set_xticks([0.005, 0.05, 0.5, 0.95], ["0.005", "0.05", "0.5", "0.95"])
     axes.minorticks_off()

@@ -1,4 +1,4 @@
-"""The policies of a table: one base config, and what each changes of it."""
+"""The policies of a table: one base config, and each policy's changes of it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class PolicyRow(NamedTuple):
 def of_groups(
     rows: Mapping[str, PolicyRow], task: Config, groups: Sequence[str]
 ) -> dict[str, PolicyRow]:
-    """The policies of ``task.groups`` that can be trained, of the ``rows`` of all ``groups``.
+    """Returns the trainable policies of ``task.groups``, of the ``rows`` of all ``groups``.
 
     ValueError for an unknown group, or an unknown group or policy in ``task.one_seed``.
     """
@@ -44,7 +44,7 @@ def of_groups(
 
 
 def config_of(base: Config, name: str, row: PolicyRow, seed: int) -> Config:
-    """The training config of a policy: a copy of the base with the row's changes and the seed."""
+    """Returns a policy's training config: a copy of the base with its changes and seed."""
     assert row.changes is not None
     config = ml_collections.ConfigDict(base.to_dict())
     config.name, config.seed, config.law = name, seed, ml_collections.ConfigDict()
@@ -59,7 +59,7 @@ def config_of(base: Config, name: str, row: PolicyRow, seed: int) -> Config:
 
 
 def key(name: str, seed: int) -> str:
-    """A policy's folder below the workdir: one for each policy and seed."""
+    """Returns a policy's folder below the workdir: one for each policy and seed."""
     return f"{name}/seed_{seed}"
 
 
@@ -69,7 +69,7 @@ def is_alone(config: Config) -> bool:
 
 
 def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list[Program]:
-    """All policies of all seeds, as groups that one program trains (at most ``together``).
+    """Returns all policies of all seeds, as groups that one program trains (at most ``together``).
 
     They are ordered by ``task.groups`` and seed: an interrupted table has what matters most.
     Policies and groups in ``task.one_seed`` are trained with the first seed only.
@@ -81,8 +81,8 @@ def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list
                 continue
             config = config_of(base, name, row, seed)
             shared = sweep.program(config)
-            for other, configs in shared_by:
-                if other == shared and len(configs) < together and not is_alone(config):
+            for fields, configs in shared_by:
+                if fields == shared and len(configs) < together and not is_alone(config):
                     configs[key(name, seed)] = config
                     break
             else:

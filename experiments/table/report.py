@@ -47,30 +47,30 @@ class Claim(NamedTuple):
 
 
 def row(label: str, by_seed: Mapping[int, Any], summarise: Callable[[Any], Any]) -> Row:
-    """The row of the rollouts of each seed; ``summarise(rollouts)`` gives their metrics."""
-    seeds = {seed: summarise(each) for seed, each in by_seed.items()}
+    """Returns the row of the rollouts of each seed; ``summarise(rollouts)`` gives their metrics."""
+    seeds = {seed: summarise(rollouts) for seed, rollouts in by_seed.items()}
     return Row(label, summarise(rollouts.pool(by_seed.values())), seeds)
 
 
 def best_of(names: Iterable[str], rows: Mapping[str, Row], value: Callable[[Any], Any]) -> str:
-    """The policy that is there with the largest ``value(summary)``; "" if none is there."""
+    """Returns the evaluated policy with the largest ``value(summary)``; "" if there is none."""
     return max((n for n in names if n in rows), key=lambda n: value(rows[n].summary), default="")
 
 
 def percent(estimate: Estimate, digits: int = 1) -> list[str]:
-    """Cells of a rate and its interval."""
+    """Returns cells of a rate and its interval."""
     value, low, high = (f"{100 * v:.{digits}f}" for v in _ends(estimate))
     return [f"{value}%", f"{low} to {high}"]
 
 
 def numbers(estimate: Estimate) -> list[str]:
-    """Cells of a number and its interval."""
+    """Returns cells of a number and its interval."""
     value, low, high = (f"{v:.4g}" for v in _ends(estimate))
     return [value, f"{low} to {high}"]
 
 
 def of_each_seed(row: Row, field: str) -> str:
-    """The cell of a rate of each seed, in percent."""
+    """Returns the cell of a rate of each seed, in percent."""
     return ", ".join(f"{100 * getattr(s, field).value:.1f}" for s in row.seeds.values())
 
 
@@ -79,7 +79,7 @@ def _ends(estimate):
 
 
 def expected(claims: Sequence[Claim]) -> str:
-    """The table of claims; "" if there are none."""
+    """Returns the table of claims; "" if there are none."""
     if not claims:
         return ""
     lines = [(claim, measured, _HOLDS[holds]) for claim, measured, holds in claims]
@@ -87,7 +87,7 @@ def expected(claims: Sequence[Claim]) -> str:
 
 
 def core_seconds(table: Table, name: str) -> float:
-    """Core seconds of a policy's training: its share of the programs that trained it."""
+    """Returns core seconds of a policy's training: its share of the programs that trained it."""
     total = 0.0
     for seed in table.config.task.seeds:
         last = 0
@@ -100,7 +100,7 @@ def core_seconds(table: Table, name: str) -> float:
 
 
 def training_took(seconds: Mapping[str, float]) -> str:
-    """The caption's sentence on core seconds of each policy."""
+    """Returns the caption's sentence on core seconds of each policy."""
     hours = sum(seconds.values()) / 3600
     return f"Training took {hours:.1f} core hours, rollouts not counted."
 
@@ -149,7 +149,7 @@ def of_one_policy(
     summarise: Callable[[Any], Any],
     describe: Callable[[str, Any, Any], Description],
 ) -> None:
-    """Rolls out the workdir's policy and leaves table, JSON and figures in ``report/``.
+    """Rolls out the workdir's policy and writes table, JSON and figures to ``report/``.
 
     ``config`` is that of its training, ``simulator`` as in ``Experiment``; ``summarise(rollouts)``
     gives metrics, ``describe(label, rollouts, metrics)`` the report.
@@ -160,11 +160,11 @@ def of_one_policy(
     options = {name: config.policy[name] for name in ("solver", "steps", "clip")}
     policy = Policy.from_checkpoint(folder, **options)
     begin = time.perf_counter()
-    made = simulator(policy, config)(policy.params)
-    logging.info("%d rollouts in %.1f s", len(made.lengths), time.perf_counter() - begin)
+    simulated = simulator(policy, config)(policy.params)
+    logging.info("%d rollouts in %.1f s", len(simulated.lengths), time.perf_counter() - begin)
     label = f"{config.law.name}, {config.policy.solver} {config.policy.steps} steps"
-    summary = summarise(made)
-    columns, lines, caption, figures = describe(label, made, summary)
+    summary = summarise(simulated)
+    columns, lines, caption, figures = describe(label, simulated, summary)
     results = {"policy": label, "summary": summary, "config": config.to_dict()}
     table = report.write(folder / "report", columns, lines, caption, results)
     loss = report.loss_figure(metrics.read(folder / "metrics.jsonl"))

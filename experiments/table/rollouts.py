@@ -22,7 +22,7 @@ from experiments.table.policies import Config, Program
 
 
 def simulated(table: Table, key: str, config: Config) -> dict[str, dict[str, Any]]:
-    """``Experiment.files`` of a simulator: ``rollouts.npz``."""
+    """Returns ``Experiment.files`` of a simulator: ``rollouts.npz``."""
     base = table.config
     about = {
         "steps": config.train.steps,
@@ -34,8 +34,8 @@ def simulated(table: Table, key: str, config: Config) -> dict[str, dict[str, Any
 
 
 def plan(policy: Policy, execute: int) -> Callable:
-    """``plan(params, observation, keys)``: the first ``execute`` actions of each chunk, of policies
-    that differ from this one in their parameters only."""
+    """Returns ``plan(params, observation, keys)``: the first ``execute`` actions of each chunk, of
+    policies that differ from this one in their parameters only."""
     return lambda params, observation, keys: policy.chunk(params, observation, keys)[:, :execute]
 
 
@@ -46,19 +46,19 @@ def from_seeds(
     scene: Any,
     constant: Mapping[str, np.ndarray],
 ) -> Callable[[Any], Any]:
-    """``Experiment.simulator`` of a tabletop: one rollout from each of ``checks.evaluation_seeds``.
+    """Returns ``Experiment.simulator`` of a tabletop: a rollout per evaluation seed.
 
     ``constant`` are observations beside the state, of which the policy gets those that it sees.
     """
     actions = plan(policy, config.policy.execute)
     simulate = simulator(actions, history=policy.history, scene=scene)
-    seen = {name: value for name, value in constant.items() if name in policy.dims}
-    options = dict(constant=seen, seed=config.task.eval_seed)
+    condition = {name: value for name, value in constant.items() if name in policy.dims}
+    options = dict(constant=condition, seed=config.task.eval_seed)
     return lambda params: simulate(params, checks.evaluation_seeds(config.task), **options)
 
 
 def evaluate(table: Table, program: Program) -> None:
-    """Leaves current rollouts of each policy of one program in its folder."""
+    """Writes current rollouts of each policy of one program to its folder."""
     simulators: dict[str, Any] = {}
     for key, config in program.items():
         for path, about in table.files(key, config).items():
@@ -69,14 +69,14 @@ def evaluate(table: Table, program: Program) -> None:
             # Policies of one program differ in parameters only: they share what is compiled.
             if path.name not in simulators:
                 simulators[path.name] = table.experiment.simulator(policy, table.config)
-            made = simulators[path.name](policy.params)
-            cache.save(path, about, dataclasses.asdict(made))
+            rollouts = simulators[path.name](policy.params)
+            cache.save(path, about, dataclasses.asdict(rollouts))
 
 
 def current(
     table: Table, names: Iterable[str] | None = None
 ) -> list[tuple[str, int, pathlib.Path, dict[str, Any]]]:
-    """(policy, seed, file, what it depends on) of the current rollouts; None: of all policies.
+    """Yields (policy, seed, file, dependencies) of current rollouts; None: of all policies.
 
     Rollouts that are there and not current are left out, with a warning.
     """
@@ -101,7 +101,7 @@ def current(
 
 
 def collect(table: Table, names: Iterable[str] | None = None) -> dict[str, dict[int, Any]]:
-    """The current rollouts, {policy: {seed: rollouts}}, see ``current``."""
+    """Returns the current rollouts, {policy: {seed: rollouts}}, see ``current``."""
     by_policy: dict[str, dict[int, Any]] = {}
     for name, seed, path, _ in current(table, names):
         by_policy.setdefault(name, {})[seed] = table.experiment.rollouts(**cache.load(path))
@@ -109,11 +109,11 @@ def collect(table: Table, names: Iterable[str] | None = None) -> dict[str, dict[
 
 
 def pool(rollouts: Iterable[Any]) -> Any:
-    """Rollouts of several policies as one; paths [N, T, ...] repeat their end to the longest."""
+    """Joins rollouts of several policies; paths [N, T, ...] repeat their end to the longest."""
     rollouts = list(rollouts)
 
     def join(name):
-        arrays = [getattr(each, name) for each in rollouts]
+        arrays = [getattr(r, name) for r in rollouts]
         longest = max(array.shape[1] for array in arrays) if arrays[0].ndim > 2 else 0
         pad = lambda a: [(0, 0), (0, longest - a.shape[1])] + [(0, 0)] * (a.ndim - 2)  # noqa: E731
         return np.concatenate([np.pad(a, pad(a), "edge") if longest else a for a in arrays])
@@ -129,7 +129,7 @@ def kept_measures(
     about: Mapping[str, Any],
     measure: Callable[[Policy, Policy], Mapping[str, np.ndarray]],
 ) -> dict[str, list[dict[str, np.ndarray]]]:
-    """The arrays of ``measure`` for each complete policy, one item for each seed that is there.
+    """Returns the arrays of ``measure`` for each complete policy, an item per trained seed.
 
     Each policy is measured once; the arrays are kept in its folder as ``held_out.npz``.
 
@@ -158,7 +158,7 @@ def kept_measures(
 def held_out_losses(
     table: Table, dataset: str, names: Iterable[str], seeds: Iterable[int], **options: Any
 ) -> dict[str, np.ndarray]:
-    """Loss of x0_hat [S, L] of the seeds there are of each policy, at ``evaluation.LEVELS``.
+    """Returns losses of x0_hat [S, L] of the trained seeds of each policy, by level.
 
     Mean squared error per number in normalised units, on chunks of held-out demonstrations with the
     same noise for all policies. {} where no demonstration was held out.
@@ -185,4 +185,4 @@ def held_out_losses(
 
     about = {"data": held_out.fingerprint, **options}
     measured = kept_measures(table, names, seeds, about, measure)
-    return {name: np.stack([one["loss"] for one in by_seed]) for name, by_seed in measured.items()}
+    return {name: np.stack([item["loss"] for item in items]) for name, items in measured.items()}

@@ -178,8 +178,8 @@ def _train_and_evaluate(table: Table, program: Program) -> str:
         for key, config in program.items():
             parts.setdefault(cache.step(table.workdir / key), {})[key] = config
         for part in parts.values():
-            (key, config), *others = part.items()
-            if policies.is_alone(config) and not others:
+            (key, config), *more = part.items()
+            if policies.is_alone(config) and not more:
                 result = trainer.train(config, table.workdir / key)
             else:
                 result = sweep.train(part, table.workdir)

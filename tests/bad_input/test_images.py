@@ -135,7 +135,7 @@ CASES = {
     "frames in floats": (resize(frames(16, 20, 3, dtype=np.float32)), "float32.*255 . frame"),
     "frames in wider integers": (resize(frames(16, 20, 3, dtype=np.int64)), "int64.*to uint8"),
     "channels first": (resize(frames(3, 16, 20)), r"channels come first here: np.moveaxis"),
-    "frames with alpha": (resize(frames(16, 20, 4)), r"fourth channel away: frame\[\.\.\., :3\]"),
+    "frames with alpha": (resize(frames(16, 20, 4)), r"the fourth channel: frame\[\.\.\., :3"),
     "frames of one channel": (resize(frames(16, 20, 1)), r"repeat the grey: np.repeat\(frame, 3"),
     "frames without channels": (resize(frames(16, 20)), r"frame\[\.\.\., None\], 3"),
     "frames without pixels": (resize(frames(0, 20, 3)), "it has no pixels"),

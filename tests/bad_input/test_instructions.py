@@ -80,7 +80,7 @@ STRICT = {"on_problem": {"instruction": "raise"}}
 WARNED = {
     "no text where training had one in every step": (
         told(["open", "", "shut", " "], **STRICT),
-        "a row has no instruction .''.*no step of the training was without",
+        "a row has no instruction .''.*all steps of the training had one",
     ),
     "a text that is cut": (
         told("put the cup on the plate"),

@@ -203,7 +203,7 @@ CASES = {
     ),
     "hold and nobody says what moves": (
         lambda b: trainer.assemble(plain(b, padding="hold"), None),
-        "padding is 'hold' and config.data.delta says not which.*set it to .., none",
+        "padding is 'hold' and config.data.delta does not state which.*set it to .., none",
     ),
     "delta of a third dimension of two": (
         lambda b: prepare(plain(b, padding="hold", delta=(0, 2))),
@@ -278,7 +278,7 @@ def streamed(config):
 WARNED = {
     "hold and nobody says what moves, mixture": (
         lambda b: prepare(plain(b, padding="hold")),
-        "config.data.delta says not which.*until then the last action is repeated",
+        "config.data.delta does not state which.*until then the last action is repeated",
     ),
     "all episodes end alike": (
         lambda b: prepare(own(b, (4, 5, 6), filler=0.0, flags=())),

@@ -189,7 +189,7 @@ def test_untold_it_is_said_and_training_refuses(plain, caplog):
     config = train_config.default()
     config.data = plain()
     mixture = mixtures.open_mixture(config.data, LAW)
-    assert "config.data.delta says not which" in caplog.records[-1].getMessage()
+    assert "config.data.delta does not state which" in caplog.records[-1].getMessage()
     index, stored = next(mixture.datasets["a"].stream(0))
     assert chunk.STILL not in mixture.read(0, index, stored)
     config.policy.execute = 4

@@ -116,7 +116,7 @@ def test_a_rotation_of_unknown_type_passes_but_is_not_converted():
     for rotation in ("rpy", "rotvec"):
         out = run(lines, steps, rotation=rotation)["action"]
         np.testing.assert_array_equal(out[:, 3:], steps["a"][:, 3:])
-    with pytest.raises(ValueError, match="mine: nobody says what the three numbers"):
+    with pytest.raises(ValueError, match="mine: the encoding of its rotation is unstated"):
         run(lines, steps, rotation="quat")
 
 
