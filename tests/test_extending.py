@@ -170,7 +170,7 @@ def test_a_law_a_schedule_and_a_denoiser_of_ones_own(package, toy_data, tmp_path
             trainer.train(wrong, tmp_path / "wrong")
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
+@pytest.mark.parametrize("placement", [pytest.param("device", marks=pytest.mark.slow), "stream"])
 def test_a_format_and_a_task_of_ones_own(package, tmp_path, placement):
     config = small()
     config.data.root, config.data.placement = str(tmp_path / "data"), placement

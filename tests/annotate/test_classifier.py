@@ -61,7 +61,8 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("name", ["gaussian", pytest.param("two modes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAIRS)
 def test_total_variation_within_two_hundredths_at_every_level(name):
     rng, n = np.random.default_rng(0), MANY
     p, q, truth = PAIRS[name]
@@ -198,6 +199,7 @@ def test_jitter_of_a_hundredth_of_the_range_is_seen_at_low_noise_only(jagged):
     np.testing.assert_allclose(c, exact, atol=0.1)
 
 
+@pytest.mark.slow
 def test_episodes_are_not_cut_by_folds(jagged):
     data, fitted = jagged
     for start in np.unique(data.start):
@@ -206,6 +208,7 @@ def test_episodes_are_not_cut_by_folds(jagged):
         assert np.mean(fitted.fold[source] == 0) == 0.5
 
 
+@pytest.mark.slow
 def test_a_chunks_answer_depends_on_itself_only(jagged):
     data, fitted = jagged
     positions = np.arange(7150, 7250)

@@ -71,6 +71,7 @@ def test_sigma_min_of_each_source_is_that_of_its_own_pair(mixture):
     np.testing.assert_allclose(found, want, atol=0.05)
 
 
+@pytest.mark.slow
 def test_clean_chunks_are_asked_about_a_pair(mixture):
     data, fitted = mixture
     few = np.arange(2000)

@@ -50,7 +50,10 @@ def p_value(sigma, source, mass):
     return stats.chisquare(counts[possible], wanted / wanted.sum() * counts.sum()).pvalue
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("ambient", "soft") else pytest.param(n, marks=pytest.mark.slow) for n in LAWS],
+)
 def test_a_million_draws_on_both_paths_follow_the_law(make_config, name):
     law = mixing.get(name, **LAWS[name])
     mixture = mixtures.open_mixture(make_config(SOURCES, history=1, horizon=1), law)

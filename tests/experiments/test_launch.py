@@ -58,11 +58,23 @@ DEMO = "--config=experiments/open_x/config.py:"
     ("command", "told"),
     [
         (["open_x", f"{DEMO}dmeo"], "config variant is 'dmeo', .*; did you mean 'demo'"),
-        (["annotate", f"{DEMO}demo"], "config.task.name is 'maze', expected one of annotate"),
-        (["compile", f"{DEMO}demo", "--config.train.steps=x"], "train.steps=x: expected int"),
+        pytest.param(
+            *(["annotate", f"{DEMO}demo"], "config.task.name is 'maze', expected one of annotate"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(["compile", f"{DEMO}demo", "--config.train.steps=x"], "train.steps=x: expected int"),
+            marks=pytest.mark.slow,
+        ),
         (["evaluate", "--smaples=3"], "Unknown command line flag 'smaples'. Did you mean: samples"),
-        (["benchmarks", "loder"], "benchmark 'loder', .*; did you mean 'loader'"),
-        (["maze.data", "x"], "unexpected arguments|--root must have a value"),
+        pytest.param(
+            *(["benchmarks", "loder"], "benchmark 'loder', .*; did you mean 'loader'"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(["maze.data", "x"], "unexpected arguments|--root must have a value"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_commands_end_with_one_line_and_another_code_than_0(command, told, tmp_path):

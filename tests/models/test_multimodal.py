@@ -161,6 +161,7 @@ def test_both_denoisers_take_the_condition(fill, backbone):
         assert np.abs(other[0] - y[0]).max() > 1e-5, name
 
 
+@pytest.mark.slow
 def test_training_uses_the_image_and_the_instruction(fill):
     """The action is u w: u = -+1 is the side of a bright square, w = -+1 the order of two words.
 

@@ -97,7 +97,8 @@ def _metrics(workdir):
     return (pathlib.Path(workdir) / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("placement", [pytest.param("device", marks=pytest.mark.slow), "stream"])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["device", "stream"])
 def test_killed_it_carries_on_with_the_same_losses(folders, tmp_path, worker, placement):
     whole = worker(_job(folders, tmp_path / "whole", placement))
     worker(_job(folders, tmp_path / "killed", placement, kill=["step", 13]))(-signal.SIGKILL)

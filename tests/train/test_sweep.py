@@ -52,7 +52,7 @@ def together(toy_data, tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in ("ambient", "level") else pytest.param(n, marks=pytest.mark.slow) for n in POLICIES],
+    [n if n == "level" else pytest.param(n, marks=pytest.mark.slow) for n in POLICIES],
 )
 def test_a_policy_of_a_sweep_is_the_one_trained_alone(together, tmp_path, name):
     job, workdir = together

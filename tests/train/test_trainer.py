@@ -139,6 +139,7 @@ def test_other_data_under_the_same_path_are_refused(toy_data, tmp_path):
         trainer.train(worker_module.config_for(job), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_from_the_moving_average_and_resumes(toy_data, tmp_path):
     job = {"workdir": str(tmp_path), "data": toy_data, "changes": {"train.steps": 10}}
     trainer.train(worker_module.config_for(job), tmp_path / "base")
