@@ -1,7 +1,8 @@
 """The interfaces of a source, which training reads, and of the format that opens it.
 
-``config.data.sources.<name>.format`` is "rlds" (the default), "open_x" (if the source has
-``open_x``), or the ``package.module:Class`` of another ``Format``.
+``config.data.sources.<name>.format`` is "rlds", fields as they are stored in any format that
+``data.storage`` opens (the default), "open_x", the common form (if the source has ``open_x``), or
+the ``package.module:Class`` of another ``Format``.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -150,8 +150,9 @@ def source(
         default for RLDS); "keep" for a real action, as many converters store it.
       group: its robot and control mode, such as "franka, joints": sources of one group share the
         maps to unit size if ``data.normalize_per`` is "group".
-      format: format of the path: "rlds", "open_x" (the default with open_x), or
-        ``package.module:Class`` of a ``data.source.Format``.
+      format: "rlds" for fields as they are stored, whatever format the folder has (the default),
+        "open_x" for the common form (the default with open_x), or ``package.module:Class`` of a
+        ``data.source.Format``.
     """
     fields = {"path": path, "split": split, "role": role, "weight": weight, "sigma_min": sigma_min}
     fields |= {"sigma_max": config_dict.placeholder(float), "bounds": bounds}
