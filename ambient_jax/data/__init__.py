@@ -6,6 +6,7 @@ __getattr__ = _names.renamed(
     __name__,
     {
         "augment": "ambient_jax.transforms.augment",
+        "image_worker": "ambient_jax.data.images",
         "instructions": "ambient_jax.transforms.instructions",
         "open_x": "ambient_jax.open_x",
         "sources": "ambient_jax.data.mixture",
