@@ -7,6 +7,7 @@ import json
 import av
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from ambient_jax import mixing, schedules
@@ -208,3 +209,21 @@ def test_a_folder_may_be_renamed(tmp_path):
     assert open_x.open_source(renamed, "train[:2]", SPEC, form).fingerprint != before
     other = SPEC | {"state": "observation/state[0:2]"}
     assert open_x.open_source(renamed, "train", other, form).fingerprint != before
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_hundred_thousand_pictures(opened, tmp_path):
+    """Two cameras, windows of two or three episodes: pictures of past windows are let go."""
+    lengths = (150, 220, 90, 180, 240, 130, 200, 170)
+    videos = {camera: ((0, 1, 2), (3, 4, 5, 6, 7)) for camera in (FRONT, WRIST)}
+    root = folders.write_v3(tmp_path / "data", lengths, ((0, 1, 2, 3), (4, 5, 6, 7)), videos)
+    batches = stream(opened(root, window=400))
+    process, pictures, sizes = psutil.Process(), 0, []
+    while pictures < 120_000:
+        batch = next(batches)
+        pictures += sum(batch["observation"][f"image_{c}_mask"][:, -1].sum() for c in ROLES)
+        if pictures >= 20_000 + 1000 * len(sizes):
+            sizes.append(process.memory_info().rss / 2**20)
+    batches.close()
+    early, late = np.median(sizes[:20]), np.median(sizes[-20:])
+    assert late < early + 30, f"{early:.0f} MiB after 20 000 pictures, {late:.0f} at the end"
