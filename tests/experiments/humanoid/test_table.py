@@ -152,6 +152,8 @@ def run(config, workdir, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_table_on_generated_motions_and_again(config, tmp_path, monkeypatch, capsys):
+    config = config.copy_and_resolve_references()
+    config.task.generated = 21  # two of each kind, one a fold of the classifiers
     results = run(config, tmp_path, monkeypatch, capsys)
     made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/seed_0/measures.npz")}
     assert len(made) == 4
