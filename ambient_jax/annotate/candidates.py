@@ -30,6 +30,10 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import runs, sweep
 
 
+class Interrupted(Exception):
+    """A signal ended the training of candidates; the same call carries on."""
+
+
 class Candidate(NamedTuple):
     """A mixture to try.
 
@@ -203,6 +207,7 @@ def measure(
     Raises:
       ValueError: no clean or no corrupt source, too few clean episodes, or a config or data that
         cannot train.
+      Interrupted: a signal ended the training.
     """
     workdir = pathlib.Path(expanded(workdir))
     candidates = tuple(dict.fromkeys(candidates))
@@ -231,7 +236,9 @@ def measure(
     configs = policies(config, folds, candidates)
     keys, size = list(configs), options.together or len(configs)
     for first in range(0, len(keys), size):
-        sweep.train({key: configs[key] for key in keys[first : first + size]}, workdir)
+        part = {key: configs[key] for key in keys[first : first + size]}
+        if stopped := sweep.train(part, workdir).signal:
+            raise Interrupted(stopped)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     of_fold = functools.partial(_fold, config, mixture, folds)
     parts = [of_fold(k, candidates, options, workdir) for k in range(options.folds)]

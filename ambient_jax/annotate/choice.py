@@ -70,7 +70,8 @@ class Choice:
         if self.bounds is None:
             share = self.natural if alpha is None else alpha
             low, high = self.candidate.sigma_min, self.sigma_max
-            ends = (0.0, low, np.nextafter(low, 1), high, np.nextafter(high, 1), 1.0)
+            after = lambda level: float(np.nextafter(np.float32(level), np.float32(1)))  # noqa: E731
+            ends = (0.0, low, after(low), high, after(high), 1.0)
             alphas = (1.0, 1.0, share, share, 1.0, 1.0)
             return {"law.name": "soft", "law.sigmas": ends, "law.alphas": alphas}
         law = {"law.name": "ambient"} | ({} if alpha is None else {"law.alpha": alpha})
@@ -83,7 +84,7 @@ class Choice:
 def choose(
     measured: Measured,
     *,
-    tolerance: float = 0.02,
+    tolerance: float = 0.05,
     wrong: float = 0.2,
     broken: float = 0.3,
     resamples: int = 1000,

@@ -58,7 +58,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
             logging.warning("%s is left out: it has not been judged", point.name)
             continue
         with lock.hold(where):
-            if (done := _judge(point, config, where)) is None:
+            try:
+                done = _judge(point, config, where)
+            except candidates.Interrupted:
+                done = None
+            if done is None:
                 logging.warning("interrupted: the same command carries on")
                 return
         judged.append(done)
