@@ -84,6 +84,7 @@ class Choice:
 def choose(
     measured: Measured,
     *,
+    corrupt: tuple[str, ...] | None = None,
     tolerance: float = 0.05,
     wrong: float = 0.2,
     broken: float = 0.3,
@@ -95,6 +96,7 @@ def choose(
     Args:
       measured: losses of ``Candidate(1.0)``, of shares without bounds, and of shares with some
         sigma_min.
+      corrupt: choose for the candidates that use just these sources; None for those that use all.
       tolerance: in the mean log loss.
       wrong: share of the variance of clean actions.
       broken: decisions of an episode.
@@ -104,7 +106,8 @@ def choose(
       ValueError: there is no candidate of clean data only, or none without bounds.
     """
     clean = Candidate(1.0)
-    shares = [c for c in measured.candidates if c.alpha != 1 and c.sigma_min == c.sigma_max == 0]
+    mixed = [c for c in measured.candidates if c.alpha != 1 and c.corrupt == corrupt]
+    shares = [c for c in mixed if c.sigma_min == c.sigma_max == 0]
     if clean not in measured.candidates or not shares:
         names = ", ".join(c.name for c in measured.candidates)
         raise ValueError(
@@ -112,16 +115,14 @@ def choose(
             "without bounds, such as Candidate(0.5)"
         )
     weights = _resampled(measured.episode, resamples, seed)
-    log_loss = {c: _log_means(measured.of(c).mean(0), weights) for c in measured.candidates}
+    log_loss = {c: _log_means(measured.of(c).mean(0), weights) for c in (clean, *mixed)}
     base = min(shares, key=lambda c: log_loss[c][0].mean())
     gap = measured.of(base).mean(0) - measured.of(clean).mean(0)
     rate = (gap > wrong * measured.variance).mean(1) * measured.decisions
     rising = thresholds.isotonic(rate)
     sigma_max = _crossing(measured.levels, rising, broken)
     below = measured.levels < sigma_max
-    options = [
-        c for c in measured.candidates if c in (clean, base) or c.sigma_min > 0 == c.sigma_max
-    ]
+    options = [clean, base, *(c for c in mixed if c.sigma_min > 0 == c.sigma_max)]
     options = sorted(options, key=lambda c: c.sigma_min if c.alpha != 1 else 1.0)
     score = {c: log_loss[c][:, below].mean(1) for c in options} if below.any() else {}
     chosen = clean

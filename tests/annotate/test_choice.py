@@ -65,9 +65,10 @@ def test_a_flat_loss_takes_the_largest_sigma_min_then_clean_data_only():
 
 
 def test_the_share_with_the_least_loss_is_taken():
-    better = lambda c: np.full(
-        len(LEVELS), 2.0 if c.alpha == 1 else 1 + 0.2 * (c.alpha is not None)
-    )  # noqa: E731
+    def better(c):
+        return np.full(
+            len(LEVELS), 2.0 if c.alpha == 1 else 1 + 0.2 * (c.alpha is not None)
+        )  # noqa: E731
     chosen = choice.choose(measured(better))
     assert chosen.candidate == NATURAL
     assert chosen.changes(["a"])["law.name"] == "ambient"
@@ -107,6 +108,15 @@ def test_every_level_broken_leaves_clean_data_only():
     relative = lambda c: np.full(len(LEVELS), 2.0 if c.alpha == 1 else 1.0)  # noqa: E731
     everywhere = {HALF: np.full(len(LEVELS), 0.5)}
     assert choice.choose(measured(relative, wrong=everywhere, candidates=(CLEAN, HALF))).clean_only
+
+
+def test_each_source_has_its_own_choice():
+    ours = {"good": Candidate(0.5, corrupt=("good",)), "bad": Candidate(0.5, corrupt=("bad",))}
+    relative = {CLEAN: 2.0, ours["good"]: 1.0, ours["bad"]: 3.0, HALF: 1.0}
+    candidates = tuple(relative)
+    taken = measured(lambda c: np.full(len(LEVELS), relative[c]), candidates=candidates)
+    assert choice.choose(taken, corrupt=("good",)).candidate == ours["good"]
+    assert choice.choose(taken, corrupt=("bad",)).clean_only
 
 
 def test_missing_candidates_are_named():
