@@ -28,13 +28,24 @@ CLEAN, NATURAL, CHOSEN, BEST = "clean", "natural", "chosen", "best"
 
 
 class Judged(NamedTuple):
-    """A point: the choice, success [N] of each policy by episode (mean over its seeds), and the
-    mean squared jerk of the maze's successful paths."""
+    """A point: what was measured and chosen without rollouts, success [N] of each policy by episode
+    (mean over its seeds), and the mean squared jerk of the maze's successful paths."""
 
     point: Point
+    measured: candidates.Measured
     choice: choice.Choice
     success: dict[str, np.ndarray]
     jerk: dict[str, Estimate]
+
+    def of_candidates(self) -> dict[candidates.Candidate, float]:
+        """Returns the mean success of the policies that are candidates without bounds."""
+        by_name = {CLEAN: Candidate(1.0), NATURAL: Candidate(None)}
+        by_name |= {
+            share_name(c.alpha): c
+            for c in self.measured.candidates
+            if c.alpha not in (None, 1) and c.sigma_min == 0
+        }
+        return {by_name[n]: float(v.mean()) for n, v in self.success.items() if n in by_name}
 
     def gain(self) -> Estimate | None:
         """Returns the chosen policy's success less that of the better of the others, paired."""
@@ -80,20 +91,14 @@ def tried(task: ml_collections.ConfigDict) -> list[Candidate]:
     return [Candidate(1.0), *shares, *(Candidate(last, level) for level in task.sigma_min)]
 
 
-def choose(point: Point, study: ml_collections.ConfigDict, folder: pathlib.Path) -> choice.Choice:
-    """Trains and measures the candidates of a point, and chooses."""
-    config = config_of(point, study)
-    options = candidates.Options(**study.task.candidates)
-    measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
-    return choice.choose(measured, **study.task.rule)
-
-
 def _judge(point, study, folder):
     config, task = config_of(point, study), TASKS[point.task]
     task.experiment.check(config)
     if not study.task.report_only:
         task.experiment.build(config)
-    chosen = choose(point, study, folder)
+    options = candidates.Options(**study.task.candidates)
+    measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
+    chosen = choice.choose(measured, **study.task.rule)
     logging.info("%s: %s", point.name, describe(chosen))
     experiment = of_point(point, rows)
     annotations: Any = {"rows": _rows(point, study.task, chosen, config.task.groups[0])}
@@ -105,7 +110,8 @@ def _judge(point, study, folder):
         name: np.mean([np.asarray(task.success(r), float) for r in seeds.values()], axis=0)
         for name, seeds in by_policy.items()
     }
-    return Judged(point, chosen, success, _jerk(by_policy) if point.task == "maze" else {})
+    jerk = _jerk(by_policy) if point.task == "maze" else {}
+    return Judged(point, measured, chosen, success, jerk)
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Mapping[str, Any]) -> dict[str, PolicyRow]:
