@@ -49,7 +49,7 @@ def write(judged: Sequence[Judged], config: ml_collections.ConfigDict, folder: p
     if all(len(success) > 1 for _, success, _ in study):
         scored = report.markdown(scores.COLUMNS, scores.compare(study))
         caption += (
-            f"\n\nScores of the policies of clean data only and of co-training at these {len(study)} "
+            f"\n\nScores of the policies of clean data only and co-training at these {len(study)} "
             "points, from candidates of the same mixtures (intervals: bootstrap over points):\n\n"
             f"{scored}"
         )
