@@ -19,12 +19,6 @@ H, D, T = 3, 2, 2
 LEVELS = (0.1, 0.5, 0.9)
 
 
-@pytest.fixture(params=[False, True], ids=["float32", "float64"])
-def x64(request):
-    with jax.enable_x64(request.param):
-        yield request.param
-
-
 class Tiny(nn.Module):
     """One hidden layer over x_t, sigma and the observation."""
 
@@ -82,8 +76,13 @@ def explicit(policy, chunks, levels, seed, draws):
     return np.asarray(jax.jit(every)(jnp.array(levels), jnp.arange(len(chunks.action))))
 
 
-@pytest.mark.parametrize("prediction, draws", [("eps", 1), ("v", 2)])
+@pytest.mark.parametrize("x64, prediction, draws", [(False, "eps", 1), (True, "v", 2)])
 def test_it_is_the_inner_product_of_explicit_gradients(x64, prediction, draws):
+    with jax.enable_x64(x64):
+        check(x64, prediction, draws)
+
+
+def check(x64, prediction, draws):
     policy, clean, pile = policy_of(prediction), chunks_of(5), chunks_of(7, seed=1)
     found = influence.influence(
         policy, clean, pile, levels=LEVELS, draws=draws, seed=4, batch=3
