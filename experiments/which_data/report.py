@@ -13,7 +13,7 @@ from ambient_jax import estimates
 from ambient_jax.cli import report
 from ambient_jax.estimates import Estimate
 from experiments.which_data import scores
-from experiments.which_data.table import BEST, CHOSEN, CLEAN, Judged, describe
+from experiments.which_data.judged import BEST, CHOSEN, CLEAN, Judged, describe
 
 COLUMNS = (
     *("task", "clean", "shift", "chosen without rollouts", "clean only", "best co-training"),

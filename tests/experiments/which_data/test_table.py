@@ -10,6 +10,7 @@ from ambient_jax.annotate.candidates import Candidate
 from ambient_jax.annotate.choice import Choice
 from experiments.which_data import config as variants
 from experiments.which_data import report, table
+from experiments.which_data.judged import Judged, describe
 from experiments.which_data.points import TASKS, Point
 
 _NOTHING = np.zeros(2)
@@ -22,9 +23,7 @@ def _choice(candidate, sigma_max=1.0):
 
 def _judged(**success):
     point, chosen = Point("push", 50, "1"), _choice(Candidate(0.5, 0.1))
-    return table.Judged(
-        point, None, chosen, {n: np.asarray(v, float) for n, v in success.items()}, {}
-    )
+    return Judged(point, None, chosen, {n: np.asarray(v, float) for n, v in success.items()}, {})
 
 
 @pytest.mark.parametrize(
@@ -39,7 +38,7 @@ def _judged(**success):
     ],
 )
 def test_a_choice_is_said_in_words(chosen, words):
-    assert table.describe(chosen) == words
+    assert describe(chosen) == words
 
 
 def test_the_gain_is_paired_and_against_the_better_of_the_others():
