@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ class Judged(NamedTuple):
 
     point: Point
     measured: candidates.Measured
+    sampled: Mapping[Candidate, Mapping[str, float]]  # see ``samples.scored``
     choice: choice.Choice
     success: dict[str, np.ndarray]
     jerk: dict[str, Estimate]

@@ -7,6 +7,7 @@ success that picking its best loses to the most successful of the same policies.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -60,28 +61,40 @@ SCORES: dict[str, Score] = {
     "log of the 95th percentile": _worst,
     "decisions broken": _broken,
 }
+SAMPLED = {"error of sampled chunks": "error", "energy score of sampled chunks": "energy"}
 
 
-def compare(
-    points: Sequence[tuple[Measured, Mapping[Candidate, float], float]],
-) -> list[list[str]]:
-    """Returns the table's lines, see ``COLUMNS``.
+class Scored(NamedTuple):
+    """A point: losses, scores of samples (``samples.scored``), success of the candidates that were
+    rolled out, and of the rule's policy."""
 
-    A point is (losses, success of the candidates that were judged, success of the rule's policy).
-    """
+    measured: Measured
+    sampled: Mapping[Candidate, Mapping[str, float]]
+    success: Mapping[Candidate, float]
+    chosen: float
+
+    def values(self, name: str) -> list[float]:
+        """Returns a score of each candidate that was rolled out."""
+        if name in SAMPLED:
+            return [self.sampled[c][SAMPLED[name]] for c in self.success]
+        losses = {c: self.measured.of(c).mean(0) for c in (*self.success, Candidate(1.0))}
+        clean = losses[Candidate(1.0)]
+        return [SCORES[name](losses[c], clean, self.measured) for c in self.success]
+
+
+def compare(points: Sequence[Scored]) -> list[list[str]]:
+    """Returns the table's lines, see ``COLUMNS``."""
     lines = []
-    for name, score in SCORES.items():
+    for name in (*SCORES, *SAMPLED):
         ranks, regrets = [], []
-        for measured, success, _ in points:
-            clean = measured.of(Candidate(1.0)).mean(0)
-            values = [score(measured.of(c).mean(0), clean, measured) for c in success]
-            reached = list(success.values())
+        for point in points:
+            values, reached = point.values(name), list(point.success.values())
             alike = len(set(values)) == 1 or len(set(reached)) == 1
             rank = np.nan if alike else scipy.stats.spearmanr(np.negative(values), reached)[0]
             ranks.append(rank)
             regrets.append(max(reached) - reached[int(np.argmin(values))])
         lines.append([name, *_cells(ranks, 2), *_cells(100 * np.array(regrets), 1, " points")])
-    rule = [max(success.values()) - chosen for _, success, chosen in points]
+    rule = [max(point.success.values()) - point.chosen for point in points]
     lines.append(["the rule", "", "", *_cells(100 * np.array(rule), 1, " points")])
     return [[*line, ""][: len(COLUMNS)] for line in lines]
 

@@ -21,6 +21,7 @@ from experiments.table.experiment import Table
 from experiments.table.policies import PolicyRow
 from experiments.which_data import config as variants
 from experiments.which_data import report as reports
+from experiments.which_data import samples
 from experiments.which_data.judged import BEST, CHOSEN, CLEAN, Judged, describe, share_name
 from experiments.which_data.points import TASKS, Point, config_of, of_point
 
@@ -65,6 +66,8 @@ def _judge(point, study, folder):
         task.experiment.build(config)
     options = candidates.Options(**study.task.candidates)
     measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
+    shares = [c for c in measured.candidates if not c.sigma_min]
+    sampled = samples.scored(config, shares, options, folder / "candidates")
     chosen = choice.choose(measured, **study.task.rule)
     logging.info("%s: %s", point.name, describe(chosen))
     experiment = of_point(point, rows)
@@ -78,7 +81,7 @@ def _judge(point, study, folder):
         for name, seeds in by_policy.items()
     }
     jerk = _jerk(by_policy) if point.task == "maze" else {}
-    return Judged(point, measured, chosen, success, jerk)
+    return Judged(point, measured, sampled, chosen, success, jerk)
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Mapping[str, Any]) -> dict[str, PolicyRow]:

@@ -23,7 +23,9 @@ def _choice(candidate, sigma_max=1.0):
 
 def _judged(**success):
     point, chosen = Point("push", 50, "1"), _choice(Candidate(0.5, 0.1))
-    return Judged(point, None, chosen, {n: np.asarray(v, float) for n, v in success.items()}, {})
+    return Judged(
+        point, None, {}, chosen, {n: np.asarray(v, float) for n, v in success.items()}, {}
+    )
 
 
 @pytest.mark.parametrize(
