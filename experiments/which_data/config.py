@@ -47,7 +47,7 @@ def _grid(config):
             "best": {},
             "baselines": True,  # train clean only and co-training beside the choice
             "steps": 2500,  # of the judged policies; 0: as in the task's table
-            "episodes": 200,  # rollouts of a policy
+            "episodes": {"push": 200, "bins": 200, "maze": 500},  # rollouts of a policy
             "eval_seed": 1,
             "seeds": (0,),
             "debug": False,
@@ -58,14 +58,16 @@ def _grid(config):
 
 def _chosen(config):
     config.task.points = BASE
-    config.task.update(dict(seeds=(0, 1, 2), episodes=1000, baselines=False, steps=0))
+    config.task.update(dict(seeds=(0, 1, 2), baselines=False, steps=0))
+    config.task.episodes.update(dict(push=1000, bins=300, maze=1000))
     config.task.best.bins = (1.0, 0.8, 0.0)
 
 
 def _debug(config):
     config.data.root = "runs/data/which_data_debug"
     config.task.points = ("push,4,1", "maze,6,rrt")
-    config.task.update(dict(sigma_min=(0.2,), episodes=4, steps=0, debug=True))
+    config.task.update(dict(sigma_min=(0.2,), steps=0, debug=True))
+    config.task.episodes.update(dict(push=4, bins=4, maze=4))
     config.task.candidates.update(dict(steps=20, batch_size=16, chunks=50, levels=5))
 
 

@@ -106,7 +106,12 @@ def config_of(point: Point, study: ml_collections.ConfigDict) -> ml_collections.
     config.train.steps = ours.steps or config.train.steps
     config.train.checkpoint_every = min(config.train.checkpoint_every, config.train.steps)
     changes = {name: ours[name] for name in ("together", "workers", "report_only", "eval_seed")}
-    changes |= {task.episodes: ours.episodes, "seeds": ours.seeds, "held_out": 0, "one_seed": ()}
+    changes |= {
+        task.episodes: ours.episodes[point.task],
+        "seeds": ours.seeds,
+        "held_out": 0,
+        "one_seed": (),
+    }
     config.task.update(changes)
     return config
 

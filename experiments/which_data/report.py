@@ -31,8 +31,8 @@ def write(judged: Sequence[Judged], config: ml_collections.ConfigDict, folder: p
     gains = [gain for one in judged if (gain := one.gain())]
     below = sum(gain.low < -MARGIN for gain in gains)
     caption = (
-        f"{task.episodes} episodes for each policy and training seed ({len(task.seeds)}), from the "
-        "same starts. Chosen without rollouts by `annotate.choice` from losses on folds of the "
+        f"{', '.join(f'{n} episodes of {name}' for name, n in task.episodes.items())} for each policy "
+        f"and training seed ({len(task.seeds)}), from the same starts. Chosen without rollouts by `annotate.choice` from losses on folds of the "
         "clean demonstrations. Success (bin sorting: blocks in the right bin) with bootstrap "
         "intervals over starts, which know nothing of how training seeds differ. Best "
         "co-training: the share with more successes here."
