@@ -30,9 +30,10 @@ def write(judged: Sequence[Judged], config: ml_collections.ConfigDict, folder: p
     task = config.task
     gains = [gain for one in judged if (gain := one.gain())]
     below = sum(gain.low < -MARGIN for gain in gains)
+    counts = ", ".join(f"{count} of {name}" for name, count in task.episodes.items())
     caption = (
-        f"{', '.join(f'{n} episodes of {name}' for name, n in task.episodes.items())} for each policy "
-        f"and training seed ({len(task.seeds)}), from the same starts. Chosen without rollouts by `annotate.choice` from losses on folds of the "
+        f"Episodes for each policy and training seed ({len(task.seeds)}), from the same starts: "
+        f"{counts}. Chosen without rollouts by `annotate.choice` from losses on folds of the "
         "clean demonstrations. Success (bin sorting: blocks in the right bin) with bootstrap "
         "intervals over starts, which know nothing of how training seeds differ. Best "
         "co-training: the share with more successes here."
