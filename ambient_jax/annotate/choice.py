@@ -3,10 +3,10 @@
 Two questions, asked of policies that have not seen the episodes they are judged on:
 
 * How large a share, and from which level on? The loss, averaged over levels on a log scale, is
-  nearly flat around its least value. Of the candidates within ``tolerance`` of it, or within the
-  error of their difference, the one that relies most on clean data is taken: the largest sigma_min,
-  then the largest share; clean data only before all. A fold trains on a part of the clean
-  episodes, so the losses themselves favour corrupt data.
+  nearly flat around its least value. Of the candidates that ``keep`` most of the gain over clean
+  data only, or differ by less than the error of the difference, the one that relies most on clean
+  data is taken: the largest sigma_min, then the largest share; clean data only before all. A fold
+  trains on a part of the clean episodes, so the losses themselves favour corrupt data.
 * Up to which level? A mean forgives rare large mistakes, a rollout does not: what brings the block
   to the wrong bin in one chunk of forty costs little loss. So chunks are counted that a policy of
   clean data gets right and the mixture gets wrong by more than ``wrong`` of the actions' variance.
@@ -86,7 +86,7 @@ def choose(
     measured: Measured,
     *,
     corrupt: tuple[str, ...] | None = None,
-    tolerance: float = 0.06,
+    keep: float = 0.95,
     wrong: float = 0.2,
     broken: float = 0.3,
     resamples: int = 1000,
@@ -98,7 +98,7 @@ def choose(
       measured: losses of ``Candidate(1.0)``, of shares without bounds, and of shares with some
         sigma_min.
       corrupt: choose for the candidates that use just these sources; None for those that use all.
-      tolerance: in the mean log loss.
+      keep: least part of the gain in mean log loss over clean data only.
       wrong: share of the variance of clean actions.
       broken: decisions of an episode.
       resamples, seed: of the bootstrap over clean episodes.
@@ -126,9 +126,10 @@ def choose(
     chosen = clean
     if score:
         best = min(options, key=lambda c: score[c][0])
+        gain = score[clean][0] - score[best][0]
         for c in options:
             excess = score[c] - score[best]
-            if excess[0] <= max(tolerance, excess[1:].std()):
+            if excess[0] <= max((1 - keep) * gain, excess[1:].std()):
                 chosen = c
     if chosen != clean:
         base = chosen._replace(sigma_min=0.0)
