@@ -31,6 +31,7 @@ class Pairs(NamedTuple):
     mask: Array | np.ndarray
     # [K, orders] mean squares of differences, see ``ChunkClassifier``; ones until ``measured``.
     moments: Array | np.ndarray
+    head_start: Any = None  # ``gaussian.HeadStart`` of one member, whose logit is added
 
 
 def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
