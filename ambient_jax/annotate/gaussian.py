@@ -22,6 +22,7 @@ import numpy as np
 
 from ambient_jax import schedules
 from ambient_jax.annotate import calibration
+from ambient_jax.annotate import pairs as pairs_lib
 from ambient_jax.data import chunk, device
 
 Array = jax.Array
@@ -41,7 +42,11 @@ class HeadStart(NamedTuple):
 
 
 def measure(
-    data: device.DeviceData, part: dict[str, Any], pairs: Any, middles: Any, options: Any
+    data: device.DeviceData,
+    part: dict[str, Any],
+    pairs: pairs_lib.Pairs,
+    middles: Any,
+    options: Any,
 ) -> HeadStart:
     """Measures the Gaussians of one member's part, with temperature 1.
 
@@ -65,13 +70,10 @@ def measure(
 def _chunks(data, part, sources, weight, options, most=1):
     """Returns chunks [N, H D] in float64, evenly spread over sources of given weights, and the
     number of their episodes; at most 4 times as many for a side that many pairs share."""
-    sizes, ends = part["size"][sources], np.cumsum(weight) / np.sum(weight)
+    sizes = part["size"][sources]
     count = min(_CHUNKS * min(most, 4), int(sizes.sum()))
-    at = (np.arange(count) + 0.5) / count
-    of = np.minimum(np.searchsorted(ends, at, side="right"), len(sources) - 1)
-    first = np.concatenate([[0], ends[:-1]])[of]
-    within = np.minimum((at - first) / (ends[of] - first) * sizes[of], sizes[of] - 1).astype(int)
-    positions = np.asarray(part["order"])[part["offset"][sources][of] + within]
+    places = pairs_lib.evenly(part["offset"][sources], sizes, weight, count)
+    positions = np.asarray(part["order"])[places]
     acted = {n: np.asarray(v) for n, v in data.steps.items() if n in (chunk.ACTION, chunk.STILL)}
     place = positions, data.start[positions], data.end[positions]
     sizes = options.history, options.horizon

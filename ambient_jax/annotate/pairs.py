@@ -119,6 +119,17 @@ def _split(data, out):
     return parts
 
 
+def evenly(offset: Any, size: Any, weight: Any, count: int) -> np.ndarray:
+    """Returns ``count`` places of sources [S] with such offsets, sizes and weights, in order and
+    evenly spread: each source has its weight's share, and its places are equally far apart."""
+    ends = np.cumsum(weight, dtype=np.float64) / np.sum(weight, dtype=np.float64)
+    at = (np.arange(count) + 0.5) / count
+    of = np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1)
+    share = (at - (ends - np.diff(ends, prepend=0))[of]) / np.diff(ends, prepend=0)[of]
+    size = np.asarray(size)[of]
+    return np.asarray(offset)[of] + np.minimum((share * size).astype(int), size - 1)
+
+
 def draw(
     data: device.DeviceData,
     part: dict[str, Any],

@@ -148,7 +148,10 @@ def train(
     parts[1]["order"] = parts[0]["order"]  # shared, to save memory
     if options.head_start and not options.observed:
         pairs = pairs._replace(head_start=_measured(*on_host, options, schedule))
-        held_out, alone = (parts[1], pairs, held_out_keys), _Loss(_HeadStartAlone(), options, schedule)
+        held_out, alone = (
+            (parts[1], pairs, held_out_keys),
+            _Loss(_HeadStartAlone(), options, schedule),
+        )
         judged = _judge({}, data, held_out, loss=alone, blocks=last_blocks)
         start = pairs.head_start._replace(log_temperature=judged.log_temperature)
         pairs = pairs._replace(head_start=start)
