@@ -96,6 +96,7 @@ def _pair(clean, corrupt):
 def logit(start: HeadStart, x_t: Array, sigma: Array, pair: Array) -> Array:
     """Returns log p(x_t) - log q(x_t) [B] of each row's pair, softly bounded and by its
     temperature, for x_t [B, H, D] at sigma [B]."""
+    start = jax.tree.map(jnp.asarray, start)
 
     def one(row):
         x_t, sigma, pair = row

@@ -54,7 +54,7 @@ def test_the_logit_of_two_gaussians_and_its_curve_are_exact(sigma):
     found = np.asarray(jax.jit(gaussian.logit)(start_of([p, q]), *inputs), np.float64)
     np.testing.assert_allclose(found, 20 * np.tanh(exact / 20), atol=2e-3)
     curves = [scipy.special.expit(logit[2000:]).mean() for logit in (found, exact)]
-    assert abs(curves[0] - curves[1]) < 1e-5
+    assert abs(curves[0] - curves[1]) < 1e-3
 
 
 def test_a_large_batch_is_judged_in_parts(monkeypatch):
