@@ -63,7 +63,7 @@ def classifier_options(
 ) -> classifier.Options:
     """Returns the options of the classifier of whole chunks, or of their first ``crop`` actions."""
     names = ["folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate"]
-    names += ["encoder", "blur"]
+    names += ["encoder", "blur", "head_start"]
     return classifier.Options(
         *(history, horizon, crop, options.observed and not crop),
         steps=options.crop_steps if crop else options.steps,

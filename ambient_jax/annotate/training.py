@@ -43,7 +43,7 @@ class Options:
     # Standard deviation of the noise added to normalised observations in training, constant over
     # the history, so that a network cannot memorise the episodes' observations.
     blur: float = 0.0
-    head_start: bool = True  # add the logit of Gaussians to the network's, unless it is observed
+    head_start: bool = False  # add the logit of Gaussians to the network's, unless it is observed
 
     def __post_init__(self):
         if self.folds < 2:
