@@ -144,7 +144,7 @@ def test_bad_mixtures_are_named():
 
 
 def test_places_are_spread_evenly_and_by_weight():
-    places = pairs.evenly([0, 100], [40, 8], [3.0, 1.0], 16)
-    assert places.tolist() == [*(np.arange(12) * 40 // 12 + 1), *(100 + 2 * np.arange(4) + 1)]
+    places = pairs.evenly([0, 100], [36, 12], [3.0, 1.0], 16)
+    assert places.tolist() == [*range(1, 36, 3), *range(101, 112, 3)]
     assert pairs.evenly([5], [4], [1.0], 4).tolist() == [5, 6, 7, 8]
     assert set(pairs.evenly([0, 50], [10, 10], [0.0, 1.0], 20).tolist()) == set(range(50, 60))
