@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Array = jax.Array
@@ -65,3 +66,23 @@ def log_ratio(sigma: Array) -> Array:
 def cross_entropy(logits: Array, clean: Array) -> Array:
     """Cross entropy of each row, in nats."""
     return optax.sigmoid_binary_cross_entropy(logits, clean.astype(logits.dtype))
+
+
+def centred(corrupt: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Returns P(clean) of corrupt chunks [M, L], with odds such that even classes have mean 1/2.
+
+    The mean of P(clean) over both classes is 1/2 at every level, whatever the laws. Where it is not
+    for the M and N judged chunks (``clean`` is P(clean) [N, L]), the classifier has an offset, or
+    the chunks happen to look alike; one factor of the odds per level, at most e^3, mends both.
+    The mean over corrupt chunks then has the information of the clean ones too.
+    """
+    corrupt, clean = (
+        np.clip(np.asarray(c, np.float64), 1e-12, 1 - 1e-12) for c in (corrupt, clean)
+    )
+    low, high = np.full(corrupt.shape[1], np.exp(-3.0)), np.full(corrupt.shape[1], np.exp(3.0))
+    shifted = lambda c, odds: c * odds / (1 + c * (odds - 1))  # noqa: E731
+    for _ in range(40):
+        middle = np.sqrt(low * high)
+        above = shifted(corrupt, middle).mean(0) + shifted(clean, middle).mean(0) > 1
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return shifted(corrupt, np.sqrt(low * high))

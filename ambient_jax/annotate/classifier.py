@@ -169,12 +169,14 @@ def by_fold(
         for fold in range(fitted.options.folds):
             params = jax.tree.map(lambda x: x[fold], trained.params)  # noqa: B023
             member = params, (trained.temperature[0], trained.temperature[1][fold])
+            start = jax.tree.map(lambda x: jnp.asarray(x[fold]), trained.head_start)  # noqa: B023
+            own_pairs = pairs._replace(head_start=start)
             members = np.flatnonzero(fitted.fold[positions] == fold)
             for begin in range(0, len(members), batch_size):
                 rows = members[begin : begin + batch_size]
                 # One shape for all batches: the last one is filled up with its first chunks.
                 filled = (jnp.asarray(np.resize(v[rows], batch_size)) for v in (positions, pair))
-                answer = ask(data, jnp.float32(levels), pairs, member, *filled, key)
+                answer = ask(data, jnp.float32(levels), own_pairs, member, *filled, key)
                 batch = np.asarray(answer)[: len(rows)]
                 if answers is None:
                     answers = np.empty((len(positions), *batch.shape[1:]), batch.dtype)

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing, schedules
-from ambient_jax.annotate import classifier, thresholds
+from ambient_jax.annotate import calibration, classifier, pairs, thresholds
 from ambient_jax.annotate.options import Options
 from ambient_jax.data import device
 from ambient_jax.data import mixture as mixtures
@@ -27,7 +27,7 @@ class Evidence:
     fitted: classifier.Fitted  # on whole chunks
     levels: np.ndarray  # [L] at which chunks are judged
     judged: dict[str, np.ndarray]  # [M] positions of the judged chunks of each corrupt source
-    curves: dict[str, np.ndarray]  # P(clean) [M, L] of these chunks
+    curves: dict[str, np.ndarray]  # P(clean) [M, L] of these chunks, centred if not observed
     chunks_per_second: float  # speed of judging
 
     @property
@@ -65,7 +65,7 @@ def classifier_options(
 ) -> classifier.Options:
     """Returns the options of the classifier of whole chunks, or of their first ``crop`` actions."""
     names = ["folds", "batch_size", "evaluate_every", "features", "patience", "learning_rate"]
-    names += ["encoder", "blur"]
+    names += ["encoder", "blur", "head_start"]
     return classifier.Options(
         *(history, horizon, crop, options.observed and not crop),
         steps=options.crop_steps if crop else options.steps,
@@ -123,21 +123,32 @@ def gather(
     sizes = mixture.config.history, mixture.config.horizon
     how: dict[str, Any] = dict(schedule=schedule, seed=seed, progress=progress)
     fitted = classifier.fit(data, classifier_options(options, *sizes), names=mixture.names, **how)
-    rng, judged = np.random.default_rng(seed), {}
+    clean, most, judged = np.asarray(data.sources.clean), options.judged, {}
     for name in _names(mixture, clean=False):
         rows = _steps(mixture, data, name)
-        if options.judged and len(rows) > options.judged:
-            rows = np.sort(rng.permutation(rows)[: options.judged])
-        judged[name] = rows
+        count = min(len(rows), most or len(rows))
+        judged[name] = pairs.evenly([rows[0]], [len(rows)], [1.0], count)
+    # As many chunks of each side, so that P(clean) can be centred.
+    sides, own = (
+        list(judged.values()),
+        [np.full(len(rows), k) for k, rows in enumerate(judged.values())],
+    )
+    if not options.observed:
+        law = [np.asarray(v)[clean] for v in (data.offset, data.size, data.sources.weight)]
+        counts = [min(len(rows), int(law[1].sum())) for rows in sides]
+        sides += [pairs.evenly(*law, count) for count in counts]
+        own += [np.full(count, k) for k, count in enumerate(counts)]
     levels = grid(options.levels)
     # All sources in one call, so that batches are full.
-    positions, begin = np.concatenate(list(judged.values())), time.perf_counter()
-    c = classifier.probabilities(
-        fitted, data, positions, levels, draws=options.draws, progress=progress
-    )
+    positions, begin = np.concatenate(sides), time.perf_counter()
+    how = dict(draws=options.draws, progress=progress, pair=np.concatenate(own))
+    c = classifier.probabilities(fitted, data, positions, levels, **how)
     speed = len(positions) / (time.perf_counter() - begin)
-    ends = np.cumsum([len(rows) for rows in judged.values()])
-    curves = dict(zip(judged, np.split(c, ends[:-1]), strict=True))
+    found = np.split(c, np.cumsum([len(rows) for rows in sides])[:-1])
+    if not options.observed:
+        k = len(judged)
+        found = [calibration.centred(*two) for two in zip(found[:k], found[k:], strict=True)]
+    curves = dict(zip(judged, found, strict=True))
     return Evidence(options, seed, schedule, mixture, data, fitted, levels, judged, curves, speed)
 
 

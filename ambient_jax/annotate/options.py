@@ -29,7 +29,10 @@ class Options:
       distinct: number of levels that bounds are rounded up to.
       draws: noise draws of each chunk at each level.
       judged: number of chunks of each source that are judged; 0: all, which granularities finer
-        than "dataset" need.
+        than "dataset" need. Unless observed, as many clean chunks are judged too: see
+        ``calibration.centred``.
+      head_start: whether the classifier of actions alone adds its logit to that of Gaussians with
+        the means and covariances of both sides (``gaussian``).
       observed, encoder, blur, patience, learning_rate, folds, steps, batch_size, features,
         evaluate_every: options of the classifier, see ``training.Options``.
       analyses: parts of the report, from ``ANALYSES``.
@@ -50,6 +53,7 @@ class Options:
     draws: int = 2
     judged: int = 0
     observed: bool = False
+    head_start: bool = False
     encoder: tuple[int, int, int] = (4, 256, 2)
     blur: float = 0.0
     patience: int = 8

@@ -31,6 +31,7 @@ class Pairs(NamedTuple):
     mask: Array | np.ndarray
     # [K, orders] mean squares of differences, see ``ChunkClassifier``; ones until ``measured``.
     moments: Array | np.ndarray
+    head_start: Any = None  # ``gaussian.HeadStart`` of one member, whose logit is added
 
 
 def make(data: device.DeviceData, names: Sequence[str] = ()) -> Pairs:
@@ -116,6 +117,17 @@ def _split(data, out):
         parts.append({"offset": offset, "size": size, "sources": sources})
     parts[0]["order"] = order
     return parts
+
+
+def evenly(offset: Any, size: Any, weight: Any, count: int) -> np.ndarray:
+    """Returns ``count`` places of sources [S] with such offsets, sizes and weights, in order and
+    evenly spread: each source has its weight's share, and its places are equally far apart."""
+    ends = np.cumsum(weight, dtype=np.float64) / np.sum(weight, dtype=np.float64)
+    at = (np.arange(count) + 0.5) / count
+    of = np.minimum(np.searchsorted(ends, at, side="right"), len(ends) - 1)
+    share = (at - (ends - np.diff(ends, prepend=0))[of]) / np.diff(ends, prepend=0)[of]
+    size = np.asarray(size)[of]
+    return np.asarray(offset)[of] + np.minimum((share * size).astype(int), size - 1)
 
 
 def draw(

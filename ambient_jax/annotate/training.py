@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import corruption, optim, schedules
-from ambient_jax.annotate import calibration
+from ambient_jax.annotate import calibration, gaussian
 from ambient_jax.annotate import pairs as pairs_lib
 from ambient_jax.data import chunk, device
 from ambient_jax.models.classifier import ChunkClassifier, difference_moments
@@ -43,6 +43,7 @@ class Options:
     # Standard deviation of the noise added to normalised observations in training, constant over
     # the history, so that a network cannot memorise the episodes' observations.
     blur: float = 0.0
+    head_start: bool = False  # add the logit of Gaussians to the network's, unless it is observed
 
     def __post_init__(self):
         if self.folds < 2:
@@ -84,13 +85,26 @@ class Network:
     def apply(self, params, x_t, sigma, pair, pairs, observation, dropout=None):
         """Returns the logit [B] of each row's pair, from the pair's dimensions of x_t [B, H, D]."""
         condition = self._encode(params, observation)
+        x_t = x_t * pairs.mask[pair][:, None]
         logits = self.classifier.apply(
             {"params": params["classifier"]},
-            *(x_t * pairs.mask[pair][:, None], sigma, pairs.moments[pair], condition),
+            *(x_t, sigma, pairs.moments[pair], condition),
             train=dropout is not None,
             rngs=None if dropout is None else {"dropout": dropout},
         )
-        return jnp.take_along_axis(logits, pair[:, None], axis=1)[:, 0]
+        own = jnp.take_along_axis(logits, pair[:, None], axis=1)[:, 0]
+        if pairs.head_start is None:
+            return own
+        return own + gaussian.logit(pairs.head_start, x_t, sigma, pair)
+
+
+@dataclasses.dataclass(frozen=True)
+class _HeadStartAlone:
+    """A ``Network`` without parameters, whose logit is the head start's."""
+
+    def apply(self, params, x_t, sigma, pair, pairs, observation, dropout=None):
+        x_t = x_t * pairs.mask[pair][:, None]
+        return gaussian.logit(pairs.head_start, x_t, sigma, pair)
 
 
 class Trained(NamedTuple):
@@ -104,6 +118,7 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]
     # (P(clean), is clean) of held-out rows of the balanced training law, [M * rows] each.
     judged: tuple[np.ndarray, np.ndarray]
+    head_start: gaussian.HeadStart | None = None  # with a leading axis of members
 
 
 def train(
@@ -126,12 +141,21 @@ def train(
         ChunkClassifier(features=options.features, dropout=options.dropout, heads=heads),
         ObservationEncoder(*options.encoder) if options.observed else None,
     )
+    blocks, last_blocks = (max(1, -(-n * heads // _ROWS)) for n in _ROWS_PER_PAIR)
+    keys, held_out_keys = (jax.random.split(jax.random.key(s), count) for s in (seed, seed + 1))
+    on_host = data, parts[0], pairs
     data, parts, pairs = jax.tree.map(jnp.asarray, (data, parts, pairs))
     parts[1]["order"] = parts[0]["order"]  # shared, to save memory
-    loss = _Loss(network, options, schedule)
-    keys = jax.random.split(jax.random.key(seed), count)
-    held_out = parts[1], pairs, jax.random.split(jax.random.key(seed + 1), count)
-    blocks, last_blocks = (max(1, -(-n * heads // _ROWS)) for n in _ROWS_PER_PAIR)
+    if options.head_start and not options.observed:
+        pairs = pairs._replace(head_start=_measured(*on_host, options, schedule))
+        held_out, alone = (
+            (parts[1], pairs, held_out_keys),
+            _Loss(_HeadStartAlone(), options, schedule),
+        )
+        judged = _judge({}, data, held_out, loss=alone, blocks=last_blocks)
+        start = pairs.head_start._replace(log_temperature=judged.log_temperature)
+        pairs = pairs._replace(head_start=start)
+    loss, held_out = _Loss(network, options, schedule), (parts[1], pairs, held_out_keys)
     every = options.evaluate_every
     fitted = optim.fit(
         loss,
@@ -152,7 +176,19 @@ def train(
         (np.asarray(_middles(schedule)), np.asarray(judged.log_temperature)),
         fitted.history,
         (np.asarray(judged.probability).ravel(), np.asarray(judged.clean).ravel()),
+        jax.tree.map(np.asarray, pairs.head_start),
     )
+
+
+def _measured(data, part, pairs, options, schedule):
+    """Returns the head starts of all members, with temperature 1."""
+    member = lambda tree, m: jax.tree.map(lambda x: np.asarray(x[m]), tree)  # noqa: E731
+    data, middles = jax.tree.map(np.asarray, data), np.asarray(_middles(schedule))
+    starts = [
+        gaussian.measure(data, member(part, m), member(pairs, m), middles, options)
+        for m in range(len(pairs.mask))
+    ]
+    return jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *starts)
 
 
 @dataclasses.dataclass(frozen=True)

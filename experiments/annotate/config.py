@@ -82,7 +82,8 @@ def _mixture(config):
     """Sets options of all mixtures: bounds by data set from some chunks, in one pass."""
     task = config.task
     task.granularity = ("dataset",)
-    task.update(dict(judged=10_000, compared=1000, crops=(), analyses=(), folds=2))
+    # One noise draw, as a clean chunk is judged with every corrupt one.
+    task.update(dict(judged=10_000, draws=1, compared=1000, crops=(), analyses=(), folds=2))
     # A batch has about 20 corrupt rows of each of 48 sources.
     task.update(dict(batch_size=2048, steps=4000, features=(64, 128)))
 
@@ -123,7 +124,7 @@ def _known(config):
     _mixture(config)
     config.task.update(dict(name="known", sources=48, episode_steps=40))
     config.task.update(dict(clean_episodes=1000, episodes=200))
-    config.task.update(dict(judged=2000, compared=300, levels=24))
+    config.task.update(dict(judged=2000, compared=300, levels=24, head_start=True))
     config.task.update(dict(batch_size=1024, steps=2000, features=(16, 32)))
     known.add_sources(config)
 

@@ -71,6 +71,7 @@ def separate(
             trained._replace(
                 params=jax.tree.map(lambda x: x[rows], trained.params),  # noqa: B023
                 temperature=(trained.temperature[0], trained.temperature[1][rows]),
+                head_start=jax.tree.map(lambda x: x[rows], trained.head_start),  # noqa: B023
             ),
             fold,
         )

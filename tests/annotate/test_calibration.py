@@ -39,3 +39,20 @@ def test_calibrated_rows_are_scored_at_their_temperature():
     np.testing.assert_allclose(found.probability, p, atol=1e-5)
     expected = -np.mean(np.log(np.where(clean, p, 1 - p)))
     np.testing.assert_allclose(found.loss, expected, rtol=1e-5)
+
+
+def test_centred_probabilities_have_mean_one_half_over_even_classes():
+    """Odds that were multiplied by a constant are found again, at each level by itself."""
+    rng = np.random.default_rng(0)
+    logit = rng.normal(size=(4000, 2)) * [0.5, 2.0]
+    exact = 1 / (1 + np.exp(-logit))
+    clean = rng.random(logit.shape) < exact
+    both = [exact[~clean[:, 0]][:1900], exact[clean[:, 0]][:1900]]
+    off = [1 / (1 + (1 - c) / c * np.exp([-0.7, 0.4])) for c in both]
+    found, other = calibration.centred(*off), calibration.centred(*off[::-1])
+    np.testing.assert_allclose(found.mean(0) + other.mean(0), 1, atol=1e-6)
+    np.testing.assert_allclose(found, calibration.centred(*both), atol=1e-6)
+    assert abs(off[0].mean(0) - both[0].mean(0)).min() > 0.03
+    # Its mean has less noise than that of the uncentred: it knows the clean half too.
+    certain = calibration.centred(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]]))
+    assert np.isfinite(certain).all()

@@ -141,3 +141,10 @@ def test_bad_mixtures_are_named():
     apart = make_data(*(rng.normal(size=(9, 2)) for _ in range(3)), dims=[[1, 0], [1, 1], [0, 1]])
     with pytest.raises(ValueError, match="source kitchen shares no dimension of the action with"):
         classifier.fit(apart, OPTIONS, names=names)
+
+
+def test_places_are_spread_evenly_and_by_weight():
+    places = pairs.evenly([0, 100], [36, 12], [3.0, 1.0], 16)
+    assert places.tolist() == [*range(1, 36, 3), *range(101, 112, 3)]
+    assert pairs.evenly([5], [4], [1.0], 4).tolist() == [5, 6, 7, 8]
+    assert set(pairs.evenly([0, 50], [10, 10], [0.0, 1.0], 20).tolist()) == set(range(50, 60))
