@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing, schedules
-from ambient_jax.annotate import calibration, classifier, pairs, thresholds
+from ambient_jax.annotate import calibration, classifier, thresholds
 from ambient_jax.annotate.options import Options
 from ambient_jax.data import device
 from ambient_jax.data import mixture as mixtures
@@ -27,7 +27,7 @@ class Evidence:
     fitted: classifier.Fitted  # on whole chunks
     levels: np.ndarray  # [L] at which chunks are judged
     judged: dict[str, np.ndarray]  # [M] positions of the judged chunks of each corrupt source
-    curves: dict[str, np.ndarray]  # P(clean) [M, L] of these chunks, centred if not observed
+    curves: dict[str, np.ndarray]  # P(clean) [M, L] of these chunks, centred with a head start
     chunks_per_second: float  # speed of judging
 
     @property
@@ -123,32 +123,31 @@ def gather(
     sizes = mixture.config.history, mixture.config.horizon
     how: dict[str, Any] = dict(schedule=schedule, seed=seed, progress=progress)
     fitted = classifier.fit(data, classifier_options(options, *sizes), names=mixture.names, **how)
-    clean, most, judged = np.asarray(data.sources.clean), options.judged, {}
+    rng, judged = np.random.default_rng(seed), {}
+
+    def sample(rows, most):
+        return np.sort(rng.permutation(rows)[:most]) if 0 < most < len(rows) else rows
+
     for name in _names(mixture, clean=False):
-        rows = _steps(mixture, data, name)
-        count = min(len(rows), most or len(rows))
-        judged[name] = pairs.evenly([rows[0]], [len(rows)], [1.0], count)
-    # As many chunks of each side, so that P(clean) can be centred.
-    sides, own = (
-        list(judged.values()),
-        [np.full(len(rows), k) for k, rows in enumerate(judged.values())],
-    )
-    if not options.observed:
-        law = [np.asarray(v)[clean] for v in (data.offset, data.size, data.sources.weight)]
-        counts = [min(len(rows), int(law[1].sum())) for rows in sides]
-        sides += [pairs.evenly(*law, count) for count in counts]
-        own += [np.full(count, k) for k, count in enumerate(counts)]
+        judged[name] = sample(_steps(mixture, data, name), options.judged)
+    sides, count = list(judged.values()), len(judged)
+    if (
+        centred := options.head_start and not options.observed
+    ):  # as many clean chunks for each corrupt source
+        clean = np.concatenate([_steps(mixture, data, n) for n in _names(mixture, clean=True)])
+        sides += [sample(clean, len(rows)) for rows in sides]
+    own = np.repeat(np.arange(len(sides)) % count, [len(rows) for rows in sides])
     levels = grid(options.levels)
     # All sources in one call, so that batches are full.
     positions, begin = np.concatenate(sides), time.perf_counter()
-    how = dict(draws=options.draws, progress=progress, pair=np.concatenate(own))
+    how = dict(draws=options.draws, progress=progress, pair=own)
     c = classifier.probabilities(fitted, data, positions, levels, **how)
     speed = len(positions) / (time.perf_counter() - begin)
     found = np.split(c, np.cumsum([len(rows) for rows in sides])[:-1])
-    if not options.observed:
-        k = len(judged)
-        found = [calibration.centred(*two) for two in zip(found[:k], found[k:], strict=True)]
-    curves = dict(zip(judged, found, strict=True))
+    if centred:
+        both = zip(found[:count], found[count:], strict=True)
+        found = [calibration.centred(corrupt, clean) for corrupt, clean in both]
+    curves = dict(zip(judged, found, strict=False))
     return Evidence(options, seed, schedule, mixture, data, fitted, levels, judged, curves, speed)
 
 

@@ -29,10 +29,10 @@ class Options:
       distinct: number of levels that bounds are rounded up to.
       draws: noise draws of each chunk at each level.
       judged: number of chunks of each source that are judged; 0: all, which granularities finer
-        than "dataset" need. Unless observed, as many clean chunks are judged too: see
-        ``calibration.centred``.
+        than "dataset" need.
       head_start: whether the classifier of actions alone adds its logit to that of Gaussians with
-        the means and covariances of both sides (``gaussian``).
+        the means and covariances of both sides (``gaussian``). As many clean chunks are then judged
+        as corrupt ones, to centre P(clean), see ``calibration.centred``.
       observed, encoder, blur, patience, learning_rate, folds, steps, batch_size, features,
         evaluate_every: options of the classifier, see ``training.Options``.
       analyses: parts of the report, from ``ANALYSES``.
