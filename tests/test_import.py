@@ -34,8 +34,8 @@ RANKS = {
     "policy": 14,
     "cli": 15,
     "analysis": 16,
-    "annotate": 17,
-    "evaluate": 18,
+    "evaluate": 17,
+    "annotate": 18,
     "compile": 19,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]

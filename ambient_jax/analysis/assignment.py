@@ -14,6 +14,12 @@ Per datapoint, all zeros of D_q join D_p and none of its -1 does: the share of 0
 grows. Per data set, or in random buckets large enough that f is near 1/2, no unit is admissible at
 low noise, and the model learns p0 there. Buckets ordered by sigma_min drift as datapoints do.
 
+Rejection uses a datapoint at sigma with probability min(1, c / (1 - c)), by one lot u for all
+levels: its threshold is u / (1 + u), at most 1/2 - tau. All zeros of D_q join at every level and a
+-1 joins at sigma with probability (1/2 - g) / (1/2 + g), rather than all of them from one level on.
+So the corrupt data in use have the law min(p_sigma, q_sigma), normalised, which has no 1: at low
+noise rejection drifts to 0 exactly as the threshold per datapoint does.
+
 ``trained_law`` computes the law of the data admissible as sigma -> 0 in closed form, ``simulate``
 draws the data sets, and ``train`` fits a tabular denoiser and samples with it. A sampler chooses
 its mode at high noise, where corrupt data are admissible because tau allows a difference: per data
@@ -33,7 +39,8 @@ from scipy.stats import binom
 from ambient_jax import _checks, admission, mixing
 
 VALUES = np.array([-1.0, 0.0, 1.0])
-ASSIGNMENTS = ("dataset", "datapoint", "bucket", "ordered")
+ASSIGNMENTS = ("dataset", "datapoint", "bucket", "ordered", "rejection")
+_LEVELS = 200  # sigma_min of rejection is rounded up to a multiple of 1 / _LEVELS
 LOW = 0.01  # below every positive sigma_min: g is within 4e-7 of 1/2 up to 0.1
 _ROUNDING = 1e-9  # tolerance of f <= 2 tau
 
@@ -75,8 +82,9 @@ def _curve():
     return levels, expected_probability(-1.0, levels)
 
 
-def sigma_min_of(fraction, tau: float = 0.05) -> np.ndarray:
-    """Returns sigma_min of a unit of corrupt data with this fraction of -1 (the others are 0)."""
+def sigma_min_of(fraction, tau=0.05) -> np.ndarray:
+    """Returns sigma_min of a unit of corrupt data with this fraction of -1 (the others are 0); tau
+    is a scalar or one for each unit."""
     fraction = np.asarray(fraction, np.float64)
     levels, c = _curve()
     gap = 0.5 - c
@@ -117,14 +125,15 @@ def trained_law(
       with kappa = E[Binomial | it joins] values of -1 each; the last bucket may be smaller;
     * dataset: one bucket;
     * ordered: the whole buckets of K ~ Binomial(n_q, 1/2) zeros join in order of sigma_min;
-    * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``.
+    * datapoint: buckets of one, so that the share of 0 is ``1 - n_p / 2 E[1 / (n_p + K)]``;
+    * rejection: the same, as a -1 joins with a probability that vanishes with sigma.
 
     Returns the expected shares [3] of (-1, 0, 1) from n_p clean and n_q corrupt points. Buckets
     have the size ``bucket``; tau is the tolerance of sigma_min, in (0, 1/2).
     """
     _check(assignment, n_p, n_q, bucket, tau)
-    if assignment in ("datapoint", "ordered"):
-        size = 1 if assignment == "datapoint" else bucket
+    if assignment in ("datapoint", "ordered", "rejection"):
+        size = bucket if assignment == "ordered" else 1
         zeros = np.arange(n_q + 1)
         pmf = binom.pmf(zeros, n_q, 0.5)
         minus, joining = _ordered(zeros, n_q, size, tau)
@@ -163,11 +172,15 @@ def draw_units(
         minus = minus[np.argsort(sigma_min_of(minus.astype(float), tau), kind="stable")]
     elif assignment == "bucket":
         minus = rng.permutation(minus)
-    size = {"dataset": n_q, "datapoint": 1}.get(assignment, min(bucket, n_q))
+    size = {"dataset": n_q, "datapoint": 1, "rejection": 1}.get(assignment, min(bucket, n_q))
     starts = np.arange(0, n_q, size)
     count = np.add.reduceat(minus.astype(np.int64), starts)
     sizes = np.diff(np.append(starts, n_q))
-    return count, sizes - count, sigma_min_of(count / sizes, tau)
+    if assignment != "rejection":
+        return count, sizes - count, sigma_min_of(count / sizes, tau)
+    lot = 1 - rng.random(n_q)
+    sigma_min = sigma_min_of(count.astype(float), np.maximum(tau, (1 - lot) / (1 + lot) / 2))
+    return count, sizes - count, np.ceil(sigma_min * _LEVELS) / _LEVELS
 
 
 def simulate(

@@ -90,12 +90,13 @@ def _decide(evidence, name, granularity, sigma_max):
     """Returns sigma_min [U] of the units of a corrupt source, and the bounds of its steps."""
     options, rows, curve = evidence.options, evidence.steps(name), evidence.curves[name]
     rule, _, size = granularity.partition(":")
-    episode = evidence.data.episode[rows]
+    episode, step = evidence.data.episode[rows], rows - evidence.data.start[rows]
     scores = evidence.sigma_min(curve) if rule == "ordered" else None
     size = int(size) if size else options.bucket
     unit = buckets.assign(rule, episode, size=size, seed=evidence.seed, scores=scores)
     mean = np.clip(buckets.average(curve, unit[evidence.judged[name] - rows[0]]), 0, 1)
-    low = thresholds.round_up(evidence.sigma_min(mean), evidence_lib.grid(options.distinct))
+    lot = buckets.lots(name, episode, step, evidence.seed) if rule == "rejection" else None
+    low = thresholds.round_up(evidence.sigma_min(mean, lot), evidence_lib.grid(options.distinct))
     logging.info("%s, %s: sigma_min %.3f", name, granularity, low.mean())
     if np.all(low >= 1):
         logging.warning(
@@ -105,7 +106,7 @@ def _decide(evidence, name, granularity, sigma_max):
     step_low = buckets.spread(low, unit)
     # A step that looks clean at every level is admitted at every level.
     step_high = np.where(step_low <= 0, 1.0, np.minimum(sigma_max, step_low))
-    dataset, step = evidence.mixture.datasets[name], rows - evidence.data.start[rows]
+    dataset = evidence.mixture.datasets[name]
     how = {"granularity": granularity, "levels": evidence.levels.tolist()}
     how |= {"options": dataclasses.asdict(options)}
     columns = name, dataset.fingerprint, episode, step, step_low, step_high

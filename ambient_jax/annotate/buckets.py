@@ -17,16 +17,30 @@ episode         one per episode                     favours episodes that look c
 ordered         consecutive in order of score       averages noise, but selects by score, and in
                                                     the example above drifts as datapoint does
 datapoint       one per datapoint                   least waste, most bias, most noise
+rejection       one per datapoint, with a lot each  the admitted data have the law min(p, q): see
+                                                    below
 ==============  ==================================  =============================================
+
+Rejection is the granularity "datapoint" with a random threshold for each (``lots``,
+``thresholds.rejection_tau``): at each level the share min(1, p/q) of the corrupt samples is used,
+not all or none. What is used has a density proportional to min(p, q). That removes what clean data
+lack and does not supply what corrupt data lack, so its bias is at most the total variation of p and
+q at that level, and 0 only where p/q is one constant wherever p has mass and is at least 1.
 
 Units belong to one source, as two sources may use the same episode ids.
 """
 
+import zlib
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ambient_jax import _checks
 
-GRANULARITIES = ("dataset", "episode", "datapoint", "random", "random_episode", "ordered")
+GRANULARITIES = (
+    *("dataset", "episode", "datapoint", "random", "random_episode", "ordered", "rejection"),
+)
 
 
 def assign(
@@ -59,7 +73,7 @@ def assign(
     count = episode.size
     if granularity == "dataset":
         return np.zeros(count, np.int64)
-    if granularity == "datapoint":
+    if granularity in ("datapoint", "rejection"):
         return np.arange(count)
     if granularity == "episode":
         return np.unique(episode, return_inverse=True)[1]
@@ -83,6 +97,22 @@ def assign(
     unit = np.empty(count, np.int64)
     unit[order] = np.arange(count) * number // count
     return unit
+
+
+def lots(source: str, episode, step, seed: int = 0) -> np.ndarray:
+    """Returns a lot u in (0, 1] for every datapoint, uniform and independent, [N] float32.
+
+    It is a function of the datapoint's id (the name of its source, its episode and step, [N]
+    integers each) and the seed: neither other datapoints nor their order change it.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(source.encode()))
+
+    @jax.vmap
+    def draw(episode, step):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, episode), step))
+
+    numbers = (jnp.asarray(np.asarray(v, np.int64).astype(np.uint32)) for v in (episode, step))
+    return 1 - np.asarray(jax.jit(draw)(*numbers), np.float32)
 
 
 def average(values, units) -> np.ndarray:

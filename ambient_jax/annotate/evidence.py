@@ -46,10 +46,12 @@ class Evidence:
         """Returns the positions of the steps of a source."""
         return _steps(self.mixture, self.data, name)
 
-    def sigma_min(self, curve: np.ndarray) -> np.ndarray:
-        """Returns sigma_min [...] of curves [..., L] of P(clean)."""
+    def sigma_min(self, curve: np.ndarray, lot: np.ndarray | None = None) -> np.ndarray:
+        """Returns sigma_min [...] of curves [..., L] of P(clean), by rejection if lots [...] are
+        given (``thresholds.rejection_tau``)."""
         options = self.options
-        return thresholds.sigma_min(self.levels, curve, tau=options.tau, rule=options.rule)
+        tau = options.tau if lot is None else thresholds.rejection_tau(lot, options.tau)
+        return thresholds.sigma_min(self.levels, curve, tau=tau, rule=options.rule)
 
     def fit(self, crop: int = 0, seed: int | None = None) -> classifier.Fitted:
         """Fits another classifier: of crops, or with another seed."""

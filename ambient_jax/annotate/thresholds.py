@@ -17,7 +17,7 @@ from ambient_jax import _checks
 RULES = ("isotonic", "last")
 
 
-def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isotonic"):
+def sigma_min(levels, clean_probability, *, tau=0.05, rule: str = "isotonic"):
     """Returns inf {sigma : c(sigma) > 0.5 - tau} of every unit, under a monotone rule.
 
     "isotonic" fits the increasing curve nearest to c (least squares) and takes its one crossing.
@@ -32,7 +32,7 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
     Args:
       levels: [L] increasing noise levels in [0, 1].
       clean_probability: c [..., L] in [0, 1], for balanced classes, averaged over unit and draws.
-      tau: how far below 0.5 still counts as "cannot tell", in (0, 0.5).
+      tau: how far below 0.5 still counts as "cannot tell", in (0, 0.5), scalar or [...] by unit.
       rule: "isotonic" or "last".
 
     Returns:
@@ -43,7 +43,8 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
         [0, 1], c that is NaN or outside [0, 1], or shapes that disagree.
     """
     _checks.one_of("rule", rule, RULES)
-    if not 0 < tau < 0.5:
+    tau = np.asarray(tau, np.float64)
+    if not np.all((tau > 0) & (tau < 0.5)):
         raise ValueError(f"tau is {tau}, expected a number in (0, 0.5), such as 0.05")
     levels = _levels(levels)
     curve = np.asarray(clean_probability, np.float64)
@@ -55,7 +56,11 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
     _checks.level("clean_probability", curve, "a probability")
     if rule == "isotonic":
         curve = isotonic(curve)
-    below = curve <= 0.5 - tau
+    if tau.shape not in ((), curve.shape[:-1]):
+        raise ValueError(
+            f"tau has shape {tau.shape}, expected a scalar or one per unit, {curve.shape[:-1]}"
+        )
+    below = curve <= 0.5 - tau[..., None]
     # The last level that is not above the threshold, -1 where all are.
     last = levels.size - 1 - np.argmax(below[..., ::-1], axis=-1)
     last = np.where(below.any(axis=-1), last, -1)
@@ -67,6 +72,31 @@ def sigma_min(levels, clean_probability, *, tau: float = 0.05, rule: str = "isot
     part = np.where(inside, (0.5 - tau - low) / np.where(inside, high - low, 1), 0)
     crossing = levels[at] + part * (levels[after] - levels[at])
     return np.where(inside, crossing, np.where(last < 0, 0.0, 1.0))
+
+
+def rejection_tau(lot, tau: float = 0.05) -> np.ndarray:
+    """Returns the tau with which ``sigma_min`` is the level from which rejection uses a sample.
+
+    Rejection sampling uses a corrupt sample at sigma with probability r = min(1, c / (1 - c)), the
+    ratio of P(clean) to P(corrupt) (Ambient Diffusion Policy, arXiv 2606.12365, proposes it). One
+    lot u for all levels is enough: the sample is used where r(sigma) >= u, which is where c passes
+    u / (1 + u). As r increases with sigma after the isotonic fit, that is from one level on, and
+    the share of samples used at any level is the mean of their r.
+
+    Where c passes 0.5 - tau the sample is used whatever its lot: a calibrated classifier stays a
+    little below 1/2 even where nothing can be told, and a lot near 1 would wait for ever.
+
+    Args:
+      lot: u [...] in (0, 1], uniform, such as ``buckets.lots``.
+      tau: how far below 0.5 still counts as "cannot tell", in (0, 0.5).
+
+    Returns:
+      [...] float64 in [tau, 0.5).
+    """
+    lot = np.asarray(lot, np.float64)
+    if not np.all((lot > 0) & (lot <= 1)):
+        raise ValueError(f"lot has values from {lot.min()} to {lot.max()}, expected all in (0, 1]")
+    return np.maximum(tau, (1 - lot) / (1 + lot) / 2)
 
 
 def isotonic(values) -> np.ndarray:

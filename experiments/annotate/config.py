@@ -140,7 +140,8 @@ def _known_debug(config):
 def _three_points(config):
     # ``clean`` points are drawn from {0, 1} and ``corrupt`` ones from {-1, 0}: for each row
     # ``repeats`` pairs of data sets, of which ``pairs`` train a table denoiser with ``draws``.
-    task = dict(name="three_points", assignments=("dataset", "bucket", "datapoint", "ordered"))
+    assignments = ("dataset", "bucket", "datapoint", "ordered", "rejection")
+    task = dict(name="three_points", assignments=assignments)
     task |= dict(clean=50, corrupt=(10, 100, 1000, 10_000, 100_000), bucket=100, tau=(0.05, 0.01))
     config.task = ml_collections.ConfigDict(task | dict(repeats=200, pairs=20, draws=200_000))
 

@@ -77,7 +77,7 @@ def test_sigma_min_is_the_crossing():
 
 def enumerated(name, n_p, n_q, bucket, tau):
     """Expected law by listing every pair of data sets, each unit judged by the curve of c."""
-    size = {"dataset": n_q, "datapoint": 1}.get(name, bucket)
+    size = {"dataset": n_q, "datapoint": 1, "rejection": 1}.get(name, bucket)
     levels = np.linspace(0.0, 1, 401)[1:]
     c = {x0: assignment.expected_probability(x0, levels) for x0 in (-1, 0)}
     total = np.zeros(3)
@@ -117,6 +117,7 @@ def test_the_table():
     np.testing.assert_allclose(shares["dataset"], 0.5, atol=2e-3)
     np.testing.assert_allclose(shares["bucket"], 0.5, atol=2e-3)
     assert shares["ordered"][-1] > 0.999  # ordered buckets are datapoints in disguise
+    assert shares["rejection"] == drift  # min(p, q) has all of 0 and nothing of 1
 
 
 def test_small_random_buckets_drift():
@@ -152,11 +153,27 @@ def test_closed_form_and_simulation_agree():
         z = (row["simulated"] - row["exact"])[moving] / row["standard_error"][moving]
         assert np.all(np.abs(z) < 4), row
         scores.append(z[-1])  # one of each row: a law's shares depend on one another
-    assert len(scores) == 19
+    assert len(scores) == 23
     assert 0.4 < np.sqrt(np.mean(np.square(scores))) < 1.6  # neither biased nor padded
 
 
-@pytest.mark.parametrize("name", ["dataset", "datapoint", "bucket"])
+def test_rejection_uses_each_value_at_the_rate_of_the_ratio():
+    """Of a mean -1 it is (1/2 - g) / (1/2 + g); from 1/2 - tau on it counts as 1."""
+    n, tau = 200_000, 0.02
+    rng = np.random.default_rng(3)
+    minus, zeros, sigma_min = assignment.draw_units(rng, "rejection", n, tau=tau)
+    assert np.all(sigma_min[zeros == 1] == 0)
+    bounds = sigma_min[minus == 1]
+    for level in (0.3, 0.5, 0.7, 0.9, 0.99):  # multiples of 1 / 200, to which bounds are rounded up
+        c = assignment.expected_probability(-1.0, level)
+        ratio = c / (1 - c) if c < 0.5 - tau else 1.0
+        used = np.mean(bounds <= level + 1e-9)
+        assert abs(used - ratio) <= 4 * np.sqrt(ratio * (1 - ratio) / len(bounds)) + 1e-4
+    # The threshold per datapoint uses none of them at 0.9, where rejection uses most.
+    assert assignment.sigma_min_of(1.0, tau) > 0.9 and np.mean(bounds <= 0.9) > 0.5
+
+
+@pytest.mark.parametrize("name", ["dataset", "datapoint", "bucket", "rejection"])
 def test_training_reaches_the_exact_laws(name):
     trained = assignment.train(np.random.default_rng(1), name, 50, 1000, draws=1_000_000)
     law = admissible_law([assignment.LOW], trained.sources, trained.laws)[0]
@@ -165,7 +182,7 @@ def test_training_reaches_the_exact_laws(name):
     assert trained.low_noise_draws > 10_000
     limit = generated_law(trained.sources, trained.laws, steps=200)
     np.testing.assert_allclose(trained.generated, limit, atol=0.04)
-    if name == "datapoint":
+    if name in ("datapoint", "rejection"):
         assert trained.generated[1] > 0.93
     else:
         assert trained.generated[1] < 0.85

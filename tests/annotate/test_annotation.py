@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ambient_jax.annotate import annotation
+from ambient_jax.annotate import annotation, buckets
 from ambient_jax.annotate.evidence import grid
 from ambient_jax.data import bounds
 from tests.annotate.made import LEVELS, evidence
@@ -60,6 +60,17 @@ def test_steps_of_a_unit_share_the_level_of_its_mean_curve(granularity, units):
     np.testing.assert_allclose(low, want, atol=1e-6)
     np.testing.assert_allclose(table.sigma_min, want[units], atol=1e-6)
     np.testing.assert_array_equal(np.stack([table.episode, table.step]), table_ids())
+
+
+def test_rejection_admits_each_step_by_its_own_lot():
+    curves = np.tile(np.linspace(0.05, 0.45, len(LEVELS)), (6, 1))
+    _, low, table = decided("rejection", curves=curves)
+    lot = buckets.lots("b", *table_ids())  # the seed of the evidence is 0
+    threshold = np.minimum(lot / (1 + lot), 0.45)
+    want = np.interp(threshold, curves[0], LEVELS, left=0.0, right=1.0)
+    np.testing.assert_allclose(low, [rounded(level) if level else 0 for level in want], atol=1e-6)
+    np.testing.assert_allclose(table.sigma_min, low, atol=1e-6)
+    assert len(set(low.tolist())) > 3 and table.how["granularity"] == "rejection"
 
 
 def test_a_size_is_that_of_the_granularity_or_of_the_options():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from ambient_jax.annotate import buckets as units
 from ambient_jax.annotate import thresholds
@@ -26,7 +27,8 @@ def test_units_are_numbered_without_gaps_and_follow_the_seed(granularity):
 
 def test_plain_granularities():
     assert not assign("dataset").any()
-    np.testing.assert_array_equal(assign("datapoint"), np.arange(103))
+    for one_each in ("datapoint", "rejection"):
+        np.testing.assert_array_equal(assign(one_each), np.arange(103))
     np.testing.assert_array_equal(
         assign("episode"), np.repeat([1, 0, 4, 2, 3], [10, 1, 25, 30, 37])
     )
@@ -71,6 +73,22 @@ def test_random_episode_keeps_episodes_whole_and_sizes_near(size, seed):
     assert sizes.all() and len(sizes) <= max(1, episode.size // size)
     aim = episode.size / max(1, episode.size // size)
     assert np.abs(sizes - aim).max() <= lengths.max()
+
+
+def test_lots_are_uniform_and_belong_to_the_id():
+    episode, step = np.divmod(np.arange(20_000), 50)
+    lot = units.lots("rrt", episode, step, seed=3)
+    assert lot.shape == (20_000,) and lot.min() > 0 and lot.max() <= 1
+    assert scipy.stats.kstest(lot, "uniform").pvalue > 1e-3
+    # Neither along an episode nor from one to the next.
+    table = lot.reshape(400, 50)
+    for axis in (0, 1):
+        ends = np.take(table, range(1, table.shape[axis]), axis), np.delete(table, -1, axis)
+        assert abs(np.corrcoef(*map(np.ravel, ends))[0, 1]) < 4 / np.sqrt(20_000)
+    some = np.random.default_rng(0).permutation(20_000)[:300]
+    np.testing.assert_array_equal(units.lots("rrt", episode[some], step[some], seed=3), lot[some])
+    for other in (units.lots("gcs", episode, step, 3), units.lots("rrt", episode, step, 4)):
+        assert abs(np.corrcoef(other, lot)[0, 1]) < 4 / np.sqrt(20_000)
 
 
 def test_average_and_spread():

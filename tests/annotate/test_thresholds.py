@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.special
 from scipy import optimize
 
 from ambient_jax.annotate import thresholds
@@ -184,3 +185,59 @@ def test_round_up_refuses_what_is_no_level():
         thresholds.round_up(1.5, LEVELS)
     with pytest.raises(ValueError, match="levels must increase"):
         thresholds.round_up(0.5, LEVELS[::-1])
+
+
+GAP, WIDTH = 1.5, 0.5  # of the means of two Gaussians, and their standard deviation
+
+
+def mean_curves(x0, levels):
+    """E[c(x_t, sigma) | x0] [N, L] by the exact classifier of two Gaussians at 0 and at -GAP."""
+    eps, weight = np.polynomial.hermite_e.hermegauss(31)
+    alpha2 = (1 - levels) * (1 + levels)
+    x_t = np.sqrt(alpha2)[:, None] * x0[:, None, None] + levels[:, None] * eps
+    mean, variance = -np.sqrt(alpha2) * GAP / 2, alpha2 * WIDTH**2 + levels**2
+    logit = ((np.sqrt(alpha2) * GAP / variance)[:, None]) * (x_t - mean[:, None])
+    return scipy.special.expit(logit) @ (weight / weight.sum())
+
+
+def test_rejection_uses_the_share_of_the_ratio_at_every_level():
+    """Curves of single datapoints rise to 1/2, or fall to it: r increases, no fit is needed."""
+    levels, tau = np.linspace(0.002, 0.98, 21), 0.01
+    rng, n = np.random.default_rng(0), 5000
+    curves = mean_curves(rng.normal(-GAP, WIDTH, n), levels)
+    lot = 1 - rng.random(n)
+    low = thresholds.sigma_min(levels, curves, tau=thresholds.rejection_tau(lot, tau))
+    ratio = np.minimum(1, curves / (1 - curves))
+    for k in (0, 4, 8, 12, 16, 20):
+        r = np.where(curves[:, k] > 0.5 - tau, 1, ratio[:, k])
+        # The lots are the only chance that is left, given the datapoints.
+        error = np.sqrt(np.sum(r * (1 - r))) / n
+        assert abs(np.mean(low <= levels[k]) - r.mean()) <= 4 * error + 1e-3
+    # Without noise it is E_q min(1, p/q) = 1 - TV(p, q) = 2 Phi(-GAP / (2 WIDTH)).
+    overlap = 2 * scipy.special.ndtr(-GAP / (2 * WIDTH))
+    assert abs(np.mean(low == 0) - overlap) < 4 * np.sqrt(overlap * (1 - overlap) / n)
+    # One threshold for all admits nothing there, as half of the samples look corrupt.
+    assert thresholds.sigma_min(levels, curves.mean(0), tau=tau) > 0.5
+
+
+def test_a_lot_that_no_curve_reaches_counts_from_where_nothing_can_be_told():
+    levels = [0.1, 0.5, 0.9]
+    curve = [0.1, 0.3, 0.48]  # calibrated, a little below 1/2 at the last level
+    low = lambda u, tau: thresholds.sigma_min(  # noqa: E731
+        levels, curve, tau=thresholds.rejection_tau(u, tau)
+    )
+    assert low(1.0, 0.05) == low(0.99, 0.05) == thresholds.sigma_min(levels, curve, tau=0.05) < 0.9
+    assert low(1.0, 0.01) == 1 and low(0.95, 0.01) == 1  # c / (1 - c) is 0.92 at most
+    np.testing.assert_allclose(low(3 / 7, 0.05), 0.5, atol=1e-9)  # 0.3 / 0.7
+    assert low(1e-3, 0.05) == 0
+    with pytest.raises(ValueError, match=r"lot has values from 0.0 to 2.0, expected all in \(0, 1"):
+        thresholds.rejection_tau([0.0, 2.0])
+
+
+def test_each_unit_may_have_its_own_tau():
+    levels, curves = np.linspace(0, 1, 11), np.tile(np.linspace(0, 0.5, 11), (3, 1))
+    np.testing.assert_allclose(
+        thresholds.sigma_min(levels, curves, tau=np.array([0.05, 0.25, 0.4])), [0.9, 0.5, 0.2]
+    )
+    with pytest.raises(ValueError, match=r"tau has shape \(2,\), expected .* one per unit, \(3,\)"):
+        thresholds.sigma_min(levels, curves, tau=np.array([0.05, 0.25]))
