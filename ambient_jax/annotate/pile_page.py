@@ -20,7 +20,7 @@ from ambient_jax.data.look import plots
 from ambient_jax.data.look import style as look_style
 
 SHOWN = 4000  # most episodes on the page, those that stand out most first
-_TICKS = (0.01, 0.03, 0.1, 0.3, 0.7, 0.9, 0.97, 0.99, 0.995)
+_TICKS = (0.01, 0.03, 0.1, 0.3, 0.7, 0.9, 0.97, 0.99)
 _CLEAN = "clean data only"
 COLUMNS = ("data set", "episodes", "what to do", "change of the clean loss", "worth", "stand out")
 
@@ -89,7 +89,12 @@ def content(results: Results) -> dict[str, Any]:
         "sets": sets,
         "gain": axis
         | _sigma_axis(levels)
-        | {"title": "change of the clean loss by noise level", "value": "loss", "zero": True}
+        | {
+            "title": "change of the clean loss by noise level",
+            "value": "loss",
+            "ylabel": "change of the clean loss",
+            "zero": True,
+        }
         | {"percent": True, "series": gains},
         "clean": axis
         | _sigma_axis(results.findings[0].scores.levels)
@@ -152,7 +157,7 @@ def _curve(results: Results) -> dict[str, Any] | None:
     lines = percent(fits[:, :1] + fits[:, 1:] * np.log(n) - last)
     ends = np.stack([interval(column) for column in lines.T], axis=1)
     series = [_series(_CLEAN, *ends, title=_CLEAN, dash=True)]
-    for f in results.findings:
+    for f in (f for f in results.findings if not f.choice.nowhere):
         gained = interval(np.where(f.choice.admits(f.gain.levels), f.gain.draws, 0).mean(1))
         flat = [np.full(len(n), percent(v)) for v in gained]
         series.append(_series(f.name, *flat, title=f"all clean episodes and {f.name}"))
@@ -164,7 +169,13 @@ def _curve(results: Results) -> dict[str, Any] | None:
     return {
         **{"x": np.log10(n), "shown": n.round(1), "ticks": ticks, "series": series},
         **{"points": points, "title": "clean loss by number of clean episodes", "percent": True},
-        **{"value": "loss", "zero": True, "at": "clean episodes", "xlabel": "clean episodes"},
+        **{
+            "value": "loss",
+            "ylabel": "clean loss, against that of all clean episodes",
+            "zero": True,
+            "at": "clean episodes",
+            "xlabel": "clean episodes",
+        },
     }
 
 

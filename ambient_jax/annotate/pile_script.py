@@ -22,7 +22,10 @@ function element(tag, className, parent, text) {
 }
 const short = (v, digits = 3) =>
   v === null ? "more" : String(Number(v.toPrecision(digits)));
-const colourOf = (set) => (D.sets.find((s) => s.name === set) || { colour: "var(--soft)" }).colour;
+const known = (set) => D.sets.find((s) => s.name === set);
+const colourOf = (set) => (known(set) || { colour: "var(--soft)" }).colour;
+/* Clean data are what all is measured against, and never fade. */
+const marked = (set) => (known(set) ? { "data-set": set, class: "series" } : {});
 
 /* One data set is lit in all plots and tables, the others fade. */
 function light(set) {
@@ -59,7 +62,7 @@ function place(svg, event) {
 }
 /* Axes; returns the svg and the maps from values to places. */
 function frame(id, xs, ys, spec) {
-  const [width, height, left, right, top, bottom] = [560, 290, 54, 14, 12, 44];
+  const [width, height, left, right, top, bottom] = [560, 300, 54, 14, 26, 44];
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, byId(id));
   svg.setAttribute("aria-label", spec.title);
   let [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
@@ -84,6 +87,7 @@ function frame(id, xs, ys, spec) {
   const middle = (left + width - right) / 2;
   const below = { x: middle, y: height - 6, "text-anchor": "middle", class: "name" };
   make("text", below, svg, spec.xlabel);
+  make("text", { x: 6, y: 12, class: "name" }, svg, spec.ylabel || spec.value);
   return { svg, X, Y, bottom: height - bottom, top };
 }
 const amount = (spec, y, low, high) => {
@@ -98,7 +102,7 @@ function curves(id, spec) {
   const extra = (spec.points || []).flatMap((p) => [p.y, p.low, p.high]);
   const { svg, X, Y, bottom, top } = frame(id, spec.x, [...all, ...extra], spec);
   for (const s of spec.series) {
-    const group = make("g", { "data-set": s.set, class: "series" }, svg);
+    const group = make("g", marked(s.set), svg);
     const up = spec.x.map((x, i) => `${X(x)},${Y(s.high[i])}`);
     const down = spec.x.map((x, i) => `${X(x)},${Y(s.low[i])}`).reverse();
     const band = { points: [...up, ...down].join(" "), fill: colourOf(s.set), class: "band" };
@@ -108,7 +112,7 @@ function curves(id, spec) {
     make("polyline", { points: path, stroke: colourOf(s.set), "stroke-dasharray": dash }, group);
   }
   for (const p of spec.points || []) {
-    const group = make("g", { "data-set": p.set, class: "series" }, svg);
+    const group = make("g", marked(p.set), svg);
     const at = { x1: X(p.x), x2: X(p.x), y1: Y(p.low), y2: Y(p.high), stroke: colourOf(p.set) };
     make("line", { ...at, "stroke-width": 1.5 }, group);
     make("circle", { cx: X(p.x), cy: Y(p.y), r: 4, fill: colourOf(p.set) }, group);
@@ -130,7 +134,7 @@ function curves(id, spec) {
     dot.setAttribute("cx", X(spec.x[i]));
     dot.setAttribute("cy", Y(s.y[i]));
     dot.setAttribute("fill", colourOf(s.set));
-    light(s.set);
+    light(known(s.set) ? s.set : "");
     say(event, [s.title || s.set, `${spec.at} ${short(spec.shown[i])}`,
       amount(spec, s.y[i], s.low[i], s.high[i])]);
   });
@@ -250,7 +254,7 @@ function table() {
     for (const [key] of HEAD) {
       const word = key === "set" || key === "suspect";
       const value = key === "suspect" ? (e.suspect ? "yes" : "") : word ? e[key]
-        : key === "episode" || key === "length" ? e[key] : short(e[key]);
+        : key === "episode" || key === "length" ? e[key] : short(e[key], 2 + !key.startsWith("z"));
       element("td", word ? "word" : "figure", row, value);
     }
     row.addEventListener("pointerenter", () => { pick(e); light(e.set); });
@@ -299,9 +303,11 @@ for (const [plot, spec, key] of [[clean, D.clean, "curve"], [influence, D.influe
   overlays.push(layer);
 }
 scatter("plot-episodes", { title: "episodes by P(clean) and influence", zero: true,
-  xlabel: "P(clean), mean over noise levels", x: (e) => e.p, y: (e) => e.influence });
+  xlabel: "P(clean), mean over noise levels", ylabel: "influence",
+  x: (e) => e.p, y: (e) => e.influence });
 scatter("plot-length", { title: "P(clean) of episodes by length", ticks: D.lengths,
-  xlabel: "steps of the episode", x: (e) => Math.log10(e.length), y: (e) => e.p });
+  xlabel: "steps of the episode", ylabel: "P(clean)",
+  x: (e) => Math.log10(e.length), y: (e) => e.p });
 tableHead();
 table();
 document.querySelectorAll(".chip, #sets tr[data-set]").forEach((node) => {
