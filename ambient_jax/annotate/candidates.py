@@ -30,6 +30,10 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.train import runs, sweep
 
 
+class Interrupted(Exception):
+    """A signal ended the training of candidates; the same call carries on."""
+
+
 class Candidate(NamedTuple):
     """A mixture to try.
 
@@ -101,6 +105,9 @@ class Measured:
         policy that has not seen the chunk's episode; all candidates get the same noise.
       episode: [N] the chunk's episode, numbered from 0 over all clean sources.
       fold: [N] the fold that the episode belongs to.
+      variance: of the clean chunks' numbers, in normalised units.
+      decisions: times that a policy plans in a clean episode, on average.
+      natural: share of the clean data by number of samples.
     """
 
     candidates: tuple[Candidate, ...]
@@ -108,6 +115,9 @@ class Measured:
     losses: np.ndarray
     episode: np.ndarray
     fold: np.ndarray
+    variance: float
+    decisions: float
+    natural: float
 
     def of(self, candidate: Candidate) -> np.ndarray:
         """Returns the losses [draws, L, N] of a candidate."""
@@ -197,6 +207,7 @@ def measure(
     Raises:
       ValueError: no clean or no corrupt source, too few clean episodes, or a config or data that
         cannot train.
+      Interrupted: a signal ended the training.
     """
     workdir = pathlib.Path(expanded(workdir))
     candidates = tuple(dict.fromkeys(candidates))
@@ -225,30 +236,39 @@ def measure(
     configs = policies(config, folds, candidates)
     keys, size = list(configs), options.together or len(configs)
     for first in range(0, len(keys), size):
-        sweep.train({key: configs[key] for key in keys[first : first + size]}, workdir)
+        part = {key: configs[key] for key in keys[first : first + size]}
+        if stopped := sweep.train(part, workdir).signal:
+            raise Interrupted(stopped)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     of_fold = functools.partial(_fold, config, mixture, folds)
     parts = [of_fold(k, candidates, options, workdir) for k in range(options.folds)]
-    losses, episode = (np.concatenate(values, axis=-1) for values in zip(*parts, strict=True))
-    fold = np.repeat(np.arange(options.folds), [len(ids) for _, ids in parts])
+    losses, episode = (np.concatenate([part[i] for part in parts], axis=-1) for i in (0, 1))
+    fold = np.repeat(np.arange(options.folds), [len(part[1]) for part in parts])
+    clean = [mixture.statistics[name] for names in folds for name in names]
+    steps = sum(s.num_steps for s in clean)
+    length = steps / sum(len(s.lengths) for s in clean)
     _, episode = np.unique(np.stack([fold, episode]), axis=1, return_inverse=True)
     arrays: dict[str, Any] = dict(losses=losses, episode=episode.ravel(), fold=fold)
-    arrays["levels"] = evidence.grid(options.levels)
+    arrays |= dict(levels=evidence.grid(options.levels), decisions=length / config.policy.execute)
+    arrays["natural"] = steps / mixture.chunks.sum()
+    arrays["variance"] = np.concatenate([part[2] for part in parts]).var(0).mean()
     with replacing(workdir / "measured.npz") as file:
         np.savez_compressed(file, about=about, **arrays)
     return Measured(candidates, **arrays)
 
 
 def _fold(config, mixture, folds, k, candidates, options, workdir):
-    """Returns losses [A, draws, L, N] on the clean chunks of a fold, and their episodes [N]."""
+    """Returns losses [A, draws, L, N] on a fold's clean chunks, their episodes [N] and x0."""
     levels = tuple(evidence.grid(options.levels).tolist())
     loaded = [Policy.from_checkpoint(workdir / c.name / str(k)) for c in candidates]
-    like, losses, episodes = loaded[0], [], []  # one program: only parameters differ
+    like = loaded[0]  # policies of one program differ in their parameters only
+    losses, episodes, x0 = [], [], []
     for number, name in enumerate(folds[k]):
         how = dict(padding=config.data.padding, samples=options.chunks)
         chunks = evaluation.recorded(mixture.datasets[name], like, **how)
         assert chunks.origin is not None
         episodes.append(chunks.origin[:, 0] + (number << 32))
+        x0.append(like.normalised(chunks.action))
 
         def measured(policy, seed, chunks=chunks):
             how = dict(levels=levels, seed=seed, params=policy.params)
@@ -256,7 +276,8 @@ def _fold(config, mixture, folds, k, candidates, options, workdir):
 
         bar = tqdm.tqdm(loaded, desc=f"measuring fold {k + 1} of {len(folds)}", unit="policy")
         losses.append([[measured(policy, s) for s in range(options.draws)] for policy in bar])
-    return np.concatenate(losses, axis=-1).astype(np.float32), np.concatenate(episodes)
+    losses = np.concatenate(losses, axis=-1).astype(np.float32)
+    return losses, np.concatenate(episodes), np.concatenate(x0)
 
 
 def _stored(path: pathlib.Path, about: str) -> Measured | None:
@@ -265,7 +286,7 @@ def _stored(path: pathlib.Path, about: str) -> Measured | None:
         with np.load(path) as file:
             if str(file["about"]) != about:
                 return None
-            arrays = {name: file[name] for name in ("levels", "losses", "episode", "fold")}
+            arrays = {name: file[name] for name in file.files if name != "about"}
             candidates = tuple(_candidate(*c) for c in json.loads(about)["candidates"])
     except (FileNotFoundError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return None

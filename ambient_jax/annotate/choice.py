@@ -1,0 +1,170 @@
+"""Decides from held-out losses which noise levels corrupt data train, and how much they count.
+
+Three questions, each asked of policies that have not seen the episodes they are judged on:
+
+* How large a share? Of the candidates without bounds, the one with the least loss.
+* From which level on? The loss, averaged over levels on a log scale, is nearly flat in sigma_min
+  below some value. The largest sigma_min whose loss is within ``tolerance`` of the least, or within
+  the error of their difference, relies least on corrupt data. Clean data only is the last of these.
+* Up to which level? A mean forgives rare large mistakes, a rollout does not: what brings the block
+  to the wrong bin in one chunk of forty costs little loss. So chunks are counted that a policy of
+  clean data gets right and the mixture gets wrong by more than ``wrong`` of the actions' variance.
+  Corrupt data train the levels at which an episode has fewer than ``broken`` such decisions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ambient_jax.annotate import thresholds
+from ambient_jax.annotate.candidates import Candidate, Measured
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """The noise levels at which corrupt data help.
+
+    Attributes:
+      candidate: the chosen share and sigma_min; ``Candidate(1.0)`` for clean data only.
+      sigma_max: corrupt data train below it; 1 if nothing speaks against high noise levels.
+      levels: [L] sigma.
+      ratio, low, high: [L] log ratio of the mixture's held-out loss to that of clean data only,
+        with its 95% interval over clean episodes; the mixture has no bounds.
+      broken: [L] decisions of an episode that this mixture breaks.
+      scores: by candidate's name, the mean log loss relative to the least.
+      natural: share of clean data by number of samples.
+    """
+
+    candidate: Candidate
+    sigma_max: float
+    levels: np.ndarray
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    broken: np.ndarray
+    scores: dict[str, float]
+    natural: float
+
+    @property
+    def clean_only(self) -> bool:
+        """Whether corrupt data train no level."""
+        return self.candidate.alpha == 1 or self.sigma_max <= self.candidate.sigma_min
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """(sigma_min, sigma_max) of the corrupt data; None for a band, which bounds cannot say."""
+        if self.clean_only:
+            return 1.0, 0.0
+        if self.sigma_max >= 1:
+            return self.candidate.sigma_min, 0.0 if self.candidate.sigma_min else 1.0
+        return (1.0, self.sigma_max) if self.candidate.sigma_min == 0 else None
+
+    def changes(self, corrupt: list[str]) -> dict[str, Any]:
+        """Returns config fields of the law, and of the bounds of the sources named ``corrupt``."""
+        if self.clean_only:
+            return {"law.name": "filtering"}
+        alpha = self.candidate.alpha
+        if self.bounds is None:
+            share = self.natural if alpha is None else alpha
+            low, high = self.candidate.sigma_min, self.sigma_max
+            after = lambda level: float(np.nextafter(np.float32(level), np.float32(1)))  # noqa: E731
+            ends = (0.0, low, after(low), high, after(high), 1.0)
+            alphas = (1.0, 1.0, share, share, 1.0, 1.0)
+            return {"law.name": "soft", "law.sigmas": ends, "law.alphas": alphas}
+        law = {"law.name": "ambient"} | ({} if alpha is None else {"law.alpha": alpha})
+        low, high = self.bounds
+        for name in corrupt:
+            law |= {f"data.sources.{name}.sigma_min": low, f"data.sources.{name}.sigma_max": high}
+        return law
+
+
+def choose(
+    measured: Measured,
+    *,
+    corrupt: tuple[str, ...] | None = None,
+    tolerance: float = 0.05,
+    wrong: float = 0.2,
+    broken: float = 0.3,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Choice:
+    """Chooses the share, sigma_min and sigma_max of corrupt data, see the module.
+
+    Args:
+      measured: losses of ``Candidate(1.0)``, of shares without bounds, and of shares with some
+        sigma_min.
+      corrupt: choose for the candidates that use just these sources; None for those that use all.
+      tolerance: in the mean log loss.
+      wrong: share of the variance of clean actions.
+      broken: decisions of an episode.
+      resamples, seed: of the bootstrap over clean episodes.
+
+    Raises:
+      ValueError: there is no candidate of clean data only, or none without bounds.
+    """
+    clean = Candidate(1.0)
+    mixed = [c for c in measured.candidates if c.alpha != 1 and c.corrupt == corrupt]
+    shares = [c for c in mixed if c.sigma_min == c.sigma_max == 0]
+    if clean not in measured.candidates or not shares:
+        names = ", ".join(c.name for c in measured.candidates)
+        raise ValueError(
+            f"candidates are {names}: expected clean data only, Candidate(1.0), and a share "
+            "without bounds, such as Candidate(0.5)"
+        )
+    weights = _resampled(measured.episode, resamples, seed)
+    log_loss = {c: _log_means(measured.of(c).mean(0), weights) for c in (clean, *mixed)}
+    base = min(shares, key=lambda c: log_loss[c][0].mean())
+    gap = measured.of(base).mean(0) - measured.of(clean).mean(0)
+    rate = (gap > wrong * measured.variance).mean(1) * measured.decisions
+    rising = thresholds.isotonic(rate)
+    sigma_max = _crossing(measured.levels, rising, broken)
+    below = measured.levels < sigma_max
+    options = [clean, base, *(c for c in mixed if c.sigma_min > 0 == c.sigma_max)]
+    options = sorted(options, key=lambda c: c.sigma_min if c.alpha != 1 else 1.0)
+    score = {c: log_loss[c][:, below].mean(1) for c in options} if below.any() else {}
+    chosen = clean
+    if score:
+        best = min(options, key=lambda c: score[c][0])
+        for c in options:
+            excess = score[c] - score[best]
+            if excess[0] <= max(tolerance, excess[1:].std()):
+                chosen = c
+    ratio = log_loss[base] - log_loss[clean]
+    low, high = np.quantile(ratio[1:], (0.025, 0.975), axis=0)
+    least = min((s[0] for s in score.values()), default=0.0)
+    scores = {c.name: float(s[0] - least) for c, s in score.items()}
+    return Choice(
+        chosen, sigma_max, measured.levels, ratio[0], low, high, rising, scores, measured.natural
+    )
+
+
+def _resampled(episode, resamples, seed):
+    """Returns weights [1 + resamples, E] of episodes: 1 each, and counts of draws with replacement,
+    and the episode of each chunk."""
+    count = int(episode.max()) + 1
+    rng = np.random.default_rng(seed)
+    draws = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    return np.concatenate([np.ones((1, count)), draws]), episode
+
+
+def _log_means(losses, weights):
+    """Returns the log of mean losses [1 + resamples, L] of chunks [L, N]."""
+    weights, episode = weights
+    count = weights.shape[1]
+    sums = np.stack([np.bincount(episode, row, count) for row in losses])  # [L, E]
+    return np.log(weights @ sums.T / (weights @ np.bincount(episode, minlength=count))[:, None])
+
+
+def _crossing(levels, rising, limit):
+    """Returns the level where a rising curve passes the limit, by interpolation; 1 if never."""
+    over = np.flatnonzero(rising > limit)
+    if not over.size:
+        return 1.0
+    first = over[0]
+    if not first:
+        return 0.0
+    part = (limit - rising[first - 1]) / (rising[first] - rising[first - 1])
+    return float(levels[first - 1] + part * (levels[first] - levels[first - 1]))

@@ -1,0 +1,1 @@
+"""Which data, at which noise level: the choice without rollouts, judged by rollouts."""

@@ -1,0 +1,155 @@
+"""Runs the study: for each point candidates, the choice, the judged policies and rollouts."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+from absl import logging
+
+from ambient_jax import estimates
+from ambient_jax.annotate import candidates, choice
+from ambient_jax.annotate.candidates import Candidate
+from ambient_jax.data.paths import expanded
+from ambient_jax.estimates import Estimate
+from ambient_jax.train import lock
+from experiments import checks
+from experiments.table import rollouts
+from experiments.table import run as tables
+from experiments.table.experiment import Table
+from experiments.table.policies import PolicyRow
+from experiments.which_data import config as variants
+from experiments.which_data.points import TASKS, Point, config_of, of_point
+
+CLEAN, NATURAL, CHOSEN, BEST = "clean", "natural", "chosen", "best"
+
+
+class Judged(NamedTuple):
+    """A point: the choice, success [N] of each policy by episode (mean over its seeds), and the
+    mean squared jerk of the maze's successful paths."""
+
+    point: Point
+    choice: choice.Choice
+    success: dict[str, np.ndarray]
+    jerk: dict[str, Estimate]
+
+    def gain(self) -> Estimate | None:
+        """Returns the chosen policy's success less that of the better of the others, paired."""
+        others = {n: v for n, v in self.success.items() if n not in (CHOSEN, BEST)}
+        if not others:
+            return None
+        better = max(others.values(), key=np.mean)
+        return estimates.mean(self.success[CHOSEN] - better)
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Judges each point of ``config.task.points`` and writes ``report/``; the same command carries
+    on. With ``task.report_only`` it only reads what is there."""
+    task, folder = config.task, pathlib.Path(expanded(workdir))
+    checks.same_task(task, variants.get_config().task)
+    points = [Point.parse(text) for text in task.points]
+    judged = []
+    for point in points:
+        where = folder / point.name
+        if task.report_only and not (where / "candidates" / "measured.npz").exists():
+            logging.warning("%s is left out: it has not been judged", point.name)
+            continue
+        with lock.hold(where):
+            try:
+                done = _judge(point, config, where)
+            except candidates.Interrupted:
+                done = None
+            if done is None:
+                logging.warning("interrupted: the same command carries on")
+                return
+        judged.append(done)
+    if not judged:
+        raise ValueError(f"{folder} has no judged point, expected one of {', '.join(task.points)}")
+    from experiments.which_data import report as reports  # needs matplotlib
+
+    print(reports.write(judged, config, folder / "report"))
+
+
+def tried(task: ml_collections.ConfigDict) -> list[Candidate]:
+    """Returns the candidates of the study."""
+    shares = [Candidate(share or None) for share in task.shares]
+    last = shares[-1].alpha
+    return [Candidate(1.0), *shares, *(Candidate(last, level) for level in task.sigma_min)]
+
+
+def choose(point: Point, study: ml_collections.ConfigDict, folder: pathlib.Path) -> choice.Choice:
+    """Trains and measures the candidates of a point, and chooses."""
+    config = config_of(point, study)
+    options = candidates.Options(**study.task.candidates)
+    measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
+    return choice.choose(measured, **study.task.rule)
+
+
+def _judge(point, study, folder):
+    config, task = config_of(point, study), TASKS[point.task]
+    task.experiment.check(config)
+    if not study.task.report_only:
+        task.experiment.build(config)
+    chosen = choose(point, study, folder)
+    logging.info("%s: %s", point.name, describe(chosen))
+    experiment = of_point(point, rows)
+    annotations: Any = {"rows": _rows(point, study.task, chosen, config.task.groups[0])}
+    table = Table(experiment, config, folder, annotations)
+    if not tables.train_and_evaluate(table):
+        return None
+    by_policy = rollouts.collect(table)
+    success = {
+        name: np.mean([np.asarray(task.success(r), float) for r in seeds.values()], axis=0)
+        for name, seeds in by_policy.items()
+    }
+    return Judged(point, chosen, success, _jerk(by_policy) if point.task == "maze" else {})
+
+
+def rows(task: ml_collections.ConfigDict, annotations: Mapping[str, Any]) -> dict[str, PolicyRow]:
+    """Returns the policies that ``_judge`` has put among the annotations."""
+    return annotations.get("rows", {})
+
+
+def _rows(point, task, chosen, group):
+    source = TASKS[point.task].corrupt
+    changes = {CHOSEN: chosen.changes([source])}
+    if task.baselines:
+        changes |= {CLEAN: {"law.name": "filtering"}}
+        for share in task.shares:
+            changes[share_name(share)] = (
+                {"law.name": "reweighted", "law.alpha": share}
+                if share
+                else {"law.name": "cotraining"}
+            )
+    if best := task.best.get(point.task):
+        low, high, alpha = best
+        bounds = {"sigma_min": low, "sigma_max": high}
+        changes[BEST] = {"law.name": "ambient"} | ({"law.alpha": alpha} if alpha else {})
+        changes[BEST] |= {f"data.sources.{source}.{n}": v for n, v in bounds.items()}
+    return {name: PolicyRow(name, group, values) for name, values in changes.items()}
+
+
+def share_name(share: float) -> str:
+    """Returns the name of co-training with a share of clean data, 0 by number of samples."""
+    return f"alpha_{share:g}" if share else NATURAL
+
+
+def describe(chosen: choice.Choice) -> str:
+    """Says a choice in a few words."""
+    if chosen.clean_only:
+        return "clean only"
+    alpha, low, high = chosen.candidate.alpha, chosen.candidate.sigma_min, chosen.sigma_max
+    share = "by number" if alpha is None else f"alpha {alpha:g}"
+    band = f"above {low:g}" if low else "everywhere" if high >= 1 else ""
+    band += ("" if high >= 1 else f" below {high:.2f}") if band or high < 1 else ""
+    return f"{share}, {band.strip()}"
+
+
+def _jerk(by_policy):
+    from experiments.maze import metrics
+
+    pooled = {name: rollouts.pool(seeds.values()) for name, seeds in by_policy.items()}
+    return {name: metrics.summarise(r).jerk for name, r in pooled.items()}
