@@ -60,6 +60,8 @@ def main(arguments: Sequence[str]) -> None:
     console.setup()
     try:
         run(pile_config.parse(arguments))
+    except candidates.Interrupted as signal:
+        sys.exit(f"stopped by {signal}: the same command carries on")
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {first_line(error)}")
 
@@ -105,8 +107,7 @@ def _run(
     piles = [n for n, role in roles.items() if role == "corrupt"]
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     options = measuring(request, min(len(datasets[n]) for n in clean))
-    tried = [CLEAN, *(Candidate(ALPHA, corrupt=(name,)) for name in piles)]
-    tried += [Candidate(ALPHA)] if len(piles) > 1 else []
+    tried = pile_results.candidates(piles, request.quick)
     logging.info("1/4 policies with and without each data set")
     measured = candidates.measure(config, tried, options, folder / "candidates")
     times = worth.resampled(measured, seed=request.seed)

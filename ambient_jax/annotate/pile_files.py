@@ -63,11 +63,11 @@ def dataset_rows(results: Results) -> list[dict[str, Any]]:
     """A row for each data set of the pile: its bounds, gain and worth with their intervals."""
     rows = []
     for f in results.findings:
-        mean = f.gain.mean(f.choice.admits(f.gain.levels))
+        mean, (low, high) = interval(f.chosen), pile_results.bounds(f)
         row: dict[str, Any] = {"data_set": f.name, "folder": f.directory, "format": f.format}
         row |= {"episodes": len(f.scores.episode), "steps": int(f.scores.length.sum())}
-        row |= {"sigma_min": f.choice.sigma_min, "sigma_max": f.choice.sigma_max}
-        row |= {"alpha": f.choice.alpha, "verdict": pile_results.verdict(f)}
+        row |= {"sigma_min": low, "sigma_max": high, "alpha": f.choice.candidate.alpha}
+        row["verdict"] = pile_results.verdict(f)
         for end, value in mean._asdict().items():
             row[f"loss_change_percent_{end}"] = f"{pile_results.percent(value):.3f}"
         for end, value in (f.worth._asdict() if f.worth else {}).items():
@@ -107,7 +107,9 @@ def as_json(results: Results) -> dict[str, Any]:
         sets[f.name] = {
             "folder": f.directory,
             "format": f.format,
-            "choice": vars(f.choice),
+            "choice": f.choice,
+            "verdict": pile_results.verdict(f),
+            "change_of_log_loss": interval(f.chosen)._asdict(),
             "levels": f.gain.levels,
             "log_ratio": {"value": f.gain.ratio, "low": low, "high": high},
             "helps": f.gain.helps(),
@@ -135,8 +137,8 @@ def as_json(results: Results) -> dict[str, Any]:
 def _bounds(finding: Finding, fingerprint: str, episode: np.ndarray, step: np.ndarray):
     """The bounds of every step of a data set; episodes that stand out train nowhere."""
     out = np.isin(episode, finding.scores.episode[finding.scores.suspects()])
-    low = np.where(out, 1.0, finding.choice.sigma_min)
-    high = np.where(out, 0.0, finding.choice.sigma_max)
+    low, high = pile_results.bounds(finding)
+    low, high = np.where(out, 1.0, low), np.where(out, 0.0, high)
     columns = finding.name, fingerprint, episode, step, low, high
     return bounds.for_source(*columns, method="held-out loss", how={"granularity": "dataset"})
 
@@ -160,24 +162,26 @@ def config_text(config: ml_collections.ConfigDict, results: Results) -> str:
         lines.append(
             f"    config.data.sources[{name!r}] = train_config.source({path!r}, 'clean'{how})"
         )
-    used = [f for f in results.findings if not f.choice.nowhere]
+    used = [f for f in results.findings if not f.choice.clean_only]
+    if len(used) > 1:  # bands need a law of their own
+        used = [f for f in used if f.choice.bounds is not None]
     for f in results.findings:
         if f not in used:
-            lines.append(f"    # {f.name} is left out: {pile_results.verdict(f)}.")
+            lines.append(f"    # {f.name}, {pile_results.verdict(f)}: not in this mixture.")
             continue
-        low, high = f.choice.sigma_min, f.choice.sigma_max
+        low, high = f.choice.bounds or (0.0, 1.0)
         ends = f", sigma_min={low!r}, sigma_max={high!r}" if low > 0 else ""
         lines.append(
             f"    config.data.sources[{f.name!r}] = train_config.source("
             f"{f.directory!r}, 'corrupt'{ends}{how})"
         )
     if used:
-        lines.append("    # The same bounds, but episodes that look broken train nowhere:")
-        lines.append(f"    # config.data.bounds = {BOUNDS!r}")
-        alpha = used[0].choice.alpha
-        lines.append(
-            f"    config.law = ml_collections.ConfigDict({{'name': 'ambient', 'alpha': {alpha!r}}})"
-        )
+        changes = used[0].choice.changes([])
+        law = {n.removeprefix("law."): value for n, value in changes.items()}
+        lines.append(f"    config.law = ml_collections.ConfigDict({law!r})")
+        if used[0].choice.bounds is not None:
+            lines.append("    # The same bounds, but episodes that look broken train nowhere:")
+            lines.append(f"    # config.data.bounds = {BOUNDS!r}")
     lines += _differences(config)
     return "\n".join([*lines, "    return config", ""])
 
@@ -216,7 +220,7 @@ def write_weights(
       keep: [N] weight of each frame in [0, 1] if its episode trains.
     """
     out = np.isin(episode, finding.scores.episode[finding.scores.suspects()])
-    out |= finding.choice.nowhere
+    out |= finding.choice.clean_only
     table = pa.table(
         {
             "index": pa.array(index, pa.int64()),

@@ -29,8 +29,8 @@ def text(results: Results) -> str:
     """The table for a terminal, with a line about how to read it."""
     rows = []
     for f in results.findings:
-        mean = f.gain.mean(f.choice.admits(f.gain.levels))
-        loss = "" if f.choice.nowhere else pile_results.change(mean)
+        mean = interval(f.chosen)
+        loss = "" if f.choice.clean_only else pile_results.change(mean)
         cells = [f.name, len(f.scores.episode), pile_results.verdict(f), loss, _worth(f, results)]
         rows.append([*map(_plain, map(str, cells)), str(int(f.scores.suspects().sum()))])
     return f"\n{report.markdown(COLUMNS, rows)}\n\n{_HOW}\n"
@@ -48,7 +48,7 @@ def _plain(value):
 
 
 def _worth(f: Finding, results: Results) -> str:
-    if f.choice.nowhere:
+    if f.choice.clean_only:
         return "nothing"
     farthest = results.curve.farthest if results.curve is not None else 0
     return pile_results.episodes(f.worth, farthest - _most(results))
@@ -139,11 +139,11 @@ def _quantiles(name, by_episode):
 
 
 def _trains(f: Finding):
-    low, high = f.choice.sigma_min, f.choice.sigma_max
-    if low <= 0:
-        return [[-9, 9]]
-    ends = [[-9, float(_position(high))]] if high > 0 else []
-    return ends + ([[float(_position(low)), 9]] if low < 1 else [])
+    """The range of log(sigma / alpha) in which a data set trains."""
+    if f.choice.clean_only:
+        return []
+    low, high = f.choice.candidate.sigma_min, f.choice.sigma_max
+    return [[float(_position(low)) if low > 0 else -9, float(_position(high)) if high < 1 else 9]]
 
 
 def _curve(results: Results) -> dict[str, Any] | None:
@@ -157,9 +157,8 @@ def _curve(results: Results) -> dict[str, Any] | None:
     lines = percent(fits[:, :1] + fits[:, 1:] * np.log(n) - last)
     ends = np.stack([interval(column) for column in lines.T], axis=1)
     series = [_series(_CLEAN, *ends, title=_CLEAN, dash=True)]
-    for f in (f for f in results.findings if not f.choice.nowhere):
-        gained = interval(np.where(f.choice.admits(f.gain.levels), f.gain.draws, 0).mean(1))
-        flat = [np.full(len(n), percent(v)) for v in gained]
+    for f in (f for f in results.findings if not f.choice.clean_only):
+        flat = [np.full(len(n), percent(v)) for v in interval(f.chosen)]
         series.append(_series(f.name, *flat, title=f"all clean episodes and {f.name}"))
     points = []
     for x, losses in zip(curve.episodes, (curve.losses - last).T, strict=True):
@@ -232,9 +231,9 @@ def _sets(results: Results) -> str:
     )
     rows = []
     for f in results.findings:
-        mean = f.gain.mean(f.choice.admits(f.gain.levels))
-        kind = "leave" if f.choice.nowhere else "use"
-        loss = "none" if f.choice.nowhere else pile_results.change(mean)
+        mean = interval(f.chosen)
+        kind = "leave" if f.choice.clean_only else "use"
+        loss = "none" if f.choice.clean_only else pile_results.change(mean)
         cells = [
             f'<td class="word">{escape(f.name)}</td><td class="figure">{len(f.scores.episode)}</td>'
             f'<td class="word verdict {kind}">{escape(pile_results.verdict(f))}</td>'

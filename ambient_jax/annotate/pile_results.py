@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ambient_jax.annotate import choice
 from ambient_jax.annotate.candidates import Candidate, Measured
 from ambient_jax.annotate.episodes import Scores, rank_correlation, without_length
 from ambient_jax.annotate.worth import Curve, Gain, Interval, gain
 
 ALPHA = 0.5  # share of clean data of the candidates
 CLEAN = Candidate(1.0)
+SIGMA_MIN, SIGMA_MIN_QUICK = (0.1, 0.3, 0.6), (0.3,)
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """Where a data set trains: above ``sigma_min`` and below ``sigma_max``; 1 and 0 for nowhere,
-    0 and 1 for everywhere. ``alpha`` is the share of clean data there."""
-
-    sigma_min: float
-    sigma_max: float
-    alpha: float
-
-    @property
-    def nowhere(self) -> bool:
-        return self.sigma_min >= 1 and self.sigma_max <= 0
-
-    def admits(self, levels: np.ndarray) -> np.ndarray:
-        """Returns [L] bool, whether the data train at the levels."""
-        return (levels > self.sigma_min) | (levels < self.sigma_max)
+def candidates(piles: Sequence[str], quick: bool) -> list[Candidate]:
+    """Returns what is trained: clean data only, each data set from some levels on, and all."""
+    above = (0.0, *(SIGMA_MIN_QUICK if quick else SIGMA_MIN))
+    each = [Candidate(ALPHA, low, corrupt=(name,)) for name in piles for low in above]
+    return [CLEAN, *each, *([Candidate(ALPHA)] if len(piles) > 1 else [])]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +33,7 @@ class Finding:
       name, directory, format: of the data set.
       gain: by level, see ``worth.Gain``.
       choice: where it trains.
+      chosen: [R] the mean over levels of the log ratio with this choice; 0 if it trains nowhere.
       worth: clean episodes that are worth as much; None without a learning curve.
       scores: of its episodes.
       correlations: by score, the rank correlation with the length, of the score and of the score
@@ -51,7 +44,8 @@ class Finding:
     directory: str
     format: str
     gain: Gain
-    choice: Choice
+    choice: choice.Choice
+    chosen: np.ndarray
     worth: Interval | None
     scores: Scores
     correlations: dict[str, tuple[Interval, Interval]]
@@ -76,38 +70,6 @@ class Results:
     settings: dict[str, Any]
 
 
-def decide(measured: Measured, name: str, times: np.ndarray) -> Choice:
-    """Returns where a data set trains: where the mean log ratio of the losses is surely below 0.
-
-    The levels above a bound are taken as a whole, from the top down: the bound is the one with the
-    lowest sum of log ratios, if the interval of their mean lies below 0.
-    """
-    gained = gain(measured, Candidate(ALPHA, corrupt=(name,)), CLEAN, times)
-    levels, draws = gained.levels, gained.draws
-    low, high = 1.0, 0.0
-    sums = np.cumsum(draws[:, ::-1], axis=1)[:, ::-1]  # of each level and those above
-    first = int(np.argmin(sums[0]))
-    if _end(sums[:, first]) < 0:
-        low = 0.0 if first == 0 else _between(levels, first)
-    if 0 < first:
-        below = np.cumsum(draws[:, :first], axis=1)
-        last = int(np.argmin(below[0]))
-        if _end(below[:, last]) < 0:
-            high = _between(levels, last + 1)
-    return Choice(0.0, 1.0, ALPHA) if low == 0 else Choice(low, min(high, low), ALPHA)
-
-
-def _end(draws):
-    return np.percentile(draws[1:], 97.5)
-
-
-def _between(levels, index):
-    """The bound between a level and the one below it, at the middle of log(sigma / alpha)."""
-    s = levels / np.sqrt(1 - levels**2)
-    middle = np.sqrt(s[index] * s[min(index, len(s)) - 1])
-    return float(round(middle / np.hypot(1, middle), 4))
-
-
 def find(
     measured: Measured,
     curve: Curve | None,
@@ -117,11 +79,11 @@ def find(
 ) -> Finding:
     """Returns the finding of the data set ``name``; ``about`` has name, directory and format."""
     name = about["name"]
-    choice = _decide(measured, name, times)
+    decided = _decide(measured, name)
     gained = gain(measured, Candidate(ALPHA, corrupt=(name,)), CLEAN, times)
-    worth = None
-    if curve is not None:
-        worth = curve.worth(np.where(choice.admits(gained.levels), gained.draws, 0).mean(1))
+    own = gain(measured, decided.candidate, CLEAN, times)
+    chosen = np.where(own.levels < decided.sigma_max, own.draws, 0).mean(1)
+    worth = curve.worth(chosen) if curve is not None else None
     correlations = {
         n: tuple(
             rank_correlation(v, scores.length)
@@ -129,25 +91,35 @@ def find(
         )
         for n, values in scores.summary.items()
     }
-    how = dict(gain=gained, choice=choice, worth=worth, scores=scores, correlations=correlations)
-    return Finding(**about, **how)
+    decision = dict(gain=gained, choice=decided, chosen=chosen, worth=worth)
+    return Finding(**about, **decision, scores=scores, correlations=correlations)
 
 
-def _decide(measured: Measured, name: str, times: np.ndarray) -> Choice:
-    return decide(measured, name, times)
+def _decide(measured: Measured, name: str) -> choice.Choice:
+    return choice.choose(measured, corrupt=(name,))
 
 
 def verdict(finding: Finding) -> str:
     """One phrase that says what to do with a data set."""
-    choice = finding.choice
-    if choice.nowhere:
-        harms = finding.gain.harms()
-        return "leave it out: it harms" if harms else "leave it out: no gain is certain"
-    if choice.sigma_min <= 0:
-        return "use it at every noise level, like clean data"
-    parts = [f"above sigma {choice.sigma_min:.2g}"] if choice.sigma_min < 1 else []
-    parts += [f"below sigma {choice.sigma_max:.2g}"] if choice.sigma_max > 0 else []
-    return f"use it {' and '.join(parts)}"
+    chosen = finding.choice
+    if chosen.clean_only:
+        harms = finding.gain.mean().low > 0
+        return "leave it out: it harms" if harms else "leave it out: too little gain"
+    low, high = chosen.candidate.sigma_min, chosen.sigma_max
+    if low <= 0 and high >= 1:
+        return "use it at every noise level"
+    if high >= 1:
+        return f"use it above sigma {low:.2g}"
+    return (
+        f"use it between sigma {low:.2g} and {high:.2g}"
+        if low
+        else f"use it below sigma {high:.2g}"
+    )
+
+
+def bounds(finding: Finding) -> tuple[float, float]:
+    """(sigma_min, sigma_max) of the data set; nowhere for a band, which bounds cannot say."""
+    return finding.choice.bounds or (1.0, 0.0)
 
 
 def percent(log_ratio: float) -> float:

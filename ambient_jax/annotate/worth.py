@@ -181,6 +181,9 @@ def learning_curve(
 
     Returns:
       None if the folds have fewer than two episodes.
+
+    Raises:
+      Interrupted: a signal ended the training.
     """
     workdir = pathlib.Path(expanded(workdir))
     config = ml_collections.ConfigDict(config.to_dict())
@@ -201,7 +204,8 @@ def learning_curve(
     if losses is None:
         config, names = candidates_lib.folded(config, mixture, options.folds * parts)
         by_part = np.asarray(names).reshape(options.folds, parts, -1)
-        sweep.train(_policies(config, by_part, counts), workdir)
+        if stopped := sweep.train(_policies(config, by_part, counts), workdir).signal:
+            raise candidates_lib.Interrupted(stopped)
         losses = _measured(whole, folds, counts, options, workdir)
         with replacing(workdir / "curve.npz") as file:
             np.savez_compressed(file, about=about, losses=losses)

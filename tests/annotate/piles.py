@@ -66,18 +66,19 @@ def write(root, count=12):
 def measured(episodes=10, chunks=12, names=("shaky", "turned"), seed=0):
     """Losses by hand: "shaky" helps above level 0.3 and harms below, "turned" harms everywhere."""
     rng, levels = np.random.default_rng(seed), evidence.grid(13)
-    tried = (CLEAN, *(Candidate(ALPHA, corrupt=(name,)) for name in names), Candidate(ALPHA))
+    tried = tuple(pile_results.candidates(names, quick=True))
     episode = np.repeat(np.arange(episodes), chunks)
     base = levels[:, None] * np.exp(0.3 * rng.normal(size=episodes))[episode]
     change = {"shaky": np.where(levels > 0.3, -0.2, 0.3), "turned": np.full(len(levels), 0.4)}
     losses = []
     for candidate in tried:
         name = (candidate.corrupt or ("shaky",))[0]
-        shift = np.zeros(len(levels)) if candidate == CLEAN else change[name]
+        shift = np.where(candidate.admits(levels), change[name], 0)
         noise = np.exp(0.05 * rng.normal(size=(2, *base.shape)))
         losses.append(base * np.exp(shift)[:, None] * noise)
     fold = (episode >= episodes // 2).astype(int)
-    return Measured(tried, levels, np.asarray(losses, np.float32), episode, fold)
+    how = dict(variance=10.0, decisions=4.0, natural=0.2)
+    return Measured(tried, levels, np.asarray(losses, np.float32), episode, fold, **how)
 
 
 def scores(seed=0, count=30, broken=()):

@@ -66,9 +66,8 @@ def test_a_flat_loss_takes_the_largest_sigma_min_then_clean_data_only():
 
 def test_the_share_with_the_least_loss_is_taken():
     def better(c):
-        return np.full(
-            len(LEVELS), 2.0 if c.alpha == 1 else 1 + 0.2 * (c.alpha is not None)
-        )  # noqa: E731
+        return np.full(len(LEVELS), 2.0 if c.alpha == 1 else 1 + 0.2 * (c.alpha is not None))  # noqa: E731
+
     chosen = choice.choose(measured(better))
     assert chosen.candidate == NATURAL
     assert chosen.changes(["a"])["law.name"] == "ambient"

@@ -1,6 +1,7 @@
 """The files of a report: they are read back as a user would."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from ambient_jax import mixing
 from ambient_jax.annotate import pile_config, pile_files, pile_results
+from ambient_jax.annotate.candidates import Candidate
 from ambient_jax.cli import config_file
 from ambient_jax.data import bounds
 from ambient_jax.data import mixture as mixtures
@@ -52,7 +54,7 @@ def test_tables(made):
     folder, results, *_ = made
     shaky, turned = rows(folder / "datasets.csv")
     assert shaky["data_set"] == "shaky" and turned["verdict"] == "leave it out: it harms"
-    assert float(shaky["sigma_min"]) == pytest.approx(results.findings[0].choice.sigma_min)
+    assert float(shaky["sigma_min"]) == 0.3
     ends = [float(shaky[f"loss_change_percent_{e}"]) for e in ("low", "value", "high")]
     assert ends == sorted(ends) and ends[-1] < 0
     assert shaky["helps_at_sigma"].endswith("to 0.9981")
@@ -80,7 +82,7 @@ def test_bounds_join_and_broken_episodes_train_nowhere(made):
     own = table.rows("shaky")
     out = np.isin(table.episode[own], piles.BROKEN)
     assert np.all(table.sigma_min[own][out] == 1) and np.all(table.sigma_max[own][out] == 0)
-    assert np.any(table.sigma_min[own] == np.float32(results.findings[0].choice.sigma_min))
+    assert np.any(table.sigma_min[own] == np.float32(0.3))
     assert np.all(table.sigma_min[table.rows("turned")] == 1)
 
 
@@ -89,7 +91,7 @@ def test_config_trains_on_what_helps(made):
     config = config_file.load(str(folder / "config.py"))
     train_config.check(config)
     assert set(config.data.sources) == {"good", "shaky"}
-    assert config.data.sources.shaky.sigma_min == results.findings[0].choice.sigma_min
+    assert config.data.sources.shaky.sigma_min == 0.3
     assert config.law.to_dict() == {"name": "ambient", "alpha": 0.5}
     for name in ("model", "schedule", "train", "objective"):
         assert config[name].to_dict() == made_from[name].to_dict()
@@ -114,19 +116,38 @@ def test_weights_of_frames(made, tmp_path):
     assert np.all(np.diff(progress)[inside & ~out[1:]] == 1)
 
 
+def chosen(finding, low, high, alpha=0.5):
+    candidate = Candidate(alpha, low, corrupt=(finding.name,))
+    choice = dataclasses.replace(finding.choice, candidate=candidate, sigma_max=high)
+    return dataclasses.replace(finding, choice=choice)
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "text"),
+    ("low", "high", "alpha", "text", "bounds_of"),
     [
-        (0.3, 0.0, "use it above sigma 0.3"),
-        (0.6, 0.1, "use it above sigma 0.6 and below sigma 0.1"),
-        (1.0, 0.2, "use it below sigma 0.2"),
-        (0.0, 1.0, "use it at every noise level, like clean data"),
-        (1.0, 0.0, "leave it out: it harms"),
+        (0.3, 1.0, 0.5, "use it above sigma 0.3", (0.3, 0.0)),
+        (0.1, 0.6, 0.5, "use it between sigma 0.1 and 0.6", (1.0, 0.0)),
+        (0.0, 0.2, 0.5, "use it below sigma 0.2", (1.0, 0.2)),
+        (0.0, 1.0, 0.5, "use it at every noise level", (0.0, 1.0)),
+        (0.0, 1.0, 1.0, "leave it out: it harms", (1.0, 0.0)),
     ],
 )
-def test_verdicts(made, low, high, text):
-    import dataclasses
+def test_verdicts(made, low, high, alpha, text, bounds_of):
+    turned = chosen(made[1].findings[1], low, high, alpha)
+    assert pile_results.verdict(turned) == text and pile_results.bounds(turned) == bounds_of
 
-    turned = made[1].findings[1]
-    choice = pile_results.Choice(low, high, 0.5)
-    assert pile_results.verdict(dataclasses.replace(turned, choice=choice)) == text
+
+def test_config_of_a_band_and_of_nothing(made, tmp_path):
+    _, results, _, config, _ = made
+    shaky, turned = results.findings
+    for findings, law, names in (
+        ((chosen(shaky, 0.1, 0.6), turned), "soft", {"good", "shaky"}),
+        ((chosen(shaky, 0.1, 0.6), chosen(turned, 0.3, 1.0)), "ambient", {"good", "turned"}),
+        ((turned,), "ambient", {"good"}),
+    ):
+        text = pile_files.config_text(config, dataclasses.replace(results, findings=findings))
+        (tmp_path / "config.py").write_text(text)
+        made_config = config_file.load(str(tmp_path / "config.py"))
+        assert made_config.law.name == law and set(made_config.data.sources) == names
+        train_config.check(made_config)
+        mixtures.weighted_sources(made_config.data, train_config.build(mixing, made_config.law))

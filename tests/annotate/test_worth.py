@@ -14,7 +14,8 @@ def measured(losses, episode, fold):
     """Losses [A][L, N] of clean data only and of ``DATA``, with two equal draws."""
     losses = np.repeat(np.asarray(losses, np.float32)[:, None], 2, axis=1)
     levels = np.linspace(0.1, 0.9, losses.shape[2])
-    return Measured((CLEAN, DATA), levels, losses, np.asarray(episode), np.asarray(fold))
+    rest = dict(variance=1.0, decisions=4.0, natural=0.5)
+    return Measured((CLEAN, DATA), levels, losses, np.asarray(episode), np.asarray(fold), **rest)
 
 
 def test_resampling_keeps_folds():
