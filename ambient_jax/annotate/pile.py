@@ -57,6 +57,7 @@ def is_meant(arguments: Sequence[str]) -> bool:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the command; bad input ends the program with one line."""
+    logging.use_absl_handler()
     console.setup()
     try:
         run(pile_config.parse(arguments))

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ml_collections
 import numpy as np
@@ -29,9 +29,9 @@ class Request:
     """What a command line asks for.
 
     Attributes:
-      clean, pile: folders.
+      clean, pile: folders; one may end with a split of its own, as in "data/play:train[20:]".
       workdir: folder of the results; "" for runs/annotate/<name of the first folder of the pile>.
-      split: of every data set.
+      split: of every other data set.
       action, observation: names under steps, and under steps/observation; empty: found.
       delta: dimensions of the action that are displacements.
       horizon: actions of a chunk; 0: found.
@@ -69,9 +69,9 @@ def parse(arguments: Sequence[str]) -> Request:
         "at which noise levels, and which episodes look broken. Writes report.html and a config.",
         epilog="Stopped at any moment, the same command carries on.",
     )
-    many = dict(action="append", required=True, metavar="DIR")
-    made.add_argument("--clean", **many, help="folder of good demonstrations, in any format")
-    made.add_argument("--pile", **many, help="folder of data of unknown worth; give it repeatedly")
+    many: dict[str, Any] = dict(action="append", required=True, metavar="DIR[:SPLIT]")
+    made.add_argument("--clean", **many, help="good demonstrations: a folder, any format")
+    made.add_argument("--pile", **many, help="data of unknown worth; give it repeatedly")
     made.add_argument("--workdir", default="", help="default: runs/annotate/<name of the pile>")
     made.add_argument("--split", default="train", help="such as train or 'train[:100]'")
     made.add_argument("--action", default="", help="name under steps; default: found")
@@ -107,20 +107,29 @@ def open_all(request: Request) -> tuple[dict[str, Dataset], tuple[str, ...]]:
       The data sets by a short name of their own, the clean ones first, and the clean ones' names.
     """
     found: dict[str, Dataset] = {}
-    for path in (*request.clean, *request.pile):
-        dataset = opened(_whole(path), request.split)
-        same = [n for n, d in found.items() if d.fingerprint == dataset.fingerprint]
-        if same:
-            raise ValueError(
-                f"{path} holds the same data as {found[same[0]].directory}: give every data set "
-                "once, as --clean or as --pile"
-            )
+    for given in (*request.clean, *request.pile):
+        path, split = _with_split(given, request.split)
+        dataset = opened(path, split)
+        if not len(dataset):
+            raise ValueError(f"{given} has no episode in the split {split!r}, expected at least 1")
+        for other in found.values():
+            shared = other.directory == dataset.directory
+            shared = shared and np.intersect1d(other.episode_ids, dataset.episode_ids).size > 0
+            if shared or other.fingerprint == dataset.fingerprint:
+                raise ValueError(
+                    f"{given} has episodes of {other.directory} that were given before: give every "
+                    "episode once, as --clean or as --pile (a part is 'DIR:train[:20]')"
+                )
         found[_name(dataset.name, found)] = dataset
     return found, tuple(found)[: len(request.clean)]
 
 
-def _whole(path: str) -> str:
-    return path if "://" in path else os.path.abspath(expanded(path))
+def _with_split(given: str, split: str) -> tuple[str, str]:
+    """The folder and the split of "DIR" or "DIR:train[:20]"."""
+    match = re.fullmatch(r"(?P<path>.+):(?P<split>\w+(\[[^/\]]*\])?)", given)
+    if match and not os.path.exists(expanded(given)):
+        given, split = match["path"], match["split"]
+    return given if "://" in given else os.path.abspath(expanded(given)), split
 
 
 def _name(name: str, taken: Mapping[str, Dataset]) -> str:
@@ -131,7 +140,7 @@ def _name(name: str, taken: Mapping[str, Dataset]) -> str:
     number, unique = 1, word
     while unique in taken:
         number += 1
-        unique = f"{word}x{number}"
+        unique = f"{word}_no{number}"
     return unique
 
 
@@ -241,7 +250,7 @@ def make(
     for name, dataset in datasets.items():
         role = "clean" if name in clean else "corrupt"
         config.data.sources[name] = train_config.source(
-            dataset.directory, role, split=request.split
+            dataset.directory, role, split=dataset.split
         )
     config.data.action, config.data.observation = action, observation
     config.data.delta = request.delta

@@ -156,12 +156,11 @@ def config_text(config: ml_collections.ConfigDict, results: Results) -> str:
         "def get_config():",
         "    config = train_config.default()",
     ]
-    split = next(iter(config.data.sources.values())).split
-    how = "" if split == "train" else f", split={split!r}"
+    splits = {name: source.split for name, source in config.data.sources.items()}
+    part = {n: "" if split == "train" else f", split={split!r}" for n, split in splits.items()}
     for name, (path, *_) in results.clean.items():
-        lines.append(
-            f"    config.data.sources[{name!r}] = train_config.source({path!r}, 'clean'{how})"
-        )
+        source = f"train_config.source({path!r}, 'clean'{part[name]})"
+        lines.append(f"    config.data.sources[{name!r}] = {source}")
     used = [f for f in results.findings if not f.choice.clean_only]
     if len(used) > 1:  # bands need a law of their own
         used = [f for f in used if f.choice.bounds is not None]
@@ -173,7 +172,7 @@ def config_text(config: ml_collections.ConfigDict, results: Results) -> str:
         ends = f", sigma_min={low!r}, sigma_max={high!r}" if low > 0 else ""
         lines.append(
             f"    config.data.sources[{f.name!r}] = train_config.source("
-            f"{f.directory!r}, 'corrupt'{ends}{how})"
+            f"{f.directory!r}, 'corrupt'{ends}{part[f.name]})"
         )
     if used:
         changes = used[0].choice.changes([])

@@ -53,15 +53,31 @@ def test_formats_meet_in_one_config(data):
 
 def test_the_same_data_twice(data):
     request = pile_config.Request((data["good"],), (data["good"],))
-    with pytest.raises(ValueError, match="same data"):
+    with pytest.raises(ValueError, match="given before"):
         pile_config.open_all(request)
+    part = data["good"] + ":train[1:3]"
+    with pytest.raises(ValueError, match="given before"):
+        pile_config.open_all(pile_config.Request((data["good"] + ":train[:2]",), (part,)))
+
+
+def test_parts_of_one_folder(data):
+    folder = data["good"]
+    request = pile_config.Request((f"{folder}:train[:2]",), (f"{folder}:train[2:]",), horizon=8)
+    found, clean = pile_config.open_all(request)
+    config = pile_config.make(request, found, clean)
+    assert [(n, s.split, s.role) for n, s in config.data.sources.items()] == [
+        ("good", "train[:2]", "clean"),
+        ("good_no2", "train[2:]", "corrupt"),
+    ]
+    with pytest.raises(ValueError, match="9:4"):
+        pile_config.open_all(pile_config.Request((f"{folder}:train[9:]",), (folder,)))
 
 
 def test_names_are_plain_and_differ_from_those_of_folds():
     names: dict = {}
     for name in ("good", "good", "good_0", "7 days!", "items", "__"):
         names[pile_config._name(name, names)] = None
-    assert list(names) == ["good", "goodx2", "good0", "set_7_days", "set_items", "data"]
+    assert list(names) == ["good", "good_no2", "good0", "set_7_days", "set_items", "data"]
 
 
 def test_fields_that_do_not_agree(data, write_source):
