@@ -161,7 +161,7 @@ def _scores(
     about = repr((mixture.fingerprints, config.to_json_best_effort(), options, measured_with))
     if (stored := _stored(path, about)) is not None:
         return stored
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     evidence = annotation.annotate(config.data, options, seed=request.seed).evidence
     found["levels"], found["influence_levels"] = evidence.levels, evidence_lib.grid(7)
     folded, names = candidates.folded(config, mixture, measured_with.folds)

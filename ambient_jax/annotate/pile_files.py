@@ -138,8 +138,8 @@ def _bounds(finding: Finding, fingerprint: str, episode: np.ndarray, step: np.nd
     """The bounds of every step of a data set; episodes that stand out train nowhere."""
     out = np.isin(episode, finding.scores.episode[finding.scores.suspects()])
     low, high = pile_results.bounds(finding)
-    low, high = np.where(out, 1.0, low), np.where(out, 0.0, high)
-    columns = finding.name, fingerprint, episode, step, low, high
+    ends = np.where(out, 1.0, low), np.where(out, 0.0, high)
+    columns = finding.name, fingerprint, episode, step, *ends
     return bounds.for_source(*columns, method="held-out loss", how={"granularity": "dataset"})
 
 

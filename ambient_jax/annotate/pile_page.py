@@ -243,8 +243,8 @@ def _sets(results: Results) -> str:
         rows.append(f'<tr data-set="{escape(f.name)}">{"".join(cells)}</tr>')
     whole = ""
     if results.everything is not None:
-        mean = pile_results.change(results.everything.mean())
-        whole = f'<p class="note">The whole pile at every noise level: loss {mean}.</p>'
+        loss = pile_results.change(results.everything.mean())
+        whole = f'<p class="note">The whole pile at every noise level: loss {loss}.</p>'
     return _section(
         "What to do",
         "Each row is a data set of the pile. Train on the green ones at the noise levels that the "
@@ -267,9 +267,9 @@ def _plot(name, title, lead, note=""):
 
 
 def _plots(results: Results) -> list[str]:
-    boxes = (("helps", "the loss falls for sure"), ("harms", "it rises for sure"))
-    boxes += (("unsure", "neither is certain"), ("trains", "where to train on it"))
-    legend = "".join(f'<span><i class="box {kind}"></i>{text}</span>' for kind, text in boxes)
+    boxes = {"helps": "the whole interval of the loss is below that without it"}
+    boxes |= {"harms": "it is above", "unsure": "neither", "trains": "where to train on it"}
+    legend = "".join(f'<span><i class="box {k}"></i>{text}</span>' for k, text in boxes.items())
     worth = (
         "The dashed line is the loss with clean data only, by the number of episodes; a level line "
         "is what all of them reach with a data set beside. Where the two cross, read how many clean"

@@ -84,14 +84,12 @@ def find(
     own = gain(measured, decided.candidate, CLEAN, times)
     chosen = np.where(own.levels < decided.sigma_max, own.draws, 0).mean(1)
     worth = curve.worth(chosen) if curve is not None else None
+    length = scores.length
     correlations = {
-        n: tuple(
-            rank_correlation(v, scores.length)
-            for v in (values, without_length(values, scores.length))
-        )
-        for n, values in scores.summary.items()
+        n: (rank_correlation(v, length), rank_correlation(without_length(v, length), length))
+        for n, v in scores.summary.items()
     }
-    decision = dict(gain=gained, choice=decided, chosen=chosen, worth=worth)
+    decision: dict[str, Any] = dict(gain=gained, choice=decided, chosen=chosen, worth=worth)
     return Finding(**about, **decision, scores=scores, correlations=correlations)
 
 
