@@ -1,11 +1,12 @@
 """Decides from held-out losses which noise levels corrupt data train, and how much they count.
 
-Three questions, each asked of policies that have not seen the episodes they are judged on:
+Two questions, asked of policies that have not seen the episodes they are judged on:
 
-* How large a share? Of the candidates without bounds, the one with the least loss.
-* From which level on? The loss, averaged over levels on a log scale, is nearly flat in sigma_min
-  below some value. The largest sigma_min whose loss is within ``tolerance`` of the least, or within
-  the error of their difference, relies least on corrupt data. Clean data only is the last of these.
+* How large a share, and from which level on? The loss, averaged over levels on a log scale, is
+  nearly flat around its least value. Of the candidates within ``tolerance`` of it, or within the
+  error of their difference, the one that relies most on clean data is taken: the largest sigma_min,
+  then the largest share; clean data only before all. A fold trains on a part of the clean
+  episodes, so the losses themselves favour corrupt data.
 * Up to which level? A mean forgives rare large mistakes, a rollout does not: what brings the block
   to the wrong bin in one chunk of forty costs little loss. So chunks are counted that a policy of
   clean data gets right and the mixture gets wrong by more than ``wrong`` of the actions' variance.
@@ -85,7 +86,7 @@ def choose(
     measured: Measured,
     *,
     corrupt: tuple[str, ...] | None = None,
-    tolerance: float = 0.05,
+    tolerance: float = 0.06,
     wrong: float = 0.2,
     broken: float = 0.3,
     resamples: int = 1000,
@@ -116,14 +117,11 @@ def choose(
         )
     weights = _resampled(measured.episode, resamples, seed)
     log_loss = {c: _log_means(measured.of(c).mean(0), weights) for c in (clean, *mixed)}
+    options = [clean, *shares, *(c for c in mixed if c.sigma_min > 0 == c.sigma_max)]
+    options.sort(key=lambda c: (c.sigma_min, _share(c, measured)) if c != clean else (1.0, 1.0))
+    # First with the share of the least loss, as high levels count only where they are not broken.
     base = min(shares, key=lambda c: log_loss[c][0].mean())
-    gap = measured.of(base).mean(0) - measured.of(clean).mean(0)
-    rate = (gap > wrong * measured.variance).mean(1) * measured.decisions
-    rising = thresholds.isotonic(rate)
-    sigma_max = _crossing(measured.levels, rising, broken)
-    below = measured.levels < sigma_max
-    options = [clean, base, *(c for c in mixed if c.sigma_min > 0 == c.sigma_max)]
-    options = sorted(options, key=lambda c: c.sigma_min if c.alpha != 1 else 1.0)
+    below = measured.levels < _crossing(measured, base, wrong, broken)[0]
     score = {c: log_loss[c][:, below].mean(1) for c in options} if below.any() else {}
     chosen = clean
     if score:
@@ -132,13 +130,19 @@ def choose(
             excess = score[c] - score[best]
             if excess[0] <= max(tolerance, excess[1:].std()):
                 chosen = c
+    if chosen != clean:
+        base = chosen._replace(sigma_min=0.0)
+    sigma_max, rate = _crossing(measured, base, wrong, broken)
     ratio = log_loss[base] - log_loss[clean]
     low, high = np.quantile(ratio[1:], (0.025, 0.975), axis=0)
     least = min((s[0] for s in score.values()), default=0.0)
     scores = {c.name: float(s[0] - least) for c, s in score.items()}
-    return Choice(
-        chosen, sigma_max, measured.levels, ratio[0], low, high, rising, scores, measured.natural
-    )
+    curves = measured.levels, ratio[0], low, high, rate
+    return Choice(chosen, sigma_max, *curves, scores, measured.natural)
+
+
+def _share(candidate, measured):
+    return measured.natural if candidate.alpha is None else candidate.alpha
 
 
 def _resampled(episode, resamples, seed):
@@ -158,13 +162,17 @@ def _log_means(losses, weights):
     return np.log(weights @ sums.T / (weights @ np.bincount(episode, minlength=count))[:, None])
 
 
-def _crossing(levels, rising, limit):
-    """Returns the level where a rising curve passes the limit, by interpolation; 1 if never."""
+def _crossing(measured, share, wrong, limit):
+    """Returns the level at which a share without bounds begins to break more decisions than the
+    limit (1 if it never does), by interpolation, and the decisions that it breaks [L]."""
+    gap = measured.of(share).mean(0) - measured.of(Candidate(1.0)).mean(0)
+    rate = (gap > wrong * measured.variance).mean(1) * measured.decisions
+    rising, levels = thresholds.isotonic(rate), measured.levels
     over = np.flatnonzero(rising > limit)
     if not over.size:
-        return 1.0
+        return 1.0, rising
     first = over[0]
     if not first:
-        return 0.0
+        return 0.0, rising
     part = (limit - rising[first - 1]) / (rising[first] - rising[first - 1])
-    return float(levels[first - 1] + part * (levels[first] - levels[first - 1]))
+    return float(levels[first - 1] + part * (levels[first] - levels[first - 1])), rising

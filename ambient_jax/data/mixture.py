@@ -22,7 +22,7 @@ from ambient_jax.data.source import FORMATS, Episode, Format, Source, Transform,
 from ambient_jax.data.statistics import SourceStatistics, compute, disagreement
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.normalizer import Normalizer
-from ambient_jax.transforms.steps import Mask, Shapes
+from ambient_jax.transforms.steps import IS_CLEAN, Mask, Role, Shapes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,7 +185,7 @@ def open_mixture(
     groups = cut(names, sources, datasets, measured, files)
     if files:
         mixing.check_law(law, groups.sources, tuple(names[k] for k in groups.owner))
-    chain = Chain(maps, _steps(form, masks))
+    chain = Chain(maps, (*_steps(form, masks), *_roles(config, fields)))
     for source in datasets.values():
         source.rest(chain.action_dim)  # refuses displacements that the action does not have
     return Mixture(names, datasets, measured, chain, sources, groups, config, files, form)
@@ -196,6 +196,13 @@ def chain_of(
 ) -> Chain:
     """Returns the chain of a data section from its maps and the masks of its sources."""
     return Chain(maps, _steps(format_of(config), masks))
+
+
+def _roles(config, fields):
+    """Returns the step that tells the network which data are clean, if the config observes it."""
+    if IS_CLEAN not in config.observation:
+        return ()
+    return (Role(tuple(fields), tuple(values["role"] == "clean" for values in fields.values())),)
 
 
 def _steps(form, masks):
@@ -227,7 +234,10 @@ def check(config: ml_collections.ConfigDict) -> Shapes:
     """
     fields = section.sources(config, complete=False) if config.sources else {}
     forms = _check(config, fields)
-    return outline(next(iter(forms.values()))).inputs(config.history) if forms else {}
+    if not forms:
+        return {}
+    chain = outline(next(iter(forms.values())))
+    return Chain(chain.normalizer, (*chain.steps, *_roles(config, fields))).inputs(config.history)
 
 
 def _check(config, fields) -> dict[str, Format]:

@@ -3,14 +3,21 @@
 import numpy as np
 
 from ambient_jax.data import chunk, storage
+from ambient_jax.data.features import leaves
 from ambient_jax.data.source import Format, Problem, Source
+from ambient_jax.transforms.steps import IS_CLEAN
 
 
 class RldsFormat(Format):
-    """``config.data.observation``, ``action`` and ``delta`` of all sources."""
+    """``config.data.observation``, ``action`` and ``delta`` of all sources.
+
+    The observation "is_clean" is none of the data's: the library makes it from a source's role.
+    """
 
     def __init__(self, config):
-        self.observation, self.action = tuple(config.observation), config.action
+        self.told = IS_CLEAN in config.observation
+        self.observation = tuple(name for name in config.observation if name != IS_CLEAN)
+        self.action = config.action
         self.delta = config.get("delta")
         whole = isinstance(self.delta, tuple | list) and all(type(dim) is int for dim in self.delta)
         if self.delta is not None and (
@@ -27,6 +34,11 @@ class RldsFormat(Format):
         keys = None if transform else keys
         options = {"keys": keys, "last_step": fields["last_step"]}
         data = storage.open_dataset(path, fields["split"], keys or (), **options)
+        if self.told and f"steps/observation/{IS_CLEAN}" in leaves(data.features):
+            raise ValueError(
+                f"source {name!r} has an observation {IS_CLEAN!r} of its own, expected none: that "
+                "name in config.data.observation stands for the source's role; rename the data's"
+            )
         return RldsSource(data, name, self.observation, self.action, transform, self.delta or ())
 
     def check_placement(self, config, observed):

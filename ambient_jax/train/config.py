@@ -31,7 +31,8 @@ def default() -> ml_collections.ConfigDict:
     config.data.padding = "mask"  # actions past an episode's end: mask them, or "hold": stand still
     # For "hold": action dimensions that are displacements, zero when still; () if none is.
     config.data.delta = config_dict.placeholder(tuple)
-    config.data.observation = ("state",)  # names under steps/observation
+    # Names under steps/observation; "is_clean" is the role of the source, and a policy asks for 1.
+    config.data.observation = ("state",)
     config.data.action = "action"  # name under steps
     # bounds (min..max to -1..1), gaussian, quantiles (1 % .. 99 % to -1..1), none
     config.data.normalization = "bounds"

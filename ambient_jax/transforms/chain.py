@@ -48,12 +48,14 @@ class Chain:
         return next(filter(None, names), ())
 
     def for_source(self, name: str | None) -> Chain:
-        """Returns the chain of one source (itself if all share one)."""
+        """Returns the chain of one source. If all share one, only the role that a policy asks for
+        is the source's; None asks for clean data."""
+        named = tuple(step.of(name) for step in self.steps)
         if not self.sources:
-            return self
+            return self if named == self.steps else Chain(self.normalizer, named)
         _checks.one_of("source", name, self.sources)
         k = self.sources.index(name)  # type: ignore[arg-type]
-        steps = tuple(step.for_source(k) if step.sources else step for step in self.steps)
+        steps = tuple(step.for_source(k) if step.sources else step for step in named)
         return Chain(self.normalizer.for_source(str(name)), steps)
 
     def cropped(self, size: tuple[int, int] | None) -> Chain:

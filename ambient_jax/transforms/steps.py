@@ -1,4 +1,4 @@
-"""Steps of a chain after its normaliser: masks, images, instructions and a crop."""
+"""Steps of a chain after its normaliser: masks, roles, images, instructions and a crop."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ambient_jax.transforms import augment, frames, instructions
 
 ACTION, OBSERVATION = "action", "observation/"
 INSTRUCTION = "instruction"
+IS_CLEAN = "is_clean"
 Observation = Mapping[str, Any]
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -31,6 +32,10 @@ class Step:
 
     def for_source(self, k: int) -> Step:
         """Returns the step of one source, number ``k`` of ``sources``."""
+        return self
+
+    def of(self, source: str | None) -> Step:
+        """Returns the step for a policy of the source of this name; None for no source."""
         return self
 
     def inputs(self, history: int) -> Shapes:
@@ -149,6 +154,47 @@ class Mask(Step):
     def from_dict(cls, fields):
         masks = {name: np.asarray(mask, bool) for name, mask in fields["masks"].items()}
         return cls(masks, tuple(fields["sources"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Role(Step):
+    """Tells the network whether data are clean: the input ``is_clean`` [T, 1], 1 or 0.
+
+    In training it is the role of a row's source. A policy asks for clean data, or for those of its
+    source (``of``), where its observation has no ``is_clean``.
+    """
+
+    names: tuple[str, ...]  # of the sources
+    clean: tuple[bool, ...]  # the role of each
+    asked: float = 1.0
+
+    def of(self, source):
+        roles = dict(zip(self.names, self.clean, strict=True))
+        return dataclasses.replace(self, asked=float(roles.get(source, True)))
+
+    def inputs(self, history):
+        return {IS_CLEAN: jax.ShapeDtypeStruct((history, 1), np.float32)}
+
+    def constants(self):
+        return {f"{OBSERVATION}{IS_CLEAN}": np.array(self.clean, np.float32)[:, None]}
+
+    def check(self, observation, lead):
+        shape = (*lead, 1)
+        value = np.asarray(observation.get(IS_CLEAN, self.asked), np.float32)
+        if value.shape not in ((), shape) or not np.isin(value, (0, 1)).all():
+            raise ValueError(
+                f"observation {IS_CLEAN!r} has shape {value.shape} and values from "
+                f"{value.min(initial=1):g} to {value.max(initial=0):g}, expected a number or "
+                f"{shape}, 1 to ask for clean data or 0 for corrupt; leave it out for "
+                f"{self.asked:g}"
+            )
+        return {IS_CLEAN: np.broadcast_to(value, shape)}
+
+    def observe(self, inputs):
+        if IS_CLEAN in inputs:
+            return inputs
+        rows = next(value for name, value in inputs.items() if name != INSTRUCTION)
+        return inputs | {IS_CLEAN: jnp.full((*rows.shape[:2], 1), self.asked, jnp.float32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +317,7 @@ class Crop(Step):
         return augment.Augmentation(crop=self.size).evaluation(inputs)
 
 
-STEPS = {"mask": Mask, "images": Images, "text": Text, "crop": Crop}
+STEPS = {"mask": Mask, "role": Role, "images": Images, "text": Text, "crop": Crop}
 
 
 def _fitting(name, value, shape, dtype):

@@ -50,9 +50,13 @@ def _table(config):
             # sigma_max by the classifier of ``experiments.annotate ...:bins``, without rollouts.
             "chosen": 0.67,
             "best": 0.8,  # sigma_max of every policy outside of the sweeps
-            "groups": ("main", "chosen", "variants", "sweep", "alpha", "more", "opposite"),
+            "groups": (
+                *("main", "chosen", "variants", "sweep", "alpha", "more", "opposite", "baselines"),
+            ),
             # Groups and policies that are trained with the first seed only.
-            "one_seed": ("variants", "alpha", "more", "opposite"),
+            "one_seed": ("variants", "alpha", "more", "opposite", "baselines"),
+            # Changes of experiments/annotate/config.py:bins for the group baselines.
+            "annotate": {},
             **table_config.PROCESSES,
         }
     )
@@ -71,6 +75,9 @@ def _debug(config):
     config.task.update(dict(correct=4, arbitrary=3, opposite=3, held_out=0, episodes=4))
     config.task.update(dict(seeds=(0, 1), sigma_max=(0.4,), sigma_max_opposite=(0.4,)))
     config.task.update(dict(sigma_min=(0.9,), alpha=(0.5,)))
+    config.task.annotate = dict(
+        folds=2, steps=20, levels=4, compared=60, evaluate_every=20, features=(8,), batch_size=64
+    )
     config.task.scene.update(dict(red=1, blue=1, max_steps=120))
 
 

@@ -8,10 +8,12 @@ sigma_min is 1, except in its sweep.
 
 import ml_collections
 
+from experiments.table import baselines
 from experiments.table.annotations import Annotations
 from experiments.table.policies import PolicyRow, of_groups
 
-GROUPS = ("main", "sweep", "chosen", "variants", "alpha", "opposite", "more")
+GROUPS = ("main", "sweep", "chosen", "variants", "alpha", "opposite", "more", "baselines")
+BASELINES = baselines.Setting("correct", "cotrain_arbitrary", "correct", "arbitrary", "bins")
 CORRUPT = ("arbitrary", "opposite")
 
 
@@ -48,6 +50,9 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations = {}) -> dict
     for alpha in task.alpha:
         law = {"law.name": "reweighted", "law.alpha": alpha} | _only("arbitrary")
         listed[f"alpha_{alpha}"] = PolicyRow(f"co-training, alpha {alpha}", "alpha", law)
+    # The row "told the task" is among the main ones.
+    options = dict(weights=_only("arbitrary"), told=False)
+    listed |= baselines.rows(annotations, ("state",), {}, **options)
     listed |= _without_bounds("opposite", "opposite")
     for level in (best, *task.sigma_max_opposite):
         add_omni("opposite", level, corrupt="opposite")

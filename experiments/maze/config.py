@@ -49,13 +49,15 @@ def _table(config):
             "sigma_min": (0.002, 0.005, 0.03, 0.1, 0.2, 0.4, 0.7, 0.9, 0.99, 0.998),
             "alpha": (0.1, 0.5),
             "best": 0.1,  # sigma_min of every policy that is not part of the sweep
-            "groups": ("main", "sweep", "chosen", "variants", "alpha", "few", "shortcut"),
+            "groups": (
+                *("main", "sweep", "chosen", "variants", "alpha", "few", "shortcut", "baselines"),
+            ),
             # Groups and policies that are trained with the first seed only.
             "one_seed": (
-                *("few", "shortcut", "soft", "loss_x0", "loss_eps"),
+                *("few", "shortcut", "soft", "loss_x0", "loss_eps", "baselines"),
                 *("chosen_random", "chosen_datapoint"),
             ),
-            # Fields of experiments/annotate/config.py:maze to change for the group chosen.
+            # Fields of experiments/annotate/config.py:maze to change for chosen and baselines.
             "annotate": {},
             # Sample sizes of Ben-David's bound: plans, as the steps of one are not independent.
             "ben_david": {"n_clean": 100, "n_corrupt": 5000},

@@ -6,10 +6,12 @@ import ml_collections
 
 from experiments.annotate import config as annotate_config
 from experiments.table import annotations as annotations_lib
+from experiments.table import baselines
 from experiments.table.annotations import Annotations
 from experiments.table.policies import PolicyRow, of_groups
 
-GROUPS = ("main", "sweep", "chosen", "alpha", "variants", "few", "shortcut")
+GROUPS = ("main", "sweep", "chosen", "alpha", "variants", "few", "shortcut", "baselines")
+BASELINES = baselines.Setting("gcs", "cotrain", "gcs", "rrt", "maze")
 # Of the annotation of the RRT data.
 _GRANULARITIES = {"dataset": "data set", "random": "random bucket", "datapoint": "datapoint"}
 _SIGMA_MIN = "data.sources.rrt.sigma_min"
@@ -50,6 +52,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         loss = {"objective.loss": "ambient", "objective.prediction": target}
         label = f"ambient loss of {target}, sigma_min {task.best}"
         listed[f"loss_{target}"] = PolicyRow(label, "variants", hard | loss | level)
+    listed |= baselines.rows(annotations, ("state", "goal"), natural)
     few = {"data.sources.gcs.split": f"train[:{task.few}]"}
     shortcut = {"data.sources.rrt.path": "maze_shortcut"}
     for group, names, words, data in (

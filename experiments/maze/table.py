@@ -17,5 +17,6 @@ EXPERIMENT = Experiment(
     simulator=task.simulator,
     rollouts=Rollouts,
     report=report.write,
+    baselines=policies.BASELINES.annotate,
 )
 run = functools.partial(table.run, EXPERIMENT)

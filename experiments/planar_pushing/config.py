@@ -64,10 +64,10 @@ def _table(config):
             "low": 0.15,  # sigma_min of the method low, which is too low by natural weights
             "groups": (
                 *("main", "weighted", "chosen", "soft", "observed", "strict", "shared"),
-                *("buckets", "omni", "few"),
+                *("buckets", "omni", "few", "baselines"),
             ),
             # Groups and policies that are trained with the first seed only.
-            "one_seed": ("buckets", "observed", "omni", "few", "scaling"),
+            "one_seed": ("buckets", "observed", "omni", "few", "scaling", "baselines"),
             # Changes of experiments/annotate/config.py in annotations.
             "annotate": {},
             **table_config.PROCESSES,

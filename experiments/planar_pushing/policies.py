@@ -14,6 +14,7 @@ soft      soft ambient: alpha(sigma) linear, and by Ben-David's bound
 omni      with sigma_max on top of the best sigma_min
 few       with few target demonstrations
 scaling   methods against the numbers of source and target demonstrations
+baselines other ways to use the source, see ``experiments.table.baselines``
 """
 
 import itertools
@@ -23,17 +24,19 @@ import ml_collections
 from ambient_jax import _checks
 from experiments.planar_pushing import classifier_bounds
 from experiments.planar_pushing.classifier_bounds import OBSERVED, STRICT, TABLE
+from experiments.table import baselines
 from experiments.table.annotations import Annotations
 from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = (
     *("main", "weighted", "chosen", "buckets", "observed", "strict", "shared"),
-    *("soft", "omni", "few", "scaling"),
+    *("soft", "omni", "few", "scaling", "baselines"),
 )
 METHODS = (
     *("hard", "low", "dataset", "datapoint", "random", "soft", "ben_david"),
     *("alpha", "hard_alpha", "low_alpha", "random_alpha"),  # at the best share of target data
 )
+BASELINES = baselines.Setting("target", "cotrain", "target", "source", "rlds")
 _SOURCE = "data.sources.source"
 _WEIGHT = "data.sources.target.weight"
 _HARD = {"law.name": "ambient"}
@@ -59,6 +62,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     ben_david = table and table.soft_law()
     listed["soft"] = PolicyRow("soft ambient, linear alpha", "soft", {"law.name": "soft"})
     listed["soft_ben_david"] = PolicyRow("soft ambient, Ben-David's alpha", "soft", ben_david)
+    listed |= baselines.rows(annotations, ("state",), {"law.name": "cotraining"})
     best = _HARD | {f"{_SOURCE}.sigma_min": task.best}
     for level in task.sigma_max:
         label = f"ambient omni, sigma_min {task.best:g}, sigma_max {level:g}"

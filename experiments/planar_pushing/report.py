@@ -75,7 +75,7 @@ def write(table: Table) -> str:
     best, picked = claims.roles(config.task, rows), claims.picked(config.task, rows)
     fresh = rollouts.collect(_fresh(table), picked)
     confirmed = rows_of(table, fresh)
-    annotations = {name: annotation.results for name, annotation in table.annotations.items()}
+    annotations = {n: made.results for n, made in table.annotations.items() if made.results}
     bias, scaled_bias = studies.bias_of_table(table), studies.bias_of_scaling(table)
     scaling = [name for name in rows if table.rows[name].group == "scaling"]
     losses = studies.drift_losses(table, scaling)

@@ -19,5 +19,6 @@ EXPERIMENT = Experiment(
     rollouts=Rollouts,
     confirm=report.confirm,
     report=report.write,
+    baselines=policies.BASELINES.annotate,
 )
 run = functools.partial(table.run, EXPERIMENT)

@@ -16,7 +16,7 @@ class Annotation:
     """The result of an annotation."""
 
     bounds: str  # folder of its bounds files, one for each granularity
-    results: dict[str, Any]  # its results.json, see ``ambient_jax.annotate``
+    results: dict[str, Any]  # its results.json, see ``ambient_jax.annotate``; {} without classifier
     source: str  # the corrupt one
     # Sample sizes of Ben-David's bound: episodes, as the chunks of one are not independent.
     n_clean: int

@@ -36,6 +36,9 @@ class Experiment:
     # annotate(config, workdir) makes the annotations that the policies need.
     annotate: Callable[[Config, pathlib.Path], Annotations] | None = None
     confirm: Callable[[Table], None] | None = None  # measures more that the report needs
+    # baselines(table) makes annotations with the policies that can be trained without them; the
+    # policies that need them are trained afterwards. Called if ``task.groups`` has "baselines".
+    baselines: Callable[[Table], Annotations] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

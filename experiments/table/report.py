@@ -125,6 +125,7 @@ def write(
         "annotations": {
             name: {field: annotation.results[field] for field in _ANNOTATION}
             for name, annotation in table.annotations.items()
+            if annotation.results  # bounds that no classifier made have none
         },
         **results,
         "config": table.config.to_dict(),

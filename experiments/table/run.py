@@ -46,7 +46,12 @@ def run(experiment: Experiment, config: Config, workdir: str | os.PathLike[str])
         folder = pathlib.Path(expanded(workdir))
         annotations = experiment.annotate(config, folder) if experiment.annotate else {}
         table = Table(experiment, config, folder, annotations)
-        if not train_and_evaluate(table):
+        done = train_and_evaluate(table)
+        if done and experiment.baselines and "baselines" in config.task.groups:
+            more = experiment.baselines(table)
+            table = Table(experiment, config, folder, {**annotations, **more})
+            done = train_and_evaluate(table)
+        if not done:
             logging.warning("interrupted: the same command carries on")
             return
         if experiment.confirm and not config.task.report_only:

@@ -98,8 +98,8 @@ def config_of(point: Point, study: ml_collections.ConfigDict) -> ml_collections.
     """Returns the config of the point's table, for a config of the study."""
     task, ours = TASKS[point.task], study.task
     config = task.experiment.get_config("debug" if ours.debug else "table")
+    config.data.root = f"{study.data.root}/{point.task}"
     if not ours.debug:
-        config.data.root = f"{study.data.root}/{point.task}"
         config.task[task.count] = max(point.clean, _ON_DISK[point.task])
     task.place(config, point.shift)
     config.data.sources[task.clean].split = f"train[:{point.clean}]"

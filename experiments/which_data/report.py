@@ -12,7 +12,8 @@ import numpy as np
 from ambient_jax import estimates
 from ambient_jax.cli import report
 from ambient_jax.estimates import Estimate
-from experiments.which_data.table import BEST, CHOSEN, CLEAN, Judged, describe
+from experiments.which_data import scores
+from experiments.which_data.judged import BEST, CHOSEN, CLEAN, Judged, describe
 
 COLUMNS = (
     *("task", "clean", "shift", "chosen without rollouts", "clean only", "best co-training"),
@@ -41,6 +42,16 @@ def write(judged: Sequence[Judged], config: ml_collections.ConfigDict, folder: p
             f" At {below} of {len(gains)} points the interval of the last difference reaches below "
             f"{-100 * MARGIN:.0f} points; its mean is below at "
             f"{sum(gain.value < -MARGIN for gain in gains)}."
+        )
+    study = [
+        (one.measured, one.of_candidates(), float(one.success[CHOSEN].mean())) for one in judged
+    ]
+    if all(len(success) > 1 for _, success, _ in study):
+        scored = report.markdown(scores.COLUMNS, scores.compare(study))
+        caption += (
+            f"\n\nScores of the policies of clean data only and co-training at these {len(study)} "
+            "points, from candidates of the same mixtures (intervals: bootstrap over points):\n\n"
+            f"{scored}"
         )
     results = {"points": [_result(one) for one in judged], "config": config.to_dict()}
     text = report.write(folder, COLUMNS, lines, caption, results)

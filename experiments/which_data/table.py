@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import estimates
 from ambient_jax.annotate import candidates, choice
 from ambient_jax.annotate.candidates import Candidate
 from ambient_jax.data.paths import expanded
-from ambient_jax.estimates import Estimate
 from ambient_jax.train import lock
 from experiments import checks
 from experiments.table import rollouts
@@ -22,27 +20,10 @@ from experiments.table import run as tables
 from experiments.table.experiment import Table
 from experiments.table.policies import PolicyRow
 from experiments.which_data import config as variants
+from experiments.which_data import report as reports
+from experiments.which_data import samples
+from experiments.which_data.judged import BEST, CHOSEN, CLEAN, Judged, describe, share_name
 from experiments.which_data.points import TASKS, Point, config_of, of_point
-
-CLEAN, NATURAL, CHOSEN, BEST = "clean", "natural", "chosen", "best"
-
-
-class Judged(NamedTuple):
-    """A point: the choice, success [N] of each policy by episode (mean over its seeds), and the
-    mean squared jerk of the maze's successful paths."""
-
-    point: Point
-    choice: choice.Choice
-    success: dict[str, np.ndarray]
-    jerk: dict[str, Estimate]
-
-    def gain(self) -> Estimate | None:
-        """Returns the chosen policy's success less that of the better of the others, paired."""
-        others = {n: v for n, v in self.success.items() if n not in (CHOSEN, BEST)}
-        if not others:
-            return None
-        better = max(others.values(), key=np.mean)
-        return estimates.mean(self.success[CHOSEN] - better)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
@@ -68,8 +49,6 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         judged.append(done)
     if not judged:
         raise ValueError(f"{folder} has no judged point, expected one of {', '.join(task.points)}")
-    from experiments.which_data import report as reports  # needs matplotlib
-
     print(reports.write(judged, config, folder / "report"))
 
 
@@ -80,20 +59,16 @@ def tried(task: ml_collections.ConfigDict) -> list[Candidate]:
     return [Candidate(1.0), *shares, *(Candidate(last, level) for level in task.sigma_min)]
 
 
-def choose(point: Point, study: ml_collections.ConfigDict, folder: pathlib.Path) -> choice.Choice:
-    """Trains and measures the candidates of a point, and chooses."""
-    config = config_of(point, study)
-    options = candidates.Options(**study.task.candidates)
-    measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
-    return choice.choose(measured, **study.task.rule)
-
-
 def _judge(point, study, folder):
     config, task = config_of(point, study), TASKS[point.task]
     task.experiment.check(config)
     if not study.task.report_only:
         task.experiment.build(config)
-    chosen = choose(point, study, folder)
+    options = candidates.Options(**study.task.candidates)
+    measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
+    shares = [c for c in measured.candidates if not c.sigma_min]
+    sampled = samples.scored(config, shares, options, folder / "candidates")
+    chosen = choice.choose(measured, **study.task.rule)
     logging.info("%s: %s", point.name, describe(chosen))
     experiment = of_point(point, rows)
     annotations: Any = {"rows": _rows(point, study.task, chosen, config.task.groups[0])}
@@ -105,7 +80,8 @@ def _judge(point, study, folder):
         name: np.mean([np.asarray(task.success(r), float) for r in seeds.values()], axis=0)
         for name, seeds in by_policy.items()
     }
-    return Judged(point, chosen, success, _jerk(by_policy) if point.task == "maze" else {})
+    jerk = _jerk(by_policy) if point.task == "maze" else {}
+    return Judged(point, measured, sampled, chosen, success, jerk)
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Mapping[str, Any]) -> dict[str, PolicyRow]:
@@ -130,22 +106,6 @@ def _rows(point, task, chosen, group):
         changes[BEST] = {"law.name": "ambient"} | ({"law.alpha": alpha} if alpha else {})
         changes[BEST] |= {f"data.sources.{source}.{n}": v for n, v in bounds.items()}
     return {name: PolicyRow(name, group, values) for name, values in changes.items()}
-
-
-def share_name(share: float) -> str:
-    """Returns the name of co-training with a share of clean data, 0 by number of samples."""
-    return f"alpha_{share:g}" if share else NATURAL
-
-
-def describe(chosen: choice.Choice) -> str:
-    """Says a choice in a few words."""
-    if chosen.clean_only:
-        return "clean only"
-    alpha, low, high = chosen.candidate.alpha, chosen.candidate.sigma_min, chosen.sigma_max
-    share = "by number" if alpha is None else f"alpha {alpha:g}"
-    band = f"above {low:g}" if low else "everywhere" if high >= 1 else ""
-    band += ("" if high >= 1 else f" below {high:.2f}") if band or high < 1 else ""
-    return f"{share}, {band.strip()}"
 
 
 def _jerk(by_policy):
