@@ -51,6 +51,7 @@ th[aria-sort="descending"] button::after { content: " ▼"; font-size: 9px; }
 .box.helps { background: var(--good); } .box.harms { background: var(--bad); }
 .box.trains { height: 4px; vertical-align: 3px; background: var(--ink); }
 code { font-size: 13px; overflow-wrap: anywhere; }
-@media (max-width: 700px) { main { padding: 18px 12px 40px; } section { padding: 14px 12px; }
-  td.word:first-child { white-space: normal; } }
+.scroll .word, .scroll .figure { overflow-wrap: normal; white-space: nowrap; }
+#plot-strips { overflow-x: auto; } #plot-strips svg { min-width: 620px; }
+@media (max-width: 700px) { main { padding: 18px 12px 40px; } section { padding: 14px 12px; } }
 """

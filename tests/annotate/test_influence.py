@@ -7,11 +7,13 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ambient_jax import schedules, targets
 from ambient_jax.annotate import influence
 from ambient_jax.evaluate.evaluation import Chunks
+from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy.policy import Policy
 from ambient_jax.transforms.normalizer import Normalizer
 
@@ -185,3 +187,26 @@ def test_impossible_input_is_named():
         influence.influence(policy, clean, clean, draws=0)
     with pytest.raises(ValueError, match="observation 'state' is missing"):
         influence.influence(policy, clean._replace(observation={}), clean)
+
+
+def test_a_network_with_a_backward_pass_of_its_own():
+    """The library's own networks have no forward mode: against differences of the losses."""
+    encoder = {"width": 8, "depth": 1, "frequencies": 0}
+    sizes = dict(features=(8,), blocks=1, embed_dim=8, encoder=encoder)
+    model = build_denoiser({"name": "unet", **sizes})
+    args = jnp.zeros((1, H, D)), jnp.ones(1) / 2, {"state": jnp.zeros((1, T, 3))}
+    params = jax.jit(model.init)(jax.random.key(0), *args)["params"]
+    normalizer = policy_of().normalizer
+    policy = Policy(model, params, normalizer, horizon=H, history=T, prediction="v")
+    pile, how = chunks_of(6, seed=2), dict(levels=(0.5,), draws=1)
+    slope = influence.gradient(policy, chunks_of(9), **how)
+    found = influence.along(policy, slope, pile, **how)[0]
+    step = 1e-2 / optax.global_norm(slope)
+    (rows,) = influence._batches(policy, pile, 1, 512)  # with the noise of ``along``
+    losses = jax.jit(
+        lambda h: influence._losses(
+            policy, jax.tree.map(lambda p, s: p + h * s[0], params, slope), rows, 0.5, 0
+        )
+    )
+    expected = (losses(step) - losses(-step)) / (2 * step)
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.02 * np.abs(found).max())
