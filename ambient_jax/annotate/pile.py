@@ -9,6 +9,7 @@ is rolled out. Each stage keeps its result in the workdir, so that the same comm
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import sys
@@ -44,7 +45,7 @@ from ambient_jax.data import storage
 from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.files import first_line
 from ambient_jax.data.paths import expanded, replacing, write_text
-from ambient_jax.train import lock
+from ambient_jax.train import lock, runs
 
 FLAGS = "--clean", "--pile"
 PAGE = "report.html"
@@ -109,13 +110,15 @@ def _run(
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     options = measuring(request, min(len(datasets[n]) for n in clean))
     tried = pile_results.candidates(piles, request.quick)
+    work = folder / "work" / _key(config, tried, options, judging(request))
+    work.mkdir(parents=True, exist_ok=True)
     logging.info("1/4 policies with and without each data set")
-    measured = candidates.measure(config, tried, options, folder / "candidates")
+    measured = candidates.measure(config, tried, options, work / "candidates")
     times = worth.resampled(measured, seed=request.seed)
     logging.info("2/4 policies on fewer clean episodes")
-    curve = worth.learning_curve(config, measured, options, folder / "learning_curve", times)
+    curve = worth.learning_curve(config, measured, options, work / "learning_curve", times)
     logging.info("3/4 scores of the episodes")
-    scored = _scores(request, config, mixture, options, piles, folder)
+    scored = _scores(request, config, mixture, options, piles, work)
     logging.info("4/4 the report")
     findings = tuple(
         pile_results.find(
@@ -138,6 +141,12 @@ def _run(
     results = Results(sizes, findings, whole, curve, settings)
     _write(folder, results, config, datasets, scored)
     return results
+
+
+def _key(config: ml_collections.ConfigDict, *more: Any) -> str:
+    """A name of what is asked for, so that another request in a workdir begins anew."""
+    fields = {n: v for n, v in runs.flat(config.to_dict()).items() if not runs.is_place(n)}
+    return hashlib.sha256(repr((fields, *more)).encode()).hexdigest()[:12]
 
 
 def _steps(mixture: mixtures.Mixture, name: str) -> int:

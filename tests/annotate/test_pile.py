@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -48,7 +49,7 @@ def test_report_of_a_pile(tmp_path):
     whole = digests(tmp_path / "whole")
     run = started(tmp_path, "killed")
     for stage in ("candidates", "learning_curve", "learning_curve/curve.npz"):
-        while not (tmp_path / "killed" / stage).exists() and run.poll() is None:
+        while not list((tmp_path / "killed").glob(f"work/*/{stage}")) and run.poll() is None:
             time.sleep(0.2)
         os.killpg(run.pid, signal.SIGKILL)
         output, _ = run.communicate()
@@ -83,6 +84,41 @@ def check_training(folder):
     config.train.update(dict(steps=2, warmup=0, checkpoint_every=2))
     assert trainer.train(config, folder / "trained").step == 2
     Policy.from_checkpoint(folder / "trained")
+
+
+def test_files_of_the_workdir(tmp_path, capsys):
+    """All files from scores by hand, without training; LeRobot's numbers of frames are kept."""
+    data = piles.write(tmp_path, 10)
+    request = pile_config.Request((data["good"],), (data["shaky"], data["turned"]), horizon=8)
+    datasets, clean = pile_config.open_all(request)
+    config, results = pile_config.make(request, datasets, clean), piles.results(folder=tmp_path)
+    scored = {}
+    for f in results.findings:
+        episodes = [datasets[f.name][i]["steps"]["action"] for i in range(len(datasets[f.name]))]
+        lengths = list(map(len, episodes))
+        f.scores.episode[:] = np.arange(len(lengths))
+        scored[f"step_episode/{f.name}"] = np.repeat(np.arange(len(lengths)), lengths)
+        scored[f"step/{f.name}"] = np.concatenate(list(map(np.arange, lengths)))
+        scored[f"keep/{f.name}"] = np.full(sum(lengths), 0.5)
+        scored[f"fingerprint/{f.name}"] = np.asarray(datasets[f.name].fingerprint)
+    (tmp_path / "whole").mkdir()
+    pile._write(tmp_path / "whole", results, config, datasets, scored)
+    assert set(digests(tmp_path / "whole")) == set(FILES)
+    assert not (tmp_path / "whole/lerobot/turned.parquet").exists()  # it is RLDS
+    check_weights(tmp_path)
+    printed = capsys.readouterr().out
+    assert "use it above sigma 0.3" in printed and "whole/lerobot/shaky.parquet" in printed
+
+
+def test_another_request_begins_anew(tmp_path):
+    data = piles.write(tmp_path, 4)
+    request = pile_config.Request((data["good"],), (data["shaky"],), horizon=8)
+    config = pile_config.make(request, *pile_config.open_all(request))
+    moved = config.copy_and_resolve_references()
+    moved.data.sources.good.path = "/elsewhere"
+    assert pile._key(config, 1) == pile._key(moved, 1) != pile._key(config, 2)
+    moved.train.steps += 1
+    assert pile._key(config, 1) != pile._key(moved, 1)
 
 
 def test_command_lines_are_told_apart():
