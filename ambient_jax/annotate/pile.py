@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
         run(pile_config.parse(arguments))
     except candidates.Interrupted as signal:
         sys.exit(f"stopped by {signal}: the same command carries on")
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"error: {first_line(error)}")
 
 
