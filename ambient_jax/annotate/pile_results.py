@@ -75,10 +75,12 @@ def find(
     curve: Curve | None,
     times: np.ndarray,
     scores: Scores,
-    **about: str,
+    *,
+    name: str,
+    directory: str,
+    format: str,
 ) -> Finding:
-    """Returns the finding of the data set ``name``; ``about`` has name, directory and format."""
-    name = about["name"]
+    """Returns the finding of the data set ``name``."""
     decided = _decide(measured, name)
     gained = gain(measured, Candidate(ALPHA, corrupt=(name,)), CLEAN, times)
     own = gain(measured, decided.candidate, CLEAN, times)
@@ -90,7 +92,8 @@ def find(
         for n, v in scores.summary.items()
     }
     decision: dict[str, Any] = dict(gain=gained, choice=decided, chosen=chosen, worth=worth)
-    return Finding(**about, **decision, scores=scores, correlations=correlations)
+    about = name, directory, format
+    return Finding(*about, **decision, scores=scores, correlations=correlations)
 
 
 def _decide(measured: Measured, name: str) -> choice.Choice:
