@@ -7,8 +7,8 @@ noise level by
 
 The influence of a chunk is this inner product: positive where training on it lowers the clean loss.
 It is the derivative of l_i in the direction of grad C. So one clean gradient for each level, and
-one forward-mode pass (``jax.jvp``) for each batch of chunks, give it for every chunk. No gradient
-of a single chunk is stored.
+one product of the losses' Jacobian with it for each batch of chunks, give it for every chunk. No
+gradient of a single chunk is stored.
 
 It is TracIn (Pruthi et al. 2020, arXiv:2002.08484) at one checkpoint, resolved by noise level. LESS
 (Xia et al. 2024, arXiv:2402.04333) takes the inner product as Adam scales it, which is
@@ -193,12 +193,19 @@ def _along(policy, params, direction, rows, levels, draws):
         sigma, tangent = level
 
         def slope(draw):
+            # Forward mode, by two reverse modes: networks have operations with a backward pass of
+            # their own. J^T u is linear in u, and the gradient of <J^T u, t> is J t.
             loss = lambda params: _losses(policy, params, rows, sigma, draw)  # noqa: E731
-            return jax.jvp(loss, (params,), (tangent,))[1]
+            values, back = jax.vjp(loss, params)
+            return jax.grad(lambda u: _inner(back(u)[0], tangent))(jnp.zeros_like(values))
 
         return _mean_over(draws, slope)
 
     return jax.lax.map(at, (levels, direction))
+
+
+def _inner(x: Any, y: Any) -> Array:
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, x, y)), jnp.float32(0))
 
 
 def _mean_over(draws: Array, value: Callable[[Array], Any]) -> Any:

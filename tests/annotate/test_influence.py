@@ -7,11 +7,13 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ambient_jax import schedules, targets
 from ambient_jax.annotate import influence
 from ambient_jax.evaluate.evaluation import Chunks
+from ambient_jax.models.layers import Dense, mish
 from ambient_jax.policy.policy import Policy
 from ambient_jax.transforms.normalizer import Normalizer
 
@@ -185,3 +187,32 @@ def test_impossible_input_is_named():
         influence.influence(policy, clean, clean, draws=0)
     with pytest.raises(ValueError, match="observation 'state' is missing"):
         influence.influence(policy, clean._replace(observation={}), clean)
+
+
+class Own(nn.Module):
+    """One hidden layer of the library's own operations, which have no forward mode."""
+
+    @nn.compact
+    def __call__(self, x_t, sigma, observation):
+        seen = [x_t.reshape(len(x_t), -1), observation["state"].reshape(len(x_t), -1)]
+        hidden = mish(Dense(8)(jnp.concatenate([*seen, sigma[:, None]], 1)))
+        return Dense(H * D)(hidden).reshape(x_t.shape)
+
+
+def test_a_network_with_a_backward_pass_of_its_own():
+    """Against differences of the losses."""
+    args = jnp.zeros((1, H, D)), jnp.ones(1), {"state": jnp.zeros((1, T, 3))}
+    params = Own().init(jax.random.key(0), *args)["params"]
+    policy = dataclasses.replace(policy_of("v"), model=Own(), params=params)
+    pile, how = chunks_of(6, seed=2), dict(levels=(0.5,), draws=1)
+    slope = influence.gradient(policy, chunks_of(9), **how)
+    found = influence.along(policy, slope, pile, **how)[0]
+    step = 1e-2 / optax.global_norm(slope)
+    (rows,) = influence._batches(policy, pile, 1, 512)  # with the noise of ``along``
+    losses = jax.jit(
+        lambda h: influence._losses(
+            policy, jax.tree.map(lambda p, s: p + h * s[0], params, slope), rows, 0.5, 0
+        )
+    )
+    expected = (losses(step) - losses(-step)) / (2 * step)
+    np.testing.assert_allclose(found, expected, rtol=0.02, atol=0.01 * np.abs(found).max())
