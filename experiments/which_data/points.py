@@ -113,6 +113,8 @@ def config_of(point: Point, study: ml_collections.ConfigDict) -> ml_collections.
         "one_seed": (),
     }
     config.task.update(changes)
+    if "solvers" in config.task:  # the policy's own is enough
+        config.task.solvers = ()
     return config
 
 
