@@ -195,7 +195,7 @@ def _measured(data, part, pairs, options, schedule):
 class _Loss:
     """The cross entropy of one member's batch; the batch is the number of the step."""
 
-    network: Network
+    network: Network | _HeadStartAlone
     options: Options
     schedule: schedules.Schedule
 
