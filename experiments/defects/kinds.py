@@ -70,7 +70,7 @@ def mirrored(episode: Episode, middle: float) -> Episode:
 
 
 def dropped(episode: Episode, every: int) -> Episode:
-    """Returns the episode with one of ``every`` positions, and the last: it goes that much faster."""
+    """Returns the episode with one of ``every`` positions, and the last: it is that much faster."""
     path = episode.path
     kept = np.unique([*range(0, len(path), every), len(path) - 1])
     return from_path(path[kept], episode.goal)

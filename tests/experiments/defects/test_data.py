@@ -13,7 +13,7 @@ RNG = np.random.default_rng
 
 
 def walks(count=3):
-    paths = [np.cumsum(RNG(s).normal(0, 0.1, (30, 2)), 0) + 2.5 for s in range(count)]
+    paths = [np.cumsum(RNG(s).normal(0, 0.4, (30, 2)), 0) + 2.5 for s in range(count)]
     return [from_path(path, path[-1]) for path in paths]
 
 
