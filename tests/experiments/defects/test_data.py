@@ -42,9 +42,8 @@ def test_data_sets_hold_the_plans_in_order(tmp_path, monkeypatch):
     built = data.build(tmp_path, kinds=("none", "late"), **SIZES)
     assert list(built) == ["clean", "none", "late"]
     made = planners.generate("gcs", 8, workers=1, progress=False)
-    plans = [
-        (p.astype(np.float32), g.astype(np.float32)) for p, g in zip(made.positions, made.goals)
-    ]
+    both = zip(made.positions, made.goals, strict=True)
+    plans = [(path.astype(np.float32), goal.astype(np.float32)) for path, goal in both]
     clean = data.read(built["clean"], (0, 1))
     for episode, (path, goal) in zip(clean, plans, strict=False):
         np.testing.assert_array_equal(episode.path, path)
