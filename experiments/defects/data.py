@@ -9,6 +9,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds import open_dataset
 from ambient_jax.data.write import rlds_features
 from experiments import demos
+from experiments.defects import kinds as kinds_lib
 from experiments.defects.kinds import KINDS, Episode, Strengths
 from experiments.maze import data as maze
 
@@ -48,7 +50,7 @@ def build(
     clean: int = 20,
     each: int = 30,
     kinds: Sequence[str] = tuple(KINDS),
-    strengths: Mapping[str, Any] | None = None,
+    strengths: Mapping[str, Any] = MappingProxyType({}),
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
@@ -78,7 +80,7 @@ def build(
             f"asked for {clean} clean plans and {each} of each kind of {plans}, expected at least "
             f"2 of each, and in all at least {needed} plans"
         )
-    chosen = Strengths(**(strengths or {}))
+    chosen = kinds_lib.strengths(strengths)
     # One plan of RRT is the fewest that the maze writes.
     how = dict(corrupt=1, seed=seed, workers=workers, progress=progress)
     directories = {"clean": maze.build(root, clean=plans, **how)["gcs"]}

@@ -7,10 +7,13 @@ action is the next state. All functions depend on their arguments alone.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from ambient_jax import _checks
+from experiments import checks
 
 
 class Episode(NamedTuple):
@@ -39,6 +42,27 @@ class Strengths:
     high: float = 3.75
     offset: tuple[float, float] = (0.25, -0.25)
     undone: float = 0.3  # of the plan, that is undone and done again
+
+    def __post_init__(self):
+        positive = ("tremor", "late", "every", "held", "undone")
+        checks.finite_numbers(self, positive)
+        if self.undone >= 1 or self.low >= self.high:
+            raise ValueError(
+                f"undone is {self.undone} and the workspace {self.low} to {self.high}, expected "
+                "undone below 1 and a low end below the high one"
+            )
+
+
+def strengths(section: Mapping[str, Any]) -> Strengths:
+    """Returns the strengths of ``config.task.strengths``; ValueError for an unknown field or a
+    value that cannot be."""
+    names = [field.name for field in dataclasses.fields(Strengths)]
+    for name in section:
+        _checks.one_of("a field of config.task.strengths", name, names)
+    try:
+        return Strengths(**section)
+    except ValueError as error:
+        raise ValueError(f"config.task.strengths: {error}") from error
 
 
 def from_path(path: np.ndarray, goal: np.ndarray) -> Episode:

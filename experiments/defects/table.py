@@ -16,7 +16,7 @@ from experiments.defects import advice as advices
 from experiments.defects import config as variants
 from experiments.defects import data, report
 from experiments.defects.advice import Advice
-from experiments.defects.kinds import KINDS
+from experiments.defects.kinds import KINDS, strengths
 from experiments.maze import report as maze_report
 from experiments.maze import task as maze
 from experiments.maze.rollout import Rollouts
@@ -38,6 +38,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     ]
     checks.fields(config.task, rules, filled=["seeds"])
     candidates.Options(**config.task.candidates)
+    strengths(config.task.strengths)
     split = config.data.sources.clean.split
     if split != f"train[:{config.task.clean}]":
         raise ValueError(

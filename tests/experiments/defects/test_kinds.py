@@ -102,6 +102,20 @@ def test_a_detour_is_undone_and_done_again():
         assert (drawn.path[0, 0], drawn.path[-1, 0]) == (0, 10)
 
 
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ({"tremr": 0.1}, "did you mean 'tremor'"),
+        ({"late": 0}, "config.task.strengths: late is 0, expected a positive whole number"),
+        ({"low": 4.0}, "workspace 4.0 to 3.75, expected .* a low end below the high one"),
+    ],
+)
+def test_strengths_that_cannot_be_are_told(section, told):
+    with pytest.raises(ValueError, match=told):
+        kinds.strengths(section)
+    assert kinds.strengths({"late": 2}).late == 2
+
+
 def test_every_kind_has_words():
     assert KINDS.keys() == kinds.WORDS.keys()
     assert len(KINDS) == 11
