@@ -82,7 +82,7 @@ def build(
         )
     chosen = kinds_lib.strengths(strengths)
     # One plan of RRT is the fewest that the maze writes.
-    how = dict(corrupt=1, seed=seed, workers=workers, progress=progress)
+    how: dict[str, Any] = dict(corrupt=1, seed=seed, workers=workers, progress=progress)
     directories = {"clean": maze.build(root, clean=plans, **how)["gcs"]}
 
     def pile(kind: str) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -67,7 +67,7 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Any:
 def rows(task: ml_collections.ConfigDict, annotations: Any) -> dict[str, PolicyRow]:
     """Returns the policies of the configured groups by name; see ``Experiment``."""
     given: Sequence[Advice] | None = annotations.get("advice")
-    advised = given and {one.kind: one.bounds for one in given}
+    law = _law(task, given) if given else None
     half = {"law.name": "reweighted", "law.alpha": task.share}
     share = f"{task.share:g} of clean plans"
     good = {"law.name": "cotraining", **_only("none")}
@@ -75,7 +75,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Any) -> dict[str, PolicyR
         "clean": PolicyRow("clean plans only", "main", {"law.name": "filtering"}),
         "natural": PolicyRow("everything, by number", "main", {"law.name": "cotraining"}),
         "half": PolicyRow(f"everything, {share}", "main", half),
-        "advice": PolicyRow(f"by the advice, {share}", "main", advised and _law(task, advised)),
+        "advice": PolicyRow(f"by the advice, {share}", "main", law),
         "oracle": PolicyRow("clean plans and those without defect", "main", good),
     }
     for kind in task.alone:
@@ -83,8 +83,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Any) -> dict[str, PolicyR
         alone = _only(kind)
         words = f"clean and {kind.replace('_', ' ')}"
         listed[f"alone_{kind}"] = PolicyRow(f"{words}, everywhere", "alone", half | alone)
-        used = advised and _law(task, advised) | alone
-        listed[f"advised_{kind}"] = PolicyRow(f"{words}, as advised", "alone", used)
+        listed[f"advised_{kind}"] = PolicyRow(f"{words}, as advised", "alone", law and law | alone)
     return of_groups(listed, task, GROUPS)
 
 
@@ -92,10 +91,11 @@ def _only(kind: str) -> dict[str, float]:
     return {f"data.sources.{name}.weight": 0.0 for name in KINDS if name != kind}
 
 
-def _law(task: Any, bounds: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
+def _law(task: Any, given: Sequence[Advice]) -> dict[str, Any]:
     law: dict[str, Any] = {"law.name": "ambient", "law.alpha": task.share}
-    for kind, (low, high) in bounds.items():
-        law |= {f"data.sources.{kind}.sigma_min": low, f"data.sources.{kind}.sigma_max": high}
+    for one in given:
+        bounds = zip(("sigma_min", "sigma_max"), one.bounds, strict=True)
+        law |= {f"data.sources.{one.kind}.{name}": value for name, value in bounds}
     return law
 
 
