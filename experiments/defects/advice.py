@@ -44,16 +44,15 @@ class Advice:
     parts: dict[str, Estimate]
 
     @property
-    def admitted(self) -> np.ndarray:
-        """Returns at which of the choice's levels the kind's plans train, [L] bool."""
-        low, high = self.bounds
-        return (self.choice.levels > low) | (self.choice.levels < high)
+    def trains(self) -> bool:
+        """Whether the kind's plans train any level."""
+        return self.bounds != (1.0, 0.0)
 
     @property
     def words(self) -> str:
         """Says the bounds in a few words."""
         low, high = self.bounds
-        if self.choice.clean_only:
+        if not self.trains:
             return "nowhere"
         if low == 0 or high >= 1:
             return "everywhere"

@@ -68,6 +68,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Any) -> dict[str, PolicyR
     """Returns the policies of the configured groups by name; see ``Experiment``."""
     given: Sequence[Advice] | None = annotations.get("advice")
     law = _law(task, given) if given else None
+    by_number = law and {name: value for name, value in law.items() if name != "law.alpha"}
     half = {"law.name": "reweighted", "law.alpha": task.share}
     share = f"{task.share:g} of clean plans"
     good = {"law.name": "cotraining", **_only("none")}
@@ -76,6 +77,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Any) -> dict[str, PolicyR
         "natural": PolicyRow("everything, by number", "main", {"law.name": "cotraining"}),
         "half": PolicyRow(f"everything, {share}", "main", half),
         "advice": PolicyRow(f"by the advice, {share}", "main", law),
+        "advice_natural": PolicyRow("by the advice, by number", "main", by_number),
         "oracle": PolicyRow("clean plans and those without defect", "main", good),
     }
     for kind in task.alone:
@@ -94,8 +96,11 @@ def _only(kind: str) -> dict[str, float]:
 def _law(task: Any, given: Sequence[Advice]) -> dict[str, Any]:
     law: dict[str, Any] = {"law.name": "ambient", "law.alpha": task.share}
     for one in given:
-        bounds = zip(("sigma_min", "sigma_max"), one.bounds, strict=True)
-        law |= {f"data.sources.{one.kind}.{name}": value for name, value in bounds}
+        low, high = one.bounds
+        fields = {"sigma_min": low, "sigma_max": high}
+        if not one.trains:  # else it would keep its part of the share that is not clean
+            fields["weight"] = 0.0
+        law |= {f"data.sources.{one.kind}.{name}": value for name, value in fields.items()}
     return law
 
 

@@ -57,7 +57,6 @@ def test_good_plans_train_everywhere_and_halve_the_loss():
     given = of_kind("none")
     assert given.bounds == (0.0, 1.0)
     assert (given.exact, given.words) == (True, "everywhere")
-    assert given.admitted.all()
     for gain in (given.gain, given.everywhere, *given.parts.values()):
         np.testing.assert_allclose([gain.value, gain.low, gain.high], 0.5)
 
@@ -75,7 +74,7 @@ def test_harm_at_low_levels_is_seen_and_left_out():
 def test_plans_that_only_harm_train_nowhere():
     given = of_kind("mirrored")
     assert (given.words, given.gain.value) == ("nowhere", 0)
-    assert not given.admitted.any()
+    assert not given.trains
     assert given.everywhere.value == pytest.approx(-1)
 
 
