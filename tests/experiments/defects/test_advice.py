@@ -1,11 +1,14 @@
 """The advice about kinds whose losses are known."""
 
+import json
+
 import numpy as np
 import pytest
 
-from ambient_jax.annotate import choice, evidence
+from ambient_jax.annotate import candidates, choice, evidence
 from ambient_jax.annotate.candidates import Candidate, Measured
-from experiments.defects import advice, figures
+from ambient_jax.cli.report import plain
+from experiments.defects import advice, figures, report
 from experiments.defects import config as defects_config
 from experiments.defects.kinds import KINDS
 
@@ -17,16 +20,16 @@ RULE = TASK.rule.to_dict()
 def measured(relative, wrong=()):
     """Losses 0.1 sigma^2 ``relative(candidate)`` [L], the same for 20 plans but for noise; chunks
     of kinds in ``wrong`` without bounds are wrong above 0.8 in one of ten."""
-    candidates = tuple(advice.tried(TASK))
+    tried = tuple(advice.tried(TASK))
     spread = np.exp(0.1 * np.random.default_rng(0).normal(size=200))
-    losses = np.stack([(0.1 * LEVELS**2 * relative(c))[None, :, None] * spread for c in candidates])
+    losses = np.stack([(0.1 * LEVELS**2 * relative(c))[None, :, None] * spread for c in tried])
     losses = np.repeat(losses, 2, axis=1)
-    for k, one in enumerate(candidates):
+    for k, one in enumerate(tried):
         if one.corrupt and one.corrupt[0] in wrong:
             losses[k] += (LEVELS > 0.8)[:, None] * (np.arange(200) % 10 == 0)
     episode = np.repeat(np.arange(20), 10)
     parts = dict(episode=episode, fold=episode % 2, variance=1.0, decisions=20.0, natural=0.05)
-    return Measured(candidates, LEVELS, losses, **parts)
+    return Measured(tried, LEVELS, losses, **parts)
 
 
 def relative(candidate):
@@ -107,6 +110,17 @@ def test_intervals_are_over_plans():
     expected = np.log(made.losses[k].sum((0, 2)) / made.losses[0].sum((0, 2)))
     np.testing.assert_allclose(ratios[0], expected)
     assert 0.05 < ratios[1:].std(0).mean() < 0.2  # near 0.5 / sqrt(20)
+
+
+def test_advice_from_stored_measurements_can_be_reported(tmp_path):
+    made = measured(relative)
+    about = json.dumps({"candidates": made.candidates})
+    arrays = {name: value for name, value in vars(made).items() if name != "candidates"}
+    np.savez(tmp_path / "measured.npz", about=about, **arrays)
+    stored = candidates._stored(tmp_path / "measured.npz", about)
+    result = plain(report._result(advice._of_kind(stored, "late", RULE)))
+    again = json.loads(json.dumps(result))
+    assert (again["trains"], again["choice"]["natural"]) == ("above 0.2", 0.05)
 
 
 def test_the_figure_has_a_panel_for_each_kind():
