@@ -71,12 +71,12 @@ def tried(task: ml_collections.ConfigDict) -> list[Candidate]:
 
 def advise(config: ml_collections.ConfigDict, folder: pathlib.Path) -> list[Advice]:
     """Trains and measures the candidates in ``folder``; returns the advice about each kind, the
-    most helpful first. Raises candidates.Interrupted where a signal ends it."""
+    most helpful first, of those that train nowhere the least harmful. Raises candidates.Interrupted where a signal ends it."""
     task = config.task
     options = candidates.Options(**task.candidates)
     measured = candidates.measure(config, tried(task), options, folder)
     given = [_of_kind(measured, kind, task.rule.to_dict()) for kind in KINDS]
-    return sorted(given, key=lambda advice: -advice.gain.value)
+    return sorted(given, key=lambda one: (-one.gain.value, -one.everywhere.value))
 
 
 def _of_kind(measured: Measured, kind: str, rule: dict[str, Any]) -> Advice:
