@@ -70,8 +70,13 @@ def tried(task: ml_collections.ConfigDict) -> list[Candidate]:
 
 
 def advise(config: ml_collections.ConfigDict, folder: pathlib.Path) -> list[Advice]:
-    """Trains and measures the candidates in ``folder``; returns the advice about each kind, the
-    most helpful first, of those that train nowhere the least harmful. Raises candidates.Interrupted where a signal ends it."""
+    """Trains and measures the candidates in ``folder``; returns the advice about each kind.
+
+    The most helpful kind comes first; of those that train nowhere, the least harmful.
+
+    Raises:
+      candidates.Interrupted: a signal ended the training.
+    """
     task = config.task
     options = candidates.Options(**task.candidates)
     measured = candidates.measure(config, tried(task), options, folder)
