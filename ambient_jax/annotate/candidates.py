@@ -287,7 +287,7 @@ def _stored(path: pathlib.Path, about: str) -> Measured | None:
         with np.load(path) as file:
             if str(file["about"]) != about:
                 return None
-            arrays = {name: file[name] for name in file.files if name != "about"}
+            arrays = {name: file[name][()] for name in file.files if name != "about"}  # numbers too
             candidates = tuple(_candidate(*c) for c in json.loads(about)["candidates"])
     except (FileNotFoundError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
         return None
