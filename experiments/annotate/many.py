@@ -1,0 +1,269 @@
+"""Compares rules for many sources with the exact sigma_min of the sources of ``known``.
+
+Two small policies that see no observation train as one program: one on all sources, one on clean
+data only. All rules read their losses and gradients, one pass over a few chunks of each source.
+"""
+
+import pathlib
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+import numpy as np
+import scipy.stats
+
+from ambient_jax import mixing
+from ambient_jax.annotate import evidence, influence
+from ambient_jax.cli import report
+from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.paths import expanded
+from ambient_jax.evaluate import evaluation
+from ambient_jax.policy.policy import Policy
+from ambient_jax.train import lock, sweep
+from experiments.annotate import known, rules, tau
+
+COLUMNS = ("rule", "sources", "mean error", "largest", "signed", "rank", "interval", "seconds")
+HELD_OUT = "held_out"  # clean episodes that no policy trains on
+_DRAWS = 1000  # draws of the exact curve's average
+
+
+def policies(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+    """Returns the configs of the policies "mixed" and "clean_only", one program.
+
+    All sources have the role "clean": the only observation, ``is_clean``, is then constant.
+    """
+    found = {}
+    for name in ("mixed", "clean_only"):
+        one = ml_collections.ConfigDict(config.to_dict())
+        one.name, one.data.observation = name, ("is_clean",)
+        one.law = ml_collections.ConfigDict({"name": "ambient"})
+        for source, section in one.data.sources.items():
+            corrupt, section.role = section.role == "corrupt", "clean"
+            if source == HELD_OUT or (corrupt and name == "clean_only"):
+                section.weight = 0.0
+        found[name] = one
+    return found
+
+
+def seconds() -> float:
+    """Returns the processor seconds that this process has used, of all threads."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+class _Clock:
+    """Sums processor seconds by part: ``clock(name)`` books the time since the last call."""
+
+    def __init__(self):
+        self.parts: dict[str, float] = {}
+        self.last = seconds()
+
+    def __call__(self, name: str) -> None:
+        now = seconds()
+        self.parts[name] = self.parts.get(name, 0.0) + now - self.last
+        self.last = now
+
+
+@lock.alone
+def run(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Trains two policies, applies the rules, and writes ``many/`` into the workdir."""
+    task, folder, clock = config.task, pathlib.Path(expanded(workdir)), _Clock()
+    known.build(config)
+    clock("data")
+    configs = policies(config)
+    if sweep.train(configs, folder / "policies").signal:
+        return
+    clock("training")
+    mixture = mixtures.open_mixture(configs["mixed"].data, mixing.CoTraining())
+    policy, clean_only = (Policy.from_checkpoint(folder / "policies" / n) for n in configs)
+    levels = evidence.grid(task.levels)
+    names = [n for n, s in config.data.sources.items() if s.role == "corrupt"]
+    chunks = {n: _chunks(config, mixture, policy, n, task.judged) for n in names}
+    first, second = _halves(_chunks(config, mixture, policy, HELD_OUT, task.judged_clean))
+    clock("chunks")
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    how: Any = dict(levels=tuple(levels.tolist()))
+    slope = influence.gradient(policy, first, **how)
+    along = {n: influence.along(policy, slope, c, **how) for n, c in chunks.items()}
+    of_clean = influence.along(policy, slope, second, **how)
+    clock("influence")
+    # Losses of all sources in one call; the reference twice, in eps for bands and in x0 for nats.
+    pool = _pooled([*chunks.values(), second])
+    ends = np.cumsum([len(c.action) for c in (*chunks.values(), second)])[:-1]
+
+    def losses(like, target, params=None):
+        rows = evaluation.row_losses(like, pool, target=target, params=params, **how)
+        return np.stack([part.mean(1) for part in np.split(rows, ends, axis=1)], axis=1)
+
+    gap = (losses(clean_only, "x0") - losses(policy, "x0")).T  # [K + 1, L]
+    clock("excess loss")
+    reference = losses(clean_only, "eps")
+    steps = range(task.dro_every, config.train.steps + 1, task.dro_every)
+    stored = [Policy.from_checkpoint(folder / "policies/mixed/checkpoints" / str(s)) for s in steps]
+    over_time = np.stack([losses(policy, "eps", s.params) for s in stored])  # [T, L, K + 1]
+    clock("group DRO")
+    exact_levels, truth = _exact(config, configs["mixed"], mixture, names)
+    exact = known.sigma_min(config, exact_levels, truth)
+    clock("exact answers")
+
+    ratio = {n: rules.alignment(a.mean(1), of_clean.mean(1)) for n, a in along.items()}
+    total = rules.nats(levels, gap[:-1], policy.horizon * known.DIMS)
+    curves["influence"] = ratio
+    curves["excess, nats"] = dict(zip(names, -total, strict=True))
+    # Losses of eps are of order 1 at every level; excess is relative to the reference's.
+    rate, scale = task.dro_rate, reference.mean(1, keepdims=True)
+    weights = {
+        "group DRO, loss": rules.group_dro(over_time / scale, rate),
+        "group DRO, excess": rules.group_dro((over_time - reference) / scale, rate),
+    }
+    for name, weight in weights.items():
+        curves[name] = dict(zip(names, np.log(weight[:, :-1]).T, strict=True))
+    threshold = {"influence": 0.0, "excess, nats": -4 * task.tau}
+    rng, found, interval = np.random.default_rng(config.seed), {}, {}
+    for name, value in threshold.items():
+        low = rules.crossing(levels, np.stack([curves[name][n] for n in names]), value)
+        found[name] = dict(zip(names, low.tolist(), strict=True))
+    clean_again = rules.resampled(of_clean, _episode(second), task.resamples, rng)
+    for n in names:
+        again = rules.resampled(along[n], _episode(chunks[n]), task.resamples, rng)
+        again = rules.alignment(again, clean_again)
+        low = [rules.crossing(levels, c, threshold["influence"]) for c in again]
+        interval[n] = np.quantile(low, [0.025, 0.975])
+    clock("intervals")
+    taus = tau.best(
+        *(known.laws(task.sources), exact_levels, truth, task.clean_sizes),
+        **dict(taus=task.taus, horizon=policy.horizon, steps=task.episode_steps),
+        corrupt_episodes=task.episodes,
+    )
+    clock("tau")
+    rows, results = _rows(exact, found, curves, clock.parts)
+    covered = np.mean([interval[n][0] <= exact[n] <= interval[n][1] for n in names])
+    width = np.mean([np.ptp(interval[n]) for n in names])
+    rows[0][6] = f"{width:.2f} wide, holds the exact one of {100 * covered:.0f}%"
+    if task.classifier:
+        rows.append(_classifier(task.classifier, names, results))
+    caption = _caption(task, config, taus, clock.parts)
+    results |= dict(levels=levels, curves=curves, exact=exact, found=found, interval=interval)
+    results |= dict(clean_curve=of_clean.mean(1), excess_of_clean=gap[-1], seconds=clock.parts)
+    results |= dict(tau=taus, config=config.to_dict())
+    print(report.write(folder / "many", COLUMNS, rows, caption, results))
+    figure(levels, curves, found, exact).savefig(folder / "many" / "rules.png", dpi=130)
+
+
+def _chunks(config, mixture, policy, name, samples):
+    how = dict(padding=config.data.padding, samples=samples, seed=config.seed)
+    return evaluation.recorded(mixture.datasets[name], policy, **how)
+
+
+def _episode(chunks):
+    return chunks.origin[:, 0]
+
+
+def _halves(chunks):
+    """Returns the chunks of even and of odd episodes."""
+    odd = _episode(chunks) % 2 == 1
+    return tuple(_pooled([chunks], rows) for rows in (~odd, odd))
+
+
+def _pooled(parts, rows=slice(None)):
+    join = lambda values: np.concatenate(values)[rows]  # noqa: E731
+    observation = {n: join([p.observation[n] for p in parts]) for n in parts[0].observation}
+    fields = (join([getattr(p, f) for p in parts]) for f in ("action", "mask", "origin"))
+    return evaluation.Chunks(observation, *fields)
+
+
+def _exact(config, of_policy, mixture, names):
+    """Returns levels and exact curves of the sources, normalised as the policies have them."""
+    task, levels = config.task, evidence.grid(24)
+    affine = (getattr(mixture.normalizer, n)["action"] for n in ("shift", "scale"))
+    sizes = of_policy.data.horizon, task.episode_steps, *affine
+    laws = {n: known.Chunks(law, *sizes) for n, law in known.laws(task.sources).items()}
+    curve = lambda n: known.exact_curve(laws["clean"], laws[n], levels, draws=_DRAWS)  # noqa: E731
+    return levels, {n: curve(n) for n in names}
+
+
+def _rows(exact, found, curves, parts):
+    """Returns a row for each rule, and its numbers."""
+    rows, scores = [], {}
+    shared = parts["training"]
+    own = {"influence": "influence", "excess, nats": "excess loss"}
+    for name, by_source in curves.items():
+        area = {n: -float(np.mean(c)) for n, c in by_source.items()}
+        pairs = [exact[n] for n in exact], [area[n] for n in exact]
+        score: dict[str, Any] = {"rank_of_mean": float(scipy.stats.spearmanr(*pairs)[0])}
+        used = shared + parts[own.get(name, "group DRO")]
+        if name in found:
+            score |= known.errors(found[name], exact)
+            cells = [f"{score[k]:+.3f}" for k in ("mean", "largest", "signed", "rank")]
+            cells = [cells[0][1:], cells[1][1:], *cells[2:]]
+        else:
+            cells = ["", "", "", f"{score['rank_of_mean']:+.3f}"]
+        scores[name] = score | {"seconds": used}
+        rows.append([name, len(exact), *cells, "", f"{used:.0f}"])
+    return rows, {"scores": scores}
+
+
+def _classifier(path, names, results):
+    """Returns the row of an earlier run of ``known``, on the same laws."""
+    stored = report.read(path)
+    pair = {f: {n: stored[f][n] for n in names if n in stored[f]} for f in ("found", "exact")}
+    error = known.errors(pair["found"], pair["exact"])
+    results["scores"]["classifier"] = error
+    cells = [f"{error['mean']:.3f}", f"{error['largest']:.3f}"]
+    cells += [f"{error['signed']:+.3f}", f"{error['rank']:+.3f}"]
+    return ["classifier", len(pair["exact"]), *cells, "", "see caption"]
+
+
+def _caption(task, config, taus, parts):
+    by_size = [
+        f"{size} episodes: best {t['best']:g} ({np.min(t['nats']):.3f} nats), "
+        f"rule {t['rule']:.3f} ({t['nats_of_rule']:.3f} nats), nothing admitted {t['nats'][0]:.3f}"
+        for size, t in taus.items()
+    ]
+    return (
+        f"{task.sources} sources, one seed. Influence: sigma_min is where the increasing fit to a "
+        "source's influence, divided by that of held-out clean chunks, passes 0. Excess, nats: "
+        "where the loss of the clean-only policy less that of the policy of all data, integrated "
+        f"over snr, falls below 4 tau = {4 * task.tau:g}. Group DRO gives no bound; its rank is "
+        "that of the mean log weight over the levels. Rank: Spearman's correlation with the exact "
+        "sigma_min. Interval: 95% over episodes. Seconds: processor time with the training of both "
+        f"policies ({config.train.steps} steps, {task.judged} chunks of each source, {task.levels} "
+        "levels). The classifier's row is from experiments/annotate/results/mixture, on more "
+        "episodes, with the exact answers of its own run.\n"
+        f"Tau by clean data (linear denoisers, exact P(clean)), of {tuple(task.taus)}: "
+        f"{'; '.join(by_size)}.\n"
+        f"Processor seconds: {', '.join(f'{n} {s:.0f}' for n, s in parts.items())}."
+    )
+
+
+def figure(
+    levels: np.ndarray,
+    curves: Mapping[str, Mapping[str, np.ndarray]],
+    found: Mapping[str, Mapping[str, float]],
+    exact: Mapping[str, float],
+) -> Any:
+    """Plots each rule's curves, coloured by the exact sigma_min, and found against exact."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    plot = Figure(figsize=(3.4 * len(curves), 6), layout="constrained")
+    axes = plot.subplots(2, len(curves), squeeze=False)
+    for (upper, lower), (name, by_source) in zip(axes.T, curves.items(), strict=True):
+        for n, curve in by_source.items():
+            upper.plot(levels, curve, color=colormaps["viridis"](exact[n]), lw=0.8)
+        upper.set(xscale="logit", title=name, xlabel=r"$\sigma$")
+        upper.set_yscale("symlog", linthresh=1.0)
+        upper.minorticks_off()
+        if name in found:
+            y, label = found[name], r"$\sigma_{min}$ found"
+            lower.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
+        else:
+            y, label = {n: -float(np.mean(c)) for n, c in by_source.items()}, "- mean log weight"
+        for change, marker in zip(sorted(known.CHANGES), "os^", strict=True):
+            some = [n for n in exact if n.startswith(change)]
+            x = [exact[n] for n in some]
+            lower.plot(x, [y[n] for n in some], marker, ms=4, alpha=0.8, label=change)
+        lower.set(xlabel=r"$\sigma_{min}$ exact", ylabel=label)
+    axes[1, 0].legend(fontsize=7)
+    return plot
