@@ -152,10 +152,11 @@ def _many(config):
     held_out = train_config.source("clean", "clean", split="train[80%:]", last_step="keep")
     config.data.sources.clean.split = "train[:80%]"
     config.data.sources[many.HELD_OUT] = held_out
-    config.model = ml_collections.ConfigDict(dict(name="unet", features=(32, 64), kernel_size=3))
-    config.model.update(dict(blocks=1, embed_dim=32))
-    config.model.encoder = ml_collections.ConfigDict(dict(frequencies=1, width=8, depth=1))
-    config.train.update(dict(steps=1200, batch_size=256, warmup=50, learning_rate=3e-3, ema=0.99))
+    config.data.history = 1  # no policy looks at it
+    network = "experiments.annotate.network"
+    config.model = ml_collections.ConfigDict(dict(name=f"{network}:Differences", width=128))
+    config.model.encoder = ml_collections.ConfigDict(dict(name=f"{network}:Blind"))
+    config.train.update(dict(steps=1200, batch_size=512, warmup=50, learning_rate=3e-3, ema=0.99))
     config.train.update(dict(checkpoint_every=200, keep_every=200))
 
 
@@ -167,7 +168,7 @@ def _many_debug(config):
     config.task.update(dict(sources=6, clean_episodes=40, episodes=10, levels=5, judged=16))
     config.task.update(dict(judged_clean=64, dro_every=5, resamples=10, clean_sizes=(20,)))
     config.task.update(dict(taus=(0.0, 0.05), classifier=""))
-    config.model.features = (8,)
+    config.model.width = 8
     config.train.update(dict(steps=10, batch_size=64, warmup=1, checkpoint_every=5, keep_every=5))
     known.add_sources(config)
     config.data.sources.clean.split = "train[:80%]"

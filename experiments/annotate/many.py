@@ -21,22 +21,22 @@ from ambient_jax.data.paths import expanded
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import lock, sweep
-from experiments.annotate import known, rules, tau
+from experiments.annotate import known, linear, rules, tau
 
 COLUMNS = ("rule", "sources", "mean error", "largest", "signed", "rank", "interval", "seconds")
 HELD_OUT = "held_out"  # clean episodes that no policy trains on
-_DRAWS = 1000  # draws of the exact curve's average
+_ALL = 10**6
 
 
 def policies(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
     """Returns the configs of the policies "mixed" and "clean_only", one program.
 
-    All sources have the role "clean": the only observation, ``is_clean``, is then constant.
+    All sources have the role "clean", so that their weights alone say who trains.
     """
     found = {}
     for name in ("mixed", "clean_only"):
         one = ml_collections.ConfigDict(config.to_dict())
-        one.name, one.data.observation = name, ("is_clean",)
+        one.name = name
         one.law = ml_collections.ConfigDict({"name": "ambient"})
         for source, section in one.data.sources.items():
             corrupt, section.role = section.role == "corrupt", "clean"
@@ -79,10 +79,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     policy, clean_only = (Policy.from_checkpoint(folder / "policies" / n) for n in configs)
     levels = evidence.grid(task.levels)
     names = [n for n, s in config.data.sources.items() if s.role == "corrupt"]
-    chunks = {n: _chunks(config, mixture, policy, n, task.judged) for n in names}
-    first, second = _halves(_chunks(config, mixture, policy, HELD_OUT, task.judged_clean))
+    whole = {n: _chunks(config, mixture, policy, n) for n in (*names, "clean", HELD_OUT)}
+    chunks = {n: _pooled([whole[n]], slice(task.judged)) for n in names}
+    first, second = _halves(_pooled([whole[HELD_OUT]], slice(task.judged_clean)))
     clock("chunks")
-    curves: dict[str, dict[str, np.ndarray]] = {}
+    curves = _linear(policy, whole, names, levels, task, clock)
     how: Any = dict(levels=tuple(levels.tolist()))
     slope = influence.gradient(policy, first, **how)
     along = {n: influence.along(policy, slope, c, **how) for n, c in chunks.items()}
@@ -97,13 +98,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         return np.stack([part.mean(1) for part in np.split(rows, ends, axis=1)], axis=1)
 
     gap = (losses(clean_only, "x0") - losses(policy, "x0")).T  # [K + 1, L]
-    clock("excess loss")
+    clock("excess, nats")
     reference = losses(clean_only, "eps")
     steps = range(task.dro_every, config.train.steps + 1, task.dro_every)
     stored = [Policy.from_checkpoint(folder / "policies/mixed/checkpoints" / str(s)) for s in steps]
     over_time = np.stack([losses(policy, "eps", s.params) for s in stored])  # [T, L, K + 1]
     clock("group DRO")
-    exact_levels, truth = _exact(config, configs["mixed"], mixture, names)
+    exact_levels, truth = _exact(config, mixture)
     exact = known.sigma_min(config, exact_levels, truth)
     clock("exact answers")
 
@@ -119,7 +120,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     }
     for name, weight in weights.items():
         curves[name] = dict(zip(names, np.log(weight[:, :-1]).T, strict=True))
-    threshold = {"influence": 0.0, "excess, nats": -4 * task.tau}
+    threshold = {n: 0.0 if "influence" in n else -4 * task.tau for n in curves if "DRO" not in n}
     rng, found, interval = np.random.default_rng(config.seed), {}, {}
     for name, value in threshold.items():
         low = rules.crossing(levels, np.stack([curves[name][n] for n in names]), value)
@@ -140,7 +141,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     rows, results = _rows(exact, found, curves, clock.parts)
     covered = np.mean([interval[n][0] <= exact[n] <= interval[n][1] for n in names])
     width = np.mean([np.ptp(interval[n]) for n in names])
-    rows[0][6] = f"{width:.2f} wide, holds the exact one of {100 * covered:.0f}%"
+    row = next(row for row in rows if row[0] == "influence")
+    row[6] = f"{width:.2f} wide, holds the exact one of {100 * covered:.0f}%"
     if task.classifier:
         rows.append(_classifier(task.classifier, names, results))
     caption = _caption(task, config, taus, clock.parts)
@@ -151,8 +153,38 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     figure(levels, curves, found, exact).savefig(folder / "many" / "rules.png", dpi=130)
 
 
-def _chunks(config, mixture, policy, name, samples):
-    how = dict(padding=config.data.padding, samples=samples, seed=config.seed)
+def _linear(policy, whole, names, levels, task, clock):
+    """Returns the curves [L] of each source by rule, of linear denoisers."""
+
+    def of(name, rows=slice(None)):
+        x0 = np.asarray(policy.normalised(whole[name].action))[rows]
+        return linear.moments(x0.reshape(len(x0), -1), levels)
+
+    def odd(name):
+        return _episode(whole[name]) % 2 == 1
+
+    sources, clean = linear.stack([of(n) for n in names]), of("clean")
+    everything = linear.stack([*(of(n) for n in names), clean])
+    size = np.array([len(whole[n].action) for n in (*names, "clean")], float)
+    mixed = linear.fit(everything, size / size.sum())
+    first, second = (of(HELD_OUT, rows) for rows in (~odd(HELD_OUT), odd(HELD_OUT)))
+    found = linear.influence(sources, first, second, mixed)
+    curves = {"linear, influence": rules.alignment(found[:-1], found[-1])}
+    clock("linear, influence")
+    reference = linear.losses(everything, linear.fit(linear.stack([clean]), np.ones(1)))
+    for name, base in {"loss": 0 * reference + reference.mean(0), "excess": reference}.items():
+        weight = linear.group_dro(everything, base, task.dro_rate, 30)
+        curves[f"linear, group DRO, {name}"] = np.log(weight[:, :-1] + 1e-12).T
+    clock("linear, group DRO")
+    halves = [linear.stack([of(n, odd(n) == half) for n in names]) for half in (True, False)]
+    excess = linear.excess_over_own(tuple(halves), clean)
+    curves["linear, excess over own, nats"] = -rules.nats(levels, excess, sources.cross.shape[-2])
+    clock("linear, excess over own, nats")
+    return {rule: dict(zip(names, curve, strict=True)) for rule, curve in curves.items()}
+
+
+def _chunks(config, mixture, policy, name):
+    how = dict(padding=config.data.padding, samples=_ALL, episodes=_ALL, seed=config.seed)
     return evaluation.recorded(mixture.datasets[name], policy, **how)
 
 
@@ -173,26 +205,24 @@ def _pooled(parts, rows=slice(None)):
     return evaluation.Chunks(observation, *fields)
 
 
-def _exact(config, of_policy, mixture, names):
-    """Returns levels and exact curves of the sources, normalised as the policies have them."""
-    task, levels = config.task, evidence.grid(24)
-    affine = (getattr(mixture.normalizer, n)["action"] for n in ("shift", "scale"))
-    sizes = of_policy.data.horizon, task.episode_steps, *affine
-    laws = {n: known.Chunks(law, *sizes) for n, law in known.laws(task.sources).items()}
-    curve = lambda n: known.exact_curve(laws["clean"], laws[n], levels, draws=_DRAWS)  # noqa: E731
-    return levels, {n: curve(n) for n in names}
+def _exact(config, mixture):
+    """Returns levels and exact curves, those of the earlier run if there is one."""
+    if not config.task.classifier:
+        return known.exact_curves(config, mixture)
+    stored = report.read(config.task.classifier)
+    curves = {name: np.array(curve) for name, curve in stored["exact_curves"].items()}
+    return np.array(stored["exact_levels"]), curves
 
 
 def _rows(exact, found, curves, parts):
     """Returns a row for each rule, and its numbers."""
     rows, scores = [], {}
-    shared = parts["training"]
-    own = {"influence": "influence", "excess, nats": "excess loss"}
     for name, by_source in curves.items():
         area = {n: -float(np.mean(c)) for n, c in by_source.items()}
         pairs = [exact[n] for n in exact], [area[n] for n in exact]
         score: dict[str, Any] = {"rank_of_mean": float(scipy.stats.spearmanr(*pairs)[0])}
-        used = shared + parts[own.get(name, "group DRO")]
+        part = name if name in parts else name.rpartition(", ")[0]
+        used = parts[part] + (0 if "linear" in name else parts["training"])
         if name in found:
             score |= known.errors(found[name], exact)
             cells = [f"{score[k]:+.3f}" for k in ("mean", "largest", "signed", "rank")]
@@ -226,11 +256,13 @@ def _caption(task, config, taus, parts):
         "source's influence, divided by that of held-out clean chunks, passes 0. Excess, nats: "
         "where the loss of the clean-only policy less that of the policy of all data, integrated "
         f"over snr, falls below 4 tau = {4 * task.tau:g}. Group DRO gives no bound; its rank is "
-        "that of the mean log weight over the levels. Rank: Spearman's correlation with the exact "
+        "that of the mean log weight over the levels. Linear: the same with the best linear denoiser "
+        "of each level, from the moments of all chunks; group DRO then fits it anew to the weights, "
+        "30 times; over own: less the loss of the source's own linear denoiser. Rank: Spearman's correlation with the exact "
         "sigma_min. Interval: 95% over episodes. Seconds: processor time with the training of both "
         f"policies ({config.train.steps} steps, {task.judged} chunks of each source, {task.levels} "
-        "levels). The classifier's row is from experiments/annotate/results/mixture, on more "
-        "episodes, with the exact answers of its own run.\n"
+        "levels). The classifier's row and the exact answers are of "
+        "experiments/annotate/results/mixture: the same laws, more episodes.\n"
         f"Tau by clean data (linear denoisers, exact P(clean)), of {tuple(task.taus)}: "
         f"{'; '.join(by_size)}.\n"
         f"Processor seconds: {', '.join(f'{n} {s:.0f}' for n, s in parts.items())}."
