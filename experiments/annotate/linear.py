@@ -102,3 +102,24 @@ def excess_over_own(halves: tuple[Moments, Moments], clean: Moments) -> np.ndarr
         )
         found += [losses(judged, reference) - losses(judged, own) for judged in halves]
     return np.mean(found, 0)
+
+
+def excess_of_pair(halves: tuple[Moments, Moments], clean: tuple[Moments, Moments]) -> np.ndarray:
+    """Returns the mean loss [K, L] of a policy of clean data and one source, in equal parts, less
+    that of the two own policies; ``nats`` of it is about their Jensen-Shannon divergence.
+
+    The own policies are fitted to one half of the episodes and measured on both, as above.
+    """
+    found = []
+    for fitted, first in zip(halves, clean, strict=True):
+        ours = fit(stack([first]), np.ones(1))
+        for k in range(len(fitted.inputs)):
+            one = Moments(*(m[k] for m in fitted))
+            both, own = fit(stack([first, one]), np.full(2, 0.5)), fit(stack([one]), np.ones(1))
+            excess = []
+            for judged, other in zip(halves, clean, strict=True):
+                source = Moments(*(m[k] for m in judged))
+                excess.append(losses(source, both) - losses(source, own))
+                excess.append(losses(other, both) - losses(other, ours))
+            found.append(np.mean(excess, 0))
+    return np.mean(np.reshape(found, (2, len(halves[0].inputs), -1)), 0)

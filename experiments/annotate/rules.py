@@ -86,14 +86,19 @@ def nats(levels: np.ndarray, excess: np.ndarray, numbers: int) -> np.ndarray:
     return 0.5 * np.cumsum(steps[..., ::-1], axis=-1)[..., ::-1]
 
 
-def tau_of(samples: float, parameters: float, most: float = 0.25) -> float:
-    """Returns the tau that ``samples`` independent clean chunks pay for.
+def tau_of(gap: float, most: float = 0.25) -> float:
+    """Returns the tau up to which one source pays, from what the clean data leave unknown.
 
     Near 1/2, P(clean) = 1/2 - KL / 4 to second order, so tau admits sources that differ by at most
-    KL = 4 tau. A law of d parameters fitted to n samples is off by KL = d / (2 n) on average. To
-    admit a source of many chunks trades the second for the first: it pays up to tau = d / (8 n).
+    KL = 4 tau. A law of d parameters fitted to n samples is off by KL = d / (2 n) on average, half
+    of the gap between its held-out and its training loss, which is d / n. To admit a source of many
+    chunks trades the second for the first: it pays up to tau = gap / 8, which falls as 1 / n.
+
+    Args:
+      gap: held-out less training loss of a policy of clean data only, in nats (``nats``).
+      most: largest tau.
     """
-    return float(min(parameters / (8 * samples), most))
+    return float(np.clip(gap / 8, 0, most))
 
 
 def linear_risk(
@@ -116,3 +121,10 @@ def linear_risk(
         change = own - best
         risk.append(shift @ shift + np.sum((change @ noised) * change))
     return np.array(risk)
+
+
+def least_loss(covariance: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Returns the loss [L], summed over numbers, of a law's own Wiener filter."""
+    values = np.maximum(np.linalg.eigvalsh(covariance), 0)
+    noise = levels[:, None] ** 2
+    return np.sum(values * noise / ((1 - noise) * values + noise), axis=1)

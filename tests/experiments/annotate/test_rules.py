@@ -60,10 +60,14 @@ def test_excess_loss_adds_up_to_the_relative_entropy_of_gaussians():
     np.testing.assert_allclose(found, 1.5 * (1 - levels**2) * shift**2, atol=3e-3)
 
 
-def test_fewer_clean_data_pay_for_a_larger_tau():
-    assert rules.tau_of(1000, 80) == pytest.approx(0.01)
-    assert rules.tau_of(100, 80) == pytest.approx(0.1)
-    assert rules.tau_of(10, 80) == 0.25
+def test_tau_is_an_eighth_of_the_gap():
+    assert [rules.tau_of(gap) for gap in (0.08, -0.1, 80)] == [pytest.approx(0.01), 0, 0.25]
+
+
+def test_least_loss_is_that_of_the_wiener_filter():
+    found = rules.least_loss(np.diag([2.0, 0.5]), np.array(LEVELS))
+    alpha2, noise = 1 - np.square(LEVELS), np.square(LEVELS)
+    np.testing.assert_allclose(found, sum(v * noise / (alpha2 * v + noise) for v in (2, 0.5)))
 
 
 def test_linear_risk_is_the_excess_error_of_one_number():
@@ -83,16 +87,19 @@ def test_linear_risk_is_the_excess_error_of_one_number():
 
 
 def test_more_clean_episodes_leave_less_to_corrupt_sources():
-    laws = {"clean": Law(), "near": Law(offset=0.3), "far": Law(offset=3.0)}
-    levels = np.array([0.1, 0.5, 0.9])
-    curves = {"near": np.array([0.46, 0.48, 0.49]), "far": np.array([0.01, 0.1, 0.2])}
-    how = dict(taus=(0.0, 0.05, 0.49), horizon=4, steps=12, corrupt_episodes=200, draws=4)
-    found = tau.best(laws, levels, curves, (4, 4000), **how)
-    assert found[4]["best"] == 0.05 and found[4000]["best"] == 0.0
-    nothing = [found[size]["nats"][0] for size in (4, 4000)]
-    assert nothing[0] > 100 * nothing[1]  # the error of moments falls with the episodes
-    # With tau 0.49 far data train as well, and cost more than they give.
-    assert found[4]["nats"][2] > 10 * found[4]["nats"][1]
+    laws = {"clean": Law(), "near": Law(offset=0.1), "far": Law(offset=3.0)}
+    levels = np.linspace(0.05, 0.99, 40)
+    curves = {"near": np.full(40, 0.499), "far": np.full(40, 0.1)}
+    how = dict(taus=(0.0, 0.01, 0.45), horizon=4, steps=12, corrupt_episodes=2000, draws=6)
+    found = tau.costs(laws, levels, curves, (5, 5000), **how)
+    few, many = found[5], found[5000]
+    assert np.argmin(few.together) == 1 and np.argmin(many.together) == 0
+    assert few.together[0] > 100 * many.together[0]  # the error of moments falls with the episodes
+    assert few.rule > 100 * many.rule
+    # Alone, the near source costs at most its KL, 0.1^2 / 2 in each dimension and less than four
+    # independent steps; the far one is admitted by 0.45 only.
+    assert few.alone[2] > 10 * few.alone[1]
+    assert many.alone[0] == pytest.approx(many.together[0])
 
 
 class Line(nn.Module):
