@@ -145,7 +145,7 @@ def _many(config):
     config.data.padding = "hold"
     config.task.update(dict(name="many", clean_episodes=500, episodes=60, levels=16))
     # ``judged`` chunks of each source; every ``dro_every`` steps the weights get an update.
-    config.task.update(dict(judged=96, judged_clean=1024, dro_every=200, dro_rate=1.0))
+    config.task.update(dict(judged=64, judged_clean=1024, dro_every=200, dro_rate=1.0))
     config.task.update(dict(resamples=100, clean_sizes=(1000, 100, 20)))
     config.task.taus = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
     config.task.classifier = "experiments/annotate/results/mixture/results.json"

@@ -130,7 +130,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for n in names:
         again = rules.resampled(along[n], _episode(chunks[n]), task.resamples, rng)
         again = rules.alignment(again, clean_again)
-        low = [rules.crossing(levels, c, threshold["influence"]) for c in again]
+        low = rules.crossing(levels, again, threshold["influence"])
         interval[n] = np.quantile(low, [0.025, 0.975])
     clock("intervals")
     judged = slice(None, None, 2)  # every other level, and every fourth source, save time
