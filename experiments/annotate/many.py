@@ -6,12 +6,10 @@ data only. All rules read their losses and gradients, one pass over a few chunks
 
 import pathlib
 import resource
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 import numpy as np
-import scipy.stats
 
 from ambient_jax import mixing
 from ambient_jax.annotate import evidence, influence
@@ -21,9 +19,8 @@ from ambient_jax.data.paths import expanded
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import lock, sweep
-from experiments.annotate import known, linear, rules, tau
+from experiments.annotate import known, linear, many_report, rules, tau
 
-COLUMNS = ("rule", "sources", "mean error", "largest", "signed", "rank", "interval", "seconds")
 HELD_OUT = "held_out"  # clean episodes that no policy trains on
 _ALL = 10**6
 
@@ -74,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     configs = policies(config)
     if sweep.train(configs, folder / "policies").signal:
         return
-    clock("training")
+    clock("training")  # little, where an earlier run has trained them
     mixture = mixtures.open_mixture(configs["mixed"].data, mixing.CoTraining())
     policy, clean_only = (Policy.from_checkpoint(folder / "policies" / n) for n in configs)
     levels = evidence.grid(task.levels)
@@ -121,7 +118,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     for name, weight in weights.items():
         curves[name] = dict(zip(names, np.log(weight[:, :-1]).T, strict=True))
     threshold = {n: 0.0 if "influence" in n else -4 * task.tau for n in curves if "DRO" not in n}
-    threshold["linear, excess of pair, nats"] = -task.tau
+    threshold |= {n: -task.tau for n in threshold if "pair" in n}
     rng, found, interval = np.random.default_rng(config.seed), {}, {}
     for name, value in threshold.items():
         low = rules.crossing(levels, np.stack([curves[name][n] for n in names]), value)
@@ -141,20 +138,20 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
         corrupt_episodes=task.episodes,
     )
     clock("tau")
-    rows, results = _rows(exact, found, curves, clock.parts)
+    rows, results = many_report.rows(exact, found, curves, clock.parts)
     covered = np.mean([interval[n][0] <= exact[n] <= interval[n][1] for n in names])
     width = np.mean([np.ptp(interval[n]) for n in names])
     row = next(row for row in rows if row[0] == "influence")
     row[6] = f"{width:.2f} wide, holds the exact one of {100 * covered:.0f}%"
     if task.classifier:
-        rows.append(_classifier(task.classifier, names, results))
-    caption = _caption(task, config, paid, clock.parts)
+        rows.append(many_report.classifier(task.classifier, names, results))
+    caption = many_report.caption(task, config, paid, clock.parts)
     results |= dict(levels=levels, curves=curves, exact=exact, found=found, interval=interval)
     results |= dict(clean_curve=of_clean.mean(1), excess_of_clean=gap[-1], seconds=clock.parts)
     results["tau"] = {size: costs._asdict() for size, costs in paid.items()}
     results["config"] = config.to_dict()
-    print(report.write(folder / "many", COLUMNS, rows, caption, results))
-    figure(levels, curves, found, exact).savefig(folder / "many" / "rules.png", dpi=130)
+    print(report.write(folder / "many", many_report.COLUMNS, rows, caption, results))
+    many_report.figure(levels, curves, found, exact).savefig(folder / "many" / "rules.png", dpi=130)
 
 
 def _linear(policy, whole, names, levels, task, clock):
@@ -188,7 +185,33 @@ def _linear(policy, whole, names, levels, task, clock):
     excess = linear.excess_of_pair(tuple(halves), of_half)
     curves["linear, excess of pair, nats"] = -rules.nats(levels, excess, sources.cross.shape[-2])
     clock("linear, excess of pair, nats")
+    if task.more_episodes:
+        pair = _pair_of_more(policy, names, levels, task)
+        curves["linear, excess of pair, nats, more episodes"] = -pair
+        clock("linear, excess of pair, nats, more episodes")
     return {rule: dict(zip(names, curve, strict=True)) for rule, curve in curves.items()}
+
+
+def _pair_of_more(policy, names, levels, task):
+    """Returns the nats [K, L] of ``excess_of_pair`` of as many episodes as the classifier has."""
+    affine = (getattr(policy.normalizer, name)["action"] for name in ("shift", "scale"))
+    shift, scale = affine
+    laws, rng = known.laws(task.sources), np.random.default_rng(1)
+
+    def halves(name):
+        law, count = laws[name], task.more_episodes * (5 if name == "clean" else 1)
+        root = np.linalg.cholesky(law.covariance(task.episode_steps))
+        x = law.offset + root @ rng.normal(size=(count, task.episode_steps, known.DIMS))
+        x = np.concatenate([x, np.repeat(x[:, -1:], policy.horizon - 1, 1)], 1)
+        x = (x - shift) / scale
+        x0 = np.lib.stride_tricks.sliding_window_view(x, policy.horizon, 1)
+        parts = (x0[k::2].reshape(-1, policy.horizon * known.DIMS) for k in (0, 1))
+        return [linear.moments(part, levels) for part in parts]
+
+    clean = tuple(halves("clean"))
+    first, second = zip(*(halves(n) for n in names), strict=True)
+    excess = linear.excess_of_pair((linear.stack(first), linear.stack(second)), clean)
+    return rules.nats(levels, excess, policy.horizon * known.DIMS)
 
 
 def _chunks(config, mixture, policy, name):
@@ -220,93 +243,3 @@ def _exact(config, mixture):
     stored = report.read(config.task.classifier)
     curves = {name: np.array(curve) for name, curve in stored["exact_curves"].items()}
     return np.array(stored["exact_levels"]), curves
-
-
-def _rows(exact, found, curves, parts):
-    """Returns a row for each rule, and its numbers."""
-    rows, scores = [], {}
-    for name, by_source in curves.items():
-        area = {n: -float(np.mean(c)) for n, c in by_source.items()}
-        pairs = [exact[n] for n in exact], [area[n] for n in exact]
-        score: dict[str, Any] = {"rank_of_mean": float(scipy.stats.spearmanr(*pairs)[0])}
-        part = name if name in parts else name.rpartition(", ")[0]
-        used = parts[part] + (0 if "linear" in name else parts["training"])
-        if name in found:
-            score |= known.errors(found[name], exact)
-            cells = [f"{score[k]:+.3f}" for k in ("mean", "largest", "signed", "rank")]
-            cells = [cells[0][1:], cells[1][1:], *cells[2:]]
-        else:
-            cells = ["", "", "", f"{score['rank_of_mean']:+.3f}"]
-        scores[name] = score | {"seconds": used}
-        rows.append([name, len(exact), *cells, "", f"{used:.0f}"])
-    return rows, {"scores": scores}
-
-
-def _classifier(path, names, results):
-    """Returns the row of an earlier run of ``known``, on the same laws."""
-    stored = report.read(path)
-    pair = {f: {n: stored[f][n] for n in names if n in stored[f]} for f in ("found", "exact")}
-    error = known.errors(pair["found"], pair["exact"])
-    results["scores"]["classifier"] = error
-    cells = [f"{error['mean']:.3f}", f"{error['largest']:.3f}"]
-    cells += [f"{error['signed']:+.3f}", f"{error['rank']:+.3f}"]
-    return ["classifier", len(pair["exact"]), *cells, "", "see caption"]
-
-
-def _caption(task, config, paid, parts):
-    best = lambda nats: f"{task.taus[int(np.argmin(nats))]:g} ({np.min(nats):.4f})"  # noqa: E731
-    by_size = [
-        f"{size} episodes: {best(p.alone)} for one source, {best(p.together)} for all, none "
-        f"admitted ({p.alone[0]:.4f}), rule {p.rule:.4f}"
-        for size, p in paid.items()
-    ]
-    return (
-        f"{task.sources} sources, one seed. Influence: sigma_min is where the increasing fit to a "
-        "source's influence, divided by that of held-out clean chunks, passes 0. Excess, nats: "
-        "where the loss of the clean-only policy less that of the policy of all data, integrated "
-        f"over snr, falls below 4 tau = {4 * task.tau:g}. Group DRO gives no bound; its rank is "
-        "that of the mean log weight over the levels. Linear: the same with the best linear "
-        "denoiser of each level, from the moments of all chunks; group DRO then fits it anew to "
-        "the weights, 30 times; over own: less the loss of the source's own linear denoiser; of "
-        "pair: clean data and the source with one denoiser, less with two, below tau. Rank: "
-        "Spearman's correlation with the exact sigma_min. Interval: 95% over episodes. Seconds: "
-        "processor time, with the training of both policies where they are used "
-        f"({config.train.steps} steps, {task.judged} chunks of each source, {task.levels} levels), "
-        "without reading the data. The classifier's row and the exact answers are of "
-        "experiments/annotate/results/mixture: the same laws, more episodes.\n"
-        "Best tau by clean data, and its cost in nats (linear denoisers, exact P(clean), every "
-        f"fourth source, tau of {tuple(task.taus)}): {'; '.join(by_size)}.\n"
-        f"Processor seconds: {', '.join(f'{n} {s:.0f}' for n, s in parts.items())}."
-    )
-
-
-def figure(
-    levels: np.ndarray,
-    curves: Mapping[str, Mapping[str, np.ndarray]],
-    found: Mapping[str, Mapping[str, float]],
-    exact: Mapping[str, float],
-) -> Any:
-    """Plots each rule's curves, coloured by the exact sigma_min, and found against exact."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    plot = Figure(figsize=(3.4 * len(curves), 6), layout="constrained")
-    axes = plot.subplots(2, len(curves), squeeze=False)
-    for (upper, lower), (name, by_source) in zip(axes.T, curves.items(), strict=True):
-        for n, curve in by_source.items():
-            upper.plot(levels, curve, color=colormaps["viridis"](exact[n]), lw=0.8)
-        upper.set(xscale="logit", title=name, xlabel=r"$\sigma$")
-        upper.set_yscale("symlog", linthresh=1.0)
-        upper.minorticks_off()
-        if name in found:
-            y, label = found[name], r"$\sigma_{min}$ found"
-            lower.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls="--")
-        else:
-            y, label = {n: -float(np.mean(c)) for n, c in by_source.items()}, "- mean log weight"
-        for change, marker in zip(sorted(known.CHANGES), "os^", strict=True):
-            some = [n for n in exact if n.startswith(change)]
-            x = [exact[n] for n in some]
-            lower.plot(x, [y[n] for n in some], marker, ms=4, alpha=0.8, label=change)
-        lower.set(xlabel=r"$\sigma_{min}$ exact", ylabel=label)
-    axes[1, 0].legend(fontsize=7)
-    return plot

@@ -33,7 +33,7 @@ def test_the_report_compares_every_rule_with_the_exact_bounds(tmp_path):
     config.data.root = str(tmp_path / "data")
     command.run(config, str(tmp_path))
     results = json.loads((tmp_path / "many" / "results.json").read_text())
-    assert len(results["exact"]) == 6 and len(results["scores"]) == 8
+    assert len(results["exact"]) == 6 and len(results["scores"]) == 9
     for name, found in results["found"].items():
         gap = [abs(found[n] - v) for n, v in results["exact"].items()]
         assert results["scores"][name]["mean"] == pytest.approx(np.mean(gap))
