@@ -145,9 +145,9 @@ def _many(config):
     config.data.padding = "hold"
     config.task.update(dict(name="many", clean_episodes=500, episodes=60, levels=16))
     # ``judged`` chunks of each source; every ``dro_every`` steps the weights get an update.
-    config.task.update(dict(judged=64, judged_clean=1024, dro_every=100, dro_rate=1.0))
+    config.task.update(dict(judged=96, judged_clean=1024, dro_every=200, dro_rate=1.0))
     config.task.update(dict(resamples=100, clean_sizes=(1000, 100, 20)))
-    config.task.more_episodes = 200  # for the linear pair rule, as in ``known``
+    config.task.linear_episodes = (200, 1000)  # of a corrupt source and of the clean one
     config.task.taus = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
     config.task.classifier = "experiments/annotate/results/mixture/results.json"
     held_out = train_config.source("clean", "clean", split="train[80%:]", last_step="keep")
@@ -157,8 +157,8 @@ def _many(config):
     network = "experiments.annotate.network"
     config.model = ml_collections.ConfigDict(dict(name=f"{network}:Differences", width=128))
     config.model.encoder = ml_collections.ConfigDict(dict(name=f"{network}:Blind"))
-    config.train.update(dict(steps=600, batch_size=512, warmup=50, learning_rate=3e-3, ema=0.99))
-    config.train.update(dict(checkpoint_every=100, keep_every=100))
+    config.train.update(dict(steps=1200, batch_size=512, warmup=50, learning_rate=3e-3, ema=0.99))
+    config.train.update(dict(checkpoint_every=200, keep_every=200))
 
 
 def _many_debug(config):
@@ -168,7 +168,7 @@ def _many_debug(config):
     config.data.sources.clean = train_config.source("clean", "clean", split="train[:80%]")
     config.task.update(dict(sources=6, clean_episodes=40, episodes=10, levels=5, judged=16))
     config.task.update(dict(judged_clean=64, dro_every=5, resamples=10, clean_sizes=(20,)))
-    config.task.update(dict(taus=(0.0, 0.05), classifier="", more_episodes=10))
+    config.task.update(dict(taus=(0.0, 0.05), classifier="", linear_episodes=(10, 40)))
     config.model.width = 8
     config.train.update(dict(steps=10, batch_size=64, warmup=1, checkpoint_every=5, keep_every=5))
     known.add_sources(config)

@@ -63,16 +63,19 @@ def influence(of: Moments, clean: Moments, other: Moments, policy: np.ndarray) -
     return np.sum(each * slope, (-2, -1))
 
 
-def group_dro(of: Moments, reference: np.ndarray, rate: float, updates: int) -> np.ndarray:
+def group_dro(
+    of: Moments, reference: np.ndarray, rate: float, updates: int, scale: np.ndarray
+) -> np.ndarray:
     """Returns weights [L, K] of exponentiated gradient on the excess loss of the weighted policy.
 
     Unlike ``rules.group_dro`` of measured losses, each update fits the policy to the new weights.
 
     Args:
       of: moments of K sources.
-      reference: losses [K, L] of the reference; the excess is divided by its mean over sources.
+      reference: losses [K, L] of the reference; 0 for none.
       rate: step size of the logarithm of the weights.
       updates: number of updates, over which weights are averaged.
+      scale: [L] that the excess is divided by.
     """
     count = len(of.inputs)
     log_weight = np.full((reference.shape[1], count), -np.log(count))
@@ -80,7 +83,7 @@ def group_dro(of: Moments, reference: np.ndarray, rate: float, updates: int) -> 
     for _ in range(updates):
         weight = scipy.special.softmax(log_weight, axis=-1)
         total += weight
-        excess = (losses(of, fit(of, weight)) - reference) / reference.mean(0)
+        excess = (losses(of, fit(of, weight)) - reference) / scale
         log_weight = np.log(weight + 1e-12) + rate * excess.T
     return total / updates
 

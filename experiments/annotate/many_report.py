@@ -1,88 +1,117 @@
-"""The table and the figure of ``many``."""
+"""Exact answers, processor time, table and figure of the rules for many sources."""
 
+import pathlib
+import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 import scipy.stats
 
+from ambient_jax.annotate import evidence
 from ambient_jax.cli import report
-from experiments.annotate import known, tau
+from experiments.annotate import known
 
-COLUMNS = ("rule", "sources", "mean error", "largest", "signed", "rank", "interval", "seconds")
+COLUMNS = ("rule", "sources", "mean error", "largest", "signed", "rank", "seconds")
+_LEVELS, _DRAWS = 24, 1000  # of exact curves where no earlier run has them
+Curves = Mapping[str, Mapping[str, np.ndarray]]
+
+
+class Clock:
+    """Sums processor seconds by part: ``clock(name)`` books the time since the last call."""
+
+    def __init__(self):
+        self.parts: dict[str, float] = {}
+        self._last = self._used()
+
+    def __call__(self, name: str) -> None:
+        now = self._used()
+        self.parts[name] = self.parts.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def _used(self):
+        used = resource.getrusage(resource.RUSAGE_SELF)  # of all threads
+        return used.ru_utime + used.ru_stime
+
+
+def exact_curves(
+    task: Any, steps: int, horizon: int, shift: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns levels and exact curves, those of the run that ``task.classifier`` names, if any."""
+    if task.classifier:
+        stored = report.read(task.classifier)
+        curves = {name: np.array(curve) for name, curve in stored["exact_curves"].items()}
+        return np.array(stored["exact_levels"]), curves
+    levels = evidence.grid(_LEVELS)
+    laws = known.laws(task.sources).items()
+    chunks = {name: known.Chunks(law, horizon, steps, shift, scale) for name, law in laws}
+    clean = chunks.pop("clean")
+    curve = lambda law: known.exact_curve(clean, law, levels, draws=_DRAWS)  # noqa: E731
+    return levels, {name: curve(law) for name, law in chunks.items()}
 
 
 def rows(
     exact: Mapping[str, float],
     found: Mapping[str, Mapping[str, float]],
-    curves: Mapping[str, Mapping[str, np.ndarray]],
-    parts: Mapping[str, float],
+    curves: Curves,
+    seconds: Mapping[str, float],
+    shared: float = 0.0,
 ) -> tuple[list[list[Any]], dict[str, Any]]:
-    """Returns a row for each rule, and its errors; ``parts`` are processor seconds."""
+    """Returns a row for each rule, and its errors.
+
+    Args:
+      exact, found: sigma_min by source, of the densities and of each rule that gives one.
+      curves: [L] by rule and source, larger where the source looks cleaner.
+      seconds, shared: processor time of each rule, and of what all rules need.
+    """
     table: list[list[Any]] = []
     scores: dict[str, Any] = {}
     for name, by_source in curves.items():
-        area = {n: -float(np.mean(c)) for n, c in by_source.items()}
-        pairs = [exact[n] for n in exact], [area[n] for n in exact]
-        score: dict[str, Any] = {"rank_of_mean": float(scipy.stats.spearmanr(*pairs)[0])}
-        part = name if name in parts else name.rpartition(", ")[0]
-        used = parts[part] + (0 if "linear" in name else parts["training"])
+        pair = [exact[n] for n in exact], [-float(np.mean(by_source[n])) for n in exact]
+        rank, used = float(scipy.stats.spearmanr(*pair)[0]), shared + seconds[name]
+        scores[name] = {"rank_of_mean": rank, "seconds": used}
+        cells = ["", "", "", f"{rank:+.3f}"]
         if name in found:
-            score |= known.errors(found[name], exact)
-            cells = [f"{score[k]:+.3f}" for k in ("mean", "largest", "signed", "rank")]
-            cells = [cells[0][1:], cells[1][1:], *cells[2:]]
-        else:
-            cells = ["", "", "", f"{score['rank_of_mean']:+.3f}"]
-        scores[name] = score | {"seconds": used}
-        table.append([name, len(exact), *cells, "", f"{used:.1f}"])
-    return table, {"scores": scores}
+            error = known.errors(found[name], exact)
+            scores[name] |= error
+            cells = _cells(error)
+        table.append([name, len(exact), *cells, f"{used:.2f}"])
+    return table, scores
 
 
-def classifier(path: str, names: Sequence[str], results: dict[str, Any]) -> list[Any]:
-    """Returns the row of an earlier run of ``known``, on the same laws."""
+def classifier(path: str, names: Sequence[str], scores: dict[str, Any]) -> list[Any]:
+    """Returns the row of an earlier run of ``known`` on the same laws; adds it to the scores."""
     stored = report.read(path)
-    pair = {f: {n: stored[f][n] for n in names if n in stored[f]} for f in ("found", "exact")}
-    error = known.errors(pair["found"], pair["exact"])
-    results["scores"]["classifier"] = error
-    cells = [f"{error['mean']:.3f}", f"{error['largest']:.3f}"]
-    cells += [f"{error['signed']:+.3f}", f"{error['rank']:+.3f}"]
-    return ["classifier", len(pair["exact"]), *cells, "", "see caption"]
+    found, exact = ({n: stored[field][n] for n in names} for field in ("found", "exact"))
+    scores["classifier"] = known.errors(found, exact)
+    return ["classifier", len(exact), *_cells(scores["classifier"]), "minutes"]
 
 
-def caption(
-    task: Any, config: Any, paid: Mapping[int, tau.Paid], parts: Mapping[str, float]
-) -> str:
-    """Returns the words below the table."""
-    best = lambda nats: f"{task.taus[int(np.argmin(nats))]:g} ({np.min(nats):.4f})"  # noqa: E731
-    by_size = [
-        f"{size} episodes: {best(p.alone)} for one source, {best(p.together)} for all, none "
-        f"admitted ({p.alone[0]:.4f}), rule {p.rule:.4f}"
-        for size, p in paid.items()
-    ]
-    return (
-        f"{task.sources} sources, one seed. Influence: sigma_min is where the increasing fit to a "
-        "source's influence, divided by that of held-out clean chunks, passes 0. Excess, nats: "
-        "where the loss of the clean-only policy less that of the policy of all data, integrated "
-        f"over snr, falls below 4 tau = {4 * task.tau:g}. Group DRO gives no bound; its rank is "
-        "that of the mean log weight over the levels. Linear: the same with the best linear "
-        "denoiser of each level, from the moments of all chunks; group DRO then fits it anew to "
-        "the weights, 30 times; over own: less the loss of the source's own linear denoiser; of "
-        "pair: clean data and the source with one denoiser, less with two, below tau; more "
-        f"episodes: {task.more_episodes} of each source and five times as many clean ones. Rank: "
-        "Spearman's correlation with the exact sigma_min. Interval: 95% over episodes. Seconds: "
-        "processor time, with the training of both policies where they are used "
-        f"({config.train.steps} steps, {task.judged} chunks of each source, {task.levels} levels), "
-        "without reading the data. The classifier's row and the exact answers are of "
-        "experiments/annotate/results/mixture: the same laws, more episodes.\n"
-        "Best tau by clean data, and its cost in nats (linear denoisers, exact P(clean), every "
-        f"fourth source, tau of {tuple(task.taus)}): {'; '.join(by_size)}.\n"
-        f"Processor seconds: {', '.join(f'{n} {s:.0f}' for n, s in parts.items())}."
-    )
+def _cells(error):
+    sizes = [f"{error[name]:.3f}" for name in ("mean", "largest")]
+    return sizes + [f"{error[name]:+.3f}" for name in ("signed", "rank")]
+
+
+def write(
+    config: ml_collections.ConfigDict,
+    folder: pathlib.Path,
+    table: list[list[Any]],
+    caption: str,
+    results: dict[str, Any],
+    seconds: Mapping[str, float],
+) -> None:
+    """Writes ``table.md``, ``results.json`` and ``rules.png`` to a folder, and prints the table."""
+    caption += f"\nProcessor seconds: {', '.join(f'{n} {s:.2f}' for n, s in seconds.items())}."
+    results |= dict(seconds=seconds, config=config.to_dict())
+    print(report.write(folder, COLUMNS, table, caption, results))
+    page = figure(*(results[name] for name in ("levels", "curves", "found", "exact")))
+    page.savefig(folder / "rules.png", dpi=110)
 
 
 def figure(
     levels: np.ndarray,
-    curves: Mapping[str, Mapping[str, np.ndarray]],
+    curves: Curves,
     found: Mapping[str, Mapping[str, float]],
     exact: Mapping[str, float],
 ) -> Any:
@@ -90,12 +119,13 @@ def figure(
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    plot = Figure(figsize=(3.4 * len(curves), 6), layout="constrained")
+    plot = Figure(figsize=(3.2 * len(curves), 5.6), layout="constrained")
     axes = plot.subplots(2, len(curves), squeeze=False)
     for (upper, lower), (name, by_source) in zip(axes.T, curves.items(), strict=True):
         for n, curve in by_source.items():
             upper.plot(levels, curve, color=colormaps["viridis"](exact[n]), lw=0.8)
         upper.set(xscale="logit", title=name, xlabel=r"$\sigma$")
+        upper.title.set_fontsize(9)
         upper.set_yscale("symlog", linthresh=1.0)
         upper.minorticks_off()
         if name in found:

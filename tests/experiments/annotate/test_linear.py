@@ -59,10 +59,10 @@ def test_group_dro_weighs_the_source_that_a_mixture_serves_worst():
     three = linear.stack([CLEAN, MOVED, far])
     own = np.stack([linear.losses(m, linear.fit(linear.stack([m]), np.ones(1))) for m in
                     (CLEAN, MOVED, far)])  # fmt: skip
-    weight = linear.group_dro(three, own, 2.0, 20)
+    weight = linear.group_dro(three, own, 2.0, 20, own.mean(0))
     np.testing.assert_allclose(weight.sum(-1), 1)
     assert np.all(np.argmax(weight, -1) == 2)
-    equal = linear.group_dro(linear.stack([CLEAN, CLEAN]), own[:2], 0.0, 3)
+    equal = linear.group_dro(linear.stack([CLEAN, CLEAN]), own[:2], 0.0, 3, own.mean(0))
     np.testing.assert_allclose(equal, 0.5)
 
 

@@ -32,14 +32,12 @@ def test_the_report_compares_every_rule_with_the_exact_bounds(tmp_path):
     config = annotate_config.get_config("many_debug")
     config.data.root = str(tmp_path / "data")
     command.run(config, str(tmp_path))
-    results = json.loads((tmp_path / "many" / "results.json").read_text())
-    assert len(results["exact"]) == 6 and len(results["scores"]) == 9
-    for name, found in results["found"].items():
-        gap = [abs(found[n] - v) for n, v in results["exact"].items()]
-        assert results["scores"][name]["mean"] == pytest.approx(np.mean(gap))
-        assert all(0 <= v <= 1 for v in found.values())
-    for low, high in results["interval"].values():
-        assert low <= high
-    table = (tmp_path / "many" / "table.md").read_text()
-    assert "linear, excess of pair, nats" in table and "Best tau by clean data" in table
-    assert (tmp_path / "many" / "rules.png").stat().st_size > 10_000
+    for folder, count in {"linear": 6, "policies/report": 4}.items():
+        results = json.loads((tmp_path / folder / "results.json").read_text())
+        assert len(results["exact"]) == 6 and len(results["scores"]) == count
+        for name, found in results["found"].items():
+            gap = [abs(found[n] - v) for n, v in results["exact"].items()]
+            assert results["scores"][name]["mean"] == pytest.approx(np.mean(gap))
+            assert all(0 <= v <= 1 for v in found.values())
+        assert (tmp_path / folder / "rules.png").stat().st_size > 10_000
+    assert all(low <= high for low, high in results["interval"].values())

@@ -96,9 +96,9 @@ def test_more_clean_episodes_leave_less_to_corrupt_sources():
     assert np.argmin(few.together) == 1 and np.argmin(many.together) == 0
     assert few.together[0] > 100 * many.together[0]  # the error of moments falls with the episodes
     assert few.rule > 100 * many.rule
-    # Alone, the near source costs at most its KL, 0.1^2 / 2 in each dimension and less than four
-    # independent steps; the far one is admitted by 0.45 only.
-    assert few.alone[2] > 10 * few.alone[1]
+    # Tau 0.01 admits the near source alone, which saves nearly all, but half the means are of none.
+    assert 0.5 < few.alone[1] / few.together[0] < 0.6
+    assert few.alone[2] > few.alone[0]
     assert many.alone[0] == pytest.approx(many.together[0])
 
 
