@@ -4,6 +4,7 @@ Two small policies that see no observation train as one program: one on all sour
 data only. All rules read their losses and gradients, one pass over a few chunks of each source.
 """
 
+import json
 import pathlib
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ambient_jax import mixing
 from ambient_jax.annotate import evidence, influence
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import expanded, write_text
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import lock, sweep
@@ -51,10 +52,18 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     if sweep.train(configs, folder / "policies").signal:
         return
     clock("training")
-    _compare(config, configs, folder / "policies", clock)
+    _compare(config, configs, folder / "policies", clock, _stored(folder / "policies", clock))
 
 
-def _compare(config, configs, folder, clock):
+def _stored(folder, clock):
+    """Returns the training's processor seconds, those of the first run that completed it."""
+    path = folder / "seconds.json"
+    if not path.exists():
+        write_text(path, json.dumps(clock.parts["training"]))
+    return json.loads(path.read_text())
+
+
+def _compare(config, configs, folder, clock, trained):
     """Writes the report of the rules with trained policies."""
     task, levels = config.task, evidence.grid(config.task.levels)
     mixture = mixtures.open_mixture(configs["mixed"].data, mixing.CoTraining())
@@ -105,9 +114,10 @@ def _compare(config, configs, folder, clock):
         again = rules.resampled(along[n], _episode(chunks[n]), task.resamples, rng)
         low = rules.crossing(levels, rules.alignment(again, clean_again), 0.0)
         interval[n] = np.quantile(low, [0.025, 0.975])
-    table, scores = many_report.rows(exact, found, curves, clock.parts, clock.parts["training"])
+    table, scores = many_report.rows(exact, found, curves, clock.parts, trained)
     held = np.mean([low <= exact[n] <= high for n, (low, high) in interval.items()])
     width = np.mean([high - low for low, high in interval.values()])
+    clock.parts["training"] = trained
     caption = (
         f"{len(names)} sources of {task.episodes} episodes, one seed. Two small networks, "
         f"{config.train.steps} steps: on all sources, and on clean data only. {task.judged} chunks "
