@@ -147,6 +147,7 @@ def _many(config):
     # ``judged`` chunks of each source; every ``dro_every`` steps the weights get an update.
     config.task.update(dict(judged=96, judged_clean=1024, dro_every=200, dro_rate=1.0))
     config.task.update(dict(resamples=100, clean_sizes=(1000, 100, 20)))
+    config.task.policies = False  # also compare the rules with trained networks
     config.task.linear_episodes = (200, 1000)  # of a corrupt source and of the clean one
     config.task.taus = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25)
     config.task.classifier = "experiments/annotate/results/mixture/results.json"
@@ -169,6 +170,7 @@ def _many_debug(config):
     config.task.update(dict(sources=6, clean_episodes=40, episodes=10, levels=5, judged=16))
     config.task.update(dict(judged_clean=64, dro_every=5, resamples=10, clean_sizes=(20,)))
     config.task.update(dict(taus=(0.0, 0.05), classifier="", linear_episodes=(10, 40)))
+    config.task.policies = True
     config.model.width = 8
     config.train.update(dict(steps=10, batch_size=64, warmup=1, checkpoint_every=5, keep_every=5))
     known.add_sources(config)

@@ -1,6 +1,6 @@
 """Compares rules for many sources with the exact sigma_min of the sources of ``known``.
 
-Two small policies that see no observation train as one program: one on all sources, one on clean
+First with linear denoisers (``many_linear``). Then, if asked, with trained networks: two small policies that see no observation train as one program: one on all sources, one on clean
 data only. All rules read their losses and gradients, one pass over a few chunks of each source.
 """
 
@@ -44,9 +44,12 @@ def policies(config: ml_collections.ConfigDict) -> dict[str, ml_collections.Conf
 
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Writes ``linear/`` and ``policies/report/`` into the workdir: tables and figures."""
+    """Writes ``linear/``, and with ``config.task.policies`` also ``policies/report/``, into the
+    workdir: tables and figures."""
     folder = pathlib.Path(expanded(workdir))
     many_linear.run(config, folder / "linear")
+    if not config.task.policies:
+        return
     known.build(config)
     configs, clock = policies(config), many_report.Clock()
     if sweep.train(configs, folder / "policies").signal:

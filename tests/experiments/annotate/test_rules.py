@@ -116,6 +116,8 @@ def test_influence_of_gaussians_on_a_linear_denoiser():
     names = {"action": 1, "observation/o": 1}
     maps = [{n: np.full(d, value, np.float32) for n, d in names.items()} for value in (0.0, 1.0)]
     normalizer = Normalizer("gaussian", *maps)
+    start = {name: jnp.float32(0) for name in "wb"}
+    policy = Policy(Line(), start, normalizer, horizon=1, history=1, prediction="x0")
     rng, count = np.random.default_rng(0), 20_000
     laws = {"same": (0.0, 1.0), "beyond": (-0.6, 1.0), "other": (1.0, 1.0), "wide": (0.0, 4.0)}
 
@@ -137,8 +139,7 @@ def test_influence_of_gaussians_on_a_linear_denoiser():
         both = lambda x: 0.5 * (slope("same", *x, sigma) + slope("other", *x, sigma))  # noqa: B023, E731
         w, b = np.linalg.solve(np.stack([both(e) - both(zero) for e in unit], 1), -both(zero))
         params = {"w": jnp.float32(w), "b": jnp.float32(b)}
-        policy = Policy(Line(), params, normalizer, horizon=1, history=1, prediction="x0")
-        how = dict(levels=(sigma,), batch=count)
+        how = dict(levels=(sigma,), batch=count, params=params)
         gradient = influence.gradient(policy, chunks("same"), **how)
         clean = slope("same", w, b, sigma)
         scale = clean @ clean
