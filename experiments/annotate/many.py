@@ -1,7 +1,8 @@
 """Compares rules for many sources with the exact sigma_min of the sources of ``known``.
 
-First with linear denoisers (``many_linear``). Then, if asked, with trained networks: two small policies that see no observation train as one program: one on all sources, one on clean
-data only. All rules read their losses and gradients, one pass over a few chunks of each source.
+First with linear denoisers (``many_linear``). Then, if asked, with trained networks: two small
+policies that see no observation train as one program, one on all sources, one on clean data only.
+All rules read their losses and gradients, one pass over a few chunks of each source.
 """
 
 import json
