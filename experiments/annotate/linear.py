@@ -68,7 +68,9 @@ def group_dro(
 ) -> np.ndarray:
     """Returns weights [L, K] of exponentiated gradient on the excess loss of the weighted policy.
 
-    Unlike ``rules.group_dro`` of measured losses, each update fits the policy to the new weights.
+    One update multiplies each weight by exp(rate * excess) (Sagawa et al. 2020, arXiv:1911.08731,
+    algorithm 1; with a reference DoReMi, arXiv:2305.10429, and Re-Mix, arXiv:2408.14037, which also
+    average over updates). Each update fits the policy to the new weights.
 
     Args:
       of: moments of K sources.

@@ -56,20 +56,19 @@ def rows(
     found: Mapping[str, Mapping[str, float]],
     curves: Curves,
     seconds: Mapping[str, float],
-    shared: float = 0.0,
 ) -> tuple[list[list[Any]], dict[str, Any]]:
     """Returns a row for each rule, and its errors.
 
     Args:
       exact, found: sigma_min by source, of the densities and of each rule that gives one.
       curves: [L] by rule and source, larger where the source looks cleaner.
-      seconds, shared: processor time of each rule, and of what all rules need.
+      seconds: processor time of each rule.
     """
     table: list[list[Any]] = []
     scores: dict[str, Any] = {}
     for name, by_source in curves.items():
         pair = [exact[n] for n in exact], [-float(np.mean(by_source[n])) for n in exact]
-        rank, used = float(scipy.stats.spearmanr(*pair)[0]), shared + seconds[name]
+        rank, used = float(scipy.stats.spearmanr(*pair)[0]), seconds[name]
         scores[name] = {"rank_of_mean": rank, "seconds": used}
         cells = ["", "", "", f"{rank:+.3f}"]
         if name in found:

@@ -6,7 +6,6 @@ All take one value for each noise level and source, as a single policy measures 
 from typing import Any
 
 import numpy as np
-import scipy.special
 
 from ambient_jax.annotate import thresholds
 
@@ -22,20 +21,6 @@ def crossing(levels: np.ndarray, curves: np.ndarray, threshold: float) -> np.nda
     return thresholds.sigma_min(levels, 0.25 + 0.2 * gap / size, tau=0.25, rule="isotonic")
 
 
-def resampled(
-    values: np.ndarray, episode: np.ndarray, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Returns means [count, L] of chunks' values [L, N] over episodes drawn with replacement.
-
-    ``episode`` [N] is the episode of each chunk; a drawn episode brings all of its chunks.
-    """
-    _, of_chunk = np.unique(episode, return_inverse=True)
-    sums = np.stack([np.bincount(of_chunk, row) for row in values])  # [L, E]
-    sizes = np.bincount(of_chunk)
-    times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), count)
-    return times @ sums.T / (times @ sizes)[:, None]
-
-
 def alignment(of_source: np.ndarray, of_clean: np.ndarray) -> np.ndarray:
     """Returns influence [..., L] relative to the influence [L] of other clean chunks.
 
@@ -46,24 +31,6 @@ def alignment(of_source: np.ndarray, of_clean: np.ndarray) -> np.ndarray:
     clean = np.asarray(of_clean, np.float64)
     ratio = np.asarray(of_source) / np.where(clean > 0, clean, 1)
     return np.where(clean > 0, ratio, 1.0)
-
-
-def group_dro(losses: np.ndarray, rate: float, smoothing: float = 1e-3) -> np.ndarray:
-    """Returns weights [..., K] of K sources after T updates on their losses [T, ..., K].
-
-    One update multiplies each weight by exp(rate * loss) and makes the sum 1 again, for each noise
-    band by itself (Sagawa et al. 2020, arXiv:1911.08731, algorithm 1). With losses in excess of a
-    reference's it is that of DoReMi (arXiv:2305.10429) and Re-Mix (arXiv:2408.14037), which also
-    average over the updates, as here, and mix in ``smoothing`` of equal weights.
-    """
-    losses = np.asarray(losses, np.float64)
-    sources = losses.shape[-1]
-    log_weight, total = np.full(losses.shape[1:], -np.log(sources)), np.zeros(losses.shape[1:])
-    for loss in losses:
-        weight = scipy.special.softmax(log_weight + rate * loss, axis=-1)
-        weight = (1 - smoothing) * weight + smoothing / sources
-        log_weight, total = np.log(weight), total + weight
-    return total / len(losses)
 
 
 def nats(levels: np.ndarray, excess: np.ndarray, numbers: int) -> np.ndarray:

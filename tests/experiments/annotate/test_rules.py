@@ -25,29 +25,10 @@ def test_crossing_is_that_of_sigma_min_in_any_unit():
     assert rules.crossing(levels, c, 0.45) == pytest.approx(own)
 
 
-def test_episodes_are_resampled_whole():
-    values = np.array([[1.0, 1, 1, 5, 5, 5, 5]])
-    means = rules.resampled(values, np.array([7, 7, 7, 2, 2, 2, 2]), 4000, np.random.default_rng(0))
-    # Two episodes, two draws: twice the first, one of each, or twice the second.
-    assert set(np.round(means[:, 0], 6)) == {1.0, round(23 / 7, 6), 5.0}
-    assert np.mean(means == 1) == pytest.approx(0.25, abs=0.03)
-
-
 def test_alignment_is_one_for_clean_chunks_and_where_there_is_no_gradient():
     clean = np.array([2.0, 4.0, -1.0])
     found = rules.alignment(np.array([clean, [-1.0, 1.0, 5.0]]), clean)
     np.testing.assert_allclose(found, [[1, 1, 1], [-0.5, 0.25, 1]])
-
-
-def test_group_dro_weighs_by_the_sum_of_losses():
-    """Constant losses: after t updates the weights are proportional to exp(rate t loss)."""
-    loss = np.array([[0.0, 1.0, 2.0], [3.0, 0.0, 3.0]])
-    found = rules.group_dro(np.tile(loss, (4, 1, 1)), 0.5, smoothing=0.0)
-    steps = [np.exp(0.5 * t * loss) for t in (1, 2, 3, 4)]
-    np.testing.assert_allclose(found, np.mean([s / s.sum(1, keepdims=True) for s in steps], 0))
-    np.testing.assert_allclose(found.sum(-1), 1)
-    smoothed = rules.group_dro(np.tile(100 * loss, (9, 1, 1)), 1.0, smoothing=0.3)
-    assert smoothed.min() == pytest.approx(0.1) and smoothed.max() == pytest.approx(0.8)
 
 
 def test_excess_loss_adds_up_to_the_relative_entropy_of_gaussians():
