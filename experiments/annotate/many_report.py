@@ -126,6 +126,7 @@ def figure(
         upper.set(xscale="logit", title=name, xlabel=r"$\sigma$")
         upper.title.set_fontsize(9)
         upper.set_yscale("symlog", linthresh=1.0)
+        upper.set_xticks((0.01, 0.1, 0.5, 0.9, 0.99), ("0.01", "0.1", "0.5", "0.9", "0.99"))
         upper.minorticks_off()
         if name in found:
             y, label = found[name], r"$\sigma_{min}$ found"
