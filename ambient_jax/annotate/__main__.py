@@ -6,7 +6,8 @@ python -m ambient_jax.annotate --clean=DIR --pile=DIR [--pile=DIR ...] [--workdi
 
 import sys
 
-from ambient_jax.annotate import command, pile
+from ambient_jax.annotate import command
+from ambient_jax.annotate.pile import command as pile
 from ambient_jax.cli import launch
 
 if __name__ == "__main__":

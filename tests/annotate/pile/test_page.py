@@ -9,8 +9,9 @@ import subprocess
 
 import pytest
 
-from ambient_jax.annotate import pile_page, pile_script
-from tests.annotate import piles
+from ambient_jax.annotate.pile import page as pile_page
+from ambient_jax.annotate.pile import script as pile_script
+from tests.annotate.pile import piles
 from tests.data.look.test_page import BROWSERS
 
 # Moves the pointer as a user would, and writes down what the page shows.

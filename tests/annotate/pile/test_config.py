@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ambient_jax.annotate import pile_config
+from ambient_jax.annotate.pile import config as pile_config
 from ambient_jax.train import config as train_config
-from tests.annotate import piles
+from tests.annotate.pile import piles
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ambient_jax.annotate import pile, pile_config
+from ambient_jax.annotate.pile import command as pile
+from ambient_jax.annotate.pile import config as pile_config
 from ambient_jax.cli import config_file
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
-from tests.annotate import piles
-from tests.annotate.test_pile_page import browse
+from tests.annotate.pile import piles
+from tests.annotate.pile.test_page import browse
 
 ROOT = pathlib.Path(__file__).parents[2]
 FILES = (

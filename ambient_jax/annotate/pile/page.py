@@ -7,11 +7,12 @@ import hashlib
 import json
 from html import escape
 
-from ambient_jax.annotate import pile_content, pile_results
-from ambient_jax.annotate.pile_results import Finding, Results
-from ambient_jax.annotate.pile_script import SCRIPT
-from ambient_jax.annotate.pile_style import STYLE
-from ambient_jax.annotate.worth import interval
+from ambient_jax.annotate.pile import content as pile_content
+from ambient_jax.annotate.pile import results as pile_results
+from ambient_jax.annotate.pile.results import Finding, Results
+from ambient_jax.annotate.pile.script import SCRIPT
+from ambient_jax.annotate.pile.style import STYLE
+from ambient_jax.annotate.pile.worth import interval
 from ambient_jax.cli import report
 from ambient_jax.data.look import plots
 from ambient_jax.data.look import style as look_style

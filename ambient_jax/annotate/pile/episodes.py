@@ -15,7 +15,7 @@ import scipy.stats
 import tqdm
 
 from ambient_jax.annotate import influence as influence_lib
-from ambient_jax.annotate.worth import Interval, interval
+from ambient_jax.annotate.pile.worth import Interval, interval
 from ambient_jax.data import chunk
 from ambient_jax.data.source import Source
 from ambient_jax.evaluate import evaluation

@@ -5,10 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from ambient_jax.annotate import episodes
+from ambient_jax.annotate.pile import episodes
 from ambient_jax.data import storage
 from ambient_jax.data.rlds_source import RldsSource
-from tests.annotate import piles
+from tests.annotate.pile import piles
 from tests.data.look import folders
 
 SIZES = types.SimpleNamespace(history=2, horizon=3)  # of a policy

@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ambient_jax.annotate import pile_results
-from ambient_jax.annotate.episodes import without_length
-from ambient_jax.annotate.pile_results import Finding, Results
-from ambient_jax.annotate.worth import interval
+from ambient_jax.annotate.pile import results as pile_results
+from ambient_jax.annotate.pile.episodes import without_length
+from ambient_jax.annotate.pile.results import Finding, Results
+from ambient_jax.annotate.pile.worth import interval
 from ambient_jax.cli import report
 from ambient_jax.data import bounds
 from ambient_jax.data.paths import replacing, write_text

@@ -9,13 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.annotate import pile_config, pile_files, pile_results
 from ambient_jax.annotate.candidates import Candidate
+from ambient_jax.annotate.pile import config as pile_config
+from ambient_jax.annotate.pile import files as pile_files
+from ambient_jax.annotate.pile import results as pile_results
 from ambient_jax.cli import config_file
 from ambient_jax.data import bounds
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as train_config
-from tests.annotate import piles
+from tests.annotate.pile import piles
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,13 @@
 
 import numpy as np
 
-from ambient_jax.annotate import evidence, pile_results, worth
+from ambient_jax.annotate import evidence
 from ambient_jax.annotate.candidates import Candidate, Measured
-from ambient_jax.annotate.episodes import Scores
-from ambient_jax.annotate.pile_results import ALPHA, CLEAN, Results
-from ambient_jax.annotate.worth import Curve
+from ambient_jax.annotate.pile import results as pile_results
+from ambient_jax.annotate.pile import worth
+from ambient_jax.annotate.pile.episodes import Scores
+from ambient_jax.annotate.pile.results import ALPHA, CLEAN, Results
+from ambient_jax.annotate.pile.worth import Curve
 from ambient_jax.data import write as rlds
 from tests.data.look import folders
 

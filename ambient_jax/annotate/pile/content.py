@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ambient_jax.annotate.pile_results import Finding, Results
-from ambient_jax.annotate.worth import interval
+from ambient_jax.annotate.pile.results import Finding, Results
+from ambient_jax.annotate.pile.worth import interval
 from ambient_jax.data.look import plots
 
 SHOWN = 4000  # most episodes on the page, those that stand out most first

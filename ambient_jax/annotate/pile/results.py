@@ -10,8 +10,8 @@ import numpy as np
 
 from ambient_jax.annotate import choice
 from ambient_jax.annotate.candidates import Candidate, Measured
-from ambient_jax.annotate.episodes import Scores, rank_correlation, without_length
-from ambient_jax.annotate.worth import Curve, Gain, Interval, gain
+from ambient_jax.annotate.pile.episodes import Scores, rank_correlation, without_length
+from ambient_jax.annotate.pile.worth import Curve, Gain, Interval, gain
 
 ALPHA = 0.5  # share of clean data of the candidates
 CLEAN = Candidate(1.0)

@@ -22,23 +22,18 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import mixing
-from ambient_jax.annotate import (
-    annotation,
-    buckets,
-    candidates,
-    episodes,
-    pile_config,
-    pile_files,
-    pile_page,
-    pile_results,
-    worth,
-)
+from ambient_jax.annotate import annotation, buckets, candidates
 from ambient_jax.annotate import evidence as evidence_lib
 from ambient_jax.annotate import options as options_lib
 from ambient_jax.annotate.candidates import Candidate
-from ambient_jax.annotate.episodes import Scores
-from ambient_jax.annotate.pile_config import Request
-from ambient_jax.annotate.pile_results import ALPHA, CLEAN, Results
+from ambient_jax.annotate.pile import config as pile_config
+from ambient_jax.annotate.pile import episodes, worth
+from ambient_jax.annotate.pile import files as pile_files
+from ambient_jax.annotate.pile import page as pile_page
+from ambient_jax.annotate.pile import results as pile_results
+from ambient_jax.annotate.pile.config import Request
+from ambient_jax.annotate.pile.episodes import Scores
+from ambient_jax.annotate.pile.results import ALPHA, CLEAN, Results
 from ambient_jax.cli import console
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import storage

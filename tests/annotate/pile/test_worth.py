@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ambient_jax.annotate import worth
 from ambient_jax.annotate.candidates import Candidate, Measured
-from ambient_jax.annotate.pile_results import CLEAN
+from ambient_jax.annotate.pile import worth
+from ambient_jax.annotate.pile.results import CLEAN
 
 DATA = Candidate(0.5, corrupt=("d",))
 
