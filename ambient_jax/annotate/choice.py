@@ -5,8 +5,8 @@ Two questions, asked of policies that have not seen the episodes they are judged
 * How large a share, and from which level on? The loss, averaged over levels on a log scale, is
   nearly flat around its least value. Of the candidates that ``keep`` most of the gain over clean
   data only, or differ by less than the error of the difference, the one that relies most on clean
-  data is taken: the largest sigma_min, then the largest share; clean data only before all. A fold
-  trains on a part of the clean episodes, so the losses themselves favour corrupt data.
+  data is taken: the largest sigma_min, then the largest share. Clean data only are taken if the gain
+  is below ``least``. A fold trains on a part of the clean episodes, so losses favour corrupt data.
 * Up to which level? A mean forgives rare large mistakes, a rollout does not: what brings the block
   to the wrong bin in one chunk of forty costs little loss. So chunks are counted that a policy of
   clean data gets right and the mixture gets wrong by more than ``wrong`` of the actions' variance.
@@ -86,6 +86,7 @@ def choose(
     measured: Measured,
     *,
     corrupt: tuple[str, ...] | None = None,
+    least: float = 0.05,
     keep: float = 0.95,
     wrong: float = 0.2,
     broken: float = 0.3,
@@ -98,7 +99,8 @@ def choose(
       measured: losses of ``Candidate(1.0)``, of shares without bounds, and of shares with some
         sigma_min.
       corrupt: choose for the candidates that use just these sources; None for those that use all.
-      keep: least part of the gain in mean log loss over clean data only.
+      least: gain in mean log loss over clean data only below which no corrupt data are used.
+      keep: least part of this gain.
       wrong: share of the variance of clean actions.
       broken: decisions of an episode.
       resamples, seed: of the bootstrap over clean episodes.
@@ -127,7 +129,7 @@ def choose(
     if score:
         best = min(options, key=lambda c: score[c][0])
         gain = score[clean][0] - score[best][0]
-        for c in options:
+        for c in options if gain >= least else ():
             excess = score[c] - score[best]
             if excess[0] <= max((1 - keep) * gain, excess[1:].std()):
                 chosen = c

@@ -44,7 +44,7 @@ def get_config(variant: str = "table") -> ml_collections.ConfigDict:
             "share": 0.5,
             "sigma_min": (0.2,),
             "candidates": dataclasses.asdict(options),
-            "rule": {"keep": 0.95, "wrong": 0.2, "broken": 0.3},
+            "rule": {"least": 0.05, "keep": 0.95, "wrong": 0.2, "broken": 0.3},
             "groups": ("main", "alone"),
             "one_seed": (),
             # Kinds whose plans are also trained alone with the clean ones, at all noise levels and

@@ -41,7 +41,7 @@ def _grid(config):
             "shares": (0.0, 0.5),
             "sigma_min": (0.05, 0.1, 0.2, 0.4),
             "candidates": dataclasses.asdict(options),
-            "rule": {"keep": 0.95, "wrong": 0.2, "broken": 0.3},
+            "rule": {"least": 0.05, "keep": 0.95, "wrong": 0.2, "broken": 0.3},
             # By task, (sigma_min, sigma_max, alpha or 0) of the best of a table's sweep, to train
             # where the table has not measured it from the same starts.
             "best": {},

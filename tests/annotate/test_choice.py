@@ -64,6 +64,12 @@ def test_a_flat_loss_takes_the_largest_sigma_min_then_clean_data_only():
     assert same.changes(["a"]) == {"law.name": "filtering"}
 
 
+@pytest.mark.parametrize(("gain", "clean_only"), [(0.03, True), (0.08, False)])
+def test_a_small_gain_is_not_worth_corrupt_data(gain, clean_only):
+    relative = lambda c: np.full(len(LEVELS), 1.0 if c.alpha == 1 else np.exp(-gain))  # noqa: E731
+    assert choice.choose(measured(relative)).clean_only == clean_only
+
+
 def test_the_share_with_the_least_loss_is_taken():
     def better(c):
         return np.full(len(LEVELS), 2.0 if c.alpha == 1 else 1 + 0.2 * (c.alpha is not None))  # noqa: E731
