@@ -5,8 +5,9 @@ Two questions, asked of policies that have not seen the episodes they are judged
 * How large a share, and from which level on? The loss, averaged over levels on a log scale, is
   nearly flat around its least value. Of the candidates that ``keep`` most of the gain over clean
   data only, or differ by less than the error of the difference, the one that relies most on clean
-  data is taken: the largest sigma_min, then the largest share. Clean data only are taken if the gain
-  is below ``least``. A fold trains on a part of the clean episodes, so losses favour corrupt data.
+  data is taken: the largest sigma_min, then the largest share. Clean data only are taken if the
+  gain is below ``least``. A fold trains on a part of the clean episodes, so losses favour corrupt
+  data.
 * Up to which level? A mean forgives rare large mistakes, a rollout does not: what brings the block
   to the wrong bin in one chunk of forty costs little loss. So chunks are counted that a policy of
   clean data gets right and the mixture gets wrong by more than ``wrong`` of the actions' variance.
