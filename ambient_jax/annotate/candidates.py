@@ -215,7 +215,7 @@ def measure(
     config.train.steps = options.steps or config.train.steps
     config.train.batch_size = options.batch_size or config.train.batch_size
     config.train.checkpoint_every = min(config.train.checkpoint_every, config.train.steps)
-    config.train.warmup = min(config.train.warmup, config.train.steps // 2)
+    config.train.warmup = min(config.train.warmup, 3 * config.train.steps // 4)
     mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
     roles = np.asarray(mixture.sources.clean)
     if roles.all() or not roles.any():
