@@ -11,7 +11,7 @@ from experiments.defects.advice import Advice
 from experiments.defects.kinds import WORDS
 from experiments.table.figures import COLOURS, GREY, noise_axis, panels
 
-_LIMITS = -150.0, 60.0
+_LIMITS = -150.0, 100.0
 
 
 def gains(given: Sequence[Advice]) -> Figure:
