@@ -144,6 +144,7 @@ def levels_figure(judged: Sequence[Judged]) -> Any:
         broken.plot(chosen.levels, chosen.broken, color=colour, lw=1.3)
     loss.axhline(1, color="#888888", lw=0.8, ls="--")
     loss.set(ylabel="held-out loss, mixture / clean only", yscale="log")
+    loss.set_yticks(ticks := (0.05, 0.1, 0.2, 0.5, 1), map(str, ticks))
     broken.set(ylabel="decisions broken in an episode")
     for axes in (loss, broken):
         axes.set(xscale="logit", xlabel=r"noise level $\sigma$")
