@@ -45,9 +45,12 @@ def write(judged: Sequence[Judged], config: ml_collections.ConfigDict, folder: p
             f"{sum(gain.value < -MARGIN for gain in gains)}."
         )
     study = [
-        (one.measured, one.of_candidates(), float(one.success[CHOSEN].mean())) for one in judged
+        scores.Scored(
+            *(one.measured, one.sampled, one.of_candidates(), float(one.success[CHOSEN].mean()))
+        )
+        for one in judged
     ]
-    if all(len(success) > 1 for _, success, _ in study):
+    if all(len(point.success) > 1 for point in study):
         scored = report.markdown(scores.COLUMNS, scores.compare(study))
         caption += (
             f"\n\nScores of the policies of clean data only and co-training at these {len(study)} "
