@@ -107,7 +107,7 @@ def choose(
       resamples, seed: of the bootstrap over clean episodes.
 
     Raises:
-      ValueError: there is no candidate of clean data only, or none without bounds.
+      ValueError: there is no candidate of clean data only, or none without bounds of some share.
     """
     clean = Candidate(1.0)
     mixed = [c for c in measured.candidates if c.alpha != 1 and c.corrupt == corrupt]
@@ -118,6 +118,12 @@ def choose(
             f"candidates are {names}: expected clean data only, Candidate(1.0), and a share "
             "without bounds, such as Candidate(0.5)"
         )
+    for c in mixed:
+        if c.sigma_max == 0 and c._replace(sigma_min=0.0) not in shares:
+            raise ValueError(
+                f"candidate {c.name} has no counterpart without bounds, expected "
+                f"{c._replace(sigma_min=0.0)!r} too: it tells which high noise levels break"
+            )
     weights = _resampled(measured.episode, resamples, seed)
     log_loss = {c: _log_means(measured.of(c).mean(0), weights) for c in (clean, *mixed)}
     options = [clean, *shares, *(c for c in mixed if c.sigma_min > 0 == c.sigma_max)]

@@ -127,6 +127,8 @@ def test_each_source_has_its_own_choice():
 def test_missing_candidates_are_named():
     with pytest.raises(ValueError, match="expected clean data only"):
         choice.choose(measured(harm_below(0.2), candidates=(HALF, *ABOVE)))
+    with pytest.raises(ValueError, match="alpha_0.5_above_0.05 has no counterpart"):
+        choice.choose(measured(harm_below(0.2), candidates=(CLEAN, NATURAL, *ABOVE)))
     with pytest.raises(ValueError, match="a share without bounds"):
         choice.choose(measured(harm_below(0.2), candidates=(CLEAN, *ABOVE)))
 
