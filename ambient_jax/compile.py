@@ -22,6 +22,7 @@ from jax.experimental import topologies
 from ambient_jax.cli import launch, report
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
+from ambient_jax.train import layout as layouts
 from ambient_jax.train import parallel, trainer
 
 COLUMNS = (
@@ -83,11 +84,18 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
     one_row = lambda s: jax.ShapeDtypeStruct(s.shape[1:], s.dtype)  # noqa: E731
     observation = jax.tree.map(one_row, batch["observation"])
     width, names = batch["action"].shape[-1], config.data.sources
-    learner = trainer.make_learner(config, observation, width, len(names), parallel.AXIS)
-    step: Any = parallel.lift_streamed(learner.train_step, jax.random.key(config.seed), devices)
-    everywhere = lambda s: jax.ShapeDtypeStruct((count, *s.shape), s.dtype)  # noqa: E731
+    layout = layouts.Sharded(devices) if config.train.fsdp else layouts.Replicated()
+    learner = trainer.make_learner(config, observation, width, len(names), layout)
+    key = jax.random.key(config.seed)
+    if isinstance(layout, layouts.Sharded):
+        step: Any = layout.streamed(learner.train_step, key)
+        inputs = layout.shapes(learner.shapes, batch_shapes(config, config.train.batch_size))
+    else:
+        step = parallel.lift_streamed(learner.train_step, key, devices)
+        everywhere = lambda s: jax.ShapeDtypeStruct((count, *s.shape), s.dtype)  # noqa: E731
+        inputs = jax.tree.map(everywhere, (learner.shapes, batch))
     start = time.monotonic()
-    lowered = step.lower(*jax.tree.map(everywhere, (learner.shapes, batch)))
+    lowered = step.lower(*inputs)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:

@@ -95,6 +95,8 @@ def default() -> ml_collections.ConfigDict:
     config.train.extend = False
     config.train.batch_size = 128  # over all devices of all hosts
     config.train.accumulation = 1  # micro-batches per update
+    # Splits parameters, their average and moments over all devices, see train.layout.
+    config.train.fsdp = False
     config.train.learning_rate = 1e-3
     config.train.warmup = 500  # steps
     config.train.weight_decay = 1e-6

@@ -22,6 +22,7 @@ from ambient_jax import mixing
 from ambient_jax.data import device, pipeline
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import guard, parallel
+from ambient_jax.train import layout as layouts
 from ambient_jax.train.config import build
 from ambient_jax.train.parts import Parts
 
@@ -29,7 +30,7 @@ from ambient_jax.train.parts import Parts
 class DeviceFeed:
     """Data in device memory, from which the compiled step draws its batch.
 
-    Several configs are those of ``stacked`` policies (``parallel.lift_policies``); ``parts`` are
+    The layout "stacked" has a config for each policy (``parallel.lift_policies``); ``parts`` are
     built from the first.
     """
 
@@ -38,10 +39,11 @@ class DeviceFeed:
         configs: Sequence[ml_collections.ConfigDict],
         parts: Parts,
         mixture: mixtures.Mixture,
-        stacked: bool,
+        layout: layouts.Layout,
     ):
+        stacked = isinstance(layout, layouts.Stacked)
         config, law = configs[0], parts.law
-        self._size = config.train.batch_size
+        self._layout, self._size = layout, config.train.batch_size
         self._keys = [jax.random.key(c.seed) for c in configs]
         self._sources: list[mixing.Sources | None] = [None]
         if stacked:  # the laws resolve to one law, whose weights are arrays
@@ -54,11 +56,9 @@ class DeviceFeed:
         resident = device.load_device_data(mixture)
         self._sampler = mixture.sampler(law, parts.schedule)
         if not stacked:
-            self._data = batch = parallel.replicate(resident)
-            rows = parallel.rows_per_device(self._size)
-            self.step_fn = parallel.lift_resident(
-                parts.train_step, self._sampler, rows, self._keys[0]
-            )
+            self._data = batch = layout.keep(resident)
+            inputs = parts.train_step, self._sampler, self._size, self._keys[0]
+            self.step_fn = layout.resident(*inputs)
         else:
             devices = parallel.policy_devices(len(configs))
             self._data = parallel.replicate(resident, devices)
@@ -78,11 +78,10 @@ class DeviceFeed:
 
         @jax.jit
         def draw(data):
-            data = jax.tree.map(lambda x: x[0], data)
             data = data if sources is None else data._replace(sources=sources)
             return guard.rows(self._sampler(data, key, step - 1, jnp.arange(self._size)))
 
-        return draw(jax.tree.map(lambda x: x.addressable_data(0), self._data))
+        return draw(self._layout.kept(self._data))
 
 
 class StreamFeed:
@@ -97,6 +96,7 @@ class StreamFeed:
         config: ml_collections.ConfigDict,
         parts: Parts,
         mixture: mixtures.Mixture,
+        layout: layouts.Layout,
         start: int,
         position: Any,
         workdir: pathlib.Path,
@@ -111,7 +111,7 @@ class StreamFeed:
                     f"{shards}: give another --workdir, or data.shards = {saved} to resume"
                 )
             shards = saved
-        self.step_fn = parallel.lift_streamed(parts.train_step, jax.random.key(config.seed))
+        self.step_fn = layout.streamed(parts.train_step, jax.random.key(config.seed))
         self._stream = pipeline.stream_batches(
             mixture,
             parts.law,
@@ -121,7 +121,7 @@ class StreamFeed:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             shards=shards,
-            put=lambda batch: (guard.rows(batch, np), parallel.shard(batch)),
+            put=lambda batch: (guard.rows(batch, np), layout.send(batch)),
         )
         if start:
             self._stream.set_state(position)

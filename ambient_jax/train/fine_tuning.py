@@ -32,8 +32,9 @@ def initial(
     create: Callable[[jax.Array], state_lib.TrainState],
     key: jax.Array,
 ) -> state_lib.TrainState:
-    """Returns the train state at step 0, with the parameters of ``train.init_from``, if any."""
-    state = jax.jit(create)(key)
+    """Returns the train state at step 0 that ``create(key)`` makes, with the parameters of
+    ``train.init_from``, if any."""
+    state = create(key)
     if not config.train.init_from:
         return state
     params = adopt(state.params, config.train.init_from)

@@ -12,7 +12,8 @@ from absl import logging
 
 from ambient_jax import optim
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.train import checkpoint, guard, lock, metrics, parallel, runs
+from ambient_jax.train import checkpoint, guard, lock, metrics, runs
+from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 
 
@@ -87,24 +88,24 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
 @dataclasses.dataclass(frozen=True)
 class Recorder:
     """Reports and saves for all policies of a run; stops it at the first number not finite.
-    ``position`` and ``rows_at`` are those of the feed; for ``stacked`` see ``parallel.fetch``."""
+    ``position`` and ``rows_at`` are those of the feed."""
 
     policies: Sequence[Outputs]
     position: Callable[[], Any]
     rows_at: Callable[[int, int], guard.Rows]
     names: Sequence[str]
-    stacked: bool
+    layout: layouts.Layout
 
     def _rate(self, step: int) -> float:
         return float(optim.learning_rate(self.policies[0].config.train)(step - 1))
 
     def report(self, step: int, sums: state_lib.Sums, timing: dict) -> None:
         """Writes a row of each policy's metrics."""
-        by_policy = parallel.fetch(sums, self.stacked)
+        by_policy = self.layout.fetch(sums)
         self._stop_if_marked(by_policy)
         rate = self._rate(step)
         rows = [metrics.summarize(step, s, self.names, rate) for s in by_policy]
-        timing = timing | ({"policies": len(rows)} if self.stacked else {})
+        timing = timing | ({"policies": len(rows)} if len(rows) > 1 else {})
         for policy, row in zip(self.policies, rows, strict=True):
             if policy.writer:
                 policy.writer.write(row, timing)
@@ -115,7 +116,7 @@ class Recorder:
         """Saves a checkpoint of each policy."""
         for policy in self.policies:
             lock.check(policy.workdir)
-        states = parallel.fetch(state, self.stacked)
+        states = self.layout.fetch(state)
         self._stop_if_marked([s.sums for s in states])
         position = self.position()
         for policy, state in zip(self.policies, states, strict=True):

@@ -242,18 +242,3 @@ def lift_policies(train_step: Callable, sampler: Callable, rows: int, devices: i
 def stack(trees: Sequence[Any]) -> Any:
     """Stacks trees of one structure along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def place(states: Sequence[Any], stacked: bool) -> Any:
-    """Puts the policies' states on devices: one copy per device, or stacked and ``spread``."""
-    return spread(stack(states)) if stacked else replicate(states[0])
-
-
-def fetch(tree: Any, stacked: bool) -> list[Any]:
-    """Returns the tree of each policy on the host; the inverse of ``place``."""
-    if not stacked:
-        return [unreplicate(tree)]
-    # Real copies, as the buffers are donated later.
-    whole = jax.tree.map(lambda x: np.array(x).reshape(-1, *x.shape[2:]), tree)
-    count = len(jax.tree.leaves(whole)[0])
-    return [jax.tree.map(lambda x: x[k], whole) for k in range(count)]  # noqa: B023

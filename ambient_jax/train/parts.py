@@ -11,6 +11,7 @@ from ambient_jax import mixing, optim, schedules
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import config as config_lib
+from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
 from ambient_jax.train.config import build
@@ -52,16 +53,16 @@ class Parts(NamedTuple):
         )
 
 
-def assemble(config: ml_collections.ConfigDict, axis_name: str | None) -> Parts:
-    """Checks the config, opens its data and builds its parts. For ``axis_name`` see
-    ``step.make_train_step``, for errors ``trainer.train``."""
+def assemble(config: ml_collections.ConfigDict, layout: layouts.Layout | None) -> Parts:
+    """Checks the config, opens its data and builds its parts, for one device without a layout. For
+    errors see ``trainer.train``."""
     config = config_lib.check(config)
     schedule, law = build(schedules, config.schedule), build(mixing, config.law)
     if reason := mixtures.missing_delta(config.data):
         raise ValueError(reason)
     mixture = mixtures.open_mixture(config.data, law)
     shapes = mixture.observation_shapes, mixture.action_dim, len(mixture.names)
-    return Parts(mixture, law, schedule, *make_learner(config, *shapes, axis_name))
+    return Parts(mixture, law, schedule, *make_learner(config, *shapes, layout))
 
 
 def make_learner(
@@ -69,10 +70,10 @@ def make_learner(
     observation: Mapping[str, jax.ShapeDtypeStruct],
     action_dim: int,
     sources: int,
-    axis_name: str | None,
+    layout: layouts.Layout | None,
 ) -> Learner:
     """Builds model, optimizer and step for shapes of one row, D and the number of sources. Computes
-    nothing. For ``axis_name`` see ``step.make_train_step``."""
+    nothing. Without a layout the step is that of one device."""
     objective = step_lib.Objective(**config.objective, schedule=build(schedules, config.schedule))
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)
@@ -82,8 +83,9 @@ def make_learner(
         return model.apply({"params": params}, *inputs)
 
     options = {"ema_limit": config.train.ema, "accumulation": config.train.accumulation}
-    options |= {"augmentation": augmentation, "axis_name": axis_name}
-    train_step = step_lib.make_train_step(objective, apply, optimizer, **options)
+    options |= {"augmentation": augmentation, "axis_name": layout and layout.axis}
+    lifted = layout.applied(apply) if layout else apply
+    train_step = step_lib.make_train_step(objective, lifted, optimizer, **options)
 
     def create(key):
         rows = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in observation.items()}

@@ -23,7 +23,7 @@ MAY_CHANGE = (
     *PATHS,
     "data.open_x.embeddings",  # compared by content
     # Speed, and labels that training does not use.
-    *("data.prefetch", "data.open_x.workers", "data.open_x.quality"),
+    *("data.prefetch", "data.open_x.workers", "data.open_x.quality", "train.fsdp"),
     # When the run saves and logs, and which checkpoints it keeps.
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
     *("train.init_from", "train.init_maps"),  # used at step 0
@@ -37,9 +37,9 @@ _PLAIN_ONLY = ("data.observation", "data.action", "data.delta")
 _BOUNDS = ("data.bounds", "data.sources.*.bounds")
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
 _HINT = (
-    "free to change are where data, bounds files and embeddings lie, prefetch, workers, when the "
-    "run saves and logs (train.keep, keep_every, checkpoint_every, log_every, wandb), init_from, "
-    "name, policy, task"
+    "free to change are where data, bounds files and embeddings lie, prefetch, workers, fsdp, when "
+    "the run saves and logs (train.keep, keep_every, checkpoint_every, log_every, wandb), "
+    "init_from, name, policy, task"
 )
 
 

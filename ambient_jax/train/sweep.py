@@ -55,6 +55,11 @@ def check(configs: Mapping[str, ml_collections.ConfigDict]) -> None:
             f"config.data.placement is {config.data.placement!r}, expected 'device': policies "
             "trained together share data in device memory; train streamed ones one by one"
         )
+    if config.train.fsdp:
+        raise ValueError(
+            "config.train.fsdp is True, expected False: each of the policies trained together lies "
+            "whole on one device"
+        )
     if jax.process_count() > 1:
         raise ValueError(
             f"{jax.process_count()} hosts, expected one: policies trained together do not talk to "

@@ -1,6 +1,7 @@
 """Trains the policies of configs in a workdir: builds the parts, resumes, runs the loop."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from absl import logging
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, parallel
+from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs
+from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 from ambient_jax.train.config import build
 from ambient_jax.train.parts import assemble, make_learner
@@ -54,7 +56,8 @@ def train_policies(
         policies = [outputs.Outputs(config, workdir / name) for name, config in configs.items()]
         config, *_ = configs.values()
         fine_tuning.check_base(config, [policy.workdir for policy in policies])
-        parts = assemble(config, None if stacked else parallel.AXIS)
+        layout = layouts.Stacked() if stacked else layouts.of(config)
+        parts = assemble(config, layout)
         count = f"{len(policies)} policies, the first is " if stacked else ""
         logging.info("%s%s", count, parts.describe(config))
         for policy in policies:
@@ -73,30 +76,31 @@ def train_policies(
             mixture = fine_tuning.resumed(parts.mixture, folder)
         else:
             keys = [jax.random.key(c.seed) for c in configs.values()]
-            states, position = [fine_tuning.initial(config, parts.create, k) for k in keys], None
+            make = functools.partial(layout.create, parts.create)
+            states, position = [fine_tuning.initial(config, make, k) for k in keys], None
             mixture = fine_tuning.with_maps(config, parts.mixture)
         for policy in policies:
             policy.open(mixture, start)
 
         feed: feeds.DeviceFeed | feeds.StreamFeed
         if config.data.placement == "device":
-            feed = feeds.DeviceFeed(list(configs.values()), parts, mixture, stacked)
+            feed = feeds.DeviceFeed(list(configs.values()), parts, mixture, layout)
         else:
-            feed = feeds.StreamFeed(config, parts, mixture, start, position, workdir)
-        recorder = outputs.Recorder(policies, feed.state, feed.rows_at, mixture.names, stacked)
+            feed = feeds.StreamFeed(config, parts, mixture, layout, start, position, workdir)
+        recorder = outputs.Recorder(policies, feed.state, feed.rows_at, mixture.names, layout)
         state, stopped = loop.run(
-            parallel.place(states, stacked),
+            layout.place(states),
             feed.step_fn,
             feed.batches,
             start=start,
             steps=steps,
             log_every=config.train.log_every,
             checkpoint_every=config.train.checkpoint_every,
-            take_sums=parallel.lift_take_sums(state_lib.empty_sums(len(mixture.names))),
+            take_sums=layout.take_sums(state_lib.empty_sums(len(mixture.names))),
             report=recorder.report,
             save=recorder.save,
         )
-    [step, *_] = parallel.fetch(state.step, stacked)
+    [step, *_] = layout.fetch(state.step)
     if stopped:
         logging.warning("%s: saved at step %d; the same command carries on", stopped, step)
     return Result(int(step), stopped)

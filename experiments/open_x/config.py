@@ -15,7 +15,7 @@ rlds             a template for your own RLDS folders: set data.root and data.so
 
 Options follow the name, as in magic_soup,size=large,clean=bridge_dataset+bc_z:
 
-size=            small, base (default) or large, see SIZES
+size=            small, base (default), large or xl, see SIZES
 clean=           names, joined by +, of the mixture's data sets that are to be learned as they are;
                  the others are corrupt: choose their sigma_min by data.bounds (a file that
                  experiments.annotate makes), each one's own field, or sigma_min=
@@ -73,11 +73,12 @@ def _rlds(config):
 
 
 SIZES = {
-    # U-Net features, ResNet widths, instruction width, condition width
+    # U-Net features (or the transformer's sizes), ResNet widths, instruction and condition width
     "debug": ((8, 16), (8, 8), 16, 16),
     "small": ((64, 128, 256), (32, 64, 128, 256), 64, 256),
     "base": ((128, 256, 512), (64, 128, 256, 512), 128, 512),
     "large": ((256, 512, 1024), (64, 128, 256, 512), 256, 1024),
+    "xl": (dict(width=1536, depth=24, heads=24), (64, 128, 256, 512), 256, 1024),
 }
 
 
@@ -90,9 +91,12 @@ def _open_x(config, size):
     form.update(dict(hz=5.0, cameras=("primary", "wrist"), instruction_bytes=128))
     colours = dict(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.03)
     config.augmentation.update(dict(resized_crop=0.8, **colours))
-    features, widths, language, width = SIZES[size]
+    sizes, widths, language, width = SIZES[size]
     dtype = "float32" if size == "debug" else "bfloat16"
-    config.model = ml_collections.ConfigDict({"name": "unet", "features": features, "dtype": dtype})
+    model = dict(name="unet", features=sizes) if isinstance(sizes, tuple) else None
+    model = model or dict(name="transformer", **sizes)
+    config.model = ml_collections.ConfigDict(model | {"dtype": dtype})
+    config.train.fsdp = size == "xl"  # 1.0 billion parameters: 16 GB of state
     config.model.encoder = {
         "name": "multimodal",
         "width": width,
