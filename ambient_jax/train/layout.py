@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,56 +36,33 @@ LEAST = 4096  # entries of an array that is worth splitting
 _GATHERED = "gathered_parameter"
 
 
-class Layout(Protocol):
-    """Where a run's arrays lie, and its functions lifted over the devices."""
-
-    axis: str | None  # the step's axis to sum over, see ``step.make_train_step``
-
-    def applied(self, apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """Returns ``apply(params, ...)`` for parameters as they lie."""
-
-    def create(self, create: Create, key: jax.Array) -> state_lib.TrainState:
-        """Makes the state of step 0."""
-
-    def place(self, states: Sequence[Any]) -> Any:
-        """Puts the policies' states on devices."""
-
-    def fetch(self, tree: Any) -> list[Any]:
-        """Returns each policy's tree on the host; all hosts must call it."""
-
-    def send(self, batch: Any) -> Any:
-        """Sends this host's rows of a batch to its devices."""
-
-    def streamed(self, train_step: Callable, key: jax.Array) -> Callable:
-        """Returns ``step(state, sent batch) -> state``, which donates the state."""
-
-    def take_sums(self, empty: Any) -> Callable:
-        """Returns ``state -> (state with empty sums, sums)``, without waiting."""
-
-
 class Replicated:
-    """The whole state on every device."""
+    """The whole state on every device. The functions of ``parallel`` say what the methods do."""
 
-    axis = parallel.AXIS
+    axis: str | None = parallel.AXIS  # the step sums over it, see ``step.make_train_step``
     send = staticmethod(parallel.shard)
     streamed = staticmethod(parallel.lift_streamed)
     take_sums = staticmethod(parallel.lift_take_sums)
 
     @staticmethod
     def applied(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """Returns ``apply(params, ...)`` for parameters as they lie."""
         return apply
 
     @staticmethod
     def create(create: Create, key: jax.Array) -> state_lib.TrainState:
+        """Makes the state of step 0."""
         return jax.jit(create)(key)
 
     @staticmethod
     def place(states: Sequence[Any]) -> Any:
+        """Puts the policies' states on devices."""
         [state] = states
         return parallel.replicate(state)
 
     @staticmethod
     def fetch(tree: Any) -> list[Any]:
+        """Returns each policy's tree on the host; all hosts must call it."""
         return [parallel.unreplicate(tree)]
 
     @staticmethod
@@ -108,7 +85,7 @@ class Replicated:
 class Stacked(Replicated):
     """K policies of one program, each on one device of this host."""
 
-    axis = None  # type: ignore[assignment]
+    axis = None
 
     @staticmethod
     def place(states: Sequence[Any]) -> Any:
@@ -125,7 +102,7 @@ class Stacked(Replicated):
 class Sharded:
     """Every array of at least ``LEAST`` entries split over ``devices``, by default all."""
 
-    axis = None
+    axis: str | None = None  # the step is one program of the whole batch
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         self.mesh = Mesh(np.array(jax.devices() if devices is None else devices), (parallel.AXIS,))
@@ -247,6 +224,9 @@ class Sharded:
         return jax.lax.with_sharding_constraint(state, self.of(state))
 
 
-def of(config: ml_collections.ConfigDict) -> Replicated | Sharded:
+Layout = Replicated | Sharded
+
+
+def of(config: ml_collections.ConfigDict) -> Layout:
     """Returns the layout of a run of one policy, by ``train.fsdp``."""
     return Sharded() if config.train.fsdp else Replicated()
