@@ -28,6 +28,7 @@ from absl import flags, logging
 from ambient_jax.cli import console, report
 from ambient_jax.models.denoiser import build_denoiser
 from experiments.benchmarks import networks_torch
+from experiments.benchmarks.flops import flops_per_step
 
 _NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
 _BATCH = flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")
@@ -121,41 +122,6 @@ def torch_step(module: torch.nn.Module, compiled: bool) -> Callable[[Batch], flo
     return step
 
 
-def flops_per_step(backbone, params, batch: Batch) -> float:
-    """Returns floating point operations of the products in forward and backward, at dense cost.
-
-    Convolutions count as if all taps met data and gradients as twice the forward pass, whatever
-    the implementation saves, so one number serves all sides.
-    """
-    forward = 0
-    size = len(batch.x0)
-    lengths = [HORIZON]
-    while lengths[-1] > 1:
-        lengths.append((lengths[-1] + 1) // 2)
-    flat = {"/".join(k.key for k in path[1:]): v for path, v in jax.tree.leaves_with_path(params)}
-    for name, value in flat.items():
-        if value.ndim < 2 or name == "position":
-            continue
-        forward += 2 * size * value.size * _positions(name, lengths)
-    if hasattr(backbone, "heads"):
-        forward += backbone.depth * 4 * size * HORIZON**2 * backbone.width
-    return 3.0 * forward
-
-
-def _positions(name: str, lengths: list[int]) -> int:
-    stem, *numbers = name.split("/")[0].split("_")
-    if stem in ("noise", "film", "condition"):
-        return 1
-    if stem == "middle":
-        return lengths[_DEEPEST]
-    if stem in ("down", "up", "downsample", "upsample"):
-        return lengths[int(numbers[0]) + (stem == "downsample")]
-    return HORIZON
-
-
-_DEEPEST = len(CONFIGS["unet-32"]["features"]) - 1
-
-
 def _clock() -> float:
     return time.process_time() if _CORES.value == 1 else time.perf_counter()
 
@@ -195,7 +161,7 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]
     step, optimizer = jax_step(backbone)
     # Copies, since a donated buffer must not be there twice.
     state = params, jax.tree.map(jnp.copy, params), optimizer.init(params)
-    flops = flops_per_step(backbone, params, batch)
+    flops = flops_per_step(backbone, params, batch_size, HORIZON)
 
     def run_jax():
         nonlocal state
