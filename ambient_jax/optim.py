@@ -49,6 +49,22 @@ def _clipped_adamw(norm: float, rate: optax.Schedule, **decay: float):
     return optax.chain(optax.clip_by_global_norm(norm), optax.adamw(rate, **decay))
 
 
+def at_own_rate(
+    optimizer: optax.GradientTransformation, part: str, rate: float
+) -> optax.GradientTransformation:
+    """Returns an optimizer that trains all parameters below the name ``part`` with ``rate`` times
+    the learning rate, 0: not at all, without moments. Each of the two parts clips its own norm."""
+
+    def labels(params):
+        own = lambda path: any(getattr(k, "key", None) == part for k in path)  # noqa: E731
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "own" if own(path) else "rest", params
+        )
+
+    own = optax.chain(optimizer, optax.scale(rate)) if rate else optax.set_to_zero()
+    return optax.multi_transform({"own": own, "rest": optimizer}, labels)
+
+
 def ema_decay(step: jax.Array, limit: float) -> jax.Array:
     """Returns the decay of the moving average at a step. It grows from 0.1 to ``limit``, so that
     the average forgets the random initial parameters (as in Diffusion Policy)."""

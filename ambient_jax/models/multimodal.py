@@ -32,7 +32,7 @@ class MultimodalEncoder(nn.Module):
         width, depth, frequencies: see `ObservationEncoder`.
         vision: fields of the cameras' `ImageEncoder`, except dtype.
         language: fields of the `ByteEncoder`, except dtype; embeddings use only width.
-        share_cameras: one `ResNet` for all cameras; every camera keeps its own keypoints.
+        share_cameras: one network for all cameras; every camera keeps its own keypoints.
         dtype: type of the image and instruction encoders; parameters and condition are float32.
     """
 
@@ -56,7 +56,7 @@ class MultimodalEncoder(nn.Module):
         trunk = None
         if self.share_cameras and cameras:
             template = ImageEncoder(**self.vision, dtype=self.dtype, parent=None)
-            trunk = make_trunk(template, name="resnet")
+            trunk = make_trunk(template)
         for name, images in cameras.items():
             mask = check_images(name, images, masks.get(name))
             encoder = ImageEncoder(**self.vision, dtype=self.dtype, trunk=trunk, name=name)

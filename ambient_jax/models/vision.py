@@ -5,7 +5,9 @@ moving average of the parameters, and a spatial softmax (Levine et al. 2016) rep
 pool.
 """
 
+import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +16,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import variance_scaling
 
 from ambient_jax import _checks
-from ambient_jax.models import layers
+from ambient_jax.models import layers, pretrained
 from ambient_jax.models.layers import Dense, Dtype, GroupNorm, check_positive, check_widths
 
 # Residual layers under ReLU keep the variance of the gradients (He et al. 2015).
@@ -95,7 +97,9 @@ class ImageEncoder(nn.Module):
     Attributes:
         keypoints: K.
         widths, blocks, group_size, remat, dtype: see `ResNet`.
-        trunk: a `ResNet` shared with other cameras; None: its own.
+        pretrained: section of a network from a file in place of the `ResNet`, see
+            `pretrained.build`; {}: none. Without `tune` its weights stay as they are.
+        trunk: a network shared with other cameras; None: its own.
     """
 
     keypoints: int = 32
@@ -104,6 +108,7 @@ class ImageEncoder(nn.Module):
     group_size: int = 16
     remat: bool = False
     dtype: Dtype = jnp.float32
+    pretrained: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     trunk: nn.Module | None = None
 
     @nn.compact
@@ -116,8 +121,10 @@ class ImageEncoder(nn.Module):
         x = jnp.where(mask[..., None, None, None], images, jnp.zeros((), images.dtype))
         x = x.reshape(-1, *x.shape[2:])
         x = x.astype(jnp.float32) * (2 / 255) - 1 if x.dtype == jnp.uint8 else 2 * x - 1
-        trunk = make_trunk(self, name="resnet") if self.trunk is None else self.trunk
+        trunk = make_trunk(self) if self.trunk is None else self.trunk
         features = trunk(x)
+        if self.pretrained and not self.pretrained.get("tune"):
+            features = jax.lax.stop_gradient(features)
         if min(features.shape[1:3]) < 2:
             smallest = 2 ** (len(self.widths) + 1) + 1
             raise ValueError(
@@ -136,10 +143,12 @@ class ImageEncoder(nn.Module):
         make_trunk(self, parent=None).check_sizes()
 
 
-def make_trunk(encoder: ImageEncoder, **keywords: Any) -> ResNet:
-    """Makes the `ResNet` of an encoder's fields; keywords are Flax's (name, parent)."""
+def make_trunk(encoder: ImageEncoder, **keywords: Any) -> Any:
+    """Makes the network of an encoder's fields; keywords are Flax's."""
+    if encoder.pretrained:
+        return pretrained.build(encoder.pretrained, encoder.dtype, name=pretrained.NAME, **keywords)
     fields = (encoder.blocks, encoder.group_size, encoder.remat, encoder.dtype)
-    return ResNet(tuple(encoder.widths), *fields, **keywords)
+    return ResNet(tuple(encoder.widths), *fields, name="resnet", **keywords)
 
 
 def spatial_softmax(logits: jax.Array) -> jax.Array:

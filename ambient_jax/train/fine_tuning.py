@@ -13,6 +13,7 @@ from absl import logging
 
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
+from ambient_jax.models import pretrained
 from ambient_jax.train import checkpoint
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
@@ -22,9 +23,19 @@ _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Raises an error of ``load_assets``, before data are read, for a wrong ``train.init_from``."""
-    if config.train.init_from and any(not checkpoint.steps_in(w / "checkpoints") for w in workdirs):
+    """Raises, before data are read, an error of ``load_assets`` for a wrong ``train.init_from`` and
+    FileNotFoundError for pre-trained weights that are not there."""
+    if all(checkpoint.steps_in(w / "checkpoints") for w in workdirs):
+        return
+    if config.train.init_from:
         checkpoint.load_assets(config.train.init_from)
+    elif (section := pretrained.section_of(config.model)) and not os.path.isfile(
+        section["weights"]
+    ):
+        raise FileNotFoundError(
+            f"config.model.encoder.vision.pretrained.weights is {section['weights']}, where there "
+            "is no file: expected a .safetensors file"
+        )
 
 
 def initial(
@@ -33,11 +44,15 @@ def initial(
     key: jax.Array,
 ) -> state_lib.TrainState:
     """Returns the train state at step 0 that ``create(key)`` makes, with the parameters of
-    ``train.init_from``, if any."""
-    state = create(key)
-    if not config.train.init_from:
+    ``train.init_from`` or the pre-trained networks' files, if any."""
+    state, section = create(key), pretrained.section_of(config.model)
+    if config.train.init_from:
+        params = adopt(state.params, config.train.init_from)
+    elif section:
+        params = pretrained.filled(state.params, section["weights"])
+        logging.info("pre-trained networks have the weights of %s", section["weights"])
+    else:
         return state
-    params = adopt(state.params, config.train.init_from)
     # A copy, as the step donates the buffers of both.
     return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
 

@@ -9,6 +9,7 @@ import ml_collections
 
 from ambient_jax import mixing, optim, schedules
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.models import pretrained
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import layout as layouts
@@ -78,6 +79,8 @@ def make_learner(
     augmentation = augment.Augmentation(**config.augmentation)
     model = build_denoiser(config.model, observation)
     optimizer = optim.make_optimizer(config.train)
+    if section := pretrained.section_of(config.model):
+        optimizer = optim.at_own_rate(optimizer, pretrained.NAME, section.get("tune", 0.0))
 
     def apply(params, *inputs):
         return model.apply({"params": params}, *inputs)

@@ -26,7 +26,8 @@ MAY_CHANGE = (
     *("data.prefetch", "data.open_x.workers", "data.open_x.quality", "train.fsdp"),
     # When the run saves and logs, and which checkpoints it keeps.
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
-    *("train.init_from", "train.init_maps"),  # used at step 0
+    # Used at step 0.
+    *("train.init_from", "train.init_maps", "model.encoder.vision.pretrained.weights"),
     "train.extend",  # allows more train.steps; the learning rate is then that of the longer run
 )
 # Used only if data.placement is "stream"; data.shards may also change to or from None.
