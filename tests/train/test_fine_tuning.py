@@ -57,3 +57,62 @@ def test_new_maps_by_option(start):
 def test_a_normaliser_of_before_still_loads():
     text = '{"kind": "gaussian", "sources": [], "shift": {"action": [1]}, "scale": {"action": [2]}}'
     assert normalizer.Normalizer.from_json(text).normalize("action", np.float32([3])) == 1
+
+
+def test_pretrained_networks_start_from_their_file_and_stay(tmp_path):
+    import jax
+    import jax.numpy as jnp
+    import ml_collections
+    from safetensors.numpy import save_file
+
+    from ambient_jax.models import pretrained
+    from ambient_jax.train import parts
+
+    sizes = dict(width=4, depth=1, heads=1, patch=4, grid=2)
+    rng = np.random.default_rng(0)
+    make = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    arrays = {"patch_embed.proj.weight": make(4, 3, 4, 4), "patch_embed.proj.bias": make(4)}
+    arrays |= {"cls_token": make(1, 1, 4), "pos_embed": make(1, 5, 4)}
+    widths = {"norm1": (4,), "attn.qkv": (12, 4), "attn.proj": (4, 4), "norm2": (4,)}
+    for name, shape in (widths | {"mlp.fc1": (16, 4), "mlp.fc2": (4, 16)}).items():
+        arrays[f"blocks.0.{name}.weight"], arrays[f"blocks.0.{name}.bias"] = (
+            make(*shape),
+            make(shape[0]),
+        )
+    arrays |= {"norm.weight": make(4), "norm.bias": make(4)}
+    file = tmp_path / "vit.safetensors"
+    save_file(arrays, file)
+
+    config = config_lib.default()
+    vision = {"pretrained": {"name": "vit", "weights": str(file), **sizes}, "keypoints": 2}
+    encoder = {"name": "multimodal", "width": 4, "vision": vision}
+    model = {"name": "unet", "features": (8,), "blocks": 1, "groups": 2, "encoder": encoder}
+    config.model = ml_collections.ConfigDict(model)
+    config.train.update(dict(warmup=0, steps=3))
+    observation = {"image_front": jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.uint8)}
+    learner = parts.make_learner(config, observation, 2, 1, None)
+    state = fine_tuning.initial(config, learner.create, jax.random.key(0))
+    network = state.params["encoder"]["image_front"][pretrained.NAME]
+    np.testing.assert_array_equal(network["class"], arrays["cls_token"][0])
+    rows = 4
+    batch = {
+        "observation": {"image_front": rng.integers(0, 256, (rows, 1, 8, 8, 3), np.uint8)},
+        **{"action": make(rows, 16, 2), "mask": np.ones((rows, 16), bool)},
+        **{"id": np.zeros((rows, 3), np.int32), "source": np.zeros(rows, np.int32)},
+        **{"sigma": np.full(rows, 0.5, np.float32), "sigma_min": np.zeros(rows, np.float32)},
+        "sigma_max": np.ones(rows, np.float32),
+    }
+    after = jax.jit(learner.train_step)(state, batch, jax.random.key(1))
+    for tree in (after.params, after.ema_params):
+        found = tree["encoder"]["image_front"][pretrained.NAME]
+        jax.tree.map(np.testing.assert_array_equal, found, network)
+    before, found = (t.params["encoder"]["out"]["kernel"] for t in (state, after))
+    assert np.abs(found - before).max() > 0
+    moments = sum(x.size for x in jax.tree.leaves(state.opt_state))
+    whole, frozen = (sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, network))
+    assert moments == 2 * (whole - frozen) + 2  # and the optimizer's two counts
+
+    vision["pretrained"]["weights"] = str(tmp_path / "gone.safetensors")
+    config.model.encoder = encoder
+    with pytest.raises(FileNotFoundError, match="pretrained.weights is .*gone.safetensors, where"):
+        fine_tuning.check_base(config, [tmp_path])
