@@ -44,7 +44,7 @@ def pull(address: str) -> pathlib.Path:
             repository, revision=revision, allow_patterns=list(folders.FILES), **_who()
         )
     except Exception as error:  # of many types, by version
-        raise _told(hub, error, repository, address, writes=False) from error
+        raise _told(error, repository, address, writes=False) from error
     if not folders.is_folder(path):
         raise FileNotFoundError(
             f"{address} has no {folders.ABOUT}, expected a model that python -m "
@@ -79,7 +79,7 @@ def push(path: str | os.PathLike[str], repository: str, *, private: bool = False
         told = f"Policy {content['config'].name} of step {content['step']}"
         commit = api.create_commit(repository, added, commit_message=told)
     except Exception as error:
-        raise _told(hub, error, repository, repository, writes=True) from error
+        raise _told(error, repository, repository, writes=True) from error
     return str(commit.commit_url)
 
 
@@ -98,13 +98,13 @@ def _who() -> dict[str, str]:
     return {"library_name": "ambient_jax", "library_version": __version__}
 
 
-def _told(hub: Any, error: Exception, repository: str, what: str, *, writes: bool) -> Exception:
+def _told(error: Exception, repository: str, what: str, *, writes: bool) -> Exception:
     """Returns an error of one line for one of the package's."""
     causes = list(_causes(error))
     names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
     answers = [getattr(c, "response", None) for c in causes]
     status = next((a.status_code for a in answers if a is not None), None)
-    where = hub.constants.ENDPOINT
+    where = importlib.import_module("huggingface_hub.constants").ENDPOINT
     if "RevisionNotFoundError" in names:
         return FileNotFoundError(
             f"{what} is no revision of {repository} at {where}: check the name"
