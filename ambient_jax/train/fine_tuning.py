@@ -13,7 +13,7 @@ from absl import logging
 
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
-from ambient_jax.train import checkpoint
+from ambient_jax.train import checkpoint, loading
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
 
@@ -22,9 +22,9 @@ _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Raises an error of ``load_assets``, before data are read, for a wrong ``train.init_from``."""
+    """Raises ``loading.load``'s errors, before data are read, for a wrong ``train.init_from``."""
     if config.train.init_from and any(not checkpoint.steps_in(w / "checkpoints") for w in workdirs):
-        checkpoint.load_assets(config.train.init_from)
+        loading.load(config.train.init_from)
 
 
 def initial(
@@ -42,9 +42,9 @@ def initial(
 
 
 def adopt(params: Any, path: str | os.PathLike) -> Any:
-    """Replaces parameters by those of a checkpoint (EMA) where name and shape agree. Logs which
-    remain new. Raises ValueError if nothing agrees."""
-    saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
+    """Replaces parameters by those of a policy (``loading.load``) where name and shape agree. Logs
+    which remain new. Raises ValueError if nothing agrees."""
+    saved = checkpoint.by_name(loading.load(path)["params"])
     leaves = checkpoint.by_name(params)
     adopted = {
         name: jnp.asarray(saved[name], leaf.dtype)
@@ -78,7 +78,7 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
     if config.train.init_maps == "data":
         logging.info("maps to unit size are those of the new data, not of %s", path)
         return mixture
-    assets = checkpoint.load_assets(path)
+    assets = loading.load(path)
     base = Chain.from_json(assets["statistics"]).normalizer
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]

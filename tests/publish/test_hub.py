@@ -34,6 +34,8 @@ def server(tmp_path, monkeypatch):
     with hub_server.running() as running:
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, running.url)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        copied = "huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE"  # by older versions
+        monkeypatch.setattr(copied, template, raising=False)
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
