@@ -70,9 +70,8 @@ def push(path: str | os.PathLike[str], repository: str, *, private: bool = False
     if not re.fullmatch(_REPOSITORY, repository):
         raise ValueError(f"repository is {repository!r}, expected user/name")
     content = folders.read(path)
-    hub = _package()
-    files = [n for n in folders.FILES if (pathlib.Path(path) / n).is_file()]
-    added = [hub.CommitOperationAdd(n, str(pathlib.Path(path) / n)) for n in files]
+    hub, files = _package(), [content["file"].with_name(name) for name in folders.FILES]
+    added = [hub.CommitOperationAdd(f.name, str(f)) for f in files if f.is_file()]
     api = hub.HfApi(**_who())
     try:
         api.create_repo(repository, private=private, exist_ok=True)

@@ -32,6 +32,12 @@ def published(workdir):
     return publication.write(workdir)
 
 
+@pytest.fixture(scope="module")
+def chunk(workdir):
+    """What the checkpoint's policy does."""
+    return np.asarray(Policy.from_checkpoint(workdir)(made.observation(), jax.random.key(0)))
+
+
 @pytest.fixture
 def copy(published, tmp_path):
     return pathlib.Path(shutil.copytree(published, tmp_path / "copy"))
@@ -54,15 +60,13 @@ def test_it_holds_what_the_checkpoint_holds(workdir, published):
     assert not missing and about["chain"] == json.loads(assets["statistics"])
 
 
-def test_it_acts_as_the_checkpoint_does_where_it_was_moved_and_is_read_only(workdir, copy):
-    seen, key = made.observation(), jax.random.key(0)
-    chunk = Policy.from_checkpoint(workdir)(seen, key)
+def test_it_acts_as_the_checkpoint_does_where_it_was_moved_and_is_read_only(chunk, copy):
     for path in (*copy.iterdir(), copy):
         path.chmod(stat.S_IRUSR | stat.S_IXUSR * path.is_dir())
     before = {p.name: p.stat().st_mtime_ns for p in copy.iterdir()}
     try:
         moved = Policy.from_checkpoint(copy)
-        np.testing.assert_array_equal(moved(seen, key), chunk)
+        np.testing.assert_array_equal(moved(made.observation(), jax.random.key(0)), chunk)
         assert Policy.from_checkpoint(str(copy), steps=3, solver="ddpm").steps == 3
         assert {p.name: p.stat().st_mtime_ns for p in copy.iterdir()} == before
     finally:
@@ -91,12 +95,11 @@ assert not HIDDEN & {name.split(".")[0] for name in sys.modules}
 """
 
 
-def test_it_loads_without_orbax_and_without_readers_of_data(workdir, copy, tmp_path):
+def test_it_loads_without_orbax_and_without_readers_of_data(chunk, copy, tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", LOAD, str(copy), str(tmp_path / "chunk.npy")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    chunk = Policy.from_checkpoint(workdir)(made.observation(), jax.random.key(0))
     np.testing.assert_array_equal(np.load(tmp_path / "chunk.npy"), chunk)
 
 
@@ -269,9 +272,8 @@ def test_another_policy_is_replaced_only_if_told_and_nothing_else_ever(workdir, 
         publication.write(workdir, copy)
     assert (copy / "README.md").read_text() == "# Mine\n"
     publication.write(other, copy, overwrite=True)
-    seen, key = made.observation(), jax.random.key(0)
-    expected = Policy.from_checkpoint(other)(seen, key)
-    np.testing.assert_array_equal(Policy.from_checkpoint(copy)(seen, key), expected)
+    params = checkpoint.load_policy_assets(other)["params"]
+    jax.tree.map(np.testing.assert_array_equal, folder.read(copy)["params"], params)
     (copy / "video.mp4").write_text("mine")
     for overwrite in (False, True):
         with pytest.raises(FileExistsError, match="has video.mp4, which is no part of a policy"):
@@ -302,13 +304,15 @@ def test_embeddings_of_instructions_travel_with_it(tmp_path):
     config.model.encoder = {"width": 8, "language": {"width": 8, "depth": 1}}
     run = made.workdir(tmp_path / "run", config=config, embeddings=file)
     seen = made.observation(2) | {"instruction": ["open the drawer", "close it"]}
-    chunk = Policy.from_checkpoint(run)(seen, jax.random.key(0))
+    inputs = Policy.from_checkpoint(run).check(seen, (2,))
+    assert not np.array_equal(*inputs["instruction"])
     final = publication.write(run, tmp_path / "out")
     assert str(tmp_path) not in (final / "policy.json").read_text()
     file.unlink()
     shutil.rmtree(run)
     moved = final.rename(tmp_path / "moved")
-    np.testing.assert_array_equal(Policy.from_checkpoint(moved)(seen, jax.random.key(0)), chunk)
+    moved_inputs = Policy.from_checkpoint(moved).check(seen, (2,))
+    jax.tree.map(np.testing.assert_array_equal, moved_inputs, inputs)
     (moved / "instructions.npz").write_bytes(b"x")
     with pytest.raises(ValueError, match="instructions.npz has 1 bytes, expected .*cut short"):
         Policy.from_checkpoint(moved)
