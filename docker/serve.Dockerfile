@@ -31,7 +31,7 @@ USER ambient
 WORKDIR /home/ambient
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# The port opens when the policy is compiled, which the start period covers.
+# The server answers when the policy is compiled, which the start period covers.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=180s --retries=3 \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
 ENTRYPOINT ["python", "-m", "ambient_jax.serve"]

@@ -30,6 +30,19 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint.load_policy_assets(saved) | {"file": saved / "assets" / "metadata"}
 
 
+def find(path: str | os.PathLike[str]) -> tuple[str, int]:
+    """Returns the path of one policy for ``load``, and its step; a training under way does not
+    change it. For the path and errors see ``load``."""
+    if hub.is_address(path):
+        return os.fspath(path), folder.about(hub.pull(os.fspath(path)))["step"]
+    if folder.is_folder(path):
+        return os.fspath(path), folder.about(path)["step"]
+    from ambient_jax.train import checkpoint
+
+    directory, step = checkpoint.find(path)
+    return str(directory / str(step)), step
+
+
 def check_shapes(assets: dict[str, Any], expected: Any) -> None:
     """Raises ValueError at the first parameter whose shape is not the ``expected`` one."""
     file = assets["file"]
