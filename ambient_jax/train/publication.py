@@ -20,8 +20,8 @@ from ambient_jax.train import checkpoint, lock, metrics, parallel
 
 NAME = "policy"  # folder in the workdir
 _PACKAGES = ("jax", "flax", "optax", "numpy")
-# Folders of a workdir whose results are not those of the policy.
-_NO_REPORTS = ("checkpoints", "checkpoints_by_loss", "tensorboard", NAME)
+# Folders of a workdir with reports on its policy.
+_REPORTS = ("report", "evaluation/*", "rollouts", "rollouts/*", "rollouts/*/*")
 
 
 def recorded(mixture: mixtures.Mixture) -> dict[str, Any]:
@@ -135,11 +135,9 @@ def _reports(workdir: pathlib.Path | None, step: int) -> Iterator[tuple[str, str
     """Returns name and table of each report in a workdir, except those on another step."""
     if workdir is None:
         return
-    found = [p for pattern in ("*", "*/*") for p in workdir.glob(f"{pattern}/results.json")]
+    found = [p for pattern in _REPORTS for p in workdir.glob(f"{pattern}/results.json")]
     for file in sorted(found):
         name = file.parent.relative_to(workdir).as_posix()
-        if name.startswith(".") or name.split("/")[0] in _NO_REPORTS:
-            continue
         try:
             results = json.loads(file.read_bytes())
             table = file.with_name("table.md").read_text(encoding="utf-8")

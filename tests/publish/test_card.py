@@ -14,7 +14,7 @@ def run(tmp_path_factory):
     workdir = made.workdir(tmp_path_factory.mktemp("run"))
     reports = {
         "evaluation/val": (made.STEP, "| source | loss |\n|---|---|\n| good | 0.1234 |\n"),
-        "rollouts": (made.STEP, "| success |\n|---|\n| 87.5% |\n"),
+        "rollouts/maze/20": (made.STEP, "| success |\n|---|\n| 87.5% |\n"),
         "report": (None, "| policy | success |\n|---|---|\n| mine | 91% |\n"),
         "evaluation/old": (10, "| of an older step |\n"),
         "checkpoints_by_loss": (None, "| of all steps |\n"),
@@ -24,8 +24,8 @@ def run(tmp_path_factory):
         results = {"levels": [0.5]} | ({"step": step} if step else {})
         (workdir / name / "results.json").write_text(json.dumps(results))
         (workdir / name / "table.md").write_text(table)
-    (workdir / "torn").mkdir()
-    (workdir / "torn" / "results.json").write_text('{"step"')
+    (workdir / "evaluation" / "torn").mkdir()
+    (workdir / "evaluation" / "torn" / "results.json").write_text('{"step"')
     return workdir
 
 
@@ -102,7 +102,7 @@ def test_it_has_the_losses_of_its_step(card):
 def test_it_has_the_reports_on_its_step(card):
     assert "## Results: evaluation/val\n\n| source | loss |" in card and "0.1234" in card
     assert "## Results: report\n" in card and "91%" in card
-    assert "## Results: rollouts\n" in card and "87.5%" in card
+    assert "## Results: rollouts/maze/20\n" in card and "87.5%" in card
     assert "older step" not in card and "of all steps" not in card and "torn" not in card
 
 
