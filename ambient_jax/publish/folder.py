@@ -19,16 +19,13 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from etils import epath
 
 from ambient_jax.data import paths
 
 FORMAT = 1
-ABOUT, TENSORS, CARD, EMBEDDINGS = (
-    "policy.json",
-    "policy.safetensors",
-    "README.md",
-    "instructions.npz",
-)
+ABOUT, TENSORS = "policy.json", "policy.safetensors"
+CARD, EMBEDDINGS = "README.md", "instructions.npz"
 FILES = (ABOUT, TENSORS, CARD, EMBEDDINGS)
 _AGAIN = "copy or download the folder again, or write it with python -m ambient_jax.publish"
 _TYPES = {"step": int, "config": dict, "chain": dict, "files": dict}
@@ -78,18 +75,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     folder = pathlib.Path(paths.expanded(path)).absolute()
     content = about(folder)
-    params = nested(_tensors(folder, content))
-    for step in content["chain"].get("steps", ()):
-        if isinstance(step, dict) and step.get("embeddings"):
-            step["embeddings"] = str(_checked(folder, EMBEDDINGS, content))
-    return {
-        "config": ml_collections.ConfigDict(content["config"]),
-        "statistics": json.dumps(content["chain"]),
-        "masks": content.get("masks") or {},
-        "params": params,
-        "step": content["step"],
-        "file": folder / ABOUT,
-    }
+    tensors, chain = _tensors(folder, content), content["chain"]
+    try:
+        params, config = nested(tensors), ml_collections.ConfigDict(content["config"])
+        looks_up = [step for step in chain.get("steps", ()) if step.get("embeddings")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / ABOUT} makes no policy: {_line(error)}; {_AGAIN}") from error
+    for step in looks_up:
+        step["embeddings"] = str(_checked(folder, EMBEDDINGS, content))
+    stored = {"config": config, "statistics": json.dumps(chain), "masks": content.get("masks")}
+    return stored | {"params": params, "step": content["step"], "file": folder / ABOUT}
 
 
 def _tensors(folder: pathlib.Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -168,7 +163,7 @@ def write(
         (folder / TENSORS).write_bytes(save(tensors, {"format": "flax"}))
         for step in chain.get("steps", ()):
             if step.get("embeddings"):
-                source = pathlib.Path(paths.expanded(step["embeddings"]))
+                source = epath.Path(step["embeddings"]).expanduser()  # it may be gs://
                 (folder / EMBEDDINGS).write_bytes(source.read_bytes())
                 step["embeddings"] = EMBEDDINGS
         (folder / CARD).write_text(card, encoding="utf-8")
@@ -237,8 +232,8 @@ def check_code(assets: Mapping[str, Any], where: str) -> None:
     """Raises ValueError if a policy from elsewhere names code that is not the library's, which
     would run when it is built."""
     config, chain = assets["config"].to_dict(), json.loads(assets["statistics"])
-    parts = {f"config.{name}": config.get(name) for name in ("model", "schedule", "data")}
-    parts["chain"] = chain
+    run = ("model", "schedule", *(("data",) if assets["masks"] else ()))
+    parts = {f"config.{name}": config.get(name) for name in run} | {"chain": chain}
     for field, value in (item for name, part in parts.items() for item in _leaves(name, part)):
         if field.rpartition(".")[2] in _NAMES and ":" in str(value):
             raise ValueError(

@@ -75,7 +75,7 @@ def push(path: str | os.PathLike[str], repository: str, *, private: bool = False
     api = hub.HfApi(**_who())
     try:
         api.create_repo(repository, private=private, exist_ok=True)
-        told = f"Policy {content['config'].name} of step {content['step']}"
+        told = f"Policy {content['config'].get('name')} of step {content['step']}"
         commit = api.create_commit(repository, added, commit_message=told)
     except Exception as error:
         raise _told(error, repository, repository, writes=True) from error

@@ -17,6 +17,8 @@ from ambient_jax import __version__
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.publish import card, folder
 from ambient_jax.train import checkpoint, lock, metrics, parallel
+from ambient_jax.transforms.chain import Chain
+from ambient_jax.transforms.steps import Text
 
 NAME = "policy"  # folder in the workdir
 _PACKAGES = ("jax", "flax", "optax", "numpy")
@@ -80,10 +82,22 @@ def write(
     final = pathlib.Path(out) if out else workdir / NAME  # type: ignore[operator]
     assets = checkpoint.load_assets(directory / str(step))
     params = checkpoint.load_policy_assets(directory / str(step))["params"]
+    _check_embeddings(assets)
     content = {"step": step, **assets, "license": license or _stated(final)}
     size = sum(np.size(value) for value in folder.flat(params).values())
     text = card.text(content, size, _losses(workdir, step), list(_reports(workdir, step)))
     return folder.write(final, params, content, text, overwrite=overwrite)
+
+
+def _check_embeddings(assets):
+    """Raises ValueError if the instruction embeddings are not those of the training any more."""
+    trained = assets["data"].get("data.open_x.embeddings")
+    for step in Chain.from_json(assets["statistics"]).steps:
+        if trained and isinstance(step, Text) and step.table and step.table.digest != trained:
+            raise ValueError(
+                f"the instruction embeddings {step.embeddings} have changed since the training, "
+                "expected the file that it read: bring it back"
+            )
 
 
 def at_the_end(workdir: pathlib.Path, *, again: bool = False) -> None:

@@ -59,7 +59,10 @@ def workdir(folder, seed=0, config=None, embeddings=""):
     shapes = trainer.make_learner(config, chain.inputs(2), 2, 3, None).shapes
     rng = np.random.default_rng(seed)
     state = jax.tree.map(lambda a: (0.1 * rng.normal(size=a.shape)).astype(a.dtype), shapes)
-    assets = checkpoint.make_assets(config, chain.to_json(), {"good": "1234", "bad": "5678"})
+    marks = {"good": "1234", "bad": "5678"}
+    if embeddings:
+        marks["data.open_x.embeddings"] = chain.steps[0].table.digest
+    assets = checkpoint.make_assets(config, chain.to_json(), marks)
     saver = checkpoint.Checkpointer(folder / "checkpoints")
     saver.save(STEP, state, assets | FACTS)
     saver.close()

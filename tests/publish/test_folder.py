@@ -215,6 +215,11 @@ DAMAGED = {
         _edit(lambda c: c.update(format=2, version="9.0")),
         "has format 2, expected 1: update ambient_jax to version 9.0",
     ),
+    "chain is a mess": (_edit(lambda c: c["chain"].update(steps=7)), "policy.json makes no policy"),
+    "config with dots": (
+        _edit(lambda c: c["config"].update({"a.b": 1})),
+        "policy.json makes no policy: .*a.b",
+    ),
     "no digests": (_edit(lambda c: c["files"].clear()), "lacks size and SHA-256 of policy.saf"),
     "no chain": (_edit(lambda c: c.pop("chain")), "wrong or missing: chain"),
     "chain without action": (
@@ -306,6 +311,11 @@ def test_embeddings_of_instructions_travel_with_it(tmp_path):
     seen = made.observation(2) | {"instruction": ["open the drawer", "close it"]}
     inputs = Policy.from_checkpoint(run).check(seen, (2,))
     assert not np.array_equal(*inputs["instruction"])
+    kept = file.read_bytes()
+    np.savez(file, text=np.array(["open the drawer", "close it"]), embedding=table + 1)
+    with pytest.raises(ValueError, match="embeddings .*/embedded.npz have changed since the train"):
+        publication.write(run, tmp_path / "out")
+    file.write_bytes(kept)
     final = publication.write(run, tmp_path / "out")
     assert str(tmp_path) not in (final / "policy.json").read_text()
     file.unlink()
