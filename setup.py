@@ -20,6 +20,7 @@ CORE = [
     "etils[epath]>=1.10",  # paths that may be gs://
     "tqdm>=4.66",  # progress bars
     "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
+    "safetensors>=0.5",  # policy folders
 ]
 DATA = [
     "pyarrow>=17",  # bounds files
@@ -48,6 +49,7 @@ BINS = [
     "gymnasium>=1.1",
     "matplotlib>=3.9",
 ]
+HUB = ["huggingface_hub>=0.34"]  # hf auth login
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
 TEST = [
@@ -60,6 +62,7 @@ TEST = [
     *FORMATS,
     *BINS,
     *WANDB,
+    *HUB,
 ]
 
 setup(
@@ -85,6 +88,7 @@ setup(
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
         "wandb": WANDB,
+        "hub": HUB,
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "gcs": ["etils[epath-gcs]>=1.10"],  # data at gs://

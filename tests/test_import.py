@@ -30,6 +30,7 @@ RANKS = {
     "data": 10,
     "open_x": 11,
     "models": 12,
+    "publish": 12,
     "train": 13,
     "policy": 14,
     "cli": 15,

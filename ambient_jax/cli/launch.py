@@ -5,6 +5,7 @@ python -m ambient_jax.train --config=my_config.py:<variant> [--workdir=...] [--c
 
 import functools
 import os
+import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +16,7 @@ from ml_collections import config_flags
 from ambient_jax.cli import config_file, console, tasks
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import lock, parallel, trainer
+from ambient_jax.train import lock, parallel, publication, trainer
 
 Job = Callable[[ml_collections.ConfigDict, str], None]
 
@@ -61,6 +62,7 @@ def trains(short_names: Mapping[str, str] | None = None) -> Job:
         result = trainer.train(config, workdir)
         if hasattr(task, "evaluate") and not result.signal:
             task.evaluate(config, workdir)
+            publication.at_the_end(pathlib.Path(expanded(workdir)), again=True)
 
     return job
 

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import normal, ones, zeros
+from safetensors import SafetensorError
+from safetensors.flax import load_file
 
 from ambient_jax import _checks
 from ambient_jax.models.layers import Attention, Dense, Dtype, check_multiple, check_positive
@@ -230,13 +232,6 @@ def load(path: str | os.PathLike[str], like: Mapping[str, Any]) -> dict[str, Any
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}, expected a .safetensors file")
-    try:
-        from safetensors import SafetensorError
-        from safetensors.flax import load_file
-    except ImportError as error:
-        raise ImportError(
-            f"weights from a file need the package 'safetensors' ({error}): pip install safetensors"
-        ) from error
     try:
         stored = {name: np.asarray(v) for name, v in load_file(path).items()}
     except (SafetensorError, ValueError) as error:

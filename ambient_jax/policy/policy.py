@@ -69,23 +69,23 @@ class Policy:
         """Loads the policy of a finished checkpoint, with its moving-average parameters.
 
         Args:
-          path: workdir, its checkpoints folder or one step's folder.
+          path: workdir, its checkpoints folder or one step's folder; or a policy folder, which
+            needs neither Orbax nor the data, also as "hf://user/name" or "hf://user/name@revision".
           source: source whose statistics normalise, if each has its own; default: the clean one.
           **options: solver, steps, clip or eta, in place of the config's.
 
         Raises:
           FileNotFoundError: there is no finished checkpoint at the path.
+          OSError: the hub does not answer, or refuses.
           ValueError: the source or an option is unknown, or the checkpoint is damaged.
         """
         from ambient_jax.models.denoiser import build_denoiser  # only here, so that the class
-        from ambient_jax.train import checkpoint  # itself needs neither Flax nor Orbax
+        from ambient_jax.train import loading  # itself needs neither Flax nor Orbax
 
         for name in options:
             _checks.one_of("policy option", name, ("solver", "steps", "clip", "eta"))
-        directory, step = checkpoint.find(path)
-        folder = directory / str(step)
-        assets = checkpoint.load_policy_assets(folder)
-        config, file = assets["config"], folder / "assets" / "metadata"
+        assets = loading.load(path)
+        config, file = assets["config"], assets["file"]
         with named(file):
             check_config(config, file)
             chain = _chain(assets)
@@ -107,7 +107,7 @@ class Policy:
                 **{option: config.policy.get(option) for option in ("solver", "steps", "clip")},
             )
             expected = policy.parameter_shapes()
-        checkpoint.check_shapes(assets["params"], expected, folder)
+        loading.check_shapes(assets, expected)
         return dataclasses.replace(policy, **options)
 
     @property

@@ -69,7 +69,7 @@ def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
             return directory, steps[-1]
     raise FileNotFoundError(
         f"no finished checkpoint at {path}, expected a workdir with checkpoints/<step>, that "
-        "folder, or one step's folder; train first, or check the path"
+        "folder, one step's folder, or a policy folder; train first, or check the path"
     )
 
 

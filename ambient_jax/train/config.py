@@ -108,7 +108,8 @@ def default() -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 1000  # steps
     config.train.keep = 2  # newest checkpoints
     config.train.keep_every = config_dict.placeholder(int)  # also keep multiples of this step
-    # Fine-tuning: workdir or checkpoint of the first (EMA) parameters, where name and shape agree.
+    # Fine-tuning: workdir, checkpoint, policy folder or hf://user/name of the first (EMA)
+    # parameters, where name and shape agree.
     config.train.init_from = ""
     # Maps to unit size: those of that checkpoint, "base", or of the new "data".
     config.train.init_maps = "base"

@@ -14,7 +14,7 @@ from absl import logging
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
 from ambient_jax.models import pretrained
-from ambient_jax.train import checkpoint
+from ambient_jax.train import checkpoint, loading
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
 
@@ -23,15 +23,14 @@ _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
-    """Raises, before data are read, an error of ``load_assets`` for a wrong ``train.init_from`` and
+    """Raises, before data are read, ``loading.load``'s errors for a wrong ``train.init_from`` and
     FileNotFoundError for pre-trained weights that are not there."""
     if all(checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         return
+    section = pretrained.section_of(config.model)
     if config.train.init_from:
-        checkpoint.load_assets(config.train.init_from)
-    elif (section := pretrained.section_of(config.model)) and not os.path.isfile(
-        section["weights"]
-    ):
+        loading.load(config.train.init_from)
+    elif section and not os.path.isfile(section["weights"]):
         raise FileNotFoundError(
             f"config.model.encoder.vision.pretrained.weights is {section['weights']}, where there "
             "is no file: expected a .safetensors file"
@@ -58,9 +57,9 @@ def initial(
 
 
 def adopt(params: Any, path: str | os.PathLike) -> Any:
-    """Replaces parameters by those of a checkpoint (EMA) where name and shape agree. Logs which
-    remain new. Raises ValueError if nothing agrees."""
-    saved = checkpoint.by_name(checkpoint.load_policy_assets(path)["params"])
+    """Replaces parameters by those of a policy (``loading.load``) where name and shape agree. Logs
+    which remain new. Raises ValueError if nothing agrees."""
+    saved = checkpoint.by_name(loading.load(path)["params"])
     leaves = checkpoint.by_name(params)
     adopted = {
         name: jnp.asarray(saved[name], leaf.dtype)
@@ -94,7 +93,7 @@ def with_maps(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> m
     if config.train.init_maps == "data":
         logging.info("maps to unit size are those of the new data, not of %s", path)
         return mixture
-    assets = checkpoint.load_assets(path)
+    assets = loading.load(path)
     base = Chain.from_json(assets["statistics"]).normalizer
     roles = assets["config"]["data"]["sources"]
     clean = [name for name in base.sources if roles[name]["role"] == "clean"]

@@ -12,7 +12,7 @@ from absl import logging
 
 from ambient_jax import optim
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.train import checkpoint, guard, lock, metrics, runs
+from ambient_jax.train import checkpoint, guard, lock, metrics, publication, runs
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 
@@ -48,6 +48,7 @@ class Outputs:
         self.checkpoints.drop_after(start)
         chain = mixture.chain.cropped(self.config.augmentation.crop)
         self.assets = checkpoint.make_assets(self.config, chain.to_json(), runs.marks(mixture))
+        self.assets |= publication.recorded(mixture)
         if jax.process_index() == 0:
             runs.write_config(self.config, self.workdir)
             runs.write_problems(mixture, self.workdir)

@@ -13,7 +13,7 @@ from absl import logging
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs
+from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, publication
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 from ambient_jax.train.config import build
@@ -32,10 +32,10 @@ class Result(NamedTuple):
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
     """Trains a policy; the same arguments resume a run (see ``runs``).
 
-    Writes ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
-    ``checkpoints/`` to the workdir, which it locks meanwhile (``lock``). SIGTERM saves and returns
-    early. Raises ValueError for an impossible config, data or workdir, FloatingPointError by
-    ``guard.stop``.
+    Writes ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/``, ``checkpoints/``
+    and, at the end, ``policy/`` (``publication``) to the workdir, which it locks meanwhile
+    (``lock``). SIGTERM saves and returns early. Raises ValueError for an impossible config, data or
+    workdir, FloatingPointError by ``guard.stop``.
     """
     return train_policies({"": config}, workdir)
 
@@ -67,6 +67,8 @@ def train_policies(
             policy.check_same(parts.mixture)
         if start >= steps:
             logging.info("%s is complete at step %d: nothing to train", workdir, start)
+            for policy in policies:
+                publication.at_the_end(policy.workdir)
             return Result(start, "")
         if start:
             logging.info("resuming %s at step %d of %d", workdir, start, steps)
@@ -101,6 +103,8 @@ def train_policies(
             save=recorder.save,
         )
     [step, *_] = layout.fetch(state.step)
+    for policy in policies if not stopped else ():
+        publication.at_the_end(policy.workdir)
     if stopped:
         logging.warning("%s: saved at step %d; the same command carries on", stopped, step)
     return Result(int(step), stopped)

@@ -29,6 +29,7 @@ def start(toy_data, tmp_path, monkeypatch):
         base = dataclasses.replace(own, scale=scale)
         assets = {"statistics": base.to_json(), "config": config.to_dict()}
         monkeypatch.setattr(fine_tuning.checkpoint, "load_assets", lambda path: assets)
+        monkeypatch.setattr(fine_tuning.loading, "load", lambda path: assets)
         resumed = fine_tuning.resumed(mixture, "own").normalizer
         assert resumed.to_json() == base.to_json()
         return base, fine_tuning.with_maps(config, mixture).normalizer, own

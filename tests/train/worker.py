@@ -4,13 +4,16 @@
 
 ``kill`` is a moment to die at with SIGKILL: ["write", step] half-way through writing a row of
 metrics.jsonl, ["save", step] with a checkpoint under way, ["step", n] after the n-th step of this
-process, between checkpoints. ``policies`` {name: changes} are trained together, as a sweep.
+process, between checkpoints, ["publish", moment] while the policy folder is written: after its
+"tensors", "before" or "after" it gets its name. ``policies`` {name: changes} are trained together,
+as a sweep.
 ``data`` are paths by source: "good" is clean, the others are corrupt. ``ids`` is a file that gets a
 line for each step: its number and the ids of this host's rows of a streamed batch.
 """
 
 import json
 import os
+import pathlib
 import signal
 import sys
 
@@ -42,6 +45,21 @@ def _arm(kind, moment):
                 _die()
 
         checkpoint.Checkpointer.save = save
+    elif kind == "publish":
+        from ambient_jax.publish import folder
+
+        if moment == "tensors":
+            folder._digest = lambda path: _die()
+        original = pathlib.Path.rename
+
+        def rename(self, target):
+            if "partial" in self.name and moment == "before":
+                _die()
+            original(self, target)
+            if "partial" in self.name:
+                _die()
+
+        pathlib.Path.rename = rename
     else:
         original = loop.run
 
