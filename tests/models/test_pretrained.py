@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import textwrap
 
 import jax
@@ -15,7 +14,6 @@ from safetensors import numpy as safetensors
 from ambient_jax import optim
 from ambient_jax.models import pretrained
 from ambient_jax.models.vision import ImageEncoder
-
 
 # A Python with torch and torchvision, which the project does not need.
 TORCH = os.environ.get("AMBIENT_JAX_TORCH_PYTHON", "")
