@@ -35,6 +35,7 @@ RANKS = {
     "cli": 15,
     "analysis": 16,
     "evaluate": 17,
+    "rollout": 18,
     "annotate": 18,
     "compile": 19,
 }
