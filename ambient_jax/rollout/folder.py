@@ -80,7 +80,8 @@ def _resumed(out: pathlib.Path, about: dict[str, Any]) -> dict[int, Outcome]:
     for line in lines:
         try:
             row = json.loads(line)
-            done[int(row.pop("episode"))] = Outcome(**row)
+            number = int(row.pop("episode"))
+            done[number] = Outcome(**row)
         except (ValueError, TypeError, KeyError, AttributeError):
             logging.warning("%s has a line that is no episode, which is run again", progress)
             continue
