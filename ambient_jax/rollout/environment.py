@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ambient_jax import _checks
+from ambient_jax.rollout.video import Video
 
 try:
     import gymnasium
@@ -108,7 +107,8 @@ class Held(gymnasium.Wrapper):
         self._over, self._length, self._outside = False, 0, 0
         self._reward, self._best = 0.0, -math.inf
         self._flags: dict[str, bool] = {}
-        self._video = Video(path, self.env) if path else None
+        hz = float(self.env.metadata.get("render_fps") or 10)
+        self._video = Video(path, hz) if path else None
         self._film()
         return self._observation, {}
 
@@ -144,32 +144,6 @@ class Held(gymnasium.Wrapper):
     def _film(self) -> None:
         if self._video:
             self._video.add(self.env.render())
-
-
-class Video:
-    """Writes the video of one episode, which gets its name when it is complete."""
-
-    def __init__(self, path: str | os.PathLike, env: gymnasium.Env):
-        from ambient_jax.data.storage.video_write import VideoWriter  # needs PyAV
-
-        self._path = pathlib.Path(path)
-        self._partial = self._path.with_name(f".{self._path.name}")
-        hz = float(env.metadata.get("render_fps") or 10)
-        self._writer = VideoWriter(lambda _: str(self._partial), hz, "h264", math.inf)
-
-    def add(self, frame: Any) -> None:
-        """Adds a frame [h, w, 3] uint8, without a last odd row and column (players want even)."""
-        frame = np.asarray(frame)
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(
-                f"render() returned {frame.dtype} {list(frame.shape)}, expected uint8 [h, w, 3] in "
-                "render_mode 'rgb_array': videos=0 makes no videos"
-            )
-        self._writer.write([frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2]])
-
-    def close(self) -> None:
-        self._writer.close()
-        os.replace(self._partial, self._path)
 
 
 def _flag(key: str, value: Any) -> bool:

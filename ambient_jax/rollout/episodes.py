@@ -223,9 +223,9 @@ def gathered(outcomes: Mapping[int, Outcome], seed: int, success: str = "") -> E
     ended = [outcomes[e] for e in numbers]
     keys = [key for key in SUCCESS if any(key in o.flags for o in ended)]
     if success not in ("", "terminated") and not any(success in o.flags for o in ended):
-        names = ", ".join(sorted({name for o in ended for name in o.infos})) or "no numbers"
-        raise ValueError(f"success is {success!r}, which no info has; the last infos have {names}")
-    key = success or next(iter(keys), "terminated")
+        have = ", ".join(sorted({name for o in ended for name in o.infos})) or "no numbers"
+        raise ValueError(f"success is {success!r}, which no info has; the last infos have {have}")
+    key = success or (keys[0] if keys else "terminated")
     won = [o.terminated if key == "terminated" else o.flags.get(key, False) for o in ended]
     names = sorted({name for o in ended for name in o.infos})
     column = functools.partial(np.array, dtype=float)

@@ -114,7 +114,7 @@ def test_the_best_checkpoint_is_recorded(trained, tmp_path):
     assert checkpoint.find(workdir / "best") == (workdir / "checkpoints", best)
     record = json.loads((workdir / "best.json").read_text())
     assert record["success"] == expected[best][0] and record["env"] == envs.ENV
-    assert f"| step {best} (best) " in found.table and found.table.count("| step") == 3
+    assert f"| step {best} (best) " in found.table and found.table.count("| step ") == 3
     means = {s: r["return"].value for s, r in found.results["steps"].items()}
     assert means == {s: pytest.approx(value[1]) for s, value in expected.items()}
     with pytest.raises(ValueError, match="is one checkpoint, expected a workdir"):
@@ -149,6 +149,7 @@ def test_the_command_carries_on_after_a_kill(trained, tmp_path):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 def test_errors_of_the_command_are_one_line(trained):
     for arguments, message in (
         (["--env=CartPole-v1"], "expected --checkpoint="),
