@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,6 +63,8 @@ class Writer:
             self._files[name] = path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(str(self._dir / "tensorboard"), purge_step=step)
         self._run = None
+        self._step, self._pictures = step, dict[str, Any]()
+        self._lock = threading.Lock()  # pictures come from another thread
         if config is not None and (project := config.train.wandb):
             self._run = weights_and_biases.Run(project, self._dir, config.to_dict())
 
@@ -75,15 +78,37 @@ class Writer:
             for key, value in values.items():
                 if key != "step":
                     self._board.add_scalar(key, value, row["step"])
+        self._step = row["step"]
         if self._run:
             values = {k: v for k, v in {**timing, **row}.items() if k != "step"}
-            self._run.log(row["step"], values)
+            self._run.log(row["step"], values | self._taken())
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image uint8 [h, w, 3] of a step to ``pictures/<name>/<step>.png`` and
+        TensorBoard at once, and to Weights & Biases with the next row. From any thread."""
+        import PIL.Image  # comes with matplotlib
+
+        path = self._dir / "pictures" / name / f"{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.replacing(path) as file:
+            PIL.Image.fromarray(image).save(file, "PNG")
+        self._board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
+        with self._lock:
+            self._pictures |= {f"pictures/{name}": image, "pictures/step": step}
+
+    def _taken(self):
+        """Returns the pictures that were not sent yet, and their step: that of the row is later."""
+        with self._lock:
+            pictures, self._pictures = self._pictures, {}
+        return pictures
 
     def close(self) -> None:
         for file in self._files.values():
             file.close()
         self._board.close()
         if self._run:
+            if pictures := self._taken():
+                self._run.log(self._step, pictures)
             self._run.close()
 
 

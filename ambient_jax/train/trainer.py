@@ -12,7 +12,7 @@ from absl import logging
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, parallel
+from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, parallel, pictures
 from ambient_jax.train import state as state_lib
 from ambient_jax.train.config import build
 from ambient_jax.train.parts import assemble, make_learner
@@ -30,10 +30,10 @@ class Result(NamedTuple):
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Result:
     """Trains a policy; the same arguments resume a run (see ``runs``).
 
-    Writes ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/`` and
-    ``checkpoints/`` to the workdir, which it locks meanwhile (``lock``). SIGTERM saves and returns
-    early. Raises ValueError for an impossible config, data or workdir, FloatingPointError by
-    ``guard.stop``.
+    Writes ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/``, ``checkpoints/``
+    and, if asked for, ``pictures/`` to the workdir, which it locks meanwhile (``lock``). SIGTERM
+    saves and returns early. Raises ValueError for an impossible config, data or workdir,
+    FloatingPointError by ``guard.stop``.
     """
     return train_policies({"": config}, workdir)
 
@@ -77,13 +77,17 @@ def train_policies(
             mixture = fine_tuning.with_maps(config, parts.mixture)
         for policy in policies:
             policy.open(mixture, start)
+        drawn = pictures.begin(config, mixture, [policy.writer for policy in policies])
+        if drawn:
+            opened.enter_context(contextlib.closing(drawn))
 
         feed: feeds.DeviceFeed | feeds.StreamFeed
         if config.data.placement == "device":
             feed = feeds.DeviceFeed(list(configs.values()), parts, mixture, stacked)
         else:
             feed = feeds.StreamFeed(config, parts, mixture, start, position, workdir)
-        recorder = outputs.Recorder(policies, feed.state, feed.rows_at, mixture.names, stacked)
+        about = feed.state, feed.rows_at, mixture.names, stacked
+        recorder = outputs.Recorder(policies, *about, drawn)
         state, stopped = loop.run(
             parallel.place(states, stacked),
             feed.step_fn,
