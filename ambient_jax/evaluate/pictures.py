@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ambient_jax import schedules
 from ambient_jax.data import mixture as mixtures
@@ -48,12 +49,9 @@ class Painter:
     def __init__(self, config: ml_collections.ConfigDict, mixture: mixtures.Mixture):
         self._padding, self._count = config.data.padding, config.train.pictures
         split, sections = config.train.pictures_split, config.data.sources
-        self._sources = {
-            name: mixtures.open_source(mixture.config, name, split=split)
-            if split
-            else mixture.datasets[name]
-            for name in mixture.names
-        }
+        # Opened anew, as the training reads its own in other threads.
+        changes = {"split": split} if split else {}
+        self._sources = {n: mixtures.open_source(config.data, n, **changes) for n in mixture.names}
         clean = [name for name in mixture.names if sections[name].role == "clean"]
         self._shown = [*clean, *mixture.names][0]
         self._policies: dict[str, Policy] = {}
@@ -132,6 +130,7 @@ def chunks_figure(shown: Shown, source: str) -> Figure:
             axis.plot(ahead, shown.samples[row, :, :, d].T, lw=0.9, alpha=0.6, color="tab:blue")
             recorded = np.where(shown.mask[row], shown.recorded[row, :, d], np.nan)
             axis.plot(ahead, recorded, ".-", lw=1.4, ms=3, color="black")
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axis.tick_params(labelsize=6)
             axis.grid(alpha=0.25)
             if row < count - 1:

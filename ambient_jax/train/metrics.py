@@ -108,7 +108,7 @@ class Writer:
         self._board.close()
         if self._run:
             if pictures := self._taken():
-                self._run.log(self._step, pictures)
+                self._run.log(self._step + 1, pictures)  # the last row may have older ones
             self._run.close()
 
 

@@ -73,7 +73,8 @@ def begin(
     writers: Sequence[metrics.Writer | None],
 ) -> Pictures | None:
     """Returns what draws the policies of a config, or None if it asks for no pictures or another
-    host draws. Raises ValueError if a source has no split ``train.pictures_split``."""
+    host draws. Of a sweep, all policies are drawn as the first one's config says. Raises ValueError
+    if a source has no split ``train.pictures_split``."""
     mine = [writer for writer in writers if writer]
     if not config.train.pictures or not mine:
         return None
