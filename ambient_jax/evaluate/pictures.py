@@ -3,21 +3,24 @@
 The recorded chunks and the noise are the same at every step, so that pictures can be compared.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import ml_collections
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ambient_jax import schedules
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.evaluate import evaluation
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy.policy import Policy
+from ambient_jax.train import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLES = 8  # of each recorded chunk
 LOSS_ROWS = 64  # chunks of each source for the loss
@@ -48,12 +51,11 @@ class Painter:
 
     def __init__(self, config: ml_collections.ConfigDict, mixture: mixtures.Mixture):
         self._padding, self._count = config.data.padding, config.train.pictures
-        split, sections = config.train.pictures_split, config.data.sources
+        split = config.train.pictures_split
         # Opened anew, as the training reads its own in other threads.
         changes = {"split": split} if split else {}
         self._sources = {n: mixtures.open_source(config.data, n, **changes) for n in mixture.names}
-        clean = [name for name in mixture.names if sections[name].role == "clean"]
-        self._shown = [*clean, *mixture.names][0]
+        self._shown = first_clean(config, mixture)
         self._policies: dict[str, Policy] = {}
         by_chain: dict[str, Policy] = {}
         for name in mixture.names:
@@ -62,16 +64,15 @@ class Painter:
             self._policies[name] = by_chain.setdefault(policy.chain.to_json(), policy)
         self._chunks: dict[str, evaluation.Chunks] = {}
 
-    def __call__(self, params: Any) -> dict[str, np.ndarray]:
-        """Returns the images "chunks" and "losses" of parameters."""
+    def __call__(self, step: int, params: Any, writer: metrics.Writer) -> None:
+        """Writes the pictures "chunks" and "losses" of parameters."""
         policy = self._policies[self._shown].with_params(params)
         chunks = self._recorded(self._shown)
         some = evaluation.Chunks(*jax.tree.map(lambda a: a[: self._count], tuple(chunks)))
         losses = {name: self._loss(name, params) for name in self._sources}
-        return {
-            "chunks": image_of(chunks_figure(sampled(policy, some), self._shown)),
-            "losses": image_of(losses_figure(losses)),
-        }
+        figure = chunks_figure(sampled(policy, some), self._shown)
+        writer.picture(step, "chunks", image_of(figure))
+        writer.picture(step, "losses", image_of(losses_figure(losses)))
 
     def _recorded(self, name):
         if name not in self._chunks:
@@ -84,6 +85,12 @@ class Painter:
         rows = self._recorded(name)[:3]
         options = dict(samples=LOSS_ROWS, params=params)
         return evaluation.denoising_loss(self._policies[name], *rows, **options)
+
+
+def first_clean(config: ml_collections.ConfigDict, mixture: mixtures.Mixture) -> str:
+    """Returns the first clean source, or the first one if none is clean."""
+    clean = [name for name in mixture.names if config.data.sources[name].role == "clean"]
+    return [*clean, *mixture.names][0]
 
 
 def policy_of(config: ml_collections.ConfigDict, mixture: mixtures.Mixture, source: str) -> Policy:
@@ -116,6 +123,9 @@ def sampled(policy: Policy, chunks: evaluation.Chunks, samples: int = SAMPLES) -
 def chunks_figure(shown: Shown, source: str) -> Figure:
     """Draws a row for each recorded chunk: what the cameras see, then each action dimension with
     the recorded chunk (black) and the samples."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     count, _, horizon, width = shown.samples.shape
     width, cameras = min(width, DIMENSIONS), list(shown.cameras)
     columns = len(cameras) + width
@@ -150,6 +160,8 @@ def chunks_figure(shown: Shown, source: str) -> Figure:
 
 def losses_figure(losses: dict[str, np.ndarray]) -> Figure:
     """Draws each source's loss of x0_hat [L] by noise level (``evaluation.LEVELS``)."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.subplots()
     for k, (name, loss) in enumerate(losses.items()):
@@ -167,6 +179,8 @@ def losses_figure(losses: dict[str, np.ndarray]) -> Figure:
 
 def image_of(figure: Figure, dpi: int = 110) -> np.ndarray:
     """Returns a figure's pixels, uint8 [h, w, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

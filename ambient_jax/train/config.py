@@ -116,6 +116,12 @@ def default() -> ml_collections.ConfigDict:
     # Their split, such as "val" or "train[90%:]"; "": the training's.
     config.train.pictures_split = ""
 
+    # Rollouts at each checkpoint (rollout.training), of which the best becomes the best checkpoint.
+    # The fields are flags of python -m ambient_jax.rollout; env "": none.
+    names = ("env", "env_kwargs", "observation", "success")
+    config.rollouts = ml_collections.ConfigDict(dict.fromkeys(names, ""))
+    config.rollouts.update({"episodes": 10, "seed": 0})
+
     config.policy = ml_collections.ConfigDict()
     config.policy.solver = "ddim"  # ddpm, ddim, heun
     config.policy.steps = 20
@@ -190,7 +196,7 @@ def check(config: ml_collections.ConfigDict) -> Checked:
     _checks.number("config.seed", config.seed, 0, 2**32 - 1, whole=True)
     _check_train(config.train)
     optim.check(config.train)
-    pictures.check(config.train)
+    pictures.check(config)
     _checks.one_of("config.train.init_maps", config.train.init_maps, ("base", "data"))
     with _section("config.data: "):
         shapes = mixtures.check(config.data)

@@ -1,48 +1,63 @@
-"""Draws pictures of a training's policies at each checkpoint, in a thread beside the training.
+"""Pictures and rollouts of a training's policies at each checkpoint, in a thread beside it.
 
-Process 0 draws, with host copies of the parameters on its first device: it changes no number of the
-training, compiles nothing of it and calls no other host. A failure is a warning.
+Process 0 makes them, with host copies of the parameters on its first device: they change no number
+of the training, compile nothing of it and call no other host. A failure is a warning.
 """
 
 import collections
 import concurrent.futures
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import ml_collections
-import numpy as np
 from absl import logging
 
 from ambient_jax import _checks, _names
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import metrics
 
-# What is drawn is built on policies, and these on the training's checkpoints: hence a name.
-_PAINTER = "ambient_jax.evaluate.pictures:Painter"
+# These are built on policies, and policies on the training's checkpoints: hence names.
+_PAINTERS = {
+    "train.pictures": "ambient_jax.evaluate.pictures:Painter",
+    "rollouts": "ambient_jax.rollout.training:Rollouts",
+}
+_PACKAGES = {"train.pictures": ("matplotlib", "matplotlib")}
+_PACKAGES["rollouts"] = ("gymnasium", "'ambient_jax[rollout]'")
 
 
 class Painter(Protocol):
-    """Draws a policy of parameters: {name: image uint8 [h, w, 3]}."""
+    """Writes what a policy of parameters (host copies) does at a step. It is made of the config and
+    the mixture, by ``Painter(config, mixture)``, which raises ValueError for what cannot work."""
 
-    def __call__(self, params: Any) -> Mapping[str, np.ndarray]: ...
+    def __call__(self, step: int, params: Any, writer: metrics.Writer) -> None: ...
 
 
-def check(train: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for an impossible number of pictures, or if matplotlib is missing."""
-    _checks.number("config.train.pictures", train.pictures, 0, 64, whole=True)
-    if train.pictures and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError(
-            f"config.train.pictures is {train.pictures} and the package matplotlib is not "
-            "installed: pip install matplotlib, or set the field to 0"
-        )
+def _asked(config):
+    """Returns what a config asks for, of ``_PAINTERS``."""
+    asked = {"train.pictures": config.train.pictures > 0, "rollouts": bool(config.rollouts.env)}
+    return [name for name, value in asked.items() if value]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for an impossible number, or if a package for what is asked is missing."""
+    _checks.number("config.train.pictures", config.train.pictures, 0, 64, whole=True)
+    _checks.number("config.rollouts.episodes", config.rollouts.episodes, 1, whole=True)
+    _checks.number("config.rollouts.seed", config.rollouts.seed, 0, 2**31, whole=True)
+    for name in _asked(config):
+        package, install = _PACKAGES[name]
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"config.{name} asks for what needs the package {package}, which is not "
+                f"installed: pip install {install}, or leave the field as it was"
+            )
 
 
 class Pictures:
-    """Draws the policies of ``writers`` at the steps of their checkpoints."""
+    """Calls painters for the policies of ``writers`` at the steps of their checkpoints."""
 
-    def __init__(self, painter: Painter, writers: Sequence[metrics.Writer]):
-        self._painter, self._writers = painter, writers
+    def __init__(self, painters: Sequence[Painter], writers: Sequence[metrics.Writer]):
+        self._painters, self._writers = painters, writers
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._jobs: collections.deque[concurrent.futures.Future] = collections.deque()
 
@@ -55,12 +70,12 @@ class Pictures:
 
     def _draw(self, step: int, params: Sequence[Any]) -> None:
         for writer, of_policy in zip(self._writers, params, strict=True):
-            try:
-                for name, image in self._painter(of_policy).items():
-                    writer.picture(step, name, image)
-            except Exception as error:  # noqa: BLE001 (training continues after any failure)
-                text = " ".join(str(error).split())
-                logging.warning("no pictures of step %d (%s: %s)", step, type(error).__name__, text)
+            for painter in self._painters:
+                try:
+                    painter(step, of_policy, writer)
+                except Exception as error:  # noqa: BLE001 (training continues after any failure)
+                    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                    logging.warning("no pictures of step %d (%s)", step, text)
 
     def close(self) -> None:
         """Waits for what is being drawn."""
@@ -72,10 +87,11 @@ def begin(
     mixture: mixtures.Mixture,
     writers: Sequence[metrics.Writer | None],
 ) -> Pictures | None:
-    """Returns what draws the policies of a config, or None if it asks for no pictures or another
-    host draws. Of a sweep, all policies are drawn as the first one's config says. Raises ValueError
-    if a source has no split ``train.pictures_split``."""
+    """Returns what draws the policies of a config, or None if it asks for nothing or another host
+    draws. Of a sweep, all policies are drawn as the first one's config says. Raises ValueError for
+    what cannot be drawn, such as a source without the split ``train.pictures_split``."""
     mine = [writer for writer in writers if writer]
-    if not config.train.pictures or not mine:
+    if not mine or not (asked := _asked(config)):
         return None
-    return Pictures(_names.resolve("painter", _PAINTER, {})(config, mixture), mine)
+    painters = [_names.resolve(name, name, _PAINTERS)(config, mixture) for name in asked]
+    return Pictures(painters, mine)

@@ -89,7 +89,10 @@ def test_a_painter_draws_the_losses_that_evaluation_measures(toy_data, monkeypat
     monkeypatch.setattr(pictures, "losses_figure", lambda found: setattr(seen, "losses", found))
     monkeypatch.setattr(pictures, "chunks_figure", lambda *found: setattr(seen, "chunks", found))
     monkeypatch.setattr(pictures, "image_of", lambda figure: np.zeros((1, 1, 3), np.uint8))
-    assert set(painter(params)) == {"chunks", "losses"}
+    drawn = []
+    writer = types.SimpleNamespace(picture=lambda *arguments: drawn.append(arguments[:2]))
+    painter(7, params, writer)
+    assert drawn == [(7, "chunks"), (7, "losses")]
     assert seen.chunks[1] == "good" and seen.chunks[0].recorded.shape == (2, 8, 2)
     for name in ("good", "bad"):
         source = mixtures.open_source(config.data, name)

@@ -84,9 +84,11 @@ def test_what_cannot_be_drawn_is_said_before_the_training(toy_data, tmp_path, mo
         config_lib.check(config_for(toy_data, pictures=-1))
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="matplotlib is not installed: pip install matplotlib"):
-        pictures.check(config_for(toy_data).train)
-    pictures.check(config_for(toy_data, pictures=0).train)
+    with pytest.raises(
+        ValueError, match="matplotlib, which is not installed: pip install matplotlib"
+    ):
+        pictures.check(config_for(toy_data))
+    pictures.check(config_for(toy_data, pictures=0))
 
 
 def test_a_run_may_resume_with_other_pictures(toy_data):
@@ -97,12 +99,12 @@ def test_a_run_may_resume_with_other_pictures(toy_data):
 def test_the_training_waits_only_if_it_is_two_checkpoints_ahead(tmp_path):
     writer, may_draw, drawn = metrics.Writer(tmp_path), threading.Event(), []
 
-    def painter(params):
+    def painter(step, params, writer):
         assert may_draw.wait(60)
         drawn.append(params)
-        return {"dot": np.full((4, 4, 3), params, np.uint8)}
+        writer.picture(step, "dot", np.full((4, 4, 3), params, np.uint8))
 
-    painted = pictures.Pictures(painter, [writer])
+    painted = pictures.Pictures([painter], [writer])
     painted.draw(1, [10])  # would wait for ever if draw did
     painted.draw(2, [20])
     third = threading.Thread(target=painted.draw, args=(3, [30]))
@@ -121,10 +123,10 @@ def test_the_training_waits_only_if_it_is_two_checkpoints_ahead(tmp_path):
 def test_a_picture_that_fails_is_a_warning(tmp_path, caplog):
     writer = metrics.Writer(tmp_path)
 
-    def painter(params):
+    def painter(step, params, writer):
         raise ValueError("no\nchunk")
 
-    painted = pictures.Pictures(painter, [writer])
+    painted = pictures.Pictures([painter], [writer])
     with caplog.at_level(logging.WARNING):
         painted.draw(5, [None])
         painted.close()

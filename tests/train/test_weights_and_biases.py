@@ -116,7 +116,7 @@ def test_pictures_come_with_the_next_row_and_their_own_step(tmp_path):
     ((_, rows),) = _logged(tmp_path)
     assert rows[20]["loss"] == 2.0
     assert rows[10] == {"loss": 1.0}
-    assert {step: row.get("pictures/step") for step, row in rows.items()} == {10: None, 20: 10, 21: 20}
+    assert [row.get("pictures/step") for row in rows.values()] == [None, 10, 20]
     media = sorted((tmp_path / "wandb").glob("offline-run-*/files/media/images/pictures/*.png"))
     colours = {int(np.asarray(PIL.Image.open(path)).mean()) for path in media}
     assert colours == {120, 121}
