@@ -44,10 +44,12 @@ def _main(_: list[str]) -> None:
 
             kwargs = _json("env_kwargs", values.env_kwargs)
             env = environment.MakeEnv(values.env, values.env_module, kwargs)
-            same = ("episodes", "envs", "execute", "seed", "success", "clip", "batch", "out")
+            same = ("episodes", "envs", "execute", "seed", "success", "clip", "batch")
             options: dict[str, Any] = {name: values[name].value for name in same}
             options |= dict(
+                max_steps=values.max_steps or None,
                 source=values.source,
+                out=values.out,
                 vectorization=values.vectorization,
                 observation=observations.parse(values.observation),
                 constant=_json("constant", values.constant),
@@ -76,6 +78,7 @@ if __name__ == "__main__":
     whole("seed", 0, "seed of the first episode; episode e has seed + e", lower_bound=0)
     whole("videos", 4, "episodes of which to write a video", lower_bound=0)
     text("success", "", "key of the info that says success, or terminated")
+    whole("max_steps", 0, "limit on the steps of an episode; 0: the environment's", lower_bound=0)
     flags.DEFINE_bool("clip", False, "clip actions to the action space")
     whole("batch", 8, "rows in a call of the policy; may change the rounding", lower_bound=1)
     flags.DEFINE_enum("vectorization", "sync", ["sync", "async"], "async: a process for each")

@@ -206,6 +206,7 @@ def _about(policy, env, execute, seed, source, options):
         "constant": dict(options.get("constant") or {}),
         "success": options.get("success", ""),
         "clip": options.get("clip", False),
+        "max_steps": options.get("max_steps") or 0,
         "batch": options.get("batch", 8),
     }
 

@@ -91,9 +91,16 @@ class Held(gymnasium.Wrapper):
     to no episode. ``reset(options={"videos": {index: path}})`` writes the episode's video.
     """
 
-    def __init__(self, env: gymnasium.Env, index: int, success: str = "", clip: bool = False):
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        index: int,
+        success: str = "",
+        clip: bool = False,
+        max_steps: int | None = None,
+    ):
         super().__init__(env)
-        self._index, self._clip = index, clip
+        self._index, self._clip, self._limit = index, clip, max_steps or math.inf
         self._keys = (success,) if success else SUCCESS
         self._observation: Any = None
         self._over = True
@@ -125,7 +132,7 @@ class Held(gymnasium.Wrapper):
             if key in info:
                 self._flags[key] = self._flags.get(key, False) or _flag(key, info[key])
         self._film()
-        if not terminated and not truncated:
+        if not terminated and not truncated and self._length < self._limit:
             return self._observation, float(reward), False, False, {}
         self._over = True
         if self._video:
@@ -178,7 +185,7 @@ def vectorised(
       count: N.
       vectorization: "sync" steps them one after another in this process, "async" each in a process
         of its own, which is faster where a step takes longer than a millisecond.
-      **options: success and clip of ``Held``.
+      **options: success, clip and max_steps of ``Held``.
     """
     _checks.one_of("vectorization", vectorization, VECTORIZATIONS)
     makers = [_Make(make_env, index, tuple(options.items())) for index in range(count)]

@@ -17,6 +17,7 @@ import gymnasium
 import jax
 import numpy as np
 import tqdm
+from absl import logging
 
 from ambient_jax import _checks, estimates
 from ambient_jax.policy.control import RecedingHorizon
@@ -59,6 +60,7 @@ def rollout(
     constant: Mapping[str, Any] | None = None,
     success: str = "",
     clip: bool = False,
+    max_steps: int | None = None,
     batch: int = 8,
     vectorization: str = "sync",
     control: Callable[[Any], Any] | None = None,
@@ -90,6 +92,7 @@ def rollout(
       constant: {policy's name: [d] or a text} of observations that the environment does not have.
       success: the key of the info that says whether an episode was a success, or "terminated".
       clip: clips actions to the action space; else the environment gets them as they are.
+      max_steps: ends an episode after so many steps, if the environment has no shorter limit.
       batch: rows in a call of the policy. Another number may round its results differently.
       vectorization: "sync" or "async", see ``environment.vectorised``.
       control: makes the control of N environments from a policy, in place of ``RecedingHorizon``:
@@ -112,14 +115,16 @@ def rollout(
     controls = control(rows) if control else RecedingHorizon(rows, execute)
     if todo:
         count = min(envs, len(todo))
-        options = dict(success=success, clip=clip)
+        options = dict(success=success, clip=clip, max_steps=max_steps)
         vector = environment.vectorised(make_env, count, vectorization, **options)
         try:
             reader = observations.connect(
                 policy, vector.single_observation_space, observation, constant
             )
             observations.check_actions(policy, vector.single_action_space)
-            videos = videos if vector.render_mode == "rgb_array" else {}
+            if videos and vector.render_mode != "rgb_array":
+                logging.warning("no videos: the environments have no render_mode 'rgb_array'")
+                videos = {}
             shown = dict(desc="rollout", unit="episode", disable=not progress)
             with tqdm.tqdm(total=episodes, initial=len(outcomes), **shown) as bar:
                 for e, outcome in _run(vector, controls, rows, reader, todo, seed, videos or {}):
@@ -196,14 +201,15 @@ class _Rows:
     def check(self, observation: Any, between: tuple[int, ...]) -> Any:
         return self._policy.check(observation, between)
 
-    def __call__(self, observation: Mapping[str, Any], keys: jax.Array) -> np.ndarray:
+    def __call__(self, observation: Mapping[str, Any], keys: jax.Array, **given: Any) -> np.ndarray:
         chunks = None
         live = np.flatnonzero(self.live)
         for first in range(0, len(live), self._batch):
             part = live[first : first + self._batch]
             padded = np.resize(part, self._batch)
             rows = {name: np.asarray(value)[padded] for name, value in observation.items()}
-            chunk = np.asarray(self._policy(rows, keys[padded]))[: len(part)]
+            others = {n: None if v is None else np.asarray(v)[padded] for n, v in given.items()}
+            chunk = np.asarray(self._policy(rows, keys[padded], **others))[: len(part)]
             bad = ~np.isfinite(chunk).all(axis=(1, 2))
             if bad.any():
                 raise ValueError(

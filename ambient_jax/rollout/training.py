@@ -1,5 +1,6 @@
 """Rollouts of a policy in training, at each of its checkpoints."""
 
+import importlib.util
 import json
 import math
 import os
@@ -25,9 +26,9 @@ class Rollouts:
     """Rolls out a config's policy of any parameters in the environment ``config.rollouts``.
 
     Writes rows of ``<workdir>/rollouts.jsonl``, the curves "rollouts/success" and
-    "rollouts/return", and, if the environment draws itself, a picture and videos of some episodes
-    (``<workdir>/pictures/rollouts/``). The best step so far becomes the best checkpoint. Raises
-    ValueError if the environment cannot be made or does not fit the policy.
+    "rollouts/return", and, if the environment draws itself and PyAV is there, a picture and videos
+    of some episodes (``<workdir>/pictures/rollouts/``). The best step so far becomes the best
+    checkpoint. Raises ValueError if the environment cannot be made or does not fit the policy.
     """
 
     def __init__(self, config: ml_collections.ConfigDict, mixture: mixtures.Mixture):
@@ -47,7 +48,8 @@ class Rollouts:
             space, fields = env.observation_space, self._options["observation"]
             observations.connect(self._policy, space, fields)
             observations.check_actions(self._policy, env.action_space)
-            self._films = "rgb_array" in env.metadata.get("render_modes", ())
+            modes = env.metadata.get("render_modes", ())
+            self._films = "rgb_array" in modes and importlib.util.find_spec("av") is not None
         finally:
             env.close()
 

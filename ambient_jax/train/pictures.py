@@ -15,7 +15,7 @@ from absl import logging
 
 from ambient_jax import _checks, _names
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.train import metrics
+from ambient_jax.train import metrics, parallel
 
 # These are built on policies, and policies on the training's checkpoints: hence names.
 _PAINTERS = {
@@ -90,8 +90,16 @@ def begin(
     """Returns what draws the policies of a config, or None if it asks for nothing or another host
     draws. Of a sweep, all policies are drawn as the first one's config says. Raises ValueError for
     what cannot be drawn, such as a source without the split ``train.pictures_split``."""
-    mine = [writer for writer in writers if writer]
-    if not mine or not (asked := _asked(config)):
+    asked, mine = _asked(config), [writer for writer in writers if writer]
+    if not asked:
         return None
-    painters = [_names.resolve(name, name, _PAINTERS)(config, mixture) for name in asked]
-    return Pictures(painters, mine)
+    painters, error = [], None
+    if mine:
+        try:
+            painters = [_names.resolve(name, name, _PAINTERS)(config, mixture) for name in asked]
+        except (ValueError, OSError) as e:
+            error = e
+    # The other hosts would wait for this one.
+    if message := parallel.tell_all(str(error) if error else ""):
+        raise error or ValueError(message)
+    return Pictures(painters, mine) if mine else None

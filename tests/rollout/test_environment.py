@@ -29,6 +29,14 @@ def test_what_cannot_be_made_is_one_line(make, message):
         make()
 
 
+def test_an_episode_ends_at_the_limit_of_its_steps():
+    env = environment.Held(envs.Reach(limit=10**9, success=""), index=0, max_steps=4)
+    env.reset(seed=0)
+    outcomes = [env.step(np.zeros(2, np.float32))[-1].get("outcome") for _ in range(5)]
+    assert [outcome is not None for outcome in outcomes] == [False, False, False, True, False]
+    assert (outcomes[3].length, outcomes[3].terminated) == (4, False)
+
+
 def test_it_stays_as_it_is_until_it_is_seeded_again():
     env = environment.Held(envs.Reach(limit=3, success="success"), index=1)
     first, _ = env.reset(seed=4)

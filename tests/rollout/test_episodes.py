@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.policy.control import RecedingHorizon
 from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import rollout
 from ambient_jax.rollout.environment import MakeEnv, Outcome
@@ -106,17 +105,21 @@ def test_processes_give_the_same_episodes():
 def test_a_history_has_no_step_of_the_episode_before():
     seen = []
 
-    class Control(RecedingHorizon):
-        def plan(self, key):
-            seen.append({name: value.copy() for name, value in self._history.items()})
-            return super().plan(key)
-
     def ramp(observation, x_t):
         state, goal = observation["state"][:, -1:], observation["goal"][:, -1:]
         return state + jnp.array([0.1, 0.2, 0.3])[:, None] * (goal - state)
 
-    policy = envs.policy(ramp, history=3, horizon=3)
-    options = dict(episodes=3, envs=1, control=lambda p: Control(p, 3), progress=False)
+    class Seeing:
+        def __init__(self, policy):
+            self.policy, self.history, self.horizon = policy, policy.history, policy.horizon
+            self.check, self.dims = policy.check, policy.dims
+
+        def __call__(self, observation, keys):
+            seen.append({name: value.copy() for name, value in observation.items()})
+            return self.policy(observation, keys)
+
+    policy = Seeing(envs.policy(ramp, history=3, horizon=3))
+    options = dict(episodes=3, envs=2, execute=3, batch=1, progress=False)
     rollout(policy, make(noise=0.0), **options)
     starts = [(h["state"] == 0).all() for h in seen]
     assert sum(starts) == 3 < len(seen)  # a first plan sees the start, repeated
