@@ -36,6 +36,11 @@ FORMATS = [
     "h5py>=3.11",  # robomimic and AgiBot World; built for numpy 2
     "zarr>=3",  # replay buffers, also of Zarr v2
 ]
+ROLLOUT = [
+    "gymnasium>=1.1",  # vector environments with autoreset modes
+    "av>=14",  # videos of episodes
+    "pillow>=11",
+]
 POLICY = ["pillow>=11"]  # resizes what cameras see, for policies without the data extra
 MAZE = [
     "drake>=1.40",  # GcsTrajectoryOptimization with NormalizeSegmentTimes
@@ -81,6 +86,7 @@ setup(
         "data": DATA,
         "formats": DATA + FORMATS,
         "policy": POLICY,
+        "rollout": ROLLOUT,
         "maze": MAZE,
         "bins": DATA + BINS,
         "all": DATA + FORMATS + MAZE + BINS,

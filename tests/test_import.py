@@ -36,6 +36,7 @@ RANKS = {
     "cli": 15,
     "analysis": 16,
     "evaluate": 17,
+    "rollout": 18,
     "annotate": 18,
     "compile": 19,
 }

@@ -110,6 +110,13 @@ class Policy:
         loading.check_shapes(assets, expected)
         return dataclasses.replace(policy, **options)
 
+    def with_params(self, params: Any) -> Policy:
+        """Returns the policy with other parameters, such as those of another step's checkpoint. The
+        two share what is compiled."""
+        other = dataclasses.replace(self, params=params)
+        vars(other)["_jitted"] = self._jitted  # of the parameters it uses their shapes only
+        return other
+
     @property
     def normalizer(self) -> Normalizer:
         """Returns the chain's normaliser."""

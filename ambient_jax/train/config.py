@@ -114,6 +114,16 @@ def default() -> ml_collections.ConfigDict:
     # Maps to unit size: those of that checkpoint, "base", or of the new "data".
     config.train.init_maps = "base"
     config.train.wandb = ""  # project on Weights & Biases that also gets the metrics
+    # Recorded chunks that pictures of samples show at each checkpoint (train.pictures); 0: none.
+    config.train.pictures = 0
+    # Their split, such as "val" or "train[90%:]"; "": the training's.
+    config.train.pictures_split = ""
+
+    # Rollouts at each checkpoint (rollout.training), of which the best becomes the best checkpoint.
+    # The fields are flags of python -m ambient_jax.rollout; env "": none.
+    names = ("env", "env_kwargs", "observation", "success")
+    config.rollouts = ml_collections.ConfigDict(dict.fromkeys(names, ""))
+    config.rollouts.update({"episodes": 10, "seed": 0})
 
     config.policy = ml_collections.ConfigDict()
     config.policy.solver = "ddim"  # ddpm, ddim, heun
@@ -181,7 +191,7 @@ def check(config: ml_collections.ConfigDict) -> Checked:
     # Imported here, as writing a config needs neither readers of data nor networks.
     from ambient_jax.data import mixture as mixtures
     from ambient_jax.models.denoiser import build_denoiser
-    from ambient_jax.train import step
+    from ambient_jax.train import pictures, step
     from ambient_jax.transforms import augment
 
     _check_section("config", config, default())
@@ -189,6 +199,7 @@ def check(config: ml_collections.ConfigDict) -> Checked:
     _checks.number("config.seed", config.seed, 0, 2**32 - 1, whole=True)
     _check_train(config.train)
     optim.check(config.train)
+    pictures.check(config)
     _checks.one_of("config.train.init_maps", config.train.init_maps, ("base", "data"))
     with _section("config.data: "):
         shapes = mixtures.check(config.data)

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,17 +54,19 @@ class Writer:
         step: int = 0,
         config: ml_collections.ConfigDict | None = None,
     ):
-        self._dir = pathlib.Path(paths.expanded(workdir))
-        self._dir.mkdir(parents=True, exist_ok=True)
+        self.folder = pathlib.Path(paths.expanded(workdir))
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._files = {}
         for name in ("metrics", "timing"):
-            path = self._dir / f"{name}.jsonl"
+            path = self.folder / f"{name}.jsonl"
             _truncate(path, step)
             self._files[name] = path.open("a", encoding="utf-8")
-        self._board = tensorboardX.SummaryWriter(str(self._dir / "tensorboard"), purge_step=step)
+        self._board = tensorboardX.SummaryWriter(str(self.folder / "tensorboard"), purge_step=step)
         self._run = None
+        self._step, self._pictures = step, dict[str, Any]()
+        self._lock = threading.Lock()  # pictures come from another thread
         if config is not None and (project := config.train.wandb):
-            self._run = weights_and_biases.Run(project, self._dir, config.to_dict())
+            self._run = weights_and_biases.Run(project, self.folder, config.to_dict())
 
     def write(self, row: dict, timing: dict) -> None:
         """Adds one row to each file and flushes it to the disk."""
@@ -75,15 +78,45 @@ class Writer:
             for key, value in values.items():
                 if key != "step":
                     self._board.add_scalar(key, value, row["step"])
+        self._step = row["step"]
         if self._run:
             values = {k: v for k, v in {**timing, **row}.items() if k != "step"}
-            self._run.log(row["step"], values)
+            self._run.log(row["step"], values | self._taken())
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image uint8 [h, w, 3] of a step to ``pictures/<name>/<step>.png`` and
+        TensorBoard at once, and to Weights & Biases with the next row. From any thread."""
+        import PIL.Image  # comes with matplotlib
+
+        path = self.folder / "pictures" / name / f"{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with paths.replacing(path) as file:
+            PIL.Image.fromarray(image).save(file, "PNG")
+        self._board.add_image(f"pictures/{name}", image, step, dataformats="HWC")
+        self._send(step, f"pictures/{name}", image)
+
+    def number(self, step: int, name: str, value: float) -> None:
+        """Writes a number of a step as ``picture`` writes an image."""
+        self._board.add_scalar(name, value, step)
+        self._send(step, name, value)
+
+    def _send(self, step, name, value):
+        with self._lock:
+            self._pictures |= {name: value, "pictures/step": step}
+
+    def _taken(self):
+        """Returns the pictures that were not sent yet, and their step: that of the row is later."""
+        with self._lock:
+            pictures, self._pictures = self._pictures, {}
+        return pictures
 
     def close(self) -> None:
         for file in self._files.values():
             file.close()
         self._board.close()
         if self._run:
+            if pictures := self._taken():
+                self._run.log(self._step + 1, pictures)  # the last row may have older ones
             self._run.close()
 
 

@@ -12,7 +12,7 @@ from absl import logging
 
 from ambient_jax import optim
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.train import checkpoint, guard, lock, metrics, publication, runs
+from ambient_jax.train import checkpoint, guard, lock, metrics, pictures, publication, runs
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 
@@ -89,13 +89,15 @@ def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
 @dataclasses.dataclass(frozen=True)
 class Recorder:
     """Reports and saves for all policies of a run; stops it at the first number not finite.
-    ``position`` and ``rows_at`` are those of the feed."""
+    ``position`` and ``rows_at`` are those of the feed. ``drawn`` draws what is saved, where there
+    are to be pictures."""
 
     policies: Sequence[Outputs]
     position: Callable[[], Any]
     rows_at: Callable[[int, int], guard.Rows]
     names: Sequence[str]
     layout: layouts.Layout
+    drawn: pictures.Pictures | None = None
 
     def _rate(self, step: int) -> float:
         return float(optim.learning_rate(self.policies[0].config.train)(step - 1))
@@ -122,6 +124,8 @@ class Recorder:
         position = self.position()
         for policy, state in zip(self.policies, states, strict=True):
             policy.checkpoints.save(step, state, policy.assets, position)
+        if self.drawn:
+            self.drawn.draw(step, [state.ema_params for state in states])
 
     def _stop_if_marked(self, by_policy):
         for k, (policy, sums) in enumerate(zip(self.policies, by_policy, strict=True)):

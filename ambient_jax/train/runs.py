@@ -16,7 +16,10 @@ from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 
 # Training does not read these.
-_FREE = ("name", "policy", "task", "train.wandb")
+_FREE = (
+    *("name", "policy", "task", "rollouts"),
+    *("train.wandb", "train.pictures", "train.pictures_split"),
+)
 # Places of the data, which are compared by fingerprint.
 PATHS = ("data.root", "data.sources.*.path")
 MAY_CHANGE = (

@@ -13,7 +13,7 @@ from absl import logging
 
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, publication
+from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, pictures, publication
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 from ambient_jax.train.config import build
@@ -34,8 +34,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> Resu
 
     Writes ``config.json``, ``metrics.jsonl``, ``timing.jsonl``, ``tensorboard/``, ``checkpoints/``
     and, at the end, ``policy/`` (``publication``) to the workdir, which it locks meanwhile
-    (``lock``). SIGTERM saves and returns early. Raises ValueError for an impossible config, data or
-    workdir, FloatingPointError by ``guard.stop``.
+    (``lock``); ``pictures/`` if asked for. SIGTERM saves and returns early. Raises ValueError for
+    an impossible config, data or workdir, FloatingPointError by ``guard.stop``.
     """
     return train_policies({"": config}, workdir)
 
@@ -83,13 +83,17 @@ def train_policies(
             mixture = fine_tuning.with_maps(config, parts.mixture)
         for policy in policies:
             policy.open(mixture, start)
+        drawn = pictures.begin(config, mixture, [policy.writer for policy in policies])
+        if drawn:
+            opened.enter_context(contextlib.closing(drawn))
 
         feed: feeds.DeviceFeed | feeds.StreamFeed
         if config.data.placement == "device":
             feed = feeds.DeviceFeed(list(configs.values()), parts, mixture, layout)
         else:
             feed = feeds.StreamFeed(config, parts, mixture, layout, start, position, workdir)
-        recorder = outputs.Recorder(policies, feed.state, feed.rows_at, mixture.names, layout)
+        about = feed.state, feed.rows_at, mixture.names, layout
+        recorder = outputs.Recorder(policies, *about, drawn)
         state, stopped = loop.run(
             layout.place(states),
             feed.step_fn,

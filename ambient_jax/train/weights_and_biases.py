@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from ambient_jax.data import paths
@@ -65,9 +66,9 @@ class Run:
             logging.info("Weights & Biases: %s", self._run.url)
 
     def log(self, step: int, values: dict[str, Any]) -> None:
-        """Adds values to the curves at a step; returns at once."""
+        """Adds numbers and images uint8 [h, w, 3] to the curves at a step; returns at once."""
         if self._run is not None:
-            self._attempt(lambda: self._run.log(values, step=step))
+            self._attempt(lambda: self._run.log(_sent(values), step=step))
 
     def close(self) -> None:
         """Sends the remaining rows, for at most a minute."""
@@ -80,3 +81,13 @@ class Run:
         except Exception as error:  # noqa: BLE001
             self._run = None
             logging.warning("Weights & Biases failed and is left out from here on: %s", error)
+
+
+def _sent(values):
+    """Returns values as the package takes them."""
+    import wandb
+
+    return {
+        name: wandb.Image(value, mode="RGB") if isinstance(value, np.ndarray) else value
+        for name, value in values.items()
+    }

@@ -73,6 +73,9 @@ def test_runs_of_versions_that_never_dropped_a_last_step(config):
 RESUMES = {
     **{name: (True, "x") for name in ("name", "data.root", "data.open_x.embeddings")},
     **{name: (True, "x") for name in ("train.init_from", "train.wandb", "task.name")},
+    **{f"rollouts.{name}": (True, "x") for name in ("env", "env_kwargs", "observation", "success")},
+    **{name: (True, 7) for name in ("rollouts.episodes", "rollouts.seed", "train.pictures")},
+    "train.pictures_split": (True, "x"),
     **{name: (True, 7) for name in ("data.prefetch", "data.open_x.workers", "policy.steps")},
     **{name: (True, 7) for name in ("train.keep", "train.keep_every", "train.log_every")},
     **{name: (True, 7) for name in ("train.checkpoint_every", "policy.execute")},

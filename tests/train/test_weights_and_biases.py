@@ -8,6 +8,8 @@ import struct
 import sys
 import time
 
+import numpy as np
+import PIL.Image
 import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
@@ -101,6 +103,23 @@ def test_reopened_it_is_the_same_run_and_another_workdir_another(tmp_path):
     assert rows == {10: {"loss": 1.5, "speed": 2.0}} and list(later) == [20]
     metrics.Writer(tmp_path / "other", 0, _config()).close()
     assert _logged(tmp_path / "other")[0][0].run_id != first.run_id
+
+
+def test_pictures_come_with_the_next_row_and_their_own_step(tmp_path):
+    writer = metrics.Writer(tmp_path, 0, _config())
+    image = np.full((6, 9, 3), 120, np.uint8)
+    writer.write({"step": 10, "loss": 1.0}, {"step": 10})
+    writer.picture(10, "chunks", image)  # drawn while the training goes on
+    writer.write({"step": 20, "loss": 2.0}, {"step": 20})
+    writer.picture(20, "chunks", image + 1)
+    writer.close()  # no row follows
+    ((_, rows),) = _logged(tmp_path)
+    assert rows[20]["loss"] == 2.0
+    assert rows[10] == {"loss": 1.0}
+    assert [row.get("pictures/step") for row in rows.values()] == [None, 10, 20]
+    media = sorted((tmp_path / "wandb").glob("offline-run-*/files/media/images/pictures/*.png"))
+    colours = {int(np.asarray(PIL.Image.open(path)).mean()) for path in media}
+    assert colours == {120, 121}
 
 
 def test_two_policies_of_a_sweep_are_two_runs_at_once(tmp_path):
