@@ -24,7 +24,9 @@ def _main(_: list[str]) -> None:
         policy = Policy.from_checkpoint(values.checkpoint, source=values.source or None, **options)
         folder = export.save(policy, values.out, platforms=values.platforms)
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-        logging.info("wrote %s (%.1f MB): %s", folder, size / 1e6, ", ".join(policy.chain.inputs(1)))
+        logging.info(
+            "wrote %s (%.1f MB): %s", folder, size / 1e6, ", ".join(policy.chain.inputs(1))
+        )
 
 
 if __name__ == "__main__":
