@@ -115,7 +115,9 @@ def figure(rows: Sequence[Row]) -> Figure:
         common.band(left, x, [row.summary.success for row in own], **style)
         common.band(right, x, [row.summary.jerk for row in own], scale=1, **style)
     left.set(ylabel="success (%)")
-    right.set(ylabel=r"jerk$^2$ (m$^2$/s$^6$)", yscale="log")
+    right.set(ylabel=r"jerk$^2$ (m$^2$/s$^6$)")
+    if any(row.summary.jerk.value > 0 for row in rows):  # of no successful rollout it is NaN
+        right.set_yscale("log")
     ticks = sorted({row.evaluations for row in rows})
     for panel in (left, right):
         panel.set(xscale="log", xlabel="evaluations of the network for a chunk")
