@@ -83,7 +83,7 @@ def save(
     (folder / "policy.json").unlink(missing_ok=True)
     (folder / "policy.stablehlo").write_bytes(exported.mlir_module_serialized)
     with replacing(folder / "params.npz") as file:
-        np.savez(file, **params)
+        np.savez(file, **params)  # type: ignore[arg-type]
     shutil.copyfile(load_policy.__file__, folder / "load_policy.py")
     write_text(folder / "policy.json", json.dumps(about, indent=2) + "\n")
     return folder

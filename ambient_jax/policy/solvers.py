@@ -156,10 +156,11 @@ def solve(
 
     grid = levels(schedule, steps)
     noise = initial_noise(keys, shape)
+    step: Callable[..., tuple[Array, Array]] = heun if solver == "heun" else ddim
+    extra = jnp.arange(steps)
+    start: tuple[Array, ...] = (noise,)
     if solver == "dpmpp_2m":
         step, extra, start = dpmpp, _growth(grid), (noise, jnp.zeros_like(noise))
-    else:
-        step, extra, start = heun if solver == "heun" else ddim, jnp.arange(steps), (noise,)
 
     def body(carry, interval):
         x, *before = carry
