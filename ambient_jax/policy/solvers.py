@@ -68,7 +68,7 @@ def _growth(grid):
 
 def solve(
     denoise: Callable[[Array, Array], Array],
-    keys: Array,
+    keys: Array | None,
     shape: tuple[int, ...],
     *,
     solver: str = "ddim",
@@ -79,6 +79,7 @@ def solve(
     mask: Array | None = None,
     eta: float = 0.0,
     trace: bool = False,
+    noise: Array | None = None,
 ) -> Array | tuple[Array, Array]:
     """Draws samples by solving the reverse process.
 
@@ -93,6 +94,8 @@ def solve(
       mask: [D] bool, False for dimensions that training masked out, where x0_hat is set to 0.
       solver, eta: see the module.
       trace: also return x0_hat of each step.
+      noise: x_t [B, H, D] at the first level, in place of a draw. Solvers that draw no other noise
+        then need no keys (None).
 
     Returns:
       Samples x0 [B, H, D]; with ``trace``, also x0_hat [n, B, H, D] at the levels before 0, of
@@ -100,8 +103,10 @@ def solve(
     """
     _checks.solver_options(solver, steps, clip, eta)
     _checks.one_of("prediction", prediction, targets.PREDICTIONS)
-    keys = _checks.key(keys, "keys")
-    if keys.ndim == 0:
+    noisiness = 1.0 if solver == "ddpm" else eta
+    if keys is not None or noise is None or noisiness:
+        keys = _checks.key(keys, "keys")
+    if keys is not None and keys.ndim == 0:
         raise ValueError("keys is one key, expected [B], one a row: jax.random.split(key, B)")
     schedules.check(schedule)
 
@@ -118,8 +123,6 @@ def solve(
             return x0, targets.convert(value, x, sigma, target="eps", **common)
         x0 = bounded(x0)
         return x0, targets.convert(x0, x, sigma, source="x0", target="eps", schedule=_VP)
-
-    noisiness = 1.0 if solver == "ddpm" else eta
 
     def ddim(x, level, following, index):
         x0, eps = split(x, level)
@@ -155,7 +158,7 @@ def solve(
         return ratio * x + (next_alpha - ratio * alpha) * drawn, x0.astype(x.dtype)
 
     grid = levels(schedule, steps)
-    noise = initial_noise(keys, shape)
+    noise = initial_noise(keys, shape) if noise is None else noise
     step: Callable[..., tuple[Array, Array]] = heun if solver == "heun" else ddim
     extra = jnp.arange(steps)
     start: tuple[Array, ...] = (noise,)

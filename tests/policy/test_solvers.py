@@ -233,6 +233,18 @@ def test_one_step_is_the_first_guess():
         np.testing.assert_allclose(got, gaussian(x, solvers.START), rtol=1e-5)
 
 
+@pytest.mark.parametrize("solver", ("ddim", "heun", "dpmpp_2m"))
+def test_given_noise_takes_the_place_of_keys(solver):
+    option = dict(solver=solver, steps=3, prediction="x0")
+    noise = solvers.initial_noise(keys(5), (4, 2))
+    got = solvers.solve(gaussian, None, (4, 2), noise=noise, **option)
+    np.testing.assert_array_equal(got, solvers.solve(gaussian, keys(5), (4, 2), **option))
+    with pytest.raises(ValueError, match="keys is None"):
+        solvers.solve(gaussian, None, (4, 2), **option)
+    with pytest.raises(ValueError, match="keys is None"):
+        solvers.solve(gaussian, None, (4, 2), noise=noise, **{**option, "solver": "ddpm"})
+
+
 def test_one_step_of_heun_is_the_midpoint_rule():
     """By hand, in y = x / alpha and s = sigma / alpha, where dy/ds = (y - x0_hat) / s."""
     with jax.enable_x64(True):
