@@ -8,6 +8,7 @@ input, standard normal [B, H, D], and only solvers that draw no other noise are 
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from typing import Any
@@ -50,13 +51,13 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> pathlib.Path:
     fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
     options: dict[str, Any] = {name: getattr(policy, name) for name in fields}
 
-    def function(noise, *observation):
-        denoise = policy.denoiser(policy.params, dict(zip(names, observation, strict=True)))
+    def function(params, noise, *observation):
+        denoise = policy.denoiser(params, dict(zip(names, observation, strict=True)))
         actions = solvers.solve(denoise, None, shape, noise=noise, **options)
         return policy.chain.act(actions)
 
     model = jax2onnx.to_onnx(
-        function,
+        functools.partial(function, policy.params),
         inputs=[("B", *shape), *(("B", policy.history, policy.dims[n]) for n in names)],
         model_name="policy",
         input_names=["noise", *names],
@@ -71,7 +72,7 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> pathlib.Path:
 
 def _compare(policy, session, names, function):
     """Raises ValueError unless the model gives the policy's chunks, for one row and for three."""
-    maps, rng = policy.normalizer, np.random.default_rng(0)
+    maps, rng, exact = policy.normalizer, np.random.default_rng(0), jax.jit(function)
     for batch in (1, 3):
         shape = (batch, policy.horizon, policy.chain.action_dim)
         given = {"noise": rng.normal(size=shape).astype(np.float32)}
@@ -80,7 +81,7 @@ def _compare(policy, session, names, function):
             unit = rng.uniform(-1, 1, (batch, policy.history, policy.dims[name]))
             given[name] = (shift + scale * unit).astype(np.float32)
         (got,) = session.run(["action"], given)
-        want = np.asarray(jax.jit(function)(*given.values()))
+        want = np.asarray(exact(policy.params, *given.values()))
         size = np.where(maps.scale["action"] == 0, 1, np.abs(maps.scale["action"]))
         off = float((np.abs(got - want) / size).max()) if got.shape == want.shape else np.inf
         if not off < TOLERANCE:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import ml_collections
 from absl import flags, logging
+from matplotlib import ticker
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -118,11 +119,14 @@ def figure(rows: Sequence[Row]) -> Figure:
     right.set(ylabel=r"jerk$^2$ (m$^2$/s$^6$)")
     if any(row.summary.jerk.value > 0 for row in rows):  # of no successful rollout it is NaN
         right.set_yscale("log")
+        right.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        right.yaxis.set_major_formatter(ticker.FormatStrFormatter("%d"))
+        right.yaxis.set_minor_locator(ticker.NullLocator())
     ticks = sorted({row.evaluations for row in rows})
     for panel in (left, right):
         panel.set(xscale="log", xlabel="evaluations of the network for a chunk")
         panel.set_xticks(ticks, [str(n) for n in ticks])
-        panel.minorticks_off()
+        panel.xaxis.set_minor_locator(ticker.NullLocator())
     left.legend(fontsize=8, frameon=False)
     return drawn
 
