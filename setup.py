@@ -56,6 +56,7 @@ BINS = [
 ]
 HUB = ["huggingface_hub>=0.34"]  # hf auth login
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
+ONNX = ["jax2onnx>=0.17", "onnxruntime>=1.20"]  # exports a policy, and compares it
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
 TEST = [
     "pytest>=8",
@@ -95,6 +96,7 @@ setup(
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
         "wandb": WANDB,
         "hub": HUB,
+        "onnx": ONNX,
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "gcs": ["etils[epath-gcs]>=1.10"],  # data at gs://

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SOLVERS = ("ddpm", "ddim", "heun")  # also for the config of a training run
+SOLVERS = ("ddpm", "ddim", "heun", "dpmpp_2m")  # also for the config of a training run
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

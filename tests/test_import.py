@@ -39,6 +39,7 @@ RANKS = {
     "rollout": 18,
     "annotate": 18,
     "compile": 19,
+    "export": 19,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.

@@ -64,7 +64,7 @@ def check_rows(observation: Mapping[str, jax.Array]) -> None:
     """Raises ValueError unless all entries have one batch size."""
     first = min(observation)
     for name in sorted(observation):
-        rows, expected = (jnp.shape(observation[n])[:1] for n in (name, first))
+        rows, expected = (observation[n].shape[:1] for n in (name, first))
         if not rows:
             raise ValueError(f"Observation {name!r} is a scalar; expected one row per sample.")
         if rows != expected:

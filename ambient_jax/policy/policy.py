@@ -206,7 +206,7 @@ class Policy:
             decode = functools.partial(self.model.apply, method="decode")
 
         def denoise(x_t, sigma):
-            sigma = jnp.broadcast_to(sigma, len(x_t)).astype(x_t.dtype)
+            sigma = jnp.broadcast_to(sigma, x_t.shape[0]).astype(x_t.dtype)
             return decode(variables, x_t, sigma, inputs)
 
         return denoise

@@ -78,7 +78,7 @@ def answer(state, goal):
     return x0 * [2.0, 0.5] + [1.0, -2.0]
 
 
-@pytest.mark.parametrize("solver", ("ddpm", "ddim", "heun"))
+@pytest.mark.parametrize("solver", ("ddpm", "ddim", "heun", "dpmpp_2m"))
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_observations_and_actions_are_in_data_units(name, solver):
     policy = make(solver=solver, schedule=schedules.get(name))

@@ -10,7 +10,12 @@ from ambient_jax.policy import solvers
 
 SCHEDULES = ("vp", "cosine", "rectified_flow", "edm")
 # A schedule is nothing but a grid to a solver: every solver on one, every grid with one solver.
-PAIRS = [("ddpm", "vp"), ("heun", "vp"), *(("ddim", name) for name in SCHEDULES)]
+PAIRS = [
+    ("ddpm", "vp"),
+    ("heun", "vp"),
+    ("dpmpp_2m", "vp"),
+    *(("ddim", name) for name in SCHEDULES),
+]
 MEAN, VAR = 0.4, 0.09
 
 
@@ -66,11 +71,7 @@ def test_grid(name):
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("heun", 2)])
 def test_order_of_convergence(solver, order, schedule):
-    """Against the closed-form flow map, in float64: twice the steps, 1 / 2^order of the error.
-
-    Cosine without its offset, which makes sigma rise as sqrt(t) from the data (see the module).
-    """
-    option = {"offset": 0.0} if schedule == "cosine" else {}
+    """Against the closed-form flow map, in float64: twice the steps, 1 / 2^order of the error."""
     with jax.enable_x64(True):
         want = flow_map(solvers.initial_noise(keys(64), (4, 2)))
         errors = []
@@ -79,7 +80,7 @@ def test_order_of_convergence(solver, order, schedule):
                 as_prediction(gaussian, "eps"),
                 solver=solver,
                 steps=steps,
-                schedule=schedules.get(schedule, **option),
+                schedule=schedules.get(schedule),
             )
             errors.append(np.abs(got - want).max())
         assert errors[1] < 0.05
@@ -194,7 +195,9 @@ def test_clip(solver):
     np.testing.assert_allclose(solve(tame, clip=50.0, **option), solve(tame, **option), atol=2e-4)
 
 
-@pytest.mark.parametrize(("solver", "expected"), [("ddpm", 6), ("ddim", 6), ("heun", 11)])
+@pytest.mark.parametrize(
+    ("solver", "expected"), [("ddpm", 6), ("ddim", 6), ("heun", 12), ("dpmpp_2m", 6)]
+)
 def test_the_network_is_asked_as_often_as_documented_and_never_at_zero(solver, expected):
     seen = []
 
@@ -225,9 +228,71 @@ def test_the_trace_is_what_the_denoiser_said_on_the_way(solver):
 
 def test_one_step_is_the_first_guess():
     x = solvers.initial_noise(keys(5), (4, 2))
-    for solver in solvers.SOLVERS:
+    for solver in ("ddpm", "ddim", "dpmpp_2m"):
         got = solvers.solve(gaussian, keys(5), (4, 2), solver=solver, steps=1, prediction="x0")
         np.testing.assert_allclose(got, gaussian(x, solvers.START), rtol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ("ddim", "heun", "dpmpp_2m"))
+def test_given_noise_takes_the_place_of_keys(solver):
+    option = dict(solver=solver, steps=3, prediction="x0")
+    noise = solvers.initial_noise(keys(5), (4, 2))
+    got = solvers.solve(gaussian, None, (4, 2), noise=noise, **option)
+    np.testing.assert_array_equal(got, solvers.solve(gaussian, keys(5), (4, 2), **option))
+    with pytest.raises(ValueError, match="keys is None"):
+        solvers.solve(gaussian, None, (4, 2), **option)
+    with pytest.raises(ValueError, match="keys is None"):
+        solvers.solve(gaussian, None, (4, 2), noise=noise, **{**option, "solver": "ddpm"})
+
+
+def test_one_step_of_heun_is_the_midpoint_rule():
+    """By hand, in y = x / alpha and s = sigma / alpha, where dy/ds = (y - x0_hat) / s."""
+    with jax.enable_x64(True):
+        x = np.asarray(solvers.initial_noise(keys(5), (4, 2)))
+        got = solvers.solve(gaussian, keys(5), (4, 2), solver="heun", steps=1, prediction="x0")
+        alpha = np.sqrt(1 - solvers.START**2)
+        y, s = x / alpha, solvers.START / alpha
+
+        def slope(y, s):
+            sigma = s / np.hypot(1, s)
+            return (y - np.asarray(gaussian(y * np.sqrt(1 - sigma**2), sigma))) / s
+
+        want = y - s * slope(y - s / 2 * slope(y, s), s / 2)
+        np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_dpmpp_2m_is_the_papers(schedule):
+    """A transcription of algorithm 2 of arXiv 2211.01095, step by step, with a last step of first
+    order: lambda = log(alpha / sigma), h its step, r = h of the step before / h."""
+    with jax.enable_x64(True):
+        option = dict(steps=6, schedule=schedules.get(schedule))
+        grid = np.asarray(solvers.levels(option["schedule"], 6), np.float64)
+        x = np.asarray(solvers.initial_noise(keys(5), (4, 2)))
+        alpha, before, h_before = np.sqrt(1 - grid**2), None, None
+        for i in range(5):
+            x0 = np.asarray(two_points(x, grid[i]))
+            h = np.log(alpha[i + 1] / grid[i + 1]) - np.log(alpha[i] / grid[i])
+            drawn = x0
+            if i:
+                r = h_before / h
+                drawn = (1 + 1 / (2 * r)) * x0 - before / (2 * r)
+            x = grid[i + 1] / grid[i] * x - alpha[i + 1] * np.expm1(-h) * drawn
+            before, h_before = x0, h
+        got = solvers.solve(
+            two_points, keys(5), (4, 2), solver="dpmpp_2m", prediction="x0", **option
+        )
+        np.testing.assert_allclose(got, two_points(x, grid[5]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_masked_dimensions_end_at_zero_and_half_precision_works(solver):
+    mask = jnp.array([True, False])
+    got = solve(lambda x, s: jnp.ones_like(x), solver=solver, steps=5, mask=mask, prediction="x0")
+    np.testing.assert_allclose(got[..., 0], 1, atol=1e-5)
+    np.testing.assert_array_equal(got[..., 1], 0)
+    half = solve(lambda x, s: gaussian(x, s).astype(jnp.bfloat16), solver=solver, prediction="x0")
+    np.testing.assert_allclose(half, solve(gaussian, solver=solver, prediction="x0"), atol=0.1)
 
 
 def test_errors():
@@ -244,7 +309,8 @@ def test_errors():
         call(clip=-1.0)
     with pytest.raises(ValueError, match=r"eta is 2.0, expected in \[0, 1\]"):
         call(eta=2.0)
-    with pytest.raises(ValueError, match="eta is 0.5 with solver 'heun', expected 0"):
-        call(solver="heun", eta=0.5)
+    for solver in ("heun", "dpmpp_2m"):
+        with pytest.raises(ValueError, match=f"eta is 0.5 with solver '{solver}', expected 0"):
+            call(solver=solver, eta=0.5)
     with pytest.raises(ValueError, match=r"keys is one key, expected \[B\]"):
         call(keys=jax.random.key(0))
