@@ -60,7 +60,7 @@ class Background:
     def _forget(self):
         self._coming: concurrent.futures.Future | None = None
         self._chunk: np.ndarray | None = None  # [N, H, D]
-        self._step = self._begun = self._asked = 0
+        self._step = self._begun = self._arrived = self._asked = 0
 
     def observe(self, observation: Observation) -> None:
         """Adds the newest observation {name: [N, d]}, in data units, once a step."""
@@ -70,38 +70,35 @@ class Background:
         """Returns the actions [N, D] of this step, in data units. An error of the policy is raised
         here; the next call begins another chunk."""
         self._histories.check("act()")
+        step, self._step = self._step, self._step + 1
         if self._coming and (self._coming.done() or self._chunk is None):
-            self._swap()
-        if self._coming is None and self._step - self._begun >= self.execute:
-            self._begin()
+            self._swap(step)
+        if self._coming is None and (self._chunk is None or step - self._begun >= self.execute):
+            self._begin(step)
         if self._chunk is None:
-            self._begin()
-            self._swap()
-        late = self._step - self._begun
-        if self.strategy == chunks.Receding(aligned=False):
-            late = self._step - self._since
-        self.held += late >= self.policy.horizon
-        self._step += 1
-        return self._chunk[:, min(late, self.policy.horizon - 1)]
+            self._swap(step)
+        stale = self.strategy == chunks.Receding(aligned=False)
+        index = step - (self._arrived if stale else self._begun)
+        self.held += index >= self.policy.horizon
+        return self._chunk[:, min(index, self.policy.horizon - 1)]
 
-    def _begin(self):
+    def _begin(self, step):
         given = {}
         if isinstance(self.strategy, chunks.RealTime) and self._chunk is not None:
-            passed = self._step - self._begun, max(self.delays), self.strategy.soft
-            given = dict(zip(("known", "weights"), chunks.remaining(self._chunk, *passed), strict=True))
-        seen, seed = dict(self._histories.values), [self._seed, self._number]
-        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        self._number, self._asked = self._number + 1, self._step
-        self._coming = self._pool.submit(
-            lambda: np.asarray(self.policy(seen, seed, **given))
-        )
+            passed = step - self._begun, max(self.delays), self.strategy.soft
+            known, weights = chunks.remaining(self._chunk, *passed)
+            given = {"known": known, "weights": weights}
+        seen = dict(self._histories.values)
+        seed = int(np.random.SeedSequence([self._seed, self._number]).generate_state(1)[0])
+        self._number, self._asked = self._number + 1, step
+        self._coming = self._pool.submit(lambda: np.asarray(self.policy(seen, seed, **given)))
 
-    def _swap(self):
+    def _swap(self, step):
         coming, self._coming = self._coming, None
         first, self._chunk = self._chunk is None, coming.result()
-        self._begun, self._since = self._asked, self._step
+        self._begun, self._arrived = self._asked, step
         if not first:
-            self.delays.append(self._since - self._begun)
+            self.delays.append(step - self._begun)
 
     def reset(self) -> None:
         """Ends the episode: the next ``act`` waits for a chunk again."""
