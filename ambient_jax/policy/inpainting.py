@@ -1,19 +1,21 @@
 """Samples chunks whose first actions are known: inpainting in time, for every solver.
 
 ``guide`` wraps a denoiser, so that a solver's samples agree with the known actions. With J the
-Jacobian of x0_hat by x_t, and e = known - x0_hat the error, weighted by W:
+Jacobian of x0_hat by x_t, W the weights and e = known - x0_hat, x0_hat changes by W e + (1 - W) of
 
 ===========  =================================================================================
-method       change of x0_hat
+method       change
 ===========  =================================================================================
-replacement  W e: known entries are replaced, the others learn of it through x_t only
+replacement  0: the others learn of the known entries through x_t only
 guidance     min(1 / alpha, clip sigma) J^T W e: that of real-time chunking, for VP diffusion
-projection   J^T W^1/2 z with (W^1/2 J W^1/2 + alpha (1 - W)) z = W^1/2 e, by conjugate gradients
+projection   J^T W^1/2 z with (W^1/2 J W^1/2 + alpha (1 - W + noise^2 / sigma^2)) z = W^1/2 e, by
+             conjugate gradients
 ===========  =================================================================================
 
-The covariance of x0 given x_t is J sigma^2 / alpha (Tweedie), so ``projection`` is exact for
-Gaussian data and W of 0 and 1. ``guidance`` is its simplest approximation, by the identity times
-alpha in place of the matrix. All replace entries of weight 1 by the known ones.
+so entries of weight 1 are the known ones. The covariance of x0 given x_t is J sigma^2 / alpha
+(Tweedie): ``projection`` is exact for Gaussian data, weights of 0 and 1, and no ``noise``, and
+``guidance`` approximates the matrix by alpha. But a trained network's J is no covariance, and
+there ``guidance`` is the better one and the default: see experiments/delays/results/README.md.
 
 Black, Galliker, Levine 2025, "Real-Time Execution of Action Chunking Flow Policies",
 https://arxiv.org/abs/2506.07339; Pokle et al. 2023, https://arxiv.org/abs/2310.04432; Boys et al.
@@ -42,14 +44,16 @@ _VP = schedules.vp()
 class Inpainting:
     """How known actions enter a sample; raises ValueError for a wrong field."""
 
-    method: str = "projection"
-    clip: float = 5.0  # of ``guidance``: largest weight per sigma, beta of real-time chunking
+    method: str = "guidance"
+    clip: float = 20.0  # of ``guidance``: largest weight per sigma (beta; 5 in the paper)
     iterations: int = 2  # of ``projection``: conjugate gradients, a vector-Jacobian product each
+    noise: float = 0.1  # of ``projection``: standard deviation of known actions, normalised units
 
     def __post_init__(self):
         _checks.one_of("method", self.method, METHODS)
         _checks.number("clip", self.clip, 0, above=True)
         _checks.number("iterations", self.iterations, 1, whole=True)
+        _checks.number("noise", self.noise, 0, below=True)
 
 
 def check(known: Any, weights: Any, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
@@ -109,25 +113,26 @@ def guide(
 
         if how.method == "replacement":
             x0, value = estimate(x)
-            change = weights * (known - x0)
+            error, change = known - x0, 0.0
         else:
             x0, pullback, value = jax.vjp(estimate, x, has_aux=True)
-            error = jnp.where(weights > 0, known - x0, 0)
+            error = known - x0
             if how.method == "guidance":
                 scale = jnp.minimum(1 / alpha, how.clip * sigma)
                 change = scale * pullback(weights * error)[0]
             else:
                 product = lambda z: pullback(root * z)[0]  # noqa: E731
-                change = _projected(product, root, error, alpha, how.iterations)
-            change = jnp.where(weights >= 1, error, change)
-        # Predictions are linear in x0_hat: this adds the change, and exactly 0 where there is none.
+                added = alpha * (1 - weights + (how.noise / sigma) ** 2)
+                change = _projected(product, root, error, added, how.iterations)
+        change = weights * error + (1 - weights) * change
+        # Predictions are linear in x0_hat.
         options = dict(source="x0", target=prediction, schedule=_VP)
         return value + targets.convert(change, jnp.zeros_like(x), sigma, **options)
 
     return guided
 
 
-def _projected(product, root, error, alpha, iterations):
+def _projected(product, root, error, added, iterations):
     """Returns J^T W^1/2 z; z after some conjugate gradients from 0, row by row."""
     dot = lambda a, b: (a * b).sum((1, 2), keepdims=True)  # noqa: E731
     divide = lambda a, b: jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)  # noqa: E731
@@ -136,7 +141,7 @@ def _projected(product, root, error, alpha, iterations):
     def step(_, state):
         residual, direction, total = state
         image = product(direction)
-        applied = root * image + alpha * (1 - root**2) * direction
+        applied = root * image + added * direction
         size = divide(dot(residual, residual), dot(direction, applied))
         rest = residual - size * applied
         turned = rest + divide(dot(rest, rest), dot(residual, residual)) * direction

@@ -53,10 +53,16 @@ def test_conditional_mean(solver):
         prefix = np.linalg.cholesky(COVARIANCE) @ np.ones(H) + MEAN
         mean, covariance = conditional(prefix[:KNOWN])
         errors = {}
-        for how in (Inpainting("projection", iterations=4), Inpainting("guidance"), "replacement"):
+        for how in (
+            Inpainting("projection", iterations=4, noise=0),
+            Inpainting("guidance"),
+            "replacement",
+        ):
             how = Inpainting(how) if isinstance(how, str) else how
             got = draw(how, solver, known=prefix)
-            np.testing.assert_allclose(got[:, :KNOWN], np.tile(prefix[:KNOWN], (ROWS, 1)), atol=1e-9)
+            np.testing.assert_allclose(
+                got[:, :KNOWN], np.tile(prefix[:KNOWN], (ROWS, 1)), atol=1e-9
+            )
             error = (got[:, KNOWN:].mean(0) - mean) / np.sqrt(np.diag(covariance))
             errors[how.method] = np.abs(error).max()
         assert errors["projection"] < 0.25
@@ -67,7 +73,7 @@ def test_conditional_mean(solver):
 def test_conditional_covariance():
     """The spread of ddpm's samples about it, 400 steps: 15% of the largest deviation."""
     with jax.enable_x64(True):
-        how = Inpainting("projection", iterations=4)
+        how = Inpainting("projection", iterations=4, noise=0)
         got = draw(how, "ddpm", known=MEAN, steps=400, rows=2000)
         _, covariance = conditional(MEAN[:KNOWN])
         off = np.cov(got[:, KNOWN:].T) - covariance
@@ -96,7 +102,9 @@ def test_more_weight_pulls_nearer(method):
 
     def mean(weight):
         weights = weight * np.ones(H)
-        return draw(Inpainting(method), "ddim", weights, 1 + 0 * TIME, 10, denoise=independent).mean()
+        return draw(
+            Inpainting(method), "ddim", weights, 1 + 0 * TIME, 10, denoise=independent
+        ).mean()
 
     means = [mean(weight) for weight in (0.0, 0.05, 0.2, 0.9)]
     assert abs(means[0]) < 0.07 and (np.diff(means) > 0.02).all() and means[-1] < 1.01
