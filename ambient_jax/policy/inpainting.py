@@ -1,19 +1,19 @@
 """Samples chunks whose first actions are known: inpainting in time, for every solver.
 
 ``guide`` wraps a denoiser, so that a solver's samples agree with the known actions. With J the
-Jacobian of x0_hat by x_t, W the weights and e = known - x0_hat, x0_hat changes by W e + (1 - W) of
+Jacobian of x0_hat by x_t, W the weights and e = known - x0_hat:
 
 ===========  =================================================================================
-method       change
+method       change of x0_hat
 ===========  =================================================================================
-replacement  0: the others learn of the known entries through x_t only
+replacement  W e: the other entries learn of the known ones through x_t only
 guidance     min(1 / alpha, clip sigma) J^T W e: that of real-time chunking, for VP diffusion
 projection   J^T W^1/2 z with (W^1/2 J W^1/2 + alpha (1 - W + noise^2 / sigma^2)) z = W^1/2 e, by
              conjugate gradients
 ===========  =================================================================================
 
-so entries of weight 1 are the known ones. The covariance of x0 given x_t is J sigma^2 / alpha
-(Tweedie): ``projection`` is exact for Gaussian data, weights of 0 and 1, and no ``noise``, and
+Entries of weight 1 become the known ones in all. The covariance of x0 given x_t is
+J sigma^2 / alpha (Tweedie): ``projection`` is exact for Gaussian data, weights of 0 and 1, and no ``noise``, and
 ``guidance`` approximates the matrix by alpha. But a trained network's J is no covariance, and
 there ``guidance`` is the better one and the default: see experiments/delays/results/README.md.
 
@@ -113,7 +113,8 @@ def guide(
 
         if how.method == "replacement":
             x0, value = estimate(x)
-            error, change = known - x0, 0.0
+            error = known - x0
+            change = weights * error
         else:
             x0, pullback, value = jax.vjp(estimate, x, has_aux=True)
             error = known - x0
@@ -124,7 +125,7 @@ def guide(
                 product = lambda z: pullback(root * z)[0]  # noqa: E731
                 added = alpha * (1 - weights + (how.noise / sigma) ** 2)
                 change = _projected(product, root, error, added, how.iterations)
-        change = weights * error + (1 - weights) * change
+        change = jnp.where(weights >= 1, error, change)
         # Predictions are linear in x0_hat.
         options = dict(source="x0", target=prediction, schedule=_VP)
         return value + targets.convert(change, jnp.zeros_like(x), sigma, **options)

@@ -19,6 +19,7 @@ STRATEGIES = {
     "unaligned": {"kind": "receding", "aligned": False},
     "ensemble": {"kind": "ensemble", "rate": 0.01, "execute": 2},
     "real_time": {"kind": "real_time"},
+    "open_loop": {"kind": "receding", "execute": 16},  # without delay only
 }
 METHODS = {
     "receding": {"kind": "receding"},

@@ -18,13 +18,14 @@ from ambient_jax.policy import chunks
 from ambient_jax.policy.inpainting import Inpainting
 from ambient_jax.policy.policy import Policy
 from experiments import checks
+from experiments.delays import config as config_lib
 from experiments.delays import figures, metrics, rollouts
 from experiments.delays.metrics import Summary
 from experiments.delays.rollouts import Rollouts
 from experiments.maze.env import free_goals
 from experiments.planar_pushing.scene import Scene
 from experiments.table import cache
-from experiments.table.report import numbers, percent
+from experiments.table.report import Claim, expected, numbers, percent
 
 WORLDS = ("pushing", "maze")
 COLUMNS = (
@@ -48,6 +49,8 @@ def run(
     for number, checkpoint in enumerate(checkpoints):
         policy = Policy.from_checkpoint(checkpoint, **config.solver.to_dict())
         for (name, delay), strategy in cells.items():
+            if _execute(config, strategy, delay) + delay > policy.horizon:
+                continue  # the old chunk would end before the new one arrives
             label = f"{name}, delay {delay}"
             path = workdir / "rollouts" / f"{number}_{name}_{delay}.npz"
             about = _about(config, checkpoint, strategy, delay)
@@ -73,9 +76,11 @@ def _cells(config) -> dict[Cell, Mapping[str, Any]]:
     _checks.number("config.episodes", config.episodes, 1, 1000, whole=True)
     for options in config.strategies.values():
         _checks.one_of("a strategy's kind", options.get("kind"), chunks.STRATEGIES)
+    order = [*config_lib.STRATEGIES, *config_lib.METHODS]  # a config's own is alphabetical
+    place = lambda name: order.index(name) if name in order else len(order)  # noqa: E731
     return {
-        (name, delay): options.to_dict()
-        for name, options in config.strategies.items()
+        (name, delay): config.strategies[name].to_dict()
+        for name in sorted(config.strategies, key=place)
         for delay in config.delays
     }
 
@@ -152,12 +157,41 @@ def _report(config, pooled: Mapping[Cell, Rollouts], policies: int, folder: path
                 f"{summary.border.value / plain.border.value:.2f}" if plain else "",
             ]
         )
+    claims = _claims(config, summaries, lost)
+    caption = f"{_caption(config, policies, first)}\n\n{expected(claims)}".rstrip()
     results = {"cells": _named(summaries), "lost": _named(lost), "config": config.to_dict()}
-    text = report.write(folder, COLUMNS, lines, _caption(config, policies, first), results)
+    results["claims"] = [claim._asdict() for claim in claims]
+    text = report.write(folder, COLUMNS, lines, caption, results)
     if len(config.delays) > 1:
         figure = figures.against_delay(summaries, config.execute)
         figure.savefig(folder / "delays.png", dpi=160)
     return text
+
+
+def _claims(config, summaries, lost) -> list[Claim]:
+    """Returns what real-time chunking is expected to show at each delay."""
+    claims = []
+    for delay in filter(None, config.delays):
+        ours, plain = (summaries.get((name, delay)) for name in ("real_time", "receding"))
+        loss = lost.get(("real_time", delay))
+        if not (ours and plain and loss):
+            continue
+        small = loss.high <= 0.02 or (None if loss.low <= 0.02 else False)
+        measured = f"{100 * loss.value:.1f} points [{_span(loss)}]"
+        claims.append(Claim(f"delay {delay}: real time loses at most 2 points", measured, small))
+        others = [n for n in ("receding", "unaligned") if (n, delay) in lost]
+        for name in others:
+            more = f"{100 * lost[name, delay].value:.1f} points [{_span(lost[name, delay])}]"
+            holds = _more(lost[name, delay], loss)
+            claims.append(Claim(f"delay {delay}: {name} loses more", more, holds))
+        ratio = ours.border.value / plain.border.value
+        half = ours.border.high <= plain.border.low / 2 or (None if ratio <= 0.5 else False)
+        claims.append(Claim(f"delay {delay}: it halves jerk at borders", f"{ratio:.2f}", half))
+    return claims
+
+
+def _more(one, other):
+    return one.low > other.high or (False if one.high < other.low else None)
 
 
 def _named(cells):

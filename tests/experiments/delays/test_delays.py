@@ -134,11 +134,14 @@ def test_the_study_reports_every_cell_and_continues(tmp_path, tiny):
     assert text in (folder / "table.md").read_text()
     assert (folder / "delays.png").stat().st_size > 10_000
     cells = json.loads((folder / "results.json").read_text())["cells"]
-    assert list(cells) == [f"{n}, delay {d}" for n in delays_config.STRATEGIES for d in (0, 4)]
+    names = ("receding", "unaligned", "ensemble", "real_time")
+    want = [f"{name}, delay {delay}" for name in names for delay in (0, 4)]
+    assert list(cells) == [*want, "open_loop, delay 0"]
+    assert "delay 4: it halves jerk at borders" in (folder / "table.md").read_text()
     assert all(cell["success"]["count"] == 2 * config.episodes for cell in cells.values())
     files = sorted((tmp_path / "out" / "rollouts").glob("*.npz"))
     before = [file.stat().st_mtime_ns for file in files]
-    assert study.run(config, [run, run], tmp_path / "out") == text and len(files) == 16
+    assert study.run(config, [run, run], tmp_path / "out") == text and len(files) == 18
     assert [file.stat().st_mtime_ns for file in files] == before
     files[0].unlink()
     config.report_only = True
