@@ -12,6 +12,67 @@ Array = jax.Array
 Observation = Mapping[str, Any]
 
 
+class Histories:
+    """The last ``policy.history`` observations of N environments; N is that of the first call."""
+
+    def __init__(self, policy: Any):
+        self._policy = policy
+        self.values: dict[str, np.ndarray] = {}  # {name: [N, T, d]}, oldest first
+        self.fresh = np.zeros(0, bool)  # [N] nothing was observed since the reset
+
+    def observe(self, observation: Observation) -> None:
+        """Adds the newest observation {name: [N, d]}, in data units. An episode's first observation
+        fills its whole history, as in training."""
+        newest = self._policy.check(observation, ())
+        count = len(next(iter(newest.values())))
+        if not self.values:
+            self.fresh = np.ones(count, bool)
+            self.values = {name: self._filled(name, v) for name, v in newest.items()}
+        elif count != len(self.fresh):
+            raise ValueError(
+                f"observations of {count} environments came, expected {len(self.fresh)} as "
+                "before: use another controller, or reset() all first"
+            )
+        for name, value in newest.items():
+            filled = self._filled(name, value)
+            if name == INSTRUCTION:
+                self.values[name] = filled
+                continue
+            moved = np.concatenate([self.values[name][:, 1:], value[:, None]], axis=1)
+            fresh = self.fresh.reshape(-1, *(1,) * (moved.ndim - 1))
+            self.values[name] = np.where(fresh, filled, moved)
+        self.fresh[:] = False
+
+    def _filled(self, name, value):
+        if name == INSTRUCTION:
+            return value
+        return np.repeat(value[:, None], self._policy.history, axis=1)
+
+    def check(self, before: str) -> None:
+        """Raises ValueError if an environment was not observed since its reset."""
+        if not self.values or self.fresh.any():
+            where = f" in environment {int(np.argmax(self.fresh))}" if self.values else ""
+            raise ValueError(
+                f"nothing was observed{where} since the reset: observe() before {before}"
+            )
+
+    def reset(self, mask: Any = None) -> np.ndarray:
+        """Clears the histories where ``mask`` [N] is True and returns the mask. None clears all;
+        their number may then change."""
+        if mask is None:
+            mask = np.ones(len(self.fresh), bool)
+            self.values, self.fresh = {}, np.zeros(0, bool)
+            return mask
+        mask = np.asarray(mask)
+        if mask.dtype != bool or (self.values and mask.shape != self.fresh.shape):
+            raise ValueError(
+                f"mask is {mask.dtype} {mask.shape}, expected bool ({len(self.fresh)},)"
+            )
+        if self.values:
+            self.fresh |= mask
+        return mask
+
+
 class RecedingHorizon:
     """Runs a policy in N environments: plans H actions and returns the first ``execute``.
 
@@ -23,6 +84,8 @@ class RecedingHorizon:
         >>> for k in range(control.execute):
         >>>     control.observe(env.step(actions[:, k]))
         >>> actions = control.plan(next_key)
+
+    ``chunks.Control`` returns one action a step, also where a chunk comes late.
     """
 
     def __init__(self, policy: Any, execute: int = 8):
@@ -31,46 +94,18 @@ class RecedingHorizon:
                 f"execute is {execute}, expected 1 to {policy.horizon}, the actions of a chunk"
             )
         self.policy, self.execute = policy, execute
-        self._history: dict[str, np.ndarray] = {}
-        self._fresh = np.zeros(0, bool)
+        self._histories = Histories(policy)
 
     def observe(self, observation: Observation) -> None:
         """Adds the newest observation {name: [N, d]}, in data units, to the histories. An episode's
         first observation fills its whole history, as in training."""
-        newest = self.policy.check(observation, ())
-        count = len(next(iter(newest.values())))
-        if not self._history:
-            self._fresh = np.ones(count, bool)
-            self._history = {name: self._filled(name, v) for name, v in newest.items()}
-        elif count != len(self._fresh):
-            raise ValueError(
-                f"observations of {count} environments came, expected {len(self._fresh)} as "
-                "before: use another RecedingHorizon, or reset() all first"
-            )
-        for name, value in newest.items():
-            filled = self._filled(name, value)
-            if name == INSTRUCTION:
-                self._history[name] = filled
-                continue
-            moved = np.concatenate([self._history[name][:, 1:], value[:, None]], axis=1)
-            fresh = self._fresh.reshape(-1, *(1,) * (moved.ndim - 1))
-            self._history[name] = np.where(fresh, filled, moved)
-        self._fresh[:] = False
-
-    def _filled(self, name, value):
-        if name == INSTRUCTION:
-            return value
-        return np.repeat(value[:, None], self.policy.history, axis=1)
+        self._histories.observe(observation)
 
     def plan(self, key: Array) -> np.ndarray:
         """Returns the next actions [N, execute, D] of every environment, in data units. ``key``
         must be new for every plan; environment i uses ``fold_in(key, i)``."""
-        if not self._history or self._fresh.any():
-            where = f" in environment {int(np.argmax(self._fresh))}" if self._history else ""
-            raise ValueError(
-                f"nothing was observed{where} since the reset: observe() before plan()"
-            )
-        return np.asarray(self.policy(self._history, key))[:, : self.execute]
+        self._histories.check("plan()")
+        return np.asarray(self.policy(self._histories.values, key))[:, : self.execute]
 
     def __call__(self, observation: Observation, key: Array) -> np.ndarray:
         """Calls ``observe``, then ``plan``."""
@@ -80,13 +115,4 @@ class RecedingHorizon:
     def reset(self, mask: Any = None) -> None:
         """Clears the history of environments where ``mask`` [N] is True. None clears all of them;
         their number may then change."""
-        if mask is None:
-            self._history, self._fresh = {}, np.zeros(0, bool)
-            return
-        mask = np.asarray(mask)
-        if mask.dtype != bool or (self._history and mask.shape != self._fresh.shape):
-            raise ValueError(
-                f"mask is {mask.dtype} {mask.shape}, expected bool ({len(self._fresh)},)"
-            )
-        if self._history:
-            self._fresh |= mask
+        self._histories.reset(mask)

@@ -22,6 +22,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks, schedules, targets
+from ambient_jax.policy import inpainting as inpainting_lib
 from ambient_jax.policy import solvers
 from ambient_jax.policy.control import RecedingHorizon as RecedingHorizon
 from ambient_jax.transforms.chain import Chain
@@ -51,6 +52,7 @@ class Policy:
     steps: int = 20
     clip: float | None = None
     eta: float = 0.0
+    inpainting: inpainting_lib.Inpainting = inpainting_lib.Inpainting()  # of known actions
 
     def __post_init__(self):
         _checks.solver_options(self.solver, self.steps, self.clip, self.eta)
@@ -139,7 +141,9 @@ class Policy:
         chunk = jax.ShapeDtypeStruct((1, self.horizon, self.chain.action_dim), jnp.float32)
         return jax.eval_shape(create, jax.random.key(0), chunk)
 
-    def __call__(self, observation: Observation, key: Array) -> Array:
+    def __call__(
+        self, observation: Observation, key: Array, *, known: Any = None, weights: Any = None
+    ) -> Array:
         """Draws action chunks [B, H, D] in data units, one for each observation history.
 
         Missing, unknown, misshapen or not finite observations raise a ValueError that names them.
@@ -152,6 +156,9 @@ class Policy:
             may have the robot's width.
           key: PRNG key of either type, or a seed, from which row i uses ``fold_in(key, i)``, or
             [B] keys of the rows. A row's chunk depends only on its observation and key.
+          known: actions [B, H, D] in data units with which the chunks agree as far as ``weights``
+            [B, H] in [0, 1] say: those of weight 1 are returned as they are, those of weight 0 are
+            not used, see ``inpainting``. Calls with known actions share one compiled function.
         """
         checked = self.check(observation, (self.history,))
         batch = len(next(iter(checked.values())))
@@ -165,23 +172,38 @@ class Policy:
         for name in self.chain.wide:
             normalised = self.normalizer.normalize(f"observation/{name}", checked[name])
             checked[name] = np.asarray(normalised)
-        return self._jitted(self.params, checked, key)
+        given = inpainting_lib.check(known, weights, (batch, self.horizon, self.chain.action_dim))
+        return self._jitted(self.params, checked, key, **given)
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
         """Returns observations as arrays [B, *between, ...]; see ``__call__``, ``Chain.check``."""
         return self.chain.check(observation, between)
 
     def chunk(
-        self, params: Any, observation: Observation, keys: Array, ready: tuple[str, ...] = ()
+        self,
+        params: Any,
+        observation: Observation,
+        keys: Array,
+        ready: tuple[str, ...] = (),
+        *,
+        known: Array | None = None,
+        weights: Array | None = None,
     ) -> Array:
         """Draws chunks like ``__call__``, but is pure and has no checks, for other jitted code.
         ``ready`` names the observations that are already normalised."""
         fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
         options = {name: getattr(self, name) for name in fields}
         denoise = self.denoiser(params, observation, ready)
-        shape = (self.horizon, self.chain.action_dim)
-        actions = solvers.solve(denoise, keys, shape, mask=self.action_mask, **options)
-        return self.chain.act(actions)
+        shape, mask = (self.horizon, self.chain.action_dim), self.action_mask
+        if known is not None:
+            weights = jnp.where(True if mask is None else mask, weights[..., None], 0.0)
+            unit = self.normalizer.normalize(ACTION, known)
+            denoise = inpainting_lib.guide(
+                denoise, unit, weights, prediction=self.prediction, how=self.inpainting
+            )
+        actions = self.chain.act(solvers.solve(denoise, keys, shape, mask=mask, **options))
+        # What is known in part is cross-faded once: in each step of a solver it would count again.
+        return actions if known is None else weights * known + (1 - weights) * actions
 
     @property
     def action_mask(self) -> Array | None:

@@ -12,6 +12,7 @@ import pytest
 from ambient_jax import schedules
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.models.denoiser import build_denoiser
+from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy, RecedingHorizon
 from ambient_jax.train import checkpoint
 from ambient_jax.train import config as config_lib
@@ -130,6 +131,45 @@ def test_clip_bounds_actions_in_normalised_units():
     policy = make(clip=0.1)
     normalised = (np.asarray(policy(observation(), jax.random.key(0))) - [1, -2]) / [2, 0.5]
     assert np.abs(normalised).max() <= 0.1 + 1e-5
+
+
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_known_actions(solver):
+    """In data units: of weight 1 they are returned bit for bit, also beyond the solver's clip; of
+    weight 0 in all rows nothing changes, bit for bit; between, the samples come nearer."""
+    policy, seen, key = make(Unsure(), solver=solver, clip=0.9), observation(), jax.random.key(0)
+    known = np.float32(np.random.default_rng(1).normal(size=(5, HORIZON, 2)))
+    plain = np.asarray(policy(seen, key))
+    np.testing.assert_array_equal(policy(seen, key, known=known, weights=np.zeros((5, 16))), plain)
+    weights = np.tile(np.float32([1] * 4 + [0.5] * 4 + [0] * 8), (5, 1))
+    got = np.asarray(policy(seen, key, known=known, weights=weights))
+    np.testing.assert_array_equal(got[:, :4], known[:, :4])
+    soft = slice(4, 8)
+    assert np.abs((got - known)[:, soft]).mean() < 0.7 * np.abs((plain - known)[:, soft]).mean()
+    # Entries of this policy are independent: those that know nothing stay as they were.
+    np.testing.assert_allclose(got[:, 8:], plain[:, 8:], atol=1e-4)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(5))
+    pure = policy.chunk(policy.params, seen, keys, known=known, weights=weights)
+    np.testing.assert_allclose(pure, got, atol=1e-5)
+
+
+def test_known_actions_compile_once_for_a_batch_size():
+    traces = []
+
+    class Counting(Unsure):
+        def __call__(self, x_t, sigma, observation):
+            traces.append(x_t.shape)
+            return super().__call__(x_t, sigma, observation)
+
+    policy, known = make(Counting()), np.zeros((5, HORIZON, 2))
+    policy(observation(), 0, known=known, weights=np.ones((5, HORIZON)))
+    count = len(traces)
+    for seed in range(3):
+        weights = np.full((5, HORIZON), 0.3 * (seed + 1))
+        policy(observation(seed=seed), seed, known=known + seed, weights=weights)
+    assert len(traces) == count > 0
+    with pytest.raises(ValueError, match=r"known has shape \(5, 16, 3\), expected \(5, 16, 2\)"):
+        policy(observation(), 0, known=np.zeros((5, 16, 3)), weights=np.zeros((5, 16)))
 
 
 def test_wrong_observations_are_named():

@@ -1,0 +1,61 @@
+"""Variants of the study of delays.
+
+    python -m experiments.delays --config=experiments/delays/config.py:pushing --checkpoint=A,B,C
+
+pushing  receding horizon, ensembling and real-time chunking against the delay, planar pushing
+maze     the same in the maze
+methods  ways to sample real-time chunks at one delay, planar pushing
+debug    the code of them all on a few short episodes of the maze
+"""
+
+import ml_collections
+
+from ambient_jax.cli import config_file
+
+# What ``chunks.STRATEGIES`` are given, and "inpainting", fields of ``inpainting.Inpainting``.
+# "execute" in place of the study's: the ensemble begins a chunk as often as it can.
+STRATEGIES = {
+    "receding": {"kind": "receding"},
+    "unaligned": {"kind": "receding", "aligned": False},
+    "ensemble": {"kind": "ensemble", "rate": 0.01, "execute": 2},
+    "real_time": {"kind": "real_time"},
+    "open_loop": {"kind": "receding", "execute": 16},  # without delay only
+}
+METHODS = {
+    "receding": {"kind": "receding"},
+    "guidance": {"kind": "real_time"},
+    "guidance_hard": {"kind": "real_time", "soft": False},
+    "guidance_clip_5": {"kind": "real_time", "inpainting": {"clip": 5.0}},
+    "replacement": {"kind": "real_time", "inpainting": {"method": "replacement"}},
+    "projection": {"kind": "real_time", "inpainting": {"method": "projection", "iterations": 3}},
+}
+
+
+def get_config(variant: str = "pushing") -> ml_collections.ConfigDict:
+    """Returns the config of a variant; raises ValueError for an unknown one."""
+    name, _ = config_file.choose(variant, VARIANTS)
+    config = ml_collections.ConfigDict(
+        {
+            "name": name,
+            "world": "pushing",  # or maze
+            "episodes": 100,  # of each checkpoint, strategy and delay, from the same starts
+            "eval_seed": 1,  # of the starts
+            "seed": 0,  # of the chunks
+            "solver": {"solver": "ddim", "steps": 16},  # in place of the checkpoint's
+            "execute": 8,  # steps from one chunk's beginning to the next one's
+            "delays": (0, 2, 4, 8),  # steps until a chunk arrives
+            "strategies": STRATEGIES,
+            "report_only": False,  # only the report, of the rollouts that are there
+        }
+    )
+    config.update(VARIANTS[name])
+    return config
+
+
+VARIANTS: dict[str, dict] = {
+    "pushing": {},
+    "maze": {"world": "maze", "episodes": 200},
+    "methods": {"delays": (4,), "strategies": METHODS},
+    "debug": {"world": "maze", "episodes": 3, "delays": (0, 4), "solver": {"steps": 2}},
+}
+VARIANTS["methods"]["strategies"] = ml_collections.ConfigDict(METHODS)
