@@ -37,6 +37,7 @@ RANKS = {
     "evaluate": 17,
     "annotate": 18,
     "compile": 19,
+    "serve": 19,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.
