@@ -17,6 +17,7 @@ RESET, SEED, KEY = "reset", "seed", "key"
 _PROMPT = "prompt"  # openpi's name of the instruction
 # A list may stand for a small array; these bound what a message of few bytes can become.
 _LONGEST, _ITEMS, _NAMES, _TEXT = 4096, 20_000, 256, 64 * 1024
+_NAME = 200  # characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,8 @@ def parse(data: bytes | str, most: int) -> dict[str, Any]:
     for name, value in message.items():
         if not isinstance(name, str):
             raise ValueError(f"the message has the name {str(name)[:60]!r}, expected text")
+        if len(name) > _NAME:
+            raise ValueError(f"the message has a name of {len(name)} characters, {name[:60]!r}...")
         short = name.removeprefix(OBSERVATION)
         short = INSTRUCTION if short == _PROMPT else short
         if short in fields:
@@ -209,12 +212,15 @@ def _noise(fields):
     if seed is not None:
         number = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
         if not number or not 0 <= seed < 2**32:
-            raise ValueError(f"{SEED!r} is {str(seed)[:40]}, expected a whole number of 32 bits")
+            what = repr(seed) if number else f"a {type(seed).__name__}"
+            raise ValueError(f"{SEED!r} is {what}, expected a whole number of 32 bits")
         return {"seed": int(seed)}
     if key is not None:
-        good = isinstance(key, np.ndarray) and key.shape == (2,) and key.dtype == np.uint32
-        if not good:
-            raise ValueError(f"{KEY!r} is a {type(key).__name__}, expected an array uint32 (2,)")
+        if not isinstance(key, np.ndarray) or key.shape != (2,) or key.dtype != np.uint32:
+            kind = (
+                f"{getattr(key, 'dtype', type(key).__name__)} {getattr(key, 'shape', '')}".rstrip()
+            )
+            raise ValueError(f"{KEY!r} is {kind}, expected an array uint32 (2,)")
         return {"key": key}
     return {}
 
