@@ -3,11 +3,18 @@
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+import optax
 
 from ambient_jax import schedules
+from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy.policy import Policy
+from ambient_jax.train import checkpoint
+from ambient_jax.train import config as config_lib
+from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.normalizer import Normalizer
 from ambient_jax.transforms.steps import Images, Text
@@ -82,3 +89,22 @@ def local(policy, observation, seed):
 def close(one, other):
     """Whether chunks are the same to the rounding of batches of different sizes."""
     return one.shape == other.shape and np.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def save(workdir, history=1, step=20):
+    """Leaves a checkpoint of an untrained small network of "state" [3] and "goal" [2]."""
+    config = config_lib.default()
+    config.model = ml_collections.ConfigDict({"name": "unet", "features": (8,), "groups": 2})
+    config.data.horizon, config.data.history = HORIZON, history
+    config.policy.solver, config.policy.steps = "ddim", 2
+    model = build_denoiser(config.model)
+    dummy = {n: jnp.zeros((1, history, d)) for n, d in (("state", 3), ("goal", 2))}
+    x_t = jnp.zeros((1, HORIZON, 2))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x_t, jnp.zeros(1), dummy)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda a: 0.3 * rng.normal(size=a.shape).astype("f"), shapes["params"])
+    state = state_lib.create(params, optax.sgd(0.1), 1)
+    saver = checkpoint.Checkpointer(workdir / "checkpoints")
+    saver.save(step, state, checkpoint.make_assets(config, NORMALIZER.to_json()))
+    saver.close()
+    return workdir
