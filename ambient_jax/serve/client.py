@@ -30,6 +30,7 @@ _ARRAY, _SCALAR = b"__ndarray__", b"__npgeneric__"
 # What an array may hold: booleans, integers, floats or text.
 _DTYPES = re.compile(r"\|[bui]1|[<>=][uif][248]|[<>=]U\d{1,4}")
 _MOST_AXES = 8
+_FIRST_DELAY = 0.05  # seconds until a lost server is tried again; it doubles up to 2
 # Codes with which a server ends a connection because of what it was sent: no use to try again.
 _REFUSALS = (1002, 1003, 1007, 1008, 1009)
 _log = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ class Client:
 
     def _retried(self, act):
         """Returns ``act()`` on an open connection, which is opened and asked until it works."""
-        begin, delay = time.monotonic(), 0.05
+        begin, delay = time.monotonic(), _FIRST_DELAY
         while True:
             try:
                 if self._connection is None:
@@ -222,7 +223,8 @@ class Client:
                         f"no answer of a policy server at {self.address} for {waited:.1f} s "
                         f"({_reason(error)}): look whether it runs there"
                     ) from error
-                _log.info("policy server at %s: %s; trying again", self.address, _reason(error))
+                if delay == _FIRST_DELAY:
+                    _log.warning("%s: %s; trying again", self.address, _reason(error))
             time.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, 2.0)
 

@@ -81,13 +81,17 @@ class RemotePolicy:
         key = _checks.key(key)
         if not key.ndim:
             key = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(count))
-        data = np.asarray(jax.random.key_data(key))
+        return self.chunks(checked, np.asarray(jax.random.key_data(key)))
+
+    def chunks(self, observation: Mapping[str, np.ndarray], data: np.ndarray) -> np.ndarray:
+        """Returns chunks [B, H, D] of arrays [B, T, ...] and the rows' key data [B, 2]; uses no
+        JAX, so that a callback may call it."""
         requests = []
-        for row in range(count):
-            one = {n: v[row] if v.ndim else v for n, v in checked.items()}
+        for row, key in enumerate(data):
+            one = {n: v[row] if v.ndim else v for n, v in observation.items()}
             if INSTRUCTION in one and one[INSTRUCTION].dtype.kind == "U":
                 one[INSTRUCTION] = str(one[INSTRUCTION])
-            requests.append({**one, KEY: data[row]})
+            requests.append({**one, KEY: np.asarray(key)})
         return np.stack([answer["actions"] for answer in self._ask(requests)])
 
 
