@@ -39,11 +39,11 @@ def _main(_: list[str]) -> None:
             logging.info(
                 "serving %s (step %d, %s %d steps) at ws://%s:%d in batches of %s",
                 *(values.checkpoint, about["checkpoint_step"], policy.solver, policy.steps),
-                *(options.host, port, ", ".join(map(str, sizes))),
+                *(f"[{host}]" if ":" in host else host, port, ", ".join(map(str, sizes))),
             )
 
         serving = server.Server(policy, options, about)
-        sizes = batching.sizes(options.max_batch)
+        host, sizes = options.host, batching.sizes(options.max_batch)
         serving.run(ready)
 
 

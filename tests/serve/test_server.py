@@ -12,8 +12,10 @@ import pytest
 import websockets.sync.client
 from absl import logging as absl_logging
 
+from ambient_jax.policy.policy import Policy
 from ambient_jax.serve.client import Client, Refused, pack, unpack
 from ambient_jax.serve.server import Options, Server, running
+from ambient_jax.transforms.normalizer import Normalizer
 from tests.serve import made
 
 
@@ -356,7 +358,16 @@ def test_a_stuck_policy_does_not_keep_the_server_from_ending():
         robot.recv(10)
 
 
-def test_wrong_options_and_names_are_told():
+def test_names_of_the_protocol_are_no_observations():
+    maps = {"action": np.zeros(2, np.float32), "observation/seed": np.zeros(1, np.float32)}
+    policy = Policy(made.Sees(), {}, Normalizer("none", maps, maps), horizon=4, history=1)
+    with pytest.raises(ValueError, match="has an observation 'seed', a name of the protocol"):
+        Server(policy, Options())
+
+
+def test_wrong_options_are_told():
+    with pytest.raises(ValueError, match="the token has spaces"):
+        Options(token="two words")
     with pytest.raises(ValueError, match="max_batch is 0, expected at least 1"):
         Options(max_batch=0)
     with pytest.raises(ValueError, match="port is 70000, expected at most 65535"):
