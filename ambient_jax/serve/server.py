@@ -18,6 +18,7 @@ import logging as python_logging
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +87,7 @@ class Server:
     def run(self, ready: Callable[[int], None] = lambda port: None) -> None:
         """Compiles the policy, opens the port, calls ``ready(port)`` and serves until the end.
 
-        OSError: the port cannot be opened.
+        OSError: the port is not free, which is known before anything is compiled.
         """
         if not self._options.token and not _is_loopback(self._options.host):
             logging.warning(
@@ -94,17 +95,18 @@ class Server:
                 self._options.host,
             )
         python_logging.getLogger("websockets").setLevel(python_logging.CRITICAL)
-        self._batcher.start()
-        try:
-            asyncio.run(self._run(ready))
-        finally:
-            self._batcher.close(self._options.drain_timeout)
+        with _bound(self._options.host, self._options.port) as port:
+            self._batcher.start()
+            try:
+                asyncio.run(self._run(port, ready))
+            finally:
+                self._batcher.close(self._options.drain_timeout)
 
     def stop(self) -> None:
         """Ends the server after what is queued, from any thread; a second call ends it at once."""
         self._loop.call_soon_threadsafe(self._stop)
 
-    async def _run(self, ready):
+    async def _run(self, port, ready):
         self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
         self._hurry = asyncio.Event()
         if threading.current_thread() is threading.main_thread():
@@ -115,8 +117,7 @@ class Server:
         with concurrent.futures.ThreadPoolExecutor(workers, "requests") as self._pool:
             server = await serve(
                 self._handle,
-                options.host,
-                options.port,
+                sock=port,
                 origins=[None],  # no page in a browser may drive a robot
                 compression=None,
                 process_request=self._admit,
@@ -125,7 +126,7 @@ class Server:
                 ping_timeout=60,
                 close_timeout=2,
             )
-            ready(server.sockets[0].getsockname()[1])
+            ready(port.getsockname()[1])
             await self._stopping.wait()
             logging.info("stopping: %d clients are connected", len(self._clients))
             server.close(close_connections=False)
@@ -150,7 +151,9 @@ class Server:
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         given = request.headers.get_all("Authorization")
-        if self._token and not hmac.compare_digest("\n".join(given).encode(), self._token):
+        if self._token and not hmac.compare_digest(
+            "\n".join(given).encode(errors="replace"), self._token
+        ):
             return connection.respond(
                 http.HTTPStatus.UNAUTHORIZED,
                 "expected the header 'Authorization: Api-Key <token of the server>'\n",
@@ -297,6 +300,21 @@ def _line(error):
         if isinstance(error, ValueError | RuntimeError) and text
         else (f"the request failed ({type(error).__name__}) {text}".rstrip())
     )
+
+
+def _bound(host, port):
+    """Returns a socket that has the address but does not listen yet: who connects is refused."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of an ended server
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
+    return bound
 
 
 def _is_loopback(host):

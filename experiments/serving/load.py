@@ -102,8 +102,11 @@ def many(server: processes.Served, policy: Policy, robots: int, requests: int) -
     took = time.perf_counter() - begin
     bar.close()
     samples = np.array(sorted(memory))[len(memory) // 5 :]
-    fit = stats.linregress(samples[:, 0] / 1e5, samples[:, 1])
-    margin = stats.t.ppf(0.975, max(len(samples) - 2, 1)) * fit.stderr
+    slope, margin = 0.0, 0.0
+    if np.ptp(samples[:, 1]):  # a fit of equal numbers has no standard error
+        fit = stats.linregress(samples[:, 0] / 1e5, samples[:, 1])
+        slope = fit.slope
+        margin = stats.t.ppf(0.975, max(len(samples) - 2, 1)) * fit.stderr
     return {
         "robots": robots,
         "requests": requests,
@@ -114,7 +117,7 @@ def many(server: processes.Served, policy: Policy, robots: int, requests: int) -
         "memory_mib": [[int(n), round(m, 2)] for n, m in sorted(memory)],
         "memory_first_mib": memory[0][1],
         "memory_last_mib": sorted(memory)[-1][1],
-        "slope_mib_per_100k": [fit.slope, fit.slope - margin, fit.slope + margin],
+        "slope_mib_per_100k": [slope, slope - margin, slope + margin],
     }
 
 

@@ -138,4 +138,6 @@ def test_errors_are_one_line(workdir, tmp_path):
     assert "no websockets: pip install 'ambient_jax[serve]'" in without
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert "address already in use" in error_of(given, f"--port={port}", "--max_batch=1")
+        assert f"cannot listen on 127.0.0.1:{port}: [Errno 98] Address" in error_of(
+            given, f"--port={port}"
+        )
