@@ -10,15 +10,12 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import hmac
 import http
-import ipaddress
 import logging as python_logging
 import math
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,39 +25,13 @@ from absl import logging
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from ambient_jax import _checks
 from ambient_jax.serve.batching import Answer, Batcher
 from ambient_jax.serve.client import pack
+from ambient_jax.serve.options import Options, bound, is_loopback
 from ambient_jax.serve.session import Session, describe
 
 _GRACE = 0.2  # seconds in which a request that is on its way still counts as queued
 _LOGGED = 3  # wrong requests of one connection that are logged
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a server takes and when it gives up."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000  # 0: any that is free
-    token: str = ""  # "": anyone may connect
-    max_clients: int = 64
-    max_batch: int = 16  # robots in one call of the policy
-    max_message: int = 16 * 2**20  # bytes
-    idle_timeout: float = 600.0  # seconds without a whole request, after which a client is closed
-    send_timeout: float = 30.0  # seconds that a client may take to read an answer
-    drain_timeout: float = 30.0  # seconds for the requests that are queued when the server stops
-    seed: int | None = None  # of the noise of requests without a seed; None: from the system
-
-    def __post_init__(self):
-        _checks.number("port", self.port, 0, 65535, whole=True)
-        _checks.number("max_batch", self.max_batch, 1, 4096, whole=True)
-        for name in ("max_clients", "max_message"):
-            _checks.number(name, getattr(self, name), 1, whole=True)
-        for name in ("idle_timeout", "send_timeout", "drain_timeout"):
-            _checks.number(name, getattr(self, name), 0, above=True)
-        if not (self.token.isascii() and self.token.isprintable()) or " " in self.token:
-            raise ValueError("the token has spaces or other than ASCII characters, a header cannot")
 
 
 class Server:
@@ -89,13 +60,13 @@ class Server:
 
         OSError: the port is not free, which is known before anything is compiled.
         """
-        if not self._options.token and not _is_loopback(self._options.host):
+        if not self._options.token and not is_loopback(self._options.host):
             logging.warning(
                 "listening on %s without a token: whoever reaches this port can use the policy",
                 self._options.host,
             )
         python_logging.getLogger("websockets").setLevel(python_logging.CRITICAL)
-        with _bound(self._options.host, self._options.port) as port:
+        with bound(self._options.host, self._options.port) as port:
             self._batcher.start()
             try:
                 asyncio.run(self._run(port, ready))
@@ -231,27 +202,31 @@ class Server:
             await connection.send(message)
 
     async def _answer(self, session, message):
-        begin = time.monotonic()
-        row = await self._loop.run_in_executor(self._pool, session.read, message)
-        if row is None:
-            return {"server_timing": {"infer_ms": 1000 * (time.monotonic() - begin)}}
-        future = self._loop.create_future()
+        begin, future = time.monotonic(), self._loop.create_future()
 
         def deliver(answer):
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(_settle, future, answer)
 
-        self._batcher.submit(row, deliver)
-        answer: Answer = await future
-        return {
-            "actions": answer.actions,
-            "policy_timing": {"infer_ms": 1000 * answer.seconds},
-            "server_timing": {
-                "infer_ms": 1000 * (time.monotonic() - begin),
-                "queue_ms": 1000 * answer.waited,
-                "batch": answer.rows,
-            },
-        }
+        def read():
+            try:
+                row = session.read(message)
+                if row is None:
+                    deliver(None)
+                else:
+                    self._batcher.submit(row, deliver)
+            except Exception as error:
+                deliver(error)
+
+        self._pool.submit(read)
+        answer: Answer | None = await future
+        timing = {"infer_ms": 1000 * (time.monotonic() - begin)}
+        if answer is None:
+            return {"server_timing": timing}
+        queue = {"queue_ms": 1000 * answer.waited, "batch": answer.rows}
+        policy = {"infer_ms": 1000 * answer.seconds}
+        actions = answer.actions
+        return {"actions": actions, "policy_timing": policy, "server_timing": timing | queue}
 
 
 @contextlib.contextmanager
@@ -300,28 +275,6 @@ def _line(error):
         if isinstance(error, ValueError | RuntimeError) and text
         else (f"the request failed ({type(error).__name__}) {text}".rstrip())
     )
-
-
-def _bound(host, port):
-    """Returns a socket that has the address but does not listen yet: who connects is refused."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of an ended server
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error}") from error
-    return bound
-
-
-def _is_loopback(host):
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _name(connection):

@@ -74,8 +74,8 @@ def parse(data: bytes | str, most: int) -> dict[str, Any]:
 
 
 def describe(policy: Any) -> dict[str, Any]:
-    """Returns what a client must know of a policy: names, shapes and types of its observations,
-    without and with the history's axis, and what it answers."""
+    """Returns what a client must know of a policy: name, type and shape of one step of each of its
+    observations, and what it answers."""
     observations = {}
     for name, one in policy.chain.inputs(policy.history).items():
         masks = name.endswith(augment.MASK) or name == IS_CLEAN
