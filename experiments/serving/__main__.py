@@ -9,6 +9,7 @@ python -m experiments.serving --only=round_trip,memory,restart
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 import tempfile
@@ -74,7 +75,6 @@ def _remote(checkpoint, values, given):
 
 def _round_trip(values):
     import dataclasses
-    import time
 
     import jax
 
@@ -90,19 +90,11 @@ def _round_trip(values):
             policy = dataclasses.replace(policy, params=jax.device_put(policy.params))
             with processes.served(checkpoint, "--max_batch=1") as server:
                 with Client("127.0.0.1", server.port, timeout=600) as ours:
-
-                    def timed(request, count, ours=ours):
-                        seconds = []
-                        for _ in range(count):
-                            begin = time.perf_counter()
-                            ours.infer(request)
-                            seconds.append(time.perf_counter() - begin)
-                        return seconds
-
-                    results[name] = {"ours": load.round_trip(policy, timed, values.calls)}
+                    one = load.round_trip(policy, functools.partial(load.timed, ours), values.calls)
+                    results[name] = {"ours": one}
                 if values.openpi:
                     stock = processes.Stock(values.openpi, server.port)
-                    results[name]["openpi"] = load.round_trip(policy, stock.seconds, values.calls)
+                    results[name]["openpi"] = load.round_trip(policy, stock.timed, values.calls)
                     stock.close()
     return results
 

@@ -88,9 +88,9 @@ class Stock:
         """Returns the answers in the order of the requests."""
         return self._job(requests=requests)
 
-    def seconds(self, request: dict[str, Any], count: int) -> list[float]:
-        """Returns the durations of ``count`` round trips, as one client measures them."""
-        return self._job(seconds=request, count=count)
+    def timed(self, request: dict[str, Any]) -> list[float]:
+        """Returns milliseconds of a round trip as the client measures it, and the policy's."""
+        return self._job(timed=request)
 
     def close(self) -> None:
         """Ends the process."""

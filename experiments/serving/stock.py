@@ -3,7 +3,7 @@
 python stock.py PORT CLIENTS
 
 Reads jobs from standard input, four bytes of length and a message each, and writes as many results:
-``{"requests": [...]}`` answers each, ``{"seconds": request, "count": n}`` times n round trips.
+``{"requests": [...]}`` answers each, ``{"timed": request}`` times one round trip.
 """
 
 import concurrent.futures
@@ -40,8 +40,8 @@ def main(port, count):
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
         while header := sys.stdin.buffer.read(4):
             job = msgpack_numpy.unpackb(sys.stdin.buffer.read(*struct.unpack("!I", header)))
-            if "seconds" in job:
-                write([timed(robots[0], job["seconds"]) for _ in range(job["count"])])
+            if "timed" in job:
+                write(timed(robots[0], job["timed"]))
                 continue
             requests = job["requests"]
             answers = [None] * len(requests)
@@ -55,9 +55,10 @@ def main(port, count):
 
 
 def timed(robot, request):
+    """Returns milliseconds of a round trip, and those of them that the policy took."""
     begin = time.perf_counter()
-    robot.infer(request)
-    return time.perf_counter() - begin
+    answer = robot.infer(request)
+    return [1e3 * (time.perf_counter() - begin), answer["policy_timing"]["infer_ms"]]
 
 
 def write(message):

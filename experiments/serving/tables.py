@@ -42,7 +42,7 @@ def _round_trip(sees, client, one):
     return (
         f"median of {one['calls']} calls, {sees} ({one['bytes'] / 1024:.0f} KiB), {client} client",
         f"{one['local_ms']:.2f} ms",
-        f"{one['served_ms']:.2f} ms",
+        f"{one['served_ms']:.2f} ms, {one['beside_policy_ms']:.2f} of them not the policy's",
         f"at most {limit:.2f} ms (1.2 local + 2)",
         _SAYS[one["served_ms"] <= limit],
     )

@@ -45,6 +45,7 @@ def rolled(here, there):
 
 def test_the_table_says_what_holds():
     trip = {"calls": 10, "bytes": 1024, "local_ms": 10.0, "served_ms": 14.5, "limit_ms": 14.0}
+    trip["beside_policy_ms"] = 1.5
     slow, fast = trip, {**trip, "served_ms": 13.9}
     parts = {
         "maze": rolled([1, 1, 0, 1], [1, 0, 1, 1]),
