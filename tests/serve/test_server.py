@@ -15,7 +15,9 @@ from absl import logging as absl_logging
 from ambient_jax.policy.policy import Policy
 from ambient_jax.serve.client import Client, Refused, pack, unpack
 from ambient_jax.serve.server import Options, Server, running
+from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.normalizer import Normalizer
+from ambient_jax.transforms.steps import Mask, Role
 from tests.serve import made
 
 
@@ -374,3 +376,29 @@ def test_wrong_options_are_told():
         Options(port=70000)
     with pytest.raises(ValueError, match="idle_timeout is 0, expected above 0"):
         Options(idle_timeout=0)
+
+
+def test_masks_roles_and_wide_numbers_are_served_without_compiling():
+    shift = {"action": np.zeros(2), "observation/state": np.array([1.7e9 + 0.3, 0, 0])}
+    scale = {name: np.ones(len(v), np.float32) for name, v in shift.items()}
+    masks = {"action": np.array([True, False]), "observation/state": np.array([True, True, False])}
+    steps = (Mask(masks), Role(("mine",), (True,)))
+    chain = Chain(Normalizer("bounds", shift, scale), steps)
+    params = {"gain": np.float32(0.3)}
+    policy = Policy(made.Sees(), params, chain, horizon=made.HORIZON, history=1, steps=2)
+    assert chain.wide == ("state",)
+    narrow = {"state": np.array([1.7e9 + 0.9, 0.2])}  # of the robot's width
+    expected = made.local(policy, {"state": narrow["state"][None]}, 1)
+    corrupt = made.local(policy, {"state": narrow["state"][None], "is_clean": np.zeros((1, 1))}, 1)
+    assert not made.close(expected, corrupt)
+    compiled = []
+    count = lambda event, _, **__: compiled.append(event) if "compile" in event else None  # noqa: E731
+    with running(policy, Options(port=0, max_batch=4)) as port, client(port) as robot:
+        jax.monitoring.register_event_duration_secs_listener(count)
+        got = robot.infer({**narrow, "seed": 1})["actions"]
+        asked = [robot.infer({**narrow, "seed": 1, "is_clean": c})["actions"] for c in (0.0, 1.0)]
+        jax.monitoring.unregister_event_duration_listener(count)
+        assert {"state_mask", "is_clean"} < set(robot.metadata["observations"])
+    assert made.close(got, expected) and made.close(asked[1], expected)
+    assert made.close(asked[0], corrupt)
+    assert not compiled
