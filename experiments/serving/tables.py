@@ -38,9 +38,9 @@ def _success(name, one):
 
 
 def _round_trip(sees, client, one):
-    limit = one["limit_ms"]
+    limit, whose = one["limit_ms"], {"ours": "our client", "openpi": "openpi-client"}[client]
     return (
-        f"median of {one['calls']} calls, {sees} ({one['bytes'] / 1024:.0f} KiB), {client} client",
+        f"median of {one['calls']} calls, {sees} ({one['bytes']} bytes), {whose}",
         f"{one['local_ms']:.2f} ms",
         f"{one['served_ms']:.2f} ms, {one['beside_policy_ms']:.2f} of them not the policy's",
         f"at most {limit:.2f} ms (1.2 local + 2)",
