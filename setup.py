@@ -42,6 +42,10 @@ ROLLOUT = [
     "pillow>=11",
 ]
 POLICY = ["pillow>=11"]  # resizes what cameras see, for policies without the data extra
+SERVE = [
+    "websockets>=15",  # keepalive of threaded clients, and proxy=None
+    "msgpack>=1.0.5",  # as openpi-client
+]
 MAZE = [
     "drake>=1.40",  # GcsTrajectoryOptimization with NormalizeSegmentTimes
     "ompl>=2.0",  # first release with wheels
@@ -67,6 +71,7 @@ TEST = [
     "tensorflow-cpu>=2.18",
     *FORMATS,
     *BINS,
+    *SERVE,
     *WANDB,
     *HUB,
 ]
@@ -90,7 +95,8 @@ setup(
         "rollout": ROLLOUT,
         "maze": MAZE,
         "bins": DATA + BINS,
-        "all": DATA + FORMATS + MAZE + BINS,
+        "serve": POLICY + SERVE,
+        "all": DATA + FORMATS + MAZE + BINS + SERVE,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],

@@ -40,6 +40,7 @@ RANKS = {
     "annotate": 18,
     "compile": 19,
     "export": 19,
+    "serve": 19,
 }
 MATHS = [name for name, rank in RANKS.items() if rank <= RANKS["losses"]]
 # No Flax, and nothing that reads or writes.

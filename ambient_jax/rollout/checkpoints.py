@@ -15,7 +15,7 @@ from ambient_jax.policy.policy import Policy
 from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import folder as folder_lib
 from ambient_jax.rollout.environment import MakeEnv
-from ambient_jax.train import checkpoint
+from ambient_jax.train import checkpoint, loading
 
 COLUMNS = ("", "episodes", "success", "95% interval", "return", "95% interval", "steps")
 
@@ -47,7 +47,7 @@ def evaluate(
     is kept when it ends (``episodes.jsonl``): the same call carries on, also with more episodes.
 
     Args:
-      path: workdir or checkpoint, see ``checkpoint.find``.
+      path: workdir, checkpoint, policy folder or address, see ``loading.load``.
       env: makes the environment.
       episodes, seed: see ``rollout``.
       execute: actions of a chunk that are executed; 0 takes ``policy.execute`` of the config.
@@ -61,17 +61,14 @@ def evaluate(
       FileNotFoundError: there is no checkpoint.
       ValueError: as ``rollout``, or the folder has rollouts of other settings.
     """
-    directory, step = checkpoint.find(path)
-    folder = directory / str(step)
-    policy = Policy.from_checkpoint(folder, source=source or None, **(solver or {}))
-    execute = execute or _execute(folder)
-    out = (
-        checkpoint.absolute(out) if out else directory.parent / "rollouts" / _name(env) / str(step)
-    )
+    found_at, step = loading.find(path)
+    policy = Policy.from_checkpoint(found_at, source=source or None, **(solver or {}))
+    execute = execute or _execute(found_at)
+    out = checkpoint.absolute(out) if out else _beside(found_at) / _name(env) / str(step)
     about = _about(policy, env, execute, seed, source, options)
     options |= dict(episodes=episodes, execute=execute, seed=seed)
     found = folder_lib.kept(policy, env, out, about, videos, options)
-    results = {"checkpoint": os.fspath(folder), "step": step, "settings": about, **summary(found)}
+    results = {"checkpoint": found_at, "step": step, "settings": about, **summary(found)}
     caption = f"{env.env}, policy of step {step}; {_describe(found, about)}"
     rows = [[f"step {step}", *cells(found)]]
     table = report.write(out, COLUMNS, rows, caption, results)
@@ -219,8 +216,16 @@ def _digest(params):
     return digest.hexdigest()[:16]
 
 
-def _execute(folder):
-    return int(checkpoint.load_assets(folder)["config"]["policy"].get("execute", 8))
+def _execute(path):
+    return int(loading.load(path)["config"]["policy"].get("execute", 8))
+
+
+def _beside(path):
+    """Returns the folder of rollouts: in the workdir, or beside a policy folder."""
+    if "://" in path:
+        raise ValueError(f"{path} is an address, expected --out=<folder of results> with it")
+    folder = pathlib.Path(path).resolve().parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / "rollouts"
 
 
 def _name(env):

@@ -1,0 +1,1 @@
+"""What serving a policy costs: success, round trips, many robots, memory and restarts."""
