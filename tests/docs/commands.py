@@ -10,6 +10,8 @@ from ambient_jax.train import config as train_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 OURS = ("ambient_jax", "experiments", "docs")
+# Commands and extras of pages that were written first; a test fails once they are there.
+PENDING = {"serve", "ambient_jax.serve"}
 _COMMAND = re.compile(r"python[\d.]*\s+-m\s+([\w.]+)([^\n;&|>#]*)")
 _EVERYWHERE = ("help", "verbosity")  # flags of every command
 _ELIDED = "experiments/open_x/config.py:debug"  # in place of --config=...
@@ -26,10 +28,10 @@ def check(text: str, folder: pathlib.Path) -> None:
     if syntax.returncode:
         raise ValueError(f"bash cannot read it: {syntax.stderr.strip()}")
     for group in re.findall(r"\.\[([\w,]+)\]", text):
-        if unknown := set(group.split(",")) - extras():
+        if unknown := set(group.split(",")) - extras() - PENDING:
             raise ValueError(f"setup.py has no extra {', '.join(unknown)}")
     for module, arguments in commands(text):
-        if module.split(".")[0] in OURS:
+        if module.split(".")[0] in OURS and module not in PENDING:
             _check(module, arguments, folder)
 
 
@@ -40,6 +42,11 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
         quoted = rest if rest.count("'") % 2 == 0 else rest.replace("'", "")
         found.append((module, shlex.split(quoted)))
     return found
+
+
+def module_name(path: pathlib.Path) -> str:
+    """Returns the dotted name of a module's file or package."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
 def extras() -> set[str]:

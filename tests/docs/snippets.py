@@ -4,7 +4,6 @@ The comment on the line before a block says it; a block without one is an error:
 
     <!-- snippet: run -->                    runs it
     <!-- snippet: run slow -->               runs it with the slow tests only
-    <!-- snippet: run with --a=1 -->         shell: adds these arguments to its last command
     <!-- snippet: run after CODE -->         Python: runs this line of code first
     <!-- snippet: continue -->               Python: runs it with the names of the block before it
     <!-- snippet: file my_config.py -->      writes it to this file, which later blocks use
@@ -32,7 +31,7 @@ class Snippet:
     kind: str  # run, continue, file or check
     code: str
     slow: bool = False
-    extra: str = ""  # what follows "with" or "after", or the file's name
+    extra: str = ""  # the code after "after", or the file's name
 
     @property
     def where(self) -> str:
@@ -40,8 +39,11 @@ class Snippet:
 
 
 def collect(page: pathlib.Path) -> list[Snippet]:
-    """Returns the Python and shell blocks of a page. Raises ValueError for a block without a marker,
-    or with one that it cannot have."""
+    """Returns the Python and shell blocks of a page.
+
+    Raises:
+      ValueError: a block has no marker, or one that it cannot have.
+    """
     lines, found, number = page.read_text(encoding="utf-8").split("\n"), [], 0
     while number < len(lines):
         fence = _FENCE.match(lines[number])
@@ -70,10 +72,8 @@ def _snippet(page, line, python, before, code):
     family, kind, rest = marker.groups()
     kind, rest = ("check", "") if family == "command" else (kind, rest or "")
     slow, rest = rest.split(" ")[0] == "slow", re.sub(r"^slow ?", "", rest)
-    word, _, extra = rest.partition(" ")
-    if kind == "file":
-        word, extra = "", rest
-    allowed = {"run": ("after",) if python else ("with",)}.get(kind, ())
-    if kind not in _KINDS[python] or (word and word not in allowed) or (kind == "file") > bool(extra):
+    after, _, extra = ("", "", rest) if kind == "file" else rest.partition(" ")
+    right = bool(extra) if kind == "file" else not after or (after == "after" and extra)
+    if kind not in _KINDS[python] or not right or (extra and kind != "file" and not python):
         raise ValueError(f"{page}:{line}: the marker {before!r} is none for this block")
     return Snippet(page, line, python, kind, code, slow, extra)
