@@ -48,6 +48,13 @@ BINS = [
     "gymnasium>=1.1",
     "matplotlib>=3.9",
 ]
+NOTEBOOKS = ["nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"]
+DOCS = [
+    "sphinx>=8.2",
+    "myst-nb>=1.3",  # Markdown and notebooks as pages; brings myst-parser
+    "furo>=2025.7",
+    "sphinx-copybutton>=0.5.2",
+]
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
 TEST = [
@@ -60,6 +67,7 @@ TEST = [
     *FORMATS,
     *BINS,
     *WANDB,
+    *NOTEBOOKS,
 ]
 
 setup(
@@ -83,6 +91,7 @@ setup(
         "all": DATA + FORMATS + MAZE + BINS,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
+        "docs": DATA + POLICY + NOTEBOOKS + DOCS,
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
         "wandb": WANDB,
         "cuda": ["jax[cuda12]>=0.10"],

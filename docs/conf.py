@@ -4,6 +4,7 @@ The sources are the repository's own Markdown files, so that a link between them
 on the site. Docstrings become the API reference.
 """
 
+import importlib.util
 import pathlib
 import re
 import sys
@@ -40,6 +41,9 @@ nb_execution_mode = "off"  # the stored outputs are shown; tests/docs executes t
 copybutton_prompt_text = ">>> "
 
 autosummary_generate = True
+# Optional packages that some commands import at their top.
+_OPTIONAL = ("gymnasium", "huggingface_hub", "msgpack", "onnx", "safetensors", "websockets")
+autodoc_mock_imports = [name for name in _OPTIONAL if importlib.util.find_spec(name) is None]
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
 autodoc_typehints = "signature"

@@ -19,15 +19,10 @@ def execute(path: pathlib.Path, timeout: int = 600) -> nbformat.NotebookNode:
     """Returns the notebook with new outputs. Raises nbclient's CellExecutionError where a cell
     does."""
     notebook = nbformat.read(path, as_version=4)
-    environment = dict(os.environ)
-    above = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in above if p)
-    try:
-        resources = {"metadata": {"path": str(path.parent)}}
-        nbclient.NotebookClient(notebook, timeout=timeout, resources=resources).execute()
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
+    above = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    resources = {"metadata": {"path": str(path.parent)}}
+    client = nbclient.NotebookClient(notebook, timeout=timeout, resources=resources)
+    client.execute(env={**os.environ, "PYTHONPATH": above})
     return plain(notebook)
 
 
