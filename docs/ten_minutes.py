@@ -8,6 +8,7 @@ for word but for GOOD and OTHER, and writes their times into the page. GOOD is R
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -64,10 +65,10 @@ def _episode(rng, jitter):
 
 def measure(
     folder: pathlib.Path, steps: Mapping[str, str], words: Mapping[str, str], before: str = ""
-) -> dict[str, float]:
-    """Gives the commands in a folder, in order, and returns their times in seconds.
+) -> dict[str, tuple[float, float]]:
+    """Gives the commands in a folder, in order; returns for each the time and the processor time, s.
 
-    The time of a server is the time until it answers; it is then stopped.
+    The time of a server is the time until it answers, and then stops.
 
     Args:
       folder: where they run.
@@ -78,23 +79,29 @@ def measure(
     Raises:
       RuntimeError: one failed; the message has the end of its output.
     """
-    times: dict[str, float] = {}
+    times: dict[str, tuple[float, float]] = {}
     for name, command in steps.items():
         for word, meaning in words.items():
             command = re.sub(rf"\b{word}\b", meaning, command)
         command = f"{before if times else ''}{command}"
-        begin = time.monotonic()
+        begin, used = time.monotonic(), _processor()
         with open(folder / "output.txt", "w+") as output:
             shell = ["bash", "-euo", "pipefail", "-c", command]
             streams = dict(stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
             process = subprocess.Popen(shell, cwd=folder, **streams)
             served = " ambient_jax.serve " in command
             code = _until_it_answers(process) if served else process.wait()
-            times[name] = time.monotonic() - begin
+            times[name] = time.monotonic() - begin, _processor() - used
             output.seek(0)
             if code:
                 raise RuntimeError(f"{name} ended with {code}:\n{output.read()[-3000:]}")
     return times
+
+
+def _processor() -> float:
+    """Returns the processor time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _until_it_answers(process):
@@ -113,11 +120,12 @@ def _until_it_answers(process):
             process.wait(timeout=60)
 
 
-def table(times: Mapping[str, float]) -> str:
+def table(times: Mapping[str, tuple[float, float]]) -> str:
     """Returns the times as a table in Markdown."""
-    rows = ["| step | seconds |", "|---|---|"]
-    rows += [f"| {name} | {seconds:.0f} |" for name, seconds in times.items()]
-    return "\n".join([*rows, f"| together | {sum(times.values()):.0f} |", ""])
+    rows = ["| step | seconds | of the processor |", "|---|---|---|"]
+    every = {**times, "together": tuple(map(sum, zip(*times.values(), strict=True)))}
+    rows += [f"| {name} | {wall:.0f} | {used:.0f} |" for name, (wall, used) in every.items()]
+    return "\n".join([*rows, ""])
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ from ambient_jax.data import write
 def motion(
     rng: np.random.Generator, jitter: float, steps: int = 24
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a way [steps + 1, 2] from a random start to a random goal, and the goal [2]."""
-    start, goal = rng.uniform(-1, 1, (2, 2))
-    s = np.linspace(0, 1, steps + 1)[:, None]
-    way = start + (goal - start) * (10 * s**3 - 15 * s**4 + 6 * s**5)  # least jerk
-    return (way + jitter * rng.normal(size=way.shape)).astype(np.float32), goal.astype(np.float32)
+    """Returns a straight way [steps + 1, 2], at most 0.1 a step, to a random goal, and the goal."""
+    start, goal = rng.uniform(-0.9, 0.9, (2, 2))
+    distance = np.linalg.norm(goal - start)
+    gone = np.minimum(0.1 * np.arange(steps + 1), distance)[:, None] / distance
+    way = start + gone * (goal - start) + jitter * rng.normal(size=(steps + 1, 2))
+    return way.astype(np.float32), goal.astype(np.float32)
 
 
 def episode(rng: np.random.Generator, jitter: float) -> dict:
@@ -29,7 +30,7 @@ def episode(rng: np.random.Generator, jitter: float) -> dict:
 
 
 def write_both(
-    root: str | pathlib.Path, good: int = 20, jagged: int = 100, jitter: float = 0.05
+    root: str | pathlib.Path, good: int = 50, jagged: int = 200, jitter: float = 0.05
 ) -> dict[str, str]:
     """Writes "good" (smooth) and "jagged" with splits train and val; returns their folders."""
     vector, folders = np.zeros(2, np.float32), {}
