@@ -66,7 +66,7 @@ def _episode(rng, jitter):
 def measure(
     folder: pathlib.Path, steps: Mapping[str, str], words: Mapping[str, str], before: str = ""
 ) -> dict[str, tuple[float, float]]:
-    """Gives the commands in a folder, in order; returns for each the time and the processor time, s.
+    """Gives the commands in a folder, in order; returns the time and processor time of each, s.
 
     The time of a server is the time until it answers, and then stops.
 
