@@ -9,14 +9,12 @@ import pathlib
 import re
 import sys
 
-import ambient_jax
-
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+import ambient_jax  # noqa: E402
 from docs import plain_docstrings  # noqa: E402
 
 project, release = "ambient_jax", ambient_jax.__version__
 author = "the ambient_jax authors"
-copyright = "Apache-2.0"
 
 extensions = [
     "myst_nb",
@@ -32,6 +30,7 @@ include_patterns = [
 ]
 exclude_patterns = ["build", "dist", "runs", "tests", "**.egg-info", ".*"]
 templates_path = ["_templates"]
+highlight_language = "none"  # of blocks that name no language
 smartquotes = False  # "--flag" keeps its dashes
 suppress_warnings = ["ref.python"]  # fields of many classes share names such as "name"
 
@@ -55,7 +54,7 @@ html_theme = "furo"
 html_title = "ambient_jax"
 html_additional_pages = {"index": "redirect.html"}  # the site's root leads to docs/index
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 
 
 def _adapt(app, docname, source):
