@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 FOLDER = ROOT / "docs/notebooks"
 
 
-def execute(path: pathlib.Path, timeout: int = 600) -> nbformat.NotebookNode:
+def execute(path: pathlib.Path, timeout: int = 3600) -> nbformat.NotebookNode:
     """Returns the notebook with new outputs. Raises nbclient's CellExecutionError where a cell
     does."""
     notebook = nbformat.read(path, as_version=4)
