@@ -59,6 +59,13 @@ BINS = [
     "matplotlib>=3.9",
 ]
 HUB = ["huggingface_hub>=0.34"]  # hf auth login
+NOTEBOOKS = ["nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"]
+DOCS = [
+    "sphinx>=8.2",
+    "myst-nb>=1.3",  # Markdown and notebooks as pages; brings myst-parser
+    "furo>=2025.7",
+    "sphinx-copybutton>=0.5.2",
+]
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 ONNX = ["jax2onnx>=0.17", "onnxruntime>=1.20"]  # exports a policy, and compares it
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
@@ -74,6 +81,7 @@ TEST = [
     *SERVE,
     *WANDB,
     *HUB,
+    *NOTEBOOKS,
 ]
 
 setup(
@@ -99,6 +107,7 @@ setup(
         "all": DATA + FORMATS + MAZE + BINS + SERVE,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
+        "docs": DATA + POLICY + NOTEBOOKS + DOCS,
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
         "wandb": WANDB,
         "hub": HUB,
