@@ -96,7 +96,8 @@ def rollout(
       batch: rows in a call of the policy. Another number may round its results differently.
       vectorization: "sync" or "async", see ``environment.vectorised``.
       control: makes the control of N environments from a policy, in place of ``RecedingHorizon``:
-        something with its ``execute``, ``observe``, ``plan`` and ``reset``.
+        something with its ``observe``, ``reset`` and ``plan``, or with ``act``, which returns an
+        action [N, D] a step.
       videos: {episode: path of its video, .mp4}; the environments need the render_mode "rgb_array".
       done: outcomes of episodes that have been run.
       on_episode: called with the number and outcome of each episode when it ends.
@@ -164,7 +165,9 @@ def _run(vector, control, rows, reader, todo, seed, videos):
             control.reset(begun)
         control.observe(reader(observation))
         rows.live, rows.episode = live, episode
-        actions = np.asarray(control.plan(_keys(key, episode, plans)))
+        keys = _keys(key, episode, plans)
+        acts = hasattr(control, "act")  # an action a step
+        actions = np.asarray(control.act(keys)[:, None] if acts else control.plan(keys))
         observations.check_width(actions.shape[-1], space)
         plans += 1
         for k in range(actions.shape[1]):

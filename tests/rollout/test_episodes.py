@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ambient_jax.policy.control import RecedingHorizon
 from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import rollout
 from ambient_jax.rollout.environment import MakeEnv, Outcome
@@ -173,6 +174,19 @@ def test_episodes_that_were_run_are_not_run_again():
     envs.Reach.calls = 0
     again = rollout(policy, make(), episodes=3, envs=2, done=told, **QUIET)
     assert envs.Reach.calls == 0 and columns(again) == columns(first)
+
+
+def test_a_control_may_return_an_action_a_step():
+    class Acts(RecedingHorizon):
+        plan = None
+
+        def act(self, key):
+            return RecedingHorizon.plan(self, key)[:, 0]
+
+    policy = network()
+    options = dict(episodes=5, envs=2, progress=False)
+    found = rollout(policy, make(), control=lambda p: Acts(p, 1), **options)
+    assert columns(found) == columns(rollout(policy, make(), execute=1, **options))
 
 
 def test_a_policy_needs_only_what_a_control_uses():
