@@ -54,6 +54,7 @@ def command(*flags, code=0):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_its_folder_can_run(workdir, tmp_path):
     out = tmp_path / "exported"
     options = ["--solver=dpmpp_2m", "--steps=3", "--clip=2.0", "--platforms=cpu"]

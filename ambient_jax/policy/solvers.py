@@ -158,7 +158,7 @@ def solve(
         return ratio * x + (next_alpha - ratio * alpha) * drawn, x0.astype(x.dtype)
 
     grid = levels(schedule, steps)
-    noise = initial_noise(keys, shape) if noise is None else noise
+    noise = initial_noise(_checks.key(keys, "keys"), shape) if noise is None else noise
     step: Callable[..., tuple[Array, Array]] = heun if solver == "heun" else ddim
     extra = jnp.arange(steps)
     start: tuple[Array, ...] = (noise,)

@@ -63,7 +63,13 @@ def folder(tmp_path_factory):
     return export.save(state_policy(), tmp_path_factory.mktemp("exported") / "here")
 
 
-@pytest.mark.parametrize("solver", solvers.SOLVERS)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [pytest.param(n, marks=() if n == "dpmpp_2m" else SLOW) for n in solvers.SOLVERS],
+)
 def test_the_same_chunk_for_the_same_key_with_every_solver(tmp_path, solver):
     policy = state_policy(solver=solver, clip=1.5, schedule=schedules.cosine())
     loaded = export.load(export.save(policy, tmp_path / "exported", platforms=("cpu",)))
@@ -83,7 +89,7 @@ def test_keys_are_seeds_or_their_raw_data(folder):
     assert np.abs(got - loaded(seen, 5)).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ("unet", "transformer"))
+@pytest.mark.parametrize("name", ("unet", pytest.param("transformer", marks=SLOW)))
 def test_images_and_texts(tmp_path, name):
     """What the chain does on the host comes first, and its defaults are in the export."""
     masks = {"action": np.array([True, True, False]), "observation/state": np.array([True, False])}

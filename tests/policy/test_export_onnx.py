@@ -28,10 +28,11 @@ def state_policy(**options):
     return dataclasses.replace(policy, params=params)
 
 
-def test_the_model_gives_the_policys_chunks(tmp_path):
+@pytest.mark.parametrize("solver", ("ddim", "heun", "dpmpp_2m"))
+def test_the_model_gives_the_policys_chunks(tmp_path, solver):
     pytest.importorskip("jax2onnx")
     runtime = pytest.importorskip("onnxruntime")
-    policy = state_policy()
+    policy = state_policy(solver=solver)
     file = export_onnx.save(policy, tmp_path / "policy.onnx")
     session = runtime.InferenceSession(str(file))
     assert {i.name for i in session.get_inputs()} == {"noise", "state"}

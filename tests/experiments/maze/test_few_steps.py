@@ -36,6 +36,7 @@ def save(folder, task="maze"):
     return folder
 
 
+@pytest.mark.slow
 def test_a_row_and_a_figure_for_every_solver_and_number_of_steps(tmp_path):
     workdir = save(tmp_path)
     options = dict(solvers=("ddim", "heun"), steps=(2,), goals=6)
