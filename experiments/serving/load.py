@@ -173,10 +173,12 @@ def killed(
                 for thread in threads:
                     thread.start()
             while min(np.subtract(answers, before)) < 1:
+                _alive(threads)
                 time.sleep(0.005)
             if time_of:
                 waits.append(time.perf_counter() - ready)
             while min(np.subtract(answers, before)) < 10 or (python and stock_answers[0] == theirs):
+                _alive(threads)
                 time.sleep(0.02)
             if time_of < kills:
                 server.process.send_signal(signal.SIGKILL)
@@ -194,6 +196,11 @@ def killed(
         "seconds_until_all_were_answered": waits,
         "still_waiting": sum(thread.is_alive() for thread in threads),
     }
+
+
+def _alive(threads):
+    if not all(thread.is_alive() for thread in threads):
+        raise RuntimeError("a client has ended, see above: expected it to go on asking")
 
 
 def _together(jobs):

@@ -1,6 +1,7 @@
 """Small policies whose chunks depend on everything that they see, and requests for them."""
 
 import functools
+import threading
 
 import flax.linen as nn
 import jax
@@ -8,10 +9,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+import websockets.sync.client
 
 from ambient_jax import schedules
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy.policy import Policy
+from ambient_jax.serve.client import Client
 from ambient_jax.train import checkpoint
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
@@ -89,6 +92,34 @@ def local(policy, observation, seed):
 def close(one, other):
     """Whether chunks are the same to the rounding of batches of different sizes."""
     return one.shape == other.shape and np.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def connect(port, **options):
+    """A bare websocket to a server of this machine."""
+    address = f"ws://127.0.0.1:{port}"
+    return websockets.sync.client.connect(address, compression=None, proxy=None, **options)
+
+
+def client(port, **options):
+    """A client that does not wait for its server."""
+    return Client("127.0.0.1", port, **{"patience": 0, **options})
+
+
+class Held:
+    """A policy whose calls wait for a permission, so that requests gather."""
+
+    def __init__(self, policy):
+        self._policy, self.calls = policy, []
+        self.go = threading.Event()
+        self.go.set()
+
+    def __getattr__(self, name):
+        return getattr(self._policy, name)
+
+    def __call__(self, observation, key):
+        self.calls.append(len(observation["state"]))
+        self.go.wait(20)
+        return self._policy(observation, key)
 
 
 def save(workdir, history=1, step=20):

@@ -12,7 +12,6 @@ from ambient_jax.serve.client import Client, pack, unpack
 from ambient_jax.serve.server import Options, running
 from tests.serve import made
 from tests.serve.bad_messages import BROKEN, FRAMES, MESSAGES, MOST, WHOLE
-from tests.serve.test_server import connect
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_there_are_many_kinds():
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_is_answered_with_one_line_and_the_connection_goes_on(kind, port, policy):
     message, expected = MESSAGES[kind]
-    with connect(port) as connection:
+    with made.connect(port) as connection:
         connection.recv(20)
         connection.send(message)
         answer = connection.recv(20)
@@ -78,13 +77,13 @@ def test_is_answered_with_one_line_and_the_connection_goes_on(kind, port, policy
 @pytest.mark.parametrize("kind", FRAMES)
 def test_ends_its_own_connection(kind, port, policy):
     data, code = FRAMES[kind]
-    with connect(port) as connection:
+    with made.connect(port) as connection:
         connection.recv(20)
         connection.socket.sendall(data)
         with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
             connection.recv(20)
     assert closed.value.rcvd.code == code and (closed.value.rcvd.reason or code == 1002)
-    with connect(port) as connection:
+    with made.connect(port) as connection:
         connection.recv(20)
         check(connection, policy)
 
@@ -92,16 +91,16 @@ def test_ends_its_own_connection(kind, port, policy):
 @pytest.mark.parametrize("reset", (False, True))
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_message_that_breaks_off_holds_nobody(kind, reset, port, policy):
-    broken = connect(port)
+    broken = made.connect(port)
     broken.recv(20)
     broken.socket.sendall(BROKEN[kind])
-    with connect(port) as connection:  # while the other waits for the rest of its message
+    with made.connect(port) as connection:  # while the other waits for the rest of its message
         connection.recv(20)
         check(connection, policy)
     if reset:
         broken.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     broken.close_socket()
-    with connect(port) as connection:
+    with made.connect(port) as connection:
         connection.recv(20)
         check(connection, policy)
 
@@ -130,6 +129,6 @@ def test_what_is_no_websocket_is_turned_away(data, port, policy):
         except ConnectionResetError:
             answer = b""
         assert not answer or answer.startswith(b"HTTP/1.1 4")
-    with connect(port) as connection:
+    with made.connect(port) as connection:
         connection.recv(20)
         check(connection, policy)

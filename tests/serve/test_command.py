@@ -17,7 +17,6 @@ import pytest
 from ambient_jax.policy.policy import Policy
 from ambient_jax.serve.client import Client, pack, unpack
 from tests.serve import made
-from tests.serve.test_server import connect
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,7 +62,7 @@ def test_a_checkpoint_is_served_and_sigterm_drains(workdir):
             got = robot.infer({**seen, "seed": 3})["actions"]
             three = Policy.from_checkpoint(workdir, steps=3)
             assert made.close(got, made.local(three, {n: v[None] for n, v in seen.items()}, 3))
-        with connect(port) as waiting:
+        with made.connect(port) as waiting:
             waiting.recv()
             waiting.send(pack(seen))
             process.send_signal(signal.SIGTERM)
