@@ -6,13 +6,13 @@ Jacobian of x0_hat by x_t, W the weights and e = known - x0_hat:
 ===========  =================================================================================
 method       change of x0_hat
 ===========  =================================================================================
-replacement  W e: the other entries learn of the known ones through x_t only
+replacement  0: the other entries learn of the known ones through x_t only
 guidance     min(1 / alpha, clip sigma) J^T W e: that of real-time chunking, for VP diffusion
 projection   J^T W^1/2 z with (W^1/2 J W^1/2 + alpha (1 - W + noise^2 / sigma^2)) z = W^1/2 e, by
              conjugate gradients
 ===========  =================================================================================
 
-Entries of weight 1 become the known ones in all. The covariance of x0 given x_t is
+Entries of weight 1 become the known ones in all. A policy cross-fades the others once, at the end. The covariance of x0 given x_t is
 J sigma^2 / alpha (Tweedie): ``projection`` is exact for Gaussian data, weights of 0 and 1, and no ``noise``, and
 ``guidance`` approximates the matrix by alpha. But a trained network's J is no covariance, and
 there ``guidance`` is the better one and the default: see experiments/delays/results/README.md.
@@ -114,7 +114,7 @@ def guide(
         if how.method == "replacement":
             x0, value = estimate(x)
             error = known - x0
-            change = weights * error
+            change = jnp.zeros_like(x)
         else:
             x0, pullback, value = jax.vjp(estimate, x, has_aux=True)
             error = known - x0

@@ -27,6 +27,11 @@ METHODS = {
     "guidance_hard": {"kind": "real_time", "soft": False},
     "guidance_clip_5": {"kind": "real_time", "inpainting": {"clip": 5.0}},
     "replacement": {"kind": "real_time", "inpainting": {"method": "replacement"}},
+    "replacement_hard": {
+        "kind": "real_time",
+        "soft": False,
+        "inpainting": {"method": "replacement"},
+    },
     "projection": {"kind": "real_time", "inpainting": {"method": "projection", "iterations": 3}},
 }
 
