@@ -195,7 +195,6 @@ class Policy:
                 denoise, unit, weights, prediction=self.prediction, how=self.inpainting
             )
         actions = self.chain.act(solvers.solve(denoise, keys, shape, mask=mask, **options))
-        # What is known in part is cross-faded once: in each step of a solver it would count again.
         return actions if known is None else weights * known + (1 - weights) * actions
 
     @property
