@@ -18,7 +18,7 @@ Entries of weight 1 become the known ones in all. Those known in part are cross-
 The covariance of x0 given x_t is J sigma^2 / alpha (Tweedie): ``projection`` is exact for Gaussian
 data, weights of 0 and 1, and no ``noise``, and ``guidance`` approximates the matrix by alpha. For
 smooth chunks, the mean given a prefix is off by 0.1 standard deviations of the conditional
-law (projection, no noise), 2.4 (guidance) and 3.9 (replacement) with ddim, see the tests. But a
+law (projection, no noise), 2.2 (guidance) and 3.9 (replacement) with ddim, see the tests. But a
 trained network's J is no covariance: projection without ``noise`` diverged in planar pushing.
 
 Black, Galliker, Levine 2025, "Real-Time Execution of Action Chunking Flow Policies",
