@@ -204,10 +204,10 @@ def _span(estimate):
 
 def _caption(config, policies, first):
     return (
-        f"{config.episodes} starts, policies of {config.world}: {policies}; chunks of "
-        f"which {config.execute} actions are executed (ensemble and 'soon': one is begun as soon "
-        "as the last has arrived, at least two steps later); the delay is in control steps of 0.1 s. Lost: success of "
-        f"receding horizon at delay {first} less that of the row, on the same starts. Jerk^2 "
-        "[m^2/s^6] is that of the executed actions, where their third difference spans the "
-        "beginning of a chunk, and inside chunks."
+        f"{config.episodes} starts, policies of {config.world}: {policies}; chunks of which "
+        f"{config.execute} actions are executed (ensemble and 'soon': one is begun as soon as the "
+        "last has arrived, at least two steps later). The delay is in control steps of 0.1 s. "
+        f"Lost: success of receding horizon at delay {first} less that of the row, on the same "
+        "starts. Jerk^2 [m^2/s^6] is that of the executed actions, where their third difference "
+        "spans the beginning of a chunk, and inside chunks."
     )
