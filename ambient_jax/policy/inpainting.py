@@ -19,7 +19,8 @@ The covariance of x0 given x_t is J sigma^2 / alpha (Tweedie): ``projection`` is
 data, weights of 0 and 1, and no ``noise``, and ``guidance`` approximates the matrix by alpha. For
 smooth chunks, the mean given a prefix is off by 0.1 standard deviations of the conditional
 law (projection, no noise), 2.2 (guidance) and 3.9 (replacement) with ddim, see the tests. But a
-trained network's J is no covariance: projection without ``noise`` diverged in planar pushing.
+trained network's J is no covariance: in planar pushing ``projection`` diverged, with ``noise`` too,
+and ``guidance`` is the default (experiments/delays/results/README.md).
 
 Black, Galliker, Levine 2025, "Real-Time Execution of Action Chunking Flow Policies",
 https://arxiv.org/abs/2506.07339; Pokle et al. 2023, https://arxiv.org/abs/2310.04432; Boys et al.
