@@ -131,7 +131,7 @@ class Control:
         self._histories = Histories(policy)
         self._step = np.zeros(0, int)  # [N] of its episode
         self._begun = np.zeros((0, 0), int)  # [N, K] step at which a chunk was begun, newest first
-        self._chunks: np.ndarray | None = None  # [N, K, H, D]
+        self._chunks: Any = None  # [N, K, H, D]
         self._seen = False
         self.arrived = np.zeros(0, bool)  # [N] whether the last actions are the first of a chunk
 

@@ -195,15 +195,16 @@ class Policy:
         options = {name: getattr(self, name) for name in fields}
         denoise = self.denoiser(params, observation, ready)
         shape, mask = (self.horizon, self.chain.action_dim), self.action_mask
-        if known is not None:
+        if known is not None and weights is not None:
             weights = jnp.where(True if mask is None else mask, weights[..., None], 0.0)
             unit = self.normalizer.normalize(ACTION, known)
             denoise = inpainting_lib.guide(
                 denoise, unit, weights, prediction=self.prediction, how=self.inpainting
             )
         actions = self.chain.act(solvers.solve(denoise, keys, shape, mask=mask, **options))
-        # What is known in part is cross-faded once: in each step of a solver it would count again.
-        return actions if known is None else weights * known + (1 - weights) * actions
+        if known is not None and weights is not None:
+            actions = weights * known + (1 - weights) * actions
+        return actions
 
     @property
     def action_mask(self) -> Array | None:

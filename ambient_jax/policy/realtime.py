@@ -57,9 +57,9 @@ class Background:
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "policy")
         self._forget()
 
-    def _forget(self):
+    def _forget(self) -> None:
         self._coming: concurrent.futures.Future | None = None
-        self._chunk: np.ndarray | None = None  # [N, H, D]
+        self._chunk: Any = None  # [N, H, D]
         self._step = self._begun = self._arrived = self._asked = 0
 
     def observe(self, observation: Observation) -> None:

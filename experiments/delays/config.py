@@ -13,7 +13,8 @@ import ml_collections
 from ambient_jax.cli import config_file
 
 # What ``chunks.STRATEGIES`` are given, and "inpainting", fields of ``inpainting.Inpainting``.
-# "execute" in place of the study's: the ensemble begins a chunk as often as it can.
+# "execute" in place of the study's, or the delay if that is longer: the ensemble begins a chunk as
+# soon as the last has arrived.
 STRATEGIES = {
     "receding": {"kind": "receding"},
     "unaligned": {"kind": "receding", "aligned": False},
@@ -21,13 +22,17 @@ STRATEGIES = {
     "real_time": {"kind": "real_time"},
     "open_loop": {"kind": "receding", "execute": 16},  # without delay only
 }
+_REPLACEMENT = {"method": "replacement"}
+# At one delay: ways to sample real-time chunks, and beginning them as soon as the last has arrived.
 METHODS = {
     "receding": {"kind": "receding"},
     "guidance": {"kind": "real_time"},
     "guidance_hard": {"kind": "real_time", "soft": False},
-    "guidance_clip_5": {"kind": "real_time", "inpainting": {"clip": 5.0}},
-    "replacement": {"kind": "real_time", "inpainting": {"method": "replacement"}},
-    "projection": {"kind": "real_time", "inpainting": {"method": "projection", "iterations": 3}},
+    "replacement": {"kind": "real_time", "inpainting": _REPLACEMENT},
+    "replacement_hard": {"kind": "real_time", "soft": False, "inpainting": _REPLACEMENT},
+    "projection": {"kind": "real_time", "inpainting": {"method": "projection"}},
+    "receding_soon": {"kind": "receding", "execute": 2},
+    "guidance_soon": {"kind": "real_time", "execute": 2},
 }
 
 
@@ -44,7 +49,7 @@ def get_config(variant: str = "pushing") -> ml_collections.ConfigDict:
             "solver": {"solver": "ddim", "steps": 16},  # in place of the checkpoint's
             "execute": 8,  # steps from one chunk's beginning to the next one's
             "delays": (0, 2, 4, 8),  # steps until a chunk arrives
-            "strategies": STRATEGIES,
+            "strategies": METHODS if name == "methods" else STRATEGIES,
             "report_only": False,  # only the report, of the rollouts that are there
         }
     )
@@ -55,7 +60,6 @@ def get_config(variant: str = "pushing") -> ml_collections.ConfigDict:
 VARIANTS: dict[str, dict] = {
     "pushing": {},
     "maze": {"world": "maze", "episodes": 200},
-    "methods": {"delays": (4,), "strategies": METHODS},
+    "methods": {"delays": (4,)},
     "debug": {"world": "maze", "episodes": 3, "delays": (0, 4), "solver": {"steps": 2}},
 }
-VARIANTS["methods"]["strategies"] = ml_collections.ConfigDict(METHODS)

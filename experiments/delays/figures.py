@@ -33,7 +33,11 @@ def against_delay(cells: Mapping[tuple[str, int], Summary], execute: int) -> Fig
         axes.set_xticks(ticks)
         axes.set_xlabel(f"delay, steps ({execute} of a chunk are executed)")
     left.set_ylabel("success, %")
-    left.legend(fontsize=7, loc="lower left")
-    right.set(yscale="log", ylabel="squared jerk, m$^2$/s$^6$")
+    figure.legend(
+        *left.get_legend_handles_labels(), fontsize=7, ncols=5, loc="outside lower center"
+    )
+    right.set_ylabel("squared jerk, m$^2$/s$^6$")
+    if any(cell.border.value > 0 for cell in cells.values()):
+        right.set_yscale("log")
     right.set_title("at borders of chunks (dotted: inside them)", fontsize=8)
     return figure

@@ -153,7 +153,7 @@ def _report(config, pooled: Mapping[Cell, Rollouts], policies: int, folder: path
                 *(name.replace("_", " "), str(delay), *percent(summary.success)),
                 *([f"{100 * loss.value:.1f}", _span(loss)] if loss else ["", ""]),
                 *numbers(summary.border),
-                f"{summary.inside.value:.4g}",
+                f"{summary.inside.value:.4g}" if summary.inside.count else "",
                 f"{summary.border.value / plain.border.value:.2f}" if plain else "",
             ]
         )
@@ -204,10 +204,10 @@ def _span(estimate):
 
 def _caption(config, policies, first):
     return (
-        f"{config.episodes} starts for each of {policies} policies of {config.world}, chunks of "
-        f"which {config.execute} actions are executed (the ensemble begins one as often as it can, "
-        "at least two steps apart); the delay is in control steps of 0.1 s. Lost: success of "
-        f"receding horizon at delay {first} less that of the row, on the same starts. Jerk^2 "
-        "[m^2/s^6] is that of the executed actions, where their third difference spans the "
-        "beginning of a chunk, and inside chunks."
+        f"{config.episodes} starts, policies of {config.world}: {policies}; chunks of which "
+        f"{config.execute} actions are executed (ensemble and 'soon': one is begun as soon as the "
+        "last has arrived, at least two steps later). The delay is in control steps of 0.1 s. "
+        f"Lost: success of receding horizon at delay {first} less that of the row, on the same "
+        "starts. Jerk^2 [m^2/s^6] is that of the executed actions, where their third difference "
+        "spans the beginning of a chunk, and inside chunks."
     )

@@ -88,7 +88,7 @@ def test_weight_zero_changes_nothing(solver, method):
     want = np.asarray(jax.jit(plain)(jax.random.split(jax.random.key(0), 4)))[..., 0]
     draw_known = lambda w: draw(Inpainting(method), solver, w, 3 + 0 * TIME, 6, 4)  # noqa: E731
     np.testing.assert_array_equal(draw_known(np.zeros((4, H))), want)
-    got = draw_known(np.where(np.arange(4)[:, None] < 2, 0.0, 0.7) * np.ones(H))
+    got = draw_known(np.where(np.arange(4)[:, None] < 2, 0.0, 1.0) * np.ones(H))
     np.testing.assert_allclose(got[:2], want[:2], atol=1e-5)
     assert (np.abs(got[2:] - want[2:]).max(1) > 0.05).all()
 

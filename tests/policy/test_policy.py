@@ -138,14 +138,15 @@ def test_known_actions(solver):
     """In data units: of weight 1 they are returned bit for bit, also beyond the solver's clip; of
     weight 0 in all rows nothing changes, bit for bit; between, the samples come nearer."""
     policy, seen, key = make(Unsure(), solver=solver, clip=0.9), observation(), jax.random.key(0)
-    known = np.float32(np.random.default_rng(1).normal(size=(5, HORIZON, 2)))
     plain = np.asarray(policy(seen, key))
+    known = plain + np.float32(0.2 * np.random.default_rng(1).normal(size=plain.shape))
+    known[:, :4] += 3
     np.testing.assert_array_equal(policy(seen, key, known=known, weights=np.zeros((5, 16))), plain)
     weights = np.tile(np.float32([1] * 4 + [0.5] * 4 + [0] * 8), (5, 1))
     got = np.asarray(policy(seen, key, known=known, weights=weights))
     np.testing.assert_array_equal(got[:, :4], known[:, :4])
     soft = slice(4, 8)
-    assert np.abs((got - known)[:, soft]).mean() < 0.7 * np.abs((plain - known)[:, soft]).mean()
+    assert np.abs((got - known)[:, soft]).mean() < 0.9 * np.abs((plain - known)[:, soft]).mean()
     # Entries of this policy are independent: those that know nothing stay as they were.
     np.testing.assert_allclose(got[:, 8:], plain[:, 8:], atol=1e-4)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(5))
