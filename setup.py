@@ -17,7 +17,7 @@ CORE = [
     "ml-collections>=1.1",  # config_flags with typed overrides of tuples
     "numpy>=2.0",
     "absl-py>=2.1",
-    "etils[epath]>=1.10",  # paths that may be gs://
+    "etils[epath]>=1.10",  # paths as TFDS and Orbax take them
     "tqdm>=4.66",  # progress bars
     "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
 ]
@@ -48,6 +48,8 @@ BINS = [
     "gymnasium>=1.1",
     "matplotlib>=3.9",
 ]
+GCS = ["google-cloud-storage>=3.1"]  # data and workdirs at gs://
+S3 = ["boto3>=1.36"]  # at s3://; with conditional writes
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
 TEST = [
@@ -60,6 +62,10 @@ TEST = [
     *FORMATS,
     *BINS,
     *WANDB,
+    *GCS,
+    *S3,
+    # Emulators of the stores: gs://, s3:// and the server of the latter.
+    *("gcp-storage-emulator>=2026.7", "moto[s3]>=5.1", "flask>=3", "flask-cors>=5"),
 ]
 
 setup(
@@ -87,6 +93,7 @@ setup(
         "wandb": WANDB,
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "gcs": ["etils[epath-gcs]>=1.10"],  # data at gs://
+        "gcs": GCS,
+        "s3": S3,
     },
 )

@@ -1,7 +1,6 @@
 """Sets parameters and maps to unit size of a run that starts from a checkpoint."""
 
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from absl import logging
 
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
+from ambient_jax.data.paths import AnyPath
 from ambient_jax.train import checkpoint
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
@@ -21,7 +21,7 @@ from ambient_jax.transforms.chain import Chain
 _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
-def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
+def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[AnyPath]) -> None:
     """Raises an error of ``load_assets``, before data are read, for a wrong ``train.init_from``."""
     if config.train.init_from and any(not checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         checkpoint.load_assets(config.train.init_from)
@@ -64,7 +64,7 @@ def adopt(params: Any, path: str | os.PathLike) -> Any:
     return jax.tree.unflatten(jax.tree.structure(params), list((leaves | adopted).values()))
 
 
-def resumed(mixture: mixtures.Mixture, path: pathlib.Path) -> mixtures.Mixture:
+def resumed(mixture: mixtures.Mixture, path: AnyPath) -> mixtures.Mixture:
     """Returns the mixture with the maps of the run's checkpoint, which its parameters need."""
     chain = Chain.from_json(checkpoint.load_assets(path)["statistics"])
     return mixture.with_normalizer(chain.normalizer)

@@ -4,8 +4,8 @@ The file appears whole or not at all (by a hard link, which is atomic on NFS). A
 leaves it behind. On the same machine its process id and start time show that it is gone; on another
 one the file's age does, as a living owner touches its lock.
 
-In a bucket the file is an object, which is created only where there is none. Its owner touches it by
-writing ``running.lock.alive.<token>``.
+In a bucket the file is an object, which is created only where there is none. Its owner touches it
+by writing ``running.lock.alive.<token>``.
 """
 
 import contextlib

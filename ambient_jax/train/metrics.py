@@ -1,8 +1,8 @@
 """Writes sums from the devices as rows of ``metrics.jsonl``, ``timing.jsonl`` and TensorBoard.
 
-``metrics.jsonl`` has no times, so that a resumed run writes the file of an uninterrupted one. In a
-bucket, which cannot append, each row is an object ``metrics/<step>.jsonl``; ``read`` joins them, also
-in a copy of the workdir.
+``metrics.jsonl`` has no times, so that a resumed run writes the file of an uninterrupted one. In
+a bucket, which cannot append, each row is an object ``metrics/<step>.jsonl``; ``read`` joins them,
+also in a copy of the workdir.
 """
 
 import json

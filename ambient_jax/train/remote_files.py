@@ -1,0 +1,121 @@
+"""Files of checkpoints in a bucket: which steps are finished, local copies, upload and deletion.
+
+A step's files are objects below ``<step>/``, the same as in a local folder. ``digests.json``, which
+names all of them, is written last and deleted first: a step without it is not finished. Orbax reads
+such a step from the bucket as well, as it has Orbax's own mark of a commit.
+"""
+
+import atexit
+import functools
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable
+from concurrent import futures
+
+from ambient_jax.data.bucket import BucketPath
+
+DIGESTS = "digests.json"
+COMMITTED = "commit_success.txt"  # Orbax's mark of a commit, written last and never read here
+_THREADS = 8  # that wait for the store
+
+
+def steps_in(directory: BucketPath) -> list[int]:
+    """Returns steps of the finished checkpoints, ascending, including damaged ones."""
+    return [step for step, names in _by_step(directory).items() if DIGESTS in names]
+
+
+def _by_step(directory: BucketPath) -> dict[int, list[str]]:
+    """Returns names of the objects of every step, finished or not, ascending."""
+    found: dict[int, list[str]] = {}
+    for name in directory.files():
+        step, _, rest = name.partition("/")
+        if rest and re.fullmatch("0|[1-9][0-9]*", step):
+            found.setdefault(int(step), []).append(rest)
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _shadow(pid: int) -> pathlib.Path:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="ambient_jax-checkpoints-"))
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == pid else 0)
+    return folder
+
+
+def local(directory: BucketPath) -> pathlib.Path:
+    """Returns this process's local folder for copies of the checkpoints in ``directory``; it is
+    deleted when the process ends."""
+    folder = _shadow(os.getpid()).joinpath(directory.scheme, directory.bucket, directory.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fetched(directory: BucketPath, step: int) -> pathlib.Path:
+    """Returns the local copy of a step, made if it is absent or another. An object that the digests
+    name and the bucket lacks is absent in the copy as well."""
+    folder, remote = local(directory) / str(step), directory / str(step)
+    digests = (remote / DIGESTS).read_bytes()
+    if (folder / DIGESTS).is_file() and (folder / DIGESTS).read_bytes() == digests:
+        return folder
+    partial = folder.with_name(f".{step}.{uuid.uuid4().hex[:8]}")
+    partial.mkdir()
+    try:
+        (partial / DIGESTS).write_bytes(digests)
+        there = remote.files()
+        try:
+            names = set(map(str, json.loads(digests)["sha256"])) & set(there)
+        except (ValueError, KeyError, TypeError):  # the check of the copy will say so
+            names = set(there) - {DIGESTS}
+        each(lambda name: (remote / name).download(partial / name), names)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def upload(folder: pathlib.Path, directory: BucketPath, name: str) -> None:
+    """Writes a local step with its digests below ``<directory>/<name>``, the digests last."""
+    remote = directory / name
+    _delete_all(remote)  # what a killed process left there
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    marks = {DIGESTS, COMMITTED}
+    each(lambda file: (remote / file).upload(folder / file), set(files) - marks)
+    (remote / COMMITTED).write_text("")
+    if DIGESTS in files:
+        (remote / DIGESTS).upload(folder / DIGESTS)
+
+
+def delete(directory: BucketPath, steps: Iterable[int]) -> None:
+    """Deletes steps; a reader sees each whole or not finished."""
+    for step in steps:
+        _delete_all(directory / str(step))
+
+
+def delete_unfinished(directory: BucketPath) -> None:
+    """Deletes what killed processes left. Only the process that saves there may call it."""
+    delete(directory, [step for step, names in _by_step(directory).items() if DIGESTS not in names])
+
+
+def move(directory: BucketPath, step: int, name: str) -> None:
+    """Moves a step, of which there is a local copy, to another name."""
+    upload(local(directory) / str(step), directory, name)
+    delete(directory, [step])
+
+
+def _delete_all(remote: BucketPath) -> None:
+    names = set(remote.files())
+    for first in {DIGESTS} & names:
+        (remote / first).unlink()
+    each(lambda name: (remote / name).unlink(), names - {DIGESTS})
+
+
+def each(job: Callable[[str], None], names: Iterable[str]) -> None:
+    """Calls a function with every name, in threads; raises the first error."""
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+        for done in [pool.submit(job, name) for name in sorted(names)]:
+            done.result()
