@@ -9,6 +9,7 @@ import dataclasses
 import http.client
 import http.server
 import json
+import logging
 import os
 import random
 import re
@@ -145,6 +146,7 @@ def _free_port():
 def _google():
     from gcp_storage_emulator.server import create_server
 
+    logging.getLogger("gcp_storage_emulator.storage").disabled = True  # every absent object
     port = _free_port()
     server = create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
     server.start()
@@ -158,6 +160,7 @@ def _google():
 def _amazon():
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").disabled = True  # every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=_free_port(), verbose=False)
     server.start()
     try:

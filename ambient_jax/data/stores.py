@@ -6,6 +6,7 @@ Google's and Amazon's own clients send them, with the credentials and addresses 
 fails.
 """
 
+import contextlib
 import functools
 import http.client
 import importlib
@@ -90,8 +91,14 @@ def _connection_errors() -> tuple[type[Exception], ...]:
     return (urllib3.HTTPError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
-def _line(error: BaseException) -> str:
+def _line(error: object) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def _status(code: int, told: str) -> str:
+    """Returns an HTTP status in words, with what the store says of it."""
+    phrase = http.client.responses.get(code, "")
+    return f"{code} {phrase}" + (f", {_line(told)}" if told else "")
 
 
 def _translated(method):
@@ -123,9 +130,14 @@ class _Google:
 
     def raise_for(self, error: Exception) -> None:
         if isinstance(error, self._api.GoogleAPICallError):
-            _raise(error, int(error.code or 500), f"{error.code} {_line(error)}{self._hint}")
+            told = ""
+            with contextlib.suppress(AttributeError, ValueError, KeyError, TypeError):
+                told = error.response.json()["error"]["message"]
+            code = int(error.code or 500)
+            _raise(error, code, f"{_status(code, told)}{self._hint}")
         if isinstance(error, self._broken.InvalidResponse):
-            _raise(error, error.response.status_code, _line(error))
+            code = error.response.status_code
+            _raise(error, code, _status(code, ""))
         if isinstance(error, self._auth.GoogleAuthError):
             transient = isinstance(error, self._auth.TransportError)
             _raise(error, None if transient else 401, _line(error))
@@ -192,7 +204,7 @@ class _Amazon:
             error = error.__context__ or error
         if isinstance(error, self._errors.ClientError):
             code = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-            _raise(error, code, f"{code} {_line(error)}")
+            _raise(error, code, _status(code, error.response.get("Error", {}).get("Message", "")))
         names = ("HTTPClientError", "IncompleteReadError", "FlexibleChecksumError")
         transient = [getattr(self._errors, name) for name in names]
         if isinstance(error, (*transient, self._failed, *_connection_errors())):

@@ -96,8 +96,10 @@ class _Parts:
             self._pending.pop(0).result()
 
     def close(self) -> None:
-        self.flush()
-        self._thread.shutdown()
+        try:
+            self.flush()
+        finally:
+            self._thread.shutdown()
 
 
 class Writer:

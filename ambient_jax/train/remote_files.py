@@ -54,6 +54,11 @@ def local(directory: BucketPath) -> pathlib.Path:
     return folder
 
 
+def forget() -> None:
+    """Deletes this process's local copies."""
+    shutil.rmtree(_shadow(os.getpid()), ignore_errors=True)
+
+
 def fetched(directory: BucketPath, step: int) -> pathlib.Path:
     """Returns the local copy of a step, made if it is absent or another. An object that the digests
     name and the bucket lacks is absent in the copy as well."""
