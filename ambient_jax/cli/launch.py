@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ambient_jax.cli import config_file, console, tasks
-from ambient_jax.data.bucket import BucketPath, is_bucket
+from ambient_jax.data.bucket import is_bucket
 from ambient_jax.data.paths import expanded
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import lock, mirror, parallel, trainer
@@ -78,7 +78,7 @@ def check_workdir(workdir: str, buckets: bool = True) -> None:
             f"--workdir is {workdir!r}, expected a local folder: only a training takes a bucket; "
             "copy its results there afterwards"
         )
-    if not is_bucket(workdir) or not BucketPath.of(workdir).key:
+    if not is_bucket(workdir) or not workdir.partition("://")[2].partition("/")[2].strip("/"):
         raise ValueError(
             f"--workdir is {workdir!r}, expected a folder that all hosts see, or one in a bucket, "
             "such as gs://my-bucket/runs/mine or s3://my-bucket/runs/mine"

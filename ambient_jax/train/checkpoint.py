@@ -235,15 +235,15 @@ def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> 
     assets = files.read_json(folder, "assets")
     if isinstance(assets, dict) and assets.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"checkpoint {folder} has format {assets['format']}, expected {FORMAT}: load it "
-            f"with the version that wrote it ({assets.get('version', 'unknown')})"
+            f"checkpoint {files.shown(folder)} has format {assets['format']}, expected {FORMAT}: "
+            f"load it with the version that wrote it ({assets.get('version', 'unknown')})"
         )
     files.check(folder, items)
     types = {"format": int, "config": dict, "statistics": str, "data": dict}
     for name, expected in types.items():
         if not isinstance(assets, dict) or not isinstance(assets.get(name), expected):
             raise ValueError(
-                f"checkpoint {folder} has unreadable assets (their JSON has no "
+                f"checkpoint {files.shown(folder)} has unreadable assets (their JSON has no "
                 f"{name!r} of type {expected.__name__}); {files.remedy(folder, items)}"
             )
     return assets

@@ -21,7 +21,7 @@ from ambient_jax.data import paths
 from ambient_jax.data.bucket import BucketPath
 from ambient_jax.data.paths import AnyPath
 from ambient_jax.train import remote_files
-from ambient_jax.train.remote_files import COMMITTED, DIGESTS
+from ambient_jax.train.remote_files import COMMITTED, DIGESTS, shown
 
 # Orbax keeps this with the step, which shows that digests were lost.
 METADATA = {"digests": DIGESTS}
@@ -66,13 +66,15 @@ def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
     """Returns directory and step for a path to a workdir, its checkpoints or one of them.
     ``<workdir>/best`` is the recorded best one. A checkpoint in a bucket is copied to a local
     directory, which is returned. Raises FileNotFoundError if there is none."""
-    directory, step = _find(absolute(path))
+    directory, step = where(path)
     if isinstance(directory, BucketPath):
         return remote_files.fetched(directory, step).parent, step
     return directory, step
 
 
-def _find(path: AnyPath) -> tuple[AnyPath, int]:
+def where(path: str | os.PathLike) -> tuple[AnyPath, int]:
+    """As ``find``, without a copy of what is in a bucket."""
+    path = absolute(path)
     if isinstance(path, BucketPath):
         is_checkpoint = _is_number(path.name) and (path / DIGESTS).is_file()
     else:
@@ -203,7 +205,9 @@ def _warn_once(folder):
 def check(folder: pathlib.Path, items: Sequence[str]) -> None:
     """Raises ValueError for ``damage``, with the ``remedy``."""
     if reason := damage(folder, items):
-        raise ValueError(f"checkpoint {folder} is damaged: {reason}; {remedy(folder, items)}")
+        raise ValueError(
+            f"checkpoint {shown(folder)} is damaged: {reason}; {remedy(folder, items)}"
+        )
 
 
 def read_json(folder: pathlib.Path, item: str) -> Any:
@@ -216,7 +220,7 @@ def read_json(folder: pathlib.Path, item: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = f"{path} is no JSON, {error}"
     raise ValueError(
-        f"checkpoint {folder} has unreadable {item} ({reason}); {remedy(folder, (item,))}"
+        f"checkpoint {shown(folder)} has unreadable {item} ({reason}); {remedy(folder, (item,))}"
     )
 
 
@@ -230,18 +234,23 @@ def reading(folder: pathlib.Path, items: Sequence[str]) -> Iterator[None]:
     except Exception as error:  # of many types, by file and version
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
-            f"checkpoint {folder} has unreadable {' or '.join(items)} ({reason}); "
+            f"checkpoint {shown(folder)} has unreadable {' or '.join(items)} ({reason}); "
             f"{remedy(folder, items)}"
         ) from error
 
 
 def remedy(folder: pathlib.Path, items: Sequence[str]) -> str:
     """Returns a remedy for a damaged checkpoint: the newest sound one, if there is one."""
-    for step in reversed(steps_in(folder.parent)):
+    directory = remote_files.origin(folder.parent) or folder.parent
+    for step in reversed(steps_in(directory)):
         path = folder.parent / str(step)
         with contextlib.suppress(OSError):
-            if path != folder and not damage(path, items):
-                return f"step {step} is sound: give {path}, or move the damaged one away"
+            if path == folder:
+                continue
+            if isinstance(directory, BucketPath):
+                remote_files.fetched(directory, step)
+            if not damage(path, items):
+                return f"step {step} is sound: give {shown(path)}, or move the damaged one away"
     return "no other step beside it is sound: bring back a copy, or train anew in another workdir"
 
 

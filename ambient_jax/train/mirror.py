@@ -16,12 +16,26 @@ _LEFT_OUT = (f"{_CHECKPOINTS}/", "tensorboard/", lock.NAME)
 
 
 @contextlib.contextmanager
-def local_copy(workdir: str | os.PathLike[str], every_step: bool = False) -> Iterator[pathlib.Path]:
+def local_path(path: str | os.PathLike[str], every_step: bool = False) -> Iterator[pathlib.Path]:
+    """Yields a path of ``checkpoint.find`` in the ``local_copy`` of its workdir."""
+    remote = paths.folder(path)
+    if not isinstance(remote, BucketPath):
+        yield remote
+        return
+    directory, step = files.where(remote)
+    with local_copy(directory.parent, every_step, step) as folder:
+        yield folder / remote.relative_to(directory.parent)
+
+
+@contextlib.contextmanager
+def local_copy(
+    workdir: str | os.PathLike[str], every_step: bool = False, step: int | None = None
+) -> Iterator[pathlib.Path]:
     """Yields a workdir as a local folder.
 
-    One in a bucket is copied: all but TensorBoard's files and older checkpoints; ``every_step``
-    copies these, too. What the block adds or changes is written to the bucket when it ends, except
-    checkpoints. A local workdir is yielded as it is.
+    One in a bucket is copied: all but TensorBoard's files and checkpoints other than the newest,
+    the best and that of ``step``, unless ``every_step`` is set. What the block adds or changes is
+    written to the bucket when it ends, except checkpoints. A local workdir is yielded as it is.
     """
     remote = paths.folder(workdir)
     if not isinstance(remote, BucketPath):
@@ -36,11 +50,11 @@ def local_copy(workdir: str | os.PathLike[str], every_step: bool = False) -> Ite
         )
         steps = files.steps_in(remote / _CHECKPOINTS)
         best = files.best_step(folder)
-        chosen = [s for s in steps if every_step or s in (steps[-1], best)]
+        chosen = [s for s in steps if every_step or s in (steps[-1], best, step)]
         (folder / _CHECKPOINTS).mkdir()
-        for step in chosen:
-            copy = remote_files.fetched(remote / _CHECKPOINTS, step)
-            (folder / _CHECKPOINTS / str(step)).symlink_to(copy)
+        for number in chosen:
+            copy = remote_files.fetched(remote / _CHECKPOINTS, number)
+            (folder / _CHECKPOINTS / str(number)).symlink_to(copy)
         before = _marks(folder)
         yield folder
         changed = [file for file, mark in _marks(folder).items() if before.get(file) != mark]

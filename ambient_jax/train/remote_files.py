@@ -22,6 +22,7 @@ from ambient_jax.data.bucket import BucketPath
 DIGESTS = "digests.json"
 COMMITTED = "commit_success.txt"  # Orbax's mark of a commit, written last and never read here
 _THREADS = 8  # that wait for the store
+_ORIGINS: dict[pathlib.Path, BucketPath] = {}
 
 
 def steps_in(directory: BucketPath) -> list[int]:
@@ -51,7 +52,19 @@ def local(directory: BucketPath) -> pathlib.Path:
     deleted when the process ends."""
     folder = _shadow(os.getpid()).joinpath(directory.scheme, directory.bucket, directory.key)
     folder.mkdir(parents=True, exist_ok=True)
+    _ORIGINS[folder] = directory
     return folder
+
+
+def origin(folder: pathlib.Path) -> BucketPath | None:
+    """Returns the directory in a bucket whose ``local`` folder this is; None for any other."""
+    return _ORIGINS.get(folder)
+
+
+def shown(folder: pathlib.Path) -> str:
+    """Returns a step's folder as an error names it: by its URL if it is a copy."""
+    directory = origin(folder.parent)
+    return f"{directory / folder.name if directory else folder}"
 
 
 def forget() -> None:
