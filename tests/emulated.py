@@ -35,6 +35,7 @@ class Faults:
 
     rate: float = 0.0
     kinds: tuple[str, ...] = KINDS
+    methods: tuple[str, ...] = ()  # of HTTP, that have faults; () for all
     latency: float = 0.0  # s, for each request
     made: Counter = dataclasses.field(default_factory=Counter)
 
@@ -42,7 +43,7 @@ class Faults:
         self._random = random.Random(0)
 
     def draw(self, method, headers):
-        if self._random.random() >= self.rate:
+        if self._random.random() >= self.rate or (self.methods and method not in self.methods):
             return ""
         kind = self._random.choice(self.kinds)
         if kind == "few" and not (method == "GET" and headers.get("Range")):

@@ -29,6 +29,7 @@ SCHEMES = ("gs", "s3")
 FIRST_WAIT, LONGEST_WAIT = 0.25, 20.0  # s between two attempts; a wait is twice the one before
 PATIENCE = 120.0  # s after which a request is given up
 _ATTEMPTS = 4  # at least, however long each takes
+_silent: set[str] = set()  # schemes of stores that were given up and have not answered since
 _AHEAD, _NEAR = 1 << 20, 1 << 16  # bytes read beyond what is asked for: in order, after a jump
 _T = TypeVar("_T")
 
@@ -211,17 +212,22 @@ class BucketPath(os.PathLike[str]):
         except ImportError as error:
             raise ValueError(f"{self} cannot be {what}: {error}") from error
         begin, wait, attempts = time.monotonic(), FIRST_WAIT, 0
+        # What a run does before it ends shall not take as long again for each request.
+        patience = 0.0 if self.scheme in _silent else PATIENCE
         while True:
             attempts += 1
             try:
-                return send(store)
+                answer = send(store)
+                _silent.discard(self.scheme)
+                return answer
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{self} does not exist in the store") from error
             except stores.RefusedError as error:
                 reason = f"it cannot be {what}, the store refuses ({error})"
                 raise StoreError(errno.EACCES, reason, f"{self}") from error
             except stores.AgainError as error:
-                if attempts >= _ATTEMPTS and time.monotonic() + wait > begin + PATIENCE:
+                if attempts >= _ATTEMPTS and time.monotonic() + wait > begin + patience:
+                    _silent.add(self.scheme)
                     reason = (
                         f"it cannot be {what}, the store has not answered {attempts} requests in "
                         f"{time.monotonic() - begin:.0f} s ({error}); the same command carries on"

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import http.client
 import importlib
+import logging
 import os
 import pathlib
 from typing import Any, Protocol
@@ -126,6 +127,7 @@ class _Google:
         except self._auth.DefaultCredentialsError:  # public buckets need none
             self._client = storage.Client.create_anonymous_client()
             self._hint = "; no credentials found: gcloud auth application-default login"
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # threads share it
         self._once: Any = {"retry": None, "timeout": (_CONNECT, _READ)}
 
     def raise_for(self, error: Exception) -> None:

@@ -260,7 +260,16 @@ def test_a_store_that_fails_is_one_line_with_the_object(place, monkeypatch):
         writer.flush()
     with pytest.raises(bucket.StoreError, match=f"{folder / 'timing'}"):
         writer.close()
-    faults.rate, faults.kinds = 0.0, emulated.KINDS
+    faults.rate = 0.0
+    saver = remote_checkpoint.open_run(folder / "checkpoints", keep=2, keep_every=None)
+    made, config = jax.tree.map(np.asarray, _state()), ml_collections.ConfigDict()
+    faults.rate, faults.methods = 1.0, ("POST", "PUT")
+    saver.save(1, made, checkpoint.make_assets(config, "{}"))
+    with pytest.raises(bucket.StoreError, match=f"{folder / 'checkpoints'}/") as caught:
+        saver.close()
+    assert "\n" not in str(caught.value)
+    faults.rate, faults.methods, faults.kinds = 0.0, (), emulated.KINDS
+    assert not checkpoint.steps_in(folder / "checkpoints")
 
 
 def _saved(folder, *steps):
