@@ -221,7 +221,10 @@ class BucketPath(os.PathLike[str]):
                 _silent.discard(self.scheme)
                 return answer
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"{self} does not exist in the store") from error
+                why = "does not exist in the store"
+                if what != "read":
+                    why = f"cannot be {what}: there is no bucket {self.scheme}://{self.bucket}"
+                raise FileNotFoundError(f"{self} {why}") from error
             except stores.RefusedError as error:
                 reason = f"it cannot be {what}, the store refuses ({error})"
                 raise StoreError(errno.EACCES, reason, f"{self}") from error

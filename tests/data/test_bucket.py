@@ -139,8 +139,10 @@ def test_a_bucket_of_nobody(place):
     other = BucketPath.of(f"{place[0].scheme}://no-such-bucket/x")
     with pytest.raises(FileNotFoundError, match=f"{other} does not exist in the store"):
         other.read_bytes()
-    with pytest.raises(FileNotFoundError, match=f"{other} does not exist in the store"):
-        other.write_bytes(b"")
+    for act, what in ((lambda: other.write_bytes(b""), "written"), (other.exists, "listed")):
+        told = f"{other} cannot be {what}: there is no bucket {other.parent}"
+        with pytest.raises(FileNotFoundError, match=told):
+            act()
 
 
 def test_a_copy_is_made_once_for_each_version(place, tmp_path):

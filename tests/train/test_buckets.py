@@ -374,11 +374,11 @@ def test_two_hosts_are_killed_and_carry_on_to_the_same_metrics(place, data, tmp_
 
 
 def _hosts(worker, job, dies=False):
-    """Runs a job on two hosts of two devices each; where one dies the other is killed as well."""
+    """Runs a job on two hosts of one device each; where one dies the other is killed as well."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         job = job | {"coordinator": f"127.0.0.1:{s.getsockname()[1]}", "num_processes": 2}
-    running = [worker(job | {"process_id": i}, 2) for i in range(2)]
+    running = [worker(job | {"process_id": i}) for i in range(2)]
     limit = time.monotonic() + 900
     while dies and all(finish.process.poll() is None for finish in running):
         assert time.monotonic() < limit, "no host has died at its step"
