@@ -78,7 +78,8 @@ def check_workdir(workdir: str, buckets: bool = True) -> None:
             f"--workdir is {workdir!r}, expected a local folder: only a training takes a bucket; "
             "copy its results there afterwards"
         )
-    if not is_bucket(workdir) or not workdir.partition("://")[2].partition("/")[2].strip("/"):
+    key = workdir.partition("://")[2].partition("/")[2].strip("/")
+    if not is_bucket(workdir) or not key:
         raise ValueError(
             f"--workdir is {workdir!r}, expected a folder that all hosts see, or one in a bucket, "
             "such as gs://my-bucket/runs/mine or s3://my-bucket/runs/mine"
