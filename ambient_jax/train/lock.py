@@ -26,7 +26,7 @@ from typing import Any
 from absl import logging
 
 from ambient_jax.data import paths
-from ambient_jax.data.bucket import BucketPath
+from ambient_jax.data.bucket import BucketPath, StoreError
 from ambient_jax.data.paths import AnyPath
 from ambient_jax.train import parallel
 
@@ -141,10 +141,13 @@ def _take(folder: AnyPath, key: str) -> bool:
 def _leave(key: str) -> None:
     token, _ = _HELD.pop(key)
     path = paths.folder(key) / NAME
-    if (_read(path) or {}).get("token") == token:
-        path.unlink(missing_ok=True)
-    if isinstance(path, BucketPath):
-        _sign(path, token).unlink()
+    try:
+        if (_read(path) or {}).get("token") == token:
+            path.unlink(missing_ok=True)
+        if isinstance(path, BucketPath):
+            _sign(path, token).unlink()
+    except StoreError as error:  # what the run itself ended with is told
+        logging.warning("the lock stays: %s", error)
 
 
 def _beat(key: str, token: str, stop: threading.Event) -> None:
