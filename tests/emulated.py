@@ -42,6 +42,10 @@ class Faults:
     def __post_init__(self):
         self._random = random.Random(0)
 
+    def reset(self):
+        """Makes no more faults until fields are set; keeps the count."""
+        self.rate, self.kinds, self.methods, self.latency = 0.0, KINDS, (), 0.0
+
     def draw(self, method, headers):
         if self._random.random() >= self.rate or (self.methods and method not in self.methods):
             return ""

@@ -21,14 +21,13 @@ from ambient_jax.data import paths
 from ambient_jax.data.bucket import BucketPath
 from ambient_jax.data.paths import AnyPath
 from ambient_jax.train import remote_files
-from ambient_jax.train.remote_files import COMMITTED, DIGESTS, shown
+from ambient_jax.train.remote_files import COMMITTED, DIGESTS, PARTS, shown
 
 # Orbax keeps this with the step, which shows that digests were lost.
 METADATA = {"digests": DIGESTS}
 # Orbax's files: a step's metadata, which its commit changes after the digests are written; an item
 # of JSON.
 _STEP, _JSON = "_CHECKPOINT_METADATA", "metadata"
-_PARTS = ("assets", "state", "ema_params")
 _OPTIONAL = "data"  # exists only for streams
 _BEST = "best"
 _HOW_TO = "find the best with python -m ambient_jax.evaluate --best --checkpoint=<workdir>"
@@ -53,7 +52,7 @@ def _is_number(name):
 
 
 def _is_checkpoint(path):
-    return _is_number(path.name) and any((path / part).exists() for part in _PARTS)
+    return _is_number(path.name) and any((path / part).exists() for part in PARTS)
 
 
 def absolute(path: str | os.PathLike) -> AnyPath:
@@ -76,7 +75,7 @@ def where(path: str | os.PathLike) -> tuple[AnyPath, int]:
     """As ``find``, without a copy of what is in a bucket."""
     path = absolute(path)
     if isinstance(path, BucketPath):
-        is_checkpoint = _is_number(path.name) and (path / DIGESTS).is_file()
+        is_checkpoint = _is_number(path.name) and int(path.name) in steps_in(path.parent)
     else:
         is_checkpoint = _is_checkpoint(path)
     if is_checkpoint:

@@ -151,14 +151,13 @@ def _leave(key: str) -> None:
 
 
 def _beat(key: str, token: str, stop: threading.Event) -> None:
-    path, number = paths.folder(key) / NAME, 0
+    path = paths.folder(key) / NAME
     while not stop.wait(BEAT):
-        number += 1
         with contextlib.suppress(OSError):  # ``check`` replaces a deleted file
             if not isinstance(path, BucketPath):
                 os.utime(path)
             elif key in _HELD:
-                _sign(path, token).write_text(f"{number}\n")
+                _sign(path, token).write_text(f"{time.time()}\n")
 
 
 def _sign(path: BucketPath, token: Any) -> BucketPath:
@@ -194,8 +193,7 @@ def _released_at_sigterm() -> Iterator[None]:
 def _about(folder: AnyPath, token: str) -> Owner:
     return {
         "token": token,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
+        **{"host": socket.gethostname(), "pid": os.getpid()},
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "command": shlex.join(sys.argv)[:200].replace("\n", " "),
         "machine": _machine(),

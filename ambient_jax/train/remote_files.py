@@ -1,8 +1,8 @@
 """Files of checkpoints in a bucket: which steps are finished, local copies, upload and deletion.
 
-A step's files are objects below ``<step>/``, the same as in a local folder. ``digests.json``, which
-names all of them, is written last and deleted first: a step without it is not finished. Orbax reads
-such a step from the bucket as well, as it has Orbax's own mark of a commit.
+A step's files are objects below ``<step>/``, the same as in a local folder, and Orbax's own mark of
+a commit, with which Orbax reads it from the bucket as well. ``<step>/unfinished`` is written before
+the first of them and deleted after the last; likewise when a step is deleted.
 """
 
 import atexit
@@ -21,13 +21,19 @@ from ambient_jax.data.bucket import BucketPath
 
 DIGESTS = "digests.json"
 COMMITTED = "commit_success.txt"  # Orbax's mark of a commit, written last and never read here
+UNFINISHED = "unfinished"
+PARTS = ("assets", "state", "ema_params")  # items, any of which makes a folder a checkpoint
 _THREADS = 8  # that wait for the store
 _ORIGINS: dict[pathlib.Path, BucketPath] = {}
 
 
 def steps_in(directory: BucketPath) -> list[int]:
     """Returns steps of the finished checkpoints, ascending, including damaged ones."""
-    return [step for step, names in _by_step(directory).items() if DIGESTS in names]
+    return [
+        step
+        for step, names in _by_step(directory).items()
+        if UNFINISHED not in names and any(name.split("/")[0] in PARTS for name in names)
+    ]
 
 
 def _by_step(directory: BucketPath) -> dict[int, list[str]]:
@@ -76,18 +82,17 @@ def fetched(directory: BucketPath, step: int) -> pathlib.Path:
     """Returns the local copy of a step, made if it is absent or another. An object that the digests
     name and the bucket lacks is absent in the copy as well."""
     folder, remote = local(directory) / str(step), directory / str(step)
-    digests = (remote / DIGESTS).read_bytes()
-    if (folder / DIGESTS).is_file() and (folder / DIGESTS).read_bytes() == digests:
+    there = set(remote.files())
+    digests = (remote / DIGESTS).read_bytes() if DIGESTS in there else b""
+    if digests and (folder / DIGESTS).is_file() and (folder / DIGESTS).read_bytes() == digests:
         return folder
     partial = folder.with_name(f".{step}.{uuid.uuid4().hex[:8]}")
     partial.mkdir()
     try:
-        (partial / DIGESTS).write_bytes(digests)
-        there = remote.files()
         try:
-            names = set(map(str, json.loads(digests)["sha256"])) & set(there)
+            names = {DIGESTS, *map(str, json.loads(digests)["sha256"])} & there
         except (ValueError, KeyError, TypeError):  # the check of the copy will say so
-            names = set(there) - {DIGESTS}
+            names = there
         each(lambda name: (remote / name).download(partial / name), names)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
@@ -97,15 +102,14 @@ def fetched(directory: BucketPath, step: int) -> pathlib.Path:
 
 
 def upload(folder: pathlib.Path, directory: BucketPath, name: str) -> None:
-    """Writes a local step with its digests below ``<directory>/<name>``, the digests last."""
+    """Writes a local step below ``<directory>/<name>``."""
     remote = directory / name
     _delete_all(remote)  # what a killed process left there
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    marks = {DIGESTS, COMMITTED}
-    each(lambda file: (remote / file).upload(folder / file), set(files) - marks)
+    (remote / UNFINISHED).write_text("")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    each(lambda file: (remote / file).upload(folder / file), files - {COMMITTED})
     (remote / COMMITTED).write_text("")
-    if DIGESTS in files:
-        (remote / DIGESTS).upload(folder / DIGESTS)
+    (remote / UNFINISHED).unlink()
 
 
 def delete(directory: BucketPath, steps: Iterable[int]) -> None:
@@ -116,7 +120,7 @@ def delete(directory: BucketPath, steps: Iterable[int]) -> None:
 
 def delete_unfinished(directory: BucketPath) -> None:
     """Deletes what killed processes left. Only the process that saves there may call it."""
-    delete(directory, [step for step, names in _by_step(directory).items() if DIGESTS not in names])
+    delete(directory, [step for step, names in _by_step(directory).items() if UNFINISHED in names])
 
 
 def move(directory: BucketPath, step: int, name: str) -> None:
@@ -126,10 +130,10 @@ def move(directory: BucketPath, step: int, name: str) -> None:
 
 
 def _delete_all(remote: BucketPath) -> None:
-    names = set(remote.files())
-    for first in {DIGESTS} & names:
-        (remote / first).unlink()
-    each(lambda name: (remote / name).unlink(), names - {DIGESTS})
+    if names := set(remote.files()):
+        (remote / UNFINISHED).write_text("")
+        each(lambda name: (remote / name).unlink(), names - {UNFINISHED})
+        (remote / UNFINISHED).unlink()
 
 
 def each(job: Callable[[str], None], names: Iterable[str]) -> None:

@@ -12,22 +12,6 @@ from ambient_jax.data.bucket import BucketPath
 from tests import emulated
 
 
-@pytest.fixture(scope="module", params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
-def emulator(request):
-    with emulated.store(request.param) as running:
-        yield running
-
-
-@pytest.fixture
-def place(emulator, request, monkeypatch):
-    """(a folder of its own, the faults)"""
-    monkeypatch.setattr(bucket, "FIRST_WAIT", 0.001)
-    url, faults = emulator
-    faults.rate, faults.kinds = 0.0, emulated.KINDS
-    yield BucketPath.of(url) / request.node.name.translate(str.maketrans("[]", "__")), faults
-    faults.rate = 0.0
-
-
 def test_paths():
     path = BucketPath.of("gs://b//run/./metrics.jsonl/")
     assert str(path) == "gs://b/run/metrics.jsonl" == os.fspath(path)

@@ -1,38 +1,22 @@
 """Training with data and workdir in an emulated bucket: the run of a disk, whatever fails."""
 
-import contextlib
 import json
-import os
 import pathlib
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 
-import jax
-import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
-from ambient_jax import optim
-from ambient_jax.data import bucket, statistics
-from ambient_jax.data.bucket import BucketPath
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import (
     checkpoint,
     lock,
     metrics,
-    mirror,
-    remote_checkpoint,
     remote_files,
-    state,
     trainer,
 )
-from ambient_jax.train import config as config_lib
-from tests import emulated
 from tests.train import worker as job_of_worker
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,23 +29,6 @@ CHANGES = {
     "train.checkpoint_every": 4,
     "train.keep": 2,
 }
-
-
-@pytest.fixture(scope="module", params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
-def emulator(request):
-    with emulated.store(request.param) as running:
-        yield running
-
-
-@pytest.fixture
-def place(emulator, request, monkeypatch, tmp_path):
-    """(a folder of the test in the bucket, the faults)"""
-    monkeypatch.setattr(bucket, "FIRST_WAIT", 0.001)
-    monkeypatch.setenv(statistics.CACHE_VARIABLE, str(tmp_path / "cache"))
-    url, faults = emulator
-    faults.rate = 0.0
-    yield BucketPath.of(url) / request.node.name.translate(str.maketrans("[]", "__")), faults
-    faults.rate = 0.0
 
 
 @pytest.fixture
@@ -125,101 +92,6 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(place, data, tmp_path):
     same_run(copy, run)
 
 
-HOLD = """
-import sys, time
-from ambient_jax.train import lock
-lock.BEAT, lock.SILENCE = 0.2, float(sys.argv[2])
-if len(sys.argv) > 3:
-    lock._machine = lambda: sys.argv[3]
-with lock.hold(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(300)
-"""
-
-
-@contextlib.contextmanager
-def holder(run, silence=120, machine=""):
-    command = [sys.executable, "-c", HOLD, f"{run}", f"{silence}", *([machine] if machine else [])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "held\n"
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_a_workdir_that_is_held_is_refused_until_its_owner_is_killed(place):
-    folder, faults = place
-    faults.rate = 0.1
-    with holder(folder / "run") as process:
-        with pytest.raises(ValueError) as caught, lock.hold(f"{folder / 'run'}"):
-            pass
-        line = str(caught.value)
-        assert f"workdir {folder / 'run'} is in use by process {process.pid} on" in line
-        assert "\n" not in line and "another --workdir" in line
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert (folder / "run" / lock.NAME).exists()
-        with lock.hold(f"{folder / 'run'}"):
-            lock.check(f"{folder / 'run'}")
-    with holder(folder / "run") as process:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
-    assert not folder.files()
-
-
-@pytest.mark.slow
-def test_an_owner_on_another_machine_is_gone_after_its_silence(place, monkeypatch):
-    folder, _ = place
-    monkeypatch.setattr(lock, "SILENCE", 3.0)
-    with holder(folder / "run", machine="another") as process:
-        hint = f"should it be gone for good, delete {folder / 'run' / lock.NAME}"
-        with pytest.raises(ValueError, match=hint), lock.hold(f"{folder / 'run'}"):
-            pass
-        process.kill()
-        process.wait()
-        begin = time.monotonic()
-        with lock.hold(f"{folder / 'run'}"):
-            assert 3.0 <= time.monotonic() - begin < 60
-    assert not folder.files()
-
-
-@pytest.mark.slow
-def test_of_many_that_find_an_owner_gone_one_takes_over(place):
-    folder, _ = place
-    run = folder / "run"
-    for _ in range(3):
-        with lock.hold(f"{run}"):
-            about = json.loads((run / lock.NAME).read_bytes())
-        (run / lock.NAME).write_text(json.dumps(about | {"token": "theirs", "started": "1"}))
-        start, end, found = threading.Barrier(4), threading.Event(), []
-
-        def take(start=start, found=found, end=end):
-            start.wait()
-            try:
-                with lock.hold(f"{run}"):
-                    found.append("held")
-                    end.wait()
-            except ValueError:
-                found.append("refused")
-
-        threads = [threading.Thread(target=take) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        deadline = time.monotonic() + 120
-        while len(found) < 4:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        end.set()
-        for thread in threads:
-            thread.join()
-        assert sorted(found) == ["held"] + 3 * ["refused"]
-        assert not folder.files()
-
-
 def test_rows_are_joined_and_those_after_the_checkpoint_dropped(place, tmp_path):
     folder, _ = place
     writer = metrics.Writer(f"{folder}")
@@ -248,101 +120,6 @@ def test_rows_are_joined_and_those_after_the_checkpoint_dropped(place, tmp_path)
     writer.write({"step": 26, "loss": 8.0}, {"step": 26, "steps_per_second": 2.0})
     writer.close()
     assert [row["step"] for row in metrics.read(other / "metrics.jsonl")] == [10, 20, 26]
-
-
-def test_a_store_that_fails_is_one_line_with_the_object(place, monkeypatch):
-    folder, faults = place
-    writer = metrics.Writer(f"{folder}")
-    monkeypatch.setattr(bucket, "PATIENCE", 0.05)
-    faults.rate, faults.kinds = 1.0, ("503",)
-    writer.write({"step": 1}, {"step": 1})
-    told = f"{folder / 'metrics' / '00000001.jsonl'}: it cannot be written, the store has not ans"
-    with pytest.raises(bucket.StoreError, match=told):
-        writer.flush()
-    with pytest.raises(bucket.StoreError, match=f"{folder / 'timing'}"):
-        writer.close()
-    faults.rate = 0.0
-    saver = remote_checkpoint.open_run(folder / "checkpoints", keep=2, keep_every=None)
-    made, config = jax.tree.map(np.asarray, _state()), ml_collections.ConfigDict()
-    faults.rate, faults.methods = 1.0, ("POST", "PUT")
-    saver.save(1, made, checkpoint.make_assets(config, "{}"))
-    with pytest.raises(bucket.StoreError, match=f"{folder / 'checkpoints'}/") as caught:
-        saver.close()
-    assert "\n" not in str(caught.value)
-    faults.rate, faults.methods, faults.kinds = 0.0, (), emulated.KINDS
-    assert not checkpoint.steps_in(folder / "checkpoints")
-
-
-def _saved(folder, *steps):
-    made = jax.tree.map(np.asarray, _state())
-    saver = remote_checkpoint.open_run(folder / "checkpoints", keep=2, keep_every=30)
-    config = ml_collections.ConfigDict({"name": "x"})
-    for step in steps:
-        saver.save(step, made.replace(step=np.int32(step)), checkpoint.make_assets(config, "{}"))
-    saver.close()
-
-
-def _state():
-    params = {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
-    return state.create(params, optim.make_optimizer(config_lib.default().train), 2)
-
-
-@pytest.mark.slow
-def test_checkpoints_are_kept_found_and_set_aside(place):
-    folder, faults = place
-    faults.rate = 0.05
-    directory = folder / "checkpoints"
-    _saved(folder, 10)
-    checkpoint.record_best(folder, 10, loss=0.1)
-    _saved(folder, 20, 30, 40, 50)
-    assert checkpoint.steps_in(directory) == [10, 30, 40, 50]
-    # What a killed process left: a step without its digests.
-    (directory / "60" / "state" / "manifest.ocdbt").write_bytes(b"x")
-    for path, step in ((folder, 50), (directory / "40", 40), (folder / "best", 10)):
-        found, number = checkpoint.find(f"{path}")
-        assert number == step and checkpoint.load_policy_assets(f"{path}")["step"] == step
-        assert (found / str(step)).is_dir()
-    (directory / "50" / "assets" / "metadata").write_bytes(b"{}")
-    remote_files.forget()
-    told = (
-        f"checkpoint {directory}/50 is damaged: assets/metadata is not what was saved; step 40 is "
-        f"sound: give {directory}/40"
-    )
-    with pytest.raises(ValueError, match=told):
-        checkpoint.load_assets(f"{folder}")
-    remote_files.forget()
-    saver = remote_checkpoint.open_run(directory, keep=2, keep_every=30)
-    assert saver.sound_step() == 40
-    saver.drop_after(40)
-    assert saver.all_steps() == [10, 30, 40] and not (directory / "60").exists()
-    assert (directory / "50.damaged" / "digests.json").is_file()
-    restored, position = saver.restore(40, jax.eval_shape(_state))
-    assert restored.step == 40 and position is None
-    saver.close()
-    with pytest.raises(FileNotFoundError, match=f"no finished checkpoint at {folder / 'none'}"):
-        checkpoint.find(f"{folder / 'none'}")
-
-
-@pytest.mark.slow
-def test_an_evaluation_writes_its_files_to_the_bucket(place):
-    folder, _ = place
-    _saved(folder, 10, 20)
-    (folder / "config.json").write_text("{}")
-    with mirror.local_copy(f"{folder}") as local:
-        assert checkpoint.steps_in(local / "checkpoints") == [20]
-        assert (local / "config.json").read_text() == "{}"
-        (local / "report").mkdir()
-        (local / "report" / "table.md").write_text("done")
-    assert (folder / "report" / "table.md").read_text() == "done"
-    for path in (folder, folder / "checkpoints"):
-        with mirror.local_path(f"{path}", every_step=True) as local:
-            assert checkpoint.steps_in(local) or checkpoint.find(local)[1] == 20
-            directory, _ = checkpoint.find(local)
-            assert checkpoint.steps_in(directory) == [10, 20]
-            checkpoint.record_best(directory.parent, 10)
-    for path, step in ((folder / "checkpoints" / "10", 10), (folder / "best", 10)):
-        with mirror.local_path(path) as local:
-            assert checkpoint.find(local)[1] == step
 
 
 @pytest.mark.slow
