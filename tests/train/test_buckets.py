@@ -123,7 +123,7 @@ def test_rows_are_joined_and_those_after_the_checkpoint_dropped(place, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [["step", 7], ["save", 8]])
+@pytest.mark.parametrize("kill", [["step", 11], ["save", 8]])
 def test_a_killed_run_carries_on_to_the_same_metrics(place, data, tmp_path, worker, kill):
     folder, faults = place
     job = {"changes": CHANGES}
@@ -145,7 +145,8 @@ def test_two_hosts_are_killed_and_carry_on_to_the_same_metrics(place, data, tmp_
     _hosts(worker, job | {"data": data, "workdir": str(tmp_path / "run")})
     faults.rate, faults.latency = 0.03, 0.002
     job |= {"data": uploaded(data, folder), "workdir": f"{folder / 'run'}"}
-    _hosts(worker, job | {"kill": ["step", 7]}, dies=True)
+    _hosts(worker, job | {"kill": ["step", 11]}, dies=True)
+    assert checkpoint.steps_in(folder / "run" / "checkpoints")  # the save of step 8 waited for it
     _hosts(worker, job)
     faults.rate = 0.0
     same_run(tmp_path / "run", folder / "run")
