@@ -17,7 +17,7 @@ CORE = [
     "ml-collections>=1.1",  # config_flags with typed overrides of tuples
     "numpy>=2.0",
     "absl-py>=2.1",
-    "etils[epath]>=1.10",  # paths that may be gs://
+    "etils[epath]>=1.10",  # paths as TFDS and Orbax take them
     "tqdm>=4.66",  # progress bars
     "tensorboardX>=2.6.2",  # TensorBoard files without TensorFlow
     "safetensors>=0.5",  # policy folders
@@ -66,6 +66,8 @@ DOCS = [
     "furo>=2025.7",
     "sphinx-copybutton>=0.5.2",
 ]
+GCS = ["google-cloud-storage>=3.1"]  # data and workdirs at gs://
+S3 = ["boto3>=1.36"]  # at s3://; with conditional writes
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 ONNX = ["jax2onnx>=0.17", "onnxruntime>=1.20"]  # exports a policy, and compares it
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
@@ -82,6 +84,10 @@ TEST = [
     *WANDB,
     *HUB,
     *NOTEBOOKS,
+    *GCS,
+    *S3,
+    # Emulators of the stores: gs://, s3:// and the server of the latter.
+    *("gcp-storage-emulator>=2026.7", "moto[s3]>=5.1", "flask>=3", "flask-cors>=5"),
 ]
 
 setup(
@@ -114,6 +120,7 @@ setup(
         "onnx": ONNX,
         "cuda": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
-        "gcs": ["etils[epath-gcs]>=1.10"],  # data at gs://
+        "gcs": GCS,
+        "s3": S3,
     },
 )

@@ -27,9 +27,10 @@ if _OWNER:
 
 
 # After the environment is set, as they import JAX.
-from ambient_jax.data import statistics, write  # noqa: E402
+from ambient_jax.data import bucket, statistics, write  # noqa: E402
 from ambient_jax.open_x import fixtures, registry  # noqa: E402
 from ambient_jax.train import config as train_config  # noqa: E402
+from tests import emulated  # noqa: E402
 
 
 def pytest_unconfigure():
@@ -256,3 +257,22 @@ def write_row(tmp_path):
         )
 
     return make
+
+
+@pytest.fixture(scope="module", params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
+def emulator(request):
+    """(URL of a bucket in an emulated store, its faults)"""
+    with emulated.store(request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def place(emulator, request, monkeypatch, tmp_path):
+    """(a folder of the test in an emulated bucket, the store's faults)"""
+    monkeypatch.setattr(bucket, "FIRST_WAIT", 0.001)
+    monkeypatch.setenv(statistics.CACHE_VARIABLE, str(tmp_path / "cache"))
+    url, faults = emulator
+    faults.reset()
+    name = request.node.name.translate(str.maketrans("[]", "__"))
+    yield bucket.BucketPath.of(url) / name, faults
+    faults.reset()

@@ -5,7 +5,6 @@ python -m ambient_jax.train --config=my_config.py:<variant> [--workdir=...] [--c
 
 import functools
 import os
-import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -14,9 +13,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from ambient_jax.cli import config_file, console, tasks
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.bucket import is_bucket
+from ambient_jax.data.paths import expanded, folder
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import lock, parallel, publication, trainer
+from ambient_jax.train import lock, mirror, parallel, publication, trainer
 
 Job = Callable[[ml_collections.ConfigDict, str], None]
 
@@ -39,13 +39,14 @@ def define(values: flags.FlagValues = flags.FLAGS, argv: Sequence[str] | None = 
     whole("coordinator_timeout", parallel.TIMEOUT, "seconds that hosts wait for each other")
 
 
-def run(command: str, job: Job, *, example: str = "my_config.py") -> None:
+def run(command: str, job: Job, *, example: str = "my_config.py", buckets: bool = False) -> None:
     """Parses the flags and runs ``job(config, workdir)``; the same workdir resumes the job.
 
-    ``command`` is a folder of the default workdir, ``example`` a ``--config`` for messages.
+    ``command`` is a folder of the default workdir, ``example`` a ``--config`` for messages;
+    ``buckets`` says that the job takes a workdir in a bucket.
     """
     define()
-    app.run(lambda argv: _main(command, job, example, argv), flags_parser=parse)
+    app.run(lambda argv: _main(command, job, example, argv, buckets), flags_parser=parse)
 
 
 def trains(short_names: Mapping[str, str] | None = None) -> Job:
@@ -61,18 +62,28 @@ def trains(short_names: Mapping[str, str] | None = None) -> Job:
             task.build(config)
         result = trainer.train(config, workdir)
         if hasattr(task, "evaluate") and not result.signal:
-            task.evaluate(config, workdir)
-            publication.at_the_end(pathlib.Path(expanded(workdir)), again=True)
+            with mirror.local_copy(workdir) as local:
+                task.evaluate(config, os.fspath(local))
+            publication.at_the_end(folder(workdir), again=True)
 
     return job
 
 
-def check_workdir(workdir: str) -> None:
-    """Raises ValueError for a bucket, which pathlib would take for a local folder named gs:."""
-    if "://" in workdir:
+def check_workdir(workdir: str, buckets: bool = True) -> None:
+    """Raises ValueError for a URL that is no folder in a bucket, or any where ``buckets`` is False:
+    pathlib would take it for a local folder named gs:."""
+    if "://" not in workdir:
+        return
+    if not buckets:
         raise ValueError(
-            f"--workdir is {workdir!r}, expected a folder that all hosts see (NFS, or a bucket "
-            "mounted by gcsfuse): metrics are appended to; data may lie in a bucket"
+            f"--workdir is {workdir!r}, expected a local folder: only a training takes a bucket; "
+            "copy its results there afterwards"
+        )
+    key = workdir.partition("://")[2].partition("/")[2].strip("/")
+    if not is_bucket(workdir) or not key:
+        raise ValueError(
+            f"--workdir is {workdir!r}, expected a folder that all hosts see, or one in a bucket, "
+            "such as gs://my-bucket/runs/mine or s3://my-bucket/runs/mine"
         )
 
 
@@ -113,6 +124,7 @@ def checked(
     argv: list[str],
     values: flags.FlagValues = flags.FLAGS,
     example: str = "my_config.py",
+    buckets: bool = True,
 ) -> tuple[ml_collections.ConfigDict, str]:
     """Checks parsed flags; returns the config and the workdir, or raises ValueError."""
     if len(argv) > 1:
@@ -122,14 +134,14 @@ def checked(
         raise ValueError(f"--config is missing, expected for example --config={example}")
     config_lib.check(config)
     workdir = expanded(values.workdir) or os.path.join("runs", command, config.name)
-    check_workdir(workdir)
+    check_workdir(workdir, buckets)
     return config, workdir
 
 
-def _main(command: str, job: Job, example: str, argv: list[str]) -> None:
+def _main(command: str, job: Job, example: str, argv: list[str], buckets: bool) -> None:
     console.setup()
     with console.one_line_errors():
-        config, workdir = checked(command, argv, example=example)
+        config, workdir = checked(command, argv, example=example, buckets=buckets)
         hosts = flags.FLAGS
         parallel.initialize(
             *(hosts.coordinator, hosts.num_processes, hosts.process_id),

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from ambient_jax import _checks
 from ambient_jax.data.chunk import LAST_STEPS
@@ -23,6 +22,7 @@ from ambient_jax.data.example_proto import Episode
 from ambient_jax.data.features import leaves, nest, select
 from ambient_jax.data.files import first_line, open_file, read_json
 from ambient_jax.data.metadata import MissingShardError
+from ambient_jax.data.paths import readable
 
 _READERS = 8  # threads that hash files: they wait for storage
 _BLOCK = 1 << 16  # bytes of each sample of a large file
@@ -214,7 +214,7 @@ def _mark(path: str) -> str:
 
 def notes_filler(directory: str, default: bool) -> bool:
     """Whether the notes in a folder call the last action a filler; ``default`` without a note."""
-    path = epath.Path(directory) / NOTES
+    path = readable(directory) / NOTES
     note = read_json(os.fspath(path)).get(LAST_ACTION) if path.exists() else None
     return default if note is None else note == "filler"
 

@@ -16,10 +16,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from etils import epath
+from ambient_jax.data.bucket import BucketPath, StoreError, fetched, is_bucket
+from ambient_jax.data.paths import expanded, readable
 
 JSON_BYTES = 16 << 20  # largest metadata file; that of 100 000 shards is smaller than 1 MiB
 JSON_LEVELS = 100
+
+_CACHE_VARIABLE = "AMBIENT_JAX_CACHE"  # folder of local copies, see ``local``
 
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _PATH_IS_WRONG = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
@@ -64,17 +67,28 @@ def open_file(path: str) -> BinaryIO:
     """Opens a file to read; raises the errors of ``check_file``."""
     check_file(path)
     try:
-        return retried(lambda: epath.Path(path).open("rb"))
+        return retried(lambda: readable(path).open("rb"))  # type: ignore[return-value]
     except FileNotFoundError:
         raise
     except OSError as error:
         raise unavailable(error, path) from error
 
 
+def local(path: str) -> str:
+    """Returns the path of a file for a reader that knows no buckets: a copy of a whole object in
+    ``$AMBIENT_JAX_CACHE/objects`` (by default ``~/.cache/ambient_jax/objects``)."""
+    if not is_bucket(path):
+        return path
+    cache = expanded(os.environ.get(_CACHE_VARIABLE) or "~/.cache/ambient_jax")
+    return os.fspath(fetched(BucketPath.of(path), os.path.join(cache, "objects")))
+
+
 def unavailable(error: OSError | MemoryError, path: str) -> OSError:
     """Returns an error of the machine or store with one line that names the file and a remedy."""
     if isinstance(error, MemoryError):
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if isinstance(error, StoreError):
+        return error
     why = error.strerror or first_line(error)
     message = f"{path} cannot be read ({why}): the file itself may be sound, mend that and go on"
     if error.errno in _TOO_MANY:

@@ -2,16 +2,19 @@
 
 import math
 import os
+import pathlib
 import sys
+import tempfile
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from ambient_jax.data import files
+from ambient_jax.data.bucket import BucketPath
 from ambient_jax.data.features import Leaf
+from ambient_jax.data.paths import ReadablePath, readable
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 _MOST_SHARDS = 100_000  # shards of a split; a directory cannot well hold more files
@@ -25,7 +28,7 @@ class MissingShardError(FileNotFoundError):
     """The data set exists, but lacks a file that its metadata list."""
 
 
-def read(directory: epath.Path) -> Any:
+def read(directory: ReadablePath) -> Any:
     """Reads dataset_info.json and features.json; returns a ``tfds.core.DatasetInfo``.
 
     Raises FileNotFoundError or ValueError if a file is missing, too large, or not of TFDS.
@@ -52,12 +55,36 @@ def read(directory: epath.Path) -> Any:
     try:
         tfds.features.FeatureConnector.from_json(config)
         name = INFO
-        return tfds.builder_from_directory(directory).info
+        return _info(directory)
     except Exception as error:
         if isinstance(error, OSError) and error.strerror is not None:
             raise files.unavailable(error, os.fspath(directory)) from error
         why = files.first_line(error)
         raise ValueError(f"{directory / name} cannot be read ({why}): fetch it again") from error
+
+
+def _info(directory: ReadablePath) -> Any:
+    if not isinstance(directory, BucketPath):
+        return tfds.builder_from_directory(directory).info
+    # TFDS would read a bucket by TensorFlow, if that is installed.
+    with tempfile.TemporaryDirectory() as copy:
+        for path in directory.iterdir():
+            if path.suffix in (".json", ".txt"):
+                path.download(pathlib.Path(copy, path.name))
+        return tfds.builder_from_directory(copy).info
+
+
+def shard_paths(directory: ReadablePath, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Returns paths of a data set's shards, which TFDS may take to be elsewhere for a bucket."""
+    whole = [os.fspath(path) for path in paths]
+    if isinstance(directory, BucketPath):
+        return [os.fspath(directory / os.path.basename(path)) for path in whole]
+    return whole
+
+
+def _size(path: str) -> int:
+    file = readable(path)
+    return file.size() if isinstance(file, BucketPath) else file.stat().length
 
 
 def _check_config(config: Any, path: str) -> None:
@@ -109,7 +136,7 @@ def check_sizes(fields: Iterable[Leaf], path: str) -> None:
 
 
 def check_lengths(
-    split: Any, file_format: str, directory: epath.Path, names: set[str], allow_missing: bool
+    split: Any, file_format: str, directory: ReadablePath, names: set[str], allow_missing: bool
 ) -> None:
     """Checks that a split lists no more shards and episodes than its files can hold.
 
@@ -124,7 +151,7 @@ def check_lengths(
             f"{where} has {len(lengths)} shards, the directory {len(names)} files: fetch them again"
         )
     try:
-        paths = [os.fspath(p) for p in split.filepaths]
+        paths = shard_paths(directory, split.filepaths)
     except Exception as error:
         raise ValueError(f"{where} has no names of files ({files.first_line(error)})") from error
     if len(set(paths)) < len(paths):
@@ -137,7 +164,7 @@ def check_lengths(
         if os.path.basename(path) not in names:
             absent += length
         elif length > _UNDOUBTED:
-            size = epath.Path(path).stat().length
+            size = _size(path)
             if length * _RECORD_BYTES[file_format] > size:
                 raise ValueError(
                     f"{where} promises {length} episodes in {path}, whose {size} bytes cannot hold "

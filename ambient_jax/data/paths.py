@@ -1,17 +1,37 @@
-"""Expands paths of users, and writes files whole or not at all."""
+"""Expands paths of users, and writes files whole or not at all, on disks and in buckets."""
 
 import contextlib
+import io
 import os
 import pathlib
 import shutil
 import uuid
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
+
+from etils import epath
+
+from ambient_jax.data.bucket import BucketPath, is_bucket
+
+AnyPath: TypeAlias = pathlib.Path | BucketPath
+ReadablePath: TypeAlias = epath.Path | BucketPath
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
     """Returns the path with a leading ``~`` or ``~name`` replaced by that user's home."""
     return os.path.expanduser(os.fspath(path))
+
+
+def folder(path: str | os.PathLike[str]) -> AnyPath:
+    """Returns the ``expanded`` path as an object, for a folder of results."""
+    path = expanded(path)
+    return BucketPath.of(path) if is_bucket(path) else pathlib.Path(path)
+
+
+def readable(path: str | os.PathLike[str]) -> ReadablePath:
+    """Returns the ``expanded`` path as an object, for data to read."""
+    path = expanded(path)
+    return BucketPath.of(path) if is_bucket(path) else epath.Path(path)
 
 
 def below(root: str, path: str) -> str:
@@ -26,6 +46,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Readers see the old content or the complete new one. The directory must exist.
     """
+    if is_bucket(path):
+        whole = io.BytesIO()
+        yield whole
+        BucketPath.of(path).write_bytes(whole.getvalue())
+        return
     path = pathlib.Path(path)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:

@@ -19,9 +19,8 @@ from typing import Any, BinaryIO
 import google_crc32c
 from absl import logging
 from array_record.python import array_record_module
-from etils import epath
 
-from ambient_jax.data import files
+from ambient_jax.data import files, paths
 
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -139,9 +138,10 @@ class ArrayRecords(_Shards):
 
 def _open_reader(path: str, record: int) -> Any:
     files.check_file(path)
+    copy = files.local(path)
     try:
         reader = array_record_module.ArrayRecordReader(
-            path, options="readahead_buffer_size:0,", file_reader_buffer_size=32768
+            copy, options="readahead_buffer_size:0,", file_reader_buffer_size=32768
         )
         if not reader.ok():
             reader.read([0])  # says why
@@ -256,7 +256,7 @@ def digest(path: str, file_format: str) -> str:
     It reads each record's checksum (TFRecord), or each Riegeli chunk's header with a hash
     (array_record). If the structure is damaged, it reads every byte.
     """
-    if not epath.Path(path).is_file():  # opening a FIFO would block
+    if not paths.readable(path).is_file():  # opening a FIFO would block
         return "missing"
     update = _digest_tfrecord if file_format == "tfrecord" else _digest_array_record
     with files.open_file(path) as file:

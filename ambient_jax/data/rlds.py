@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from ambient_jax import _checks
 from ambient_jax.data import files, metadata, records
@@ -22,7 +21,7 @@ from ambient_jax.data.dataset import Dataset, notes_filler, without_filler
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
 from ambient_jax.data.features import Leaf, is_dict, is_sequence, leaves, select
 from ambient_jax.data.metadata import FEATURES, INFO, MissingShardError
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import ReadablePath, readable
 
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
@@ -56,7 +55,7 @@ def open_dataset(
 
     Args:
       path: the version directory (with dataset_info.json), or a parent with exactly one version
-        below it. It is local, or any path that `etils.epath` reads (``gs://``).
+        below it. It is local or in a bucket (``gs://``, ``s3://``).
       split: a split's name, also sliced as in TFDS: ``"train[:90%]"``, ``"train[10:20]"``.
       required: features that must exist, such as ``"steps/observation/state"``.
       keys: decode only these features or subtrees; all by default.
@@ -74,7 +73,7 @@ def open_dataset(
       OSError: the system cannot read it.
     """
     with files.named(os.fspath(path)):
-        directory = _find_version(epath.Path(expanded(path)))
+        directory = _find_version(readable(path))
     info = metadata.read(directory)
     fields = _rlds_fields(info.features, f"{directory}")
     metadata.check_sizes(fields.values(), f"{directory / FEATURES}")
@@ -112,7 +111,7 @@ class RldsDataset(Dataset):
         self,
         info: Any,
         split: str,
-        directory: epath.Path,
+        directory: ReadablePath,
         shards: list[_Shard],
         keys: tuple[str, ...] | None,
         decode_images: bool,
@@ -181,7 +180,7 @@ class RldsDataset(Dataset):
     def fingerprint(self) -> str:
         """Hash of the metadata, the split and its shards; a copy of the data has the same."""
         digest = hashlib.sha256()
-        directory = epath.Path(self.directory)
+        directory = readable(self.directory)
         for name in (INFO, FEATURES):
             digest.update((directory / name).read_bytes())
         marks = functools.partial(records.digest, file_format=self.file_format)
@@ -192,16 +191,16 @@ class RldsDataset(Dataset):
         return digest.hexdigest()[:32]
 
 
-def _is_there(path: epath.Path) -> bool:
+def _is_there(path: ReadablePath) -> bool:
     """Whether a path exists; a broken link counts, and fails when it is read."""
     return path.exists() or os.path.lexists(path)
 
 
-def _children(path: epath.Path) -> list[epath.Path]:
+def _children(path: ReadablePath) -> list[ReadablePath]:
     return sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.is_dir())
 
 
-def _find_version(path: epath.Path) -> epath.Path:
+def _find_version(path: ReadablePath) -> ReadablePath:
     """Returns the version directory: ``path``, or the only version in it."""
     if not path.exists():
         siblings, near = [], f", nor does {path.parent}"
@@ -248,7 +247,7 @@ def _rlds_fields(features: Any, directory: str) -> dict[str, Leaf]:
     return fields
 
 
-def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -> list[_Shard]:
+def _shards(info: Any, split: str, directory: ReadablePath, allow_missing: bool) -> list[_Shard]:
     name = split.split("[")[0].strip()
     if "+" in split:
         raise ValueError(
@@ -282,11 +281,11 @@ def _shards(info: Any, split: str, directory: epath.Path, allow_missing: bool) -
         raise ValueError(
             f"split {split!r} of {directory} holds no episode: {name!r} has {count}, ask for more"
         )
-    paths = [os.fspath(p) for p in whole.filepaths]
+    paths = metadata.shard_paths(directory, whole.filepaths)
     bases = dict(zip(paths, np.cumsum([0, *whole.shard_lengths[:-1]]).tolist(), strict=True))
     shards = []
-    for part in parts:
-        path = os.fspath(part.filename)
+    files_of_parts = metadata.shard_paths(directory, [part.filename for part in parts])
+    for part, path in zip(parts, files_of_parts, strict=True):
         shards.append(_Shard(path, part.skip, part.take, part.examples_in_shard, bases[path]))
     if not allow_missing:
         metadata.check_files([s.filename for s in shards], names)

@@ -13,6 +13,7 @@ from absl import flags
 
 from ambient_jax.cli import console
 from ambient_jax.evaluate import checkpoints
+from ambient_jax.train import mirror
 
 
 def _main(_: list[str]) -> None:
@@ -22,11 +23,12 @@ def _main(_: list[str]) -> None:
         if not values.checkpoint:
             raise ValueError("expected --checkpoint=<workdir of a trained policy>")
         options = dict(split=values.split, root=values.root, samples=values.samples)
-        if values.best:
-            print(checkpoints.best(values.checkpoint, **options).table)
-        else:
-            options |= dict(source=values.source, sampled=values.sampled)
-            print(checkpoints.evaluate(values.checkpoint, **options).table)
+        with mirror.local_path(values.checkpoint, every_step=values.best) as path:
+            if values.best:
+                print(checkpoints.best(path, **options).table)
+            else:
+                options |= dict(source=values.source, sampled=values.sampled)
+                print(checkpoints.evaluate(path, **options).table)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 from absl import logging
-from etils import epath
 
 from ambient_jax.data import chunk, images, rlds, storage
 from ambient_jax.data.dataset import Dataset, FolderDataset
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import readable
 from ambient_jax.data.rlds_source import RldsSource, last_step_problems
 from ambient_jax.data.source import Format, Problem, size_of
 from ambient_jax.data.storage.video import Clip
@@ -361,7 +360,7 @@ def open_source(
         row = registry.get(row_or_spec)
         spec = row.spec
         registry.warn_doubts([row.name])
-        versioned = epath.Path(expanded(path)) / (row.version or "none")
+        versioned = readable(path) / (row.version or "none")
         path = versioned if versioned.exists() else path
     else:
         spec = spec_lib.parse(dict(row_or_spec), os.path.basename(os.fspath(path).rstrip("/")))

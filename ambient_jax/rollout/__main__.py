@@ -41,6 +41,7 @@ def _main(_: list[str]) -> None:
             raise ValueError("expected --env=<gymnasium id>, such as gym_pusht/PushT-v0")
         try:
             from ambient_jax.rollout import checkpoints, environment, observations
+            from ambient_jax.train import mirror
 
             kwargs = _json("env_kwargs", values.env_kwargs)
             env = environment.MakeEnv(values.env, values.env_module, kwargs)
@@ -55,11 +56,12 @@ def _main(_: list[str]) -> None:
                 constant=_json("constant", values.constant),
                 solver={n: v for n in ("solver", "steps") if (v := values[n].value)},
             )
-            if values.best:
-                print(checkpoints.best(values.checkpoint, env, **options).table)
-            else:
-                options["videos"] = values.videos
-                print(checkpoints.evaluate(values.checkpoint, env, **options).table)
+            with mirror.local_path(values.checkpoint, every_step=values.best) as path:
+                if values.best:
+                    print(checkpoints.best(path, env, **options).table)
+                else:
+                    options["videos"] = values.videos
+                    print(checkpoints.evaluate(path, env, **options).table)
         except ImportError as error:
             raise ValueError(str(error)) from error
 

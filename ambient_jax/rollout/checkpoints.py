@@ -11,6 +11,7 @@ from absl import logging
 
 from ambient_jax import estimates
 from ambient_jax.cli import report
+from ambient_jax.data.paths import expanded
 from ambient_jax.policy.policy import Policy
 from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import folder as folder_lib
@@ -64,15 +65,15 @@ def evaluate(
     found_at, step = loading.find(path)
     policy = Policy.from_checkpoint(found_at, source=source or None, **(solver or {}))
     execute = execute or _execute(found_at)
-    out = checkpoint.absolute(out) if out else _beside(found_at) / _name(env) / str(step)
+    folder = _local(out) if out else _beside(found_at) / _name(env) / str(step)
     about = _about(policy, env, execute, seed, source, options)
     options |= dict(episodes=episodes, execute=execute, seed=seed)
-    found = folder_lib.kept(policy, env, out, about, videos, options)
+    found = folder_lib.kept(policy, env, folder, about, videos, options)
     results = {"checkpoint": found_at, "step": step, "settings": about, **summary(found)}
     caption = f"{env.env}, policy of step {step}; {_describe(found, about)}"
     rows = [[f"step {step}", *cells(found)]]
-    table = report.write(out, COLUMNS, rows, caption, results)
-    return Report(table, results, out)
+    table = report.write(folder, COLUMNS, rows, caption, results)
+    return Report(table, results, folder)
 
 
 def best(
@@ -99,7 +100,7 @@ def best(
     if checkpoint.absolute(path) not in (directory, directory.parent):
         raise ValueError(f"{path} is one checkpoint, expected a workdir with several to compare")
     workdir = directory.parent
-    out = checkpoint.absolute(out) if out else workdir / "checkpoints_by_rollouts" / _name(env)
+    results_folder = _local(out) if out else workdir / "checkpoints_by_rollouts" / _name(env)
     first = Policy.from_checkpoint(directory / str(newest), source=source or None, **(solver or {}))
     execute = execute or _execute(directory / str(newest))
     about = _about(first, env, execute, seed, source, options)
@@ -116,7 +117,7 @@ def best(
         logging.info("rollouts of step %d", step)
         policy = first.with_params(params)
         settings = {**about, "parameters": _digest(params)}
-        found[step] = folder_lib.kept(policy, env, out / str(step), settings, 0, options)
+        found[step] = folder_lib.kept(policy, env, results_folder / str(step), settings, 0, options)
     chosen = _recorded(workdir, found, env, seed)
     rows = [
         [f"step {step} (best)" if step == chosen else f"step {step}", *cells(e)]
@@ -126,8 +127,8 @@ def best(
     caption += _describe(found[chosen], about)
     by_step = {step: summary(e) for step, e in found.items()}
     results = {"settings": about, "best": chosen, "steps": by_step}
-    table = report.write(out, COLUMNS, rows, caption, results)
-    return Report(table, results, out)
+    table = report.write(results_folder, COLUMNS, rows, caption, results)
+    return Report(table, results, results_folder)
 
 
 def order(episodes: episodes_lib.Episodes, step: int) -> tuple[float, float, int]:
@@ -218,6 +219,10 @@ def _digest(params):
 
 def _execute(path):
     return int(loading.load(path)["config"]["policy"].get("execute", 8))
+
+
+def _local(path):
+    return pathlib.Path(os.path.abspath(expanded(path)))
 
 
 def _beside(path):

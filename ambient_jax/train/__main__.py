@@ -6,4 +6,4 @@ python -m ambient_jax.train --config=my_config.py [--workdir=...] [--config.<fie
 from ambient_jax.cli import launch
 
 if __name__ == "__main__":
-    launch.run("train", launch.trains())
+    launch.run("train", launch.trains(), buckets=True)

@@ -36,7 +36,7 @@ __all__ = ["absolute", "best_step", "find", "record_best", "steps_in", "Checkpoi
 
 FORMAT = 1
 _ARRAYS, _POLICY = ("state", "ema_params"), ("assets", "ema_params")
-_RUN = ("assets", *_ARRAYS, "data")
+RUN = ("assets", *_ARRAYS, "data")
 
 
 def git_revision() -> str:
@@ -58,9 +58,14 @@ class Checkpointer:
     checkpoints, those whose step is a multiple of ``keep_every``, and the best."""
 
     def __init__(
-        self, directory: str | os.PathLike, *, keep: int = 2, keep_every: int | None = None
+        self,
+        directory: str | os.PathLike,
+        *,
+        keep: int = 2,
+        keep_every: int | None = None,
+        processes: ocp.options.MultiprocessingOptions | None = None,
     ):
-        self._directory = absolute(directory)
+        self._directory = pathlib.Path(absolute(directory))
         self._saving = 0  # step
         self._sound: int | None = None
         policies = ocp.checkpoint_managers
@@ -68,25 +73,30 @@ class Checkpointer:
         preserved = [policies.LatestN(keep), best]
         if keep_every is not None:
             preserved.append(policies.EveryNSteps(keep_every))
-        handlers = dict.fromkeys(_ARRAYS, ocp.StandardCheckpointHandler)
+        handlers: dict[str, Any] = dict.fromkeys(_ARRAYS, ocp.StandardCheckpointHandler)
         handlers |= dict.fromkeys(("data", "assets"), ocp.JsonCheckpointHandler)
+        create = processes is None  # all hosts see the directory
+        processes = processes or ocp.options.MultiprocessingOptions()
         self._manager = ocp.CheckpointManager(
             epath.Path(self._directory),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(preserved),
-                create=True,
+                create=create,
+                multiprocessing_options=processes,
                 # Runs on the saving thread, between the last file and the commit.
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._complete),
             ),
             item_names=tuple(handlers),
-            item_handlers={name: handler() for name, handler in handlers.items()},
+            item_handlers={n: h(multiprocessing_options=processes) for n, h in handlers.items()},
         )
 
-    def _write_digests(self):
+    def _complete(self) -> pathlib.Path:
+        """Writes the digests of the step that is saved; returns its folder."""
         unfinished = self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*")
         folder = max(unfinished, key=lambda path: path.stat().st_mtime)
         files.await_metadata(folder)
         files.write_digests(folder, self._saving)
+        return folder
 
     def _is_best(self, checkpoints, *, context):
         try:
@@ -106,7 +116,7 @@ class Checkpointer:
         step, error = -1, None
         if jax.process_index() == 0:
             try:
-                step = files.set_aside(self._directory, _RUN, at_most)
+                step = self._set_aside(at_most)
             except (ValueError, OSError) as e:
                 step, error = -2, e
         if jax.process_count() > 1:
@@ -117,12 +127,15 @@ class Checkpointer:
         self._sound = step if jax.process_index() == 0 else None
         return step if step >= 0 else None
 
+    def _set_aside(self, at_most: int | None) -> int:
+        return files.set_aside(self._directory, RUN, at_most)
+
     def all_steps(self) -> list[int]:
         return list(self._manager.all_steps())
 
     def drop_after(self, step: int) -> None:
         """Deletes the checkpoints of later steps."""
-        for later in self.all_steps():
+        for later in list(self._manager.all_steps()):
             if later > step:
                 self._manager.delete(later)
 
@@ -132,7 +145,7 @@ class Checkpointer:
         if step in self._manager.all_steps():
             return
         state = jax.tree.map(np.asarray, state)
-        _check_finite(step, state)
+        check_finite(step, state)
         items = dict(
             state=ocp.args.StandardSave(_without_ema(state)),
             ema_params=ocp.args.StandardSave(state.ema_params),
@@ -149,7 +162,7 @@ class Checkpointer:
         Raises ValueError if the checkpoint is damaged or its shapes differ from ``like``."""
         folder = self._directory / str(step)
         if step != self._sound:
-            files.check(folder, _RUN)
+            files.check(folder, RUN)
         self._sound = None
         with files.reading(folder, _ARRAYS):
             item = self._manager.item_metadata(step)
@@ -173,7 +186,8 @@ class Checkpointer:
         self._manager.close()
 
 
-def _check_finite(step, state):
+def check_finite(step: int, state: state_lib.TrainState) -> None:
+    """Raises FloatingPointError if parameters or moments are not finite."""
     saved = {"params": state.params, "ema_params": state.ema_params, "opt_state": state.opt_state}
     for name, leaf in by_name(saved).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
@@ -221,15 +235,15 @@ def load_assets(path: str | os.PathLike, items: Sequence[str] = ("assets",)) -> 
     assets = files.read_json(folder, "assets")
     if isinstance(assets, dict) and assets.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"checkpoint {folder} has format {assets['format']}, expected {FORMAT}: load it "
-            f"with the version that wrote it ({assets.get('version', 'unknown')})"
+            f"checkpoint {files.shown(folder)} has format {assets['format']}, expected {FORMAT}: "
+            f"load it with the version that wrote it ({assets.get('version', 'unknown')})"
         )
     files.check(folder, items)
     types = {"format": int, "config": dict, "statistics": str, "data": dict}
     for name, expected in types.items():
         if not isinstance(assets, dict) or not isinstance(assets.get(name), expected):
             raise ValueError(
-                f"checkpoint {folder} has unreadable assets (their JSON has no "
+                f"checkpoint {files.shown(folder)} has unreadable assets (their JSON has no "
                 f"{name!r} of type {expected.__name__}); {files.remedy(folder, items)}"
             )
     return assets

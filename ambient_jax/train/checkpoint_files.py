@@ -12,20 +12,22 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
 
 from ambient_jax.data import paths
+from ambient_jax.data.bucket import BucketPath
+from ambient_jax.data.paths import AnyPath
+from ambient_jax.train import remote_files
+from ambient_jax.train.remote_files import COMMITTED, DIGESTS, PARTS, shown
 
-DIGESTS = "digests.json"
 # Orbax keeps this with the step, which shows that digests were lost.
 METADATA = {"digests": DIGESTS}
 # Orbax's files: a step's metadata, which its commit changes after the digests are written; an item
-# of JSON; the mark of a commit, written last and never read.
-_STEP, _JSON, _COMMITTED = "_CHECKPOINT_METADATA", "metadata", "commit_success.txt"
-_PARTS = ("assets", "state", "ema_params")
+# of JSON.
+_STEP, _JSON = "_CHECKPOINT_METADATA", "metadata"
 _OPTIONAL = "data"  # exists only for streams
 _BEST = "best"
 _HOW_TO = "find the best with python -m ambient_jax.evaluate --best --checkpoint=<workdir>"
@@ -38,8 +40,10 @@ def numbered(directory: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in directory.iterdir() if _is_number(p.name) and p.is_dir())
 
 
-def steps_in(directory: pathlib.Path) -> list[int]:
+def steps_in(directory: AnyPath) -> list[int]:
     """Returns steps of the finished checkpoints in a folder, ascending, including damaged ones."""
+    if isinstance(directory, BucketPath):
+        return remote_files.steps_in(directory)
     return [step for step in numbered(directory) if _is_checkpoint(directory / str(step))]
 
 
@@ -48,19 +52,33 @@ def _is_number(name):
 
 
 def _is_checkpoint(path):
-    return _is_number(path.name) and any((path / part).exists() for part in _PARTS)
+    return _is_number(path.name) and any((path / part).exists() for part in PARTS)
 
 
-def absolute(path: str | os.PathLike) -> pathlib.Path:
+def absolute(path: str | os.PathLike) -> AnyPath:
     """Returns the absolute path, with ``~`` expanded."""
-    return pathlib.Path(os.path.abspath(paths.expanded(path)))
+    folder = paths.folder(path)
+    return folder if isinstance(folder, BucketPath) else pathlib.Path(os.path.abspath(folder))
 
 
 def find(path: str | os.PathLike) -> tuple[pathlib.Path, int]:
     """Returns directory and step for a path to a workdir, its checkpoints or one of them.
-    ``<workdir>/best`` is the recorded best one. Raises FileNotFoundError if there is none."""
+    ``<workdir>/best`` is the recorded best one. A checkpoint in a bucket is copied to a local
+    directory, which is returned. Raises FileNotFoundError if there is none."""
+    directory, step = where(path)
+    if isinstance(directory, BucketPath):
+        return remote_files.fetched(directory, step).parent, step
+    return directory, step
+
+
+def where(path: str | os.PathLike) -> tuple[AnyPath, int]:
+    """As ``find``, without a copy of what is in a bucket."""
     path = absolute(path)
-    if _is_checkpoint(path):
+    if isinstance(path, BucketPath):
+        is_checkpoint = _is_number(path.name) and int(path.name) in steps_in(path.parent)
+    else:
+        is_checkpoint = _is_checkpoint(path)
+    if is_checkpoint:
         return path.parent, int(path.name)
     if path.name == _BEST and not path.exists():
         return _find_best(path.parent)
@@ -186,7 +204,9 @@ def _warn_once(folder):
 def check(folder: pathlib.Path, items: Sequence[str]) -> None:
     """Raises ValueError for ``damage``, with the ``remedy``."""
     if reason := damage(folder, items):
-        raise ValueError(f"checkpoint {folder} is damaged: {reason}; {remedy(folder, items)}")
+        raise ValueError(
+            f"checkpoint {shown(folder)} is damaged: {reason}; {remedy(folder, items)}"
+        )
 
 
 def read_json(folder: pathlib.Path, item: str) -> Any:
@@ -199,7 +219,7 @@ def read_json(folder: pathlib.Path, item: str) -> Any:
     except (ValueError, RecursionError) as error:
         reason = f"{path} is no JSON, {error}"
     raise ValueError(
-        f"checkpoint {folder} has unreadable {item} ({reason}); {remedy(folder, (item,))}"
+        f"checkpoint {shown(folder)} has unreadable {item} ({reason}); {remedy(folder, (item,))}"
     )
 
 
@@ -213,27 +233,49 @@ def reading(folder: pathlib.Path, items: Sequence[str]) -> Iterator[None]:
     except Exception as error:  # of many types, by file and version
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ValueError(
-            f"checkpoint {folder} has unreadable {' or '.join(items)} ({reason}); "
+            f"checkpoint {shown(folder)} has unreadable {' or '.join(items)} ({reason}); "
             f"{remedy(folder, items)}"
         ) from error
 
 
 def remedy(folder: pathlib.Path, items: Sequence[str]) -> str:
     """Returns a remedy for a damaged checkpoint: the newest sound one, if there is one."""
-    for step in reversed(steps_in(folder.parent)):
+    directory = remote_files.origin(folder.parent) or folder.parent
+    for step in reversed(steps_in(directory)):
         path = folder.parent / str(step)
         with contextlib.suppress(OSError):
-            if path != folder and not damage(path, items):
-                return f"step {step} is sound: give {path}, or move the damaged one away"
+            if path == folder:
+                continue
+            if isinstance(directory, BucketPath):
+                remote_files.fetched(directory, step)
+            if not damage(path, items):
+                return f"step {step} is sound: give {shown(path)}, or move the damaged one away"
     return "no other step beside it is sound: bring back a copy, or train anew in another workdir"
 
 
 def set_aside(directory: pathlib.Path, items: Sequence[str], at_most: int | None) -> int:
     """Does the work of ``Checkpointer.sound_step``; returns -1 if there is no checkpoint."""
+    return set_aside_damaged(
+        directory,
+        numbered(directory),
+        lambda step: damage(directory / str(step), items),
+        lambda step, name: (directory / str(step)).rename(directory / name),
+        at_most,
+    )
+
+
+def set_aside_damaged(
+    directory: AnyPath,
+    steps: Sequence[int],
+    damage_of: Callable[[int], str],
+    move: Callable[[int, str], Any],
+    at_most: int | None,
+) -> int:
+    """As ``set_aside``, by the ``damage`` of a step and a function that renames it."""
     damaged, sound = {}, -1
-    for step in reversed(numbered(directory)):
+    for step in reversed(steps):
         if at_most is None or step <= at_most:
-            reason = damage(directory / str(step), items)
+            reason = damage_of(step)
             if not reason:
                 sound = step
                 break
@@ -249,7 +291,7 @@ def set_aside(directory: pathlib.Path, items: Sequence[str], at_most: int | None
         while (directory / name).exists():
             number += 1
             name = f"{step}.damaged-{number}"
-        (directory / str(step)).rename(directory / name)
+        move(step, name)
         logging.warning(
             "checkpoint %s is damaged (%s): it is %s now, and the run goes on from step %d",
             *(directory / str(step), reason, name, sound),
@@ -263,7 +305,7 @@ def _files(folder):
     return [
         name.as_posix()
         for name in names
-        if name.name not in (DIGESTS, _COMMITTED) and not any(p[0] == "." for p in name.parts)
+        if name.name not in (DIGESTS, COMMITTED) and not any(p[0] == "." for p in name.parts)
     ]
 
 

@@ -8,7 +8,6 @@ checkpoint (or None); and ``rows_at(step, policy)``, the rows of a step's batch,
 import collections
 import itertools
 import json
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from jax.experimental import multihost_utils
 from ambient_jax import mixing
 from ambient_jax.data import device, pipeline
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.paths import AnyPath
 from ambient_jax.train import guard, parallel
 from ambient_jax.train import layout as layouts
 from ambient_jax.train.config import build
@@ -99,7 +99,7 @@ class StreamFeed:
         layout: layouts.Layout,
         start: int,
         position: Any,
-        workdir: pathlib.Path,
+        workdir: AnyPath,
     ):
         shards = config.data.shards
         if start:
@@ -156,7 +156,7 @@ class StreamFeed:
         return multihost_utils.process_allgather(rows, tiled=True)
 
 
-def _merged(states: Any, folder: pathlib.Path) -> dict[str, Any]:
+def _merged(states: Any, folder: AnyPath) -> dict[str, Any]:
     """Joins the positions of all hosts in a checkpoint to that of the whole stream."""
     try:
         position = pipeline.merge(states)

@@ -1,7 +1,6 @@
 """Sets parameters and maps to unit size of a run that starts from a checkpoint."""
 
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from absl import logging
 
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
+from ambient_jax.data.paths import AnyPath
 from ambient_jax.models import pretrained
 from ambient_jax.train import checkpoint, loading
 from ambient_jax.train import state as state_lib
@@ -22,7 +22,7 @@ from ambient_jax.transforms.chain import Chain
 _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
-def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[pathlib.Path]) -> None:
+def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[AnyPath]) -> None:
     """Raises, before data are read, ``loading.load``'s errors for a wrong ``train.init_from`` and
     FileNotFoundError for pre-trained weights that are not there."""
     if all(checkpoint.steps_in(w / "checkpoints") for w in workdirs):
@@ -79,7 +79,7 @@ def adopt(params: Any, path: str | os.PathLike) -> Any:
     return jax.tree.unflatten(jax.tree.structure(params), list((leaves | adopted).values()))
 
 
-def resumed(mixture: mixtures.Mixture, path: pathlib.Path) -> mixtures.Mixture:
+def resumed(mixture: mixtures.Mixture, path: AnyPath) -> mixtures.Mixture:
     """Returns the mixture with the maps of the run's checkpoint, which its parameters need."""
     chain = Chain.from_json(checkpoint.load_assets(path)["statistics"])
     return mixture.with_normalizer(chain.normalizer)

@@ -6,7 +6,6 @@ The step marks itself in ``state.Sums.nonfinite``, so that the host does not wai
 import json
 import math
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -55,7 +54,7 @@ def stop(
         largest = float(sizes[row]) if math.isfinite(sizes[row]) else None
         place = {"row": row, "source": names[source], "episode": episode, "step": number}
         lines.append(json.dumps(place | {"sigma": float(sigma[row]), "largest": largest}))
-    path = pathlib.Path(paths.expanded(workdir)) / "nonfinite.json"
+    path = paths.folder(workdir) / "nonfinite.json"
     if jax.process_index() == 0:
         listed = ",\n    ".join(lines)
         paths.write_text(path, f'{{\n  "step": {step},\n  "rows": [\n    {listed}\n  ]\n}}\n')

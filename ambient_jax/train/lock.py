@@ -3,6 +3,9 @@
 The file appears whole or not at all (by a hard link, which is atomic on NFS). A killed process
 leaves it behind. On the same machine its process id and start time show that it is gone; on another
 one the file's age does, as a living owner touches its lock.
+
+In a bucket the file is an object, which is created only where there is none. Its owner touches it
+by writing ``running.lock.alive.<token>``.
 """
 
 import contextlib
@@ -22,15 +25,18 @@ from typing import Any
 
 from absl import logging
 
-from ambient_jax.data.paths import expanded
+from ambient_jax.data import paths
+from ambient_jax.data.bucket import BucketPath, StoreError
+from ambient_jax.data.paths import AnyPath
 from ambient_jax.train import parallel
 
 NAME = "running.lock"
 BEAT = 10.0  # s between two signs of life
 SILENCE = 120.0  # s without one after which an owner on another machine counts as gone
+_LEAVE = 20.0  # s that SIGTERM waits for the lock's deletion
 
 Owner = dict[str, Any]  # content of the file
-# Locks of this process, by real path of the workdir: token and thread.
+# Locks of this process, by real path or URL of the workdir: token and thread.
 _HELD: dict[str, tuple[str, int]] = {}
 
 
@@ -42,8 +48,8 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
     must call this. Raises ValueError, on all hosts, if another run has the lock, with its owner,
     start and a remedy; OSError if it cannot be made or written to.
     """
-    folder, error = pathlib.Path(expanded(workdir)), None
-    key, is_new = os.path.realpath(folder), False
+    folder, error = paths.folder(workdir), None
+    key, is_new = _key(folder), False
     takes = key not in _HELD or _HELD[key][1] != threading.get_ident()
     takes = takes and parallel.is_first_host()
     if takes:
@@ -58,13 +64,13 @@ def hold(workdir: str | os.PathLike[str]) -> Iterator[None]:
         return
     stop = threading.Event()
     with _released_at_sigterm():
-        threading.Thread(target=_beat, args=(key, stop), daemon=True).start()
+        threading.Thread(target=_beat, args=(key, _HELD[key][0], stop), daemon=True).start()
         try:
             yield
         finally:
             stop.set()
             _leave(key)
-            if is_new:
+            if is_new and isinstance(folder, pathlib.Path):
                 with contextlib.suppress(OSError):  # it has files
                     folder.rmdir()
 
@@ -83,10 +89,10 @@ def alone(job: Callable) -> Callable:
 def check(workdir: str | os.PathLike[str]) -> None:
     """Checks the lock before files are replaced, and writes it again if it was deleted. Raises
     OSError if another run has taken over a workdir that this process held."""
-    key = os.path.realpath(expanded(workdir))
+    key = _key(paths.folder(workdir))
     if key not in _HELD:
         return
-    folder, token = pathlib.Path(key), _HELD[key][0]
+    folder, token = paths.folder(key), _HELD[key][0]
     _create(folder / NAME, _about(folder, token))
     owner = _read(folder / NAME)
     if owner is not None and owner.get("token") != token:
@@ -98,14 +104,18 @@ def check(workdir: str | os.PathLike[str]) -> None:
 
 def await_end(workdir: str | os.PathLike[str], seconds: float = 60.0) -> None:
     """Waits until a stopped run on this machine has released its workdir."""
-    path, end = pathlib.Path(expanded(workdir)) / NAME, time.monotonic() + seconds
+    path, end = paths.folder(workdir) / NAME, time.monotonic() + seconds
     while (owner := _read(path)) and _probe(owner, path) and time.monotonic() < end:
         time.sleep(0.2)
 
 
-def _take(folder: pathlib.Path, key: str) -> bool:
+def _key(folder: AnyPath) -> str:
+    return f"{folder}" if isinstance(folder, BucketPath) else os.path.realpath(folder)
+
+
+def _take(folder: AnyPath, key: str) -> bool:
     """Takes the lock; returns whether it made the folder."""
-    if folder.exists() and not folder.is_dir():
+    if isinstance(folder, pathlib.Path) and folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"workdir {folder} is a file, expected a folder or a new name")
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,15 +140,28 @@ def _take(folder: pathlib.Path, key: str) -> bool:
 
 def _leave(key: str) -> None:
     token, _ = _HELD.pop(key)
-    path = pathlib.Path(key) / NAME
-    if (_read(path) or {}).get("token") == token:
-        path.unlink(missing_ok=True)
+    path = paths.folder(key) / NAME
+    try:
+        if (_read(path) or {}).get("token") == token:
+            path.unlink(missing_ok=True)
+        if isinstance(path, BucketPath):
+            _sign(path, token).unlink()
+    except StoreError as error:  # what the run itself ended with is told
+        logging.warning("the lock stays: %s", error)
 
 
-def _beat(key: str, stop: threading.Event) -> None:
+def _beat(key: str, token: str, stop: threading.Event) -> None:
+    path = paths.folder(key) / NAME
     while not stop.wait(BEAT):
         with contextlib.suppress(OSError):  # ``check`` replaces a deleted file
-            os.utime(pathlib.Path(key) / NAME)
+            if not isinstance(path, BucketPath):
+                os.utime(path)
+            elif key in _HELD:
+                _sign(path, token).write_text(f"{time.time()}\n")
+
+
+def _sign(path: BucketPath, token: Any) -> BucketPath:
+    return path.with_name(f"{NAME}.alive.{token}")
 
 
 @contextlib.contextmanager
@@ -153,7 +176,10 @@ def _released_at_sigterm() -> Iterator[None]:
     def end(number, frame):
         if os.getpid() == me:  # not in a fork of this process
             for key in list(_HELD):
-                _leave(key)
+                # The thread that was interrupted may be in the middle of a request to a store.
+                leaving = threading.Thread(target=_leave, args=(key,), daemon=True)
+                leaving.start()
+                leaving.join(_LEAVE)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
@@ -164,11 +190,10 @@ def _released_at_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _about(folder: pathlib.Path, token: str) -> Owner:
+def _about(folder: AnyPath, token: str) -> Owner:
     return {
         "token": token,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
+        **{"host": socket.gethostname(), "pid": os.getpid()},
         "since": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
         "command": shlex.join(sys.argv)[:200].replace("\n", " "),
         "machine": _machine(),
@@ -177,11 +202,13 @@ def _about(folder: pathlib.Path, token: str) -> Owner:
     }
 
 
-def _create(path: pathlib.Path, about: Owner) -> bool:
+def _create(path: AnyPath, about: Owner) -> bool:
     """Writes the file unless it exists; returns whether it did."""
     if path.exists():
         return False
     text = json.dumps(about, indent=2) + "\n"
+    if isinstance(path, BucketPath):
+        return path.create(text.encode())
     whole = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         whole.write_text(text, encoding="utf-8")
@@ -197,7 +224,7 @@ def _create(path: pathlib.Path, about: Owner) -> bool:
     return True
 
 
-def _read(path: pathlib.Path) -> Owner | None:
+def _read(path: AnyPath) -> Owner | None:
     """Returns the owner of the lock, {} if the file is unreadable; None if there is no file."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
@@ -208,7 +235,7 @@ def _read(path: pathlib.Path) -> Owner | None:
         return {}
 
 
-def _take_over(path: pathlib.Path, owner: Owner, about: Owner) -> bool:
+def _take_over(path: AnyPath, owner: Owner, about: Owner) -> bool:
     """Replaces the lock of an owner who is gone; returns whether it did.
 
     Only one process can create the claim file, so that the lock is never absent.
@@ -223,26 +250,31 @@ def _take_over(path: pathlib.Path, owner: Owner, about: Owner) -> bool:
     if _read(path) != owner:
         claim.unlink(missing_ok=True)
         return False
-    os.replace(claim, path)
+    if isinstance(path, BucketPath):
+        path.write_bytes(claim.read_bytes())
+        claim.unlink()
+        _sign(path, owner.get("token")).unlink()
+    else:
+        os.replace(claim, path)
     logging.info("%s: taken over from %s, which is gone", path.parent, _who(owner))
     return True
 
 
-def _is_alive(owner: Owner, path: pathlib.Path) -> bool:
+def _is_alive(owner: Owner, path: AnyPath) -> bool:
     """Whether the owner of a lock runs; watches the file if the process is on another machine."""
     alive = _probe(owner, path)
     if alive is not None:
         return alive
-    before, end = _touched(path), time.monotonic() + SILENCE
+    before, end = _touched(path, owner), time.monotonic() + SILENCE
     logging.info("%s: held by %s; waiting for a sign of life", path.parent, _who(owner))
     while before is not None and time.monotonic() < end:
         time.sleep(min(BEAT, SILENCE) / 20)
-        if (touched := _touched(path)) != before:
+        if (touched := _touched(path, owner)) != before:
             return touched is not None
     return False
 
 
-def _probe(owner: Owner, path: pathlib.Path) -> bool | None:
+def _probe(owner: Owner, path: AnyPath) -> bool | None:
     """Whether an owner on this machine runs; None if it is on another."""
     if not _machine() or owner.get("machine") != _machine():
         return None
@@ -251,7 +283,11 @@ def _probe(owner: Owner, path: pathlib.Path) -> bool | None:
     return _started(owner.get("pid")) == owner.get("started")
 
 
-def _touched(path: pathlib.Path) -> int | None:
+def _touched(path: AnyPath, owner: Owner) -> str | int | None:
+    """Returns what changes with every sign of life; None if there is no lock."""
+    if isinstance(path, BucketPath):
+        found = path.version()
+        return found and f"{found} {_sign(path, owner.get('token')).version()}"
     try:
         with path.open() as file:  # NFS may answer a stat without opening from its cache
             return os.fstat(file.fileno()).st_mtime_ns
@@ -259,7 +295,9 @@ def _touched(path: pathlib.Path) -> int | None:
         return None
 
 
-def _inode(folder: pathlib.Path) -> str:
+def _inode(folder: AnyPath) -> str:
+    if isinstance(folder, BucketPath):
+        return f"{folder}"
     status = os.stat(folder)
     return f"{status.st_dev}:{status.st_ino}"
 

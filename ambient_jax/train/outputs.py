@@ -1,7 +1,6 @@
 """Writes the outputs of a run's policies to their workdirs, and reads them to resume."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,17 @@ from absl import logging
 
 from ambient_jax import optim
 from ambient_jax.data import mixture as mixtures
-from ambient_jax.train import checkpoint, guard, lock, metrics, pictures, publication, runs
+from ambient_jax.data.paths import AnyPath
+from ambient_jax.train import (
+    checkpoint,
+    guard,
+    lock,
+    metrics,
+    pictures,
+    publication,
+    remote_checkpoint,
+    runs,
+)
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 
@@ -21,7 +30,7 @@ class Outputs:
     """A policy's checkpoints and, from ``open`` on, its metrics. Raises ValueError if the workdir
     has a run that cannot resume with the config."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path):
+    def __init__(self, config: ml_collections.ConfigDict, workdir: AnyPath):
         self.config, self.workdir = config, workdir
         try:
             _, step = checkpoint.find(workdir)
@@ -35,7 +44,7 @@ class Outputs:
     def open_checkpoints(self) -> None:
         """Opens ``checkpoints`` with the config's rules for keeping them."""
         keep = dict(keep=self.config.train.keep, keep_every=self.config.train.keep_every)
-        self.checkpoints = checkpoint.Checkpointer(self.workdir / "checkpoints", **keep)
+        self.checkpoints = remote_checkpoint.open_run(self.workdir / "checkpoints", **keep)
 
     def check_same(self, mixture: mixtures.Mixture) -> None:
         """Raises ValueError if the newest checkpoint has other data (``runs.check_same``)."""
@@ -61,7 +70,7 @@ class Outputs:
             self.writer.close()
 
 
-def common_step(policies: Sequence[Outputs], workdir: pathlib.Path) -> int:
+def common_step(policies: Sequence[Outputs], workdir: AnyPath) -> int:
     """Returns the newest step at which all policies have an undamaged checkpoint; 0 for none.
 
     A run may have ended after it saved only some. Raises ValueError if trained policies would begin
@@ -121,6 +130,9 @@ class Recorder:
             lock.check(policy.workdir)
         states = self.layout.fetch(state)
         self._stop_if_marked([s.sums for s in states])
+        for policy in self.policies:
+            if policy.writer:
+                policy.writer.flush()
         position = self.position()
         for policy, state in zip(self.policies, states, strict=True):
             policy.checkpoints.save(step, state, policy.assets, position)

@@ -15,8 +15,9 @@ from absl import logging
 
 from ambient_jax import __version__
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import paths
 from ambient_jax.publish import card, folder
-from ambient_jax.train import checkpoint, lock, metrics, parallel
+from ambient_jax.train import checkpoint, lock, metrics, mirror, parallel
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.steps import Text
 
@@ -100,7 +101,7 @@ def _check_embeddings(assets):
             )
 
 
-def at_the_end(workdir: pathlib.Path, *, again: bool = False) -> None:
+def at_the_end(workdir: paths.AnyPath, *, again: bool = False) -> None:
     """Writes ``<workdir>/policy`` unless it is that of the newest checkpoint, or ``again``.
 
     For the end of a training, which must not fail: it logs an error. All hosts must call it.
@@ -108,7 +109,8 @@ def at_the_end(workdir: pathlib.Path, *, again: bool = False) -> None:
     try:
         with lock.hold(workdir):
             if parallel.is_first_host():
-                _write_newest(workdir, again)
+                with mirror.local_copy(workdir) as local:
+                    _write_newest(local, again)
     except Exception as error:  # the training is done and saved, whatever happens here
         logging.warning(
             "%s was not written (%s): python -m ambient_jax.publish --checkpoint=%s writes it",

@@ -5,7 +5,6 @@ The tables below list the fields that may change; any other field must keep its 
 
 import fnmatch
 import json
-import pathlib
 from typing import Any
 
 import ml_collections
@@ -47,13 +46,13 @@ _HINT = (
 )
 
 
-def write_config(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def write_config(config: ml_collections.ConfigDict, workdir: paths.AnyPath) -> None:
     """Writes ``config.json``, whole or not at all."""
     workdir.mkdir(parents=True, exist_ok=True)
     paths.write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
 
 
-def write_problems(mixture: mixtures.Mixture, workdir: pathlib.Path) -> None:
+def write_problems(mixture: mixtures.Mixture, workdir: paths.AnyPath) -> None:
     """Writes ``data_problems.json``, the accepted problems of the data, if any."""
     problems = {name: counts for name, counts in mixture.problems.items() if counts}
     if problems:
@@ -147,7 +146,7 @@ def check_same(
     assets: dict,
     config: ml_collections.ConfigDict,
     mixture: mixtures.Mixture,
-    workdir: pathlib.Path,
+    workdir: paths.AnyPath,
     step: int | None = None,
 ) -> None:
     """Raises ValueError unless a run may resume from assets with this config and data. Logs the
@@ -161,7 +160,7 @@ def check_same(
 
 
 def check_config(
-    saved: dict, config: ml_collections.ConfigDict, workdir: pathlib.Path, step: int | None = None
+    saved: dict, config: ml_collections.ConfigDict, workdir: paths.AnyPath, step: int | None = None
 ) -> None:
     """Raises ValueError as ``check_same``, for the configs only, before reading data."""
     different = differences(saved, config.to_dict())

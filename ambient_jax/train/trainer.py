@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from ambient_jax.data.paths import expanded
+from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, pictures, publication
 from ambient_jax.train import layout as layouts
@@ -48,7 +47,7 @@ def train_policies(
 ) -> Result:
     """Trains one policy, or several ``stacked`` ones as one vmapped program (``sweep.train``).
     ``configs`` are by the policy's folder below the workdir."""
-    workdir = pathlib.Path(expanded(workdir))
+    workdir = paths.folder(workdir)
     with contextlib.ExitStack() as opened:
         for name in configs:
             opened.enter_context(lock.hold(workdir / name))

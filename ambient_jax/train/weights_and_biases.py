@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-import pathlib
+import tempfile
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax.data import paths
+from ambient_jax.data.bucket import is_bucket
 
 _FINISH = 60.0  # seconds to wait for uploads at the end; later rows stay on disk
 
@@ -28,7 +29,7 @@ def check(project: str) -> None:
 
 def run_id(workdir: str | os.PathLike) -> str:
     """Returns the run's id, stored in ``<workdir>/wandb_id``, so that resuming keeps one run."""
-    path = pathlib.Path(paths.expanded(workdir)) / "wandb_id"
+    path = paths.folder(workdir) / "wandb_id"
     if not path.exists():
         paths.write_text(path, uuid.uuid4().hex[:12] + "\n")
     return path.read_text(encoding="utf-8").strip()
@@ -41,13 +42,14 @@ class Run:
     def __init__(self, project: str, workdir: str | os.PathLike, config: dict[str, Any]):
         import wandb
 
+        folder = tempfile.gettempdir() if is_bucket(workdir) else os.fspath(workdir)
         options: dict[str, Any] = dict(
             project=project,
             id=run_id(workdir),
             resume="allow",
             name=config.get("name"),
             config=config,
-            dir=str(workdir),
+            dir=folder,
             reinit="create_new",  # a sweep has several at once
             settings=wandb.Settings(finish_timeout=_FINISH, silent=True, console="off"),
         )
@@ -58,7 +60,7 @@ class Run:
             logging.warning(
                 "no connection to Weights & Biases (%s); rows are kept in %s, 'wandb sync' sends "
                 "them later",
-                *(" ".join(str(error).split()), os.path.join(workdir, "wandb")),
+                *(" ".join(str(error).split()), os.path.join(folder, "wandb")),
             )
             wandb.teardown()  # releases the id of the failed run
             self._attempt(lambda: setattr(self, "_run", wandb.init(**options, mode="offline")))

@@ -45,10 +45,14 @@ def test_verbosity_shows_the_traceback():
         logging.set_verbosity(before)
 
 
-def test_a_bucket_is_no_workdir():
-    with pytest.raises(ValueError, match="--workdir is 'gs://b/run', expected a folder that all"):
-        launch.check_workdir("gs://b/run")
-    launch.check_workdir("runs/open_x/mine")
+def test_a_training_takes_a_folder_in_a_bucket():
+    for workdir in ("runs/open_x/mine", "gs://b/run", "s3://b/runs/mine"):
+        launch.check_workdir(workdir)
+    for workdir in ("gs://b", "gs://", "az://b/run"):
+        with pytest.raises(ValueError, match=f"--workdir is '{workdir}', expected a folder that"):
+            launch.check_workdir(workdir)
+    with pytest.raises(ValueError, match="'gs://b/run', .* only a training takes a bucket"):
+        launch.check_workdir("gs://b/run", buckets=False)
 
 
 DEMO = "--config=experiments/open_x/config.py:"
