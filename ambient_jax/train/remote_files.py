@@ -90,7 +90,8 @@ def fetched(directory: BucketPath, step: int) -> pathlib.Path:
     partial.mkdir()
     try:
         try:
-            names = {DIGESTS, *map(str, json.loads(digests)["sha256"])} & there
+            named = {DIGESTS, *map(str, json.loads(digests)["sha256"])}
+            names = {n for n in there if n in named or n.split("/")[-1] == COMMITTED}
         except (ValueError, KeyError, TypeError):  # the check of the copy will say so
             names = there
         each(lambda name: (remote / name).download(partial / name), names)

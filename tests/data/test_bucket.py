@@ -2,12 +2,14 @@
 
 import concurrent.futures
 import os
+import pathlib
 import random
 import threading
 
+import numpy as np
 import pytest
 
-from ambient_jax.data import bucket, files, paths
+from ambient_jax.data import bucket, files, paths, rlds
 from ambient_jax.data.bucket import BucketPath
 from tests import emulated
 
@@ -139,3 +141,28 @@ def test_a_copy_is_made_once_for_each_version(place, tmp_path):
     path.write_bytes(b"2")
     assert bucket.fetched(path, tmp_path).read_bytes() == b"2"
     assert len(list(tmp_path.rglob("*.array_record"))) == 2
+
+
+@pytest.mark.parametrize("file_format", ["tfrecord", "array_record"])
+def test_a_data_set_in_a_bucket_is_the_one_on_a_disk(place, write_source, file_format):
+    folder, faults = place
+    path = pathlib.Path(write_source("good", [5, 3, 6], file_format=file_format, shards=2))
+    for file in path.iterdir():
+        (folder / "good" / "1.0.0" / file.name).upload(file)
+    faults.rate = 0.1
+    local, remote = rlds.open_dataset(path), rlds.open_dataset(f"{folder / 'good'}")
+    assert remote.directory == f"{folder / 'good' / '1.0.0'}"
+    assert remote.fingerprint == local.fingerprint and len(remote) == 3
+    streamed = [episode for shard in range(2) for _, episode in remote.stream(shard)]
+    for n in (2, 0, 1):
+        for episode in (remote[n], streamed[n]):
+            action = episode["steps"]["action"]
+            np.testing.assert_array_equal(action, local[n]["steps"]["action"])
+    faults.rate = 0.0
+    shard = next(name for name in (folder / "good").files() if file_format in name)
+    (folder / "good" / shard).unlink()
+    told = f"shard {folder / 'good' / shard} is missing, which dataset_info.json promises"
+    with pytest.raises(rlds.MissingShardError, match=told):
+        rlds.open_dataset(f"{folder / 'good'}")
+    with pytest.raises(FileNotFoundError, match=f"{folder / 'god'} does not exist; did you mean"):
+        rlds.open_dataset(f"{folder / 'god'}")
