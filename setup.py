@@ -48,6 +48,12 @@ BINS = [
     "gymnasium>=1.1",
     "matplotlib>=3.9",
 ]
+PUSHT = [
+    "gym-pusht>=0.1.6",  # brings pymunk below 7, whose callbacks it uses, pygame and OpenCV
+    "gymnasium>=1.1",
+    "shapely>=2.0",  # vectorised contains_xy
+    "matplotlib>=3.9",
+]
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
 TEST = [
@@ -59,6 +65,7 @@ TEST = [
     "tensorflow-cpu>=2.18",
     *FORMATS,
     *BINS,
+    *PUSHT,
     *WANDB,
 ]
 
@@ -80,7 +87,8 @@ setup(
         "policy": POLICY,
         "maze": MAZE,
         "bins": DATA + BINS,
-        "all": DATA + FORMATS + MAZE + BINS,
+        "pusht": DATA + PUSHT,
+        "all": DATA + FORMATS + MAZE + BINS + PUSHT,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "bench": ["torch>=2.6", "tensorflow-cpu>=2.18"],
