@@ -25,11 +25,11 @@ def _table(config):
     )
     config.data.sources.shaky = train_config.source("pusht_shaky", "corrupt", last_step="keep")
     table_config.tabletop(config)
-    encoder = {"frequencies": 0, "width": 256, "depth": 2}
-    network = {"name": "experiments.pusht.network:Residual", "width": 384, "blocks": 3}
+    encoder = {"frequencies": 2, "width": 256, "depth": 2}
+    network = {"name": "experiments.pusht.network:Residual", "width": 256, "blocks": 3}
     config.model = ml_collections.ConfigDict({**network, "encoder": encoder})
-    config.data.observation = ("agent_pos", "environment_state")  # as the environment names them
-    config.train.update(dict(steps=3000, batch_size=64, checkpoint_every=500, warmup=200))
+    config.data.observation = ("relative",)
+    config.train.update(dict(steps=3000, checkpoint_every=500, warmup=200, learning_rate=1e-3))
     config.policy.steps = 10
     config.task = ml_collections.ConfigDict(
         {

@@ -25,7 +25,7 @@ SUCCESS = 0.95  # coverage above which an episode ends, as in the package
 PIXELS = 96  # height and width of an image
 SMALL = 24  # the same of a small one
 # Widths of what ``observation`` returns.
-OBSERVATION = {"state": 5, "agent_pos": 2, "environment_state": 16}
+OBSERVATION = {"state": 5, "agent_pos": 2, "environment_state": 16, "relative": 10}
 # Of bar and stem, in the order of the environment's keypoints.
 _CORNERS = np.array(
     [(-60, 0), (60, 0), (60, 30), (-60, 30), (-15, 30), (15, 30), (15, 120), (-15, 120)], float
@@ -90,13 +90,25 @@ def observation(states: np.ndarray) -> dict[str, np.ndarray]:
     """Returns all observations but the image, float32, of states [..., 5].
 
     "state" [..., 5], "agent_pos" [..., 2] and "environment_state" [..., 16], x and y of the eight
-    corners of bar and stem: what the environment gives with these names.
+    corners of bar and stem, are what the environment gives with these names. "relative" [..., 10]
+    are the pusher and the goal's place and direction in the frame of the T, the direction of the T
+    and the pusher's place: what to do depends on where the pusher is at the T, and little on where
+    both are.
     """
-    c, s = np.cos(states[..., 4]), np.sin(states[..., 4])
-    turned = np.stack([c, s], -1)[..., None, :], np.stack([-s, c], -1)[..., None, :]
-    corners = _CORNERS[:, :1] * turned[0] + _CORNERS[:, 1:] * turned[1] + states[..., None, 2:4]
-    flat = corners.reshape(*states.shape[:-1], 16)
-    found = {"state": states, "agent_pos": states[..., :2], "environment_state": flat}
+    states = states.astype(np.float32).astype(float)
+    angle = states[..., 4]
+    place, block = states[..., :2], states[..., 2:4]
+    c, s = np.cos(angle), np.sin(angle)
+    along, across = np.stack([c, s], -1), np.stack([-s, c], -1)  # axes of the T
+    turned = _CORNERS[:, :1] * along[..., None, :] + _CORNERS[:, 1:] * across[..., None, :]
+    corners = (turned + block[..., None, :]).reshape(*states.shape[:-1], 16)
+    inside = [
+        ((point - block) * axis).sum(-1) for point in (place, GOAL[:2]) for axis in (along, across)
+    ]
+    rest = GOAL[2] - angle
+    relative = np.stack([*inside, np.cos(rest), np.sin(rest), c, s, *np.moveaxis(place, -1, 0)], -1)
+    found = {"state": states, "agent_pos": place}
+    found |= {"environment_state": corners, "relative": relative}
     return {name: value.astype(np.float32) for name, value in found.items()}
 
 

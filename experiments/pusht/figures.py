@@ -1,6 +1,7 @@
 """Figures of PushT: success, the sweep, loss by noise level, films of rollouts, and the data."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -70,8 +71,9 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
         label = f"alpha {share:g}" if share else "natural share"
         for panel, field in zip(axes, ("success", "score"), strict=True):
             estimates = [getattr(rows[name].summary, field) for name in names.values()]
+            style: dict[str, Any] = {"label": label, **drawing.style(i)}
             if len(estimates) > 1:
-                drawing.band(panel, list(names), estimates, label=label, **drawing.style(i))
+                drawing.band(panel, list(names), estimates, **style)
             panel.set(xlabel=r"$\sigma_{min}$ of the shaky hand", ylabel=f"{field} [%]")
     for panel in axes:
         ends = {0.0: "co-training", 1.0: "clean only"}

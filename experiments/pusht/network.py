@@ -18,7 +18,7 @@ class Residual(nn.Module):
         blocks: their number.
     """
 
-    width: int = 384
+    width: int = 256
     blocks: int = 3
 
     @nn.compact

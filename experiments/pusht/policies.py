@@ -25,7 +25,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     """Returns the policies of the configured groups by name, in the order of the table. Raises
     ValueError for an unknown group."""
     del annotations  # no policy needs one
-    natural, hard = {"law.name": "cotraining"}, {"law.name": "ambient"}
+    natural: dict[str, Any] = {"law.name": "cotraining"}
     listed = {
         "steady": PolicyRow("clean only", "main", {"law.name": "filtering"}),
         "shaky": PolicyRow("corrupt only", "shaky", natural | {"data.sources.steady.weight": 0.0}),
@@ -35,18 +35,17 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         law = {"law.name": "reweighted", "law.alpha": share}
         listed[alpha(share)] = PolicyRow(f"co-training, alpha {share:g}", "main", law)
     for level in sorted(task.sigma_min):
-        label, changes = f"ambient, sigma_min {level:g}", hard | {_SIGMA_MIN: level}
-        listed[ambient(level)] = PolicyRow(label, "main", changes)
+        label = f"ambient, sigma_min {level:g}"
+        listed[ambient(level)] = PolicyRow(label, "main", _hard(level))
     for share in task.alpha:
         for level in sorted(task.sigma_min):
-            _, _, changes = listed[ambient(level)]
             label = f"ambient, sigma_min {level:g}, alpha {share:g}"
-            row = PolicyRow(label, "weighted", changes | {"law.alpha": share})
+            row = PolicyRow(label, "weighted", _hard(level) | {"law.alpha": share})
             listed[ambient(level, share)] = row
     for name in image_names(task):
-        label, _, changes = listed[name]
-        changes = changes | seeing(task)
-        listed[f"{name}_images"] = PolicyRow(f"{label}, images", "images", changes)
+        row = listed[name]
+        changes = (row.changes or {}) | seeing(task)
+        listed[f"{name}_images"] = PolicyRow(f"{row.label}, images", "images", changes)
     return of_groups(listed, task, GROUPS)
 
 
@@ -64,6 +63,10 @@ def image_names(task: ml_collections.ConfigDict) -> list[str]:
     """Returns the policies that the group ``images`` repeats."""
     share, level = task.image.alpha, task.image.sigma_min
     return ["steady", alpha(share), ambient(level, share)]
+
+
+def _hard(sigma_min):
+    return {"law.name": "ambient", _SIGMA_MIN: sigma_min}
 
 
 def seeing(task: ml_collections.ConfigDict) -> dict[str, Any]:

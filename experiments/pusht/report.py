@@ -88,11 +88,13 @@ def claims(best: Mapping[str, str], gap: Gap) -> list[Claim]:
 
 def demonstrations(config: ml_collections.ConfigDict) -> dict[str, list[dict[str, np.ndarray]]]:
     """Returns "state" [T, 5] and "action" [T, 2] of the episodes of each source."""
-    root, found = pathlib.Path(expanded(config.data.root)), {}
+    root = pathlib.Path(expanded(config.data.root))
+    found: dict[str, list[dict[str, np.ndarray]]] = {}
     for name, source in config.data.sources.items():
         found[name] = []
-        for episode in rlds.open_dataset(root / source.path, source.split):
-            steps = episode["steps"]
+        dataset = rlds.open_dataset(root / source.path, source.split)
+        for position in range(len(dataset)):
+            steps = dataset[position]["steps"]
             arrays = {"state": steps["observation"]["state"], "action": steps["action"]}
             found[name].append(arrays)
     return found

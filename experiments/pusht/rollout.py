@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from experiments.pusht import env as pusht
 
@@ -44,7 +45,7 @@ class Simulator:
         self._history, self._max_steps = history, max_steps
         self._envs: list[Any] = []
 
-    def __call__(self, params: Any, seeds: Sequence[int], *, seed: int = 0) -> Rollouts:
+    def __call__(self, params: Any, seeds: npt.ArrayLike, *, seed: int = 0) -> Rollouts:
         """Runs one episode for each of ``seeds`` [N], the seeds of their starts.
 
         An episode depends on its start and on ``seed``, that of the plans' keys; the others change

@@ -43,6 +43,14 @@ def test_observations_are_the_environments_own(env):
         np.testing.assert_allclose(found[name][1, 1], value, atol=1e-4)
     env.unwrapped.obs_type = "state"
     np.testing.assert_allclose(state, env.unwrapped.get_obs())
+    env.unwrapped.obs_type = "environment_state_agent_pos"
+    # Pusher and goal in the frame of the T, back in the world by the T's pose.
+    relative, block = found["relative"][0, 0], pusht.pose(env)
+    points = pusht.to_world(block, relative[:4].reshape(2, 2))
+    np.testing.assert_allclose(points, [state[:2], pusht.GOAL[:2]], atol=1e-3)
+    rest = np.arctan2(relative[5], relative[4])
+    assert pusht.wrap(block[2] + rest - pusht.GOAL[2]) == pytest.approx(0, abs=1e-5)
+    np.testing.assert_allclose(relative[6:], [*pusht.rotation(block[2])[:, 0], *state[:2]], 1e-4)
 
 
 def test_a_placed_pose_stays_and_is_seen(env):
