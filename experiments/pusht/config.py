@@ -3,8 +3,9 @@
     python -m experiments.pusht --config=experiments/pusht/config.py:quick
 
 quick     clean only, co-training and a short sweep of sigma_min, one training seed
-table     every policy of the table, three training seeds (one for those of ``task.one_seed``)
-debug     the table's code on a few demonstrations and steps
+table     clean only, co-training and the sweep, three training seeds
+images    clean only, co-training and ambient with images, one training seed
+debug     the code of all groups on a few demonstrations and steps
 """
 
 import ml_collections
@@ -25,12 +26,12 @@ def _table(config):
     )
     config.data.sources.shaky = train_config.source("pusht_shaky", "corrupt", last_step="keep")
     table_config.tabletop(config)
-    encoder = {"frequencies": 2, "width": 256, "depth": 2}
+    encoder = {"name": "experiments.pusht.network:MotionEncoder", "frequencies": 2}
     network = {"name": "experiments.pusht.network:Residual", "width": 256, "blocks": 3}
     config.model = ml_collections.ConfigDict({**network, "encoder": encoder})
     config.data.observation = ("relative",)
     config.train.update(dict(steps=3000, checkpoint_every=500, warmup=200, learning_rate=1e-3))
-    config.policy.steps = 10
+    config.policy.steps, config.policy.execute = 10, 4
     config.task = ml_collections.ConfigDict(
         {
             "name": "pusht",
@@ -48,7 +49,7 @@ def _table(config):
             "seeds": (0, 1, 2),
             "sigma_min": (0.1, 0.2, 0.4),
             "alpha": (0.5,),
-            # For the group images: shaky demonstrations, steps, and the mixture.
+            # For the group images; share and level are those of its mixtures.
             "image": {
                 "shaky": 300,
                 "steps": 2000,
@@ -56,7 +57,7 @@ def _table(config):
                 "sigma_min": 0.2,
                 "encoder": {"widths": (16, 32, 32), "width": 256, "depth": 2},
             },
-            "groups": ("main", "weighted", "shaky", "images"),
+            "groups": ("main",),  # see policies
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("shaky", "images"),
             **table_config.PROCESSES,
@@ -67,7 +68,10 @@ def _table(config):
 def _quick(config):
     config.data.root = "runs/data/pusht_quick"
     config.task.update(dict(shaky=300, seeds=(0,), sigma_min=(0.2, 0.4)))
-    config.task.groups = ("main", "weighted")
+
+
+def _images(config):
+    config.task.update(dict(seeds=(0,), groups=("images",)))
 
 
 def _debug(config):
@@ -78,8 +82,14 @@ def _debug(config):
     config.policy.steps = 4
     config.task.update(dict(steady=4, shaky=5, held_out=1, episodes=4, fresh=4, max_steps=40))
     config.task.update(dict(seeds=(0, 1), sigma_min=(0.4,)))
+    config.task.groups = ("main", "weighted", "shaky", "images")
     config.task.image.update(dict(shaky=4, steps=40, sigma_min=0.4))
     config.task.image.encoder.update(dict(widths=(4, 4, 4), width=16, depth=1))
 
 
-VARIANTS = {"quick": _quick, "table": lambda config: None, "debug": _debug}
+VARIANTS = {
+    "quick": _quick,
+    "table": lambda config: None,
+    "images": _images,
+    "debug": _debug,
+}
