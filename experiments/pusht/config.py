@@ -30,7 +30,7 @@ def _table(config):
     network = {"name": "experiments.pusht.network:Residual", "width": 256, "blocks": 3}
     config.model = ml_collections.ConfigDict({**network, "encoder": encoder})
     config.data.observation = ("relative",)
-    config.train.update(dict(steps=3000, checkpoint_every=500, warmup=200, learning_rate=1e-3))
+    config.train.update(dict(steps=4000, checkpoint_every=500, warmup=200, learning_rate=1e-3))
     config.policy.steps, config.policy.execute = 10, 4
     config.task = ml_collections.ConfigDict(
         {

@@ -1,6 +1,7 @@
 """An expert that plans pushes with the catalogue of their effects, and looks after each of them.
 
-It searches two pushes ahead, goes around the T to the start of the first, pushes, and plans again.
+It chooses the push after which the T is nearest to its goal, goes around the T to its start at a
+distance that forgives errors of those who learn from it, pushes, and plans again.
 A hand is steady (clean demonstrations) or shaky (corrupt ones): see ``Hand``.
 """
 
@@ -21,11 +22,9 @@ from experiments.pusht import pushes
 from experiments.pusht.env import CENTRE, GOAL, OUTLINE, RADIUS
 
 _TURN = 60.0  # px per radian in ``distance``: both cost the same coverage
-_BEAM = 60  # first pushes that are searched further
-_PUSH_COST = 5.0  # px of ``distance`` that one more push must gain
 _WAY_COST = 0.03  # px of ``distance`` per px of way to the start of a push
-_FAR = 100.0  # px of ``distance``; nearer to the goal, pushes and ways cost less
-_CLEARANCE = 9.0  # px between pusher and T on the way
+_FAR = 100.0  # px of ``distance``; nearer to the goal, ways cost less
+_CLEARANCE = 28.0  # px between pusher and T on the way
 _EDGE = 4.0  # px, least distance of a push's start to the edge of the world
 # Yields the pusher's target [2] for each step; the expert looks at the world in between.
 Motion = Generator[np.ndarray, None, None]
@@ -85,29 +84,22 @@ class Expert:
             yield from self._move(way, self._hand.speed)
             yield from self._arrive(way[-1], 1.0)
             begin = self._pusher.copy()
-            push = pusht.rotation(block[2]) @ catalogue.directions[chosen]
+            push = pusht.rotation(block[2]) @ -normal
             end = way[-1] + catalogue.lengths[chosen] * push
             yield from self._move(np.stack([begin, end]), self._hand.push)
             yield from self._arrive(end, 0.5)
             self._normal = normal
 
     def _choose(self) -> int:
-        """Returns the push of least cost: the distance after it or a second one, and both ways."""
+        """Returns the push of least cost: the distance after it, and the way to it."""
         catalogue = self._catalogue
         starts = pusht.to_world(self._block, catalogue.starts)
         outside = ((starts < _EDGE) | (starts > pusht.SIZE - _EDGE)).any(1)
-        poses = catalogue.after(self._block)
-        to, between = _ways()
         pusher = pusht.to_block(self._block, self._pusher)
         near = int(np.argmin(np.linalg.norm(_ring() - pusher, axis=1)))
         care = min(1.0, float(distance(self._block)) / _FAR)
-        cost = care * (_WAY_COST * to[near] + _PUSH_COST) + np.where(outside, 1e4, 0.0)
-        remaining = distance(poses)
-        best = np.argsort(remaining + cost)[:_BEAM]
-        second = distance(catalogue.after(poses[best]))
-        second = second + care * (_WAY_COST * between[best] + _PUSH_COST)
-        total = np.minimum(remaining[best], second.min(1)) + cost[best]
-        return int(best[np.argmin(total)])
+        cost = distance(catalogue.after(self._block)) + care * _WAY_COST * _ways()[near]
+        return int(np.argmin(cost + np.where(outside, 1e4, 0.0)))
 
     def _way(self, start: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """Returns points [M, 2] from the pusher to ``start`` around the T, in its frame."""
@@ -164,15 +156,13 @@ def _ring() -> np.ndarray:
 
 
 @functools.cache
-def _ways() -> tuple[np.ndarray, np.ndarray]:
-    """Returns lengths of ways around the T: from each point of the ring to each push, [M, P], and
-    from each push (its start) to each, [P, P]; they do not count the ways to the ring."""
+def _ways() -> np.ndarray:
+    """Returns lengths [M, P] of ways around the T, from each point of the ring to each push."""
     catalogue, ring = pushes.catalogue(), _ring()
     entries = [_leave(s, n) for s, n in zip(catalogue.starts, catalogue.normals, strict=True)]
     at = np.argmin(np.linalg.norm(ring - np.array(entries)[:, None], axis=2), 1)
     steps = np.abs(at - np.arange(len(ring))[:, None])
-    to = 4.0 * np.minimum(steps, len(ring) - steps)
-    return to, to[at]
+    return 4.0 * np.minimum(steps, len(ring) - steps)
 
 
 def _leave(point: np.ndarray, direction: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The effects of pushes on the T, simulated once: (contact, direction, length) -> motion.
+"""The effects of pushes on the T, simulated once: (contact, length) -> motion.
 
 Nothing moves on by itself in PushT, so the effect of a push, in the frame of the T, depends only on
 the pusher's path. Planning with this catalogue needs no simulator.
@@ -6,16 +6,14 @@ the pusher's path. Planning with this catalogue needs no simulator.
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 
 from experiments.pusht import env as pusht
 from experiments.pusht.env import RADIUS
 
-GAP = 5.0  # px, between pusher and T before a push
+GAP = 10.0  # px, between pusher and T before a push
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 33, 39, 46, 54, 63, 74, 86, 100)
-TILTS = (-math.radians(20), 0.0, math.radians(20))
 _STEP = 1.0  # px of the pusher in a simulated step
 
 
@@ -37,8 +35,7 @@ class Catalogue:
     """P pushes, in the frame of the T before the push."""
 
     starts: np.ndarray  # [P, 2] start of the pusher's centre
-    normals: np.ndarray  # [P, 2] outward normal of the pushed face
-    directions: np.ndarray  # [P, 2] direction of the push
+    normals: np.ndarray  # [P, 2] outward normal of the pushed face, against the push
     lengths: np.ndarray  # [P] way of the pusher, including the gap
     motions: np.ndarray  # [P, 3] pose of the T after the push
 
@@ -58,12 +55,10 @@ def catalogue() -> Catalogue:
     rows = []
     for point, normal in zip(*contacts(), strict=True):
         start = point + (RADIUS + GAP) * normal
-        for tilt in TILTS:
-            direction = -pusht.rotation(tilt) @ normal
-            poses = _push(env, start, direction, GAP + LENGTHS[-1])
-            lengths = GAP + np.array(LENGTHS, float)
-            for length, motion in zip(lengths, poses[lengths.astype(int)], strict=True):
-                rows.append((start, normal, direction, length, motion))
+        poses = _push(env, start, -normal, GAP + LENGTHS[-1])
+        lengths = GAP + np.array(LENGTHS, float)
+        for length, motion in zip(lengths, poses[lengths.astype(int)], strict=True):
+            rows.append((start, normal, length, motion))
     return Catalogue(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
