@@ -68,6 +68,8 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
         names = {v: policies.ambient(v, share) for v in swept}
         names |= {0.0: policies.alpha(share) if share else "cotrain", 1.0: "steady"}
         names = {v: names[v] for v in sorted(names) if names[v] in rows}
+        if not set(swept) & names.keys():
+            continue  # only the ends, which other figures show
         label = f"alpha {share:g}" if share else "natural share"
         for panel, field in zip(axes, ("success", "score"), strict=True):
             estimates = [getattr(rows[name].summary, field) for name in names.values()]
@@ -91,7 +93,7 @@ def levels_figure(losses: Mapping[str, np.ndarray]) -> Figure | None:
     first = next(iter(losses.values())).mean(0)
     for i, (label, loss) in enumerate(losses.items()):
         axes.plot(evaluation.LEVELS, loss.mean(0) / first, ms=3.5, label=label, **drawing.style(i))
-    drawing.noise_axis(axes, yscale="log", ylabel="loss over clean only's, held-out clean")
+    drawing.noise_axis(axes, ylabel="loss over clean only's, held-out clean", ylim=(0, None))
     axes.legend(fontsize=7)
     return figure
 

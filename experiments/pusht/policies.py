@@ -42,7 +42,7 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
             label = f"ambient, sigma_min {level:g}, alpha {share:g}"
             row = PolicyRow(label, "weighted", _hard(level) | {"law.alpha": share})
             listed[ambient(level, share)] = row
-    for name in image_names(task):
+    for name in image_names(task) if "images" in task.groups else ():
         row = listed[name]
         changes = (row.changes or {}) | seeing(task)
         listed[f"{name}_images"] = PolicyRow(f"{row.label}, images", "images", changes)
