@@ -1,7 +1,7 @@
 """The demonstrations on disk, in RLDS: ``pusht_steady`` (clean), ``pusht_shaky`` (corrupt), and
 ``..._held_out`` of each.
 
-Build them with ``python -m experiments.pusht.data --root=DIR`` (five minutes of one core). A shaky
+Build them with ``python -m experiments.pusht.data --root=DIR`` (a minute or two of one core). A shaky
 hand has a tremor, and leaves the T where it covers most of the goal: such a demonstration is wrong
 in detail and right at large, so large noise levels may learn from it. ``--images`` adds images.
 """
