@@ -158,13 +158,15 @@ def data_cells(demos, shakes):
 
 def _measured(config, seconds):
     o, data = config.task, config.data.sources
+    images = (f" ({o.image.steps} for images)", f" (images: {o.image.shaky})")
+    steps, fewer = images if "images" in o.groups else ("", "")
     return (
         f"{o.episodes} episodes for each policy and training seed (the same starts), at most "
-        f"{o.max_steps} steps; {config.train.steps} training steps of {config.train.batch_size} "
-        f"({o.image.steps} for images), solver {config.policy.solver} {config.policy.steps}, "
+        f"{o.max_steps} steps; {config.train.steps} training steps of {config.train.batch_size}"
+        f"{steps}, solver {config.policy.solver} {config.policy.steps}, "
         f"planned anew every {config.policy.execute} steps. Clean demonstrations: "
-        f"{data.steady.split} of {o.steady}; corrupt: {data.shaky.split} of {o.shaky} (images: "
-        f"{o.image.shaky}), tremor {o.tremor:g} px, left at a coverage of {o.content:g}. Success: "
+        f"{data.steady.split} of {o.steady}; corrupt: {data.shaky.split} of {o.shaky}{fewer}, "
+        f"tremor {o.tremor:g} px, left at a coverage of {o.content:g}. Success: "
         "more than 95% of the goal covered; Wilson's interval over the episodes of all seeds, "
         "which knows nothing of how seeds differ: their own successes stand beside it. Score: "
         "largest min(coverage / 0.95, 1), mean over episodes, as Diffusion Policy reports it. "
