@@ -1,9 +1,9 @@
 """The demonstrations on disk, in RLDS: ``pusht_steady`` (clean), ``pusht_shaky`` (corrupt), and
 ``..._held_out`` of each.
 
-Build them with ``python -m experiments.pusht.data --root=DIR`` (two minutes of one core). A shaky hand
-has a tremor, and leaves the T where it covers most of the goal: such a demonstration is wrong in
-detail and right at large, so large noise levels may learn from it. ``--images`` adds images.
+Build them with ``python -m experiments.pusht.data --root=DIR`` (two minutes of one core). A shaky
+hand has a tremor, and leaves the T where it covers most of the goal: such a demonstration is wrong
+in detail and right at large, so large noise levels may learn from it. ``--images`` adds images.
 """
 
 import dataclasses

@@ -42,6 +42,8 @@ def test_variants_are_whole(variant):
 def test_what_is_wrong_is_told_before_data_are_built(tmp_path, changes, told):
     config = pusht_config.get_config()
     config.data.root = str(tmp_path / "data")
+    config.task.groups = ("main", "images")
+    task.check(config)
     config.task.update(changes)
     with pytest.raises(ValueError, match=rf"config\.task\.{told}"):
         table.run(config, str(tmp_path / "run"))
