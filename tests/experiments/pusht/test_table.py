@@ -104,7 +104,8 @@ def test_from_demonstrations_to_the_report(tmp_path):
     again, folder = copy.deepcopy(config), tmp_path / "run"
     table.run(config, str(folder))
     text = (folder / "report" / "table.md").read_text()
-    for part in ("clean only", "(best ambient)", "sigma_min 0.4, alpha 0.5, images", "data: shaky", "fresh"):
+    seen = "sigma_min 0.4, alpha 0.5, images"
+    for part in ("clean only", "(best ambient)", seen, "data: shaky", "fresh"):
         assert part in text, part
     for figure in ("success", "sigma_min", "levels", "data", "film"):
         assert (folder / "report" / f"{figure}.png").stat().st_size > 1000
