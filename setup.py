@@ -68,6 +68,12 @@ DOCS = [
 ]
 GCS = ["google-cloud-storage>=3.1"]  # data and workdirs at gs://
 S3 = ["boto3>=1.36"]  # at s3://; with conditional writes
+PUSHT = [
+    "gym-pusht>=0.1.6",  # brings pymunk below 7, whose callbacks it uses, pygame and OpenCV
+    "gymnasium>=1.1",
+    "shapely>=2.0",  # vectorised contains_xy
+    "matplotlib>=3.9",
+]
 WANDB = ["wandb>=0.31"]  # finish_timeout, without which an outage holds a run at its end
 ONNX = ["jax2onnx>=0.17", "onnxruntime>=1.20"]  # exports a policy, and compares it
 # TensorFlow is for the tests alone: stock TFDS must read back what data/write.py wrote.
@@ -81,6 +87,7 @@ TEST = [
     *FORMATS,
     *BINS,
     *SERVE,
+    *PUSHT,
     *WANDB,
     *HUB,
     *NOTEBOOKS,
@@ -110,7 +117,8 @@ setup(
         "maze": MAZE,
         "bins": DATA + BINS,
         "serve": POLICY + SERVE,
-        "all": DATA + FORMATS + MAZE + BINS + SERVE,
+        "pusht": DATA + PUSHT,
+        "all": DATA + FORMATS + MAZE + BINS + SERVE + PUSHT,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "docs": DATA + POLICY + NOTEBOOKS + DOCS,

@@ -124,7 +124,8 @@ def _guarded(path, function, *arguments):
     except SyntaxError as error:
         raise ValueError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except (Exception, SystemExit) as error:
-        text = " ".join(str(error).split())
+        # ml_collections lists a whole section, with its values.
+        text = re.sub(r' Other fields present: "\{.*\}"', "", " ".join(str(error).split()))
         if not isinstance(error, ValueError | OSError):
             text = f"{type(error).__name__}: {text}"
         frames = traceback.extract_tb(error.__traceback__)

@@ -10,7 +10,7 @@ import sys
 
 from ambient_jax import _checks
 
-_ALL = ("images", "library", "loader", "mixture", "sweep", "train_step", "videos")
+_ALL = ("accelerator", "images", "library", "loader", "mixture", "sweep", "train_step", "videos")
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 
 

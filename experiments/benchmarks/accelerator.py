@@ -32,9 +32,8 @@ from ambient_jax.models.transformer import TransformerDenoiser
 from ambient_jax.models.unet import UNet1D
 from ambient_jax.policy import solvers
 from experiments.benchmarks.flops import flops_per_step
+from experiments.benchmarks.recipe import CLIP, CONDITION, DECAY, DIMS, EMA, HORIZON, RATE
 
-RATE, DECAY, CLIP, EMA = 3e-4, 1e-4, 1.0, 0.999
-HORIZON, DIMS, CONDITION = 16, 14, 256
 # Published dense peaks in TFLOP/s by a part of the device's name: (bf16, f32; TF32 on GPUs).
 PEAKS = {
     **{"H200": (989, 494), "H100 PCIe": (756, 378), "H100": (989, 494), "A100": (312, 156)},

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from experiments.benchmarks import networks_torch
-from experiments.benchmarks.accelerator import CLIP, CONDITION, DECAY, DIMS, EMA, HORIZON, RATE
+from experiments.benchmarks.recipe import CLIP, CONDITION, DECAY, DIMS, EMA, HORIZON, RATE
 
 VERSION = torch.__version__
 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

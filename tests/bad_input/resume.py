@@ -39,7 +39,7 @@ def _held(act, folder="", **fields):
 def _far(bench):
     """A run of another machine, which touches its lock whenever somebody looks."""
     looks = iter(range(99))
-    bench.monkeypatch.setattr(lock, "_touched", lambda path: next(looks))
+    bench.monkeypatch.setattr(lock, "_touched", lambda path, owner: next(looks))
     bench.monkeypatch.setattr(lock, "BEAT", 0.1)
     _held(_train, machine="another", host="far", pid=7)(bench)
 

@@ -73,6 +73,7 @@ def test_runs_of_versions_that_never_dropped_a_last_step(config):
 RESUMES = {
     **{name: (True, "x") for name in ("name", "data.root", "data.open_x.embeddings")},
     **{name: (True, "x") for name in ("train.init_from", "train.wandb", "task.name")},
+    "train.fsdp": (True, True),
     **{f"rollouts.{name}": (True, "x") for name in ("env", "env_kwargs", "observation", "success")},
     **{name: (True, 7) for name in ("rollouts.episodes", "rollouts.seed", "train.pictures")},
     "train.pictures_split": (True, "x"),

@@ -24,7 +24,8 @@ import sys
 
 import numpy as np
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if __name__ == "__main__":  # a process of its own, before it imports LeRobot
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
 HZ = 10
 TASKS = ["pick the cup", "push the block"]
 FRONT, WRIST, STORED = (f"observation.images.{n}" for n in ("front", "wrist", "stored"))

@@ -1,0 +1,1 @@
+"""PushT: demonstrations of shaky hands beside a few of a steady one."""

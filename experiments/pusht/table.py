@@ -1,0 +1,21 @@
+"""The table: ``run(config, workdir)``."""
+
+import functools
+
+from experiments.pusht import config, policies, report, task
+from experiments.pusht.rollout import Rollouts
+from experiments.table import run as table
+from experiments.table.experiment import Experiment
+
+EXPERIMENT = Experiment(
+    get_config=config.get_config,
+    check=task.check,
+    build=task.build,
+    policies=policies.rows,
+    files=task.files,
+    simulator=task.simulator,
+    rollouts=Rollouts,
+    confirm=report.confirm,
+    report=report.write,
+)
+run = functools.partial(table.run, EXPERIMENT)
