@@ -2,14 +2,12 @@
 
 import concurrent.futures
 import http.client
-import logging
 import threading
 import time
 
 import numpy as np
 import pytest
 import websockets.exceptions
-from absl import logging as absl_logging
 
 from ambient_jax.policy.policy import Policy
 from ambient_jax.serve.client import Refused, pack, unpack
@@ -82,7 +80,7 @@ def test_idle_and_slow_senders_are_closed_and_hold_nobody():
             assert closed.value.rcvd.reason == "no request for too long"
 
 
-def test_who_does_not_read_answers_is_closed_and_holds_nobody():
+def test_who_does_not_read_answers_is_closed_and_holds_nobody(quiet):
     wide = 5000  # actions in a chunk: answers fill the sockets' buffers
 
     class Wide(made.Held):
@@ -91,7 +89,6 @@ def test_who_does_not_read_answers_is_closed_and_holds_nobody():
         def __call__(self, observation, key):
             return np.zeros((len(observation["state"]), wide, 200), np.float32)
 
-    absl_logging.get_absl_logger().setLevel(logging.CRITICAL)
     options = Options(port=0, max_batch=1, send_timeout=0.5)
     with running(Wide(made.policy()), options) as port:
         deaf = made.connect(port, max_size=None, max_queue=1)

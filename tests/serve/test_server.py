@@ -1,13 +1,11 @@
 """The server beside the policy that it serves: answers, histories, batches, limits."""
 
 import concurrent.futures
-import logging
 import time
 
 import jax
 import numpy as np
 import pytest
-from absl import logging as absl_logging
 
 from ambient_jax.policy.policy import Policy
 from ambient_jax.serve.client import Refused
@@ -174,7 +172,7 @@ def test_robots_share_batches_without_mixing_them_up_and_nothing_is_compiled():
     jax.monitoring.unregister_event_duration_listener(count)
 
 
-def test_a_failing_policy_fails_the_request_alone():
+def test_a_failing_policy_fails_the_request_alone(quiet):
     class Moody(made.Held):
         def __call__(self, observation, key):
             if (np.asarray(observation["state"]) == 7).all():
@@ -182,7 +180,6 @@ def test_a_failing_policy_fails_the_request_alone():
             answer = np.array(self._policy(observation, key))
             return answer * np.where(observation["goal"][:, :1, :1] == 9, np.nan, 1)
 
-    absl_logging.get_absl_logger().setLevel(logging.CRITICAL)
     seen = made.observation(0)
     with running(Moody(made.policy()), Options(port=0, max_batch=1)) as port:
         with made.client(port) as robot:
