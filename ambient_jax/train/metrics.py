@@ -12,6 +12,7 @@ import re
 import shutil
 import tempfile
 import threading
+import uuid
 from collections.abc import Sequence
 from concurrent import futures
 from typing import Any
@@ -124,7 +125,9 @@ class Writer:
         if isinstance(self.folder, BucketPath):
             self._temporary = tempfile.TemporaryDirectory(prefix="ambient_jax-tensorboard-")
         board = self._temporary.name if self._temporary else str(self.folder / "tensorboard")
-        self._board = tensorboardX.SummaryWriter(board, purge_step=step)
+        # Names of event files have seconds: in a bucket a file would replace another's.
+        suffix = f".{uuid.uuid4().hex[:8]}" if self._temporary else ""
+        self._board = tensorboardX.SummaryWriter(board, purge_step=step, filename_suffix=suffix)
         self._run = None
         self._step, self._pictures = step, dict[str, Any]()
         self._lock = threading.Lock()  # pictures come from another thread
