@@ -1,8 +1,8 @@
 # Trains policies on NVIDIA GPUs.
 #
 #   docker build -f docker/train.Dockerfile -t ambient-jax-train .
-#   docker run --rm --gpus all -v /data:/data:ro -v "$PWD/runs:/work/runs" \
-#     -v "$PWD/my_config.py:/work/my_config.py:ro" ambient-jax-train \
+#   docker run --rm --gpus all -v /data:/data:ro -v "$PWD/runs:/app/runs" \
+#     -v "$PWD/my_config.py:/app/my_config.py:ro" ambient-jax-train \
 #     --config=my_config.py --workdir=runs/mine
 #
 # The host needs a driver for CUDA 12 and the NVIDIA container toolkit; CUDA itself comes with JAX's
@@ -29,11 +29,11 @@ ENV PATH="/opt/venv/bin:${PATH}" \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    AMBIENT_JAX_CACHE=/work/runs/.statistics
-RUN useradd --create-home --uid 1000 ambient && install -d -o ambient -g ambient /work/runs
+    AMBIENT_JAX_CACHE=/app/runs/.statistics
+RUN useradd --create-home --uid 1000 ambient && install -d -o ambient -g ambient /app/runs
 COPY --from=build /opt/venv /opt/venv
 USER ambient
-WORKDIR /work
+WORKDIR /app
 # SIGTERM saves a checkpoint; the same command carries on. Give it time: docker stop --time 120.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "ambient_jax.train"]

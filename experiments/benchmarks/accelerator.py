@@ -33,6 +33,7 @@ from ambient_jax.models.unet import UNet1D
 from ambient_jax.policy import solvers
 from experiments.benchmarks.flops import flops_per_step
 from experiments.benchmarks.recipe import CLIP, CONDITION, DECAY, DIMS, EMA, HORIZON, RATE
+from experiments.benchmarks.timing import interleaved
 
 # Published dense peaks in TFLOP/s by a part of the device's name: (bf16, f32; TF32 on GPUs).
 PEAKS = {
@@ -124,19 +125,6 @@ class Loop:
         jax.block_until_ready(self._state)
 
 
-def seconds(runs: Sequence[Callable[[], None]], blocks: int) -> np.ndarray:
-    """Returns seconds [runs, blocks] of calls in turn, after one untimed call of each."""
-    for run in runs:
-        run()
-    times = np.zeros((len(runs), blocks))
-    for block in range(blocks):
-        for row, run in zip(times, runs, strict=True):
-            begin = time.perf_counter()
-            run()
-            row[block] = time.perf_counter() - begin
-    return times
-
-
 def measured_peak(size: Size, dtype: str, blocks: int) -> float:
     """Returns TFLOP/s of products of square matrices, by the default precision."""
     n, times = size.product, 4
@@ -149,7 +137,7 @@ def measured_peak(size: Size, dtype: str, blocks: int) -> float:
             x = (x @ a) * (1 / n)
         return x
 
-    best = seconds([lambda: jax.block_until_ready(products(a))], blocks).min()
+    best = interleaved([lambda: jax.block_until_ready(products(a))], blocks).min()
     return 2 * times * n**3 / best / 1e12
 
 
@@ -178,7 +166,7 @@ def networks(size: Size, peaks: dict[str, float], torch_sides: Any) -> list[dict
             memory = compiled.memory_analysis()
             runs = [Loop(lambda s, c=compiled, b=there: c(s, b), state, size.steps)]
             sides = torch_sides(name, size, params, batch, dtype) if torch_sides else {}
-            times = seconds([*runs, *sides.values()], size.blocks) / size.steps
+            times = interleaved([*runs, *sides.values()], size.blocks) / size.steps
             flops = flops_per_step(model, params, size.batch, HORIZON)
             best = float(np.median(times[0]))
             row = {
@@ -220,7 +208,7 @@ def images(size: Size) -> dict[str, Any]:
     step, optimizer = train_step(apply)
     step = jax.jit(step, donate_argnums=0)
     run = Loop(lambda s: step(s, batch), first_state((first, second), optimizer), size.steps)
-    took = float(np.median(seconds([run], size.blocks))) / size.steps
+    took = float(np.median(interleaved([run], size.blocks))) / size.steps
     return {"pixels": pixels, "rows": rows, "ms": 1e3 * took, "images_per_s": 2 * rows / took}
 
 
@@ -239,7 +227,7 @@ def together(size: Size) -> list[dict[str, Any]]:
         state = jax.vmap(create)(jax.random.split(jax.random.key(0), count))
         step = jax.jit(jax.vmap(step, in_axes=(0, None)), donate_argnums=0)
         run = Loop(lambda s, step=step: step(s, batch), state, size.steps)
-        took = float(np.median(seconds([run], size.blocks))) / size.steps
+        took = float(np.median(interleaved([run], size.blocks))) / size.steps
         each = 1e3 * took / count
         alone = rows[0]["ms_each"] if rows else each
         rows.append({"policies": count, "ms_each": each, "of_one_alone": each / alone})
@@ -267,7 +255,7 @@ def latency(size: Size, torch_chunk: Any) -> list[dict[str, Any]]:
         runs = [lambda run=run: jax.block_until_ready(run())]
         if torch_chunk:
             runs.append(torch_chunk(name, size, params, batch["condition"], steps))
-        times = seconds(runs, max(10, 3 * size.blocks))
+        times = interleaved(runs, max(10, 3 * size.blocks))
         row = {"network": name, "ddim_steps": steps, "ms": 1e3 * float(np.median(times[0]))}
         if torch_chunk:
             row["torch_over_jax"] = float(np.median(times[1] / times[0]))

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,19 +13,7 @@ from scipy import stats
 from ambient_jax.cli import report
 from ambient_jax.data import write
 from ambient_jax.estimates import bootstrap
-
-
-def interleaved(functions: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
-    """Returns seconds [functions, repeats] of calls in turn: a busy machine slows all alike."""
-    for function in functions:
-        function()
-    seconds = np.zeros((len(functions), repeats))
-    for repeat in range(repeats):
-        for row, function in zip(seconds, functions, strict=True):
-            begin = time.perf_counter()
-            function()
-            row[repeat] = time.perf_counter() - begin
-    return seconds
+from experiments.benchmarks.timing import interleaved as interleaved
 
 
 def chained(step: Callable[[Any], Any], state: Any) -> Callable[[], None]:
