@@ -29,8 +29,8 @@ class Denoiser(nn.Module):
 
     ``prefix``: the largest number of first actions that may be known (real-time chunking learned in
     training, Black et al. 2025, https://arxiv.org/abs/2512.05964). Above 0 the observation may have
-    ``prefix.KNOWN`` [B, H, D + 1], see ``prefix.join``. Known actions take the place of noised ones,
-    and the backbone sees beside the chunk which they are."""
+    ``prefix.KNOWN`` [B, H, D + 1], see ``prefix.join``. Known actions take the place of noised
+    ones, and the backbone sees beside the chunk which they are."""
 
     backbone: nn.Module
     encoder: nn.Module = dataclasses.field(default_factory=ObservationEncoder)

@@ -218,8 +218,9 @@ class Policy:
         denoise = self.denoiser(params, observation, ready, seen)
         weights = jnp.where(True if mask is None else mask, weights[..., None], 0.0)
         if how.method != "trained":
-            options_of = dict(prediction=self.prediction, how=how)
-            denoise = inpainting_lib.guide(denoise, unit, weights, **options_of)
+            denoise = inpainting_lib.guide(
+                denoise, unit, weights, prediction=self.prediction, how=how
+            )
         actions = self.chain.act(solvers.solve(denoise, keys, shape, mask=mask, **options))
         return weights * known + (1 - weights) * actions
 

@@ -79,19 +79,18 @@ def entries(batch: Batch) -> jax.Array:
 
 
 def with_prefix(batch: Batch, keys: jax.Array, prefix: int) -> Batch:
-    """Shows the network the first n actions of each row and leaves them out of the loss, n uniform
-    from 0 to ``prefix``, see ``models.denoiser``. ``keys`` [B] are those of the rows."""
-    length = lambda k: jax.random.randint(jax.random.fold_in(k, 1), (), 0, prefix + 1)  # noqa: E731
-    count = jax.vmap(length)(keys)
+    """Shows the network the first n actions of each row and leaves them out of the loss: n is 0 in
+    half of the rows, and uniform from 1 to ``prefix`` in the others, see ``models.denoiser``.
+    ``keys`` [B] are those of the rows."""
+    length = lambda k: jax.random.randint(jax.random.fold_in(k, 1), (), 1 - prefix, prefix + 1)  # noqa: E731
+    count = jnp.maximum(jax.vmap(length)(keys), 0)
     shown = jnp.arange(batch["action"].shape[1]) < count[:, None]
     known = prefixes.join(jnp.where(entries(batch), batch["action"], 0), shown)
     observation = {**batch["observation"], prefixes.KNOWN: known}
     return {**batch, "observation": observation, "mask": batch["mask"] & ~shown}
 
 
-def make_loss(
-    objective: Objective, apply: Callable[..., jax.Array], prefix: int = 0
-) -> Callable:
+def make_loss(objective: Objective, apply: Callable[..., jax.Array], prefix: int = 0) -> Callable:
     """Returns ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))`` of a batch.
 
     The batch has observation {name: [B, T, d]} or other inputs of the model, action x0 [B, H, D]

@@ -83,16 +83,15 @@ def batch(size, seed=0):
     }
 
 
-def test_lengths_are_uniform_and_shown_actions_leave_the_loss():
+def test_half_of_the_rows_know_nothing_and_shown_actions_leave_the_loss():
     rows = batch(5000)
     keys = jax.random.split(jax.random.key(0), 5000)
     shown = step_lib.with_prefix(rows, keys, PREFIX)
     actions, column = prefix.split(shown["observation"][prefix.KNOWN])
     count = np.asarray(column[..., 0].sum(1))
     share = np.bincount(count.astype(int), minlength=PREFIX + 1) / 5000
-    assert len(share) == PREFIX + 1
-    # Four standard deviations of a share of 1/5.
-    np.testing.assert_allclose(share, 1 / (PREFIX + 1), atol=4 * np.sqrt(0.16 / 5000))
+    want = np.array([0.5] + [0.5 / PREFIX] * PREFIX)
+    np.testing.assert_allclose(share, want, atol=4 * np.sqrt(0.25 / 5000))
     np.testing.assert_array_equal(actions, np.where(column > 0, rows["action"], 0))
     np.testing.assert_array_equal(shown["mask"], column[..., 0] == 0)
     seen = []
