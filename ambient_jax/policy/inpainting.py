@@ -10,10 +10,12 @@ replacement  0: the other entries learn of the known ones through x_t only
 guidance     min(1 / alpha, clip sigma) J^T W e: that of real-time chunking, for VP diffusion
 projection   J^T W^1/2 z with (W^1/2 J W^1/2 + alpha (1 - W + noise^2 / sigma^2)) z = W^1/2 e, by
              conjugate gradients
+trained      none: the network sees the known actions, as it did in training (``Denoiser.prefix``)
 ===========  =================================================================================
 
 Entries of weight 1 become the known ones in all. Those known in part are cross-faded by
-``Policy.chunk``, once: in every step of a solver the weight would count again.
+``Policy.chunk``, once: in every step of a solver the weight would count again. ``trained`` does not
+use them: what is not yet executed is free to change.
 
 The covariance of x0 given x_t is J sigma^2 / alpha (Tweedie): ``projection`` is exact for Gaussian
 data, weights of 0 and 1, and no ``noise``, and ``guidance`` approximates the matrix by alpha. For
@@ -41,7 +43,7 @@ from ambient_jax import _checks, schedules, targets
 
 Array = jax.Array
 Denoise = Callable[[Array, Array], Array]
-METHODS = ("replacement", "guidance", "projection")
+METHODS = ("replacement", "guidance", "projection", "trained")
 _VP = schedules.vp()
 
 
