@@ -1,11 +1,12 @@
 """The blocks of docs/talks.md, by name, and the way into the page."""
 
+import collections
 import re
 from collections.abc import Callable, Mapping
 
 from ambient_jax.cli.report import markdown
 from docs.talks import choice, differences, published, tables
-from docs.talks.compare import find, label, load, ours, theirs, write_table
+from docs.talks.compare import find, label, load, ours, outcome, theirs, write_table
 from docs.talks.tables import PUSHING, SCALING, SUCCESS
 
 BLOCK = re.compile(r"(<!-- talks: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -18,6 +19,24 @@ SAID = {
     "ben_david": "mends the drift",
 }
 _HOLDS = {True: "holds", False: "does not", None: "undecided"}
+
+
+def summary() -> str:
+    """Returns a sentence that counts the orders of theirs by their verdicts."""
+    made = (tables.maze_talk, tables.maze_paper, tables.pushing)
+    made += (tables.sorting_talk, tables.sorting_paper)
+    words = collections.Counter(
+        outcome(table, row, order)[1]
+        for table in (make() for make in made)
+        for row in table.rows
+        for order in row.orders
+        if row.printed
+    )
+    return (
+        f"Of {words.total()} orders that we read from their numbers on maze, pushing and sorting, "
+        f"{words['holds']} hold for ours, {words['does not']} do not, and {words['undecided']} are "
+        "undecided."
+    )
 
 
 def scaling() -> str:
@@ -65,6 +84,7 @@ def theirs_only(source: published.Printed, metrics: Mapping[str, bool]) -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
+    "summary": summary,
     "maze talk": lambda: write_table(tables.maze_talk()),
     "maze paper": lambda: write_table(tables.maze_paper()),
     "maze differs": differences.maze,

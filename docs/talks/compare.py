@@ -178,20 +178,22 @@ def describe(gap: Estimate, rate: bool = True) -> str:
     return re.sub(r"-0\.0(?!\d)", "+0.0", text)
 
 
-def judged(table: Table, row: Row, order: Order) -> str:
-    """Returns an order with its verdict for ours, and the gap between theirs."""
+def outcome(table: Table, row: Row, order: Order) -> tuple[Estimate | None, str]:
+    """Returns our gap of an order (None: not run) and its verdict."""
     results, metric = load(table.results), table.metrics[order.metric]
     key = order.key or next(r.key for r in table.rows if r.policy == order.other)
     gap = compare(results, row.key, key, metric)
+    return gap, verdict(order.word, gap, metric.rate) if gap else "not run"
+
+
+def judged(table: Table, row: Row, order: Order) -> str:
+    """Returns an order with its verdict for ours, and the gap between theirs."""
+    metric, (gap, word) = table.metrics[order.metric], outcome(table, row, order)
     name = f"{metric.name} " if _several(table) else ""
-    text = f"{name}{order.word} {order.words or order.other}"
-    if gap is None:
-        return f"{text}: not run"
+    text = f"{name}{order.word} {order.words or order.other}: **{word}**"
     printed = "; ".join(_printed_gaps(table, row, order))
-    word = verdict(order.word, gap, metric.rate)
-    return f"{text}: **{word}**, {describe(gap, metric.rate)}" + (
-        printed and f" (theirs {printed})"
-    )
+    text += f", {describe(gap, metric.rate)}" if gap else ""
+    return text + (f" (theirs {printed})" if printed else "")
 
 
 def _printed_gaps(table, row, order):

@@ -46,7 +46,8 @@ MAZE_PAPER = Printed(
 )
 MAZE_SIGMA_MIN, MAZE_ALPHA = 0.074, 0.019  # the paper's best
 
-# Hub talk, "Results" of sim-and-real co-training; 50 target and 2000 source demonstrations.
+# Hub talk, "Results" of sim-and-real co-training; 50 target and 2000 source demonstrations. The 200
+# trials are from Wei's talk of 19 June 2025, https://slides.com/weiadam/amazon-coro-july.
 # Long talk, parts 3 and 4: orders, and figures whose numbers are not in the slides' text.
 PUSHING_TALK = Printed(
     {
