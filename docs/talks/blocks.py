@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from ambient_jax.cli.report import markdown
 from docs.talks import choice, differences, published, tables
-from docs.talks.compare import find, label, load, ours, outcome, theirs, write_table
+from docs.talks.compare import get, label, load, ours, outcome, theirs, write_table
 from docs.talks.tables import PUSHING, SCALING, SUCCESS
 
 BLOCK = re.compile(r"(<!-- talks: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -23,11 +23,11 @@ _HOLDS = {True: "holds", False: "does not", None: "undecided"}
 
 def summary() -> str:
     """Returns a sentence that counts the orders of theirs by their verdicts."""
-    made = (tables.maze_talk, tables.maze_paper, tables.pushing)
-    made += (tables.sorting_talk, tables.sorting_paper)
+    sorting = tables.sorting_talk(), tables.sorting_paper()
+    made = tables.maze_talk(), tables.maze_paper(), tables.pushing(), *sorting
     words = collections.Counter(
         outcome(table, row, order)[1]
-        for table in (make() for make in made)
+        for table in made
         for row in table.rows
         for order in row.orders
         if row.printed
@@ -47,7 +47,7 @@ def scaling() -> str:
     for method, said in SAID.items():
         keys = [f"{method}_source_{n}_target_50" for n in ends]
         name = label(results, keys[0]).split(f", {ends[0]} source")[0]
-        success = [ours(find(results, key, SUCCESS), True) for key in keys]
+        success = [ours(get(results, key, SUCCESS), True) for key in keys]
         loss = [f"{100 * (1 - below[method][n]):.1f}%" for n in ends]
         here = _bias() if method == "random" else _drift(results, name)
         lines.append([name, said, *success, *loss, here])

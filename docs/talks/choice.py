@@ -11,7 +11,7 @@ from docs.talks.compare import (
     describe,
     difference,
     estimate,
-    find,
+    get,
     label,
     load,
     ours,
@@ -57,9 +57,9 @@ def _by_classifier() -> Iterator[Choice]:
 
     def by(way: str, theirs: str, results: Mapping[str, Any], best: str, found: str, key: str):
         metric = SCORE if results is sorting else SUCCESS
-        rates = (find(results, k, metric) for k in (best, key))
-        before = way, theirs, label(results, best), next(rates), found, next(rates)
-        return Choice(*before, compare(results, key, best, metric))
+        top, rate = get(results, best, metric), get(results, key, metric)
+        gap = compare(results, key, best, metric) or difference(rate, top)
+        return Choice(way, theirs, label(results, best), top, found, rate, gap)
 
     in_maze = _level(load("annotate/results/maze"), "rrt, dataset")
     yield by("maze, classifier", paper, maze, top, in_maze, "chosen_dataset")
@@ -85,6 +85,6 @@ def _by_losses() -> Iterator[Choice]:
     for point in load(CHOSEN)["points"]:
         name, results, key, metric = tasks[point["point"]["task"]]
         rates = {n: estimate(e, 100) for n, e in point["success"].items()}
-        best = rates.get("best") or find(results, key, metric)  # on the same starts, if there
+        best = rates.get("best") or get(results, key, metric)  # on the same starts, if there
         made = point["choice"]["words"], rates["chosen"], difference(rates["chosen"], best)
         yield Choice(f"{name}, losses on folds", "", label(results, key), best, *made)

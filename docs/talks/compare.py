@@ -74,6 +74,15 @@ def find(results: Mapping[str, Any], key: str, metric: Metric) -> Estimate | Non
     return estimate(row["summary"][metric.field], 100 if metric.rate else 1)
 
 
+def get(results: Mapping[str, Any], key: str, metric: Metric) -> Estimate:
+    """Returns a number of ours that must be there, see ``find``; else raises ValueError."""
+    found = find(results, key, metric)
+    if found is None:
+        there = sorted(results[metric.part])
+        raise ValueError(f"no policy {key!r} among the {metric.part} of results.json: {there}")
+    return found
+
+
 def estimate(number: Mapping[str, float], scale: float) -> Estimate:
     """Returns a number of results.json, times ``scale``."""
     return Estimate(*(scale * number[end] for end in _ENDS), int(number["count"]))
@@ -127,8 +136,7 @@ def difference(high: Estimate, low: Estimate) -> Estimate:
 
 def ratio(high: Estimate, low: Estimate) -> Estimate:
     """Returns ``high / low`` of independent positive estimates, see ``difference``."""
-    gap = difference(*(_each(math.log, estimate) for estimate in (high, low)))
-    return _each(math.exp, gap)
+    return _each(math.exp, difference(_each(math.log, high), _each(math.log, low)))
 
 
 def _each(function, estimate):
@@ -142,20 +150,21 @@ def paired(results: Mapping[str, Any]) -> dict[tuple[str, str], Estimate]:
     found = {}
     for claim in claims:
         for low, high, *numbers in _PAIRED.findall(claim["measured"]):
-            found[low, high] = Estimate(*map(float, numbers), 0)
+            value, least, most = map(float, numbers)
+            found[low, high] = Estimate(value, least, most, 0)
     return found
 
 
 def compare(results: Mapping[str, Any], key: str, other: str, metric: Metric) -> Estimate | None:
     """Returns by how much ``key`` is above ``other``: points for a rate, else the ratio."""
-    both = find(results, key, metric), find(results, other, metric)
-    if both[0] is None or both[1] is None:
+    first, second = find(results, key, metric), find(results, other, metric)
+    if first is None or second is None:
         return None
     if not metric.rate:
-        return ratio(*both)
+        return ratio(first, second)
     if metric.field == "success" and (gain := paired(results).get((other, key))):
         return gain
-    return difference(*both)
+    return difference(first, second)
 
 
 def verdict(word: str, gap: Estimate, rate: bool = True) -> str:

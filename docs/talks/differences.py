@@ -5,7 +5,7 @@ import re
 import textwrap
 
 from docs.talks import published
-from docs.talks.compare import find, label, load
+from docs.talks.compare import get, label, load
 from docs.talks.tables import FRESH, MAZE, PUSHING, SCALING, SCORE, SORTING, SUCCESS
 
 
@@ -42,7 +42,7 @@ def pushing() -> str:
     ends = 1000 * scene["position"], math.degrees(scene["angle"]), scene["max_steps"] / 10
     natural, omni = (_level(results, best[f"best {what}"]) for what in ("natural", "omni"))
     low, weighted = (
-        find(scaled, f"{method}_source_{task['source']}_target_{task['few']}", SUCCESS).value
+        get(scaled, f"{method}_source_{task['source']}_target_{task['few']}", SUCCESS).value
         for method in ("low", "alpha")
     )
     return _text(f"""
@@ -85,7 +85,7 @@ def sorting() -> str:
         claims[f"{what} along the sweep, ends compared"]["measured"]
         for what in ("logic falls", "completion rises")
     )
-    score = find(results, f"alpha_{weighted:g}", SCORE).value
+    score = get(results, f"alpha_{weighted:g}", SCORE).value
     return _text(f"""
         - The talk's completion is of whole episodes, as it lies below the score. The paper's
           motion is of blocks, as logic times motion is its success. Ours are counted likewise.
@@ -106,7 +106,7 @@ def choice() -> str:
     """Choosing levels."""
     results = load(PUSHING)
     names = ("dataset", "observed_dataset", "strict_dataset")
-    actions, observing, strict = (find(results, name, SUCCESS).value for name in names)
+    actions, observing, strict = (get(results, name, SUCCESS).value for name in names)
     rows = [r for r in load("annotate/results/three_points")["rows"] if r["tau"] == 0.05]
     most = max(r["corrupt"] for r in rows)
     share = {r["assignment"]: r["exact"][1] for r in rows if r["corrupt"] == most}
@@ -129,7 +129,7 @@ def sources() -> str:
     plain, best = (talk[n][0] for n in ("co-training by number", _DATAPOINT))
     target, swept = (paper[n][0] for n in ("target only", "ambient per data set, swept"))
     mazes = [m.numbers["GCS only"][0] for m in (published.MAZE_TALK, published.MAZE_PAPER)]
-    fresh, theirs = find(load(PUSHING), "target", FRESH).value, published.SORTING_SIGMA_MAX
+    fresh, theirs = get(load(PUSHING), "target", FRESH).value, published.SORTING_SIGMA_MAX
     return _text(f"""
         - **Pushing, the baseline.** The talk has {plain} for "Diffusion" beside "Diffusion w/
           Reweighting", the paper {target} for target data only. Both are shown. We read the

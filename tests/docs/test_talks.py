@@ -93,6 +93,11 @@ def test_every_policy_of_ours_is_in_its_results():
             assert compare.find(compare.load(table.results), row.key, table.metrics[0]), row.key
 
 
+def test_a_policy_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="no policy 'ambient_7' among the policies"):
+        compare.get(compare.load("maze/results"), "ambient_7", tables.SUCCESS)
+
+
 def test_the_interval_of_a_difference_is_newcombe_s():
     """56 of 70 against 48 of 80: 0.0524 to 0.3339 by method 10 (Newcombe 1998, table II)."""
     gap = compare.difference(estimates.wilson(56, 70), estimates.wilson(48, 80))
