@@ -17,6 +17,7 @@ from ambient_jax.transforms import augment, frames, instructions
 ACTION, OBSERVATION = "action", "observation/"
 INSTRUCTION = "instruction"
 IS_CLEAN = "is_clean"
+_MOST_WARNED = 100  # texts of which a warning tells
 Observation = Mapping[str, Any]
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -286,22 +287,26 @@ class Text(Step):
         return {INSTRUCTION: _fitting(INSTRUCTION, encoded, (batch, self.width), dtype)}
 
     def _warn(self, texts, empty):
-        """Logs once per text that it is empty, unlike in training, or that the encoder cuts it."""
+        """Logs once per text that it is empty, unlike in training, or that the encoder cuts it;
+        not for ever, as the texts of a server have no end."""
         for text, none in zip(texts, empty.tolist(), strict=True):
             data = text.encode() if isinstance(text, str) else text
-            if text in self._warned:
+            absent, cut = none and not self.empty, not self.table and len(data) > self.length
+            if not (absent or cut) or text in self._warned or len(self._warned) >= _MOST_WARNED:
                 continue
             self._warned.add(text)
-            if none and not self.empty:
+            if absent:
                 logging.warning(
                     "a row has no instruction (%r), but all steps of the training had one", text
                 )
-            elif not self.table and len(data) > self.length:
+            else:
                 logging.warning(
                     "instruction %r has %d bytes, over the training's instruction_bytes %d: the "
                     "policy sees %r of it",
                     *(text, len(data), self.length, instructions.cut(data, self.length)),
                 )
+            if len(self._warned) == _MOST_WARNED:
+                logging.warning("these were %d warnings of instructions: no more", _MOST_WARNED)
 
     def to_dict(self):
         return {"length": self.length, "embeddings": self.embeddings, "empty": self.empty}
