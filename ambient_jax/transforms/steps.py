@@ -260,8 +260,7 @@ class Text(Step):
         texts = instructions.as_texts(texts, 1 if isinstance(texts, str | bytes) else len(texts))
         if self.table:
             return self.table.look_up(texts)
-        texts = [t.encode() if isinstance(t, str) else t for t in texts]
-        texts = [t.replace(b"\0", b" ") for t in texts]
+        texts = [(t.encode() if isinstance(t, str) else t).replace(b"\0", b" ") for t in texts]
         return instructions.encode_bytes(texts, self.length, on_long="truncate")
 
     def inputs(self, history):
@@ -287,26 +286,21 @@ class Text(Step):
         return {INSTRUCTION: _fitting(INSTRUCTION, encoded, (batch, self.width), dtype)}
 
     def _warn(self, texts, empty):
-        """Logs once per text that it is empty, unlike in training, or that the encoder cuts it;
-        not for ever, as the texts of a server have no end."""
+        """Logs once per text that it is empty, unlike in training, or that the encoder cuts it."""
         for text, none in zip(texts, empty.tolist(), strict=True):
             data = text.encode() if isinstance(text, str) else text
-            absent, cut = none and not self.empty, not self.table and len(data) > self.length
-            if not (absent or cut) or text in self._warned or len(self._warned) >= _MOST_WARNED:
-                continue
-            self._warned.add(text)
-            if absent:
-                logging.warning(
-                    "a row has no instruction (%r), but all steps of the training had one", text
-                )
+            if none and not self.empty:
+                told = f"a row has no instruction ({text!r}), but all steps of the training had one"
+            elif not self.table and len(data) > self.length:
+                seen = instructions.cut(data, self.length)
+                told = f"instruction {text!r} has {len(data)} bytes, over the training's "
+                told += f"instruction_bytes {self.length}: the policy sees {seen!r} of it"
             else:
-                logging.warning(
-                    "instruction %r has %d bytes, over the training's instruction_bytes %d: the "
-                    "policy sees %r of it",
-                    *(text, len(data), self.length, instructions.cut(data, self.length)),
-                )
-            if len(self._warned) == _MOST_WARNED:
-                logging.warning("these were %d warnings of instructions: no more", _MOST_WARNED)
+                continue
+            if text not in self._warned and len(self._warned) < _MOST_WARNED:
+                self._warned.add(text)
+                end = "; no more are told" * (len(self._warned) == _MOST_WARNED)
+                logging.warning("%s%s", told, end)
 
     def to_dict(self):
         return {"length": self.length, "embeddings": self.embeddings, "empty": self.empty}
