@@ -1,13 +1,11 @@
 """Shared data sets and the worker process of the training tests."""
 
 import functools
+import gc
 import io
-import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 
 import numpy as np
@@ -30,7 +28,33 @@ if _OWNER:
 from ambient_jax.data import bucket, statistics, write  # noqa: E402
 from ambient_jax.open_x import fixtures, registry  # noqa: E402
 from ambient_jax.train import config as train_config  # noqa: E402
-from tests import emulated  # noqa: E402
+from tests import emulated, forked  # noqa: E402
+from tests.train import worker as work  # noqa: E402
+
+# The files that take longest, longest first: two processes end together if the short ones are last.
+_LONGEST = (
+    *("docs/test_notebooks.py", "docs/test_snippets.py", "annotate/test_candidates.py"),
+    *("annotate/test_classifier.py", "train/test_sweep.py", "train/test_parallel.py"),
+    *("policy/test_solvers.py", "train/test_trainer.py", "train/test_step.py"),
+    *("data/test_both_paths.py", "train/test_layout.py", "models/test_multimodal.py"),
+    *("models/test_unet.py", "policy/test_policy.py", "test_extending.py", "policy/test_export.py"),
+    *("models/test_convolution.py", "data/test_pipeline.py", "train/test_order.py"),
+    *("test_mixing.py", "experiments/test_launch.py", "annotate/test_influence.py"),
+    *("train/test_formats.py", "annotate/test_pairs.py", "annotate/test_command.py"),
+    *("experiments/maze/test_table.py", "train/test_fine_tuning.py", "open_x/test_recorded.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(_LONGEST)}
+    if not _OWNER:
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+def pytest_collection_finish():
+    # What is there now stays: to look through it for garbage, again and again, takes seconds.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure():
@@ -97,6 +121,7 @@ def recorded_data():
 def worker():
     """Starts ``tests/train/worker.py`` on a job, on some CPU devices; returns a function that waits
     for its end, checks the return code and returns what it printed."""
+    started = []
 
     def start(job, devices=1):
         env = {
@@ -106,31 +131,24 @@ def worker():
             "JAX_PLATFORMS": "cpu",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
-        # A file, not a pipe: a process whose pipe nobody reads stops when it is full.
-        output = tempfile.TemporaryFile("w+")
-        script = ROOT / "tests" / "train" / "worker.py"
-        process = subprocess.Popen(
-            [sys.executable, str(script), json.dumps(job)],
-            env=env,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        process = forked.Process(work.main, job, environment=env)
+        started.append(process)
 
         def finish(returncode=0):
             try:
                 process.wait(timeout=240)
             finally:
                 process.kill()
-                output.seek(0)
-                text = output.read()
-                output.close()
-            assert returncode is None or process.returncode == returncode, text
+                text = process.close()
+            assert returncode is None or process.poll() == returncode, text
             return text
 
         finish.process = process
         return finish
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
 
 
 def numbered_episode(number, length):
