@@ -6,22 +6,17 @@ import io
 import os
 import pathlib
 import shutil
-import tempfile
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from tests import speed
+
 ROOT = pathlib.Path(__file__).parent.parent
-# All processes of one test run share what they compile, which is most of their time. The name is
-# that of the controller's run, whose workers inherit the variable.
-_COMPILED = pathlib.Path(tempfile.gettempdir()) / f"ambient-jax-tests-{os.getpid()}"
-_OWNER = "PYTEST_XDIST_WORKER" not in os.environ
+_OWNER = "PYTEST_XDIST_WORKER" not in os.environ  # the process that starts the others
 if _OWNER:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-    # Networks here are tiny: to optimise their programs takes longer than to run them as they are.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    speed.set_environment()
 
 
 # After the environment is set, as they import JAX.
@@ -31,24 +26,10 @@ from ambient_jax.train import config as train_config  # noqa: E402
 from tests import emulated, forked  # noqa: E402
 from tests.train import worker as work  # noqa: E402
 
-# The files that take longest, longest first: two processes end together if the short ones are last.
-_LONGEST = (
-    *("docs/test_notebooks.py", "docs/test_snippets.py", "annotate/test_candidates.py"),
-    *("annotate/test_classifier.py", "train/test_sweep.py", "train/test_parallel.py"),
-    *("policy/test_solvers.py", "train/test_trainer.py", "train/test_step.py"),
-    *("data/test_both_paths.py", "train/test_layout.py", "models/test_multimodal.py"),
-    *("models/test_unet.py", "policy/test_policy.py", "test_extending.py", "policy/test_export.py"),
-    *("models/test_convolution.py", "data/test_pipeline.py", "train/test_order.py"),
-    *("test_mixing.py", "experiments/test_launch.py", "annotate/test_influence.py"),
-    *("train/test_formats.py", "annotate/test_pairs.py", "annotate/test_command.py"),
-    *("experiments/maze/test_table.py", "train/test_fine_tuning.py", "open_x/test_recorded.py"),
-)
-
 
 def pytest_collection_modifyitems(items):
-    ranks = {ROOT / "tests" / name: rank for rank, name in enumerate(_LONGEST)}
     if not _OWNER:
-        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+        speed.order(items)
 
 
 def pytest_collection_finish():
@@ -59,7 +40,7 @@ def pytest_collection_finish():
 
 def pytest_unconfigure():
     if _OWNER:
-        shutil.rmtree(_COMPILED, ignore_errors=True)
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def _episodes(seed, count, noise):
@@ -124,9 +105,10 @@ def worker():
     started = []
 
     def start(job, devices=1):
+        flags = os.environ.get("XLA_FLAGS", "")
         env = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -136,7 +118,7 @@ def worker():
 
         def finish(returncode=0):
             try:
-                process.wait(timeout=240)
+                process.wait(timeout=600)
             finally:
                 process.kill()
                 text = process.close()

@@ -12,7 +12,7 @@ NOTEBOOKS = sorted(execute.FOLDER.glob("*.ipynb"))
 # What a test runs is small, as is what these make of a notebook's numbers.
 _TRAINS = {
     **{"steps=600": "steps=20", "checkpoint_every=300": "checkpoint_every=20"},
-    **{"warmup=20": "warmup=2", '"features": (32,)': '"features": (8,)'},
+    **{"warmup=20": "warmup=2", '"features": (32,)': '"features": (16,)'},
 }
 SMALL = {
     "bounds": {"good=100, jagged=100": "good=20, jagged=20", "steps=400": "steps=20"},
