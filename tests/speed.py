@@ -1,4 +1,4 @@
-"""What makes a run of the tests short: programs that compile fast, and an order for two processes."""
+"""What makes a run of the tests short: programs that compile fast, an order for two processes."""
 
 import importlib.util
 import mmap
