@@ -1,41 +1,46 @@
 """Shared data sets and the worker process of the training tests."""
 
 import functools
+import gc
 import io
-import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
-import tempfile
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from tests import speed
+
 ROOT = pathlib.Path(__file__).parent.parent
-# All processes of one test run share what they compile, which is most of their time. The name is
-# that of the controller's run, whose workers inherit the variable.
-_COMPILED = pathlib.Path(tempfile.gettempdir()) / f"ambient-jax-tests-{os.getpid()}"
-_OWNER = "PYTEST_XDIST_WORKER" not in os.environ
+_OWNER = "PYTEST_XDIST_WORKER" not in os.environ  # the process that starts the others
 if _OWNER:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_COMPILED)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
-    # Networks here are tiny: to optimise their programs takes longer than to run them as they are.
-    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    speed.set_environment()
 
 
 # After the environment is set, as they import JAX.
 from ambient_jax.data import bucket, statistics, write  # noqa: E402
 from ambient_jax.open_x import fixtures, registry  # noqa: E402
 from ambient_jax.train import config as train_config  # noqa: E402
-from tests import emulated  # noqa: E402
+from tests import emulated, forked  # noqa: E402
+from tests.train import worker as work  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    if not _OWNER:
+        speed.order(items)
+
+
+def pytest_collection_finish():
+    # What is there now stays: to look through it for garbage, again and again, takes seconds.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure():
     if _OWNER:
-        shutil.rmtree(_COMPILED, ignore_errors=True)
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def _episodes(seed, count, noise):
@@ -97,40 +102,35 @@ def recorded_data():
 def worker():
     """Starts ``tests/train/worker.py`` on a job, on some CPU devices; returns a function that waits
     for its end, checks the return code and returns what it printed."""
+    started = []
 
     def start(job, devices=1):
+        flags = os.environ.get("XLA_FLAGS", "")
         env = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "TF_CPP_MIN_LOG_LEVEL": "3",
         }
-        # A file, not a pipe: a process whose pipe nobody reads stops when it is full.
-        output = tempfile.TemporaryFile("w+")
-        script = ROOT / "tests" / "train" / "worker.py"
-        process = subprocess.Popen(
-            [sys.executable, str(script), json.dumps(job)],
-            env=env,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        process = forked.Process(work.main, job, environment=env)
+        started.append(process)
 
         def finish(returncode=0):
             try:
-                process.wait(timeout=240)
+                process.wait(timeout=600)
             finally:
                 process.kill()
-                output.seek(0)
-                text = output.read()
-                output.close()
-            assert returncode is None or process.returncode == returncode, text
+                text = process.close()
+            assert returncode is None or process.poll() == returncode, text
             return text
 
         finish.process = process
         return finish
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
 
 
 def numbered_episode(number, length):

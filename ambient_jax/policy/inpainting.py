@@ -63,8 +63,9 @@ class Inpainting:
         _checks.number("noise", self.noise, 0, below=True)
 
 
-def check(known: Any, weights: Any, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
-    """Returns known actions [B, H, D] and weights [B, H] as float32 by name.
+def check(known: Any, weights: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Returns known actions of a shape, [B, H, D] or [H, D], and weights of the same without D, as
+    float32 by name.
 
     {} for None, and where all weights are 0: then nothing is known.
 
@@ -76,7 +77,7 @@ def check(known: Any, weights: Any, shape: tuple[int, int, int]) -> dict[str, np
     if known is None or weights is None:
         raise ValueError("known actions need weights, and weights known actions: give both")
     given = {"known": np.asarray(known, np.float32), "weights": np.asarray(weights, np.float32)}
-    for (name, value), expected in zip(given.items(), (shape, shape[:2]), strict=True):
+    for (name, value), expected in zip(given.items(), (shape, shape[:-1]), strict=True):
         if value.shape != expected:
             raise ValueError(f"{name} has shape {value.shape}, expected {expected}")
         if not np.isfinite(value).all():

@@ -32,6 +32,7 @@ from ambient_jax.transforms.steps import ACTION
 
 Array = jax.Array
 Observation = Mapping[str, Any]
+_OPTIONS = ("solver", "steps", "clip", "eta", "inpainting")  # which training does not settle
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +59,10 @@ class Policy:
 
     def __post_init__(self):
         _checks.solver_options(self.solver, self.steps, self.clip, self.eta)
+        if not isinstance(self.inpainting, inpainting_lib.Inpainting | None):
+            raise ValueError(
+                f"inpainting is {self.inpainting!r}, expected policy.inpainting.Inpainting(method)"
+            )
         if self.how.method == "trained" and not getattr(self.model, "prefix", 0):
             raise ValueError(
                 "inpainting is 'trained', but the model saw no known actions in training: expected "
@@ -81,7 +86,7 @@ class Policy:
           path: workdir, its checkpoints folder or one step's folder; or a policy folder, which
             needs neither Orbax nor the data, also as "hf://user/name" or "hf://user/name@revision".
           source: source whose statistics normalise, if each has its own; default: the clean one.
-          **options: solver, steps, clip or eta, in place of the config's.
+          **options: solver, steps, clip or eta, in place of the config's, and inpainting.
 
         Raises:
           FileNotFoundError: there is no finished checkpoint at the path.
@@ -92,7 +97,7 @@ class Policy:
         from ambient_jax.train import loading  # itself needs neither Flax nor Orbax
 
         for name in options:
-            _checks.one_of("policy option", name, ("solver", "steps", "clip", "eta"))
+            _checks.one_of("policy option", name, _OPTIONS)
         assets = loading.load(path)
         config, file = assets["config"], assets["file"]
         with named(file):

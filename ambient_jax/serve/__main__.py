@@ -53,10 +53,13 @@ def _load(values):
 
     import jax
 
+    from ambient_jax.policy import inpainting
     from ambient_jax.policy.policy import Policy
     from ambient_jax.train import loading
 
     chosen = {name: values[name].value for name in ("solver", "steps")}
+    if values.inpainting:
+        chosen["inpainting"] = inpainting.Inpainting(values.inpainting)
     chosen = {name: value for name, value in chosen.items() if value is not None}
     path, step = loading.find(values.checkpoint)
     policy = Policy.from_checkpoint(path, source=values.source or None, **chosen)
@@ -65,10 +68,14 @@ def _load(values):
 
 
 def _flags() -> None:
+    from ambient_jax.policy import inpainting
+
     flags.DEFINE_string("checkpoint", "", "workdir, checkpoint, policy folder or hf://user/name")
     flags.DEFINE_string("source", "", "source whose statistics normalise, if each has its own")
     flags.DEFINE_enum("solver", None, _checks.SOLVERS, "in place of the config's")
     flags.DEFINE_integer("steps", None, "of the solver, in place of the config's", lower_bound=1)
+    flags.DEFINE_enum("inpainting", None, inpainting.METHODS, "how known actions enter a chunk")
+    flags.DEFINE_bool("real_time", True, "takes known actions; without, it starts in half the time")
     flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0: all of this machine")
     flags.DEFINE_integer("port", 8000, "0: any that is free")
     flags.DEFINE_string(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import inspect
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import tqdm
 from absl import logging
 
 from ambient_jax import _checks
-from ambient_jax.serve.session import Row
+from ambient_jax.serve.session import KNOWN, WEIGHTS, Row
 
 _IMPL = "threefry2x32"  # the keys of a request are of this kind, whatever JAX's default is
 
@@ -41,22 +42,30 @@ def sizes(most: int) -> tuple[int, ...]:
     return (*powers, most)
 
 
+def takes_known(policy: Any) -> bool:
+    """Returns whether a policy can be called with known actions."""
+    parameters = inspect.signature(policy.__call__).parameters.values()
+    return any(p.name == KNOWN or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
 class Batcher:
     """A thread that takes what waits, pads it to one of a few sizes, and runs the policy.
 
     A row is answered at once when the device is idle; those that come while it works are the next
     batch. A row's chunk depends on its observation and key alone (to the rounding of a batched
-    product).
+    product), and on its own known actions: rows with and without them are one batch, which then
+    runs the function for known actions.
 
     Args:
       policy: see ``Policy``.
       most: rows in a batch.
       seed: of the keys of requests that have none; None: from the system.
+      known: whether rows may have known actions.
     """
 
-    def __init__(self, policy: Any, most: int, seed: int | None = None):
+    def __init__(self, policy: Any, most: int, seed: int | None = None, known: bool = True):
         self.sizes = sizes(most)
-        self._policy = policy
+        self._policy, self._known = policy, known
         self._draw = np.random.default_rng(seed)
         self._keys = jax.jit(_row_keys)
         self._queue: collections.deque[_Waiting] = collections.deque()
@@ -65,13 +74,15 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="policy", daemon=True)
 
     def start(self) -> None:
-        """Compiles the policy for every size, then starts the thread."""
+        """Compiles the policy for every size, also with known actions, then starts the thread."""
         shapes = self._policy.chain.inputs(self._policy.history)
         for size in tqdm.tqdm(self.sizes, desc="compiling", unit="batch size", leave=False):
             inputs = {n: np.zeros((size, *s.shape), s.dtype) for n, s in shapes.items()}
             checked = self._policy.check(inputs, (self._policy.history,))
-            for _ in range(2):  # the second run shows what is left to compile
-                self._run(checked, np.zeros((size, 2), np.uint32), np.ones(size, bool))
+            row = Row({}, known=np.zeros(self._shape, "f"), weights=np.ones(self._shape[:1], "f"))
+            given = [{}, self._given([row] * size)] if self._known else [{}]
+            for one in [*given, *given]:  # the second run shows what is left to compile
+                self._run(checked, np.zeros((size, 2), np.uint32), np.ones(size, bool), one)
         self._thread.start()
 
     def submit(self, row: Row, deliver: Callable[[Answer | Exception], None]) -> None:
@@ -121,12 +132,26 @@ class Batcher:
         return answers
 
     def _batch(self, rows: Sequence[Row]):
-        """Returns inputs [B, T, ...], key data [B, 2] and which rows have a seed, B a size."""
+        """Returns inputs [B, T, ...], key data [B, 2], which rows have a seed, and known actions;
+        B is one of the sizes."""
         padding = next(size for size in self.sizes if size >= len(rows)) - len(rows)
         padded = [*rows, *[rows[0]] * padding]
         inputs = {n: np.concatenate([row.inputs[n] for row in padded]) for n in rows[0].inputs}
         seeded = np.array([row.seed is not None for row in padded])
-        return inputs, np.stack([self._key_data(row) for row in padded]), seeded
+        data = np.stack([self._key_data(row) for row in padded])
+        return inputs, data, seeded, self._given(padded)
+
+    @property
+    def _shape(self):
+        return self._policy.horizon, self._policy.chain.action_dim
+
+    def _given(self, rows):
+        """Returns {} or known actions [B, H, D] and weights [B, H], 0 in rows that have none."""
+        if all(row.known is None for row in rows):
+            return {}
+        none = Row({}, known=np.zeros(self._shape, "f"), weights=np.zeros(self._shape[:1], "f"))
+        rows = [none if row.known is None else row for row in rows]
+        return {name: np.stack([getattr(row, name) for row in rows]) for name in (KNOWN, WEIGHTS)}
 
     def _key_data(self, row):
         if row.seed is not None:
@@ -135,8 +160,8 @@ class Batcher:
             return row.key
         return self._draw.integers(0, 2**32, 2, np.uint32)
 
-    def _run(self, inputs, data, seeded):
-        return np.asarray(self._policy(inputs, self._keys(data, seeded)))
+    def _run(self, inputs, data, seeded, given):
+        return np.asarray(self._policy(inputs, self._keys(data, seeded), **given))
 
 
 def _row_keys(data, seeded):

@@ -20,6 +20,7 @@ class Options:
     idle_timeout: float = 600.0  # seconds without a whole request, after which a client is closed
     send_timeout: float = 30.0  # seconds that a client may take to read an answer
     drain_timeout: float = 30.0  # seconds for the requests that are queued when the server stops
+    real_time: bool = True  # takes known actions, for which each batch size is compiled as well
     seed: int | None = None  # of the noise of requests without a seed; None: from the system
 
     def __post_init__(self):
@@ -29,6 +30,7 @@ class Options:
             _checks.number(name, getattr(self, name), 1, whole=True)
         for name in ("idle_timeout", "send_timeout", "drain_timeout"):
             _checks.number(name, getattr(self, name), 0, above=True)
+        _checks.flag("real_time", self.real_time)
         if not (self.token.isascii() and self.token.isprintable()) or " " in self.token:
             raise ValueError("the token has spaces or other than ASCII characters, a header cannot")
 

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from ambient_jax import _checks
+from ambient_jax.policy import inpainting
 from ambient_jax.serve.client import Client
-from ambient_jax.serve.session import KEY
+from ambient_jax.serve.session import KEY, KNOWN, WEIGHTS
 from ambient_jax.transforms.steps import INSTRUCTION
 
 Array = jax.Array
@@ -21,8 +22,9 @@ Observation = Mapping[str, Any]
 class RemotePolicy:
     """Asks a server for chunks, a request for each row, with the keys of a local policy.
 
-    It has what ``RecedingHorizon`` asks of a policy, and draws the chunks that the policy itself
-    would draw from the same key, to the rounding of a batch.
+    It has what ``RecedingHorizon``, ``chunks.Control`` and ``realtime.Background`` ask of a policy,
+    and draws the chunks that the policy itself would draw from the same key, to the rounding of a
+    batch.
 
     >>> policy = RemotePolicy.connect("10.0.0.5", 8000, connections=8)
     >>> control = RecedingHorizon(policy, execute=8)
@@ -38,6 +40,7 @@ class RemotePolicy:
         self._ask, self._observations = ask, metadata["observations"]
         self.history, self.horizon = metadata["history"], metadata["horizon"]
         self.action_dim = metadata["action_dim"]
+        self._real_time = metadata.get("real_time", False)
 
     @classmethod
     def connect(
@@ -74,24 +77,44 @@ class RemotePolicy:
                 )
         return checked
 
-    def __call__(self, observation: Observation, key: Array) -> np.ndarray:
-        """Returns chunks [B, H, D] in data units; arguments as of ``Policy``."""
+    def __call__(
+        self, observation: Observation, key: Array, *, known: Any = None, weights: Any = None
+    ) -> np.ndarray:
+        """Returns chunks [B, H, D] in data units; arguments as of ``Policy``.
+
+        Raises ValueError if actions are known and the server takes none.
+        """
         checked = self.check(observation, (self.history,))
         count = max(len(value) for value in checked.values() if value.ndim)
         key = _checks.key(key)
         if not key.ndim:
             key = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(count))
-        return self.chunks(checked, np.asarray(jax.random.key_data(key)))
+        given = inpainting.check(known, weights, (count, self.horizon, self.action_dim))
+        if given and not self._real_time:
+            raise ValueError(
+                "the server takes no known actions (it was started with --noreal_time, or is of an "
+                "older version): use another strategy than RealTime"
+            )
+        return self.chunks(checked, np.asarray(jax.random.key_data(key)), **given)
 
-    def chunks(self, observation: Mapping[str, np.ndarray], data: np.ndarray) -> np.ndarray:
-        """Returns chunks [B, H, D] of arrays [B, T, ...] and the rows' key data [B, 2]; uses no
-        JAX, so that a callback may call it."""
+    def chunks(
+        self,
+        observation: Mapping[str, np.ndarray],
+        data: np.ndarray,
+        known: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns chunks [B, H, D] of arrays [B, T, ...], the rows' key data [B, 2] and known
+        actions [B, H, D] with their weights [B, H]; uses no JAX, so that a callback may call it."""
         requests = []
         for row, key in enumerate(data):
             one = {n: v[row] if v.ndim else v for n, v in observation.items()}
             if INSTRUCTION in one and one[INSTRUCTION].dtype.kind == "U":
                 one[INSTRUCTION] = str(one[INSTRUCTION])
-            requests.append({**one, KEY: np.asarray(key)})
+            one[KEY] = np.asarray(key)
+            if known is not None and weights is not None and weights[row].any():
+                one |= {KNOWN: known[row], WEIGHTS: weights[row]}
+            requests.append(one)
         return np.stack([answer["actions"] for answer in self._ask(requests)])
 
 

@@ -25,7 +25,7 @@ from absl import logging
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from ambient_jax.serve.batching import Answer, Batcher
+from ambient_jax.serve.batching import Answer, Batcher, takes_known
 from ambient_jax.serve.client import pack
 from ambient_jax.serve.options import Options, bound, is_loopback
 from ambient_jax.serve.session import Session, describe
@@ -45,10 +45,12 @@ class Server:
 
     def __init__(self, policy: Any, options: Options, about: Mapping[str, Any] | None = None):
         self._policy, self._options = policy, options
+        self._known = options.real_time and takes_known(policy)
         limits = {"max_message": options.max_message, "max_batch": options.max_batch}
+        limits["real_time"] = self._known
         self._metadata = pack({**describe(policy), **limits, **(about or {})})
         self._token = f"Api-Key {options.token}".encode() if options.token else b""
-        self._batcher = Batcher(policy, options.max_batch, options.seed)
+        self._batcher = Batcher(policy, options.max_batch, options.seed, self._known)
         self._clients: set[ServerConnection] = set()
         self._tasks: set[asyncio.Task[Any]] = set()  # that serve them
         self._receiving: set[asyncio.Timeout] = set()
@@ -162,7 +164,7 @@ class Server:
             self._tasks.discard(task)
 
     async def _talk(self, connection):
-        session, wrong, took = Session(self._policy, self._options.max_message), 0, None
+        session, wrong, took = self._session(), 0, None
         await self._send(connection, self._metadata)
         while (message := await self._receive(connection)) is not None:
             begin = time.monotonic()
@@ -183,6 +185,9 @@ class Server:
             took = time.monotonic() - begin
         stopping = self._stopping.is_set()
         await connection.close(1001, "the server stops" if stopping else "no request for too long")
+
+    def _session(self):
+        return Session(self._policy, self._options.max_message, self._known)
 
     async def _receive(self, connection):
         """Returns the next message; None if there is none in time."""

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from ambient_jax import __version__, _checks
+from ambient_jax.policy import inpainting
 from ambient_jax.serve.client import decode, unpack
 from ambient_jax.transforms import augment
 from ambient_jax.transforms.steps import INSTRUCTION, IS_CLEAN, OBSERVATION
 
 # Names in a request that are no observation.
 RESET, SEED, KEY = "reset", "seed", "key"
+KNOWN, WEIGHTS = "known", "weights"  # actions with which the chunk agrees, see ``inpainting``
 _PROMPT = "prompt"  # openpi's name of the instruction
 # A list may stand for a small array; these bound what a message of few bytes can become.
 _LONGEST, _ITEMS, _NAMES, _TEXT = 4096, 20_000, 256, 64 * 1024
@@ -27,6 +29,8 @@ class Row:
     inputs: dict[str, np.ndarray]  # {name: [1, T, ...]} as ``Policy.check`` returns them
     seed: int | None = None  # the chunk is row 0 of ``policy(inputs, seed)``
     key: np.ndarray | None = None  # [2] uint32, data of the row's own key
+    known: np.ndarray | None = None  # [H, D] float32, data units
+    weights: np.ndarray | None = None  # [H]; None as ``known`` is
 
 
 def parse(data: bytes | str, most: int) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def describe(policy: Any) -> dict[str, Any]:
             "dtype": "str" if text else str(one.dtype),
             "optional": masks or name.startswith("image_"),
         }
-    for reserved in {RESET, SEED, KEY} & set(observations):
+    for reserved in {RESET, SEED, KEY, KNOWN, WEIGHTS} & set(observations):
         raise ValueError(f"the policy has an observation {reserved!r}, a name of the protocol")
     return {
         "server": "ambient_jax",
@@ -105,10 +109,15 @@ class Session:
     An observation holds either the newest step alone ([d]), and the session keeps the steps before
     it, or all T steps ([T, d]), which then are the session's history. The first step of an episode
     fills the whole history, as in training.
+
+    Args:
+      policy: see ``Policy``.
+      most: bytes of a message.
+      known: whether requests may have known actions.
     """
 
-    def __init__(self, policy: Any, most: int):
-        self._policy, self._most = policy, most
+    def __init__(self, policy: Any, most: int, known: bool = True):
+        self._policy, self._most, self._known = policy, most, known
         self._shapes = policy.chain.inputs(policy.history)
         self._encode = policy.chain.encoders().get(INSTRUCTION)
         self._kept: dict[str, np.ndarray] | None = None
@@ -119,7 +128,7 @@ class Session:
         Raises ValueError with one line for a wrong message, which leaves the history as it was.
         """
         fields = parse(data, self._most)
-        reset, noise = fields.pop(RESET, False), _noise(fields)
+        reset, given = fields.pop(RESET, False), {**_noise(fields), **self._given(fields)}
         if not isinstance(reset, bool | np.bool_):
             raise ValueError(f"{RESET!r} is a {type(reset).__name__}, expected True or False")
         if reset and not fields:
@@ -127,7 +136,22 @@ class Session:
             return None
         inputs = self._inputs(fields, self._kept if not reset else None)
         self._kept = inputs if self._policy.history > 1 else None
-        return Row(inputs, **noise)
+        return Row(inputs, **given)
+
+    def _given(self, fields):
+        """Takes the known actions and their weights out of a request's fields."""
+        given = {name: fields.pop(name, None) for name in (KNOWN, WEIGHTS)}
+        if all(value is None for value in given.values()):
+            return {}
+        if not self._known:
+            raise ValueError(
+                f"the message has {KNOWN!r} or {WEIGHTS!r}, but this server takes no known "
+                "actions: ask without them, or start it without --noreal_time"
+            )
+        arrays = {n: v if v is None else _numbers(n, v) for n, v in given.items()}
+        shape = (self._policy.horizon, self._policy.chain.action_dim)
+        with np.errstate(over="ignore"):  # infinite as float32 is an error of the check
+            return inpainting.check(**arrays, shape=shape)
 
     def _inputs(self, fields, kept):
         """Returns the observation with its history, {name: [1, T, ...]}."""
@@ -139,7 +163,7 @@ class Session:
             if name == INSTRUCTION:
                 row[name] = self._instruction(value)
                 continue
-            value = _numbers(name, value)
+            value = _numbers(f"observation {name!r}", value)
             if name == IS_CLEAN and not value.ndim:
                 row[name] = value
                 continue
@@ -190,18 +214,18 @@ class Session:
             value = [value]
         if self._encode and isinstance(value, list):
             return self._encode(value)
-        return _numbers(INSTRUCTION, value)[None]
+        return _numbers(f"observation {INSTRUCTION!r}", value)[None]
 
 
 def _numbers(name, value):
     if isinstance(value, dict):
-        raise ValueError(f"observation {name!r} is a map, expected an array")
+        raise ValueError(f"{name} is a map, expected an array")
     try:
         value = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"observation {name!r} is no array: {error}") from error
+        raise ValueError(f"{name} is no array: {error}") from error
     if value.dtype.kind not in "biuf":
-        raise ValueError(f"observation {name!r} is an array of {value.dtype}, expected numbers")
+        raise ValueError(f"{name} is an array of {value.dtype}, expected numbers")
     return value
 
 

@@ -17,6 +17,7 @@ from ambient_jax.transforms import augment, frames, instructions
 ACTION, OBSERVATION = "action", "observation/"
 INSTRUCTION = "instruction"
 IS_CLEAN = "is_clean"
+_MOST_WARNED = 100  # texts of which a warning tells
 Observation = Mapping[str, Any]
 Shapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -259,8 +260,7 @@ class Text(Step):
         texts = instructions.as_texts(texts, 1 if isinstance(texts, str | bytes) else len(texts))
         if self.table:
             return self.table.look_up(texts)
-        texts = [t.encode() if isinstance(t, str) else t for t in texts]
-        texts = [t.replace(b"\0", b" ") for t in texts]
+        texts = [(t.encode() if isinstance(t, str) else t).replace(b"\0", b" ") for t in texts]
         return instructions.encode_bytes(texts, self.length, on_long="truncate")
 
     def inputs(self, history):
@@ -289,19 +289,18 @@ class Text(Step):
         """Logs once per text that it is empty, unlike in training, or that the encoder cuts it."""
         for text, none in zip(texts, empty.tolist(), strict=True):
             data = text.encode() if isinstance(text, str) else text
-            if text in self._warned:
-                continue
-            self._warned.add(text)
             if none and not self.empty:
-                logging.warning(
-                    "a row has no instruction (%r), but all steps of the training had one", text
-                )
+                told = f"a row has no instruction ({text!r}), but all steps of the training had one"
             elif not self.table and len(data) > self.length:
-                logging.warning(
-                    "instruction %r has %d bytes, over the training's instruction_bytes %d: the "
-                    "policy sees %r of it",
-                    *(text, len(data), self.length, instructions.cut(data, self.length)),
-                )
+                seen = instructions.cut(data, self.length)
+                told = f"instruction {text!r} has {len(data)} bytes, over the training's "
+                told += f"instruction_bytes {self.length}: the policy sees {seen!r} of it"
+            else:
+                continue
+            if text not in self._warned and len(self._warned) < _MOST_WARNED:
+                self._warned.add(text)
+                end = "; no more are told" * (len(self._warned) == _MOST_WARNED)
+                logging.warning("%s%s", told, end)
 
     def to_dict(self):
         return {"length": self.length, "embeddings": self.embeddings, "empty": self.empty}

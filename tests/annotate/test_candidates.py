@@ -20,6 +20,7 @@ TRIED = (
     *(Candidate(1.0), Candidate(None), Candidate(0.5), Candidate(0.5, 0.4)),
     *(Candidate(0.5, 1.0, 0.3), Candidate(0.0), Candidate(0.5, corrupt=("jagged",))),
 )
+MEASURED = (Candidate(1.0), Candidate(None), Candidate(0.5, corrupt=("jagged",)))
 OPTIONS = Options(steps=6, batch_size=8, chunks=40, levels=4)
 
 
@@ -58,7 +59,7 @@ def mixture(config):
 @pytest.fixture(scope="module")
 def workdir(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("candidates")
-    candidates.measure(config, TRIED, OPTIONS, folder)
+    candidates.measure(config, MEASURED, OPTIONS, folder)
     return folder
 
 
@@ -118,9 +119,9 @@ def test_names_of_candidates_differ():
 
 
 def test_all_candidates_are_measured_on_the_same_unseen_chunks(config, workdir):
-    measured = candidates.measure(config, TRIED, OPTIONS, workdir)
+    measured = candidates.measure(config, MEASURED, OPTIONS, workdir)
     chunks = len(measured.episode)
-    assert measured.losses.shape == (len(TRIED), 2, 4, chunks)
+    assert measured.losses.shape == (len(MEASURED), 2, 4, chunks)
     assert np.all(np.isfinite(measured.losses)) and np.all(measured.losses > 0)
     assert sorted(set(measured.episode.tolist())) == list(range(6))
     assert {f: len(set(measured.episode[measured.fold == f].tolist())) for f in (0, 1)} == {
@@ -134,9 +135,9 @@ def test_all_candidates_are_measured_on_the_same_unseen_chunks(config, workdir):
 
 def test_what_is_measured_is_kept_and_not_for_other_options(config, workdir, monkeypatch):
     monkeypatch.setattr(sweep, "train", lambda *args: pytest.fail("trained again"))
-    candidates.measure(config, TRIED, OPTIONS, workdir)
+    candidates.measure(config, MEASURED, OPTIONS, workdir)
     with pytest.raises(pytest.fail.Exception):
-        candidates.measure(config, TRIED, dataclasses.replace(OPTIONS, steps=7), workdir)
+        candidates.measure(config, MEASURED, dataclasses.replace(OPTIONS, steps=7), workdir)
 
 
 def test_damage_means_measuring_again(config, workdir, tmp_path):
@@ -144,15 +145,15 @@ def test_damage_means_measuring_again(config, workdir, tmp_path):
     shutil.copytree(workdir, damaged)
     whole = (damaged / "measured.npz").read_bytes()
     (damaged / "measured.npz").write_bytes(whole[: len(whole) // 2])
-    again = candidates.measure(config, TRIED, OPTIONS, damaged)
-    first = candidates.measure(config, TRIED, OPTIONS, workdir)
+    again = candidates.measure(config, MEASURED, OPTIONS, damaged)
+    first = candidates.measure(config, MEASURED, OPTIONS, workdir)
     np.testing.assert_array_equal(again.losses, first.losses)
 
 
 def test_a_signal_ends_the_call(config, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "train", lambda *args: Result(3, "SIGTERM"))
     with pytest.raises(candidates.Interrupted, match="SIGTERM"):
-        candidates.measure(config, TRIED, OPTIONS, tmp_path)
+        candidates.measure(config, MEASURED, OPTIONS, tmp_path)
     assert not (tmp_path / "measured.npz").exists()
 
 
@@ -160,7 +161,7 @@ def test_one_role_alone_is_refused(config, tmp_path):
     one = ml_collections.ConfigDict(config.to_dict())
     del one.data.sources["jagged"], one.data.sources["spoilt"]
     with pytest.raises(ValueError, match="all 1 sources are clean"):
-        candidates.measure(one, TRIED, OPTIONS, tmp_path)
+        candidates.measure(one, MEASURED, OPTIONS, tmp_path)
 
 
 @pytest.mark.parametrize(

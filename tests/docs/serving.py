@@ -12,7 +12,8 @@ atexit.register(_RUNNING.close)
 
 def serve(workdir):
     """Serves a run at a free port, and sends clients there that ask for port 8000."""
-    found = _RUNNING.enter_context(server.running(Policy.from_checkpoint(workdir)))
+    options = server.Options(port=0, max_batch=1)
+    found = _RUNNING.enter_context(server.running(Policy.from_checkpoint(workdir), options))
     first = client.Client.__init__
 
     def init(self, host="127.0.0.1", port=8000, **options):

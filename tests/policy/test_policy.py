@@ -13,6 +13,7 @@ from ambient_jax import schedules
 from ambient_jax.data.normalizer import Normalizer
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy import solvers
+from ambient_jax.policy.inpainting import Inpainting
 from ambient_jax.policy.policy import Policy, RecedingHorizon
 from ambient_jax.train import checkpoint
 from ambient_jax.train import config as config_lib
@@ -334,6 +335,11 @@ def test_from_checkpoint(tmp_path):
     np.testing.assert_allclose(policy(seen, key), by_hand(seen, key), rtol=1e-5, atol=1e-5)
     fast = Policy.from_checkpoint(tmp_path / "checkpoints" / "20", solver="ddim", steps=2)
     assert (fast.solver, fast.steps, fast.clip) == ("ddim", 2, 1.5)
+    how = Inpainting("replacement")
+    assert policy.inpainting == Inpainting()
+    assert Policy.from_checkpoint(tmp_path, inpainting=how).inpainting == how
+    with pytest.raises(ValueError, match="inpainting is 'replacement', expected .*Inpainting"):
+        dataclasses.replace(policy, inpainting="replacement")
     with pytest.raises(ValueError, match=r"policy option is 'step'.*did you mean 'steps'\?"):
         Policy.from_checkpoint(tmp_path, step=3)
     with pytest.raises(FileNotFoundError, match="no finished checkpoint"):

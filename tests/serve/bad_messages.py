@@ -14,6 +14,8 @@ from tests.serve import made
 
 GOOD = made.observation(0, sees=True)
 WHOLE = made.observation(0, history=2, sees=True)
+KNOWN = np.zeros((made.HORIZON, 2))
+WEIGHTS = np.ones(made.HORIZON)
 NO_MSGPACK = "is no msgpack of plain values and arrays"
 
 
@@ -76,6 +78,26 @@ MESSAGES = {
         "the name \"b'state'\", expected text",
     ),
     "a list as a name": (b"\x81\x91\x01\x01", NO_MSGPACK),
+    "known without weights": (changed(known=KNOWN), "known actions need weights, and weights"),
+    "weights without known": (changed(weights=WEIGHTS), "known actions need weights, and weights"),
+    "known of another chunk": (
+        changed(known=KNOWN[1:], weights=WEIGHTS),
+        "known has shape (3, 2), expected (4, 2)",
+    ),
+    "known with a batch": (changed(known=KNOWN[None], weights=WEIGHTS), "expected (4, 2)"),
+    "weights of each number": (
+        changed(known=KNOWN, weights=np.ones((4, 2))),
+        "weights has shape (4, 2), expected (4,)",
+    ),
+    "a weight above 1": (changed(known=KNOWN, weights=WEIGHTS + 0.5), "expected from 0 to 1"),
+    "known is nan": (changed(known=KNOWN + np.nan, weights=WEIGHTS), "known has entries that are"),
+    "known is huge": (changed(known=KNOWN + 1e300, weights=WEIGHTS), "known has entries that are"),
+    "known is a text": (changed(known="all", weights=WEIGHTS), "expected numbers"),
+    "known is a map": (
+        changed(known={"a": 1}, weights=WEIGHTS),
+        "known is a map, expected an",
+    ),
+    "known is ragged": (changed(known=[[1], [1, 2]], weights=WEIGHTS), "known is no array"),
     "an unknown name": (changed(speed=np.zeros(2)), "observation is 'speed', expected one of"),
     "a misspelt name": (
         pack({**{n: v for n, v in GOOD.items() if n != "state"}, "stat": GOOD["state"]}),

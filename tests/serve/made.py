@@ -80,13 +80,21 @@ def observation(seed=0, history=None, sees=False):
     return made
 
 
-def local(policy, observation, seed):
-    """The chunk [H, D] that the policy itself has for an observation with all its steps."""
+def local(policy, observation, seed, **given):
+    """The chunk [H, D] that the policy itself has for an observation with all its steps; ``given``
+    are known actions [H, D] and weights [H]."""
     row = {
         name: [value] if isinstance(value, str) else np.asarray(value)[None]
         for name, value in observation.items()
     }
-    return np.asarray(policy(row, seed))[0]
+    return np.asarray(policy(row, seed, **{n: v[None] for n, v in given.items()}))[0]
+
+
+def known(seed):
+    """Known actions of one chunk and weights of which the first is 1, the last 0."""
+    rng = np.random.default_rng(seed)
+    actions = rng.normal(size=(HORIZON, 2)).astype(np.float32)
+    return {"known": actions, "weights": np.float32([1, 0.7, rng.uniform(0.1, 0.6), 0])}
 
 
 def close(one, other):
@@ -116,10 +124,10 @@ class Held:
     def __getattr__(self, name):
         return getattr(self._policy, name)
 
-    def __call__(self, observation, key):
+    def __call__(self, observation, key, **given):
         self.calls.append(len(observation["state"]))
         self.go.wait(20)
-        return self._policy(observation, key)
+        return self._policy(observation, key, **given)
 
 
 def save(workdir, history=1, step=20):

@@ -325,10 +325,10 @@ def test_augmentation_on_8_devices_is_that_on_1():
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(many), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
     """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, **flags},
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=300,
