@@ -55,7 +55,7 @@ ENTRY %main.9 (a: f32[8,4], b: bf16[3], s: (s32[], bf16[16,4])) -> f32[8,4] {
   %part = f32[8]{0} async-done(%step), calls=%wrapped
   %ten = f32[10]{0} fusion(%q0), kind=kCustom, calls=%fused
   %to_all = f32[16]{0} all-to-all(f32[16]{0} %elsewhere), replica_groups={{0,1,2,3}}
-  %loop = (s32[], bf16[16,4]{1,0}) while(%s), condition=%condition, body=%body, backend_config=ROUNDS
+  %loop = (s32[], bf16[16,4]) while(%s), condition=%condition, body=%body, backend_config=ROUNDS
   %open = f32[2]{0} while(%part), condition=%condition, body=%open_body
   ROOT %out = f32[8,4]{1,0} get-tuple-element(%both), index=0
 }

@@ -154,12 +154,12 @@ def _learner(**fields):
     model = {"name": "transformer", "width": 16, "depth": 1, "heads": 2}
     config.model = ml_collections.ConfigDict(model)
     config.data.horizon, config.policy.execute = H, H
-    config.train.update(dict(steps=150, warmup=0, learning_rate=1e-2, ema=0.9, **fields))
+    config.train.update(dict(steps=80, warmup=0, learning_rate=1e-2, ema=0.9, **fields))
     observation = {"state": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     return config, parts.make_learner(config, observation, D, 1, None)
 
 
-def _train(learner, state, batch, steps=150):
+def _train(learner, state, batch, steps=80):
     step, key = jax.jit(learner.train_step), jax.random.key(3)
     losses = []
     for _ in range(steps):
