@@ -218,14 +218,14 @@ def run(
         figures = compile_step(config, targets)
     except DoesNotFit as error:
         kind = {"devices": len(targets), "kind": targets[0].device_kind}
-        _record(folder, about | kind | {"reason": str(error)})
+        record(folder, about | kind | {"reason": str(error)})
         raise
     logging.info("compiled in %.0f s", figures["seconds"])
     print(table(figures))
-    _record(folder, about | figures)
+    record(folder, about | figures)
 
 
-def _record(folder, figures):
+def record(folder: pathlib.Path, figures: dict[str, Any]) -> None:
     """Adds a step to the results, or replaces that of the same config, target and batch."""
     results = folder / "results.json"
     steps = report.read(results).get("steps", {}) if results.exists() else {}
