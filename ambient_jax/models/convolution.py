@@ -37,14 +37,15 @@ def traced_for(platform: str) -> Iterator[None]:
         _TARGET.reset(token)
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether networks are traced for the CPU."""
     return (_TARGET.get() or jax.default_backend()) == "cpu"
 
 
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
     """Returns x [..., K] times w [K, N], [..., N]. On XLA's CPU the weight gradient needs no
     transposed copy, which makes it three times faster."""
-    if not _on_cpu():
+    if not on_cpu():
         return x @ w
     return _rows_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
 
@@ -71,7 +72,7 @@ _rows_product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
 def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves x [B, L, C], padded by k // 2, with a kernel [k, C, F] of odd k. Returns [B, (L -
     1) // stride + 1, F], as `lax.conv_general_dilated` does."""
-    if not _on_cpu():
+    if not on_cpu():
         half = kernel.shape[0] // 2
         return lax.conv_general_dilated(
             x, kernel, (stride,), [(half, half)], dimension_numbers=("NWC", "WIO", "NWC")
