@@ -17,7 +17,6 @@ ROOT = pathlib.Path(ambient_jax.__file__).parent
 RANKS = {
     "_checks": 0,
     "_names": 1,
-    "collectives": 0,
     "ben_david": 1,
     "schedules": 2,
     "admission": 3,
@@ -39,6 +38,7 @@ RANKS = {
     "evaluate": 17,
     "rollout": 18,
     "annotate": 18,
+    "collectives": 18,
     "compile": 19,
     "export": 19,
     "serve": 19,
