@@ -3,8 +3,9 @@
 python -m ambient_jax.compile --config=my_config.py
 python -m ambient_jax.compile --config=... --topology=v5e:2x4  # for a TPU; needs libtpu
 
-The command prints parameters, FLOPs and each device's memory by use, and adds a row to a table in
-the workdir (default ``runs/compile/<config name>``).
+The command prints parameters, FLOPs, each device's memory by use and the bytes of its collectives,
+and adds a row to a table in the workdir (default ``runs/compile/<config name>``). A step that does
+not fit in the devices has its row, too.
 """
 
 import logging as python_logging
@@ -19,22 +20,30 @@ import numpy as np
 from absl import flags, logging
 from jax.experimental import topologies
 
+from ambient_jax import collectives
 from ambient_jax.cli import launch, report
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data.paths import expanded
+from ambient_jax.models import convolution
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import parallel, trainer
 
 COLUMNS = (
     *("config", "compiled for", "parameters", "state GiB", "rows", "batch MiB", "TFLOP"),
-    *("arguments GiB", "temporaries GiB", "peak GiB"),
+    *("arguments GiB", "temporaries GiB", "peak GiB", "fits", "collectives MB", "sent MB"),
 )
 CAPTION = """For each device: rows and MiB of its share of the batch, which the host sends at
 every step; TFLOP of its step as XLA counts them (a loop once); arguments (state and batch) and
 temporaries of the compiled program; the peak adds the program itself and the outputs that reuse no
 argument's memory. The state holds the parameters, their average, and two moments of the optimizer.
-The CPU's compiler differs from an accelerator's, and so do its temporaries.
+Fits: the compiler placed the program, and the peak's share of the device's memory. Collectives: MB
+(10^6 bytes) of their inputs in a step; sent: what a device then sends if its group is a ring
+(ambient_jax/collectives.py). The CPU's compiler differs from an accelerator's, and so do its
+temporaries.
 """
+# GiB of one device of JAX (https://docs.cloud.google.com/tpu/docs/system-architecture-tpu-vm). In a
+# topology one of v4 is a core, half of a chip.
+MEMORY = {"TPU v4": 16, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
 
 
 def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]:
@@ -66,13 +75,17 @@ def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]
     return batch
 
 
+class DoesNotFit(ValueError):
+    """The compiler finds no place for the program's arrays in a device's memory."""
+
+
 def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -> dict[str, Any]:
     """Compiles the config's step for devices, which may be those of a topology.
 
     Returns the number of ``devices``; for one device ``kind``, ``parameters`` (by part),
-    ``state_bytes``, ``rows``, ``batch_bytes``, ``flops`` and ``memory`` (bytes, by use); and
-    ``seconds`` of the compilation. Raises ValueError if the batch is no multiple of the devices or
-    the program does not fit in them.
+    ``state_bytes``, ``rows``, ``batch_bytes``, ``flops``, ``memory`` (bytes, by use) and
+    ``collectives`` (``collectives.moved``, by kind); and ``seconds`` of the compilation. Raises
+    ValueError if the batch is no multiple of the devices, DoesNotFit if they are too small.
     """
     count = len(devices)
     if config.train.batch_size % count:
@@ -95,13 +108,14 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
         everywhere = lambda s: jax.ShapeDtypeStruct((count, *s.shape), s.dtype)  # noqa: E731
         inputs = jax.tree.map(everywhere, (learner.shapes, batch))
     start = time.monotonic()
-    lowered = step.lower(*inputs)
+    with convolution.traced_for(devices[0].platform):
+        lowered = step.lower(*inputs)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise ValueError(
+        raise DoesNotFit(
             f"the step does not fit ({_first_lines(error)}); use more devices, "
             "config.train.accumulation, or remat in config.model.encoder.vision"
         ) from error
@@ -114,12 +128,13 @@ def compile_step(config: ml_collections.ConfigDict, devices: list[jax.Device]) -
     return {
         "devices": count,
         "kind": devices[0].device_kind,
-        "parameters": parts(learner.shapes.params),
+        "parameters": parts(learner.shapes.ema_params),
         "state_bytes": size_in_bytes(learner.shapes),
         "rows": rows,
         "batch_bytes": size_in_bytes(batch),
         "flops": (cost[0] if isinstance(cost, list) else cost)["flops"],
         "memory": sizes,
+        "collectives": collectives.as_dict(collectives.moved(compiled.as_text(), count)),
         "seconds": seconds,
     }
 
@@ -172,6 +187,12 @@ def table(figures: dict[str, Any]) -> str:
         ["program", gib(memory["generated_code"])],
         ["peak", gib(memory["peak"])],
     ]
+    for kind, moved in figures["collectives"].items():
+        inputs, sent = (moved[f"{which}_bytes"] / 1e6 for which in ("operand", "sent"))
+        loops = f", {moved['in_loops']} of them in loops" if moved["in_loops"] else ""
+        if moved["in_open_loops"]:
+            loops += f", {moved['in_open_loops']} in loops of unknown length, counted once"
+        rows.append([kind, f"{moved['count']}: {inputs:.4g} MB in, {sent:.4g} MB sent{loops}"])
     return report.markdown((f"each of {figures['devices']} x {figures['kind']}", ""), rows)
 
 
@@ -190,28 +211,52 @@ def run(
     python_logging.getLogger("jax").setLevel(python_logging.ERROR)
     targets = topology(tpu) if tpu else jax.local_devices()
     logging.info("compiling %s for %d x %s", config.name, len(targets), targets[0].device_kind)
-    figures = compile_step(config, targets)
+    target = tpu or f"{len(targets)} x CPU"
+    about = {"target": target, "config": config.name, "batch_size": config.train.batch_size}
+    folder = pathlib.Path(expanded(workdir))
+    try:
+        figures = compile_step(config, targets)
+    except DoesNotFit as error:
+        kind = {"devices": len(targets), "kind": targets[0].device_kind}
+        record(folder, about | kind | {"reason": str(error)})
+        raise
     logging.info("compiled in %.0f s", figures["seconds"])
     print(table(figures))
-    folder = pathlib.Path(expanded(workdir))
+    record(folder, about | figures)
+
+
+def record(folder: pathlib.Path, figures: dict[str, Any]) -> None:
+    """Adds a step to the results, or replaces that of the same config, target and batch."""
     results = folder / "results.json"
     steps = report.read(results).get("steps", {}) if results.exists() else {}
-    target = tpu or f"{len(targets)} x CPU"
-    steps[f"{config.name}, {target}"] = {"target": target, "config": config.name} | figures
+    rows = figures["batch_size"] // figures["devices"]
+    steps[f"{figures['config']}, {figures['target']}, {rows} rows"] = figures
     report.write(folder, COLUMNS, [_row(s) for s in steps.values()], CAPTION, {"steps": steps})
 
 
 def _row(figures):
+    name = figures["config"], figures["target"]
+    if "reason" in figures:
+        rows = figures["batch_size"] // figures["devices"]
+        return [*name, "", "", rows, *[""] * 5, "no", "", ""]
     memory = figures["memory"]
+    moved = figures.get("collectives")  # older results have none
+    size = MEMORY.get(figures["kind"])
     return [
-        *(figures["config"], figures["target"]),
+        *name,
         f"{sum(figures['parameters'].values()) / 1e6:.1f}M",
         f"{figures['state_bytes'] / 2**30:.2f}",
         figures["rows"],
         f"{figures['batch_bytes'] / 2**20:.1f}",
         f"{figures['flops'] / 1e12:.3g}",
         *(f"{memory[k] / 2**30:.2f}" for k in ("argument", "temp", "peak")),
+        f"yes, {memory['peak'] / 2**30 / size:.0%}" if size else "",
+        *(_megabytes(moved, k) if moved is not None else "" for k in ("operand", "sent")),
     ]
+
+
+def _megabytes(moved, which):
+    return f"{sum(m[f'{which}_bytes'] for m in moved.values()) / 1e6:.1f}"
 
 
 def _first_lines(error):

@@ -116,10 +116,35 @@ def test_the_command_counts_what_a_state_and_a_batch_have(config, tmp_path):
     assert memory["alias"] == found["state_bytes"]
     assert 0 <= found["state_bytes"] + found["batch_bytes"] - memory["argument"] < 100
     assert memory["temp"] > 0 and memory["peak"] >= memory["argument"] + memory["temp"]
+    # One sum over the devices: gradients, and sums of 10 noise levels and 2 sources with counts.
+    inputs = 4 * (count(params) + 2 * 10 + 2 * 2)
+    (reduce,) = found["collectives"].values()
+    assert list(found["collectives"]) == ["all-reduce"] and reduce["count"] == 1
+    assert reduce["operand_bytes"] == reduce["sent_bytes"] == inputs  # 2 (n - 1) / n is 1
     # Every parameter of the instruction's and the denoiser's layers multiplies at least once a row,
     # once forward and twice backward.
     assert found["flops"] > 6 * found["rows"] * count(joined)
     assert "peak" in done.stdout and "| small" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_step_that_does_not_fit_has_its_row(tmp_path):
+    about = {"config": "xl", "target": "v5e:2x4", "batch_size": 256, "devices": 8}
+    memory = dict.fromkeys(("argument", "temp"), 2**30) | {"peak": 4 * 2**30}
+    moved = {"all-reduce": {"operand_bytes": 3e6, "sent_bytes": 5.25e6}}
+    sizes = {"parameters": {"denoiser": 10**6}, "state_bytes": 0, "rows": 32, "batch_bytes": 0}
+    fits = about | sizes | {"flops": 0, "memory": memory, "collectives": moved}
+    compile_lib.record(tmp_path, fits | {"kind": "TPU v5 lite"})
+    compile_lib.record(tmp_path, about | {"kind": "TPU v5 lite", "reason": "needs 40 GiB"})
+    compile_lib.record(tmp_path, fits | {"kind": "TPU v5 lite", "target": "v5e:4x2"})
+    steps = json.loads((tmp_path / "results.json").read_text())["steps"].values()
+    assert [step.get("reason") for step in steps] == ["needs 40 GiB", None]
+    lines = (tmp_path / "table.md").read_text().splitlines()[2:4]
+    small, large = (
+        dict(zip(compile_lib.COLUMNS, map(str.strip, line.split("|")[1:-1]), strict=True))
+        for line in lines
+    )
+    assert (small["rows"], small["fits"], small["peak GiB"]) == ("32", "no", "")
+    assert (large["fits"], large["collectives MB"], large["sent MB"]) == ("yes, 25%", "3.0", "5.2")
 
 
 def test_what_cannot_be_compiled_is_said_in_one_line(config):

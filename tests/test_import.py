@@ -38,6 +38,7 @@ RANKS = {
     "evaluate": 17,
     "rollout": 18,
     "annotate": 18,
+    "collectives": 18,
     "compile": 19,
     "export": 19,
     "serve": 19,

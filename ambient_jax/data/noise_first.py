@@ -15,7 +15,7 @@ from ambient_jax import _checks, mixing, schedules
 Array = jax.Array
 
 # Independent streams of one run's key. Append only: the position is part of every run's numbers.
-_STREAMS = ("choice", "step noise", "fixed noise", "augmentation")
+_STREAMS = ("choice", "step noise", "fixed noise", "augmentation", "adapters")
 _BLOCK_ROWS = 16_384
 
 

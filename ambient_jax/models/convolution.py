@@ -7,9 +7,11 @@ polynomials with one product per point, 8 instead of 20 for four outputs of five
 bits of float32, so bfloat16 uses the direct method.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -22,12 +24,28 @@ _TILE = 4
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 # With fewer input channels the products save less than the sums cost.
 _THIN = 16
+_TARGET = contextvars.ContextVar("target", default="")
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Traces networks in the block for another platform than the host's, such as "tpu"."""
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def on_cpu() -> bool:
+    """Whether networks are traced for the CPU."""
+    return (_TARGET.get() or jax.default_backend()) == "cpu"
 
 
 def product(x: jax.Array, w: jax.Array) -> jax.Array:
     """Returns x [..., K] times w [K, N], [..., N]. On XLA's CPU the weight gradient needs no
     transposed copy, which makes it three times faster."""
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return x @ w
     return _rows_product(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1])
 
@@ -54,7 +72,7 @@ _rows_product.defvjp(lambda x, w: (x @ w, (x, w)), _product_backward)
 def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves x [B, L, C], padded by k // 2, with a kernel [k, C, F] of odd k. Returns [B, (L -
     1) // stride + 1, F], as `lax.conv_general_dilated` does."""
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         half = kernel.shape[0] // 2
         return lax.conv_general_dilated(
             x, kernel, (stride,), [(half, half)], dimension_numbers=("NWC", "WIO", "NWC")

@@ -9,7 +9,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from ambient_jax import _checks, mixing, optim, schedules
-from ambient_jax.train import weights_and_biases
+from ambient_jax.train import lora, weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
 _OPEN = ("law", "schedule", "model", "task")
@@ -113,6 +113,11 @@ def default() -> ml_collections.ConfigDict:
     config.train.init_from = ""
     # Maps to unit size: those of that checkpoint, "base", or of the new "data".
     config.train.init_maps = "base"
+    # Low-rank adapters of the base (train.lora), which alone are trained. Rank 0: all parameters.
+    config.train.lora = ml_collections.ConfigDict({"rank": 0, "alpha": 16.0})
+    # Patterns of parameters, such as "backbone/attention_*/kernel": adapted kernels, (): those of
+    # the denoiser; and what is trained whole, such as "backbone/out/*".
+    config.train.lora.update({"kernels": (), "whole": ()})
     config.train.wandb = ""  # project on Weights & Biases that also gets the metrics
     # Recorded chunks that pictures of samples show at each checkpoint (train.pictures); 0: none.
     config.train.pictures = 0
@@ -268,6 +273,7 @@ def _check_train(train):
             f"{train.batch_size}: it is the number of parts of a batch"
         )
     weights_and_biases.check(train.wandb)
+    lora.of(train)
 
 
 def _check_numbers(name, section):

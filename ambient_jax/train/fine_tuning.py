@@ -14,7 +14,7 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
 from ambient_jax.data.paths import AnyPath
 from ambient_jax.models import pretrained
-from ambient_jax.train import checkpoint, loading
+from ambient_jax.train import checkpoint, loading, lora
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms.chain import Chain
 
@@ -23,13 +23,19 @@ _EDGE = {"bounds": 1.05, "quantiles": 2.0, "gaussian": 5.0}
 
 
 def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[AnyPath]) -> None:
-    """Raises, before data are read, ``loading.load``'s errors for a wrong ``train.init_from`` and
-    FileNotFoundError for pre-trained weights that are not there."""
+    """Raises, before data are read, ``loading.load``'s errors for a wrong ``train.init_from``,
+    ValueError for adapters without one, and FileNotFoundError for pre-trained weights that are not
+    there."""
     if all(checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         return
     section = pretrained.section_of(config.model)
     if config.train.init_from:
         loading.load(config.train.init_from)
+    elif config.train.lora.rank:
+        raise ValueError(
+            f"config.train.lora.rank is {config.train.lora.rank} and config.train.init_from is "
+            "empty: adapters need a base, such as config.train.init_from = 'runs/base'"
+        )
     elif section and not os.path.isfile(section["weights"]):
         raise FileNotFoundError(
             f"config.model.encoder.vision.pretrained.weights is {section['weights']}, where there "
@@ -43,22 +49,29 @@ def initial(
     key: jax.Array,
 ) -> state_lib.TrainState:
     """Returns the train state at step 0 that ``create(key)`` makes, with the parameters of
-    ``train.init_from`` or the pre-trained networks' files, if any."""
+    ``train.init_from`` or the pre-trained networks' files, if any. With adapters those are the
+    base. Raises ``adopt``'s and ``lora.Lora.check_new``'s ValueErrors."""
     state, section = create(key), pretrained.section_of(config.model)
+    adapters = lora.of(config.train)
     if config.train.init_from:
-        params = adopt(state.params, config.train.init_from)
+        # At step 0 the average is the network's parameters.
+        params = adopt(state.ema_params, config.train.init_from, adapters)
     elif section:
         params = pretrained.filled(state.params, section["weights"])
         logging.info("pre-trained networks have the weights of %s", section["weights"])
     else:
         return state
     # A copy, as the step donates the buffers of both.
-    return state.replace(params=params, ema_params=jax.tree.map(jnp.copy, params))
+    average = jax.tree.map(jnp.copy, params)
+    if adapters:
+        params = state.params | {lora.BASE: params}
+    return state.replace(params=params, ema_params=average)
 
 
-def adopt(params: Any, path: str | os.PathLike) -> Any:
+def adopt(params: Any, path: str | os.PathLike, adapters: lora.Lora | None = None) -> Any:
     """Replaces parameters by those of a policy (``loading.load``) where name and shape agree. Logs
-    which remain new. Raises ValueError if nothing agrees."""
+    which remain new. Raises ValueError if nothing agrees, or if ``adapters`` would not train what
+    is new."""
     saved = checkpoint.by_name(loading.load(path)["params"])
     leaves = checkpoint.by_name(params)
     adopted = {
@@ -66,12 +79,15 @@ def adopt(params: Any, path: str | os.PathLike) -> Any:
         for name, leaf in leaves.items()
         if name in saved and saved[name].shape == leaf.shape
     }
-    new = [f"{name} {tuple(leaf.shape)}" for name, leaf in leaves.items() if name not in adopted]
+    missing = [name for name in leaves if name not in adopted]
+    new = [f"{name} {tuple(leaves[name].shape)}" for name in missing]
     if not adopted:
         raise ValueError(
             f"no parameter of {path} has name and shape of one of this model's, such as "
             f"{new[0]}: fine-tune with the model section of its config.json"
         )
+    if adapters:
+        adapters.check_new(missing, params)
     logging.info(
         "%d of %d parameters from %s; new: %s",
         *(len(adopted), len(leaves), path, ", ".join(new) or "none"),

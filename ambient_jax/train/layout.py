@@ -50,6 +50,11 @@ class Replicated:
         return apply
 
     @staticmethod
+    def lay(tree: Any) -> Any:
+        """Returns parameters of a program, laid as those of a state."""
+        return tree
+
+    @staticmethod
     def create(create: Create, key: jax.Array) -> state_lib.TrainState:
         """Makes the state of step 0."""
         return jax.jit(create)(key)
@@ -186,7 +191,7 @@ class Sharded:
 
     def streamed(self, train_step: Callable, key: jax.Array) -> Callable:
         def step(state, batch):
-            return self._split(train_step(state, self._by_row(batch), key))
+            return self.lay(train_step(state, self._by_row(batch), key))
 
         return jax.jit(step, donate_argnums=0)
 
@@ -202,7 +207,7 @@ class Sharded:
 
         def step(state, data):
             batch = sampler(data, key, state.step, jnp.arange(size))
-            return self._split(train_step(state, self._by_row(batch), key))
+            return self.lay(train_step(state, self._by_row(batch), key))
 
         return jax.jit(step, donate_argnums=0)
 
@@ -220,8 +225,8 @@ class Sharded:
     def _by_row(self, batch):
         return jax.lax.with_sharding_constraint(batch, self._rows)
 
-    def _split(self, state):
-        return jax.lax.with_sharding_constraint(state, self.of(state))
+    def lay(self, tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, self.of(tree))
 
 
 Layout = Replicated | Sharded

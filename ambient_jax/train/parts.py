@@ -9,10 +9,12 @@ import ml_collections
 
 from ambient_jax import mixing, optim, schedules
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data import noise_first
 from ambient_jax.models import pretrained
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import layout as layouts
+from ambient_jax.train import lora
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
 from ambient_jax.train.config import build
@@ -40,14 +42,18 @@ class Parts(NamedTuple):
 
     def describe(self, config: ml_collections.ConfigDict) -> str:
         """Returns one line about the run, for the log."""
-        size = sum(p.size for p in jax.tree.leaves(self.shapes.params))
+        size = lora.sizes(self.shapes.ema_params)
+        trained = ""
+        if config.train.lora.rank:
+            count = lora.sizes(self.shapes.params[lora.LORA])
+            trained = f" ({count / 1e6:.2f}M trained, adapters of rank {config.train.lora.rank})"
         mixture = self.mixture
         sources = ", ".join(
             f"{n} ({'clean' if c else 'corrupt'}, {int(k)} chunks)"
             for n, c, k in zip(mixture.names, mixture.sources.clean, mixture.chunks, strict=True)
         )
         return (
-            f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters, "
+            f"{config.name}: {config.model.name} of {size / 1e6:.2f}M parameters{trained}, "
             f"law {config.law.name}, {config.objective.loss} loss of "
             f"{config.objective.prediction}, batch {config.train.batch_size} on "
             f"{jax.device_count()} devices; sources: {sources}"
@@ -88,6 +94,10 @@ def make_learner(
     options = {"ema_limit": config.train.ema, "accumulation": config.train.accumulation}
     options |= {"augmentation": augmentation, "axis_name": layout and layout.axis}
     options["prefix"] = model.prefix
+    adapters = lora.of(config.train)
+    if adapters:
+        lay = layout.lay if layout else lambda tree: tree
+        options["merge"] = lambda base, trained: lay(adapters.merge(base, trained))
     lifted = layout.applied(apply) if layout else apply
     train_step = step_lib.make_train_step(objective, lifted, optimizer, **options)
 
@@ -95,6 +105,8 @@ def make_learner(
         rows = {n: jnp.zeros((1, *s.shape), s.dtype) for n, s in observation.items()}
         chunk = jnp.zeros((1, config.data.horizon, action_dim))
         variables = model.init(key, chunk, jnp.zeros(1), augmentation.evaluation(rows))
-        return state_lib.create(variables["params"], optimizer, sources)
+        params = variables["params"]
+        trained = adapters and adapters.adapters(params, noise_first.stream_key(key, "adapters"))
+        return state_lib.create(params, optimizer, sources, trained)
 
     return Learner(create, jax.eval_shape(create, jax.random.key(0)), train_step)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ambient_jax.train import lora
+
 BINS = 10
 
 
@@ -30,8 +32,9 @@ class Sums(flax.struct.PyTreeNode):
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Parameters, their moving average, optimizer and metric sums. It has no PRNG key, as
-    randomness is a function of (run key, step, row)."""
+    """Parameters (with adapters those of ``lora``), the moving average of the network's,
+    optimizer and metric sums. It has no PRNG key, as randomness is a function of (run key, step,
+    row)."""
 
     step: jax.Array
     params: Any
@@ -53,12 +56,14 @@ def empty_sums(sources: int) -> Sums:
     )
 
 
-def create(params: Any, optimizer: optax.GradientTransformation, sources: int) -> TrainState:
-    """Returns the state at step 0."""
+def create(
+    params: Any, optimizer: optax.GradientTransformation, sources: int, adapters: Any = None
+) -> TrainState:
+    """Returns the state at step 0. With ``adapters`` only these are trained (``lora``)."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=params if adapters is None else {lora.BASE: params, lora.LORA: adapters},
         ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(params if adapters is None else adapters),
         sums=empty_sums(sources),
     )

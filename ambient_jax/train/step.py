@@ -14,6 +14,7 @@ import optax
 from ambient_jax import _checks, _names, corruption, losses, optim, schedules, targets
 from ambient_jax.data import noise_first
 from ambient_jax.models import prefix as prefixes
+from ambient_jax.train import lora
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms import augment
 
@@ -134,6 +135,7 @@ def make_train_step(
     ema_limit: float = 0.999,
     accumulation: int = 1,
     prefix: int = 0,
+    merge: Callable[[Any, Any], Any] | None = None,
     augmentation: augment.Augmentation | None = None,
     axis_name: str | None = None,
 ) -> Callable[[state_lib.TrainState, Batch, jax.Array], state_lib.TrainState]:
@@ -148,10 +150,20 @@ def make_train_step(
       accumulation: number of micro-batches whose gradients are summed before the update; the result
         is that of the whole batch, with 1/accumulation of the memory.
       prefix: largest number of first actions that the network is shown, see ``with_prefix``.
+      merge: ``merge(base, adapters)`` makes the network's parameters of a state whose parameters
+        are those of ``lora``; only the adapters are trained.
       augmentation: augmentation of camera images, drawn per step, row and camera.
       axis_name: mapped axis to sum gradients and counts over (None: one device).
     """
-    grad_fn = jax.value_and_grad(make_loss(objective, apply, prefix), has_aux=True)
+    loss = make_loss(objective, apply, prefix)
+
+    def network(trained, base):
+        return merge(base, trained) if merge else trained
+
+    def loss_of(trained, base, *inputs):
+        return loss(network(trained, base), *inputs)
+
+    grad_fn = jax.value_and_grad(loss_of, has_aux=True)
 
     def psum(tree):
         if not axis_name or jax.lax.axis_size(axis_name) == 1:
@@ -161,7 +173,7 @@ def make_train_step(
         return unravel(jax.lax.psum(flat, axis_name))
 
     def sums_of(params, batch, keys, noise_key, sources):
-        (_, (rows, keep)), grads = grad_fn(params, batch, keys, noise_key)
+        (_, (rows, keep)), grads = grad_fn(*params, batch, keys, noise_key)
         weight, values = keep.astype(rows.dtype), jnp.where(keep, rows, 0)
         weight_sums = ()
         if "weight" in batch:
@@ -187,8 +199,12 @@ def make_train_step(
             key = jax.random.fold_in(noise_first.stream_key(rng, "augmentation"), state.step)
             batch = {**batch, "observation": augmentation.batch(key, batch["observation"], rows)}
 
+        trained, base = state.params, None
+        if merge:
+            trained, base = state.params[lora.LORA], state.params[lora.BASE]
+        params = trained, base
         if accumulation == 1:
-            grads, parts = sums_of(state.params, batch, keys, noise_key, sources)
+            grads, parts = sums_of(params, batch, keys, noise_key, sources)
         else:
             if size % accumulation:
                 raise ValueError(
@@ -197,7 +213,7 @@ def make_train_step(
                 )
             split = lambda a: a.reshape(accumulation, size // accumulation, *a.shape[1:])  # noqa: E731
             micro = jax.tree.map(split, (batch, keys))
-            sums = lambda m: sums_of(state.params, *m, noise_key, sources)  # noqa: E731
+            sums = lambda m: sums_of(params, *m, noise_key, sources)  # noqa: E731
             add = lambda total, m: (jax.tree.map(jnp.add, total, sums(m)), None)  # noqa: E731
             shapes = jax.eval_shape(sums, jax.tree.map(lambda a: a[0], micro))
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
@@ -207,11 +223,12 @@ def make_train_step(
         grads, parts = psum((grads, parts))
         count = losses.rows_drawn(*parts[4]) if "weight" in batch else jnp.sum(parts[1])
         grads = jax.tree.map(lambda g: g / jnp.where(count > 0, count, 1), grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = optim.average(state.ema_params, params, state.step, ema_limit)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        ema = optim.average(state.ema_params, network(trained, base), state.step, ema_limit)
         new = state_lib.Sums(*parts[:4], optax.global_norm(grads), steps=1, nonfinite=0)
         sums = jax.tree.map(jnp.add, state.sums, new).marked(state.step + 1)
-        return state_lib.TrainState(state.step + 1, params, ema, opt_state, sums)
+        updated = {lora.BASE: base, lora.LORA: trained} if merge else trained
+        return state_lib.TrainState(state.step + 1, updated, ema, opt_state, sums)
 
     return train_step

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.models.convolution import conv1d, minimal_rule, product
+from ambient_jax.models.convolution import conv1d, minimal_rule, product, traced_for
 from ambient_jax.models.layers import Conv1D, UpConv1D
 
 
@@ -128,3 +128,11 @@ def test_it_maps_over_an_ensemble_of_weights():
     x = jnp.arange(6.0).reshape(2, 3)
     w = jnp.stack([jnp.eye(3), 2 * jnp.eye(3)])
     np.testing.assert_array_equal(jax.vmap(product, (None, 0))(x, w)[1], 2 * x)
+
+
+def test_a_program_for_another_platform_has_its_convolutions():
+    x, kernel = jnp.ones((1, 8, 32)), jnp.ones((5, 32, 4))
+    lower = lambda: jax.jit(lambda *a: conv1d(*a)).lower(x, kernel).as_text()  # noqa: E731
+    with traced_for("tpu"):
+        assert "stablehlo.convolution" in lower()
+    assert "stablehlo.convolution" not in lower()

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax.models.layers import Attention
+from ambient_jax.models.layers import Attention, attend
 from ambient_jax.models.transformer import TransformerDenoiser
 
 SMALL = TransformerDenoiser(width=16, depth=2, heads=2)
@@ -58,6 +58,25 @@ def test_attention_equals_its_definition():
             expected[b, :, part] = mass / mass.sum(-1, keepdims=True) @ v[:, part]
     expected = expected @ np.asarray(weights["out"]["kernel"])
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_attention_are_those_of_its_formula(masked):
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v, g = (jax.random.normal(key, (2, 3, 5, 8)) for key in keys)
+    mask = jnp.array([[True, True, False, True, False], [False] * 5]) if masked else None
+
+    def formula(q, k, v):
+        logits = jnp.einsum("bhid,bhjd->bhij", q, k) / np.sqrt(8)
+        if masked:
+            logits = jnp.where(mask[:, None, None], logits, -1e9)
+        return jnp.einsum("bhij,bhjd->bhid", jax.nn.softmax(logits, -1), v)
+
+    y, pull = jax.vjp(lambda *qkv: attend(*qkv, mask), q, k, v)
+    expected, pull_expected = jax.vjp(formula, q, k, v)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    for found, other in zip(pull(g), pull_expected(g), strict=True):
+        np.testing.assert_allclose(found, other, atol=2e-6)
 
 
 def test_samples_do_not_see_each_other_and_every_input_matters():
