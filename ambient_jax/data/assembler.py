@@ -10,7 +10,6 @@ import dataclasses
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from typing import Any
 
 import numpy as np
 
@@ -215,9 +214,9 @@ class Rows:
     def finish(self) -> None:
         """Waits until all images are decoded. Raises ValueError if a source refuses one."""
         failures = self._pending.result()[1] if self._pending else {}
-        for i, reason in failures.items():
+        for i in sorted(failures, key=self._at.__getitem__):
             name, row, t = self._at[i]
-            self._assembler.report(self._arrays, name, row, t, reason)
+            self._assembler.report(self._arrays, name, row, t, failures[i])
             self._arrays[f"{name}_mask"][row, t] = False
 
 
