@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -29,7 +30,11 @@ from ambient_jax.data.assembler import Arrays, Assembler, Layout, Plan
 from ambient_jax.data.batch_memory import Memory
 from ambient_jax.data.files import first_line
 
-_CODE = "from ambient_jax.data import assembler_process; assembler_process.main({}, {})"
+# The path is set here, not by PYTHONPATH: its modules could hide those of Python's own start.
+_CODE = (
+    "import json, sys; descriptor, memory, sys.path[:] = json.loads(sys.argv[1]); "
+    "from ambient_jax.data import assembler_process; assembler_process.main(descriptor, memory)"
+)
 
 
 class Here:
@@ -177,14 +182,13 @@ class _Worker:
     def __init__(self, memory: int):
         ours, theirs = socket.socketpair()
         with theirs:
-            environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-            environment["PYTHONPATH"] = os.pathsep.join(p or os.getcwd() for p in sys.path)
+            given = json.dumps([theirs.fileno(), memory, [*map(str, sys.path)]])
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _CODE.format(theirs.fileno(), memory)],
+                [sys.executable, "-c", _CODE, given],
                 stdin=subprocess.DEVNULL,
-                stdout=sys.__stderr__ and sys.__stderr__.fileno(),
+                stdout=2,  # a line of a transform is none of the program's output
                 pass_fds=(theirs.fileno(), memory),
-                env=environment,
+                env=os.environ | {"JAX_PLATFORMS": "cpu"},
             )
         self.connection = Connection(ours.detach())
 
