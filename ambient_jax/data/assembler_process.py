@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import os
 import pickle
@@ -31,10 +32,16 @@ def main(descriptor: int, memory: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains
     threading.Thread(target=_end_with, args=(descriptor,), daemon=True).start()
-    connection = Connection(descriptor)
+    with contextlib.suppress(EOFError, ConnectionError):  # it has closed
+        _answer(Connection(descriptor), memory)
+
+
+def _answer(connection, memory):
     try:
         plan, owned, threads = pickle.loads(connection.recv_bytes())
         process = _Process(connection, Assembler(plan, owned, threads), Memory(plan.rows, memory))
+    except (EOFError, ConnectionError):
+        raise
     except Exception as error:
         while True:
             if connection.recv()[0] == "assemble":
