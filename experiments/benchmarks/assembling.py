@@ -19,7 +19,6 @@ import functools
 import os
 import pathlib
 import platform
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -190,10 +189,10 @@ def main(argv):
     if _SIDE.value:
         sides.serve(rows_of(kinds[0], _FLAGS.root, _FLAGS.workers, _SIDE.value), 8)
         return
-    with tempfile.TemporaryDirectory() as root:
+    with images_lib.data_folder() as root:
         if "images" in kinds:
             images_lib.build(root, "tfrecord")
-        if "numbers" in kinds:
+        if "numbers" in kinds and not os.path.exists(os.path.join(root, "array_record")):
             loader.build(root, "array_record")
         print(f"{len(cores)} cores of {processor()}, batches of {BATCH} rows\n")
         print(profile_table(root, kinds), rate_table(root, kinds), sep="\n\n")

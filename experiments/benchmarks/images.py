@@ -16,6 +16,7 @@ octo    the same beside the operations of Octo's pipeline (``octo``): two images
     python -m experiments.benchmarks.images --repeats=9
 """
 
+import contextlib
 import functools
 import io
 import itertools
@@ -43,7 +44,9 @@ _WORKERS = flags.DEFINE_integer("workers", 2, "Our threads, and the cores of bot
 _ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
 _ASSEMBLERS = flags.DEFINE_integer("assemblers", 2, "Processes of our loader, 1: no other.")
 _SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
-_ROOT = flags.DEFINE_string("root", "", "Its data.")
+_ROOT = flags.DEFINE_string(
+    "root", "", "Folder of the data, made if it is empty; temporary by default."
+)
 
 BATCH, DISTINCT = 256, 256
 ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
@@ -82,7 +85,9 @@ def scene(height: int, width: int, seed: int) -> bytes:
 
 
 def build(root: str, file_format: str) -> None:
-    """Writes the two data sets of the loaders: episodes of 40 to 80 steps, each image once."""
+    """Writes the two data sets of the loaders, if they are missing: episodes of 40 to 80 steps."""
+    if os.path.exists(os.path.join(root, file_format)):
+        return
     scenes = [scene(256, 256, seed) for seed in range(DISTINCT)]
     rng = np.random.default_rng(0)
     vector = np.zeros(WIDTH, np.float32)
@@ -234,8 +239,7 @@ def compare(name: str, root: str) -> list[str]:
     """Returns the row of this name."""
     if ROWS[name][0]:
         for file_format in {ROWS[name][0], "tfrecord"}:
-            if not os.path.exists(os.path.join(root, file_format)):
-                build(root, file_format)
+            build(root, file_format)
     given = [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
     given.append(f"--assemblers={_ASSEMBLERS.value}")
     pair = [sides.Side(__spec__.name, [f"--serve={label}", *given]) for label in ("ours", "theirs")]
@@ -248,6 +252,11 @@ def compare(name: str, root: str) -> list[str]:
         for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
             cells.append(sides.cell(numbers, form))
     return cells
+
+
+def data_folder() -> contextlib.AbstractContextManager[str]:
+    """Returns ``--root``, or a folder that is deleted at the end."""
+    return contextlib.nullcontext(_ROOT.value) if _ROOT.value else tempfile.TemporaryDirectory()
 
 
 def side(name: str, label: str) -> Iterator[np.ndarray]:
@@ -271,7 +280,7 @@ def main(argv):
         f"processor time an image: median (least to most) of {_REPEATS.value} turns\n"
     )
     prefixes = tuple(_ROWS.value or [""])
-    with tempfile.TemporaryDirectory() as root:
+    with data_folder() as root:
         rows = [compare(name, root) for name in ROWS if name.startswith(prefixes)]
     print(report.markdown(COLUMNS, rows))
 
