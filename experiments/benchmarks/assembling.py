@@ -107,7 +107,7 @@ def configure(kind: str, root: str, threads: int):
     """Returns the data section of a kind of data."""
     if kind == "images":
         return images_lib.configure("loader, TFRecord, 256x256", root, threads)
-    config = loader.configure(root, "array_record")
+    config = loader.configure(os.path.join(root, "numbers"), "array_record")
     config.shuffle_window = 2000
     return config
 
@@ -192,8 +192,9 @@ def main(argv):
     with images_lib.data_folder() as root:
         if "images" in kinds:
             images_lib.build(root, "tfrecord")
-        if "numbers" in kinds and not os.path.exists(os.path.join(root, "array_record")):
-            loader.build(root, "array_record")
+        numbers = os.path.join(root, "numbers")
+        if "numbers" in kinds and not os.path.exists(numbers):
+            loader.build(numbers, "array_record")
         print(f"{len(cores)} cores of {processor()}, batches of {BATCH} rows\n")
         print(profile_table(root, kinds), rate_table(root, kinds), sep="\n\n")
 

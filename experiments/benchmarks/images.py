@@ -44,9 +44,7 @@ _WORKERS = flags.DEFINE_integer("workers", 2, "Our threads, and the cores of bot
 _ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
 _ASSEMBLERS = flags.DEFINE_integer("assemblers", 2, "Processes of our loader, 1: no other.")
 _SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
-_ROOT = flags.DEFINE_string(
-    "root", "", "Folder of the data, made if it is empty; temporary by default."
-)
+_ROOT = flags.DEFINE_string("root", "", "Folder of the data, by default a temporary one.")
 
 BATCH, DISTINCT = 256, 256
 ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
