@@ -30,7 +30,9 @@ def main(descriptor: int, memory: int) -> None:
       descriptor: the socket.
       memory: descriptor of the file of ``Memory``.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that trains
+    # These are for the process that trains, which may need batches until it has saved.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(descriptor,), daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError):  # it has closed
         _answer(Connection(descriptor), memory)

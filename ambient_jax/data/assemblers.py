@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from ambient_jax import mixing
+from ambient_jax.data import stream
 from ambient_jax.data.assembler import Arrays, Assembler, Layout, Plan
 from ambient_jax.data.batch_memory import Memory
 from ambient_jax.data.files import first_line
@@ -83,13 +84,15 @@ class Processes:
       ahead: see ``Here``.
 
     Raises:
-      ValueError: there are fewer streams than processes, or a source cannot be pickled.
+      ValueError: there are fewer streams than processes, a source has fewer steps than shards, or
+        cannot be pickled.
     """
 
     ahead = 3
 
     def __init__(self, plan: Plan, count: int):
         owners = deal(plan, count)
+        _check_steps(plan)
         threads = plan.mixture.format.workers
         jobs = []
         for w in range(count):
@@ -102,6 +105,8 @@ class Processes:
 
     def seek(self, taken: np.ndarray) -> None:
         """See ``Assembler``. Waits for the batches that are being assembled."""
+        if self._failed:
+            raise self._failed
         while self._outstanding:
             self._await()
         for worker in self._workers:
@@ -223,6 +228,15 @@ def deal(plan: Plan, count: int) -> np.ndarray:
             owners[i, g] = w = np.lexsort(load.T[::-1])[0]
             load[w] += weight[g], 1
     return owners
+
+
+def _check_steps(plan):
+    """Raises the ValueError of ``Assembler`` here, before any process starts."""
+    mixture = plan.mixture
+    for g, k in enumerate(mixture.groups.owner.tolist()):
+        name = mixture.names[k]
+        in_order, lengths = mixture.datasets[name].in_order, mixture.statistics[name].lengths
+        stream.deal(lengths, plan.keep(g), in_order, name, int(plan.local[0]), plan.shards)
 
 
 def _pickled(job, count):

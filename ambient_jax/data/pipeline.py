@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from ambient_jax import _checks, mixing, schedules
-from ambient_jax.data import assembler, assemblers, chunk, device, noise_first, stream
+from ambient_jax.data import assembler, assemblers, chunk, device, noise_first
 from ambient_jax.data.mixture import Mixture, open_mixture
 
 __all__ = ["Mixture", "open_mixture", "stream_batches"]
@@ -128,7 +128,6 @@ class _BatchIterator(grain.DatasetIterator):
         self._mixture, self._groups = mixture, mixture.groups
         rows, local = batch_size // process_count, shards // process_count
         plan = assembler.Plan(mixture, seed, rows, process_index * local + np.arange(local), shards)
-        _check_steps(plan)
         self._shards, self._shard = plan.local, plan.shard
         numbers, sources = process_index * rows + np.arange(rows), self._groups.sources
         self._draws = noise_first.HostDraws(jax.random.key(seed), numbers, law, sources, schedule)
@@ -212,13 +211,3 @@ class _BatchIterator(grain.DatasetIterator):
         if not self._closed and self._assemble is not None:
             self._assemble.close()
         super().close()
-
-
-def _check_steps(plan):
-    """Raises ValueError if a source has fewer steps than there are shards."""
-    mixture = plan.mixture
-    for g, k in enumerate(mixture.groups.owner.tolist()):
-        name = mixture.names[k]
-        dataset, lengths = mixture.datasets[name], mixture.statistics[name].lengths
-        place = dataset.in_order, name, int(plan.local[0]), plan.shards
-        stream.deal(lengths, plan.keep(g), *place)

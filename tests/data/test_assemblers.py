@@ -119,6 +119,10 @@ def test_a_killed_process_is_noticed(config, open_stream):
     stream = open_stream(config, 2)
     next(stream)
     processes = sorted(children() - before)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all: the training ends its processes
+        os.kill(processes[0], number)
+    for _ in range(5):
+        next(stream)
     os.kill(processes[1], signal.SIGKILL)
     with pytest.raises(ChildProcessError) as caught:
         for _ in range(10):
