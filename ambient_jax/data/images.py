@@ -79,9 +79,9 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
             if bgr:
                 out[:] = out[..., ::-1].copy()
         elif blob:
-            # simplejpeg is strict; libjpeg would fill damaged parts with grey.
+            # simplejpeg is strict, also about the end; libjpeg would fill damaged parts with grey.
             order = "BGR" if bgr else "RGB"
-            if jpeg_size(blob) == out.shape[:2]:
+            if jpeg_size(blob, whole=False) == out.shape[:2]:
                 simplejpeg.decode_jpeg(blob, order, buffer=out)
             else:
                 resize_into(PIL.Image.fromarray(simplejpeg.decode_jpeg(blob, order)), out)
@@ -90,7 +90,8 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
         return ""
     except Exception as error:  # whatever a decoder raises for damaged data
         out[:] = 0
-        return first_line(error)
+        jpeg = isinstance(blob, bytes) and blob.startswith(_JPEG)
+        return (looks_whole(blob) if jpeg else "") or first_line(error)
 
 
 class ImageDecoder:
@@ -236,9 +237,10 @@ def cannot_be_decoded(blob: bytes) -> str:
     return why
 
 
-def jpeg_size(blob: bytes) -> tuple[int, int]:
+def jpeg_size(blob: bytes, whole: bool = True) -> tuple[int, int]:
     """Follows a jpeg's markers (ITU T.81, annex B) to its end; returns (height, width).
 
+    Without ``whole`` it follows them to the frame header only, which a strict decoder suffices for.
     Raises ValueError if it is no jpeg, has no end, or not 1 or 3 channels of 8 bits.
     """
     if not blob.startswith(_JPEG):
@@ -264,6 +266,8 @@ def jpeg_size(blob: bytes) -> tuple[int, int]:
             if depth != 8:
                 raise ValueError(f"a jpeg of {depth} bits a colour, expected 8")
             size = _affordable(height, width)
+            if not whole:
+                return size
         position += length
     raise ValueError("a jpeg without its end")
 
