@@ -177,10 +177,11 @@ class Assembler:
                 bgr += [flipped[arrays[ID][row, 0]] for row, _ in places]
                 out += [arrays[name][place] for place in places]
                 at += [(name, *place) for place in places]
-        if self._decoder is None and blobs:
+        if not self._images or not blobs:
+            return Rows(self, arrays, at, None)
+        if self._decoder is None:
             self._decoder = images.ImageDecoder(self._images.size, workers=self._threads)
-        pending = self._decoder.submit(blobs, np.array(bgr), out) if blobs else None
-        return Rows(self, arrays, at, pending)
+        return Rows(self, arrays, at, self._decoder.submit(blobs, np.array(bgr), out))
 
     def report(self, arrays: Arrays, name: str, row: int, t: int, reason: str) -> None:
         """Reports an image that cannot be decoded to its source, which may refuse it."""

@@ -90,8 +90,9 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
         return ""
     except Exception as error:  # whatever a decoder raises for damaged data
         out[:] = 0
-        jpeg = isinstance(blob, bytes) and blob.startswith(_JPEG)
-        return (looks_whole(blob) if jpeg else "") or first_line(error)
+        if isinstance(blob, bytes) and blob.startswith(_JPEG):
+            return looks_whole(blob) or first_line(error)
+        return first_line(error)
 
 
 class ImageDecoder:
@@ -128,8 +129,7 @@ class ImageDecoder:
             raise ValueError(f"bgr has shape {flips.shape}, expected [{len(blobs)}] as the blobs")
         if self._closed:
             raise RuntimeError("the image decoder is closed")
-        if out is None:
-            out = np.empty((len(blobs), *self.size, 3), np.uint8)
+        into: Any = np.empty((len(blobs), *self.size, 3), np.uint8) if out is None else out
         numbers: dict[tuple[int, bool], int] = {}
         distinct, copies = [], []
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
@@ -148,8 +148,8 @@ class ImageDecoder:
             step = -(-len(distinct) // (_PIECES * self.workers))
         pieces = [distinct[i : i + step] for i in range(0, len(distinct), max(1, step))]
         if self._pool is None:
-            return Pending(out, copies, [_decode_all(piece, out) for piece in pieces])
-        return Pending(out, copies, [self._pool.submit(_decode_all, p, out) for p in pieces])
+            return Pending(into, copies, [_decode_all(piece, into) for piece in pieces])
+        return Pending(into, copies, [self._pool.submit(_decode_all, p, into) for p in pieces])
 
     def close(self) -> None:
         """Ends the threads; may be repeated. ``result`` of an unfinished batch then raises."""

@@ -12,6 +12,7 @@ loader  from the shards of two data sets: parse the episodes, normalise, cut a c
         by fixed shares; ours draws noise levels, sources from the ambient law at them, and ids too.
         It cannot read array_record: in that row it reads the same episodes as TFRecord.
 octo    the same beside the operations of Octo's pipeline (``octo``): two images a row, chunks of 4.
+        It resizes images to the size that they have; another row leaves that out.
 
     python -m experiments.benchmarks.images --repeats=9
 """
@@ -53,6 +54,7 @@ ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
     "loader, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
     "loader, array_record, 256x256": ("array_record", (256, 256), (256, 256)),
     "octo, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
+    "octo without resizing, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
 }
 COLUMNS = ("", "ours/s", "tf.data/s", "ours / tf.data", "ours, us", "tf.data, us", "tf.data / ours")
 WINDOW_OF_OCTO, CHUNK_OF_OCTO = 2, 4  # as its released models
@@ -159,7 +161,7 @@ def their_octo(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
     """Yields the images of ``octo.batches``."""
     folder, window = os.path.join(root, ROWS[name][0]), WINDOW_OF_OCTO
     options = dict(window=window, horizon=CHUNK_OF_OCTO, size=ROWS[name][2], threads=workers)
-    options |= dict(buffer=2 * WINDOW, batch=BATCH // window)
+    options |= dict(resize="without" not in name, buffer=2 * WINDOW, batch=BATCH // window)
     for batch in octo.batches(folder, EPISODES, **options):
         yield batch["observation"]["image_primary"].reshape(BATCH, *ROWS[name][2], 3)
 

@@ -26,6 +26,7 @@ def batches(
     window: int,
     horizon: int,
     size: tuple[int, int],
+    resize: bool,
     buffer: int,
     batch: int,
     threads: int,
@@ -37,6 +38,7 @@ def batches(
       names: their names and weights.
       window, horizon: steps observed, and actions from the present on.
       size: (h, w) of the images.
+      resize: False leaves out the resizing.
       buffer: frames that are shuffled together.
       batch: B.
       threads: of the private pool.
@@ -95,8 +97,9 @@ def batches(
     def decode(frame):
         def one(blob):
             image = tf.io.decode_image(blob, expand_animations=False, dtype=tf.uint8)
-            resized = tf.image.resize(image, size, method="lanczos3", antialias=True)
-            image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
+            if resize:
+                resized = tf.image.resize(image, size, method="lanczos3", antialias=True)
+                image = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
             return tf.ensure_shape(image, (*size, 3))
 
         images = frame["observation"]["image_primary"]
