@@ -29,6 +29,7 @@ DATA = [
     "array_record>=0.8",
     "google-crc32c>=1.7",  # checksums of TFRecord files, at 20 GB/s
     "pillow>=11",  # png, and resizing
+    "cloudpickle>=3",  # sources and their transforms, for processes that assemble batches
     "simplejpeg>=1.8",  # half again as fast as Pillow, and strict about damaged data
 ]
 FORMATS = [

@@ -28,7 +28,8 @@ MOST_PIXELS = 89_478_485  # Pillow's limit
 # Results of ``looks_whole`` for bytes that are unusable.
 NO_IMAGE = ("a jpeg without its end", "a png without its end", "neither jpeg nor png")
 _JPEG = b"\xff\xd8\xff"
-_MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]", re.DOTALL)
+# Without a leading repetition: Python's search then jumps from ff to ff, 11 times as fast.
+_MARKER = re.compile(rb"\xff[^\xff\x00\xd0-\xd7]", re.DOTALL)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a frame header
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a png, by its colour type
 # The passes of an interlaced png ("Adam7"): first column and row, step of columns and rows.
@@ -78,9 +79,9 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
             if bgr:
                 out[:] = out[..., ::-1].copy()
         elif blob:
-            # simplejpeg is strict; libjpeg would fill damaged parts with grey.
+            # simplejpeg is strict, also about the end; libjpeg would fill damaged parts with grey.
             order = "BGR" if bgr else "RGB"
-            if jpeg_size(blob) == out.shape[:2]:
+            if jpeg_size(blob, whole=False) == out.shape[:2]:
                 simplejpeg.decode_jpeg(blob, order, buffer=out)
             else:
                 resize_into(PIL.Image.fromarray(simplejpeg.decode_jpeg(blob, order)), out)
@@ -89,6 +90,8 @@ def decode_into(blob: bytes | np.ndarray, out: np.ndarray, bgr: bool = False) ->
         return ""
     except Exception as error:  # whatever a decoder raises for damaged data
         out[:] = 0
+        if isinstance(blob, bytes) and blob.startswith(_JPEG):
+            return looks_whole(blob) or first_line(error)
         return first_line(error)
 
 
@@ -109,37 +112,44 @@ class ImageDecoder:
         self._pool = futures.ThreadPoolExecutor(workers, "images") if workers else None
         self._closed = False
 
-    def submit(self, blobs: Sequence[bytes | np.ndarray], bgr: np.ndarray | None = None) -> Pending:
+    def submit(
+        self,
+        blobs: Sequence[bytes | np.ndarray],
+        bgr: np.ndarray | None = None,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Pending:
         """Starts to decode N jpeg or png images, b"" for none; decodes a repeated object once.
 
         Pictures of videos are already decoded, as uint8 of the decoder's size. ``bgr`` [N] bool
-        flips the channels of an image. Raises RuntimeError if the decoder is closed.
+        flips the channels of an image. ``out`` are N arrays [h, w, 3] uint8 to decode into, by
+        default new ones. Raises RuntimeError if the decoder is closed.
         """
         flips = np.zeros(len(blobs), bool) if bgr is None else np.asarray(bgr)
         if flips.shape != (len(blobs),):
             raise ValueError(f"bgr has shape {flips.shape}, expected [{len(blobs)}] as the blobs")
         if self._closed:
             raise RuntimeError("the image decoder is closed")
+        into: Any = np.empty((len(blobs), *self.size, 3), np.uint8) if out is None else out
         numbers: dict[tuple[int, bool], int] = {}
-        distinct: list[tuple[bytes | np.ndarray, bool]] = []
-        rows = np.full(len(blobs), -1)
+        distinct, copies = [], []
         for i, (blob, flip) in enumerate(zip(blobs, flips.tolist(), strict=True)):
             decoded = isinstance(blob, np.ndarray) and blob.shape == (*self.size, 3)
             if not decoded and not isinstance(blob, bytes):
                 raise TypeError(
                     f"blob {i} is a {type(blob).__name__}, expected bytes (b'' for no image)"
                 )
-            if decoded or blob:
-                rows[i] = numbers.setdefault((id(blob), flip), len(distinct))
-                if rows[i] == len(distinct):
-                    distinct.append((blob, flip))
-        images = np.empty((len(distinct), *self.size, 3), np.uint8)
+            first = numbers.setdefault((id(blob), flip), i) if decoded or blob else i
+            if first == i:
+                distinct.append((i, blob, flip))
+            else:
+                copies.append((i, first))
+        step = len(distinct)
+        if self._pool is not None:
+            step = -(-len(distinct) // (_PIECES * self.workers))
+        pieces = [distinct[i : i + step] for i in range(0, len(distinct), max(1, step))]
         if self._pool is None:
-            return Pending(rows, images, [_decode_all(distinct, images)])
-        step = max(1, -(-len(distinct) // (_PIECES * self.workers)))
-        pieces = [slice(i, i + step) for i in range(0, len(distinct), step)]
-        reasons = [self._pool.submit(_decode_all, distinct[p], images[p]) for p in pieces]
-        return Pending(rows, images, reasons)
+            return Pending(into, copies, [_decode_all(piece, into) for piece in pieces])
+        return Pending(into, copies, [self._pool.submit(_decode_all, p, into) for p in pieces])
 
     def close(self) -> None:
         """Ends the threads; may be repeated. ``result`` of an unfinished batch then raises."""
@@ -154,35 +164,42 @@ class ImageDecoder:
         self.close()
 
 
-def _decode_all(blobs: list[tuple[bytes | np.ndarray, bool]], out: np.ndarray) -> list[str]:
-    return [decode_into(blob, image, bgr) for (blob, bgr), image in zip(blobs, out, strict=True)]
+def _decode_all(
+    blobs: list[tuple[int, bytes | np.ndarray, bool]], out: Sequence[np.ndarray]
+) -> dict[int, str]:
+    reasons = {i: decode_into(blob, out[i], bgr) for i, blob, bgr in blobs}
+    return {i: why for i, why in reasons.items() if why}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pending:
     """A batch that ``ImageDecoder.submit`` decodes."""
 
-    _rows: np.ndarray  # of each image among the distinct ones, -1 for none
-    _images: np.ndarray
+    _out: Any
+    _copies: list[tuple[int, int]]  # (number of an image, number of the one that is the same)
     _reasons: list[Any]
 
-    def result(self) -> tuple[np.ndarray, dict[int, str]]:
+    def done(self) -> bool:
+        """Whether ``result`` need not wait."""
+        return all(r.done() for r in self._reasons if isinstance(r, futures.Future))
+
+    def result(self) -> tuple[Any, dict[int, str]]:
         """Waits for (images uint8 [N, h, w, 3], {i: why image i could not be decoded}).
 
-        Missing or undecodable images are zeros. Batches may be taken in any order. Raises
-        RuntimeError if the decoder was closed before the batch was decoded.
+        The images are ``out``, if ``submit`` had it. Missing or undecodable images are zeros.
+        Batches may be taken in any order. Raises RuntimeError if the decoder was closed before the
+        batch was decoded.
         """
         try:
             lists = [r.result() if isinstance(r, futures.Future) else r for r in self._reasons]
         except futures.CancelledError as error:
             raise RuntimeError("the image decoder is closed") from error
-        reasons = [why for piece in lists for why in piece]
-        images, present = self._images, self._rows >= 0
-        if not np.array_equal(self._rows, np.arange(len(self._rows))):
-            images = np.zeros((len(self._rows), *images.shape[1:]), np.uint8)
-            images[present] = self._images[self._rows[present]]
-        rows = enumerate(self._rows.tolist())
-        return images, {i: reasons[row] for i, row in rows if row >= 0 and reasons[row]}
+        failures = {i: why for piece in lists for i, why in piece.items()}
+        for i, first in self._copies:
+            self._out[i][...] = self._out[first]
+            if first in failures:
+                failures[i] = failures[first]
+        return self._out, dict(sorted(failures.items()))
 
 
 def are_there(blobs: np.ndarray) -> np.ndarray:
@@ -220,9 +237,10 @@ def cannot_be_decoded(blob: bytes) -> str:
     return why
 
 
-def jpeg_size(blob: bytes) -> tuple[int, int]:
+def jpeg_size(blob: bytes, whole: bool = True) -> tuple[int, int]:
     """Follows a jpeg's markers (ITU T.81, annex B) to its end; returns (height, width).
 
+    Without ``whole`` it follows them to the frame header only, which a strict decoder suffices for.
     Raises ValueError if it is no jpeg, has no end, or not 1 or 3 channels of 8 bits.
     """
     if not blob.startswith(_JPEG):
@@ -248,6 +266,8 @@ def jpeg_size(blob: bytes) -> tuple[int, int]:
             if depth != 8:
                 raise ValueError(f"a jpeg of {depth} bits a colour, expected 8")
             size = _affordable(height, width)
+            if not whole:
+                return size
         position += length
     raise ValueError("a jpeg without its end")
 

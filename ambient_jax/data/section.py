@@ -42,6 +42,7 @@ def check_options(config: ml_collections.ConfigDict) -> None:
             "config.data.shuffle_memory", config.shuffle_memory, 0, above=True, below=True
         )
     _checks.number("config.data.prefetch", config.prefetch, 0, 10_000, whole=True)
+    _checks.number("config.data.assemblers", config.get("assemblers", 1), 1, 1024, whole=True)
     if config.shards is not None:
         _checks.number("config.data.shards", config.shards, 1, whole=True)
 

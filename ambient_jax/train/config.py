@@ -50,6 +50,9 @@ def default() -> ml_collections.ConfigDict:
     # Parts of the data; a run resumes on any number of hosts that divides it. None: one a host.
     config.data.shards = config_dict.placeholder(int)
     config.data.prefetch = 4  # batches
+    # Processes of a host that assemble its batches; 1: this one. More need as many shards (or
+    # sources) on the host.
+    config.data.assemblers = 1
 
     # The common form of sources with open_x, see open_x.common_form.CommonForm.
     config.data.open_x = ml_collections.ConfigDict()

@@ -25,7 +25,8 @@ MAY_CHANGE = (
     *PATHS,
     "data.open_x.embeddings",  # compared by content
     # Speed, and labels that training does not use.
-    *("data.prefetch", "data.open_x.workers", "data.open_x.quality", "train.fsdp"),
+    *("data.prefetch", "data.assemblers", "data.open_x.workers", "data.open_x.quality"),
+    "train.fsdp",
     # When the run saves and logs, and which checkpoints it keeps.
     *("train.keep", "train.keep_every", "train.checkpoint_every", "train.log_every"),
     # Used at step 0.
@@ -40,9 +41,9 @@ _PLAIN_ONLY = ("data.observation", "data.action", "data.delta")
 _BOUNDS = ("data.bounds", "data.sources.*.bounds")
 _EMBEDDINGS = "data.open_x.embeddings"  # in assets["data"], beside the names of the sources
 _HINT = (
-    "free to change are where data, bounds files and embeddings lie, prefetch, workers, fsdp, when "
-    "the run saves and logs (train.keep, keep_every, checkpoint_every, log_every, wandb), "
-    "init_from, name, policy, task"
+    "free to change are where data, bounds files and embeddings lie, prefetch, assemblers, "
+    "workers, fsdp, when the run saves and logs (train.keep, keep_every, checkpoint_every, "
+    "log_every, wandb), init_from, name, policy, task"
 )
 
 

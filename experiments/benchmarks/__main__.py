@@ -10,7 +10,8 @@ import sys
 
 from ambient_jax import _checks
 
-_ALL = ("accelerator", "images", "library", "loader", "mixture", "sweep", "train_step", "videos")
+_ALL = ("accelerator", "assembling", "images", "library", "loader", "mixture", "sweep")
+_ALL += ("train_step", "videos")
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 
 

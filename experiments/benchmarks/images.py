@@ -1,32 +1,31 @@
 """Times batches of camera images beside tf.data doing the same work: decoding alone, and all.
 
-Both have the same two cores: our decoder two threads, tf.data its own choice of them (AUTOTUNE).
-Both read the same images, smoothed noise with shapes at quality 95, and return numpy batches,
-images [256, h, w, 3] uint8. They take turns, each stopped during the other's; the spread is that of
-the ratios of all turns. Processor time (user and system) feels other work on the machine less.
+Both have the same two cores: our decoder two threads, or the loader ``--assemblers`` processes that
+share them, tf.data its own choice of them (AUTOTUNE). Both read the same images, smoothed noise
+with shapes at quality 95, and return numpy batches, images [256, h, w, 3] uint8. They take turns,
+each stopped during the other's; the spread is that of the ratios of all turns. Processor time (user
+and system, of all processes of a side) feels other work on the machine less.
 
 decode  from bytes in memory. Both decode 480x640 in full and resize all pixels.
 loader  from the shards of two data sets: parse the episodes, normalise, cut a chunk of 16 actions
         at each step, shuffle the chunks of each among ``WINDOW``, mix, decode, batch. tf.data mixes
         by fixed shares; ours draws noise levels, sources from the ambient law at them, and ids too.
         It cannot read array_record: in that row it reads the same episodes as TFRecord.
+octo    the same beside the operations of Octo's pipeline (``octo``): two images a row, chunks of 4.
+        It resizes images to the size that they have; another row leaves that out.
 
     python -m experiments.benchmarks.images --repeats=9
 """
 
+import contextlib
 import functools
 import io
 import itertools
-import json
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from typing import Any
 
+import ml_collections
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
@@ -38,14 +37,15 @@ from ambient_jax.cli import console, report
 from ambient_jax.data import images, pipeline, write
 from ambient_jax.train import config as train_config
 from experiments import demos
-from experiments.benchmarks import harness
+from experiments.benchmarks import harness, octo, sides
 
 _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Our threads, and the cores of both sides.")
 _ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
+_ASSEMBLERS = flags.DEFINE_integer("assemblers", 2, "Processes of our loader, 1: no other.")
 _SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
-_ROOT = flags.DEFINE_string("root", "", "Its data.")
+_ROOT = flags.DEFINE_string("root", "", "Folder of the data, by default a temporary one.")
 
 BATCH, DISTINCT = 256, 256
 ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
@@ -53,8 +53,11 @@ ROWS = {  # name: (file format, images as stored, as handed out), (h, w) each
     "decode 480x640 to 224x224": ("", (480, 640), (224, 224)),
     "loader, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
     "loader, array_record, 256x256": ("array_record", (256, 256), (256, 256)),
+    "octo, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
+    "octo without resizing, TFRecord, 256x256": ("tfrecord", (256, 256), (256, 256)),
 }
 COLUMNS = ("", "ours/s", "tf.data/s", "ours / tf.data", "ours, us", "tf.data, us", "tf.data / ours")
+WINDOW_OF_OCTO, CHUNK_OF_OCTO = 2, 4  # as its released models
 EPISODES = {"clean": 20, "corrupt": 60}
 SHARDS, WINDOW, HORIZON, WIDTH = 4, 500, 16, 7
 AHEAD = 4  # batches
@@ -82,7 +85,9 @@ def scene(height: int, width: int, seed: int) -> bytes:
 
 
 def build(root: str, file_format: str) -> None:
-    """Writes the two data sets of the loaders: episodes of 40 to 80 steps, each image once."""
+    """Writes the two data sets of the loaders, if they are missing: episodes of 40 to 80 steps."""
+    if os.path.exists(os.path.join(root, file_format)):
+        return
     scenes = [scene(256, 256, seed) for seed in range(DISTINCT)]
     rng = np.random.default_rng(0)
     vector = np.zeros(WIDTH, np.float32)
@@ -116,13 +121,15 @@ def our_decoder(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
             yield batch
 
 
-def our_loader(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
-    """Yields the images of ``pipeline.stream_batches``."""
+def configure(name: str, root: str, workers: int) -> ml_collections.ConfigDict:
+    """Returns the data section of our side of a row."""
     config = train_config.default().data
     config.root, config.placement = os.path.join(root, ROWS[name][0]), "stream"
-    config.history, config.horizon = 1, HORIZON
+    octos = name.startswith("octo")
+    config.history, config.horizon = (WINDOW_OF_OCTO, CHUNK_OF_OCTO) if octos else (1, HORIZON)
     config.normalization, config.normalize_per = "gaussian", "source"
     config.shuffle_window, config.prefetch = WINDOW, AHEAD
+    config.assemblers = _ASSEMBLERS.value
     form = config.open_x
     form.cameras, form.image_size = ("primary",), ROWS[name][2]
     form.action_width = form.state_width = WIDTH
@@ -136,12 +143,27 @@ def our_loader(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
     for source in EPISODES:
         options = {"sigma_min": 0.0 if source == "clean" else 0.2, "last_step": "keep"}
         config.sources[source] = train_config.source(source, source, open_x=spec, **options)
-    law = mixing.Ambient()
+    return config
+
+
+def our_loader(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
+    """Yields the images of ``pipeline.stream_batches``."""
+    config, law = configure(name, root, workers), mixing.Ambient()
     mixture = pipeline.open_mixture(config, law, cache=os.path.join(root, "cache"))
-    batches = pipeline.stream_batches(mixture, law, schedules.vp(), seed=0, batch_size=BATCH)
-    for batch in batches:
-        assert batch["action"].shape == (BATCH, HORIZON, WIDTH)
-        yield batch["observation"]["image_primary"][:, 0]
+    rows = BATCH // config.history
+    options = dict(seed=0, batch_size=rows, shards=SHARDS)
+    for batch in pipeline.stream_batches(mixture, law, schedules.vp(), **options):
+        assert batch["action"].shape == (rows, config.horizon, WIDTH)
+        yield batch["observation"]["image_primary"].reshape(BATCH, *ROWS[name][2], 3)
+
+
+def their_octo(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
+    """Yields the images of ``octo.batches``."""
+    folder, window = os.path.join(root, ROWS[name][0]), WINDOW_OF_OCTO
+    options = dict(window=window, horizon=CHUNK_OF_OCTO, size=ROWS[name][2], threads=workers)
+    options |= dict(resize="without" not in name, buffer=2 * WINDOW, batch=BATCH // window)
+    for batch in octo.batches(folder, EPISODES, **options):
+        yield batch["observation"]["image_primary"].reshape(BATCH, *ROWS[name][2], 3)
 
 
 def tensorflow(name: str, root: str, workers: int) -> Iterator[np.ndarray]:
@@ -213,80 +235,36 @@ def _chunks(tf, root):
     return tf.data.Dataset.sample_from_datasets(sources, shares.tolist())
 
 
-def turn(side: Iterator[np.ndarray], count: int) -> dict[str, float]:
-    """Returns images/s and the processor's microseconds an image."""
-    cpu, begin = time.process_time(), time.perf_counter()
-    for _ in range(count):
-        next(side)
-    seconds, number = time.perf_counter() - begin, count * BATCH
-    return {"rate": number / seconds, "cpu": (time.process_time() - cpu) / number * 1e6}
-
-
-def serve(name: str, label: str) -> None:
-    """Answers lines (numbers of batches) with turns; first sends the mean of some images."""
-    ours = our_loader if ROWS[name][0] else our_decoder
-    side = (ours if label == "ours" else tensorflow)(name, _ROOT.value, _WORKERS.value)
-    print(json.dumps(np.mean([next(side).mean() for _ in range(8)])), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(turn(side, int(line))), flush=True)
-
-
-class Stopped:
-    """A side in a process of its own, which runs only during its turns."""
-
-    def __init__(self, name: str, label: str, root: str):
-        command = [sys.executable, "-m", "experiments.benchmarks.images", f"--serve={label}"]
-        command += [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        )
-        self.mean = self._answer()
-
-    def _answer(self) -> Any:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"it ended with status {self.process.wait()}: {self.process.args}")
-        self.process.send_signal(signal.SIGSTOP)
-        return json.loads(line)
-
-    def turn(self, count: int) -> dict[str, float]:
-        self.process.send_signal(signal.SIGCONT)
-        print(count, file=self.process.stdin, flush=True)
-        return self._answer()
-
-    def close(self) -> None:
-        self.process.kill()  # it holds nothing, and its own end waits for batches read ahead
-        self.process.wait()
-
-
 def compare(name: str, root: str) -> list[str]:
     """Returns the row of this name."""
     if ROWS[name][0]:
         for file_format in {ROWS[name][0], "tfrecord"}:
-            if not os.path.exists(os.path.join(root, file_format)):
-                build(root, file_format)
-    sides = [Stopped(name, label, root) for label in ("ours", "theirs")]
-    assert abs(sides[0].mean - sides[1].mean) < 2  # the same images
-    counts = [16, 16]  # AUTOTUNE finds its number of threads
-    for _ in range(2):
-        rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
-        counts = [max(8, int(_SECONDS.value * rate / BATCH)) for rate in rates]
-    turns = [[s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)]
-    for side in sides:
-        side.close()
+            build(root, file_format)
+    given = [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
+    given.append(f"--assemblers={_ASSEMBLERS.value}")
+    pair = [sides.Side(__spec__.name, [f"--serve={label}", *given]) for label in ("ours", "theirs")]
+    assert abs(pair[0].mean - pair[1].mean) < 2  # the same images
+    turns = sides.take_turns(pair, _REPEATS.value, _SECONDS.value, BATCH)
     cells = [name]
     for measure, ahead in (("rate", 0), ("cpu", 1)):
-        values = np.array([[side[measure] for side in pair] for pair in turns])
+        values = turns[measure]
         ratios = values[:, ahead] / values[:, 1 - ahead]
         for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
-            low, high = f"{min(numbers):{form}}", f"{max(numbers):{form}}"
-            cells.append(f"{np.median(numbers):{form}} ({low} to {high})")
+            cells.append(sides.cell(numbers, form))
     return cells
+
+
+def data_folder() -> contextlib.AbstractContextManager[str]:
+    """Returns ``--root``, or a folder that is deleted at the end."""
+    return contextlib.nullcontext(_ROOT.value) if _ROOT.value else tempfile.TemporaryDirectory()
+
+
+def side(name: str, label: str) -> Iterator[np.ndarray]:
+    """Yields one side's images of a row."""
+    decodes, octos = not ROWS[name][0], name.startswith("octo")
+    ours = our_decoder if decodes else our_loader
+    theirs = their_octo if octos else tensorflow
+    return (ours if label == "ours" else theirs)(name, _ROOT.value, _WORKERS.value)
 
 
 def main(argv):
@@ -294,14 +272,15 @@ def main(argv):
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]
     os.sched_setaffinity(0, cores)  # and so of all processes from here on
     if _SERVE.value:
-        serve(_ROWS.value[0], _SERVE.value)
+        # So many batches that AUTOTUNE finds its number of threads.
+        sides.serve(side(_ROWS.value[0], _SERVE.value), 16)
         return
     print(
-        f"{len(cores)} cores; images/s and microseconds of processor time an image: median (least "
-        f"to most) of {_REPEATS.value} turns\n"
+        f"{len(cores)} cores, {_ASSEMBLERS.value} assemblers; images/s and microseconds of "
+        f"processor time an image: median (least to most) of {_REPEATS.value} turns\n"
     )
     prefixes = tuple(_ROWS.value or [""])
-    with tempfile.TemporaryDirectory() as root:
+    with data_folder() as root:
         rows = [compare(name, root) for name in ROWS if name.startswith(prefixes)]
     print(report.markdown(COLUMNS, rows))
 

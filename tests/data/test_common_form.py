@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from ambient_jax import mixing, schedules
-from ambient_jax.data import bounds, pipeline, rlds, source
+from ambient_jax.data import assembler, bounds, pipeline, rlds, source
 from ambient_jax.data.stream import ChunkStream
 
 VP, LAW = schedules.vp(), mixing.Ambient()
@@ -359,7 +359,7 @@ def test_one_number_bounds_the_bytes_of_all_windows(write_row, make_common, part
     measured = mixture.statistics.values()
     total = sum(s.num_steps * s.step_bytes for s in measured)
     config.shuffle_memory = part * total / 2**30
-    windows = pipeline._windows(mixture)
+    windows = assembler.windows(mixture)
     largest = 0
     with futures.ThreadPoolExecutor(1) as executor:
         for k, found in enumerate(measured):

@@ -435,3 +435,35 @@ def test_a_decoder_that_is_gone_leaves_no_thread():
     while set(threading.enumerate()) != before and time.monotonic() < end:
         time.sleep(0.01)
     assert set(threading.enumerate()) == before
+
+
+def test_a_decoder_writes_where_it_is_told(decoder, mixed):
+    """Scattered rows of a batch, a repeated object and an empty one."""
+    blobs = [mixed[0][0], b"", mixed[1][0], mixed[0][0]]
+    batch = np.full((9, *SIZE, 3), 7, np.uint8)
+    rows = [8, 1, 4, 2]
+    found, failures = decoder.submit(blobs, out=[batch[row] for row in rows]).result()
+    assert not failures
+    for row, blob, image in zip(rows, blobs, found, strict=True):
+        assert np.shares_memory(image, batch)
+        np.testing.assert_array_equal(batch[row], decode(blob)[0])
+    assert (batch[[0, 3, 5, 6, 7]] == 7).all()
+
+
+def test_a_pending_batch_says_when_it_is_done(held):
+    with images.ImageDecoder(SIZE, workers=1) as decoder:
+        pending = decoder.submit([JPEG])
+        assert not pending.done()
+        held.set()
+        pending.result()
+        assert pending.done()
+
+
+def test_a_jpeg_may_be_filled_before_its_markers():
+    """Any number of ff may precede a marker; ff 00 and restarts in the data are none (T.81 B.1)."""
+    scan = JPEG.index(b"\xff\xda")
+    filled = JPEG[:scan] + b"\xff\xff\xff" + JPEG[scan:-2] + b"\xff\xff\xff\xd9"
+    assert images.jpeg_size(filled) == images.jpeg_size(JPEG)
+    for end in (b"\xff", b"\xff\x00", b"\xff\xff\x00", b"\xff\xd7", b"\xff\xff\xff"):
+        with pytest.raises(ValueError, match="a jpeg without its end"):
+            images.jpeg_size(JPEG[:-2] + end)
