@@ -1,0 +1,109 @@
+"""Runs the parts on Apache Beam, or in this process, and shows how many are done."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import tqdm
+
+from ambient_jax.data.files import first_line
+from ambient_jax.data.prepare import work as work_lib
+from ambient_jax.data.prepare.work import Task, Work
+
+_POLL = 1.0  # s between two looks at what is done
+
+
+def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str] = ()) -> str:
+    """Measures parts; returns why the engine ended before all were tried, "" if it did not.
+
+    Args:
+      work: the data and the cache's folder.
+      tasks: the parts.
+      processes: worker processes of Beam's DirectRunner; 0 for this process, without Beam.
+      options: Beam's options, such as "--runner=FlinkRunner"; they come after the default ones.
+
+    Raises:
+      ImportError: Beam is not installed.
+    """
+    measure = functools.partial(work_lib.measure, work)
+    if not processes:
+        with _progress(tasks, None) as bar:
+            for task in tasks:
+                measure(task)
+                bar.update()
+        return ""
+    beam = _beam()
+    defaults = ["--runner=DirectRunner", "--direct_running_mode=multi_processing"]
+    defaults += [f"--direct_num_workers={processes}"]
+    defaults += ["--default_sdk_harness_log_level=ERROR"]
+    pipeline_options = importlib.import_module("apache_beam.options.pipeline_options")
+    parsed = pipeline_options.PipelineOptions([*defaults, *options])
+    try:
+        with _progress(tasks, lambda: done(work, tasks)):
+            with beam.Pipeline(options=parsed) as pipeline:
+                # Without a reshuffle, one worker would get all.
+                spread = pipeline | beam.Create(list(tasks)) | beam.Reshuffle()
+                _ = spread | "Measure" >> beam.Map(measure)
+    except Exception as error:  # a runner raises what it likes
+        return f"{type(error).__name__}: {first_line(error)}"
+    return ""
+
+
+def split(texts: Sequence[str]) -> list[str]:
+    """Returns Beam's options from "--runner=FlinkRunner,--parallelism=8" or "runner=... ..."."""
+    found = [o for text in texts for o in re.split(r"[,\s]+(?=--|\w+=)", text.strip()) if o]
+    return [option if option.startswith("--") else f"--{option}" for option in found]
+
+
+def done(work: Work, tasks: Sequence[Task]) -> int:
+    """Returns how many parts left a file or the reason of a failure."""
+    wanted: dict[str, set[int]] = {}
+    for name, index in tasks:
+        wanted.setdefault(name, set()).add(index)
+    count = 0
+    for name, numbers in wanted.items():
+        folder = work_lib.pieces(work, name).folder
+        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        ended = {n[:5] for n in names if n.endswith((work_lib.DONE, work_lib.FAILED))}
+        count += len(ended & {f"{number:05d}" for number in numbers})
+    return count
+
+
+def _beam():
+    try:
+        beam = importlib.import_module("apache_beam")
+    except ImportError as error:
+        raise ImportError(
+            f"preparing in other processes needs the package 'apache_beam' ({error}): "
+            "pip install 'ambient_jax[beam]', or --processes=0 to use this process"
+        ) from error
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    return beam
+
+
+@contextlib.contextmanager
+def _progress(tasks: Sequence[Task], count: Callable[[], int] | None) -> Iterator[tqdm.tqdm]:
+    """Shows a bar, which follows ``count`` if it is given."""
+    ended = threading.Event()
+    with tqdm.tqdm(total=len(tasks), desc="shards", unit="shard") as bar:
+
+        def follow():
+            while not ended.wait(_POLL):
+                bar.update(count() - bar.n)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        if count:
+            thread.start()
+        try:
+            yield bar
+        finally:
+            ended.set()
+            if count:
+                thread.join()
+                bar.update(count() - bar.n)
