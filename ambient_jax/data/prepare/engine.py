@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import importlib
 import logging
+import os
 import re
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,9 +18,11 @@ import tqdm
 
 from ambient_jax.data.files import first_line
 from ambient_jax.data.prepare import work as work_lib
+from ambient_jax.data.prepare import worker
 from ambient_jax.data.prepare.work import Task, Work
 
 _POLL = 1.0  # s between two looks at what is done
+_CHOOSES = re.compile(r"--(runner|direct_running_mode|environment_type)\b")
 
 
 def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str] = ()) -> str:
@@ -26,7 +32,8 @@ def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str
       work: the data and the cache's folder.
       tasks: the parts.
       processes: worker processes of Beam's DirectRunner; 0 for this process, without Beam.
-      options: Beam's options, such as "--runner=FlinkRunner"; they come after the default ones.
+      options: Beam's options. With "--runner=..." or "--direct_running_mode=..." they choose what
+        runs, in place of the worker processes here.
 
     Raises:
       ImportError: Beam is not installed.
@@ -38,18 +45,21 @@ def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str
                 measure(task)
                 bar.update()
         return ""
-    beam = _beam()
-    defaults = ["--runner=DirectRunner", "--direct_running_mode=multi_processing"]
-    defaults += [f"--direct_num_workers={processes}"]
-    defaults += ["--default_sdk_harness_log_level=ERROR"]
-    pipeline_options = importlib.import_module("apache_beam.options.pipeline_options")
-    parsed = pipeline_options.PipelineOptions([*defaults, *options])
+    beam = _module("apache_beam")
+    flags = [f"--direct_num_workers={processes}", "--default_sdk_harness_log_level=ERROR", *options]
+    parsed = _module("apache_beam.options.pipeline_options").PipelineOptions(flags)
+    runner = None if any(map(_CHOOSES.match, options)) else _direct_runner()
+    lost: list[str] = []
     try:
-        with _progress(tasks, lambda: done(work, tasks)):
-            with beam.Pipeline(options=parsed) as pipeline:
+        with _progress(tasks, lambda: done(work, tasks)), _workers_watched(lost):
+            with beam.Pipeline(runner, options=parsed) as pipeline:
                 # Without a reshuffle, one worker would get all.
                 spread = pipeline | beam.Create(list(tasks)) | beam.Reshuffle()
                 _ = spread | "Measure" >> beam.Map(measure)
+    except KeyboardInterrupt:
+        if not lost:
+            raise
+        return f"{lost[0]}: is there enough memory?"
     except Exception as error:  # a runner raises what it likes
         return f"{type(error).__name__}: {first_line(error)}"
     return ""
@@ -75,16 +85,47 @@ def done(work: Work, tasks: Sequence[Task]) -> int:
     return count
 
 
-def _beam():
+def _module(name):
+    logging.disable(logging.WARNING)  # of optional packages that Beam tries to import
     try:
-        beam = importlib.import_module("apache_beam")
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
             f"preparing in other processes needs the package 'apache_beam' ({error}): "
             "pip install 'ambient_jax[beam]', or --processes=0 to use this process"
         ) from error
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    return beam
+    finally:
+        logging.disable(logging.NOTSET)
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+
+
+def _direct_runner():
+    """Returns DirectRunner's runner of worker processes, with ``worker`` as the process."""
+    environments = _module("apache_beam.transforms.environments")
+    command = f"exec {shlex.quote(sys.executable)} -m {worker.__name__} {os.getpid()}"
+    return _module("apache_beam.runners.portability.fn_api_runner").FnApiRunner(
+        environments.SubprocessSDKEnvironment.from_command_string(command)
+    )
+
+
+@contextlib.contextmanager
+def _workers_watched(lost: list[str]) -> Iterator[None]:
+    """Interrupts the main thread if a worker process dies, for which DirectRunner waits for ever;
+    ``lost`` says so."""
+    hook = threading.excepthook
+
+    def watch(arguments):
+        if "Worker subprocess exited" not in str(arguments.exc_value):
+            hook(arguments)
+        elif not lost:
+            lost.append(first_line(arguments.exc_value))
+            _thread.interrupt_main()
+
+    threading.excepthook = watch
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ def prepare(
     mixture.check(data)
     work = Work.of(data, cache or None)
     work.begin()
+    work_lib.pieces.cache_clear()  # of an earlier call, whose files may have changed
     opened: dict[str, Pieces] = {}
     entries: dict[str, dict[str, Any]] = {}
     failures: list[tuple[str, str]] = []

@@ -70,7 +70,7 @@ class Pieces:
         return self.folder / f"{index:05d}{FAILED}"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def pieces(work: Work, name: str) -> Pieces:
     """Opens a source; raises ValueError or OSError if that is impossible."""
     work.begin()
