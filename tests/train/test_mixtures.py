@@ -16,7 +16,7 @@ def test_a_mixture_is_that_of_the_experiment(name):
     theirs = experiment.get_config(name).data
     assert data.sources.to_dict() == theirs.sources.to_dict()
     assert data.open_x.to_dict() == theirs.open_x.to_dict()
-    assert list(data.sources) == list(registry.mixture(name))
+    assert set(data.sources) == set(registry.mixture(name))
 
 
 def test_clean_and_corrupt_data_sets():

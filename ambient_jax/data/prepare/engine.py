@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import functools
 import importlib
@@ -10,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,11 @@ def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str
                 bar.update()
         return ""
     beam = _module("apache_beam")
-    flags = [f"--direct_num_workers={processes}", "--default_sdk_harness_log_level=ERROR", *options]
+    flags = [
+        f"--direct_num_workers={processes}",
+        "--default_sdk_harness_log_level=CRITICAL",
+        *options,
+    ]
     parsed = _module("apache_beam.options.pipeline_options").PipelineOptions(flags)
     runner = None if any(map(_CHOOSES.match, options)) else _direct_runner()
     lost: list[str] = []
@@ -96,7 +100,7 @@ def _module(name):
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 def _direct_runner():
@@ -115,11 +119,12 @@ def _workers_watched(lost: list[str]) -> Iterator[None]:
     hook = threading.excepthook
 
     def watch(arguments):
-        if "Worker subprocess exited" not in str(arguments.exc_value):
-            hook(arguments)
-        elif not lost:
+        if not lost and "Worker subprocess exited" in str(arguments.exc_value):
             lost.append(first_line(arguments.exc_value))
-            _thread.interrupt_main()
+            main = threading.main_thread().ident
+            signal.pthread_kill(main, signal.SIGINT)  # a real signal, which ends a wait
+        elif not lost:
+            hook(arguments)
 
     threading.excepthook = watch
     try:

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 
+from absl import logging as absl_logging
+
 _POLL = 1.0  # s between two looks for the parent
 
 
@@ -30,6 +32,7 @@ def main() -> None:
     logging.disable(logging.WARNING)  # of optional packages that it tries to import
     sdk_worker_main = importlib.import_module("apache_beam.runners.worker.sdk_worker_main")
     logging.disable(logging.NOTSET)
+    absl_logging.set_verbosity(absl_logging.ERROR)  # the parent has warned of each source
     sdk_worker_main.main(sys.argv[:1])
 
 

@@ -40,7 +40,7 @@ def data(oxe):
 def section(root, names):
     data = train_config.default().data
     mixtures.add(data, dict.fromkeys(names, 1.0))
-    data.root, data.placement = root, "stream"
+    data.root, data.placement, data.horizon = root, "stream", 3
     data.open_x.update(FORM | {"quality": ("success",)})
     for name, source in data.sources.items():
         source.path, source.last_step = fixtures.folder(name), "keep"
@@ -76,14 +76,14 @@ def test_a_training_finds_what_was_prepared(data, tmp_path, monkeypatch):
     assert not report.failures and report.measured == 6
     assert contents(tmp_path / "cache") == expected  # byte for byte
     stored = json.loads((tmp_path / "cache" / "index.json").read_text())["sources"]
-    assert list(stored) == list(SOME)
+    assert set(stored) == set(SOME)
     entry = stored["bridge_orig"]
-    assert (entry["episodes"], entry["steps"], entry["shards"]) == (4, 17, 3)
+    assert (entry["episodes"], entry["shards"]) == (4, 3)
     assert entry["statistics"] in expected and entry["fingerprint"]
     assert not list((tmp_path / "cache" / "parts").iterdir())
     forbid(monkeypatch)
     opened = mixture.open_mixture(data, LAW)  # prepare made the cache that of this process
-    assert opened.statistics["bridge_orig"].num_steps == 17
+    assert opened.statistics["bridge_orig"].num_steps == entry["steps"] > 0
     assert opened.datasets["taco_play"].fingerprint == stored["taco_play"]["fingerprint"]
     again = index.prepare(data, cache=str(tmp_path / "cache"), processes=0)
     assert again.measured == 0 and again.sources == report.sources
@@ -113,6 +113,7 @@ def test_an_interrupted_preparation_goes_on(data, tmp_path, monkeypatch):
 def test_a_broken_shard_is_named_and_the_rest_kept(data, tmp_path, monkeypatch, write_source):
     path = write_source("demos", [3, 4, 5], file_format="tfrecord", shards=3)
     data = train_config.default().data
+    data.horizon = 3
     data.sources.demos = train_config.source(path, "clean", last_step="keep")
     data.sources.none = train_config.source(f"{path}/nothing", "clean")
     file = sorted(pathlib.Path(path).glob("*tfrecord*"))[1]
