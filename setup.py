@@ -68,9 +68,7 @@ DOCS = [
 ]
 GCS = ["google-cloud-storage>=3.1"]  # data and workdirs at gs://
 S3 = ["boto3>=1.36"]  # at s3://; with conditional writes
-BEAM = [
-    "apache-beam>=2.70"
-]  # statistics of many data sets; holds protobuf, pyarrow and pillow back
+BEAM = ["apache-beam>=2.70"]  # holds protobuf, pyarrow and pillow back
 PUSHT = [
     "gym-pusht>=0.1.6",  # brings pymunk below 7, whose callbacks it uses, pygame and OpenCV
     "gymnasium>=1.1",

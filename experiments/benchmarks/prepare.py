@@ -97,9 +97,7 @@ def measure(root: str, repeats: int) -> tuple[np.ndarray, float]:
             found = {p.name: p.read_bytes() for p in cache.glob("statistics-*")}
             first = first or found
             if found != first or len(found) != len(NAMES):
-                raise ValueError(
-                    f"{processes} processes left other statistics than the single pass"
-                )
+                raise ValueError(f"{processes} processes left other files than the single pass")
     data, law = section(root), mixing.CoTraining()
     os.environ["AMBIENT_JAX_CACHE"] = os.fspath(cache)
     begin = time.perf_counter()

@@ -123,7 +123,7 @@ def _workers_watched(lost: list[str]) -> Iterator[None]:
             lost.append(first_line(arguments.exc_value))
             main = threading.main_thread().ident
             signal.pthread_kill(main, signal.SIGINT)  # a real signal, which ends a wait
-        elif not lost:
+        elif not type(arguments.exc_value).__module__.startswith("grpc"):  # of its connections
             hook(arguments)
 
     threading.excepthook = watch

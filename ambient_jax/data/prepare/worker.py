@@ -32,6 +32,7 @@ def main() -> None:
     logging.disable(logging.WARNING)  # of optional packages that it tries to import
     sdk_worker_main = importlib.import_module("apache_beam.runners.worker.sdk_worker_main")
     logging.disable(logging.NOTSET)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
     absl_logging.set_verbosity(absl_logging.ERROR)  # the parent has warned of each source
     sdk_worker_main.main(sys.argv[:1])
 
