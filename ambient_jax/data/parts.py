@@ -172,7 +172,7 @@ def join(source: Source, parts: Iterable[Part]) -> SourceStatistics:
             f"source {source.name!r} ({source.directory}) has no step in its episodes"
             f"{left_out if problems else ''}"
         )
-    if doubt := _filler_doubt(source, lasts, fields[chunk.ACTION]):
+    if lasts and (doubt := _filler_doubt(source, lasts, fields[chunk.ACTION])):
         row = problems.setdefault("last_step", {"episodes": 0, "skipped": 0, "examples": []})
         row["episodes"] = max(row["episodes"], lasts.count)
         row["examples"] = [[None, doubt], *row["examples"]]
@@ -196,7 +196,7 @@ def _filler_doubt(source, lasts, moments):
     judged = moments.max > moments.min
     if source.displacements is not None and source.displacements.any():
         judged &= source.displacements  # grippers often end in the same state
-    if lasts is None or lasts.count < 2 or not judged.any() or not lasts.same[judged].all():
+    if lasts.count < 2 or not judged.any() or not lasts.same[judged].all():
         return ""
     return (
         f"all {lasts.count} episodes end with the same action {np.round(lasts.first, 4).tolist()}, "

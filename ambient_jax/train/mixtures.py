@@ -45,5 +45,5 @@ def add(
             "corrupt" if corrupt else "clean",
             weight=weight,
             open_x=name,
-            **(dict(sigma_min=sigma_min) if corrupt else {}),
+            sigma_min=sigma_min if corrupt else 0.0,
         )

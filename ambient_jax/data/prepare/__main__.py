@@ -9,6 +9,7 @@ options finds them. One task is one shard; after an interruption, or once a brok
 the same command does what is missing. Exit status 1: some shard could not be measured.
 """
 
+import functools
 import os
 import re
 import sys
@@ -34,8 +35,8 @@ def define(values: flags.FlagValues = flags.FLAGS, argv: list[str] | None = None
         flag_values=values,
         sys_argv=argv,
     )
-    text = lambda *given: flags.DEFINE_string(*given, flag_values=values)  # noqa: E731
-    lists = lambda *given: flags.DEFINE_multi_string(*given, flag_values=values)  # noqa: E731
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    lists = functools.partial(flags.DEFINE_multi_string, flag_values=values)
     text("mixture", "", "mixture of Open X-Embodiment, such as magic_soup_plus")
     lists("folder", [], "folder of a data set in any format; may be given several times")
     text("root", "", "folder or bucket that the data sets are in")

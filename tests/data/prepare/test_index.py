@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.data import mixture, parts, records, storage
+from ambient_jax.data import mixture, parts, records
 from ambient_jax.data.prepare import index
 from ambient_jax.data.prepare import work as work_lib
 from ambient_jax.open_x import fixtures, registry
@@ -180,23 +180,23 @@ def test_a_cache_in_a_bucket(data, place, monkeypatch, tmp_path):
     assert not (folder / "cache" / "parts").is_dir()
 
 
-def test_recorded_data_of_each_format(recorded_data, tmp_path):
-    for name in ("lerobot_v21_g1", "lerobot_v21_gr00t"):
-        if not (recorded_data / name).is_dir():
-            pytest.skip(f"no {recorded_data / name}")
-        one = train_config.default().data
-        one.observation = ("state",)
-        one.sources[name] = train_config.source(str(recorded_data / name), "clean")
-        assert len(storage.open_dataset(recorded_data / name).shard_files) > 1
-        report = index.prepare(one, cache=str(tmp_path / name), processes=0)
-        assert not report.failures, report.failures
-        assert contents(tmp_path / name) == singly(one, tmp_path / f"single_{name}")
-    if (recorded_data / "rlds_bridge").is_dir():
-        data = train_config.default().data
-        data.sources.bridge = train_config.source(str(recorded_data / "rlds_bridge"), "clean")
-        report = index.prepare(data, cache=str(tmp_path / "bridge"), processes=0)
-        assert not report.failures, report.failures
-        assert contents(tmp_path / "bridge") == singly(data, tmp_path / "single_bridge")
+@pytest.mark.parametrize(
+    ("name", "observation"),
+    [
+        ("lerobot_v21_g1", "state"),
+        ("lerobot_v21_gr00t/robot_sim.PickNPlace", "state"),
+        ("rlds_bridge", "state"),
+    ],
+)
+def test_recorded_data(recorded_data, tmp_path, name, observation):
+    if not (recorded_data / name).is_dir():
+        pytest.skip(f"no {recorded_data / name}")
+    data = train_config.default().data
+    data.observation, data.horizon = (observation,), 3
+    data.sources.recorded = train_config.source(str(recorded_data / name), "clean")
+    report = index.prepare(data, cache=str(tmp_path / "cache"), processes=0)
+    assert not report.failures and report.measured > 0
+    assert contents(tmp_path / "cache") == singly(data, tmp_path / "single")
 
 
 def beam():
