@@ -19,6 +19,7 @@ from ambient_jax.data.bucket import BucketPath, is_bucket
 from ambient_jax.data.paths import AnyPath, cache_folder, write_text
 
 _READERS = 8  # threads that hash files: they wait for storage
+_FEW = 2  # files whose versions are asked for one by one
 _FOLDER = "marks"  # in the cache
 
 
@@ -42,18 +43,29 @@ def version(path: str) -> str:
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
+def versions(paths: Sequence[str]) -> list[str]:
+    """Returns the ``version`` of each file; one listing tells those of a bucket's folder."""
+    listed: dict[str, str] = {}
+    if len(paths) > _FEW:
+        for folder in {os.path.dirname(path) for path in paths if is_bucket(path)}:
+            found = BucketPath.of(folder).versions()
+            listed |= {f"{BucketPath.of(folder) / name}": text for name, text in found.items()}
+    one = lambda path: listed.get(path) or version(path)  # noqa: E731
+    with futures.ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(one, paths))
+
+
 def of(directory: str, paths: Sequence[str], digest: Callable[[str], str]) -> list[Mark]:
     """Returns the marks of files of one data set: from the cache, or by hashing with ``digest``."""
     known = read(directory)
 
-    def one(path):
-        now = version(path)
+    def one(path, now):
         old = known.get(path)
         same = old is not None and old.version == now != "missing"
         return Mark(path, now, old.digest if same else digest(path))
 
     with futures.ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(one, paths))
+        return list(pool.map(one, paths, versions(paths)))
 
 
 def are_known(directory: str, paths: Sequence[str]) -> bool:
@@ -61,9 +73,7 @@ def are_known(directory: str, paths: Sequence[str]) -> bool:
     known = read(directory)
     if any(path not in known for path in paths):
         return False
-    with futures.ThreadPoolExecutor(_READERS) as pool:
-        now = pool.map(version, paths)
-        return all(known[path].version == v for path, v in zip(paths, now, strict=True))
+    return all(known[p].version == v for p, v in zip(paths, versions(paths), strict=True))
 
 
 def read(directory: str) -> dict[str, Mark]:

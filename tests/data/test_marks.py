@@ -95,3 +95,8 @@ def test_marks_of_objects(place):
     assert first == marks.version(str(path))
     path.write_bytes(b"2")
     assert marks.version(str(path)) not in (first, "missing")
+    for name in ("y", "below/z"):
+        (folder / "data" / name).write_bytes(name.encode())
+    files = [str(folder / "data" / name) for name in ("x", "y", "below/z", "none")]
+    assert marks.versions(files) == [marks.version(file) for file in files]
+    assert marks.versions(files)[3] == "missing"

@@ -100,9 +100,8 @@ def _missing(opened: Pieces, fresh: bool = True) -> list[int]:
     """Returns the parts that are not measured; ``fresh`` forgets why the last attempt failed."""
     opened.folder.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in opened.folder.iterdir()}
-    wanted = [opened.path(index).name for index in range(len(opened.files))]
-    missing = [index for index, name in enumerate(wanted) if name not in names]
-    for index in range(len(wanted)) if fresh else ():
+    missing = [i for i, path in enumerate(opened.paths) if path.name not in names]
+    for index in range(len(opened.paths)) if fresh else ():
         if (path := opened.failed(index)).name in names:
             path.unlink(missing_ok=True)
     return missing
@@ -123,8 +122,8 @@ def _join(opened: Pieces) -> dict[str, Any]:
     source, found = opened.source, []
 
     def each():
-        for index in range(len(opened.files)):
-            part, its_marks = work_lib.read(opened.path(index))
+        for path in opened.paths:
+            part, its_marks = work_lib.read(path)
             found.extend(its_marks)
             yield part
 

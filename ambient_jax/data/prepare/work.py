@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pickle
+from concurrent import futures
 
 import ml_collections
 import numpy as np
@@ -26,6 +27,7 @@ from ambient_jax.data.source import Source
 
 FOLDER = "parts"  # in the cache
 DONE, FAILED = ".json.gz", ".failed"
+_READERS = 16  # threads that look at files: they wait for storage
 Task = tuple[str, int]  # source and number of its part
 
 
@@ -58,6 +60,12 @@ class Pieces:
     source: Source
     files: list[range]
     folder: AnyPath
+
+    @functools.cached_property
+    def paths(self) -> list[AnyPath]:
+        """``path`` of all parts, as of the first time that it is asked for."""
+        with futures.ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self.path, range(len(self.files))))
 
     def path(self, index: int) -> AnyPath:
         """Returns where a part's statistics are once it is measured."""
