@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import logging
 import os
@@ -17,20 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 import tqdm
 
 from ambient_jax.data.files import first_line
-from ambient_jax.data.prepare import work as work_lib
 from ambient_jax.data.prepare import worker
-from ambient_jax.data.prepare.work import Task, Work
 
+Task = tuple[str, int]  # source and number of its part
 _POLL = 1.0  # s between two looks at what is done
 _CHOOSES = re.compile(r"--(runner|direct_running_mode|environment_type)\b")
 
 
-def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str] = ()) -> str:
-    """Measures parts; returns why the engine ended before all were tried, "" if it did not.
+def run(
+    make: Callable[[Task], None],
+    tasks: Sequence[Task],
+    count: Callable[[], int],
+    processes: int,
+    options: Sequence[str] = (),
+) -> str:
+    """Makes parts; returns why the engine ended before all were tried, "" if it did not.
 
     Args:
-      work: the data and the cache's folder.
+      make: makes one part; other processes get it pickled.
       tasks: the parts.
+      count: tells how many have ended, for the bar.
       processes: worker processes of Beam's DirectRunner; 0 for this process, without Beam.
       options: Beam's options. With "--runner=..." or "--direct_running_mode=..." they choose what
         runs, in place of the worker processes here.
@@ -38,28 +43,24 @@ def run(work: Work, tasks: Sequence[Task], processes: int, options: Sequence[str
     Raises:
       ImportError: Beam is not installed.
     """
-    measure = functools.partial(work_lib.measure, work)
     if not processes:
         with _progress(tasks, None) as bar:
             for task in tasks:
-                measure(task)
+                make(task)
                 bar.update()
         return ""
     beam = _module("apache_beam")
-    flags = [
-        f"--direct_num_workers={processes}",
-        "--default_sdk_harness_log_level=CRITICAL",
-        *options,
-    ]
-    parsed = _module("apache_beam.options.pipeline_options").PipelineOptions(flags)
+    flags = [f"--direct_num_workers={processes}", "--default_sdk_harness_log_level=CRITICAL"]
+    module = _module("apache_beam.options.pipeline_options")
+    parsed = module.PipelineOptions([*flags, *options])
     runner = None if any(map(_CHOOSES.match, options)) else _direct_runner()
     lost: list[str] = []
     try:
-        with _progress(tasks, lambda: done(work, tasks)), _workers_watched(lost):
+        with _progress(tasks, count), _workers_watched(lost):
             with beam.Pipeline(runner, options=parsed) as pipeline:
                 # Without a reshuffle, one worker would get all.
                 spread = pipeline | beam.Create(list(tasks)) | beam.Reshuffle()
-                _ = spread | "Measure" >> beam.Map(measure)
+                _ = spread | "Make" >> beam.Map(make)
     except KeyboardInterrupt:
         if not lost:
             raise
@@ -73,20 +74,6 @@ def split(texts: Sequence[str]) -> list[str]:
     """Returns Beam's options from "--runner=FlinkRunner,--parallelism=8" or "runner=... ..."."""
     found = [o for text in texts for o in re.split(r"[,\s]+(?=--|\w+=)", text.strip()) if o]
     return [option if option.startswith("--") else f"--{option}" for option in found]
-
-
-def done(work: Work, tasks: Sequence[Task]) -> int:
-    """Returns how many parts left a file or the reason of a failure."""
-    wanted: dict[str, set[int]] = {}
-    for name, index in tasks:
-        wanted.setdefault(name, set()).add(index)
-    count = 0
-    for name, numbers in wanted.items():
-        folder = work_lib.pieces(work, name).folder
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        ended = {n[:5] for n in names if n.endswith((work_lib.DONE, work_lib.FAILED))}
-        count += len(ended & {f"{number:05d}" for number in numbers})
-    return count
 
 
 def _module(name):

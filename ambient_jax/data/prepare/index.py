@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import shutil
@@ -16,9 +17,10 @@ from absl import logging
 from ambient_jax.data import mixture, parts, section, statistics
 from ambient_jax.data.files import first_line
 from ambient_jax.data.paths import cache_folder, write_text
-from ambient_jax.data.prepare import engine
+from ambient_jax.data.prepare import shards
 from ambient_jax.data.prepare import work as work_lib
-from ambient_jax.data.prepare.work import Pieces, Work
+from ambient_jax.data.prepare.shards import Pieces
+from ambient_jax.data.prepare.work import Work
 
 INDEX = "index.json"
 
@@ -66,55 +68,29 @@ def prepare(
     opened: dict[str, Pieces] = {}
     entries: dict[str, dict[str, Any]] = {}
     failures: list[tuple[str, str]] = []
-    tasks: list[work_lib.Task] = []
     for name in section.sources(data):
         try:
-            opened[name] = work_lib.pieces(work, name)
+            pieces = work_lib.pieces(work, name)
+            source = pieces.source
+            if work_lib.are_known(source):
+                place = statistics.cached(source)
+                if (found := place.read(len(source))) is not None:
+                    entries[name] = _entry(source, found, place)
+                    continue
+            opened[name] = pieces
         except (ValueError, OSError, ImportError) as error:
             failures.append((f"source {name!r}", first_line(error)))
-            continue
-        source = opened[name].source
-        if work_lib.are_known(source):
-            place = statistics.cached(source)
-            if (found := place.read(len(source))) is not None:
-                entries[name] = _entry(source, found, place)
-                continue
-        tasks += [(name, index) for index in _missing(opened[name])]
-    ended = engine.run(work, tasks, processes, options) if tasks else ""
-    measured = 0
-    for name in [n for n in opened if n not in entries]:
-        lacking, mine = _missing(opened[name], False), sum(task[0] == name for task in tasks)
-        measured += mine - len(lacking)
-        if lacking:
-            failures += [_failure(opened[name], name, i, ended) for i in lacking]
-            continue
-        try:
-            entries[name] = _join(opened[name])
-        except (ValueError, OSError) as error:
-            failures.append((f"source {name!r}", first_line(error)))
+    measure = functools.partial(work_lib.measure, work)
+    lacking, measured = shards.complete(measure, opened, processes, options)
+    for name in opened:
+        failures += lacking[name]
+        if not lacking[name]:
+            try:
+                entries[name] = _join(opened[name])
+            except (ValueError, OSError) as error:
+                failures.append((f"source {name!r}", first_line(error)))
     _write_index(entries)
     return Report(entries, failures, measured)
-
-
-def _missing(opened: Pieces, fresh: bool = True) -> list[int]:
-    """Returns the parts that are not measured; ``fresh`` forgets why the last attempt failed."""
-    opened.folder.mkdir(parents=True, exist_ok=True)
-    names = {path.name for path in opened.folder.iterdir()}
-    missing = [i for i, path in enumerate(opened.paths) if path.name not in names]
-    for index in range(len(opened.paths)) if fresh else ():
-        if (path := opened.failed(index)).name in names:
-            path.unlink(missing_ok=True)
-    return missing
-
-
-def _failure(opened, name, index, ended):
-    try:
-        reason = opened.failed(index).read_text()
-    except FileNotFoundError:
-        reason = f"it was not measured, the pipeline ended ({ended or 'its file changed'})"
-    files = opened.files[index]
-    which = f"shard {files[0]}" if len(files) == 1 else f"shards {files[0]} to {files[-1]}"
-    return f"source {name!r}, {which} of {len(opened.source.shard_lengths)}", reason
 
 
 def _join(opened: Pieces) -> dict[str, Any]:

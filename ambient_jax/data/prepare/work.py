@@ -1,8 +1,4 @@
-"""One part of one source: measured, and left as a file in the cache's folder ``parts``.
-
-A part's file is named after the versions of the files that it measured, so that a rerun finds what
-is done without reading data, and measures a file anew after it was mended.
-"""
+"""One part of one source: measured, and left as a file in the cache's folder ``parts``."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ import hashlib
 import json
 import os
 import pickle
-from concurrent import futures
 
 import ml_collections
 import numpy as np
@@ -22,13 +17,13 @@ from ambient_jax.data import marks, mixture, parts, statistics
 from ambient_jax.data.files import first_line
 from ambient_jax.data.marks import Mark
 from ambient_jax.data.paths import CACHE_VARIABLE, AnyPath, cache_folder, replacing
+from ambient_jax.data.prepare.engine import Task
+from ambient_jax.data.prepare.shards import Pieces
 from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.data.source import Source
 
 FOLDER = "parts"  # in the cache
-DONE, FAILED = ".json.gz", ".failed"
-_READERS = 16  # threads that look at files: they wait for storage
-Task = tuple[str, int]  # source and number of its part
+DONE = ".json.gz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,67 +41,36 @@ class Work:
         """Makes this process use the cache's folder."""
         os.environ[CACHE_VARIABLE] = self.cache
 
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """An opened source and its parts.
-
-    Attributes:
-      source: the source.
-      files: files of each part.
-      folder: where the files of its parts are.
-    """
-
-    source: Source
-    files: list[range]
-    folder: AnyPath
-
-    @functools.cached_property
-    def paths(self) -> list[AnyPath]:
-        """``path`` of all parts, as of the first time that it is asked for."""
-        with futures.ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(self.path, range(len(self.files))))
-
-    def path(self, index: int) -> AnyPath:
-        """Returns where a part's statistics are once it is measured."""
-        versions = [self.source.shard_version(file) for file in self.files[index]]
-        digest = hashlib.sha256(json.dumps(versions).encode()).hexdigest()[:16]
-        return self.folder / f"{index:05d}-{digest}{DONE}"
-
-    def failed(self, index: int) -> AnyPath:
-        """Returns where the reason is if a part cannot be measured."""
-        return self.folder / f"{index:05d}{FAILED}"
+    @property
+    def data(self) -> ml_collections.ConfigDict:
+        return pickle.loads(self.section)
 
 
 @functools.cache
 def pieces(work: Work, name: str) -> Pieces:
     """Opens a source; raises ValueError or OSError if that is impossible."""
     work.begin()
-    source = mixture.open_source(pickle.loads(work.section), name)
+    source = mixture.open_source(work.data, name)
     settings = statistics.settings(source)
     if not settings:
         raise ValueError("the code of its transform is unknown: its statistics cannot be kept")
     text = json.dumps([os.fspath(source.directory), settings], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Pieces(source, parts.parts_of(source), cache_folder() / FOLDER / f"{name}-{digest}")
+    return Pieces.of(source, cache_folder() / FOLDER / f"{name}-{digest}", DONE)
 
 
 def measure(work: Work, task: Task) -> None:
     """Measures a part, unless that is done, and leaves its file or the reason of its failure."""
-    name, index = task
     work.begin()
+    name, index = task
     opened = pieces(work, name)
-    try:
-        path = opened.path(index)
-        if not path.exists():
-            part = parts.measure(opened.source, opened.files[index])
-            write(path, part, _marks(opened.source, opened.files[index]))
-    except Exception as error:  # whatever it is, the other parts go on
-        line = first_line(error)
-        expected = isinstance(error, ValueError | OSError | ImportError)
-        text = line if expected else f"{type(error).__name__}: {line}"
-        with replacing(opened.failed(index)) as file:
-            file.write(text.encode())
+
+    def one(path):
+        files = opened.files[index]
+        part = parts.measure(opened.source, files)
+        write(path, part, _marks(opened.source, files))
+
+    opened.make(index, one)
 
 
 def write(path: AnyPath, part: parts.Part, found: list[Mark]) -> None:
@@ -119,12 +83,15 @@ def write(path: AnyPath, part: parts.Part, found: list[Mark]) -> None:
 
 
 def read(path: AnyPath) -> tuple[parts.Part, list[Mark]]:
-    """Returns what ``write`` wrote; raises ValueError if the file is damaged."""
+    """Returns what ``write`` wrote; deletes a file that is damaged, and raises ValueError."""
     try:
         stored = json.loads(gzip.decompress(path.read_bytes()))
         return parts.Part.from_dict(stored["part"]), [Mark(*row) for row in stored["marks"]]
     except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is damaged ({first_line(error)}): delete it") from error
+        path.unlink(missing_ok=True)
+        raise ValueError(
+            f"{path} was damaged ({first_line(error)}) and is deleted: the same command makes it anew"
+        ) from error
 
 
 def _marks(source, files):

@@ -31,7 +31,7 @@ def test_options(given, options):
 def test_without_beam_it_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ImportError, match=r"'apache_beam' .*ambient_jax\[beam\].*--processes=0"):
-        engine.run(None, [("a", 0)], processes=2)
+        engine.run(print, [("a", 0)], int, processes=2)
 
 
 def test_a_worker_ends_with_the_process_that_started_it(tmp_path):
@@ -101,7 +101,7 @@ def test_a_worker_that_dies_ends_the_command(command, data, tmp_path):
     process = command(data, tmp_path / "cache", deadly="5")
     out, _ = process.communicate()
     assert process.returncode == 1
-    assert "shard 5 of 8: it was not measured, the pipeline ended (Worker subprocess exited" in out
+    assert "shard 5 of 8: it was not reached, the pipeline ended (Worker subprocess exited" in out
     process = command(data, tmp_path / "cache")
     out, _ = process.communicate()
     assert process.returncode == 0 and "1 of 1 sources are prepared" in out

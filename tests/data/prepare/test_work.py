@@ -76,8 +76,9 @@ def test_a_damaged_file_of_a_part(begun, damage):
     work_lib.measure(work, ("demos", 0))
     path = opened.path(0)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=f"{path} is damaged .*: delete it"):
+    with pytest.raises(ValueError, match=f"{path} was damaged .*: the same command"):
         work_lib.read(path)
+    assert not path.exists()
 
 
 def test_marks_of_a_source_without_files(begun):
