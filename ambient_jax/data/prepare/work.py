@@ -90,7 +90,8 @@ def read(path: AnyPath) -> tuple[parts.Part, list[Mark]]:
     except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile) as error:
         path.unlink(missing_ok=True)
         raise ValueError(
-            f"{path} was damaged ({first_line(error)}) and is deleted: the same command makes it anew"
+            f"{path} was damaged ({first_line(error)}) and is deleted: the same command makes it "
+            "anew"
         ) from error
 
 
