@@ -83,7 +83,7 @@ def test_a_broken_shard_fails_the_command_and_the_rest_is_kept(command, data, tm
     whole = file.read_bytes()
     file.write_bytes(whole[:-30])
     process = command(data, tmp_path / "cache")
-    out, _ = process.communicate()
+    out = process.finish()
     assert process.returncode == 1
     (line,) = [line for line in out.splitlines() if line.startswith("failed: ")]
     assert line.startswith("failed: source 'bridge_orig', shard 5 of 8: ")
@@ -91,7 +91,7 @@ def test_a_broken_shard_fails_the_command_and_the_rest_is_kept(command, data, tm
     assert "Traceback" not in out and "7 shards were measured now" in out
     file.write_bytes(whole)
     process = command(data, tmp_path / "cache")
-    out, _ = process.communicate()
+    out = process.finish()
     assert process.returncode == 0 and "1 shards were measured now" in out
 
 
@@ -100,11 +100,11 @@ def test_a_worker_that_dies_ends_the_command(command, data, tmp_path):
     """For which DirectRunner alone would wait for ever; what was measured is kept."""
     need_beam()
     process = command(data, tmp_path / "cache", deadly="5")
-    out, _ = process.communicate()
+    out = process.finish()
     assert process.returncode == 1
     assert "shard 5 of 8: it was not reached, the pipeline ended (Worker subprocess exited" in out
     process = command(data, tmp_path / "cache")
-    out, _ = process.communicate()
+    out = process.finish()
     assert process.returncode == 0 and "1 of 1 sources are prepared" in out
 
 
@@ -114,5 +114,5 @@ def test_a_runner_of_choice(command, data, tmp_path):
     need_beam()
     options = ["--beam_options=--runner=DirectRunner,--direct_running_mode=in_memory"]
     process = command(data, tmp_path / "cache", processes=1, extra=options)
-    out, _ = process.communicate()
+    out = process.finish()
     assert process.returncode == 0 and "8 shards were measured now" in out

@@ -236,7 +236,7 @@ def test_killed_at_any_moment_it_goes_on(command, tmp_path):
     for kill_after in (3, 12):
         process = command(data, tmp_path / "cache", slow=0.2)
         while len(finished()) < kill_after:
-            assert process.poll() is None, process.communicate()
+            assert process.poll() is None, process.finish()
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -245,7 +245,7 @@ def test_killed_at_any_moment_it_goes_on(command, tmp_path):
         before = set(finished())
         assert kill_after <= len(before) < 24
     process = command(data, tmp_path / "cache")
-    out, _ = process.communicate()
+    out = process.finish()
     assert process.returncode == 0
     assert int(re.search(r"(\d+) shards were measured now", out)[1]) == 24 - len(before)
     assert contents(tmp_path / "cache") == singly(data, tmp_path / "single")
