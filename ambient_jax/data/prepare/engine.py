@@ -101,16 +101,17 @@ def _direct_runner():
 
 @contextlib.contextmanager
 def _workers_watched(lost: list[str]) -> Iterator[None]:
-    """Interrupts the main thread if a worker process dies, for which DirectRunner waits for ever;
-    ``lost`` says so."""
-    hook = threading.excepthook
+    """Interrupts this thread, if it is the main one, when a worker process dies, for which
+    DirectRunner waits for ever; ``lost`` says so."""
+    hook, caller = threading.excepthook, threading.current_thread()
 
     def watch(arguments):
-        if not lost and "Worker subprocess exited" in str(arguments.exc_value):
-            lost.append(first_line(arguments.exc_value))
-            main = threading.main_thread().ident
-            signal.pthread_kill(main, signal.SIGINT)  # a real signal, which ends a wait
-        elif not type(arguments.exc_value).__module__.startswith("grpc"):  # of its connections
+        error = arguments.exc_value
+        if "Worker subprocess exited" in str(error):
+            lost.append(first_line(error))
+            if len(lost) == 1 and caller is threading.main_thread():
+                signal.pthread_kill(caller.ident, signal.SIGINT)  # a real signal ends a wait
+        elif not type(error).__module__.startswith("grpc"):  # of the worker's connections
             hook(arguments)
 
     threading.excepthook = watch
