@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ambient_jax import mixing
-from ambient_jax.data import mixture, parts, records
+from ambient_jax.data import mixture, parts, records, statistics
 from ambient_jax.data.prepare import index
 from ambient_jax.data.prepare import work as work_lib
 from ambient_jax.open_x import fixtures, registry
@@ -53,7 +53,8 @@ def contents(folder):
 
 def singly(data, folder):
     """Leaves the statistics of the single pass in a folder; returns their files."""
-    mixture.open_mixture(data, LAW, cache=folder)
+    for name in data.sources:
+        statistics.compute(mixture.open_source(data, name), cache=folder)
     return contents(folder)
 
 
