@@ -127,7 +127,7 @@ _MODULES = (chunk, rlds_source, source_lib, moments_lib, parts_lib, sys.modules[
 
 def code_hash(transform: Transform | None = None) -> str:
     """Returns a hash of the code that shapes the data, without comments; "" if it has no source."""
-    parts = [_module_code(m) for m in _MODULES]
+    parts = list(_own_code())
     while isinstance(transform, functools.partial):
         values = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]
         parts += [*map(_exact, values), repr(sorted(transform.keywords))]
@@ -152,6 +152,11 @@ def _exact(value):
     if isinstance(value, np.ndarray) and value.dtype != object:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     return repr(value)
+
+
+@functools.cache
+def _own_code():
+    return tuple(_module_code(m) for m in _MODULES)
 
 
 def _module_code(module):
