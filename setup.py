@@ -69,6 +69,7 @@ DOCS = [
 ]
 GCS = ["google-cloud-storage>=3.1"]  # data and workdirs at gs://
 S3 = ["boto3>=1.36"]  # at s3://; with conditional writes
+BEAM = ["apache-beam>=2.70"]  # holds protobuf, pyarrow and pillow back
 PUSHT = [
     "gym-pusht>=0.1.6",  # brings pymunk below 7, whose callbacks it uses, pygame and OpenCV
     "gymnasium>=1.1",
@@ -131,5 +132,6 @@ setup(
         "tpu": ["jax[tpu]>=0.10"],
         "gcs": GCS,
         "s3": S3,
+        "beam": DATA + BEAM,
     },
 )

@@ -80,13 +80,13 @@ def annotate(
     sigma_max |= (mismatch or locality or {}).get("sigma_max", {})
     tables, sigma_min = {}, {}
     for granularity in options.granularity:
-        decided = {n: _decide(evidence, n, granularity, sigma_max[n]) for n in evidence.corrupt}
+        decided = {n: decide(evidence, n, granularity, sigma_max[n]) for n in evidence.corrupt}
         sigma_min[granularity] = {name: low for name, (low, _) in decided.items()}
         tables[granularity] = bounds.concatenate([part for _, part in decided.values()])
     return Annotations(tables, sigma_min, sigma_max, evidence, locality, mismatch)
 
 
-def _decide(evidence, name, granularity, sigma_max):
+def decide(evidence, name, granularity, sigma_max):
     """Returns sigma_min [U] of the units of a corrupt source, and the bounds of its steps."""
     options, rows, curve = evidence.options, evidence.steps(name), evidence.curves[name]
     rule, _, size = granularity.partition(":")

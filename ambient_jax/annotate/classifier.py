@@ -103,6 +103,7 @@ def probabilities(
     decisions: bool = False,
     batch_size: int = 2048,
     seed: int = 0,
+    first: int = 0,
     progress: bool = False,
 ) -> np.ndarray:
     """Returns P(clean) [N, L] of chunks at each noise level, averaged over noise draws.
@@ -123,6 +124,7 @@ def probabilities(
       draws, seed: noise draws of each chunk and their seed.
       decisions: return the share of draws with P(clean) > 1/2 instead.
       batch_size: chunks per batch.
+      first: number of the data's first step among the steps of larger data, whose noise it gets.
       progress: show a progress bar.
 
     Raises:
@@ -137,7 +139,7 @@ def probabilities(
                 f"{len(fitted.pairs.mask)} pairs: against which corrupt source?"
             )
         pair = np.asarray(fitted.pairs.of_source)[source]
-    ask = functools.partial(_probabilities, draws=draws, decisions=decisions)
+    ask = functools.partial(_probabilities, draws=draws, decisions=decisions, first=first)
     pair = 0 if pair is None else pair
     return by_fold(ask, fitted, data, positions, pair, levels, batch_size, seed, progress)
 
@@ -185,15 +187,15 @@ def by_fold(
     return np.empty((0, len(levels)), np.float32) if answers is None else answers
 
 
-def cut(data: device.DeviceData, positions: Array, options: Options, key: Array):
+def cut(data: device.DeviceData, positions: Array, options: Options, key: Array, first=0):
     """Returns observations and x0 [B, H, D] of the chunks at ``positions`` [B], and their noise.
 
-    The noise is a function ``eps(draw)`` whose values depend on each chunk's position.
+    The noise is a function ``eps(draw)`` whose values depend on each chunk's position + ``first``.
     """
     within, sizes = (data.start[positions], data.end[positions]), (options.history, options.horizon)
     observation, action, _ = chunk.gather(data.steps, positions, *within, *sizes, padding="hold")
     x0 = action[:, : options.length]
-    keys = noise_first.row_keys(key, jnp.int32(0), positions)
+    keys = noise_first.row_keys(key, jnp.int32(0), positions + first)
 
     def eps(draw):
         normal = lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:])  # noqa: E731
@@ -211,9 +213,9 @@ def temperature_at(sigma: Array, temperature: tuple[Array, Array], pair: Array) 
 
 @functools.partial(jax.jit, static_argnames=("network", "options"))
 def _probabilities(
-    data, levels, pairs, member, positions, pair, key, *, network, options, draws, decisions
+    data, levels, pairs, member, positions, pair, key, *, network, options, draws, decisions, first
 ):
-    observation, x0, eps = cut(data, positions, options, key)
+    observation, x0, eps = cut(data, positions, options, key, first)
     params, temperature = member
     logits = lambda x_t, sigma: network.apply(  # noqa: E731
         params, x_t, jnp.full(len(x_t), sigma), pair, pairs, observation

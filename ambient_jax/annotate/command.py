@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks, mixing, schedules
-from ambient_jax.annotate import annotation, classifier, findings, labels
+from ambient_jax.annotate import annotation, classifier, findings, judging, labels
 from ambient_jax.annotate import config as config_of_command
 from ambient_jax.annotate.evidence import open_standing_still
 from ambient_jax.annotate.options import Options
@@ -74,6 +74,8 @@ def by_classifier(
     begin = time.perf_counter()
     annotations = annotation.annotate(mixture, options, schedule=schedule, seed=config.seed)
     logging.info("annotated in %.0f s", time.perf_counter() - begin)
+    if not options.head_start or options.observed:
+        judging.Judge.of(annotations).write(folder / judging.FILE)
     for path in annotations.write(folder / "bounds").values():
         logging.info("%s: join it as config.data.bounds", path)
     results = results_of(annotations) | about

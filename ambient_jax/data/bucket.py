@@ -124,6 +124,11 @@ class BucketPath(os.PathLike[str]):
             return None
         return f"{size} {mark}"
 
+    def versions(self) -> dict[str, str]:
+        """Returns ``version`` of all objects below the path, by their name from there."""
+        found = self._ask("listed", lambda s: s.versions(self.bucket, self._prefix))
+        return {key.removeprefix(self._prefix): f"{n} {mark}" for key, (n, mark) in found.items()}
+
     def size(self) -> int:
         """Returns the object's bytes."""
         return self._ask("read", lambda s: s.size(self.bucket, self.key))[0]

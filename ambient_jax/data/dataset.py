@@ -10,13 +10,13 @@ import os
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ambient_jax import _checks
+from ambient_jax.data import marks
 from ambient_jax.data.chunk import LAST_STEPS
 from ambient_jax.data.example_proto import Episode
 from ambient_jax.data.features import leaves, nest, select
@@ -24,7 +24,6 @@ from ambient_jax.data.files import first_line, open_file, read_json
 from ambient_jax.data.metadata import MissingShardError
 from ambient_jax.data.paths import readable
 
-_READERS = 8  # threads that hash files: they wait for storage
 _BLOCK = 1 << 16  # bytes of each sample of a large file
 _WHOLE = 1 << 28  # bytes of a file up to which all of it is hashed
 _LAST = "steps/is_last"
@@ -67,6 +66,19 @@ class Dataset(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of the data that are read; a copy of the data has the same."""
+        ...
+
+    @property
+    def covered(self) -> Sequence[str]:
+        """Files that the fingerprint covers, beside metadata."""
+        ...
+
+    def marks(self, paths: Sequence[str]) -> list[marks.Mark]:
+        """Returns the marks of some of these files."""
+        ...
+
+    def shard_version(self, shard_index: int) -> str:
+        """Returns a text that changes with the data of one file, found without reading it."""
         ...
 
     def __len__(self) -> int:
@@ -190,11 +202,27 @@ class FolderDataset(Dataset):
         Files above 256 MiB are hashed by their size and by 64 blocks of 64 KiB.
         """
         digest = hashlib.sha256(repr((self.version, self.episode_ids.tolist())).encode())
-        files = dict.fromkeys([*self._marks, *self.shard_files])
-        with futures.ThreadPoolExecutor(_READERS) as pool:
-            for path, mark in zip(files, pool.map(_mark, files), strict=True):
-                digest.update(f"{os.path.relpath(path, self.directory)} {mark}\n".encode())
+        for path, _, mark in self.marks(self.covered):
+            digest.update(f"{os.path.relpath(path, self.directory)} {mark}\n".encode())
         return digest.hexdigest()[:32]
+
+    @property
+    def covered(self) -> Sequence[str]:
+        return list(dict.fromkeys([*self._marks, *self.shard_files]))
+
+    def marks(self, paths: Sequence[str]) -> list[marks.Mark]:
+        return marks.of(self.directory, paths, _mark)
+
+    def shard_version(self, shard_index: int) -> str:
+        end = self._ends[shard_index]
+        ids = self.episode_ids[end - self.shard_lengths[shard_index] : end].tolist()
+        shard = marks.version(self.shard_files[shard_index])
+        return f"{self.version} {ids} {self._others} {shard}"
+
+    @functools.cached_property
+    def _others(self) -> str:
+        versions = [marks.version(path) for path in self._marks]
+        return hashlib.sha256(repr(versions).encode()).hexdigest()
 
 
 def _mark(path: str) -> str:

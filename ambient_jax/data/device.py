@@ -1,7 +1,7 @@
 """Draws batches from small data in device memory, inside the compiled step."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from ambient_jax import mixing, schedules
 from ambient_jax.data import chunk, noise_first
 from ambient_jax.data.groups import Groups
+from ambient_jax.data.source import Episode, Source
 
 Array = Any  # jax.Array, or np.ndarray before it is put on a device
 ORDERS = ("noise_first", "data_first")
@@ -58,7 +59,7 @@ def load_device_data(mixture: Any) -> DeviceData:
     sizes = np.array([mixture.statistics[n].num_steps for n in mixture.names], np.int32)
     position = 0
     for k, name in enumerate(mixture.names):
-        for index, raw in _episodes(mixture.datasets[name], mixture.statistics[name].lengths):
+        for index, raw in episodes(mixture.datasets[name], mixture.statistics[name].lengths):
             arrays = mixture.read(k, index, raw)
             stop = position + len(arrays[chunk.ACTION])
             for field, values in arrays.items():
@@ -74,14 +75,16 @@ def load_device_data(mixture: Any) -> DeviceData:
     return _grouped(data, mixture.groups) if split else data
 
 
-def _episodes(dataset, lengths):
-    """Yields (id, episode) of episodes that have steps; does not read others."""
-    ends = np.cumsum(dataset.shard_lengths)
-    for shard, (end, count) in enumerate(zip(ends, dataset.shard_lengths, strict=True)):
-        filled = np.flatnonzero(lengths[end - count : end])
+def episodes(
+    source: Source, lengths: np.ndarray, files: range | None = None
+) -> Iterator[tuple[int, Episode]]:
+    """Yields (id, episode) of episodes that have steps, of all files or some; reads no others."""
+    ends = np.cumsum(source.shard_lengths)
+    for shard in range(len(ends)) if files is None else files:
+        filled = np.flatnonzero(lengths[ends[shard] - source.shard_lengths[shard] : ends[shard]])
         for run in np.split(filled, np.flatnonzero(np.diff(filled) > 1) + 1):
             first = int(run[0]) if len(run) else 0
-            yield from itertools.islice(dataset.stream(shard, first), len(run))
+            yield from itertools.islice(source.stream(shard, first), len(run))
 
 
 def _grouped(data: DeviceData, groups: Groups) -> DeviceData:

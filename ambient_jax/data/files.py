@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 from ambient_jax.data.bucket import BucketPath, StoreError, fetched, is_bucket
-from ambient_jax.data.paths import expanded, readable
+from ambient_jax.data.paths import cache_folder, readable
 
 JSON_BYTES = 16 << 20  # largest metadata file; that of 100 000 shards is smaller than 1 MiB
 JSON_LEVELS = 100
-
-_CACHE_VARIABLE = "AMBIENT_JAX_CACHE"  # folder of local copies, see ``local``
 
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 _PATH_IS_WRONG = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
@@ -76,11 +74,11 @@ def open_file(path: str) -> BinaryIO:
 
 def local(path: str) -> str:
     """Returns the path of a file for a reader that knows no buckets: a copy of a whole object in
-    ``$AMBIENT_JAX_CACHE/objects`` (by default ``~/.cache/ambient_jax/objects``)."""
+    ``$AMBIENT_JAX_CACHE/objects`` (by default, and if that is in a bucket,
+    ``~/.cache/ambient_jax/objects``)."""
     if not is_bucket(path):
         return path
-    cache = expanded(os.environ.get(_CACHE_VARIABLE) or "~/.cache/ambient_jax")
-    return os.fspath(fetched(BucketPath.of(path), os.path.join(cache, "objects")))
+    return os.fspath(fetched(BucketPath.of(path), cache_folder(local=True) / "objects"))
 
 
 def unavailable(error: OSError | MemoryError, path: str) -> OSError:

@@ -96,7 +96,7 @@ class Mixture:
     @property
     def problems(self) -> dict[str, dict[str, Mapping[str, Any]]]:
         """Accepted problems by source, see ``SourceStatistics.problems``."""
-        return {n: _problems(s, self.statistics[n]) for n, s in self.datasets.items()}
+        return {n: problems_of(s, self.statistics[n]) for n, s in self.datasets.items()}
 
     @functools.cached_property
     def rests(self) -> np.ndarray | None:
@@ -168,7 +168,7 @@ def open_mixture(
         except (ValueError, FileNotFoundError) as error:
             where = "" if str(error).startswith("source ") else f"source {name!r}: "
             raise type(error)(f"{where}{error}") from error
-        _log_problems(name, _problems(source, measured[name]))
+        _log_problems(name, problems_of(source, measured[name]))
     _check_agreement(measured, config.horizon)
     form = next(iter(forms.values()))
     if missing := missing_delta(config, forms):
@@ -315,7 +315,9 @@ def _bounds_files(config, fields):
     return {n: tables[path] for n, path in paths.items()}
 
 
-def _problems(source: Source, measured: SourceStatistics):
+def problems_of(source: Source, measured: SourceStatistics) -> dict[str, Mapping[str, Any]]:
+    """Returns the accepted problems of a source, see ``SourceStatistics.problems``: those of its
+    episodes, of the data set as a whole, and of the statistics that it states."""
     whole = {"episodes": len(source), "skipped": 0}
     found = [*source.notes]
     try:

@@ -9,7 +9,8 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks
-from ambient_jax.data.statistics import ENDS, Moments, SourceStatistics
+from ambient_jax.data.moments import ENDS, Moments
+from ambient_jax.data.parts import SourceStatistics
 from ambient_jax.transforms.normalizer import KINDS, Normalizer
 
 PER = ("mixture", "group", "source")

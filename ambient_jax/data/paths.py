@@ -15,6 +15,8 @@ from ambient_jax.data.bucket import BucketPath, is_bucket
 
 AnyPath: TypeAlias = pathlib.Path | BucketPath
 ReadablePath: TypeAlias = epath.Path | BucketPath
+CACHE_VARIABLE = "AMBIENT_JAX_CACHE"  # folder of what can be computed anew from data
+_CACHE = "~/.cache/ambient_jax"
 
 
 def expanded(path: str | os.PathLike[str]) -> str:
@@ -26,6 +28,13 @@ def folder(path: str | os.PathLike[str]) -> AnyPath:
     """Returns the ``expanded`` path as an object, for a folder of results."""
     path = expanded(path)
     return BucketPath.of(path) if is_bucket(path) else pathlib.Path(path)
+
+
+def cache_folder(path: str | os.PathLike[str] | None = None, local: bool = False) -> AnyPath:
+    """Returns the ``folder`` at a path, by default at ``$AMBIENT_JAX_CACHE`` or
+    ``~/.cache/ambient_jax``; with ``local`` the latter if it is in a bucket."""
+    path = path or os.environ.get(CACHE_VARIABLE) or _CACHE
+    return folder(_CACHE if local and is_bucket(path) else path)
 
 
 def readable(path: str | os.PathLike[str]) -> ReadablePath:

@@ -7,15 +7,14 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from concurrent import futures
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ambient_jax import _checks
-from ambient_jax.data import files, metadata, records
+from ambient_jax.data import files, marks, metadata, records
 from ambient_jax.data.chunk import LAST_STEPS
 from ambient_jax.data.dataset import Dataset, notes_filler, without_filler
 from ambient_jax.data.example_proto import Episode, EpisodeDecoder
@@ -26,7 +25,6 @@ from ambient_jax.data.paths import ReadablePath, readable
 __all__ = ["Episode", "MissingShardError", "RldsDataset", "open_dataset"]
 
 _LAST = "steps/is_last"
-_READERS = 8  # threads that read checksums: they wait for storage
 _FORMATS = {"array_record": records.ArrayRecords, "tfrecord": records.TFRecords}
 
 
@@ -179,16 +177,31 @@ class RldsDataset(Dataset):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the metadata, the split and its shards; a copy of the data has the same."""
-        digest = hashlib.sha256()
-        directory = readable(self.directory)
-        for name in (INFO, FEATURES):
-            digest.update((directory / name).read_bytes())
-        marks = functools.partial(records.digest, file_format=self.file_format)
-        with futures.ThreadPoolExecutor(_READERS) as pool:
-            for shard, mark in zip(self._shards, pool.map(marks, self.shard_files), strict=True):
-                name = os.path.basename(shard.filename)
-                digest.update(f"{name} {shard.skip} {shard.take} {mark}\n".encode())
+        digest = hashlib.sha256(self._metadata())
+        for shard, mark in zip(self._shards, self.marks(self.covered), strict=True):
+            name = os.path.basename(shard.filename)
+            digest.update(f"{name} {shard.skip} {shard.take} {mark.digest}\n".encode())
         return digest.hexdigest()[:32]
+
+    @property
+    def covered(self) -> Sequence[str]:
+        return self.shard_files
+
+    def marks(self, paths: Sequence[str]) -> list[marks.Mark]:
+        digest = functools.partial(records.digest, file_format=self.file_format)
+        return marks.of(self.directory, paths, digest)
+
+    def shard_version(self, shard_index: int) -> str:
+        shard = self._shards[shard_index]
+        which = f"{os.path.basename(shard.filename)} {shard.skip} {shard.take} {shard.base}"
+        return f"{self._about} {which} {marks.version(shard.filename)}"
+
+    @functools.cached_property
+    def _about(self) -> str:
+        return hashlib.sha256(self._metadata()).hexdigest()
+
+    def _metadata(self) -> bytes:
+        return b"".join((readable(self.directory) / n).read_bytes() for n in (INFO, FEATURES))
 
 
 def _is_there(path: ReadablePath) -> bool:

@@ -103,6 +103,9 @@ class RldsSource(Source):
         keys = {field: f"steps/{path or field}" for field, path in paths.items()}
         return {field: stored[key] for field, key in keys.items() if key in stored}
 
+    def shard_version(self, shard_index):
+        return self.data.shard_version(shard_index)
+
     def examine(self, shard_index):
         for index, episode in self.stream(shard_index):
             yield index, episode, last_step_problems(episode, self.last_step == "drop")

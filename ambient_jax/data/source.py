@@ -118,6 +118,10 @@ class Source(Protocol):
         """Returns "min", "max", "mean" and "std" [d] in the data set's files, by field."""
         return {}
 
+    def shard_version(self, shard_index: int) -> str:
+        """Returns a text that changes with the data of one file, found without reading them."""
+        return self.fingerprint
+
     def refuse_images(self, problems: Mapping[str, Mapping[str, Any]]) -> None:
         """Raises ValueError if training may not begin with the examined images."""
 

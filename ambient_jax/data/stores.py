@@ -44,6 +44,9 @@ class Store(Protocol):
     def files(self, bucket: str, prefix: str, limit: int | None = None) -> dict[str, int]:
         """Returns bytes of the objects whose keys begin with a prefix."""
 
+    def versions(self, bucket: str, prefix: str) -> dict[str, tuple[int, str]]:
+        """Returns what ``size`` does of the objects whose keys begin with a prefix."""
+
     def children(self, bucket: str, prefix: str) -> tuple[list[str], list[str]]:
         """Returns keys of objects right below a prefix that ends in "/", and of folders."""
 
@@ -176,6 +179,11 @@ class _Google:
         return {blob.name: int(blob.size) for blob in listed}
 
     @_translated
+    def versions(self, bucket, prefix):
+        listed = self._client.list_blobs(bucket, prefix=prefix, **self._once)
+        return {blob.name: (int(blob.size), str(blob.generation)) for blob in listed}
+
+    @_translated
     def children(self, bucket, prefix):
         listed = self._client.list_blobs(bucket, prefix=prefix, delimiter="/", **self._once)
         return [blob.name for blob in listed], sorted(listed.prefixes)
@@ -238,6 +246,11 @@ class _Amazon:
     def files(self, bucket, prefix, limit=None):
         pages = self._pages(bucket, prefix, PaginationConfig={"MaxItems": limit})
         return {o["Key"]: int(o["Size"]) for page in pages for o in page.get("Contents", ())}
+
+    @_translated
+    def versions(self, bucket, prefix):
+        found = [o for page in self._pages(bucket, prefix) for o in page.get("Contents", ())]
+        return {o["Key"]: (int(o["Size"]), str(o["ETag"])) for o in found}
 
     @_translated
     def children(self, bucket, prefix):

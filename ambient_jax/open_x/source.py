@@ -311,11 +311,18 @@ class OpenXSource(RldsSource):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of the data and of the settings that shape their actions and steps."""
+        text = f"{self.data.fingerprint} {self._conversion}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def shard_version(self, shard_index: int) -> str:
+        return f"{self.data.shard_version(shard_index)} {self._conversion}"
+
+    @functools.cached_property
+    def _conversion(self) -> str:
         # A folder's name is no part of its data; that of an RLDS data set or of a row is.
         name = "" if isinstance(self.data, FolderDataset) else self._spec.name
         named = dataclasses.replace(self._spec, name=name)
-        spec = repr((named, self._hz, self.form.rotation, self.form.action_width))
-        return hashlib.sha256(f"{self.data.fingerprint} {spec}".encode()).hexdigest()[:32]
+        return repr((named, self._hz, self.form.rotation, self.form.action_width))
 
     @functools.cached_property
     def settings(self) -> str:  # type: ignore[override]

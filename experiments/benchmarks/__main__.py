@@ -10,9 +10,10 @@ import sys
 
 from ambient_jax import _checks
 
-_ALL = ("accelerator", "assembling", "images", "library", "loader", "mixture", "sweep")
-_ALL += ("train_step", "videos")
+_ALL = ("accelerator", "assembling", "images", "library", "loader", "mixture", "prepare")
+_ALL += ("sweep", "train_step", "videos")
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
+_OTHERS |= {"prepare": "apache_beam"}
 
 
 def main(names: list[str]) -> None:
@@ -24,7 +25,7 @@ def main(names: list[str]) -> None:
         print(f"\n## {name}\n", flush=True)
         package = _OTHERS.get(name)
         if package and importlib.util.find_spec(package) is None:
-            print(f"needs {package}: pip install -e '.[all,bench]'")
+            print(f"needs {package}: pip install -e '.[all,bench,beam]'")
             continue
         # A process each: one benchmark's memory and threads are no part of the next.
         ended = subprocess.run([sys.executable, "-m", f"experiments.benchmarks.{name}"]).returncode

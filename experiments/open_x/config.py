@@ -27,6 +27,7 @@ import ml_collections
 from ambient_jax import _checks
 from ambient_jax.cli import config_file
 from ambient_jax.train import config as train_config
+from ambient_jax.train import mixtures
 
 
 def get_config(variant: str = "demo") -> ml_collections.ConfigDict:
@@ -88,7 +89,7 @@ def _open_x(config, size):
     data, form = config.data, config.data.open_x
     data.placement, data.shuffle_memory = "stream", 8.0
     data.normalization, data.normalize_per = "gaussian", "source"
-    form.update(dict(hz=5.0, cameras=("primary", "wrist"), instruction_bytes=128))
+    form.update(mixtures.FORM)
     colours = dict(brightness=0.1, contrast=0.1, saturation=0.1, hue=0.03)
     config.augmentation.update(dict(resized_crop=0.8, **colours))
     sizes, widths, language, width = SIZES[size]
@@ -110,35 +111,18 @@ def _open_x(config, size):
 
 def _mixture(name):
     def variant(config, size="base", clean="", sigma_min="0.2"):
-        # The readers of data sets stay out of a config that has none of them.
-        from ambient_jax.open_x import registry
-
         _open_x(config, size)
-        if name == "wide":
-            config.data.open_x.action_width = 8
         clean = [n for n in clean.split("+") if n]
-        _add(config, registry.mixture(name), clean, sigma_min)
+        mixtures.fill(config.data, name, clean, _level(sigma_min))
 
     return variant
 
 
-def _add(config, weights, clean, sigma_min):
-    from ambient_jax.open_x import registry
-
+def _level(sigma_min):
     try:
-        sigma_min = float(sigma_min)
+        return float(sigma_min)
     except ValueError:
         raise ValueError(f"sigma_min= is {sigma_min!r}, expected a noise level in [0, 1]") from None
-    for name in clean:
-        _checks.one_of("clean", name, weights)
-    for name, weight in weights.items():
-        path = registry.get(name).tfds or name
-        corrupt = clean and name not in clean
-        bounds = dict(sigma_min=sigma_min) if corrupt else {}
-        role = "corrupt" if corrupt else "clean"
-        config.data.sources[name] = train_config.source(
-            path, role, weight=weight, open_x=name, **bounds
-        )
 
 
 def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
@@ -149,7 +133,8 @@ def _debug(config, size="debug", clean="bridge_orig", sigma_min="0.2"):
     config.data.update(dict(shuffle_memory=0.25, history=1, horizon=4))
     form = dict(action_width=16, state_width=14, image_size=(32, 32), quality=("success",))
     config.data.open_x.update(dict(cameras=("primary", "secondary", "wrist"), **form))
-    _add(config, dict.fromkeys(registry.data_sets(), 1.0), clean.split("+"), sigma_min)
+    everything = dict.fromkeys(registry.data_sets(), 1.0)
+    mixtures.add(config.data, everything, clean.split("+"), _level(sigma_min))
     for name, source in config.data.sources.items():
         source.path, source.last_step = fixtures.folder(name), "keep"
     config.train.update(dict(steps=100, batch_size=128, warmup=10, log_every=10))

@@ -19,7 +19,7 @@ def decided(granularity, sigma_max=0.0, curves=CURVES, **options):
     made = evidence(
         {"a": CLEAN, "b": CORRUPT}, {"b": curves}, granularity=(granularity,), **options
     )
-    return made, *annotation._decide(made, "b", granularity, sigma_max)
+    return made, *annotation.decide(made, "b", granularity, sigma_max)
 
 
 def crossing(curve, tau=0.05):
@@ -82,7 +82,7 @@ def test_a_size_is_that_of_the_granularity_or_of_the_options():
 
 def test_what_is_judged_in_part_bounds_every_step():
     made = evidence({"a": CLEAN, "b": CORRUPT}, {"b": CURVES[:3]}, granularity=("dataset",))
-    low, table = annotation._decide(made, "b", "dataset", 0.0)
+    low, table = annotation.decide(made, "b", "dataset", 0.0)
     assert len(table) == 6 and len(set(table.sigma_min.tolist())) == len(low) == 1
     np.testing.assert_allclose(low, rounded(crossing(CURVES[:3].mean(0))), atol=1e-6)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from ambient_jax.data.features import Leaf
 from ambient_jax.data.look.cameras import short
+from ambient_jax.data.moments import Moments
 from ambient_jax.data.normalizer import Outlier, outliers_of
-from ambient_jax.data.statistics import Moments
 
 WIDE = 1024  # numbers a step; of more, all are measured as one
 TEXTS = 10_000  # different texts that are counted

@@ -1,0 +1,138 @@
+"""Chunks judged by shard are those that the annotation judges at once."""
+
+import os
+import pathlib
+import pickle
+import types
+
+import numpy as np
+import pytest
+
+from ambient_jax import annotate
+from ambient_jax.annotate import judge as command
+from ambient_jax.annotate import judging
+from ambient_jax.annotate.judging import Judge
+from ambient_jax.data import bounds, write
+from ambient_jax.train import config as train_config
+
+OPTIONS = dict(folds=2, steps=20, levels=4, crops=(), analyses=(), features=(8, 8), batch_size=64)
+GRANULARITY = ("dataset", "datapoint")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root, vector = tmp_path_factory.mktemp("data"), np.zeros(2, np.float32)
+    rng = np.random.default_rng(0)
+    for name, count, jitter in (("smooth", 6, 0.0), ("jagged", 9, 0.2)):
+        episodes = []
+        for _ in range(count):
+            length = int(rng.integers(9, 17))
+            at = np.linspace(0, 1, length)[:, None] * rng.normal(size=2)
+            at = (at + jitter * rng.normal(size=at.shape)).astype(np.float32)
+            flags = {n: np.zeros(length, bool) for n in ("is_first", "is_last", "is_terminal")}
+            numbers = {n: np.zeros(length, np.float32) for n in ("reward", "discount")}
+            steps = {"observation": {"state": at}, "action": at, **flags, **numbers}
+            episodes.append({"steps": steps})
+        features = write.rlds_features({"state": vector}, vector)
+        options = dict(features=features, episodes=episodes, file_format="tfrecord", shards=3)
+        write.write_dataset(root, name=name, version="1.0.0", **options)
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AMBIENT_JAX_CACHE", str(tmp_path / "cache"))
+
+
+def section(root, split="train"):
+    data = train_config.default().data
+    data.root, data.horizon, data.delta = str(root), 4, ()
+    data.sources.smooth = train_config.source("smooth", "clean")
+    data.sources.jagged = train_config.source("jagged", "corrupt", split=split)
+    return data
+
+
+@pytest.fixture(scope="module")
+def annotations(root, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMBIENT_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        options = annotate.Options(granularity=GRANULARITY, **OPTIONS)
+        return annotate.annotate(section(root), options, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [0, 2])
+def test_by_shard_as_at_once(annotations, root, cache, tmp_path, processes):
+    if processes:
+        pytest.importorskip("apache_beam", reason="no apache-beam: pip install '.[beam]'")
+    Judge.of(annotations).write(tmp_path / judging.FILE)
+    judged = judging.judge_all(section(root), tmp_path, tmp_path / "all", processes=processes)
+    assert not judged.failures and judged.episodes == 9
+    curve = annotations.evidence.curves["jagged"]
+    assert judged.chunks == len(curve)
+    files = sorted((tmp_path / "all" / "parts").glob("jagged-*/*.npz"))
+    assert len(files) == 3
+    clean = np.concatenate([np.load(file)["clean"] for file in files])
+    np.testing.assert_allclose(clean, curve, atol=1e-6)
+    for granularity in GRANULARITY:
+        ours = bounds.read(judged.bounds[granularity])
+        theirs = annotations.bounds[granularity]
+        np.testing.assert_array_equal(ours.episode, theirs.episode)
+        np.testing.assert_array_equal(ours.step, theirs.step)
+        np.testing.assert_allclose(ours.sigma_min, theirs.sigma_min, atol=1e-6)
+    assert "chunks of 9 episodes" in command.estimate(judged)
+
+
+@pytest.mark.slow
+def test_it_goes_on_after_a_broken_shard(annotations, root, cache, tmp_path):
+    Judge.of(annotations).write(tmp_path / judging.FILE)
+    data, all_ = section(root), str(tmp_path / "all")
+    # A shard that breaks after the mixture was opened: before, there would be no statistics.
+    judging.opened(
+        judging.Job(
+            pickle.dumps(data), os.environ["AMBIENT_JAX_CACHE"], str(tmp_path / judging.FILE), all_
+        )
+    )
+    file = sorted(pathlib.Path(root).glob("jagged/*/*tfrecord*"))[1]
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-20])
+        judged = judging.judge_all(data, tmp_path, all_)
+        ((what, why),) = judged.failures
+        assert what == "source 'jagged', shard 1 of 3" and f"{file}: truncated" in why
+        assert judged.episodes == 6 and not judged.bounds
+    finally:
+        file.write_bytes(whole)
+    judged = judging.judge_all(data, tmp_path, all_)
+    assert judged.episodes == 3 and set(judged.bounds) == set(GRANULARITY)
+
+
+def test_episodes_that_the_annotation_saw_keep_their_fold():
+    options = types.SimpleNamespace(folds=3)
+    evidence = types.SimpleNamespace(fitted=types.SimpleNamespace(options=options))
+    folds = {"a": (np.array([2, 5, 9]), np.array([2, 0, 1], np.int32))}
+    judge = Judge(evidence, None, ("a",), folds, {"a": 0.0})
+    episode = np.array([9, 9, 2, 5, 4, 10, 0])
+    assert judge.fold_of("a", episode).tolist() == [1, 1, 2, 0, 4 % 3, 10 % 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileNotFoundError, "run python -m ambient_jax.annotate with this workdir"),
+        (b"", ValueError, "cannot be read .*: annotate again"),
+        (pickle.dumps([1]), ValueError, "has a list, expected a classifier"),
+    ],
+)
+def test_a_file_that_is_no_classifier(tmp_path, content, error, message):
+    if content is not None:
+        (tmp_path / judging.FILE).write_bytes(content)
+    with pytest.raises(error, match=message):
+        judging.read(tmp_path / judging.FILE)
+
+
+def test_nothing_left_to_judge_has_no_rate():
+    assert command.estimate(judging.Judged({}, [], 0, 0.1, 0)) == "nothing was left to judge"
+    line = command.estimate(judging.Judged({}, [], 5000, 10.0, 100))
+    # 2.4M episodes of 50 chunks at 500 a second.
+    assert "500 a second" in line and "would take 67 hours" in line
