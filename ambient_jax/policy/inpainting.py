@@ -63,14 +63,17 @@ class Inpainting:
         _checks.number("noise", self.noise, 0, below=True)
 
 
-def check(known: Any, weights: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def check(
+    known: Any, weights: Any, shape: tuple[int, ...], most: int | None = None
+) -> dict[str, np.ndarray]:
     """Returns known actions of a shape, [B, H, D] or [H, D], and weights of the same without D, as
     float32 by name.
 
     {} for None, and where all weights are 0: then nothing is known.
 
     Raises:
-      ValueError: one without the other, a wrong shape, not finite, or a weight outside [0, 1].
+      ValueError: one without the other, a wrong shape, not finite, a weight outside [0, 1], or more
+        than ``most`` weights of 1 in a row.
     """
     if known is None and weights is None:
         return {}
@@ -85,6 +88,12 @@ def check(known: Any, weights: Any, shape: tuple[int, ...]) -> dict[str, np.ndar
     if given["weights"].min(initial=0) < 0 or given["weights"].max(initial=0) > 1:
         low, high = given["weights"].min(), given["weights"].max()
         raise ValueError(f"weights are from {low:g} to {high:g}, expected from 0 to 1")
+    count = int((given["weights"] >= 1).sum(-1).max(initial=0))
+    if most is not None and count > most:
+        raise ValueError(
+            f"known has {count} actions of weight 1, expected at most the {most} of "
+            "config.model.prefix that the model saw in training"
+        )
     return given if given["weights"].any() else {}
 
 

@@ -184,14 +184,8 @@ class Policy:
         for name in self.chain.wide:
             normalised = self.normalizer.normalize(f"observation/{name}", checked[name])
             checked[name] = np.asarray(normalised)
-        given = inpainting_lib.check(known, weights, (batch, self.horizon, self.chain.action_dim))
-        if given and self.how.method == "trained":
-            most = int((given["weights"] >= 1).sum(1).max())
-            if most > self.model.prefix:
-                raise ValueError(
-                    f"known has {most} actions of weight 1, expected at most the "
-                    f"{self.model.prefix} of config.model.prefix that the model saw in training"
-                )
+        shape = (batch, self.horizon, self.chain.action_dim)
+        given = inpainting_lib.check(known, weights, shape, self.most_known)
         return self._jitted(self.params, checked, key, **given)
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -234,6 +228,11 @@ class Policy:
         """Returns how known actions enter a sample."""
         default = "trained" if getattr(self.model, "prefix", 0) else "guidance"
         return self.inpainting or inpainting_lib.Inpainting(default)
+
+    @property
+    def most_known(self) -> int:
+        """Returns the largest number of actions of a chunk that may be known for certain."""
+        return self.model.prefix if self.how.method == "trained" else self.horizon
 
     @property
     def action_mask(self) -> Array | None:

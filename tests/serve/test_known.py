@@ -1,11 +1,13 @@
 """Real-time chunking through the server: requests with known actions, alone and among others."""
 
 import concurrent.futures
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
 
+from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.policy.chunks import Control, RealTime
 from ambient_jax.serve import batching
 from ambient_jax.serve.client import Refused, pack
@@ -127,3 +129,21 @@ def test_a_server_without_it_says_so():
             rows = {n: v[None, None] for n, v in seen.items()}
             with pytest.raises(ValueError, match="use another strategy than RealTime"):
                 remote(rows, 0, **{n: v[None] for n, v in made.known(0).items()})
+
+
+def test_a_policy_that_learned_to_continue_takes_as_many_as_it_saw():
+    model = build_denoiser({"name": "transformer", "width": 8, "depth": 1, "heads": 1, "prefix": 2})
+    empty = dataclasses.replace(made.policy(), model=model)
+    draw = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: 0.3 * draw.normal(size=p.shape), empty.parameter_shapes())
+    policy = dataclasses.replace(empty, params=params)
+    seen, given = made.observation(0, history=1), made.known(0)
+    given["weights"] = np.float32([1, 1, 0.5, 0])
+    with running(policy, Options(port=0, max_batch=2)) as port, made.client(port) as robot:
+        got = robot.infer({**seen, **given, "seed": 5})["actions"]
+        assert made.close(got, made.local(policy, seen, 5, **given))
+        np.testing.assert_array_equal(got[:2], given["known"][:2])
+        with pytest.raises(
+            Refused, match="known has 3 actions of weight 1, expected at most the 2"
+        ):
+            robot.infer({**seen, **given, "weights": np.float32([1, 1, 1, 0])})
