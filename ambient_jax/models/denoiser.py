@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from ambient_jax import _checks, _names
+from ambient_jax.models import prefix as prefixes
 from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
 from ambient_jax.models.transformer import TransformerDenoiser
@@ -24,10 +25,16 @@ class Denoiser(nn.Module):
     """Predicts x0, eps or v (the loss decides) from a noised chunk, its level and the observation.
     ``encoder`` maps the observation, which has no noise, to the condition [B, C]; ``backbone(x_t,
     sigma, condition)`` predicts. The last layer does not start at zero, which would stop all
-    gradients below it in the first step."""
+    gradients below it in the first step.
+
+    ``prefix``: the largest number of first actions that may be known (real-time chunking learned in
+    training, Black et al. 2025, https://arxiv.org/abs/2512.05964). Above 0 the observation may have
+    ``prefix.KNOWN`` [B, H, D + 1], see ``prefix.join``. Known actions take the place of noised
+    ones, and the backbone sees beside the chunk which they are."""
 
     backbone: nn.Module
     encoder: nn.Module = dataclasses.field(default_factory=ObservationEncoder)
+    prefix: int = 0
 
     def __call__(
         self, x_t: jax.Array, sigma: jax.Array, observation: Mapping[str, jax.Array]
@@ -36,13 +43,25 @@ class Denoiser(nn.Module):
         ``observation`` has histories {name: [B, T, d]}, or other inputs of the encoder."""
         return self.decode(x_t, sigma, self.encode(observation))
 
-    def encode(self, observation: Mapping[str, jax.Array]) -> jax.Array:
-        """Returns the condition [B, C], which a solver computes once for all its steps."""
-        return self.encoder(observation)
+    def encode(self, observation: Mapping[str, jax.Array]) -> Any:
+        """Returns the condition, which a solver computes once for all its steps: [B, C], with a
+        ``prefix`` beside the known actions."""
+        if not self.prefix:
+            return self.encoder(observation)
+        rest = {name: value for name, value in observation.items() if name != prefixes.KNOWN}
+        return self.encoder(rest), observation.get(prefixes.KNOWN)
 
-    def decode(self, x_t: jax.Array, sigma: jax.Array, condition: jax.Array) -> jax.Array:
-        """Returns the prediction [B, H, D] for a condition."""
-        return self.backbone(x_t, sigma, condition)
+    def decode(self, x_t: jax.Array, sigma: jax.Array, condition: Any) -> jax.Array:
+        """Returns the prediction [B, H, D] for a condition; its known part means nothing."""
+        if not self.prefix:
+            return self.backbone(x_t, sigma, condition)
+        condition, known = condition
+        if known is None:
+            known = jnp.zeros((*x_t.shape[:-1], x_t.shape[-1] + 1), x_t.dtype)
+        actions, is_known = prefixes.split(known)
+        x_t = jnp.where(is_known > 0, actions, x_t)
+        inputs = jnp.concatenate([x_t, is_known], axis=-1)
+        return self.backbone(inputs, sigma, condition)[..., :-1]
 
 
 def build_denoiser(
@@ -53,15 +72,18 @@ def build_denoiser(
     The field `encoder` is `{"name": "observation" | "multimodal", **fields of the encoder}`.
     Without a name it is the `MultimodalEncoder` if `observation`, shapes of one row by name, has
     more than histories [T, d]. Both names may be `package.module:attribute` of a module, or of a
-    function that makes one. `dtype` is "float32" or "bfloat16".
+    function that makes one. `dtype` is "float32" or "bfloat16". `prefix` is the denoiser's.
     """
     fields = _plain(config)
+    prefix = fields.pop("prefix", 0)
+    _checks.number("prefix", prefix, 0, whole=True)
     encoder = fields.pop("encoder", {})
     if not isinstance(encoder, dict):
         raise ValueError(f"encoder is {encoder!r}, expected a section of fields")
     vectors = all(len(value.shape) == 2 for value in (observation or {}).values())
     encoder = {"name": "observation" if vectors else "multimodal", **encoder}
-    return Denoiser(_built("model", BACKBONES, fields), _built("encoder", ENCODERS, encoder))
+    parts = _built("model", BACKBONES, fields), _built("encoder", ENCODERS, encoder)
+    return Denoiser(*parts, prefix=prefix)
 
 
 def _built(section, modules, fields):

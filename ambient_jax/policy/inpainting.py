@@ -10,10 +10,12 @@ replacement  0: the other entries learn of the known ones through x_t only
 guidance     min(1 / alpha, clip sigma) J^T W e: that of real-time chunking, for VP diffusion
 projection   J^T W^1/2 z with (W^1/2 J W^1/2 + alpha (1 - W + noise^2 / sigma^2)) z = W^1/2 e, by
              conjugate gradients
+trained      none: the network sees the known actions, as it did in training (``Denoiser.prefix``)
 ===========  =================================================================================
 
 Entries of weight 1 become the known ones in all. Those known in part are cross-faded by
-``Policy.chunk``, once: in every step of a solver the weight would count again.
+``Policy.chunk``, once: in every step of a solver the weight would count again. ``trained`` does not
+use them: what is not yet executed is free to change.
 
 The covariance of x0 given x_t is J sigma^2 / alpha (Tweedie): ``projection`` is exact for Gaussian
 data, weights of 0 and 1, and no ``noise``, and ``guidance`` approximates the matrix by alpha. For
@@ -41,7 +43,7 @@ from ambient_jax import _checks, schedules, targets
 
 Array = jax.Array
 Denoise = Callable[[Array, Array], Array]
-METHODS = ("replacement", "guidance", "projection")
+METHODS = ("replacement", "guidance", "projection", "trained")
 _VP = schedules.vp()
 
 
@@ -61,14 +63,17 @@ class Inpainting:
         _checks.number("noise", self.noise, 0, below=True)
 
 
-def check(known: Any, weights: Any, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+def check(
+    known: Any, weights: Any, shape: tuple[int, ...], most: int | None = None
+) -> dict[str, np.ndarray]:
     """Returns known actions of a shape, [B, H, D] or [H, D], and weights of the same without D, as
     float32 by name.
 
     {} for None, and where all weights are 0: then nothing is known.
 
     Raises:
-      ValueError: one without the other, a wrong shape, not finite, or a weight outside [0, 1].
+      ValueError: one without the other, a wrong shape, not finite, a weight outside [0, 1], or
+        over ``most`` actions of weight 1 in a chunk.
     """
     if known is None and weights is None:
         return {}
@@ -83,6 +88,12 @@ def check(known: Any, weights: Any, shape: tuple[int, ...]) -> dict[str, np.ndar
     if given["weights"].min(initial=0) < 0 or given["weights"].max(initial=0) > 1:
         low, high = given["weights"].min(), given["weights"].max()
         raise ValueError(f"weights are from {low:g} to {high:g}, expected from 0 to 1")
+    count = int((given["weights"] >= 1).sum(-1).max(initial=0))
+    if most is not None and count > most:
+        raise ValueError(
+            f"known has {count} actions of weight 1, expected at most the {most} of "
+            "config.model.prefix that the model saw in training"
+        )
     return given if given["weights"].any() else {}
 
 

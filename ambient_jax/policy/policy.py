@@ -22,6 +22,7 @@ import numpy as np
 from absl import logging
 
 from ambient_jax import _checks, schedules, targets
+from ambient_jax.models import prefix as prefixes
 from ambient_jax.policy import inpainting as inpainting_lib
 from ambient_jax.policy import solvers
 from ambient_jax.policy.control import RecedingHorizon as RecedingHorizon
@@ -53,13 +54,19 @@ class Policy:
     steps: int = 20
     clip: float | None = None
     eta: float = 0.0
-    inpainting: inpainting_lib.Inpainting = inpainting_lib.Inpainting()  # of known actions
+    # Of known actions; None: "trained" if the model has a ``prefix``, or else "guidance".
+    inpainting: inpainting_lib.Inpainting | None = None
 
     def __post_init__(self):
         _checks.solver_options(self.solver, self.steps, self.clip, self.eta)
-        if not isinstance(self.inpainting, inpainting_lib.Inpainting):
+        if not isinstance(self.inpainting, inpainting_lib.Inpainting | None):
             raise ValueError(
                 f"inpainting is {self.inpainting!r}, expected policy.inpainting.Inpainting(method)"
+            )
+        if self.how.method == "trained" and not getattr(self.model, "prefix", 0):
+            raise ValueError(
+                "inpainting is 'trained', but the model saw no known actions in training: expected "
+                "another method, or a model trained with config.model.prefix above 0"
             )
         if isinstance(self.chain, Normalizer):
             object.__setattr__(self, "chain", Chain(self.chain))
@@ -177,7 +184,8 @@ class Policy:
         for name in self.chain.wide:
             normalised = self.normalizer.normalize(f"observation/{name}", checked[name])
             checked[name] = np.asarray(normalised)
-        given = inpainting_lib.check(known, weights, (batch, self.horizon, self.chain.action_dim))
+        shape = (batch, self.horizon, self.chain.action_dim)
+        given = inpainting_lib.check(known, weights, shape, self.most_known)
         return self._jitted(self.params, checked, key, **given)
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -198,18 +206,33 @@ class Policy:
         ``ready`` names the observations that are already normalised."""
         fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
         options = {name: getattr(self, name) for name in fields}
-        denoise = self.denoiser(params, observation, ready)
         shape, mask = (self.horizon, self.chain.action_dim), self.action_mask
-        if known is not None and weights is not None:
-            weights = jnp.where(True if mask is None else mask, weights[..., None], 0.0)
-            unit = self.normalizer.normalize(ACTION, known)
+        if known is None or weights is None:
+            denoise = self.denoiser(params, observation, ready)
+            return self.chain.act(solvers.solve(denoise, keys, shape, mask=mask, **options))
+        unit, how, seen = self.normalizer.normalize(ACTION, known), self.how, None
+        if how.method == "trained":
+            weights = (weights >= 1).astype(known.dtype)
+            seen = prefixes.join(unit, weights > 0)
+        denoise = self.denoiser(params, observation, ready, seen)
+        weights = jnp.where(True if mask is None else mask, weights[..., None], 0.0)
+        if how.method != "trained":
             denoise = inpainting_lib.guide(
-                denoise, unit, weights, prediction=self.prediction, how=self.inpainting
+                denoise, unit, weights, prediction=self.prediction, how=how
             )
         actions = self.chain.act(solvers.solve(denoise, keys, shape, mask=mask, **options))
-        if known is not None and weights is not None:
-            actions = weights * known + (1 - weights) * actions
-        return actions
+        return weights * known + (1 - weights) * actions
+
+    @property
+    def how(self) -> inpainting_lib.Inpainting:
+        """Returns how known actions enter a sample."""
+        default = "trained" if getattr(self.model, "prefix", 0) else "guidance"
+        return self.inpainting or inpainting_lib.Inpainting(default)
+
+    @property
+    def most_known(self) -> int:
+        """Returns how many actions of a chunk may be known with weight 1."""
+        return self.model.prefix if self.how.method == "trained" else self.horizon
 
     @property
     def action_mask(self) -> Array | None:
@@ -224,10 +247,17 @@ class Policy:
         return self.chain.normalise({ACTION: action})[ACTION]
 
     def denoiser(
-        self, params: Any, observation: Observation, ready: tuple[str, ...] = ()
+        self,
+        params: Any,
+        observation: Observation,
+        ready: tuple[str, ...] = (),
+        known: Array | None = None,
     ) -> Callable[[Array, Array], Array]:
-        """Returns ``denoise(x_t, sigma)`` for ``solvers.solve``; see ``chunk``."""
+        """Returns ``denoise(x_t, sigma)`` for ``solvers.solve``; see ``chunk``. ``known``: what
+        ``models.prefix.join`` returns, for a network trained with a prefix."""
         inputs = self.chain.observe(observation, ready)
+        if known is not None:
+            inputs = {**inputs, prefixes.KNOWN: known}
         variables, decode = {"params": params}, self.model.apply
         if hasattr(self.model, "encode"):  # encode images once, not at every step
             inputs = self.model.apply(variables, inputs, method="encode")

@@ -79,7 +79,8 @@ class Batcher:
         for size in tqdm.tqdm(self.sizes, desc="compiling", unit="batch size", leave=False):
             inputs = {n: np.zeros((size, *s.shape), s.dtype) for n, s in shapes.items()}
             checked = self._policy.check(inputs, (self._policy.history,))
-            row = Row({}, known=np.zeros(self._shape, "f"), weights=np.ones(self._shape[:1], "f"))
+            weights = np.eye(1, self._shape[0], dtype="f")[0]  # the first is known
+            row = Row({}, known=np.zeros(self._shape, "f"), weights=weights)
             given = [{}, self._given([row] * size)] if self._known else [{}]
             for one in [*given, *given]:  # the second run shows what is left to compile
                 self._run(checked, np.zeros((size, 2), np.uint32), np.ones(size, bool), one)

@@ -151,7 +151,7 @@ class Session:
         arrays = {n: v if v is None else _numbers(n, v) for n, v in given.items()}
         shape = (self._policy.horizon, self._policy.chain.action_dim)
         with np.errstate(over="ignore"):  # infinite as float32 is an error of the check
-            return inpainting.check(**arrays, shape=shape)
+            return inpainting.check(**arrays, shape=shape, most=self._policy.most_known)
 
     def _inputs(self, fields, kept):
         """Returns the observation with its history, {name: [1, T, ...]}."""

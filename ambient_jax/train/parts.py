@@ -87,6 +87,7 @@ def make_learner(
 
     options = {"ema_limit": config.train.ema, "accumulation": config.train.accumulation}
     options |= {"augmentation": augmentation, "axis_name": layout and layout.axis}
+    options["prefix"] = model.prefix
     lifted = layout.applied(apply) if layout else apply
     train_step = step_lib.make_train_step(objective, lifted, optimizer, **options)
 

@@ -13,6 +13,7 @@ import optax
 
 from ambient_jax import _checks, _names, corruption, losses, optim, schedules, targets
 from ambient_jax.data import noise_first
+from ambient_jax.models import prefix as prefixes
 from ambient_jax.train import state as state_lib
 from ambient_jax.transforms import augment
 
@@ -77,17 +78,31 @@ def entries(batch: Batch) -> jax.Array:
     return mask & batch["dims"][:, None] if "dims" in batch else mask
 
 
-def make_loss(objective: Objective, apply: Callable[..., jax.Array]) -> Callable:
+def with_prefix(batch: Batch, keys: jax.Array, prefix: int) -> Batch:
+    """Shows the network the first n actions of each row and leaves them out of the loss: n is 0 in
+    half of the rows, and uniform from 1 to ``prefix`` in the others, see ``models.denoiser``.
+    ``keys`` [B] are those of the rows."""
+    length = lambda k: jax.random.randint(jax.random.fold_in(k, 1), (), 1 - prefix, prefix + 1)  # noqa: E731
+    count = jnp.maximum(jax.vmap(length)(keys), 0)
+    shown = jnp.arange(batch["action"].shape[1]) < count[:, None]
+    known = prefixes.join(jnp.where(entries(batch), batch["action"], 0), shown)
+    observation = {**batch["observation"], prefixes.KNOWN: known}
+    return {**batch, "observation": observation, "mask": batch["mask"] & ~shown}
+
+
+def make_loss(objective: Objective, apply: Callable[..., jax.Array], prefix: int = 0) -> Callable:
     """Returns ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))`` of a batch.
 
     The batch has observation {name: [B, T, d]} or other inputs of the model, action x0 [B, H, D]
     (normalised), mask [B, H], sigma, sigma_min, sigma_max, source [B] and id [B, 3]; optionally
     dims [B, D] (see ``entries``) and weight [B] (data first).
     ``apply(params, x_t, sigma, observation)`` gets x_t in variance-preserving scale for every
-    schedule, so that its inputs have unit size.
+    schedule, so that its inputs have unit size. ``prefix``: see ``with_prefix``.
     """
 
     def loss(params, batch, keys, noise_key):
+        if prefix:
+            batch = with_prefix(batch, keys, prefix)
         mask = entries(batch) if "dims" in batch else batch["mask"]
         bounds = batch["sigma_min"], batch["sigma_max"], mask
         keep = losses.batch_keep_mask(batch["sigma"], *bounds)
@@ -118,6 +133,7 @@ def make_train_step(
     *,
     ema_limit: float = 0.999,
     accumulation: int = 1,
+    prefix: int = 0,
     augmentation: augment.Augmentation | None = None,
     axis_name: str | None = None,
 ) -> Callable[[state_lib.TrainState, Batch, jax.Array], state_lib.TrainState]:
@@ -131,10 +147,11 @@ def make_train_step(
       ema_limit: largest decay of the parameters' moving average.
       accumulation: number of micro-batches whose gradients are summed before the update; the result
         is that of the whole batch, with 1/accumulation of the memory.
+      prefix: largest number of first actions that the network is shown, see ``with_prefix``.
       augmentation: augmentation of camera images, drawn per step, row and camera.
       axis_name: mapped axis to sum gradients and counts over (None: one device).
     """
-    grad_fn = jax.value_and_grad(make_loss(objective, apply), has_aux=True)
+    grad_fn = jax.value_and_grad(make_loss(objective, apply, prefix), has_aux=True)
 
     def psum(tree):
         if not axis_name or jax.lax.axis_size(axis_name) == 1:

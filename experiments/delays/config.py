@@ -5,6 +5,7 @@
 pushing  receding horizon, ensembling and real-time chunking against the delay, planar pushing
 maze     the same in the maze
 methods  ways to sample real-time chunks at one delay, planar pushing
+trained  the same as pushing, for checkpoints trained with config.model.prefix (known first actions)
 debug    the code of them all on a few short episodes of the maze
 """
 
@@ -23,6 +24,14 @@ STRATEGIES = {
     "open_loop": {"kind": "receding", "execute": 16},  # without delay only
 }
 _REPLACEMENT = {"method": "replacement"}
+# For policies that saw known first actions in training.
+TRAINED = {
+    "receding": {"kind": "receding"},
+    "unaligned": {"kind": "receding", "aligned": False},
+    "real_time": {"kind": "real_time", "inpainting": {"method": "trained"}},
+    "guidance": {"kind": "real_time"},
+    "open_loop": {"kind": "receding", "execute": 16},  # without delay only
+}
 # At one delay: ways to sample real-time chunks, and beginning them as soon as the last has arrived.
 METHODS = {
     "receding": {"kind": "receding"},
@@ -49,7 +58,7 @@ def get_config(variant: str = "pushing") -> ml_collections.ConfigDict:
             "solver": {"solver": "ddim", "steps": 16},  # in place of the checkpoint's
             "execute": 8,  # steps from one chunk's beginning to the next one's
             "delays": (0, 2, 4, 8),  # steps until a chunk arrives
-            "strategies": METHODS if name == "methods" else STRATEGIES,
+            "strategies": {"methods": METHODS, "trained": TRAINED}.get(name, STRATEGIES),
             "report_only": False,  # only the report, of the rollouts that are there
         }
     )
@@ -61,5 +70,6 @@ VARIANTS: dict[str, dict] = {
     "pushing": {},
     "maze": {"world": "maze", "episodes": 200},
     "methods": {"delays": (4,)},
+    "trained": {},
     "debug": {"world": "maze", "episodes": 3, "delays": (0, 4), "solver": {"steps": 2}},
 }

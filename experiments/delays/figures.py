@@ -14,6 +14,7 @@ WORDS = {
     "unaligned": "receding horizon, from the first action",
     "ensemble": "temporal ensembling",
     "real_time": "real-time chunking",
+    "guidance": "real-time chunking by guidance",
     "open_loop": "whole chunks, open loop",
 }
 

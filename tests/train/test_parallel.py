@@ -114,6 +114,40 @@ def test_a_process_0_that_nobody_joins():
     assert ended.returncode == 1 and told in ended.stderr
 
 
+def test_auto_joins_the_tasks_of_slurm():
+    """Two tasks with the variables that srun sets; JAX takes its port from the job's number."""
+    first, last = 2**16 - 2**12, 2**16 - 1
+    port = next(p for p in range(first, last) if not _taken(p))
+    code = (
+        "import jax, jax.numpy as jnp; from ambient_jax.train import parallel;"
+        "parallel.initialize('auto'); n = jax.local_device_count();"
+        "print(jax.process_index(), jax.pmap(lambda x: jax.lax.psum(x, 'i'), 'i')(jnp.ones(n)))"
+    )
+    job = {"SLURM_JOB_ID": str(port - first), "SLURM_STEP_NODELIST": "localhost"}
+    job |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_NODES": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **job}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**env, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        printed = [task.communicate(timeout=120)[0].splitlines()[-1] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert printed == ["0 [2.]", "1 [2.]"]
+
+
+def _taken(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_replicate_and_back():
     tree = {"a": np.arange(3.0), "b": np.int32(4)}
     back = parallel.unreplicate(parallel.replicate(tree))
