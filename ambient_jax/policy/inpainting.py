@@ -72,8 +72,8 @@ def check(
     {} for None, and where all weights are 0: then nothing is known.
 
     Raises:
-      ValueError: one without the other, a wrong shape, not finite, a weight outside [0, 1], or more
-        than ``most`` weights of 1 in a row.
+      ValueError: one without the other, a wrong shape, not finite, a weight outside [0, 1], or
+        over ``most`` actions of weight 1 in a chunk.
     """
     if known is None and weights is None:
         return {}

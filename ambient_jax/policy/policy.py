@@ -231,7 +231,7 @@ class Policy:
 
     @property
     def most_known(self) -> int:
-        """Returns the largest number of actions of a chunk that may be known for certain."""
+        """Returns how many actions of a chunk may be known with weight 1."""
         return self.model.prefix if self.how.method == "trained" else self.horizon
 
     @property

@@ -79,11 +79,9 @@ class Batcher:
         for size in tqdm.tqdm(self.sizes, desc="compiling", unit="batch size", leave=False):
             inputs = {n: np.zeros((size, *s.shape), s.dtype) for n, s in shapes.items()}
             checked = self._policy.check(inputs, (self._policy.history,))
-            given = [{}]
-            if self._known:
-                weights = np.eye(1, self._shape[0], dtype="f")[0]  # the first action is known
-                row = Row({}, known=np.zeros(self._shape, "f"), weights=weights)
-                given.append(self._given([row] * size))
+            weights = np.eye(1, self._shape[0], dtype="f")[0]  # the first is known
+            row = Row({}, known=np.zeros(self._shape, "f"), weights=weights)
+            given = [{}, self._given([row] * size)] if self._known else [{}]
             for one in [*given, *given]:  # the second run shows what is left to compile
                 self._run(checked, np.zeros((size, 2), np.uint32), np.ones(size, bool), one)
         self._thread.start()

@@ -67,6 +67,7 @@ class Robot:
         self.delays = collections.deque([delay], maxlen=10)  # steps that the last chunks took
         self.held = 0  # steps at which the old chunk had ended, and its last action was held
         self._client, self._seed, self._number = client, seed, 0
+        self._most = told.get("most_known", self.horizon)  # actions of weight 1
         self._pool = concurrent.futures.ThreadPoolExecutor(1, "robot")
         self._forget()
 
@@ -111,7 +112,7 @@ class Robot:
         if self._seed is not None:
             request["seed"] = (self._seed + self._number) % 2**32
         if self.real_time and self._chunk is not None:
-            passed = step - self._begun, max(self.delays), self.soft
+            passed = step - self._begun, min(max(self.delays), self._most), self.soft
             request["known"], request["weights"] = remaining(self._chunk, *passed)
         self._number, self._asked = self._number + 1, step
         self._coming = self._pool.submit(lambda: self._client.infer(request)["actions"])

@@ -48,6 +48,8 @@ class Server:
         self._known = options.real_time and takes_known(policy)
         limits = {"max_message": options.max_message, "max_batch": options.max_batch}
         limits["real_time"] = self._known
+        if self._known:
+            limits["most_known"] = policy.most_known
         self._metadata = pack({**describe(policy), **limits, **(about or {})})
         self._token = f"Api-Key {options.token}".encode() if options.token else b""
         self._batcher = Batcher(policy, options.max_batch, options.seed, self._known)

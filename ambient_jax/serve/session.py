@@ -118,7 +118,6 @@ class Session:
 
     def __init__(self, policy: Any, most: int, known: bool = True):
         self._policy, self._most, self._known = policy, most, known
-        self._most_known = getattr(policy, "most_known", None)
         self._shapes = policy.chain.inputs(policy.history)
         self._encode = policy.chain.encoders().get(INSTRUCTION)
         self._kept: dict[str, np.ndarray] | None = None
@@ -152,7 +151,7 @@ class Session:
         arrays = {n: v if v is None else _numbers(n, v) for n, v in given.items()}
         shape = (self._policy.horizon, self._policy.chain.action_dim)
         with np.errstate(over="ignore"):  # infinite as float32 is an error of the check
-            return inpainting.check(**arrays, shape=shape, most=self._most_known)
+            return inpainting.check(**arrays, shape=shape, most=self._policy.most_known)
 
     def _inputs(self, fields, kept):
         """Returns the observation with its history, {name: [1, T, ...]}."""

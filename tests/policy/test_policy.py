@@ -336,7 +336,7 @@ def test_from_checkpoint(tmp_path):
     fast = Policy.from_checkpoint(tmp_path / "checkpoints" / "20", solver="ddim", steps=2)
     assert (fast.solver, fast.steps, fast.clip) == ("ddim", 2, 1.5)
     how = Inpainting("replacement")
-    assert policy.inpainting == Inpainting()
+    assert policy.inpainting is None and policy.how == Inpainting()
     assert Policy.from_checkpoint(tmp_path, inpainting=how).inpainting == how
     with pytest.raises(ValueError, match="inpainting is 'replacement', expected .*Inpainting"):
         dataclasses.replace(policy, inpainting="replacement")
