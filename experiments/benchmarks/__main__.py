@@ -11,6 +11,7 @@ import sys
 from ambient_jax import _checks
 
 _ALL = ("accelerator", "images", "library", "loader", "mixture", "sweep", "train_step", "videos")
+_ALL += ("transformer_parts",)
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 
 
