@@ -160,6 +160,8 @@ def topology(name: str) -> list[jax.Device]:
     an unknown topology."""
     # Outside Google's cloud there is no metadata server to wait for.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Nor does another process that holds libtpu, such as a training, matter without a chip.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         chips = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except Exception as error:  # of many types, by version

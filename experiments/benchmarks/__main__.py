@@ -11,7 +11,7 @@ import sys
 from ambient_jax import _checks
 
 _ALL = ("accelerator", "assembling", "images", "library", "loader", "mixture", "prepare")
-_ALL += ("sweep", "train_step", "videos")
+_ALL += ("sweep", "train_step", "transformer_parts", "videos")
 _OTHERS = {"images": "tensorflow", "train_step": "torch"}  # what they compare with
 _OTHERS |= {"prepare": "apache_beam"}
 
