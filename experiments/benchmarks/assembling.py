@@ -183,6 +183,7 @@ def rate_table(root: str, kinds: list[str]) -> str:
 
 def main(argv):
     del argv
+    console.setup()
     cores = sorted(os.sched_getaffinity(0))[: _FLAGS.workers]
     os.sched_setaffinity(0, cores)
     kinds = _KIND.value or ["images", "numbers"]
