@@ -159,7 +159,7 @@ def floor() -> str:
             rounds.append((time.thread_time() - begin) / len(blobs) * 1e6)
         spent.append(min(rounds))
     return (
-        f"libjpeg-turbo alone: {spent[0]:.0f} us an image, {spent[1]:.0f} at an eighth of the size, "
+        f"libjpeg-turbo: {spent[0]:.0f} us an image, {spent[1]:.0f} at an eighth of the size, "
         "little more than its entropy code (least of 7 rounds)"
     )
 
