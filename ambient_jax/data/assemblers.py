@@ -1,8 +1,9 @@
 """Assembles a host's rows in this process, or in several that share the memory of the batches.
 
 Each process has some of the host's streams and all of their work: it reads, cuts and decodes their
-rows into memory that this process hands out as arrays, without a copy. Memory is used again once
-all arrays of a batch are gone. Which process has a stream does not change its rows.
+rows into memory that this process hands out as arrays, without a copy of the large ones (images).
+Memory is used again once no array refers to it. Which process has a stream does not change its
+rows.
 
 A process is a fresh interpreter without JAX's devices. It has a socket to this process and ends
 when that closes, whatever ended this one. The memory has no name (``memfd_create``), so nothing is
@@ -28,7 +29,7 @@ import numpy as np
 from ambient_jax import mixing
 from ambient_jax.data import stream
 from ambient_jax.data.assembler import Arrays, Assembler, Layout, Plan
-from ambient_jax.data.batch_memory import Memory
+from ambient_jax.data.batch_memory import Memory, detached
 from ambient_jax.data.files import first_line
 
 # The path is set here, not by PYTHONPATH: its modules could hide those of Python's own start.
@@ -160,7 +161,7 @@ class Processes:
             except (EOFError, OSError) as error:
                 raise self._lost(worker) from error
             first = first or answer[1]
-        return {} if first else self._memory.arrays(slot), first
+        return {} if first else detached(self._memory.arrays(slot)), first
 
     def _lost(self, worker):
         """Returns the error of a process that is gone."""

@@ -14,6 +14,7 @@ import numpy as np
 from ambient_jax.data.assembler import Arrays, Layout
 
 _ALIGNED = 64  # bytes
+_SMALL = 1 << 20  # bytes
 
 
 class Memory:
@@ -87,3 +88,11 @@ class Memory:
         if self.file >= 0:
             os.close(self.file) if self._file is None else self._file.close()
             self.file = -1
+
+
+def detached(arrays: Arrays) -> Arrays:
+    """Returns the arrays with copies of small ones.
+
+    Whoever keeps the ids of many batches would otherwise keep the memory of all their images.
+    """
+    return {name: x.copy() if x.nbytes < _SMALL else x for name, x in arrays.items()}

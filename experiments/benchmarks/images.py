@@ -43,7 +43,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 9, "Turns of each side.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of a turn, in about.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Our threads, and the cores of both sides.")
 _ROWS = flags.DEFINE_multi_string("row", [], "Rows of the table that begin so; all by default.")
-_ASSEMBLERS = flags.DEFINE_integer("assemblers", 2, "Processes of our loader, 1: no other.")
+_ASSEMBLERS = flags.DEFINE_integer("assemblers", 1, "Processes of our loader, 1: no other.")
 _SERVE = flags.DEFINE_enum("serve", None, ("ours", "theirs"), "Be one side, for the one row.")
 _ROOT = flags.DEFINE_string("root", "", "Folder of the data, by default a temporary one.")
 

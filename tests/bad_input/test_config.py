@@ -103,6 +103,7 @@ FIELDS = [
     ("data.shards", 1.5, r"data.shards is 1.5 \(float\), expected int"),
     ("data.prefetch", -1, r"data.prefetch is -1, expected at least 0"),
     ("data.prefetch", 10**6, r"data.prefetch is 1000000, expected at most"),
+    ("data.assemblers", 0, r"data.assemblers is 0, expected at least 1"),
     ("data.shuffle_window", 0, r"data.shuffle_window is 0, expected at least 1"),
     ("data.shuffle_memory", 0.0, r"data.shuffle_memory is 0.0, expected above 0"),
     ("data.shuffle_memory", INF, r"data.shuffle_memory is inf, expected above 0 and finite"),

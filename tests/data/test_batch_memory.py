@@ -91,3 +91,17 @@ def test_arrays_outlive_the_memory():
 def test_objects_are_refused(memory):
     with pytest.raises(ValueError, match="'text' holds Python objects, .*assemblers to 1"):
         memory.place({"text": ((), "|O")})
+
+
+def test_kept_ids_do_not_keep_images():
+    memory = batch_memory.Memory(rows=4)
+    memory.place({"id": ((3,), "<i4"), "image": ((300, 300, 3), "|u1")})
+    kept = []
+    for value in range(5):
+        slot, arrays = filled(memory, value)
+        arrays = batch_memory.detached(arrays)
+        assert slot == 0 and (arrays["image"] == value).all()
+        kept.append(arrays["id"])
+        del arrays
+    assert [ids[0, 0] for ids in kept] == [0, 1, 2, 3, 4]
+    memory.close()

@@ -78,6 +78,7 @@ RESUMES = {
     **{name: (True, 7) for name in ("rollouts.episodes", "rollouts.seed", "train.pictures")},
     "train.pictures_split": (True, "x"),
     **{name: (True, 7) for name in ("data.prefetch", "data.open_x.workers", "policy.steps")},
+    "data.assemblers": (True, 7),
     **{name: (True, 7) for name in ("train.keep", "train.keep_every", "train.log_every")},
     **{name: (True, 7) for name in ("train.checkpoint_every", "policy.execute")},
     **{name: (True, v) for name, v in (("policy.solver", "heun"), ("policy.clip", 1.0))},
