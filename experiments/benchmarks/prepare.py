@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
     for processes, taken in zip(PROCESSES, seconds, strict=True):
         pair = np.stack([taken, seconds[0]])
         middle, low, high = harness.ratio(pair)
-        name = f"Beam, {processes} processes" if processes else "one process, without Beam"
+        name = f"Beam, processes: {processes}" if processes else "this process, without Beam"
         interval = f"{low:.2f} to {high:.2f}" if _REPEATS.value > 1 else ""
         rows.append((name, f"{np.median(taken):.1f}", f"{middle:.2f}", interval))
         results["passes"][str(processes)] = taken.tolist()
@@ -127,8 +127,8 @@ def main(argv: list[str]) -> None:
     caption = (
         f"{count} episodes of {LENGTH} steps in {_SHARDS.value * len(NAMES)} shards, "
         f"{size / 2**20:.0f} MiB, {os.cpu_count()} cores, {_REPEATS.value} turns. The single pass "
-        f"measures {rate:.0f} episodes/s, start included. At its rate in bytes the 4.9 TiB of "
-        f"Magic Soup++ would take one process {hours:.0f} hours."
+        f"measures {rate:.3g} episodes/s, start included. At its rate in bytes the 4.9 TiB of "
+        f"Magic Soup++ would take one process {hours:.3g} hours."
     )
     print(report.markdown(COLUMNS, rows), f"\n\n{caption}")
     if _OUT.value:
