@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -89,7 +90,8 @@ def _quietly(module, *arguments):
 
 def measure(root: str, repeats: int) -> tuple[np.ndarray, float]:
     """Returns seconds [passes, repeats], and those of opening the sources with the cache."""
-    seconds, first = np.zeros((len(PROCESSES), repeats)), {}
+    seconds = np.zeros((len(PROCESSES), repeats))
+    first: dict[str, bytes] = {}
     for turn in range(repeats):
         for row, processes in zip(seconds, PROCESSES, strict=True):
             begin = time.perf_counter()
@@ -112,7 +114,8 @@ def main(argv: list[str]) -> None:
         build(root, _SHARDS.value, _EPISODES.value)
         size = sum(p.stat().st_size for p in pathlib.Path(root).rglob("*") if p.is_file())
         seconds, opening = measure(root, _REPEATS.value)
-    rows, results = [], {"bytes": size, "opening": opening, "passes": {}}
+    rows = []
+    results: dict[str, Any] = {"bytes": size, "opening": opening, "passes": {}}
     for processes, taken in zip(PROCESSES, seconds, strict=True):
         pair = np.stack([taken, seconds[0]])
         middle, low, high = harness.ratio(pair)
