@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -89,7 +90,8 @@ def _quietly(module, *arguments):
 
 def measure(root: str, repeats: int) -> tuple[np.ndarray, float]:
     """Returns seconds [passes, repeats], and those of opening the sources with the cache."""
-    seconds, first = np.zeros((len(PROCESSES), repeats)), {}
+    seconds = np.zeros((len(PROCESSES), repeats))
+    first: dict[str, bytes] = {}
     for turn in range(repeats):
         for row, processes in zip(seconds, PROCESSES, strict=True):
             begin = time.perf_counter()
@@ -112,11 +114,12 @@ def main(argv: list[str]) -> None:
         build(root, _SHARDS.value, _EPISODES.value)
         size = sum(p.stat().st_size for p in pathlib.Path(root).rglob("*") if p.is_file())
         seconds, opening = measure(root, _REPEATS.value)
-    rows, results = [], {"bytes": size, "opening": opening, "passes": {}}
+    rows = []
+    results: dict[str, Any] = {"bytes": size, "opening": opening, "passes": {}}
     for processes, taken in zip(PROCESSES, seconds, strict=True):
         pair = np.stack([taken, seconds[0]])
         middle, low, high = harness.ratio(pair)
-        name = f"Beam, {processes} processes" if processes else "one process, without Beam"
+        name = f"Beam, processes: {processes}" if processes else "this process, without Beam"
         interval = f"{low:.2f} to {high:.2f}" if _REPEATS.value > 1 else ""
         rows.append((name, f"{np.median(taken):.1f}", f"{middle:.2f}", interval))
         results["passes"][str(processes)] = taken.tolist()
@@ -127,8 +130,8 @@ def main(argv: list[str]) -> None:
     caption = (
         f"{count} episodes of {LENGTH} steps in {_SHARDS.value * len(NAMES)} shards, "
         f"{size / 2**20:.0f} MiB, {os.cpu_count()} cores, {_REPEATS.value} turns. The single pass "
-        f"measures {rate:.0f} episodes/s, start included. At its rate in bytes the 4.9 TiB of "
-        f"Magic Soup++ would take one process {hours:.0f} hours."
+        f"measures {rate:.3g} episodes/s, start included. At its rate in bytes the 4.9 TiB of "
+        f"Magic Soup++ would take one process {hours:.3g} hours."
     )
     print(report.markdown(COLUMNS, rows), f"\n\n{caption}")
     if _OUT.value:

@@ -61,9 +61,7 @@ def run(
                 # Without a reshuffle, one worker would get all.
                 spread = pipeline | beam.Create(list(tasks)) | beam.Reshuffle()
                 _ = spread | "Make" >> beam.Map(make)
-    except KeyboardInterrupt:
-        if not lost:
-            raise
+    except _WorkerLost:
         return f"{lost[0]}: is there enough memory?"
     except Exception as error:  # a runner raises what it likes
         return f"{type(error).__name__}: {first_line(error)}"
@@ -99,6 +97,10 @@ def _direct_runner():
     )
 
 
+class _WorkerLost(BaseException):
+    pass
+
+
 @contextlib.contextmanager
 def _workers_watched(lost: list[str]) -> Iterator[None]:
     """Interrupts this thread, if it is the main one, when a worker process dies, for which
@@ -110,15 +112,22 @@ def _workers_watched(lost: list[str]) -> Iterator[None]:
         if "Worker subprocess exited" in str(error):
             lost.append(first_line(error))
             if len(lost) == 1 and caller is threading.main_thread():
-                signal.pthread_kill(caller.ident, signal.SIGINT)  # a real signal ends a wait
+                signal.pthread_kill(caller.ident, signal.SIGUSR1)  # a real signal ends a wait
         elif not type(error).__module__.startswith("grpc"):  # of the worker's connections
             hook(arguments)
 
+    def interrupt(*_):
+        raise _WorkerLost
+
+    if caller is threading.main_thread():
+        handler = signal.signal(signal.SIGUSR1, interrupt)
     threading.excepthook = watch
     try:
         yield
     finally:
         threading.excepthook = hook
+        if caller is threading.main_thread():
+            signal.signal(signal.SIGUSR1, handler)
 
 
 @contextlib.contextmanager

@@ -73,9 +73,8 @@ class Pieces:
     def forget_failures(self) -> None:
         """Deletes the reasons of an earlier run, and makes the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in list(self.folder.iterdir()):
-            if path.name.endswith(FAILED):
-                path.unlink(missing_ok=True)
+        for path in [p for p in self.folder.iterdir() if p.name.endswith(FAILED)]:
+            path.unlink(missing_ok=True)
 
     def make(self, index: int, write: Callable[[AnyPath], None]) -> None:
         """Makes a part with ``write``, unless it is there, or leaves the reason why it failed."""
