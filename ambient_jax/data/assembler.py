@@ -72,8 +72,8 @@ class Assembler:
         self._shard, self._owned, self._threads = plan.shard, owned, threads
         self._executor = futures.ThreadPoolExecutor(_READERS, "ambient-jax-reader")
         self._streams = self._open()
-        self._images = self._mixture.chain.images
-        cameras = self._images.cameras if self._images else ()
+        step = self._mixture.chain.images
+        cameras, self._size = (step.cameras, step.size) if step else ((), (0, 0))
         self._cameras = {f"{chunk.OBSERVATION}image_{c}": c for c in cameras}
         self._sources = [self._mixture.datasets[n] for n in self._mixture.names]
         self._encoders = self._mixture.chain.encoders()
@@ -163,7 +163,7 @@ class Assembler:
             layout[name] = values.shape[1:], values.dtype.str
             if name in self._cameras and self._images:
                 history = values.shape[1]
-                layout[name] = (history, *self._images.size, 3), "|u1"
+                layout[name] = (history, *self._size, 3), "|u1"
                 layout[f"{name}_mask"] = (history,), "|b1"
         return layout
 
@@ -177,10 +177,10 @@ class Assembler:
                 bgr += [flipped[arrays[ID][row, 0]] for row, _ in places]
                 out += [arrays[name][place] for place in places]
                 at += [(name, *place) for place in places]
-        if not self._images or not blobs:
+        if not blobs:
             return Rows(self, arrays, at, None)
         if self._decoder is None:
-            self._decoder = images.ImageDecoder(self._images.size, workers=self._threads)
+            self._decoder = images.ImageDecoder(self._size, workers=self._threads)
         return Rows(self, arrays, at, self._decoder.submit(blobs, np.array(bgr), out))
 
     def report(self, arrays: Arrays, name: str, row: int, t: int, reason: str) -> None:
