@@ -161,7 +161,7 @@ class Assembler:
         layout = {}
         for name, values in fields.items():
             layout[name] = values.shape[1:], values.dtype.str
-            if name in self._cameras and self._images:
+            if name in self._cameras:
                 history = values.shape[1]
                 layout[name] = (history, *self._size, 3), "|u1"
                 layout[f"{name}_mask"] = (history,), "|b1"
