@@ -183,6 +183,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> 
 
     On XLA's CPU a product that sums over its first factor's rows takes three times as long as one
     of a transposed copy, and a transposition that is part of a product as long as the product.
+    Its derivatives are those of reverse mode (``jax.grad``, ``jax.vjp``), not of ``jax.jvp``.
     """
     return _attend_forward(q, k, v, mask)[0]
 
