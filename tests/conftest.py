@@ -3,6 +3,7 @@
 import functools
 import gc
 import io
+import logging as python_logging
 import os
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import shutil
 import numpy as np
 import PIL.Image
 import pytest
+from absl import logging
 
 from tests import speed
 
@@ -36,6 +38,21 @@ def pytest_collection_finish():
     # What is there now stays: to look through it for garbage, again and again, takes seconds.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def log():
+    """Gives the log back as it was: a command that runs in this process sets its own."""
+    root, handler = python_logging.getLogger(), logging.get_absl_handler()
+    before = logging.get_verbosity(), handler in root.handlers, handler.filters[:]
+    format_ = handler.formatter
+    yield
+    if logging.get_verbosity() != before[0]:
+        logging.set_verbosity(before[0])
+    if handler in root.handlers and not before[1]:
+        root.removeHandler(handler)
+    handler.filters[:] = before[2]
+    handler.setFormatter(format_)
 
 
 def pytest_unconfigure():

@@ -120,6 +120,8 @@ RESUMES = {
     **{f"train.{n}": (False, 9) for n in ("steps", "batch_size", "accumulation", "warmup")},
     **{f"train.{n}": (False, 0.5) for n in ("learning_rate", "weight_decay", "b1", "b2", "ema")},
     "train.clip_norm": (False, 0.5),
+    **{f"train.lora.{n}": (False, 9) for n in ("rank", "alpha")},
+    **{f"train.lora.{n}": (False, ("x",)) for n in ("kernels", "whole")},
 }
 
 
