@@ -74,7 +74,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(place, data, tmp_path):
     same_run(tmp_path / "run", run)
     names = run.files()
     assert {name.partition("/")[0] for name in names} == {
-        *("checkpoints", "config.json", "metrics", "tensorboard", "timing")
+        *("checkpoints", "config.json", "metrics", "policy", "tensorboard", "timing")
     }
     assert {n for n in names if n.startswith("metrics/")} == {
         f"metrics/{step:08d}.jsonl" for step in (2, 4, 6, 8, 10, 12)
