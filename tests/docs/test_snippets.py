@@ -16,11 +16,21 @@ PACKAGES = [path.parent for path in (ROOT / "ambient_jax").glob("*/__main__.py")
 # What runs is small: the networks of a page's own configs, and these commands.
 SMALL = {
     "ambient_jax.train": "--config.train.steps=4",
-    "ambient_jax.annotate --config": "--config.task.steps=4 --config.task.evaluate_every=4 "
-    "--config.task.folds=2 --config.task.levels=3 --config.task.analyses='()' "
-    "--config.task.crops='()' --config.task.features='(8,)'",
     "ambient_jax.annotate --clean": "--steps=2 --batch_size=4 --width=8",
 }
+# A training config has no options of annotation, so flags cannot change them.
+SMALL_TASK = """
+import my_config
+
+from ambient_jax.annotate import config as annotation
+
+
+def get_config():
+    config = annotation.completed(my_config.get_config())
+    config.task.update(dict(steps=4, evaluate_every=4, folds=2, levels=3, features=(8,)))
+    config.task.update(dict(analyses=(), crops=()))
+    return config
+"""
 TINY = """
 
 _whole = get_config
@@ -59,6 +69,7 @@ def run_page(page, data, folder, monkeypatch, slow):
     os.symlink(ROOT / "experiments", folder / "experiments")
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
+    (folder / "small_task.py").write_text(SMALL_TASK)
     names: dict = {}
     for snippet in snippets.collect(page):
         code = localised(snippet.code, data)
@@ -90,6 +101,8 @@ def localised(code, data):
 
 def small(code):
     """The commands with the arguments of SMALL after their own, of which the last one counts."""
+    annotate = "ambient_jax.annotate --config="
+    code = code.replace(f"{annotate}my_config.py", f"{annotate}small_task.py")
     for command, more in SMALL.items():
         ours = re.compile(rf"(python -m {command}(?:[^\n#&|>;\\]|\\\n)*)")
         code = ours.sub(lambda m, more=more: f"{m[1].rstrip()} {more} ", code)
