@@ -28,6 +28,10 @@ def best_of(
 
 def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> list[Claim]:
     """Returns the claims about the evaluated policies."""
+    return _arbitrary(task, rows) + _opposite(task, rows)
+
+
+def _arbitrary(task, rows):
     best = best_of(task, rows)
     if not best or not {"correct", "cotrain_arbitrary"} <= rows.keys():
         return []
@@ -66,9 +70,24 @@ def check(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> list[Clai
         claim = "omni with the classifier's sigma_max: score within 5 points of the best"
         measured = f"sigma_max {task.chosen:g}: {gap:+.1f} points"
         claims.append(Claim(claim, measured, gap >= -5))
-    opposite = best_of(task, rows, "opposite")
-    if opposite and "cotrain_opposite" in rows:
-        gap = percent(opposite) - max(percent("correct"), percent("cotrain_opposite"))
-        claim = "with opposite: omni's score is above correct only and co-training"
-        claims.append(Claim(claim, f"{opposite}: {gap:+.1f} points", gap > 0))
     return claims
+
+
+def _opposite(task, rows):
+    best = best_of(task, rows, "opposite")
+    if not best or not {"correct", "cotrain_opposite"} <= rows.keys():
+        return []
+    gain = lambda over: 100 * (rows[best].summary.score.value - rows[over].summary.score.value)  # noqa: E731
+    above, by_cotraining = gain("correct"), gain("cotrain_opposite")
+    return [
+        Claim(
+            "with opposite: omni's score is above correct only and co-training",
+            f"{best}: {min(above, by_cotraining):+.1f} points",
+            min(above, by_cotraining) > 0,
+        ),
+        Claim(
+            "with opposite: omni's score is 30 points above correct only (the paper: 32.3)",
+            f"{best}: {above:+.1f} points",
+            above >= 30,
+        ),
+    ]

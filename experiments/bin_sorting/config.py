@@ -3,6 +3,7 @@
     python -m experiments.bin_sorting --config=experiments/bin_sorting/config.py:quick
 
 quick   the policies of the talk and a short sweep of sigma_max, one training seed
+opposite  the policies of opposite demonstrations and those of the correct ones alone, three seeds
 table   every policy of the table, three training seeds; hours on a CPU
 debug   the same code on a few demonstrations and steps
 """
@@ -68,6 +69,12 @@ def _quick(config):
     config.task.groups = ("main", "sweep")
 
 
+def _opposite(config):
+    config.task.sigma_max_opposite = (0.5, 0.7, 0.9)
+    config.task.groups = ("correct", "opposite")
+    config.task.one_seed = ("only_opposite", "task_opposite")
+
+
 def _debug(config):
     config.data.root = "runs/data/bins_debug"
     config.data.sources.correct.split = "train[:3]"
@@ -81,4 +88,9 @@ def _debug(config):
     config.task.scene.update(dict(red=1, blue=1, max_steps=120))
 
 
-VARIANTS = {"quick": _quick, "table": lambda config: None, "debug": _debug}
+VARIANTS = {
+    "quick": _quick,
+    "opposite": _opposite,
+    "table": lambda config: None,
+    "debug": _debug,
+}

@@ -28,18 +28,18 @@ class PolicyRow(NamedTuple):
 def of_groups(
     rows: Mapping[str, PolicyRow], task: Config, groups: Sequence[str]
 ) -> dict[str, PolicyRow]:
-    """Returns the trainable policies of ``task.groups``, of the ``rows`` of all ``groups``.
+    """Returns the trainable policies of the ``rows`` that ``task.groups`` names, or whose group it
+    names.
 
-    ValueError for an unknown group, or an unknown group or policy in ``task.one_seed``.
+    ValueError for a name in ``task.groups`` or ``task.one_seed`` that is of no group and no policy.
     """
-    for group in task.groups:
-        _checks.one_of("config.task.groups", group, groups)
-    for name in task.one_seed:
-        _checks.one_of("config.task.one_seed", name, (*groups, *rows))
+    for field in ("groups", "one_seed"):
+        for name in task[field]:
+            _checks.one_of(f"config.task.{field}", name, (*groups, *rows))
     return {
         name: row
         for name, row in rows.items()
-        if row.group in task.groups and row.changes is not None
+        if {name, row.group} & set(task.groups) and row.changes is not None
     }
 
 
@@ -87,6 +87,10 @@ def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list
                     break
             else:
                 shared_by.append((shared, {key(name, seed): config}))
-    place = {name: base.task.groups.index(row.group) for name, row in rows.items()}
+    groups = base.task.groups
+    place = {
+        name: min(i for i, listed in enumerate(groups) if listed in (name, row.group))
+        for name, row in rows.items()
+    }
     first = lambda configs: min(place[name.split("/")[0]] for name in configs)  # noqa: E731
     return sorted((configs for _, configs in shared_by), key=first)

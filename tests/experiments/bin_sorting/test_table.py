@@ -55,6 +55,17 @@ def test_every_policy_is_trained_once_and_only_with_its_like(config):
         sweep.check(program)
 
 
+def test_groups_name_groups_and_single_policies(config):
+    """The policy named first is trained first, although its own group is not asked for."""
+    config.task.update(groups=("cotrain_opposite", "correct", "variants"), one_seed=())
+    config.task.update(seeds=(0,))
+    named = policies.rows(config.task, {})
+    assert {"correct", "cotrain_opposite", "exclusive"} <= named.keys()
+    assert not {"only_opposite", "cotrain_arbitrary", "alpha_0.5"} & named.keys()
+    first = table_policies.programs(config, named, together=1)[0]
+    assert list(first) == ["cotrain_opposite/seed_0"]
+
+
 def shares(config, name, sigma):
     """P(source | sigma) of a policy, as {name: share}, for sets of 1000, 4000 and 4000 chunks."""
     made = table_policies.config_of(config, name, policies.rows(config.task, {})[name], 0)
@@ -106,14 +117,14 @@ def test_claims_hold_when_the_numbers_do(config):
         "omni_arbitrary_0.5": row(3, 0),
         "omni_arbitrary_0.8": row(4, 0),
         "omni_arbitrary_0.95": row(2, 1),
-        "omni_opposite_0.8": row(3, 0),
+        "omni_opposite_0.8": row(4, 0),
         "chosen": row(4, 0),
         "cotrain_opposite": row(1, 3),
     }
     assert good["correct"].summary.score.value == 0.5 and good["correct"].seeds.keys() == {0, 1}
     assert claims.best_of(config.task, good) == "omni_arbitrary_0.8"
     told = claims.check(config.task, good)
-    assert [c for c in told if not c[2]] == [] and len(told) == 10
+    assert [c for c in told if not c[2]] == [] and len(told) == 11
     for worse, change in {
         "correct": row(4, 0),
         "cotrain_arbitrary": row(4, 0),
@@ -125,6 +136,9 @@ def test_claims_hold_when_the_numbers_do(config):
         failed = [c for c in claims.check(config.task, good | {worse: change}) if not c[2]]
         assert failed, worse
     assert claims.check(config.task, {"correct": row(2, 0)}) == []
+    # Opposite demonstrations can be judged without arbitrary ones; 25 points are not 30.
+    opposite = {"correct": row(2, 0), "cotrain_opposite": row(1, 3), "omni_opposite_0.8": row(3, 0)}
+    assert [c[2] for c in claims.check(config.task, opposite)] == [True, False]
 
 
 @pytest.mark.slow
