@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import io
 import json
 import os
 import sys
@@ -12,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import PIL.Image
 from absl import logging
 
 from ambient_jax.data import chunk, images, rlds, storage
@@ -21,14 +19,14 @@ from ambient_jax.data.paths import readable
 from ambient_jax.data.rlds_source import RldsSource, last_step_problems
 from ambient_jax.data.source import Format, Problem, size_of
 from ambient_jax.data.storage.video import Clip
-from ambient_jax.open_x import camera_flags, registry, standardize
+from ambient_jax.open_x import camera_flags, contents, conversion, registry, standardize
 from ambient_jax.open_x import spec as spec_lib
 from ambient_jax.open_x.common_form import POLICIES, CommonForm
 
 # Modules that shape an episode: a change in them makes cached statistics stale.
 _CODE = (
     *("standardize", "spec", "rotations", "grippers", "resample", "camera_flags", "common_form"),
-    *("reader", "source"),
+    *("conversion", "contents", "reader", "source"),
 )
 
 
@@ -218,27 +216,8 @@ class OpenXSource(RldsSource):
         except ValueError as error:
             self._apply("episode", index, str(error))
             return None, [("episode", str(error))]
-        steps, problems = common["steps"], []
-        skips = self.form.policy("image") == "skip"
-        look = images.cannot_be_decoded if skips else images.looks_whole
-        for camera in self.form.cameras:
-            blobs = steps[f"image_{camera}"]
-            if isinstance(blobs, Clip):
-                if blobs.absent:
-                    text = f"{camera} is absent: {blobs.path}: {blobs.absent}"
-                    problems.append(("camera", text))
-                elif why := blobs.problem(thorough=skips):
-                    problems.append(("image", f"{camera}: {why}"))
-                continue
-            absent = sum(not blob for blob in blobs)
-            if camera in self._spec.cameras and absent:
-                problems.append(("camera", f"{camera} is absent in {absent} of {len(blobs)} steps"))
-            for step, blob in enumerate(blobs):
-                if why := look(blob):
-                    problems.append(("image", f"{camera} at step {step}: {why}"))
-                    break
-        if self.form.text:
-            problems += self._instructions(index, steps["instruction"])
+        name = f"{self.data.name}, episode {index}"
+        problems = list(contents.problems(self._spec, self.form, name, common["steps"]))
         problems += camera_flags.problems(self._spec, episode, self.form.cameras)
         problems += last_step_problems(episode, dropped=False)
         # A truncated or missing image is an error here. Images that are damaged inside are only
@@ -250,22 +229,6 @@ class OpenXSource(RldsSource):
         now = [p for p in problems if p not in later]
         policies = [self._apply(kind, index, text) for kind, text in now]
         return None if "skip" in policies else common, problems
-
-    def _instructions(self, index, texts):
-        empty = sum(not text.strip() for text in texts)
-        if empty:
-            yield "instruction", f"empty in {empty} of {len(texts)} steps"
-        for text in set(texts):
-            if self.form.text.table:
-                try:
-                    self.form.text.table.look_up([text])
-                except ValueError as error:
-                    if self.form.policy("instruction") != "skip":
-                        raise ValueError(f"{self.data.name}, episode {index}: {error}") from error
-                    yield "instruction", str(error)
-            elif len(text) > self.form.instruction_bytes:
-                length = self.form.instruction_bytes
-                yield "instruction", f"{text!r} has {len(text)} bytes, over {length}: it is cut"
 
     def _apply(self, kind, index, text) -> str:
         return self._policy(kind, f"{self.data.name}, episode {index}: {text}; mend it, or")
@@ -283,30 +246,7 @@ class OpenXSource(RldsSource):
         return policy
 
     def _common(self, episode) -> rlds.Episode:
-        form = self.form
-        common = standardize.standardise(
-            self._spec, episode, hz=self._hz, rotation=form.rotation, cameras=form.cameras
-        )["steps"]
-        length, observation = len(common["action"]), common["observation"]
-        unlabelled = np.full(length, np.nan, np.float32)
-        steps = {
-            "action": _widened(common["action"], form.action_width),
-            "observation": {},
-            "camera_mask": {c: common["camera_mask"][c] for c in form.cameras},
-            "quality": {label: common["quality"].get(label, unlabelled) for label in form.quality},
-        }
-        if form.state_width:
-            state = observation.get("state", np.zeros((length, 0), np.float32))
-            steps["observation"]["state"] = _widened(state, form.state_width)
-        if form.text:
-            steps["instruction"] = common["language_instruction"]
-        for camera in form.cameras:
-            there = steps["camera_mask"][camera]
-            blobs = observation.get(f"image_{camera}", there)
-            if not isinstance(blobs, Clip):
-                blobs = _encoded(blobs, there, self.bgr[camera])
-            steps[f"image_{camera}"] = blobs
-        return {"steps": steps}
+        return conversion.to_common_form(episode, self._spec, self.form, self._hz)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -403,21 +343,3 @@ def _padded(name, field, mask, width):
             f"{width}: raise it{', or set it to 0 for none' if field == 'state' else ''}"
         )
     return np.pad(mask, (0, width - len(mask)))
-
-
-def _widened(values, width):
-    return np.pad(values, ((0, 0), (0, width - values.shape[1])))
-
-
-def _encoded(blobs, present, bgr):
-    """Returns encoded images [L], b"" for none; arrays are encoded in the stored channel order."""
-    out = np.full(len(present), b"", object)
-    for step in np.flatnonzero(present):
-        blob = blobs[step]
-        if not isinstance(blob, bytes):
-            image = np.ascontiguousarray(blob[..., ::-1] if bgr else blob)
-            file = io.BytesIO()
-            PIL.Image.fromarray(image).save(file, "PNG", compress_level=1)
-            blob = file.getvalue()
-        out[step] = blob
-    return out
