@@ -24,11 +24,13 @@ class Background:
 
     The robots of a batch move in step. A new chunk replaces the old one at the step at which it is
     there, from the action of that step on; the first is waited for. ``RealTime`` freezes as many
-    actions as the longest of the last ten chunks took steps.
+    actions as the longest of the last ten chunks took steps, and at most as many as the policy may
+    be told (``most_known``).
 
     Args:
       policy: has ``check``, ``history``, ``horizon`` and a call with an observation and a seed,
-        for ``RealTime`` also with ``known`` and ``weights``: a ``Policy`` or a remote one.
+        for ``RealTime`` also ``most_known`` and a call with ``known`` and ``weights``: a ``Policy``
+        or a remote one.
       strategy: ``Receding`` or ``RealTime``.
       execute: least number of steps from one chunk's beginning to the next one's.
       delay: number of steps that the first chunks are expected to take.
@@ -85,7 +87,8 @@ class Background:
     def _begin(self, step):
         given = {}
         if isinstance(self.strategy, chunks.RealTime) and self._chunk is not None:
-            passed = step - self._begun, max(self.delays), self.strategy.soft
+            frozen = min(max(self.delays), self.policy.most_known)
+            passed = step - self._begun, frozen, self.strategy.soft
             known, weights = chunks.remaining(self._chunk, *passed)
             given = {"known": known, "weights": weights}
         seen = dict(self._histories.values)

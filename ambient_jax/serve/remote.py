@@ -41,6 +41,7 @@ class RemotePolicy:
         self.history, self.horizon = metadata["history"], metadata["horizon"]
         self.action_dim = metadata["action_dim"]
         self._real_time = metadata.get("real_time", False)
+        self.most_known = metadata.get("most_known", self.horizon)  # actions of weight 1
 
     @classmethod
     def connect(
@@ -89,7 +90,8 @@ class RemotePolicy:
         key = _checks.key(key)
         if not key.ndim:
             key = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(count))
-        given = inpainting.check(known, weights, (count, self.horizon, self.action_dim))
+        shape = count, self.horizon, self.action_dim
+        given = inpainting.check(known, weights, shape, self.most_known)
         if given and not self._real_time:
             raise ValueError(
                 "the server takes no known actions (it was started with --noreal_time, or is of an "

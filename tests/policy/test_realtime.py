@@ -55,6 +55,17 @@ def test_the_old_chunk_is_executed_until_the_new_one_is_there():
     assert len(set(policy.seeds)) == 3
 
 
+def test_no_more_actions_are_frozen_than_the_policy_may_be_told():
+    """As a policy that was trained with a shorter prefix than its chunks' delay."""
+    policy = Slow()
+    policy.most_known = 2
+    with Background(policy, execute=3, delay=4) as control:
+        for step in range(5):
+            act(control, step)
+        let(control, policy)
+    np.testing.assert_array_equal(policy.calls[1]["weights"][0], chunks.mask(8, 2, 5))
+
+
 def test_the_last_action_is_held_if_a_chunk_comes_too_late():
     policy = Slow()
     with Background(policy, chunks.Receding(), execute=3) as control:
