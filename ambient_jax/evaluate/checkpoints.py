@@ -13,7 +13,8 @@ from ambient_jax import _checks
 from ambient_jax.cli import report
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.evaluate import evaluation
-from ambient_jax.policy.policy import Policy, check_config, named
+from ambient_jax.policy.checkpoint import check_config, named
+from ambient_jax.policy.policy import Policy
 from ambient_jax.train import checkpoint
 
 COLUMNS = ("source", "role", "chunks", "loss, all levels", "action error", "of each dimension")

@@ -8,23 +8,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
-from absl import logging
 
-from ambient_jax import _checks, schedules, targets
+from ambient_jax import _checks, schedules
 from ambient_jax.models import prefix as prefixes
+from ambient_jax.policy import checkpoint, solvers
 from ambient_jax.policy import inpainting as inpainting_lib
-from ambient_jax.policy import solvers
 from ambient_jax.policy.control import RecedingHorizon as RecedingHorizon
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.normalizer import Normalizer
@@ -100,14 +97,14 @@ class Policy:
             _checks.one_of("policy option", name, _OPTIONS)
         assets = loading.load(path)
         config, file = assets["config"], assets["file"]
-        with named(file):
-            check_config(config, file)
-            chain = _chain(assets)
+        with checkpoint.named(file):
+            checkpoint.check_config(config, file)
+            chain = checkpoint.chain(assets)
         if source is not None:
             _checks.one_of("source", source, config.data.sources)
         if chain.sources:
-            source = source or _clean_source(config, path)
-        with named(file):
+            source = source or checkpoint.clean_source(config, path)
+        with checkpoint.named(file):
             chain = chain.for_source(source)
             schedule = config.schedule.to_dict()
             policy = cls(
@@ -272,75 +269,3 @@ class Policy:
     @functools.cached_property
     def _jitted(self):
         return jax.jit(functools.partial(self.chunk, ready=self.chain.wide))
-
-
-def _clean_source(config, path):
-    clean = [name for name, s in config.data.sources.items() if s.role == "clean"]
-    if len(clean) != 1:
-        raise ValueError(
-            f"checkpoint {path} normalises each source by itself and has {len(clean)} clean ones: "
-            f"give source=, one of {', '.join(config.data.sources)}"
-        )
-    return clean[0]
-
-
-_SECTION = ml_collections.ConfigDict
-_NEEDED = {
-    **{"data.horizon": int, "data.history": int, "data.sources": _SECTION},
-    **{"objective.prediction": str, "schedule.name": str, "model.name": str},
-    **{"policy.solver": str, "policy.steps": int},
-}
-
-
-@contextlib.contextmanager
-def named(file: str | os.PathLike) -> Iterator[None]:
-    """Turns an error in a checkpoint's content into a ValueError of one line with the file."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        text = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ValueError(
-            f"{file} makes no policy: {text[:300]}; take another step's checkpoint, or the version "
-            "that wrote it"
-        ) from error
-
-
-def check_config(config: ml_collections.ConfigDict, file: str | os.PathLike) -> None:
-    """Checks a policy's fields of a checkpoint's config (ValueError); warns of unknown fields."""
-    from ambient_jax.train import config as config_lib
-
-    for name, expected in _NEEDED.items():
-        value: Any = config
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, _SECTION) else None
-        if not isinstance(value, expected) or isinstance(value, bool):
-            raise ValueError(f"its config has {name} = {value!r}, expected {expected.__name__}")
-        if expected is int and value < 1:
-            raise ValueError(f"its config has {name} = {value}, expected at least 1")
-    _checks.one_of("objective.prediction", config.objective.prediction, targets.PREDICTIONS)
-    if foreign := config_lib.foreign(config):
-        logging.warning(
-            "%s has fields that this version does not know, which the policy goes without: %s",
-            *(file, ", ".join(foreign)),
-        )
-
-
-def _chain(assets):
-    """Returns the chain of a checkpoint, which has the config's action and observations."""
-    config, chain = assets["config"], Chain.from_json(assets["statistics"])
-    names = ["action"]
-    if assets.get("masks"):  # older versions stored the steps of a chain only in the config
-        from ambient_jax.data import mixture  # needs the data extra
-
-        masks = {
-            name: {"action": mask["action"], "observation/state": mask["state"]}
-            for name, mask in assets["masks"].items()
-        }
-        chain = mixture.chain_of(config.data, chain.normalizer, masks)
-        chain = chain.cropped(config.augmentation.get("crop"))
-    elif not chain.steps:
-        names += [f"observation/{name}" for name in config.data.get("observation", ())]
-    for name in names:
-        if name not in chain.normalizer.shift:
-            raise ValueError(f"its statistics have no {name!r}")
-    return chain
