@@ -2,10 +2,10 @@
 
     python -m experiments.bin_sorting --config=experiments/bin_sorting/config.py:quick
 
-quick   the policies of the talk and a short sweep of sigma_max, one training seed
-opposite  the policies of opposite demonstrations and those of the correct ones alone, three seeds
-table   every policy of the table, three training seeds; hours on a CPU
-debug   the same code on a few demonstrations and steps
+quick     the policies of the talk and a short sweep of sigma_max, one training seed
+opposite  correct demonstrations alone, co-training and omni with opposite ones, three seeds
+table     every policy of the table, three training seeds; hours on a CPU
+debug     the same code on a few demonstrations and steps
 """
 
 import dataclasses
@@ -70,9 +70,10 @@ def _quick(config):
 
 
 def _opposite(config):
-    config.task.sigma_max_opposite = (0.5, 0.7, 0.9)
-    config.task.groups = ("correct", "opposite")
-    config.task.one_seed = ("only_opposite", "task_opposite")
+    config.task.sigma_max_opposite = (0.7,)
+    omni = ("omni_opposite_0.7", "omni_opposite_0.8")
+    config.task.groups = ("correct", "cotrain_opposite", *omni)
+    config.task.one_seed = ()
 
 
 def _debug(config):
