@@ -29,10 +29,11 @@ def write(
     """Writes the figures of the report, with ``rollouts`` of the first seed and ``studies``."""
     folder, section = table.workdir / "report", table.config.task
     is_scaled = any(scaled(section, rows, target) for target in section.targets)
+    judged = {n: made for n, made in table.annotations.items() if "curves" in made.results}
     drawings = {
         "success": success_figure(rows),
         "sigma_min": sweep_figure(section, rows) if len(claims.sweep(section, rows)) > 1 else None,
-        "curves": curves_figure(table.annotations) if table.annotations else None,
+        "curves": curves_figure(judged) if judged else None,
         "modes": modes_figure(bias) if bias else None,
         "scaling": scaling_figure(section, rows, drifts) if is_scaled else None,
     }
@@ -82,7 +83,8 @@ def sweep_figure(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Fi
 
 
 def curves_figure(annotations: Annotations) -> Figure:
-    """Plots mean P(clean) of the source's chunks and total variation, a colour per annotation."""
+    """Plots mean P(clean) of the source's chunks and total variation, a colour per annotation by a
+    classifier."""
     figure, [[left, right]] = drawing.panels(1, 2, 8.4, 3.4)
     for i, (name, annotation) in enumerate(annotations.items()):
         colour, results = drawing.COLOURS[i % len(drawing.COLOURS)], annotation.results
@@ -91,11 +93,12 @@ def curves_figure(annotations: Annotations) -> Figure:
         inputs = "actions and observation" if options["observed"] else "actions alone"
         if name not in classifier_bounds.NAMES:
             inputs = name.replace("_", " ")
-        label = f"{inputs}, tau {options['tau']:g}: {crossing:.3f}"
+        label = f"{inputs}, tau {options['tau']:g}"
+        label += "" if crossing is None else f": {crossing:.3f}"
         left.plot(levels, curve, ".", color=colour)
         left.plot(levels, thresholds.isotonic(curve), color=colour, lw=1, label=label)
         left.axhline(0.5 - options["tau"], color=drawing.GREY, lw=0.8, ls="--")
-        if 0 < crossing < 1:
+        if crossing is not None and 0 < crossing < 1:
             left.axvline(crossing, color=colour, lw=1, ls=":")
         variation = results["total_variation"]["source"]
         right.fill_between(levels, variation["low"], variation["high"], color=colour, alpha=0.2)

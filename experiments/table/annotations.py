@@ -23,9 +23,10 @@ class Annotation:
     n_corrupt: int
 
     @property
-    def sigma_min(self) -> float:
-        """The bound of the whole data set."""
-        return self.results["sigma_min"][f"{self.source}, dataset"]["mean"]
+    def sigma_min(self) -> float | None:
+        """The bound of the whole data set; None if only finer units have one."""
+        bound = self.results["sigma_min"].get(f"{self.source}, dataset")
+        return bound and bound["mean"]
 
     def hard_law(self, granularity: str) -> dict[str, Any]:
         """Returns config fields of the ambient law with the bounds of a granularity."""

@@ -25,6 +25,7 @@ from experiments.planar_pushing import (
     report,
     studies,
     table,
+    table_figures,
 )
 from experiments.planar_pushing import config as push_config
 from experiments.planar_pushing.rollout import Rollouts
@@ -419,3 +420,21 @@ def what_is_not_current_is_left_out(config, folder, caplog):
     config.task.episodes += 1
     with pytest.raises(ValueError, match="has no rollouts of this config"):
         table.run(config, str(folder))
+
+
+def test_curves_of_a_classifier_that_bounds_no_whole_data_set():
+    """As the classifier of rejection, whose bounds are of chunks."""
+    band = {"low": [0.2, 0.0], "value": [0.3, 0.1], "high": [0.4, 0.2]}
+    results = {
+        **{"levels": [0.1, 0.9], "curves": {"source": [0.3, 0.5]}},
+        **{"total_variation": {"source": band}, "config": {"task": dict(observed=False, tau=0.05)}},
+        "sigma_min": {"source, rejection": {"mean": 0.03}},
+    }
+    made = Annotation("", results, "source", 1, 1)
+    assert made.sigma_min is None
+    figure = table_figures.curves_figure({"rejection": made})
+    (label,) = (text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert label == "rejection, tau 0.05"
+    results["sigma_min"]["source, dataset"] = {"mean": 0.25}
+    figure = table_figures.curves_figure({"rejection": made})
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == "rejection, tau 0.05: 0.250"
