@@ -94,6 +94,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "pushing differs": differences.pushing,
     "sorting talk": lambda: write_table(tables.sorting_talk()),
     "sorting paper": lambda: write_table(tables.sorting_paper()),
+    "sorting few": lambda: write_table(tables.sorting_few()),
     "sorting differs": differences.sorting,
     "choice": choice.table,
     "choice differs": differences.choice,
