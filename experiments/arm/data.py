@@ -1,10 +1,13 @@
 """The arm's data sets on disk, in RLDS: ``arm_smooth`` (clean) and ``arm_rrt`` (corrupt).
 
+An episode is one decision: a problem, and the whole plan as its action. Every plan is stored twice,
+also backwards.
+
 Build them with ``python -m experiments.arm.data --root=DIR`` (13 minutes of one core).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ RECIPE = 1
 # Seeds of problems: each planner's, those held out, and in evaluations.
 _STREAMS = {"smooth": 0, "rrt": 1, "smooth_held_out": 2, "rrt_held_out": 3}
 _SEEDS = 1000
+Hand = Callable[[np.ndarray], np.ndarray]  # configuration [7] -> position [3]
 
 
 def stream(name: str, seed: int) -> int:
@@ -31,17 +35,32 @@ def stream(name: str, seed: int) -> int:
     return (_STREAMS[name] + 1) * _SEEDS + seed
 
 
-def episode(problem: Problem, plan: np.ndarray, **metadata: Any) -> dict[str, Any]:
-    """Returns the RLDS episode of a plan [T + 1, 7]: T steps, whose action is the next
-    configuration."""
-    plan = plan.astype(np.float32)
-    count = len(plan) - 1
-    observation = {
-        "state": plan[:-1],
-        "goal": np.tile(problem.goal.astype(np.float32), (count, 1)),
-        "scene": np.tile(problem.scene.astype(np.float32), (count, 1)),
-    }
-    return {"steps": demos.steps(observation, plan[1:]), "episode_metadata": metadata}
+def episode(problem: Problem, plan: np.ndarray, hand: Hand, **metadata: Any) -> dict[str, Any]:
+    """Returns the RLDS episode of a plan [T + 1, 7]: one step, whose action is the whole plan.
+
+    Args:
+      problem: of which the plan begins at the start and ends at the goal.
+      plan: in rad.
+      hand: position [3] of a configuration's hand, see ``observation``.
+      metadata: of the episode.
+    """
+    seen = observation(problem, hand)
+    steps = demos.steps({n: v[None] for n, v in seen.items()}, np.float32(plan[1:]).reshape(1, -1))
+    return {"steps": steps, "episode_metadata": metadata}
+
+
+def observation(problem: Problem, hand: Hand) -> dict[str, np.ndarray]:
+    """Returns what a policy sees: "start" and "goal" [7] in rad, "hands" [6], their hand positions
+    in m, and "scene" [22]; float32."""
+    ends = problem.start, problem.goal
+    hands = np.concatenate([hand(q) for q in ends])
+    seen = {"start": ends[0], "goal": ends[1], "hands": hands, "scene": problem.scene}
+    return {name: np.float32(value) for name, value in seen.items()}
+
+
+def backwards(problem: Problem, plan: np.ndarray) -> tuple[Problem, np.ndarray]:
+    """Returns the plan from the goal to the start, which is as good as the plan."""
+    return problem._replace(start=problem.goal, goal=problem.start), plan[::-1]
 
 
 def build(
@@ -72,18 +91,20 @@ def build(
         )
     counts = {"smooth": clean, "rrt": corrupt}
     counts |= {f"{name}_held_out": held_out for name in planners.PLANNERS if held_out}
-    joints, numbers = np.zeros(scene.JOINTS, np.float32), np.zeros(scene.SIZE, np.float32)
+    sizes = dict(start=scene.JOINTS, goal=scene.JOINTS, hands=6, scene=scene.SIZE)
     features = rlds_features(
-        {"state": joints, "goal": joints, "scene": numbers},
-        joints,
-        episode_metadata={"planner": str, "seed": np.int64, "index": np.int64},
+        {name: np.zeros(size, np.float32) for name, size in sizes.items()},
+        np.zeros(timing.STEPS * scene.JOINTS, np.float32),
+        episode_metadata={"planner": str, "seed": np.int64, "index": np.int64, "backwards": bool},
     )
 
     def episodes(planner: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
         plans = planners.generate(planner, count, seed, workers=workers, progress=progress)
+        hand = scene.hand_position()
         for index, (problem, plan) in plans:
             about = dict(planner=planner, seed=np.int64(seed), index=np.int64(index))
-            yield episode(problem, plan, **about)
+            yield episode(problem, plan, hand, **about, backwards=False)
+            yield episode(*backwards(problem, plan), hand, **about, backwards=True)
 
     world = {"ranges": scene.RANGES.tolist(), "steps": timing.STEPS, "duration": timing.DURATION}
     written = {}
@@ -96,10 +117,14 @@ def build(
 
 
 def load_plans(directory: str | os.PathLike[str]) -> list[np.ndarray]:
-    """Reads the plans [T + 1, 7] of every episode of a data set, in rad."""
-    dataset = open_dataset(directory, required=("steps/observation/state", "steps/action"))
-    episodes = (dataset[index]["steps"] for index in range(len(dataset)))
-    return [np.concatenate([s["observation"]["state"][:1], s["action"]]) for s in episodes]
+    """Reads the plans [T + 1, 7] of a data set in rad, each once: not those backwards."""
+    dataset = open_dataset(directory, required=("steps/observation/start", "steps/action"))
+    plans = []
+    for index in range(0, len(dataset), 2):
+        steps = dataset[index]["steps"]
+        action = steps["action"].reshape(-1, scene.JOINTS)
+        plans.append(np.concatenate([steps["observation"]["start"], action]))
+    return plans
 
 
 if __name__ == "__main__":

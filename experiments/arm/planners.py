@@ -12,7 +12,7 @@ from experiments.arm import problems, smooth, timing
 from experiments.arm.problems import NOMINAL, Problem
 from experiments.arm.scene import JOINTS, Arm
 
-CLEARANCE = 0.005  # m, of RRT-Connect, so that few plans collide once they are sampled
+CLEARANCE = 0.02  # m, of RRT-Connect
 
 RESOLUTION = 0.04  # rad (Euclidean norm): the most between two tested configurations
 RANGE = 0.3  # rad, of an extension of RRT-Connect
@@ -45,7 +45,9 @@ class RrtConnect:
         self._base, self._geometric, self._util = base, geometric, util
         self._arm, self._range = arm, range
         low, high = arm.limits.T
-        self._box = np.stack([np.maximum(NOMINAL - REACH, low), np.minimum(NOMINAL + REACH, high)], 1)
+        self._box = np.stack(
+            [np.maximum(NOMINAL - REACH, low), np.minimum(NOMINAL + REACH, high)], 1
+        )
 
         class Motions(base.MotionValidator):
             def checkMotion(self, a, b, *_):  # noqa: N802 (the name is OMPL's)
@@ -102,7 +104,8 @@ class Planner:
     """One of the two: ``rrt`` or ``smooth``."""
 
     def __init__(self, name: str):
-        self._smooth = one_of("planner", name, PLANNERS) == "smooth"
+        one_of("planner", name, PLANNERS)
+        self._smooth = name == "smooth"
         self._arm, self._free = Arm(clearance=CLEARANCE), Arm()
         self._ends, self._far = Arm(clearance=problems.CLEARANCE), Arm(clearance=smooth.MARGIN)
         self._search = RrtConnect(self._arm)
@@ -153,5 +156,6 @@ def generate(
 ) -> Iterator[tuple[int, tuple[Problem, np.ndarray]]]:
     """Yields (attempt, (problem, plan)) of the first ``count`` successful attempts of a planner,
     see ``demos.successes``."""
-    job = functools.partial(_planned, one_of("planner", name, PLANNERS), seed)
+    one_of("planner", name, PLANNERS)
+    job = functools.partial(_planned, name, seed)
     return demos.successes(job, count, label=name, workers=workers, progress=progress)

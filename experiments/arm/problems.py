@@ -1,4 +1,4 @@
-"""Motion planning problems: a scene, and two configurations with the hand in different cells."""
+"""Motion planning problems: a scene, and one end in front of the shelf, the other in a cell."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,7 @@ import numpy as np
 from experiments.arm import scene as scenes
 from experiments.arm.scene import JOINTS, Arm
 
-CLEARANCE = 0.01  # m, of the start and the goal
-# The elbow up and the hand pointing forward: inverse kinematics begins near it.
+CLEARANCE = 0.02  # m, of the start and the goal
 NOMINAL = np.array([0.0, -0.1, 0.0, -1.6, 0.0, 1.4, 0.0])
 _SPREAD = 0.2  # rad
 _STEPS, _FINAL, _DAMPING, _REST = 24, 8, 0.05, 0.3
@@ -16,18 +15,21 @@ _TOLERANCE = 1e-3  # m and rad, of inverse kinematics
 _TRIES = 12
 _FAR = 1.3  # rad from the nominal configuration, the most of any joint
 # Where the fingertips may be in a cell: depth behind its front, side of its middle, height [m].
-_TIP = ((0.06, 0.20), (-0.11, 0.11), (0.07, 0.20))
+_TIP = ((0.10, 0.22), (-0.13, 0.13), (0.08, 0.24))
+# And in front: before the shelf's front, side of its middle, above the ground [m].
+_FRONT = ((-0.20, -0.12), (-0.40, 0.40), (0.40, 1.00))
 # rad: how the hand is turned to a side, up, and about itself.
 _LEAN = ((-0.25, 0.25), (-0.4, 0.1), (-0.25, 0.25))
 
 
 class Problem(NamedTuple):
-    """``scene`` [22], see ``scene.draw``; ``start`` and ``goal`` [7] in rad; ``cells`` of both."""
+    """``scene`` [22], see ``scene.draw``; ``start`` and ``goal`` [7] in rad; ``cell`` of the
+    one that is not in front."""
 
     scene: np.ndarray
     start: np.ndarray
     goal: np.ndarray
-    cells: tuple[int, int]
+    cell: int
 
 
 def draw(seed: int | tuple[int, ...], arm: Arm | None = None) -> Problem:
@@ -41,27 +43,30 @@ def draw(seed: int | tuple[int, ...], arm: Arm | None = None) -> Problem:
     while True:
         scene = scenes.draw(rng)
         arm.place(scene)
-        cells = rng.permutation(scenes.CELLS)[:2]
-        ends = [_reach(arm, scene, cell, rng) for cell in cells]
+        cell = int(rng.integers(scenes.CELLS))
+        ends = [_reach(arm, scene, place, rng) for place in (cell, None)]
         if all(end is not None for end in ends):
-            return Problem(scene, *ends, (int(cells[0]), int(cells[1])))
+            return Problem(scene, *(ends[i] for i in rng.permutation(2)), cell)
 
 
 def _reach(arm, scene, cell, rng):
-    """Returns a configuration with the fingertips in a cell, None if none was found."""
+    """Returns a configuration with the fingertips in a cell, None: in front; None if none was
+    found."""
     turn, origin = scenes.rotation(scene[2]), np.array([*scene[:2], 0.0])
+    floor = np.zeros(3) if cell is None else scenes.cell_middle(cell) * [0, 1, 1]
     for _ in range(_TRIES):
-        deep, side, high = rng.uniform(*np.transpose(_TIP))
-        tip = scenes.cell_middle(cell) * [0, 1, 1] + [deep, side, high]
+        tip = floor + rng.uniform(*np.transpose(_FRONT if cell is None else _TIP))
         yaw, pitch, roll = rng.uniform(*np.transpose(_LEAN))
         # Columns: up, the side on which the fingers are, and forward, out of the hand.
-        forward = np.array([np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)])
+        forward = np.array(
+            [np.cos(pitch) * np.cos(yaw), np.cos(pitch) * np.sin(yaw), np.sin(pitch)]
+        )
         across = np.cross(forward, [0, 0, 1.0])
         across /= np.linalg.norm(across)
         up = np.cross(across, forward)
         c, s = np.cos(roll), np.sin(roll)
         hand = np.stack([c * up + s * across, c * across - s * up, forward], 1)
-        begin = NOMINAL + rng.normal(size=7) * _SPREAD
+        begin = NOMINAL + rng.normal(size=JOINTS) * _SPREAD
         q = inverse_kinematics(arm, origin + turn @ tip, turn @ hand, begin)
         if q is not None and np.abs(q - NOMINAL).max() < _FAR and not arm.collides(q):
             return q

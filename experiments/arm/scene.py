@@ -9,22 +9,29 @@ import dataclasses
 import functools
 import importlib.util
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from experiments import opengl
+
+opengl.choose()  # before MuJoCo is imported, by ``Arm``
+
 JOINTS = 7
 ROWS, COLUMNS = 2, 2
 CELLS = ROWS * COLUMNS
-WIDTH, HEIGHT, DEPTH = 0.40, 0.34, 0.30  # of a cell, between the middles of its walls
-_BOTTOM, _WALL = 0.40, 0.01  # height of the lowest plate, half of a wall's thickness
+WIDTH, HEIGHT, DEPTH = 0.46, 0.38, 0.30  # of a cell, between the middles of its walls
+_BOTTOM, _WALL = 0.34, 0.01  # height of the lowest plate, half of a wall's thickness
 _PILLAR = 0.035  # half of the pillar's width
+# Links that are near each other at every angle; the limits of the joint between keep them apart.
+_NEAR = ((0, 1), (2, 4), (3, 5), (5, 7))
 _FOLDER = "envs/assets/kitchen_franka/franka_assets"
 # The least and the largest value of each number of a scene.
 SHELF = ((0.55, 0.63), (-0.06, 0.06), (-0.10, 0.10))  # x of its front, y of its middle, yaw [rad]
 # Of a cell's box: depth and side of its middle from the cell's, half of its width, its height.
-BOX = ((-0.05, 0.08), (-0.12, 0.12), (0.025, 0.045), (0.08, 0.20))
-PILLAR = ((0.34, 0.42), (-0.30, 0.30), (0.20, 0.60))  # x, y, height
+BOX = ((-0.06, 0.08), (-0.14, 0.14), (0.02, 0.04), (0.08, 0.20))
+PILLAR = ((0.36, 0.44), (-0.30, 0.30), (0.40, 0.90))  # x, y, height
 RANGES = np.array([*SHELF, *BOX * CELLS, *PILLAR])
 SIZE = len(RANGES)  # numbers of a scene: 22
 
@@ -70,8 +77,8 @@ def _compiled(clearance: float) -> Any:
         if geom.contype:  # collides with the arm and the scene; the scene with the arm alone
             geom.contype, geom.conaffinity = 1, 3
             geom.margin = clearance
-    for near in (("0", "1"), ("5", "7")):  # their meshes meet at every angle
-        spec.add_exclude(bodyname1=f"panda0_link{near[0]}", bodyname2=f"panda0_link{near[1]}")
+    for a, b in _NEAR:
+        spec.add_exclude(bodyname1=f"panda0_link{a}", bodyname2=f"panda0_link{b}")
     box = dict(type=mujoco.mjtGeom.mjGEOM_BOX, contype=2, conaffinity=1)
     ground = dict(type=mujoco.mjtGeom.mjGEOM_PLANE, contype=2, conaffinity=1)
     spec.worldbody.add_geom(name="ground", size=[2, 2, 0.1], rgba=[0.85, 0.85, 0.87, 1], **ground)
@@ -86,7 +93,12 @@ def _compiled(clearance: float) -> Any:
         shelf.add_geom(pos=at, size=[DEPTH / 2, _WALL, high], **wood)
     back = {**wood, "rgba": [0.68, 0.55, 0.4, 1]}
     shelf.add_geom(pos=[DEPTH, 0, _BOTTOM + high], size=[_WALL, wide, high], **back)
-    colours = ([0.84, 0.37, 0.0, 1], [0.0, 0.45, 0.7, 1], [0.0, 0.62, 0.45, 1], [0.8, 0.47, 0.65, 1])
+    colours = (
+        [0.84, 0.37, 0.0, 1],
+        [0.0, 0.45, 0.7, 1],
+        [0.0, 0.62, 0.45, 1],
+        [0.8, 0.47, 0.65, 1],
+    )
     for cell, rgba in enumerate(colours):
         body = spec.worldbody.add_body(name=f"box{cell}", mocap=True)
         body.add_geom(name=f"box{cell}", size=[0.04, 0.04, 0.1], rgba=rgba, **box)
@@ -194,3 +206,9 @@ class Arm:
         jacobian = np.empty((6, JOINTS))
         self._mujoco.mj_jacSite(self.model, self.data, jacobian[:3], jacobian[3:], self._site)
         return *at, jacobian
+
+
+def hand_position() -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from a configuration [7] to the position of the hand [3]."""
+    arm = Arm()
+    return lambda q: arm.hand(q)[0]

@@ -1,12 +1,11 @@
 """Optimised plans: the least squared acceleration at a distance from the scene, like KOMO's."""
 
-import mujoco
 import numpy as np
 
 from experiments.arm.scene import JOINTS, Arm
 
 WAYPOINTS = 32  # segments
-MARGIN = 0.03  # m, the distance to the scene that the cost asks for
+MARGIN = 0.04  # m, the distance to the scene that the cost asks for
 _ITERATIONS = 40
 _TESTED = 3  # configurations of each segment
 _WEIGHT = 1000.0  # of a distance that is missing, in units of the margin
@@ -55,6 +54,8 @@ def optimised(arm: Arm, waypoints: np.ndarray) -> np.ndarray:
 def near(arm: Arm, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the missing distances [C] of the pairs nearer than ``MARGIN``, in its units and
     positive, and their Jacobian [C, 7]."""
+    import mujoco
+
     model, data = arm.model, arm.data
     if not arm.collides(q):
         return np.zeros(0), np.zeros((0, JOINTS))
