@@ -46,7 +46,7 @@ def _table(config):
     config.train.learning_rate = 1e-3
     config.train.checkpoint_every = 1000
     config.policy.solver, config.policy.steps = "ddpm", 30
-    config.policy.execute = 32  # steps of a plan: open loop
+    config.policy.execute = 1
     config.task = ml_collections.ConfigDict(
         {
             "name": "arm",
@@ -64,7 +64,7 @@ def _table(config):
             "one_seed": ("sweep", "alpha"),
             "episodes": 1000,
             "eval_seed": 1,
-            "replan": 8,  # steps executed by the closed-loop rows, of the group main
+            "replan": 8,  # steps executed before the next plan, in the closed-loop rows of main
             **table_config.PROCESSES,
         }
     )

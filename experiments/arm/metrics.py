@@ -31,7 +31,7 @@ class Summary:
 
 
 def squared_derivative(path: np.ndarray, order: int) -> float:
-    """Returns the mean over time of ||d^order/dt^order||^2 of a plan [T + 1, 7]; NaN if T < order."""
+    """Returns the mean over time of ||d^order/dt^order||^2 of [T + 1, 7]; NaN if T < order."""
     path = np.asarray(path, float)
     if path.ndim != 2 or order < 1:
         raise ValueError(

@@ -77,14 +77,14 @@ def write(table: Table) -> str:
     text = report.write(table, COLUMNS, lines, parts, rows, checked, results)
     first = {name: by_seed[min(by_seed)] for name, by_seed in rollouts[_OPEN].items()}
     shown = {rows[name].label: first[name] for name in roles if name in first}
-    drawn = {
+    made = {
         "front": table_figures.front(config.task, rows, smooth["rrt"]),
-        "sweep": table_figures.sweep(config.task, rows),
+        "sweep": table_figures.sweep(rows),
         "plans": figures.plans_figure(sources),
         "film": shown
         and figures.film(shown, task.evaluation_problems(config), episode=told(shown)),
     }
-    common.save(table.workdir / "report", drawn)
+    common.save(table.workdir / "report", made)
     return text
 
 
@@ -100,9 +100,10 @@ def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> 
     return (
         f"{config.task.episodes} problems for each policy and training seed (of seed "
         f"{config.task.eval_seed}), {config.train.steps} steps of {config.train.batch_size}, "
-        f"solver {config.policy.solver} {config.policy.steps}; whole plans of {timing.STEPS} steps "
-        f"in {timing.DURATION:g} s, open loop unless a row says otherwise (first seed only). Success "
-        f"of all seeds with Wilson's interval, then of each seed. {task.SMOOTH} "
+        f"solver {config.policy.solver} {config.policy.steps}; whole plans of {timing.STEPS} "
+        f"steps in {timing.DURATION:g} s, open loop unless a row says otherwise (first seed only). "
+        "A later plan of those replanned is followed in the time that is left. "
+        f"Success of all seeds with Wilson's interval, then of each seed. {task.SMOOTH} "
         "The paper prints success / accel^2. " + report.training_took(seconds)
     )
 

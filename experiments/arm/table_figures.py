@@ -63,14 +63,10 @@ def front(
     return figure
 
 
-def sweep(task: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> Figure | None:
+def sweep(rows: Mapping[str, Row]) -> Figure | None:
     """Plots success and acceleration against sigma_min and alpha, with the limits of both; None
     while one of the sweeps has fewer than two policies."""
-    del task
-    sweeps = {
-        "ambient": r"$\sigma_{min}$ of RRT-Connect's plans",
-        "alpha": r"co-training's $\alpha$",
-    }
+    sweeps = {"ambient": r"$\sigma_{min}$ of RRT-Connect", "alpha": r"co-training's $\alpha$"}
     if any(len(swept(prefix, rows)) < 2 for prefix in sweeps):
         return None
     figure, grid = panels(2, 2, 8.4, 5.6, sharey="row", sharex="col")

@@ -28,7 +28,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     rules = [
         ("clean corrupt", checks.whole(1)),
         ("episodes", checks.whole(1, 10_000)),
-        ("replan", checks.whole(1, timing.STEPS)),
+        ("replan", checks.whole(2, timing.STEPS)),
         ("held_out data_seed seeds together workers", checks.whole(0)),
         ("eval_seed", checks.whole(0, 999)),
         ("sigma_min alpha best share", checks.SHARE),
@@ -67,14 +67,15 @@ def _drawn(count, seed):
 
 def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
     """Returns ``simulate(params)``: one rollout for each of the evaluation's problems, of policies
-    that differ from this one in their parameters only. ``policy.execute`` steps of a plan are
-    executed before the next one; all of them are open loop."""
+    that differ from this one in their parameters only. ``policy.execute`` is 1, open
+    loop, or the steps of a plan that are executed before the next one."""
     drawn, shape = evaluation_problems(config), (timing.STEPS, scene.JOINTS)
 
     def plan(params, observation, keys):
         return policy.chunk(params, observation, keys).reshape(len(keys), *shape)
 
-    simulate = Simulator(plan, config.policy.execute)
+    execute = config.policy.execute
+    simulate = Simulator(plan, None if execute == 1 else execute)
     return lambda params: simulate(params, drawn, seed=config.task.eval_seed)
 
 
@@ -91,8 +92,8 @@ def _describe(config, label, rollouts, summary):
     lines += [data_cells(f"data: {name}", paths) for name, paths in sources.items()]
     caption = (
         f"{task.episodes} problems (of seed {task.eval_seed}), one training seed ({config.seed}), "
-        f"{config.train.steps} steps of {config.train.batch_size}. Success with Wilson's interval. {SMOOTH} Rows of data: the "
-        "training plans themselves."
+        f"{config.train.steps} steps of {config.train.batch_size}. Success with "
+        f"Wilson's interval. {SMOOTH} Rows of data: the training plans themselves."
     )
     drawn = {"film": figures.film({label: rollouts}, evaluation_problems(config))}
     return report.Description(COLUMNS, lines, caption, drawn)

@@ -32,7 +32,7 @@ def test_variants_are_whole(variant):
         ({"seeds": ()}, "seeds is empty"),
         ({"clean": 0}, "clean is 0, expected a whole number of at least 1"),
         ({"best": 1.5}, "best is 1.5, expected a number from 0 to 1"),
-        ({"replan": 33}, "replan is 33, expected a whole number from 1 to 32"),
+        ({"replan": 33}, "replan is 33, expected a whole number from 2 to 32"),
         ({"groups": ("mian",)}, "groups is 'mian'.*did you mean 'main'"),
     ],
 )
