@@ -41,27 +41,28 @@ def _table(config):
     config.objective.prediction = "v"
     # Both the training and the solver's grid must reach levels below the roughness of the plans.
     config.schedule = ml_collections.ConfigDict({"name": "edm", "p_mean": -0.6, "p_std": 1.6})
-    config.train.steps = 10_000
+    config.train.steps = 2000
     config.train.batch_size = 128
-    config.train.learning_rate = 1e-3
-    config.train.checkpoint_every = 1000
+    config.train.learning_rate = 2e-3
+    config.train.warmup = 200
+    config.train.checkpoint_every = 500
     config.policy.solver, config.policy.steps = "ddpm", 30
     config.policy.execute = 1
     config.task = ml_collections.ConfigDict(
         {
             "name": "arm",
-            "clean": 200,  # optimised plans
-            "corrupt": 4000,  # plans of RRT-Connect
+            "clean": 50,  # optimised plans
+            "corrupt": 2000,  # plans of RRT-Connect
             "held_out": 0,
             "data_seed": 0,
             "seeds": (0, 1, 2),
-            "sigma_min": (0.01, 0.025, 0.1, 0.2, 0.4, 0.7),
-            "alpha": (0.091, 0.3, 0.5, 0.7),
+            "sigma_min": (0.025, 0.05, 0.2, 0.4),
+            "alpha": (0.091, 0.6),
             # The main policies' sigma_min and alpha: chosen on other problems than those reported.
-            "best": 0.05,
+            "best": 0.1,
             "share": 0.3,
             "groups": ("main", "sweep", "alpha"),
-            "one_seed": ("sweep", "alpha"),
+            "one_seed": ("rrt", "cotrain", "sweep", "alpha"),
             "episodes": 1000,
             "eval_seed": 1,
             "replan": 8,  # steps executed before the next plan, in the closed-loop rows of main
@@ -72,9 +73,7 @@ def _table(config):
 
 def _quick(config):
     config.task.seeds = (0,)
-    config.task.update(dict(sigma_min=(0.2,), alpha=(0.5,), clean=100, corrupt=2000))
-    config.task.episodes = 500
-    config.train.steps = 5000
+    config.task.update(dict(sigma_min=(0.025,), alpha=(0.091,), corrupt=1500, episodes=500))
 
 
 def _debug(config):

@@ -66,8 +66,8 @@ def backwards(problem: Problem, plan: np.ndarray) -> tuple[Problem, np.ndarray]:
 def build(
     root: str | os.PathLike[str],
     *,
-    clean: int = 200,
-    corrupt: int = 4000,
+    clean: int = 50,
+    corrupt: int = 2000,
     held_out: int = 0,
     seed: int = 0,
     workers: int | None = None,

@@ -46,8 +46,8 @@ class PlanDenoiser(nn.Module):
 
     A plan is a motion at even pace from start to goal, linear in both, and a deviation r. As x0 = m
     + r and v = alpha eps - sigma x0, the deviation's v is the plan's plus sigma m: the network need
-    not learn to copy start and goal. It sees r as coefficients of ``waves``. Each has a trained size
-    s, with which its best linear estimate is known: the blocks predict what is left, as in EDM
+    not learn to copy start and goal. It sees r as coefficients of ``waves``. Each has a trained
+    size s, with which its best linear estimate is known: the blocks predict what is left, as in EDM
     (Karras et al. 2022, https://arxiv.org/abs/2206.00364), for every wave by itself. Dense layers
     alone would have to pass on the noise of 224 numbers.
 

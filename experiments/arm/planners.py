@@ -12,10 +12,10 @@ from experiments.arm import problems, smooth, timing
 from experiments.arm.problems import NOMINAL, Problem
 from experiments.arm.scene import JOINTS, Arm
 
-CLEARANCE = 0.02  # m, of RRT-Connect
+CLEARANCE = 0.03  # m, of RRT-Connect
 
 RESOLUTION = 0.04  # rad (Euclidean norm): the most between two tested configurations
-RANGE = 0.3  # rad, of an extension of RRT-Connect
+RANGE = 0.1  # rad, of an extension of RRT-Connect
 _STARTS = 6  # searches of which the smooth planner optimises the shortest
 REACH = 1.5  # rad from the nominal configuration: where it searches, within the limits
 _SECONDS = 4.0  # limit of a search

@@ -7,7 +7,7 @@ import numpy as np
 from experiments.arm import scene as scenes
 from experiments.arm.scene import JOINTS, Arm
 
-CLEARANCE = 0.02  # m, of the start and the goal
+CLEARANCE = 0.03  # m, of the start and the goal
 NOMINAL = np.array([0.0, -0.1, 0.0, -1.6, 0.0, 1.4, 0.0])
 _SPREAD = 0.2  # rad
 _STEPS, _FINAL, _DAMPING, _REST = 24, 8, 0.05, 0.3

@@ -5,7 +5,7 @@ import numpy as np
 from experiments.arm.scene import JOINTS, Arm
 
 WAYPOINTS = 32  # segments
-MARGIN = 0.04  # m, the distance to the scene that the cost asks for
+MARGIN = 0.05  # m, the distance to the scene that the cost asks for
 _ITERATIONS = 40
 _TESTED = 3  # configurations of each segment
 _WEIGHT = 1000.0  # of a distance that is missing, in units of the margin

@@ -79,6 +79,17 @@ def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[An
     return lambda params: simulate(params, drawn, seed=config.task.eval_seed)
 
 
+def straight(config: ml_collections.ConfigDict) -> Rollouts:
+    """Returns the rollouts of straight motions from start to goal, which no policy made."""
+
+    def plan(params, observation, keys):
+        start, goal = (observation[name] for name in ("start", "goal"))
+        share = np.arange(1, timing.STEPS + 1, dtype=np.float32)[:, None] / timing.STEPS
+        return start + share * (goal - start)
+
+    return Simulator(plan)(None, evaluation_problems(config))
+
+
 def evaluate(config: ml_collections.ConfigDict, workdir: str | os.PathLike) -> None:
     """Rolls out the workdir's policy and writes table, JSON and figures to ``report/``."""
     report.of_one_policy(

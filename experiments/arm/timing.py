@@ -11,7 +11,7 @@ DT = DURATION / STEPS
 # Of the Panda, https://frankaemika.github.io/docs/control_parameters.html
 VELOCITY = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])  # rad/s
 ACCELERATION = np.array([15, 7.5, 10, 12.5, 15, 20, 20.0])  # rad/s^2
-_GRID = 128  # intervals of the path
+_GRID = 64  # intervals of the path
 
 
 @functools.cache
