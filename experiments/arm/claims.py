@@ -47,7 +47,8 @@ def check(
         got = gain(rollouts[names[better]], rollouts[names[worse]])
         holds = True if got.low > 0 else False if got.high < 0 else None
         value, low, high = (100 * v for v in (got.value, got.low, got.high))
-        measured = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        pair = f"{names[worse]} to {names[better]}"
+        measured = f"{pair}: {value:+.1f} points [{low:.1f}, {high:.1f}]"
         claims.append(Claim(f"success: {better} over {worse} (paper: {paper})", measured, holds))
     smooth = {role: rows[name].summary.acceleration for role, name in names.items()}
     for smoother, rougher, paper in (
