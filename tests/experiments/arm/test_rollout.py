@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.arm import metrics, planners, problems, timing
+from experiments.arm import data, metrics, planners, task, timing
 from experiments.arm.rollout import TOLERANCE, Rollouts, Simulator
 from experiments.arm.scene import JOINTS
 
@@ -117,7 +117,4 @@ def test_smoothness_is_of_successes_only():
 
 
 def test_problems_of_evaluations_are_not_those_of_data():
-    from experiments.arm import data, task
-
     assert max(data.stream(name, 999) for name in data._STREAMS) < task._EVALUATION
-    assert problems.draw((task._EVALUATION, 0)) is not None

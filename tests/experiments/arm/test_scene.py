@@ -48,7 +48,7 @@ def test_collisions_follow_the_sizes_of_each_scene(arm):
     rng = np.random.default_rng(0)
     names = np.array([*(f"box{cell}" for cell in range(scene.CELLS)), "pillar"])
     met = 0
-    for _ in range(40):
+    for _ in range(90):
         drawn = scene.draw(rng)
         # Larger and smaller than those before: what MuJoCo keeps of a size must follow.
         drawn[5:-3:4] *= rng.uniform(0.3, 4)
