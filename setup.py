@@ -59,6 +59,11 @@ BINS = [
     "gymnasium>=1.1",
     "matplotlib>=3.9",
 ]
+ARM = [
+    "gymnasium-robotics>=1.4",  # holds the Panda's model
+    "mujoco>=3.3",
+    *MAZE,
+]
 HUB = ["huggingface_hub>=0.34"]  # hf auth login
 NOTEBOOKS = ["nbclient>=0.10", "ipykernel>=6.29", "matplotlib>=3.9"]
 DOCS = [
@@ -88,6 +93,7 @@ TEST = [
     "tensorflow-cpu>=2.18",
     *FORMATS,
     *BINS,
+    *ARM,
     *SERVE,
     *PUSHT,
     *WANDB,
@@ -118,9 +124,10 @@ setup(
         "rollout": ROLLOUT,
         "maze": MAZE,
         "bins": DATA + BINS,
+        "arm": DATA + ARM,
         "serve": POLICY + SERVE,
         "pusht": DATA + PUSHT,
-        "all": DATA + FORMATS + MAZE + BINS + SERVE + PUSHT,
+        "all": DATA + FORMATS + MAZE + BINS + ARM + SERVE + PUSHT,
         "test": DATA + MAZE + TEST,
         "dev": DATA + MAZE + TEST + ["ruff>=0.14", "mypy>=1.18"],
         "docs": DATA + POLICY + NOTEBOOKS + DOCS,

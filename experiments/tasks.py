@@ -8,6 +8,7 @@ from typing import Any
 from ambient_jax.cli import tasks
 
 TASKS = {
+    "arm": "experiments.arm.task",
     "bin_sorting": "experiments.bin_sorting.task",
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import ml_collections
 import numpy as np
 from absl import logging
 
@@ -68,7 +69,9 @@ def evaluate(table: Table, program: Program) -> None:
             policy = Policy.from_checkpoint(table.workdir / key, **solver)
             # Policies of one program differ in parameters only: they share what is compiled.
             if path.name not in simulators:
-                simulators[path.name] = table.experiment.simulator(policy, table.config)
+                base = ml_collections.ConfigDict(table.config.to_dict())
+                base.policy.execute = about.get("execute", base.policy.execute)
+                simulators[path.name] = table.experiment.simulator(policy, base)
             rollouts = simulators[path.name](policy.params)
             cache.save(path, about, dataclasses.asdict(rollouts))
 

@@ -1,0 +1,1 @@
+"""A 7-DoF arm: motion planning among shelves and clutter, smooth plans against RRT-Connect's."""
