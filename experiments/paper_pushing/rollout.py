@@ -1,0 +1,63 @@
+"""Runs policies in many episodes of the paper's pushing at once, from the state or from pictures."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import simulate
+from experiments.paper_pushing import cameras
+from experiments.paper_pushing.env import TARGET, PaperPushingEnv, PaperScene
+from experiments.planar_pushing import rollout
+from experiments.planar_pushing.scene import Physics
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollouts(rollout.Rollouts):
+    """N episodes; success also asks for the pusher at its place."""
+
+    back: np.ndarray  # [N] distance [m] of the pusher from its place at the end
+
+
+class Simulator(simulate.Simulator):
+    """Rollouts of a planning function in given physics, see ``simulate.Simulator``.
+
+    ``names`` are the observations that it sees: "state", or "pusher" (x and y) and pictures
+    ("image_primary", "image_wrist"), which are drawn inside the compiled call from the state.
+    """
+
+    def __init__(
+        self,
+        plan: simulate.Plan,
+        *,
+        names: Sequence[str] = ("state",),
+        scene: PaperScene = PaperScene(),  # noqa: B008
+        physics: Physics = TARGET,
+        **options: Any,
+    ):
+        def seeing(params, observation, keys):
+            rest = {n: v for n, v in observation.items() if n != "state"}
+            return plan(params, rest | observe(observation["state"], names, scene), keys)
+
+        super().__init__(seeing, lambda: PaperPushingEnv(scene, physics), **options)
+
+    def __call__(self, *args: Any, **options: Any) -> Rollouts:
+        """Runs one episode per seed; see ``simulate.Simulator.episodes``."""
+        e = self.episodes(*args, **options)
+        error, back = e.infos["error"], e.infos["back"]
+        return Rollouts(e.seeds, e.lengths, e.terminated, error, e.qpos, back)
+
+
+def observe(states: jax.Array, names: Sequence[str], scene: PaperScene) -> dict[str, jax.Array]:
+    """Returns the observations ``names`` of states [N, T, 12]. With pictures "state" is what the
+    library's loader calls so in ``data.SPEC``: the pusher's place."""
+    if not set(cameras.WIDTHS) & set(names):
+        return {"state": states}
+    draw = functools.partial(cameras.draw, scene=scene)
+    pictures = jax.vmap(jax.vmap(draw))(states)
+    present = {f"{name}_mask": jnp.ones(states.shape[:2], bool) for name in pictures}
+    return {"state": states[..., :2], **pictures, **present}
