@@ -1,7 +1,7 @@
 """Pictures of planar pushing, drawn from the state by formulas: no OpenGL, and inside ``jax.jit``.
 
 The scene is flat: a table, the goal and the slider (a T of two boxes each), a round pusher. Colours
-at an edge mix over one pixel, by signed distances, so motion of a tenth of a pixel is seen. Cameras:
+at an edge mix over one pixel, by signed distances: motion of a tenth of a pixel is seen. Cameras:
 
 image_primary  from above, 0.6 m wide, fixed
 image_wrist    on the pusher: what lies around it, 0.2 m wide; it moves and does not turn

@@ -2,8 +2,8 @@
 
     python -m experiments.paper_pushing --config=experiments/paper_pushing/config.py:quick
 
-quick         target only, co-training and ambient from the state, one seed; half an hour on two
-              cores
+quick         target only, co-training, ambient and the upper bound from the state, one seed; half
+              an hour on two cores
 table         the sweeps from the state (the oracle of the pictures), an upper bound, three seeds of
               what is compared
 chosen        the same with bounds by a classifier, per data set, per datapoint and in buckets
@@ -35,11 +35,6 @@ def _table(config):
     )
     config.data.sources.source = train_config.source("paper_source", "corrupt", last_step="keep")
     table_config.tabletop(config)
-    # A third of the U-Net's time on a CPU.
-    network = {"name": "experiments.pusht.network:Residual", "width": 384, "blocks": 4}
-    encoder = {"name": "observation", "frequencies": 0, "width": 256, "depth": 2}
-    config.model = ml_collections.ConfigDict({**network, "encoder": encoder})
-    config.train.update(dict(steps=6000, checkpoint_every=1000, warmup=200, learning_rate=1e-3))
     config.policy.steps = 10
     config.task = ml_collections.ConfigDict(
         {
@@ -70,6 +65,8 @@ def _table(config):
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("source", "cotrain", "weighted", "upper", "chosen", "shared"),
             "policies": (),  # only these of the groups; () for all
+            # The encoder of poses, with which the policies act from pictures, see seen.
+            "sight": {"steps": 4000, "batch": 64, "seed": 0},
             "annotate": {},  # changes of experiments/annotate/config.py in annotations
             **table_config.PROCESSES,
         }
@@ -77,9 +74,9 @@ def _table(config):
 
 
 def _quick(config):
-    config.data.root = "runs/data/paper_quick"
-    config.task.update(dict(target=60, source=500, held_out=20, seeds=(0,), groups=("main",)))
+    config.task.update(dict(seeds=(0,), episodes=50, groups=("main", "upper")))
     config.task.update(dict(sigma_min=(0.3,), alpha=(0.5,)))
+    config.task.policies = ("target", "alpha_0.5", "ambient_0.3", "target_upper")
 
 
 def _chosen(config):
@@ -112,9 +109,7 @@ def _pixels(config):
 def _debug(config):
     config.data.root = "runs/data/paper_debug"
     config.data.sources.target.split = "train[:3]"
-    config.model.update(dict(width=16, blocks=1))
-    config.train.update(dict(steps=40, warmup=5, log_every=20, checkpoint_every=20, batch_size=32))
-    config.policy.steps = 4
+    table_config.tiny(config, 4)
     _easy(config)
     config.task.update(dict(target=4, source=6, held_out=1, seeds=(0, 1), upper=4))
     config.task.update(dict(sigma_min=(0.6,), best=0.6, alpha=(0.5,)))
@@ -136,6 +131,7 @@ def _debug_pixels(config):
 def _easy(config):
     """Sets few and short episodes."""
     config.task.update(dict(episodes=4, fresh=4, few=2))
+    config.task.sight.update(dict(steps=4, batch=8))
     config.task.scene.update(dict(position=0.04, angle=0.5, yaw=0.3, max_steps=150, back=0.05))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -43,22 +44,27 @@ def compared(section: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> lis
     return [name for name in dict.fromkeys(names) if name in rows]
 
 
-def _fresh(table: Table) -> Table:
-    """Returns the table with rollouts ``fresh.npz`` from the starts of ``task.fresh``."""
-    files = lambda *args: {"fresh.npz": rollouts.simulated(*args)["rollouts.npz"]}  # noqa: E731
-    experiment = dataclasses.replace(table.experiment, files=files)
+def fresh(table: Table, name: str = "fresh.npz", about: Any = None, **changes: Any) -> Table:
+    """Returns the table with rollouts from the starts of ``task.fresh``, in files of this name that
+    also depend on ``about``; ``changes`` are of its experiment."""
+    files = lambda *args: {name: rollouts.simulated(*args)["rollouts.npz"] | (about or {})}  # noqa: E731
+    experiment = dataclasses.replace(table.experiment, files=files, **changes)
     return dataclasses.replace(table, experiment=experiment, config=task.fresh(table.config))
 
 
-def confirm(table: Table) -> None:
-    """Writes ``fresh.npz`` of the compared policies, for all seeds."""
-    program = {
+def trained(table: Table) -> dict[str, Any]:
+    """Returns the configs of the compared policies that are there, by their folder."""
+    return {
         table_policies.key(name, seed): table.config_of(name, seed)
         for name in compared(table.config.task, rows_of(table, rollouts.collect(table)))
         for seed in table.config.task.seeds
         if (table.folder(name, seed) / "rollouts.npz").exists()
     }
-    rollouts.evaluate(_fresh(table), program)
+
+
+def confirm(table: Table) -> None:
+    """Writes ``fresh.npz`` of the compared policies, for all seeds."""
+    rollouts.evaluate(fresh(table), trained(table))
 
 
 def expected(section: ml_collections.ConfigDict, rows: Mapping[str, Row], gap) -> list[Claim]:
@@ -99,41 +105,42 @@ def write(table: Table) -> str:
     """Writes ``<workdir>/report/`` from all rollouts; returns the table as markdown."""
     config, collected = table.config, rollouts.collect(table)
     rows = rows_of(table, collected)
-    made = rollouts.collect(_fresh(table), compared(config.task, rows))
-    fresh = rows_of(table, made)
+    made = rollouts.collect(fresh(table), compared(config.task, rows))
+    judged = rows_of(table, made)
     best = claims.roles(config.task, rows)
     checked = expected(config.task, rows, gains(made))
     losses = held_out(table, list(rows))
     seconds = {name: report.core_seconds(table, name) for name in rows}
     results = {
-        "fresh starts": fresh,
+        "fresh starts": judged,
         "best": best,
         "levels": evaluation.LEVELS,
         "held out": {name: loss.mean(0) for name, loss in losses.items()},
         "training core seconds": seconds,
     }
     parts = [_measured(config, seconds), _order(checked), _levels(table, losses)]
-    lines = cells(rows, fresh, best)
+    lines = cells(rows, judged, best)
     text = report.write(table, COLUMNS, lines, parts, rows, checked, results)
-    figures.write(table, rows, fresh, best, made, losses)
+    figures.write(table, rows, judged, best, made, losses)
     return text
 
 
 def cells(
-    rows: Mapping[str, Row], fresh: Mapping[str, Row], best: Mapping[str, str]
+    rows: Mapping[str, Row], judged: Mapping[str, Row], best: Mapping[str, str]
 ) -> list[list[str]]:
     """Returns the table's lines, see ``COLUMNS``; details are of fresh starts, where there are."""
     lines = []
     for name, row in rows.items():
-        judged = fresh.get(name)
-        shown, summary = judged or row, (judged or row).summary
+        of_fresh = judged.get(name)
+        shown = of_fresh or row
+        summary = shown.summary
         reference = next((role for role, policy in best.items() if policy == name), name)
         lines.append(
             [
                 row.label + (f" ({reference})" if reference != name else ""),
                 str(len(shown.seeds)),
-                *(report.percent(judged.summary.success) if judged else ("", "")),
-                report.of_each_seed(judged, "success") if judged else "",
+                *(report.percent(of_fresh.summary.success) if of_fresh else ("", "")),
+                report.of_each_seed(of_fresh, "success") if of_fresh else "",
                 report.percent(summary.placed)[0],
                 report.percent(summary.back)[0],
                 f"{1000 * summary.position.value:.1f}",

@@ -1,8 +1,8 @@
-"""Runs policies in many episodes of the paper's pushing at once, from the state or from pictures."""
+"""Runs policies in many episodes of the paper's pushing at once, from state or pictures."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ class Simulator(simulate.Simulator):
 
     ``names`` are the observations that it sees: "state", or "pusher" (x and y) and pictures
     ("image_primary", "image_wrist"), which are drawn inside the compiled call from the state.
+    ``see(states)`` [N, T, 12] replaces the states by what is seen of them.
     """
 
     def __init__(
@@ -35,13 +36,14 @@ class Simulator(simulate.Simulator):
         plan: simulate.Plan,
         *,
         names: Sequence[str] = ("state",),
+        see: Callable[[jax.Array], jax.Array] = lambda states: states,
         scene: PaperScene = PaperScene(),  # noqa: B008
         physics: Physics = TARGET,
         **options: Any,
     ):
         def seeing(params, observation, keys):
             rest = {n: v for n, v in observation.items() if n != "state"}
-            return plan(params, rest | observe(observation["state"], names, scene), keys)
+            return plan(params, rest | observe(see(observation["state"]), names, scene), keys)
 
         super().__init__(seeing, lambda: PaperPushingEnv(scene, physics), **options)
 

@@ -38,6 +38,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         if group in task.groups:
             rules += [(field, checks.at_most(task, "target"))]
     checks.fields(task, rules, ["seeds", "sigma_min", "alpha"])
+    checks.fields(task.sight, [("steps batch", checks.whole(1)), ("seed", checks.whole(0))])
     scene_of(config)
     for tested in (config, fresh(config)):
         checks.evaluation_seeds(tested.task)
@@ -50,8 +51,11 @@ def build(config: ml_collections.ConfigDict) -> None:
     build_once("the paper's pushing", lambda: data.build(config.data.root, **options))
 
 
-def simulator(policy: Policy, config: ml_collections.ConfigDict) -> Callable[[Any], Rollouts]:
-    """Returns ``simulate(params)`` in the target's physics, see ``rollouts.from_seeds``."""
+def simulator(
+    policy: Policy, config: ml_collections.ConfigDict, **options: Any
+) -> Callable[[Any], Rollouts]:
+    """Returns ``simulate(params)`` in the target's physics, see ``rollouts.from_seeds``; for the
+    options see ``Simulator``."""
     names = tuple(policy.chain.inputs(policy.history))
-    make = functools.partial(Simulator, names=names)
+    make = functools.partial(Simulator, names=names, **options)
     return rollouts.from_seeds(make, policy, config, scene_of(config), {})

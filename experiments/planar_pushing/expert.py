@@ -210,9 +210,7 @@ def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstrati
     return record(env, lambda: next(commands, None), seed)
 
 
-def record(
-    env: PlanarPushingEnv, act: Callable[[], np.ndarray | None], seed: int
-) -> Demonstration:
+def record(env: PlanarPushingEnv, act: Callable[[], np.ndarray | None], seed: int) -> Demonstration:
     """Records the episode of a seed under ``act()``, see ``demos.record``."""
     states, actions, images, success, info = demos.record(env, act, seed)
     return Demonstration(states, actions, success, info["error"], images)

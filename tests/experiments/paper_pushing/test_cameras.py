@@ -14,7 +14,6 @@ DRAW = jax.jit(lambda state: cameras.draw(state, SCENE))
 RGB = {"slider": cameras._SLIDER, "goal": cameras._GOAL, "pusher": cameras._PUSHER}
 
 
-
 def state(pusher, slider):
     c, s = np.cos(slider[2]), np.sin(slider[2])
     return np.array([*pusher, *slider[:2], c, s], np.float32)
