@@ -96,10 +96,9 @@ def _pixels(config):
     config.data.open_x.update(form | dict(action_width=2, state_width=2, workers=0))
     crop = cameras.PIXELS - 4
     config.augmentation.update(dict(crop=(crop, crop), brightness=0.05, contrast=0.05))
-    config.model.update(dict(width=256, blocks=3))
     encoder = {"name": "experiments.paper_pushing.network:CameraEncoder"}
     config.model.encoder = ml_collections.ConfigDict(encoder)
-    config.train.update(dict(steps=4000, batch_size=64))
+    config.train.update(dict(steps=2000, batch_size=64))
     config.task.update(dict(target=0, source=0, held_out=0, images_target=50, images_source=500))
     config.task.update(dict(seeds=(0,), sigma_min=(0.3,), alpha=(0.5,), groups=("main",)))
     config.task.policies = ("target", "alpha_0.5", "ambient_0.3")
@@ -119,7 +118,7 @@ def _debug_pixels(config):
     _pixels(config)
     config.data.root = "runs/data/paper_debug_pixels"
     config.data.sources.target.split = "train[:3]"
-    config.model.update(dict(width=16, blocks=1))
+    config.model.update(dict(features=(8, 16), groups=2))
     config.model.encoder.widths = (4, 4, 4)
     config.train.update(dict(steps=20, warmup=5, log_every=10, checkpoint_every=10, batch_size=16))
     config.policy.steps = 2

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ambient_jax.transforms.augment import MASK
 from experiments import simulate
 from experiments.paper_pushing import cameras
 from experiments.paper_pushing.env import TARGET, PaperPushingEnv, PaperScene
@@ -26,8 +27,8 @@ class Rollouts(rollout.Rollouts):
 class Simulator(simulate.Simulator):
     """Rollouts of a planning function in given physics, see ``simulate.Simulator``.
 
-    ``names`` are the observations that it sees: "state", or "pusher" (x and y) and pictures
-    ("image_primary", "image_wrist"), which are drawn inside the compiled call from the state.
+    ``inputs`` are shapes of a row of what it sees, ``Chain.inputs``: "state", or the pusher's place
+    and pictures, which are drawn inside the compiled call, and masks of what is there.
     ``see(states)`` [N, T, 12] replaces the states by what is seen of them.
     """
 
@@ -35,7 +36,7 @@ class Simulator(simulate.Simulator):
         self,
         plan: simulate.Plan,
         *,
-        names: Sequence[str] = ("state",),
+        inputs: Mapping[str, Any] = {"state": None},  # noqa: B006
         see: Callable[[jax.Array], jax.Array] = lambda states: states,
         scene: PaperScene = PaperScene(),  # noqa: B008
         physics: Physics = TARGET,
@@ -43,7 +44,7 @@ class Simulator(simulate.Simulator):
     ):
         def seeing(params, observation, keys):
             rest = {n: v for n, v in observation.items() if n != "state"}
-            return plan(params, rest | observe(see(observation["state"]), names, scene), keys)
+            return plan(params, rest | observe(see(observation["state"]), inputs, scene), keys)
 
         super().__init__(seeing, lambda: PaperPushingEnv(scene, physics), **options)
 
@@ -54,12 +55,17 @@ class Simulator(simulate.Simulator):
         return Rollouts(e.seeds, e.lengths, e.terminated, error, e.qpos, back)
 
 
-def observe(states: jax.Array, names: Sequence[str], scene: PaperScene) -> dict[str, jax.Array]:
-    """Returns the observations ``names`` of states [N, T, 12]. With pictures "state" is what the
-    library's loader calls so in ``data.SPEC``: the pusher's place."""
-    if not set(cameras.WIDTHS) & set(names):
+def observe(
+    states: jax.Array, inputs: Mapping[str, Any], scene: PaperScene
+) -> dict[str, jax.Array]:
+    """Returns the ``inputs`` (see ``Simulator``) of states [N, T, 12]. With pictures "state" is
+    what the library's loader calls so in ``data.SPEC``: the pusher's place."""
+    if not set(cameras.WIDTHS) & set(inputs):
         return {"state": states}
     draw = functools.partial(cameras.draw, scene=scene)
-    pictures = jax.vmap(jax.vmap(draw))(states)
-    present = {f"{name}_mask": jnp.ones(states.shape[:2], bool) for name in pictures}
-    return {"state": states[..., :2], **pictures, **present}
+    present = {
+        name: jnp.ones((len(states), *shape.shape), shape.dtype)
+        for name, shape in inputs.items()
+        if name.endswith(MASK)
+    }
+    return {"state": states[..., :2], **jax.vmap(jax.vmap(draw))(states), **present}

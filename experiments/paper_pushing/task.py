@@ -56,6 +56,5 @@ def simulator(
 ) -> Callable[[Any], Rollouts]:
     """Returns ``simulate(params)`` in the target's physics, see ``rollouts.from_seeds``; for the
     options see ``Simulator``."""
-    names = tuple(policy.chain.inputs(policy.history))
-    make = functools.partial(Simulator, names=names, **options)
+    make = functools.partial(Simulator, inputs=policy.chain.inputs(policy.history), **options)
     return rollouts.from_seeds(make, policy, config, scene_of(config), {})

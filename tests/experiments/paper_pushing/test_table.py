@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -105,7 +106,10 @@ def test_bands_are_ratios_to_target_only():
 
 def test_a_policy_of_pictures_sees_the_pushers_place_and_not_the_slider():
     states = np.random.default_rng(0).normal(size=(3, 1, 12)).astype(np.float32) * 0.1
-    seen = rollout.observe(states, ("state", "image_primary", "image_wrist"), PaperScene())
+    shapes = {"state": (1, 2), "state_mask": (2,), "image_primary": (), "image_wrist_mask": (1,)}
+    inputs = {name: jax.ShapeDtypeStruct(shape, bool) for name, shape in shapes.items()}
+    seen = rollout.observe(states, inputs, PaperScene())
     np.testing.assert_array_equal(seen["state"], states[..., :2])
     assert seen["image_wrist"].shape == (3, 1, 64, 64, 3) and seen["image_wrist_mask"].all()
-    assert rollout.observe(states, ("state",), PaperScene())["state"] is states
+    assert seen["state_mask"].shape == (3, 2)
+    assert rollout.observe(states, {"state": None}, PaperScene())["state"] is states
