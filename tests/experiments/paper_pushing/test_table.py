@@ -9,7 +9,7 @@ import pytest
 from ambient_jax.train import config as train_config
 from experiments import checks, tasks
 from experiments.paper_pushing import config as configs
-from experiments.paper_pushing import policies, report, rollout, table, task
+from experiments.paper_pushing import policies, report, rollout, seen, table, task
 from experiments.paper_pushing.env import PaperScene
 from experiments.table import policies as table_policies
 
@@ -82,6 +82,22 @@ def test_a_small_table_from_the_state(tmp_path, tiny, capsys):
     }
     assert len(results["held out"]["target"]) == len(results["levels"])
     assert {p.name for p in folder.glob("*.png")} >= {"success.png", "levels.png", "films.png"}
+
+
+@pytest.mark.slow
+def test_policies_of_the_state_act_from_pictures(tmp_path, tiny, capsys):
+    config = tiny(configs.get_config("debug"))
+    config.task.policies = ("target", "alpha_0.5")
+    workdir = str(tmp_path / "run")
+    with pytest.raises(ValueError, match="expected those of its table"):
+        seen.run(config, workdir)
+    table.run(config, workdir)
+    capsys.readouterr()
+    seen.run(config, workdir)
+    assert "co-training, alpha 0.5" in capsys.readouterr().out
+    results = json.loads((tmp_path / "run/report/seen/results.json").read_text())
+    assert results["difference"].keys() == {"target", "alpha_0.5"}
+    assert results["state"].keys() == results["pictures"].keys()
 
 
 @pytest.mark.slow
