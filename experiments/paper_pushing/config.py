@@ -74,9 +74,9 @@ def _table(config):
 
 
 def _quick(config):
-    config.task.update(dict(seeds=(0,), episodes=50, groups=("main", "upper")))
-    config.task.update(dict(sigma_min=(0.3,), alpha=(0.5,)))
-    config.task.policies = ("target", "alpha_0.5", "ambient_0.3", "target_upper")
+    config.task.update(dict(seeds=(0,), episodes=50, sigma_min=(0.3,), alpha=(0.5,)))
+    ambient = "ambient_0.3", "ambient_0.3_alpha_0.5"
+    config.task.policies = ("target", "alpha_0.5", *ambient, "target_upper")
 
 
 def _chosen(config):
