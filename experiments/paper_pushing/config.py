@@ -66,7 +66,7 @@ def _table(config):
             "one_seed": ("source", "cotrain", "weighted", "upper", "chosen", "shared"),
             "policies": (),  # only these of the groups; () for all
             # The encoder of poses, with which the policies act from pictures, see seen.
-            "sight": {"steps": 4000, "batch": 32, "seed": 0},
+            "sight": {"steps": 4000, "rounds": 2, "batch": 32, "seed": 0},
             "annotate": {},  # changes of experiments/annotate/config.py in annotations
             **table_config.PROCESSES,
         }
@@ -130,7 +130,7 @@ def _debug_pixels(config):
 def _easy(config):
     """Sets few and short episodes."""
     config.task.update(dict(episodes=4, fresh=4, few=2))
-    config.task.sight.update(dict(steps=4, batch=8))
+    config.task.sight.update(dict(steps=4, rounds=1, batch=8))
     config.task.scene.update(dict(position=0.04, angle=0.5, yaw=0.3, max_steps=150, back=0.05))
 
 

@@ -83,7 +83,8 @@ def write(table: Table, pictures: Table, errors: np.ndarray) -> str:
     caption = (
         f"Success on {o.fresh} fresh starts for each training seed. From pictures: the same "
         "policies, given the pose that an encoder sees in the pictures of both cameras (64 x 64) "
-        f"and the pusher's place. The encoder learned from {o.sight.steps} x {o.sight.batch} drawn "
+        f"and the pusher's place. The encoder learned from {o.sight.rounds * o.sight.steps} x "
+        f"{o.sight.batch} drawn "
         "random scenes; on the pictures of held-out target demonstrations it is off by "
         f"{quantiles[0, 0]:.1f} mm and {quantiles[0, 1]:.2f} degrees (median), "
         f"{quantiles[1, 0]:.1f} mm and {quantiles[1, 1]:.2f} degrees (95%). Orders from pictures:"

@@ -72,9 +72,19 @@ def scenes(key: jax.Array, count: int, scene: PaperScene) -> jax.Array:
 
 
 def train(
-    scene: PaperScene, *, steps: int = 4000, batch: int = 64, seed: int = 0, progress: bool = True
+    scene: PaperScene,
+    *,
+    steps: int = 4000,
+    rounds: int = 2,
+    batch: int = 32,
+    seed: int = 0,
+    progress: bool = True,
+    start: tuple[int, Any] = (0, None),
 ) -> Any:
-    """Returns the parameters of a ``Sight`` after so many steps on fresh scenes each."""
+    """Returns the parameters of a ``Sight`` after rounds of so many steps, on fresh scenes each.
+
+    Each round begins with the full learning rate. ``start`` is (1, parameters) after one round.
+    """
     optimiser = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
 
     @jax.jit
@@ -90,9 +100,14 @@ def train(
         return optax.apply_updates(params, change), state, value
 
     states = scenes(jax.random.key(seed), 1, scene)
-    params = Sight().init(jax.random.key(seed), _pictures(states, scene), states[:, :2])
-    state = optimiser.init(params)
-    for number in tqdm.trange(steps, desc="sight", unit="step", disable=not progress):
+    done, params = start
+    if not done:
+        params = Sight().init(jax.random.key(seed), _pictures(states, scene), states[:, :2])
+    for number in tqdm.trange(
+        done * steps, rounds * steps, desc="sight", unit="step", disable=not progress
+    ):
+        if number % steps == 0:
+            state = optimiser.init(params)
         params, state, _ = step(params, state, number)
     return jax.device_get(params)
 

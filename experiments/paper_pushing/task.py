@@ -38,7 +38,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         if group in task.groups:
             rules += [(field, checks.at_most(task, "target"))]
     checks.fields(task, rules, ["seeds", "sigma_min", "alpha"])
-    checks.fields(task.sight, [("steps batch", checks.whole(1)), ("seed", checks.whole(0))])
+    checks.fields(task.sight, [("steps rounds batch", checks.whole(1)), ("seed", checks.whole(0))])
     scene_of(config)
     for tested in (config, fresh(config)):
         checks.evaluation_seeds(tested.task)

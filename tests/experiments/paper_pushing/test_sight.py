@@ -35,7 +35,7 @@ def test_a_policy_gets_the_environments_state_of_what_is_seen(monkeypatch):
 
 @pytest.fixture(scope="module")
 def learned():
-    return [sight.train(SCENE, steps=n, batch=16, progress=False) for n in (1, 60)]
+    return [sight.train(SCENE, steps=n, rounds=1, batch=16, progress=False) for n in (1, 60)]
 
 
 def test_it_learns_and_is_kept(learned, tmp_path):
