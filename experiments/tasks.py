@@ -1,6 +1,6 @@
 """Short names of the tasks here, for ``config.task.name``; see ``ambient_jax.cli.tasks``.
 
-Those of ``planar_pushing`` and ``pusht`` are evaluated by their tables alone.
+Those of ``paper_pushing``, ``planar_pushing`` and ``pusht`` are evaluated by their tables alone.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ TASKS = {
     "maze": "experiments.maze.task",
     "open_x_fixtures": "experiments.open_x.fixtures",
     "open_x_inputs": "experiments.open_x.inputs",
+    "paper_pushing": "experiments.paper_pushing.task",
     "planar_pushing": "experiments.planar_pushing.task",
     "pusht": "experiments.pusht.task",
 }

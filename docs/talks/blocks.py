@@ -89,6 +89,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "maze paper": lambda: write_table(tables.maze_paper()),
     "maze differs": differences.maze,
     "pushing": lambda: write_table(tables.pushing()),
+    "pushing paper": lambda: write_table(tables.pushing_paper()),
+    "pushing paper differs": differences.pushing_paper,
     "pushing few": lambda: write_table(tables.few()),
     "pushing scaling": scaling,
     "pushing differs": differences.pushing,

@@ -78,11 +78,14 @@ class PlanarPushingEnv(TabletopEnv):
             mujoco.mj_step(self.model, self.data, self._part)
         self.data.ctrl[:] = self._commands[1]
         mujoco.mj_step(self.model, self.data, self.substeps - self._part)
+        return self._result(self._solved(), self._info())
+
+    def _solved(self) -> bool:
+        """Whether the slider rests at its goal."""
         error = self.error()
         speed, turning = np.linalg.norm(self.data.qvel[2:4]), abs(self.data.qvel[7])
         near = error[0] < self.scene.position and error[1] < self.scene.angle
-        resting = bool(near and speed < REST[0] and turning < REST[1])
-        return self._result(resting, {"error": error})
+        return bool(near and speed < REST[0] and turning < REST[1])
 
     def pusher(self) -> np.ndarray:
         """Returns the pusher's x and y, [2]."""

@@ -10,14 +10,20 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import numpy as np
 
 from ambient_jax import _checks
 from experiments import demos
 from experiments.planar_pushing import pushes
-from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation, to_world, wrap
+from experiments.planar_pushing.env import (
+    PlanarPushingEnv,
+    distance,
+    rotation,
+    to_world,
+    wrap,
+)
 from experiments.planar_pushing.scene import DT, Physics, Scene
 
 STYLES = ("human", "planner")
@@ -83,24 +89,32 @@ class Expert:
 
     def _work(self) -> Motion:
         while True:
-            chosen, style, catalogue = self._choose(), self.style, self._catalogue
-            slider = self._slider.copy()
-            normal = catalogue.normals[chosen]
-            slip = self._rng.normal(0, style.offset) * normal[::-1]
-            start = catalogue.starts[chosen] + slip
-            way = to_world(slider, self._way(start, normal))
-            yield from self._follow(way, style.speed)
-            for _ in range(8):  # wait until it arrives
-                if np.linalg.norm(self._pusher - self._at) < 0.004:
-                    break
-                yield self._at
-            if self._rng.random() < style.pause:
-                yield from itertools.repeat(self._at, self._rng.integers(1, 5))
-            direction = rotation(slider[2]) @ catalogue.directions[chosen]
-            end = self._at + catalogue.lengths[chosen] * direction
-            yield from self._follow(np.stack([self._at, end]), style.push)
-            yield from itertools.repeat(self._at, pushes.SETTLE)
-            self._normal = normal
+            yield from self._one_push()
+
+    def _one_push(self) -> Motion:
+        """Chooses a push, goes there, and pushes."""
+        chosen, style, catalogue = self._choose(), self.style, self._catalogue
+        slider = self._slider.copy()
+        normal = catalogue.normals[chosen]
+        slip = self._rng.normal(0, style.offset) * normal[::-1]
+        start = catalogue.starts[chosen] + slip
+        way = to_world(slider, self._way(start, normal))
+        yield from self._follow(way, style.speed)
+        for _ in range(8):  # wait until it arrives
+            if np.linalg.norm(self._pusher - self._at) < 0.004:
+                break
+            yield self._at
+        if self._rng.random() < style.pause:
+            yield from itertools.repeat(self._at, self._rng.integers(1, 5))
+        direction = rotation(slider[2]) @ catalogue.directions[chosen]
+        yield from self._push(direction, catalogue.lengths[chosen])
+        self._normal = normal
+
+    def _push(self, direction: np.ndarray, length: float) -> Motion:
+        """Pushes along a direction [2] and waits for the slider to rest."""
+        end = self._at + length * direction
+        yield from self._follow(np.stack([self._at, end]), self.style.push)
+        yield from itertools.repeat(self._at, pushes.SETTLE)
 
     def _choose(self) -> int:
         """Returns the push of least cost: the distance after it or a second push, and both ways.
@@ -187,15 +201,16 @@ def demonstrate(
     rng = np.random.default_rng((seed, 1))  # not the generator of the scene
     chosen = Style.draw(style, rng)
     expert = Expert(env.scene, believes or env.physics, chosen, rng)
-    return _demonstration(demos.record(env, lambda: expert(env.pusher(), env.slider()), seed))
+    return record(env, lambda: expert(env.pusher(), env.slider()), seed)
 
 
 def replay(env: PlanarPushingEnv, seed: int, actions: np.ndarray) -> Demonstration:
     """Records the episode of a seed under actions [T, 2]; the last one is held for 2 s more."""
     commands = iter((*actions, *[actions[-1]] * round(2 / DT)))
-    return _demonstration(demos.record(env, lambda: next(commands, None), seed))
+    return record(env, lambda: next(commands, None), seed)
 
 
-def _demonstration(recorded):
-    states, actions, images, success, info = recorded
+def record(env: PlanarPushingEnv, act: Callable[[], np.ndarray | None], seed: int) -> Demonstration:
+    """Records the episode of a seed under ``act()``, see ``demos.record``."""
+    states, actions, images, success, info = demos.record(env, act, seed)
     return Demonstration(states, actions, success, info["error"], images)

@@ -45,10 +45,15 @@ _HARD = {"law.name": "ambient"}
 def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str, PolicyRow]:
     """Returns the policies of the configured groups by name, in the order of the table. Raises
     ValueError for an unknown group or method."""
+    return of_groups(listed(task, annotations) | _scaling(task, annotations), task, GROUPS)
+
+
+def listed(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str, PolicyRow]:
+    """Returns the policies of all groups but scaling, whether configured or not."""
     buckets = lambda sizes: [f"{w}_{n}" for n in sizes for w in classifier_bounds.WAYS]  # noqa: E731
     random = [f"random_{size}" for size in task.buckets]
     simple = ("dataset", "datapoint")
-    listed = _main(task)
+    rows = _main(task)
     for group, name, granularities, alpha in (
         ("chosen", TABLE, (*simple, *buckets(task.buckets)), 0.0),
         ("buckets", TABLE, buckets(task.more_buckets), 0.0),
@@ -57,17 +62,17 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         ("shared", TABLE, (*simple, *random), task.best_alpha),
         ("shared", STRICT, (*simple, *random), task.best_alpha),
     ):
-        listed |= _by_classifier(task, annotations, group, name, granularities, alpha)
+        rows |= _by_classifier(task, annotations, group, name, granularities, alpha)
     table = annotations.get(TABLE)
     ben_david = table and table.soft_law()
-    listed["soft"] = PolicyRow("soft ambient, linear alpha", "soft", {"law.name": "soft"})
-    listed["soft_ben_david"] = PolicyRow("soft ambient, Ben-David's alpha", "soft", ben_david)
-    listed |= baselines.rows(annotations, ("state",), {"law.name": "cotraining"})
+    rows["soft"] = PolicyRow("soft ambient, linear alpha", "soft", {"law.name": "soft"})
+    rows["soft_ben_david"] = PolicyRow("soft ambient, Ben-David's alpha", "soft", ben_david)
+    rows |= baselines.rows(annotations, ("state",), {"law.name": "cotraining"})
     best = _HARD | {f"{_SOURCE}.sigma_min": task.best}
     for level in task.sigma_max:
         label = f"ambient omni, sigma_min {task.best:g}, sigma_max {level:g}"
         changes = best | {f"{_SOURCE}.sigma_max": level}
-        listed[f"omni_{level:g}"] = PolicyRow(label, "omni", changes)
+        rows[f"omni_{level:g}"] = PolicyRow(label, "omni", changes)
     few = {"data.sources.target.split": classifier_bounds.split(task.few)}
     for name, changes in {
         "target": {"law.name": "filtering"},
@@ -75,8 +80,8 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         hard(task.best): best,
     }.items():
         label = f"{_label(name)}, {task.few} target demonstrations"
-        listed[f"{name}_few"] = PolicyRow(label, "few", changes | few)
-    return of_groups(listed | _scaling(task, annotations), task, GROUPS)
+        rows[f"{name}_few"] = PolicyRow(label, "few", changes | few)
+    return rows
 
 
 def hard(sigma_min: float) -> str:

@@ -64,8 +64,11 @@ def key(name: str, seed: int) -> str:
 
 
 def is_alone(config: Config) -> bool:
-    """Whether a policy is trained by itself: bounds of each step are no array of a sweep."""
-    return any(source.get("bounds") for source in config.data.sources.values())
+    """Whether a policy is trained by itself: bounds of each step are no array of a sweep, and data
+    that are streamed are read by one run."""
+    return config.data.placement == "stream" or any(
+        source.get("bounds") for source in config.data.sources.values()
+    )
 
 
 def programs(base: Config, rows: Mapping[str, PolicyRow], together: int) -> list[Program]:
