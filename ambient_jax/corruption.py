@@ -103,6 +103,12 @@ def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.normal(key, shape)
 
 
+def cosines(horizon: int) -> np.ndarray:
+    """Returns the orthonormal cosines [H, H], one a row: f = k / 2H for k = 0 ... H - 1."""
+    k, h = np.arange(horizon)[:, None], np.arange(horizon)
+    return np.cos(np.pi * k * (h + 0.5) / horizon) * np.sqrt(np.where(k, 2, 1) / horizon)
+
+
 @functools.cache
 def colour_matrix(horizon: int, exponent: float) -> np.ndarray:
     """Returns L [H, H], float64, symmetric: L w has psd ~ f^-exponent and the power of white w.
@@ -115,11 +121,10 @@ def colour_matrix(horizon: int, exponent: float) -> np.ndarray:
     """
     if horizon < 1:
         raise ValueError(f"horizon is {horizon}, expected at least 1 step")
-    k, h = np.arange(horizon)[:, None], np.arange(horizon)
-    cosines = np.cos(np.pi * k * (h + 0.5) / horizon) * np.sqrt(np.where(k, 2, 1) / horizon)
+    basis = cosines(horizon)
     power = np.maximum(np.arange(horizon), 1.0) ** -float(exponent)
     power *= horizon / power.sum()
-    matrix = cosines.T @ (np.sqrt(power)[:, None] * cosines)
+    matrix = basis.T @ (np.sqrt(power)[:, None] * basis)
     matrix.setflags(write=False)
     return matrix
 

@@ -46,7 +46,9 @@ class Judged:
     @property
     def curve(self) -> tuple[tuple[float, float], ...]:
         """The border as pairs (sigma, rho), for ``observation_min``."""
-        return tuple((round(float(s), 6), float(r)) for s, r in zip(SIGMAS, self.border, strict=True))
+        return tuple(
+            (round(float(s), 6), float(r)) for s, r in zip(SIGMAS, self.border, strict=True)
+        )
 
     @property
     def level(self) -> float:
