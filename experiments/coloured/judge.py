@@ -150,5 +150,5 @@ def judged(mixture, data, config: ml_collections.ConfigDict, exponent: float) ->
         for at in sides
     ]
     tv = [divergence.from_probabilities(*(c[:, i] for c in both)) for i in range(len(LEVELS))]
-    ends = np.array([(e.value, e.low, e.high) for e in tv]).T
+    ends = np.array([(e.tv, e.low, e.high) for e in tv]).T
     return {"probability": both[1].mean(0), "total_variation": ends}

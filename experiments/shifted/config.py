@@ -15,7 +15,7 @@ from ambient_jax.train import config as train_config
 from experiments.planar_pushing.scene import Scene
 from experiments.table import config as table_config
 
-_ONE_SEED = ("ambient", "noised", "adversarial")
+_ONE_SEED = ("ambient", "noised", "told", "adversarial")
 
 
 def get_config(variant: str = "table") -> ml_collections.ConfigDict:
@@ -33,7 +33,8 @@ def _table(config):
     config.data.sources.source = train_config.source("shifted_moved", "corrupt", last_step="keep")
     # Of clean rows, so many see the observation as policies do, without noise.
     config.observation_noise.clean = 0.7
-    config.train.steps, config.train.checkpoint_every, config.train.batch_size = 2000, 500, 64
+    config.model.features = (32, 64)
+    config.train.steps, config.train.checkpoint_every, config.train.batch_size = 1500, 500, 64
     config.task = ml_collections.ConfigDict(
         {
             "name": "shifted",
@@ -55,7 +56,7 @@ def _table(config):
             "episodes": 200,
             "eval_seed": 2,
             "seeds": (0, 1, 2),
-            "groups": ("main", "baselines"),
+            "groups": ("main", "baselines", "variants"),
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("more", "oracle", *(f"moved_{m}" for m in _ONE_SEED)),
             **table_config.PROCESSES,

@@ -21,7 +21,7 @@ from ambient_jax.transforms.steps import IS_CLEAN
 from experiments.shifted.judge import NOISED, Judged, source_of
 from experiments.table.policies import PolicyRow, of_groups
 
-GROUPS = ("main", "baselines", "more")
+GROUPS = ("main", "baselines", "variants", "more")
 OBSERVATION = ("pusher", "slider")
 METHODS = {
     "as_is": "as is",
@@ -32,7 +32,7 @@ METHODS = {
     "told": "told which data are clean",
     "adversarial": "adversarial alignment",
 }
-_OF_GROUP = {"told": "baselines", "adversarial": "baselines"}
+_OF_GROUP = {"told": "baselines", "adversarial": "baselines", "noised": "variants"}
 _MORE = ("as_is", "ambient", "plane")  # of the group more
 _MINIMUM = "data.sources.source.observation_min"
 
