@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -53,13 +54,14 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
     about = {name: plain(task.to_dict()[name]) for name in names}
     about = json.loads(json.dumps(about | {"levels": LEVELS.tolist()}))
     folder.mkdir(parents=True, exist_ok=True)
-    loaded: list[Any] = []
 
+    @functools.cache
     def data():
-        if not loaded:
-            mixture = evidence.open_standing_still(config.data, observed=False)
-            loaded.append((mixture, device.load_device_data(mixture)))
-        return loaded[0]
+        mixture = evidence.open_standing_still(config.data, observed=False)
+        return mixture, device.load_device_data(mixture)
+
+    def by_classifier(exponent):
+        return judged(*data(), config, exponent)
 
     sides = cache.kept(folder / "spectra.npz", about, lambda: moments(*data(), config))
     found = {}
@@ -68,9 +70,8 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
         path = folder / f"{key(colour)}.npz"
         if task.report_only and not path.exists():
             continue
-        arrays = cache.kept(
-            path, about | {"exponent": exponent}, lambda e=exponent: judged(*data(), config, e)
-        )
+        make = functools.partial(by_classifier, exponent)
+        arrays = cache.kept(path, about | {"exponent": exponent}, make)
         low = float(thresholds.sigma_min(LEVELS, arrays["probability"], tau=task.tau))
         gaussians = of_gaussians(sides["mean"], sides["covariance"], exponent)
         fields = arrays["probability"], arrays["total_variation"], gaussians
@@ -84,14 +85,14 @@ def key(colour: float | str) -> str:
     return str(colour) if isinstance(colour, str) else f"f^{-colour:g}" if colour else "white"
 
 
-def chunks_of(mixture, data, name: str, config: ml_collections.ConfigDict) -> np.ndarray:
+def chunks_of(mixture: Any, data: Any, name: str, config: ml_collections.ConfigDict) -> np.ndarray:
     """Returns the positions of at most ``task.judged`` chunks of a source, in order."""
     k = mixture.names.index(name)
     rows = np.arange(data.offset[k], data.offset[k] + data.size[k])
     return np.sort(np.random.default_rng(k).permutation(rows)[: config.task.judged])
 
 
-def moments(mixture, data, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+def moments(mixture: Any, data: Any, config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
     """Returns of GCS and RRT chunks the mean [2, HD], the covariance [2, HD, HD] and the power
     [2, H] of each cosine, mean over dimensions."""
     horizon, history = config.data.horizon, config.data.history
@@ -137,7 +138,9 @@ def of_gaussians(mean: np.ndarray, covariance: np.ndarray, exponent: float) -> n
     return np.array(found)
 
 
-def judged(mixture, data, config: ml_collections.ConfigDict, exponent: float) -> dict[str, Any]:
+def judged(
+    mixture: Any, data: Any, config: ml_collections.ConfigDict, exponent: float
+) -> dict[str, Any]:
     """Trains the classifier of one colour; returns P(clean) and the total variation by level."""
     sizes = dict(history=config.data.history, horizon=config.data.horizon)
     options = training.Options(**sizes, **config.task.classifier)

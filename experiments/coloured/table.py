@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 
 from ambient_jax.annotate import training
 from experiments import checks
 from experiments.coloured import config, judge, report
-from experiments.coloured.judge import Judged
 from experiments.maze import report as maze_report
 from experiments.maze import task as maze
 from experiments.maze.rollout import Rollouts
@@ -34,10 +33,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     training.Options(**config.task.classifier)
 
 
-def rows(
-    task: ml_collections.ConfigDict,
-    found: Mapping[str, Judged] = {},  # noqa: B006
-) -> dict[str, PolicyRow]:
+def rows(task: ml_collections.ConfigDict, found: Any) -> dict[str, PolicyRow]:
     """Returns ambient policies with noise of each colour, each with the sigma_min of its own
     classifier. Raises ValueError for an unknown group."""
     listed = {}

@@ -7,6 +7,7 @@ action and rho of the observation (``annotate.plane``).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -87,12 +88,16 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
         if config.task.report_only and not path.exists():
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = cache.kept(path, about, lambda o=options: {"probability": judged(o)})
+        arrays = cache.kept(path, about, functools.partial(_made, options))
         found[kind] = choose(arrays["probability"], config.task.tau)
         logging.info(
             "%s: sigma_min %.3f, least rho %.3f", kind, found[kind].sigma_min, found[kind].level
         )
     return found
+
+
+def _made(options):
+    return {"probability": judged(options)}
 
 
 def choose(probability: np.ndarray, tau: float) -> Judged:

@@ -12,13 +12,12 @@ told         co-training with an input that says which data are clean
 adversarial  co-training with features that do not tell clean from shifted
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from ambient_jax.transforms.steps import IS_CLEAN
-from experiments.shifted.judge import NOISED, Judged, source_of
+from experiments.shifted.judge import NOISED, source_of
 from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = ("main", "baselines", "variants", "more")
@@ -37,10 +36,7 @@ _MORE = ("as_is", "ambient", "plane")  # of the group more
 _MINIMUM = "data.sources.source.observation_min"
 
 
-def rows(
-    task: ml_collections.ConfigDict,
-    found: Mapping[str, Judged] = {},  # noqa: B006
-) -> dict[str, PolicyRow]:
+def rows(task: ml_collections.ConfigDict, found: Any) -> dict[str, PolicyRow]:
     """Returns the policies of the configured groups by name, in the order of the table. Raises
     ValueError for an unknown group."""
     every = {"data.sources.source.path": "shifted_clean", "law.name": "cotraining"}

@@ -31,7 +31,7 @@ def test_every_policy_has_a_valid_config(base):
 
 
 def test_levels_without_a_classifier_wait_for_it(base):
-    assert set(policies.rows(base.task)) == {
+    assert set(policies.rows(base.task, {})) == {
         *("clean", "oracle", "moved_as_is", "moved_told", "moved_adversarial")
     }
 
