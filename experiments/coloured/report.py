@@ -76,7 +76,7 @@ def figure(found: Mapping[str, Judged]) -> Figure:
         right.plot(judge.LEVELS, judged.divergence, ms=4, lw=1.4, **look)
     noise_axis(left, ylabel="total variation told by the classifier", ylim=(0, 1))
     noise_axis(right, ylabel="KL of Gaussians, nats", yscale="log")
-    left.legend(fontsize=7, loc="lower left", title="dotted: sigma_min", title_fontsize=7)
+    left.legend(fontsize=7, loc="upper right", title="dotted: sigma_min", title_fontsize=7)
     return plot
 
 
