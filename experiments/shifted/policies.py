@@ -20,7 +20,7 @@ from ambient_jax.transforms.steps import IS_CLEAN
 from experiments.shifted.judge import NOISED, source_of
 from experiments.table.policies import PolicyRow, of_groups
 
-GROUPS = ("main", "baselines", "variants", "more")
+GROUPS = ("main", "told", "oracle", "adversarial", "variants", "more")
 OBSERVATION = ("pusher", "slider")
 METHODS = {
     "as_is": "as is",
@@ -31,7 +31,8 @@ METHODS = {
     "told": "told which data are clean",
     "adversarial": "adversarial alignment",
 }
-_OF_GROUP = {"told": "baselines", "adversarial": "baselines", "noised": "variants"}
+_OF_GROUP = {"told": "told", "adversarial": "adversarial"}
+_OF_GROUP |= dict.fromkeys(("ambient", "noised"), "variants")
 _MORE = ("as_is", "ambient", "plane")  # of the group more
 _MINIMUM = "data.sources.source.observation_min"
 
@@ -43,7 +44,7 @@ def rows(task: ml_collections.ConfigDict, found: Any) -> dict[str, PolicyRow]:
     every["data.sources.source.split"] = f"train[{task.clean}:]"
     listed = {
         "clean": PolicyRow("clean only", "main", {"law.name": "filtering"}),
-        "oracle": PolicyRow("all with true observations (oracle)", "main", every),
+        "oracle": PolicyRow("all with true observations (oracle)", "oracle", every),
     }
     for kind in task.kinds:
         for method in METHODS:
