@@ -1,7 +1,16 @@
-"""Adds noise: to x0, and to x_min (a sample known only at sigma_min) by the Gaussian bridge."""
+"""Adds noise: to x0, and to x_min (a sample known only at sigma_min) by the Gaussian bridge.
+
+Noise may be coloured along the horizon: eps = L w with w white and a fixed matrix L [H, H]. On the
+chunks L^-1 x this is the process with white noise. All targets are linear in x0 and eps, so their
+posterior means, the ambient targets and the solvers' steps hold as they are, with eps coloured
+wherever it is drawn (``coloured``).
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ambient_jax import schedules, targets
 
@@ -92,3 +101,42 @@ def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
     for part in range(3):
         key = jax.random.fold_in(key, sample_id[part])
     return jax.random.normal(key, shape)
+
+
+def cosines(horizon: int) -> np.ndarray:
+    """Returns the orthonormal cosines [H, H], one a row: f = k / 2H for k = 0 ... H - 1."""
+    k, h = np.arange(horizon)[:, None], np.arange(horizon)
+    return np.cos(np.pi * k * (h + 0.5) / horizon) * np.sqrt(np.where(k, 2, 1) / horizon)
+
+
+@functools.cache
+def colour_matrix(horizon: int, exponent: float) -> np.ndarray:
+    """Returns L [H, H], float64, symmetric: L w has psd ~ f^-exponent and the power of white w.
+
+    The basis is the orthonormal cosines (DCT-II) with f = k / 2H: a chunk's ends differ, and a
+    Fourier basis would tie the noise at its end to that at its start. k = 0 has the power of k = 1.
+    The covariance is L^2, of trace H; exponent 0 gives the identity.
+
+    Raises ValueError if the horizon is not at least 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon is {horizon}, expected at least 1 step")
+    basis = cosines(horizon)
+    power = np.maximum(np.arange(horizon), 1.0) ** -float(exponent)
+    power *= horizon / power.sum()
+    matrix = basis.T @ (np.sqrt(power)[:, None] * basis)
+    matrix.setflags(write=False)
+    return matrix
+
+
+def coloured(white: Array, schedule: schedules.Schedule = _VP) -> Array:
+    """Returns the schedule's noise [..., H, D] made of white noise of that shape.
+
+    It is ``colour_matrix(H, schedule.colour)`` along the horizon; without a colour it is the
+    argument itself.
+    """
+    colour = getattr(schedule, "colour", 0.0)  # a schedule of another package may have none
+    if not colour:
+        return white
+    matrix = jnp.asarray(colour_matrix(white.shape[-2], colour), white.dtype)
+    return jnp.einsum("gh,...hd->...gd", matrix, white)

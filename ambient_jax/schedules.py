@@ -39,9 +39,16 @@ def signal(sigma: jax.typing.ArrayLike) -> jax.Array:
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """Variance preserving, with sigma uniform on [0, 1], as in the Ambient Diffusion talks. It is
-    the base class of the other schedules."""
+    the base class of the other schedules.
+
+    ``colour`` is the exponent a of the noise's spectrum along the horizon, psd ~ f^-a, at the same
+    total power: 0 is white noise, see ``corruption.colour_matrix``."""
 
     name: ClassVar[str] = "vp"
+    colour: float = dataclasses.field(default=0.0, kw_only=True)
+
+    def __post_init__(self):
+        _checks.number("colour", self.colour, -4, 8)
 
     def sigma(self, t: jax.typing.ArrayLike) -> jax.Array:
         """Returns the noise level in [0, 1] at time t in [0, 1]; it increases."""
@@ -95,6 +102,7 @@ class Cosine(Schedule):
     offset: float = 0.008
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 <= self.offset < math.inf:
             raise ValueError(f"cosine has offset {self.offset}, expected a finite number >= 0")
 
@@ -150,6 +158,7 @@ class EDM(Schedule):
     p_std: float = 1.2
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 < self.s_min < self.s_max < math.inf:
             raise ValueError(
                 f"edm has s_min {self.s_min} and s_max {self.s_max}, expected 0 < s_min < s_max"

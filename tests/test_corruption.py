@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ambient_jax import corruption, schedules
+from ambient_jax import corruption, schedules, targets
 
 SCHEDULES = ("vp", "cosine", "rectified_flow", "edm")
 LEVELS = (0.0, 0.05, 0.3, 0.6, 0.9, 0.98)
@@ -133,3 +133,77 @@ def test_fixed_noise_wants_one_id():
         corruption.fixed_noise(jax.random.key(0), jnp.zeros((5, 3), int), (4, 2))
     with pytest.raises(ValueError, match=r"sample_id has shape \(\), expected \(3,\)"):
         corruption.fixed_noise(jax.random.key(0), 3, (4, 2))
+
+
+HORIZON = 6
+
+
+def gaussian_chunks(n, rng):
+    """Chunks [n, H, 1] of a random walk, and their covariance [H, H]."""
+    steps = np.tril(np.ones((HORIZON, HORIZON))) * 0.4
+    return (rng.standard_normal((n, HORIZON)) @ steps.T)[..., None], steps @ steps.T
+
+
+@pytest.mark.parametrize("colour", [-1.0, 0.0, 1.5])
+def test_coloured_noise_has_the_power_of_white_noise_and_the_laws_spectrum(colour):
+    matrix = corruption.colour_matrix(HORIZON, colour)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
+    assert np.trace(matrix @ matrix) == pytest.approx(HORIZON)
+    power = np.sort(np.linalg.eigvalsh(matrix @ matrix))
+    f = np.maximum(np.arange(HORIZON), 1.0)  # f = 0 has the power of the lowest frequency
+    np.testing.assert_allclose(power, np.sort(f**-colour / (f**-colour).mean()), atol=1e-12)
+    if colour == 0:
+        np.testing.assert_allclose(matrix, np.eye(HORIZON), atol=1e-12)
+        # The diagonalising basis is that of scipy's orthonormal DCT-II.
+    else:
+        basis = scipy.fft.dct(np.eye(HORIZON), norm="ortho", axis=0)
+        inside = basis @ matrix @ basis.T
+        np.testing.assert_allclose(inside, np.diag(np.diag(inside)), atol=1e-12)
+
+
+def test_white_noise_is_the_argument_itself():
+    white = jnp.ones((2, HORIZON, 3))
+    assert corruption.coloured(white) is white
+    assert corruption.coloured(white, schedules.cosine()) is white
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
+@pytest.mark.parametrize("sigma_min", [0.0, 0.35])
+def test_targets_of_coloured_noise_have_the_gaussians_posterior_mean(prediction, sigma_min):
+    """The regression of a target on x_t of Gaussian chunks is its posterior mean: with S the
+    covariance of the data and C = L^2 that of the noise, E[x0 | x_t] = a S (a^2 S + s^2 C)^-1 x_t,
+    E[eps | x_t] = (x_t - a E[x0 | x_t]) / s, and v is a eps - s x0. At sigma_min > 0 the ambient
+    targets are made of x_min and the bridge's noise alone."""
+    n, sigma, colour = 400_000, 0.7, 1.5
+    schedule = schedules.vp(colour=colour)
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x0, data = gaussian_chunks(n, rng)
+        noise = lambda: np.asarray(  # noqa: E731
+            corruption.coloured(jnp.asarray(rng.standard_normal(x0.shape)), schedule)
+        )
+        e, z = noise(), noise()
+        x_min = corruption.add_noise(x0, e, sigma_min)
+        x_t = np.asarray(corruption.renoise(x_min, z, sigma, sigma_min))[..., 0]
+        target, ratio = targets.scaled_ambient_target(
+            x_min, jnp.asarray(z), sigma, sigma_min, prediction=prediction, schedule=schedule
+        )
+        target = np.asarray(target / ratio)[..., 0]
+    fitted, *_ = np.linalg.lstsq(x_t, target, rcond=None)
+    a, c = np.sqrt(1 - sigma**2), corruption.colour_matrix(HORIZON, colour)
+    x0_hat = a * data @ np.linalg.inv(a**2 * data + sigma**2 * c @ c)
+    eps_hat = (np.eye(HORIZON) - a * x0_hat) / sigma
+    exact = {"x0": x0_hat, "eps": eps_hat, "v": a * eps_hat - sigma * x0_hat}[prediction]
+    np.testing.assert_allclose(fitted.T, exact, atol=0.02)
+
+
+def test_whitened_chunks_have_the_white_process():
+    """x_t of x0 with coloured noise is L times x_t of L^-1 x0 with white noise, in float64."""
+    with jax.enable_x64(True):
+        x0, white = np.random.default_rng(0).standard_normal((2, 5, HORIZON, 2))
+        schedule = schedules.vp(colour=2.0)
+        matrix = corruption.colour_matrix(HORIZON, 2.0)
+        whitened = np.einsum("gh,bhd->bgd", np.linalg.inv(matrix), x0)
+        coloured = corruption.add_noise(x0, corruption.coloured(jnp.asarray(white), schedule), 0.4)
+        again = np.einsum("gh,bhd->bgd", matrix, corruption.add_noise(whitened, white, 0.4))
+        np.testing.assert_allclose(coloured, again, atol=1e-12)

@@ -22,6 +22,7 @@ RANKS = {
     "admission": 3,
     "targets": 4,
     "corruption": 5,
+    "observations": 5,
     "mixing": 6,
     "losses": 7,
     "estimates": 8,

@@ -14,6 +14,7 @@ memorised the training episodes, the temperature is large and P(clean) is 1/2.
 The mixture must use padding "hold", as a mask would reveal the lengths of the episodes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -66,6 +67,7 @@ def fit(
         dimension of the action with the clean ones.
     """
     schedule = schedule or schedules.vp()
+    options = dataclasses.replace(options, colour=getattr(schedule, "colour", 0.0))
     fold = pairs_lib.deal(data, options.folds, seed, names)
     pairs = pairs_lib.make(data, names)
     parts = pairs_lib.split(data, fold, options.folds)
@@ -199,7 +201,7 @@ def cut(data: device.DeviceData, positions: Array, options: Options, key: Array,
 
     def eps(draw):
         normal = lambda k: jax.random.normal(jax.random.fold_in(k, draw), x0.shape[1:])  # noqa: E731
-        return jax.vmap(normal)(keys)
+        return corruption.coloured(jax.vmap(normal)(keys), schedules.vp(colour=options.colour))
 
     return observation, x0, eps
 

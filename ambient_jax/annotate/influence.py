@@ -166,7 +166,7 @@ def _losses(policy, params, rows, sigma, draw):
     shape = rows["x0"].shape[1:]
     key = jax.random.fold_in(jax.random.key(rows["seed"]), draw)
     noise = lambda i: jax.random.normal(jax.random.fold_in(key, i), shape)  # noqa: E731
-    eps = jax.vmap(noise)(rows["place"])
+    eps = corruption.coloured(jax.vmap(noise)(rows["place"]), policy.schedule)
     x0 = rows["x0"].astype(eps.dtype)
     x_t = jax.vmap(lambda x, e: corruption.add_noise(x, e, sigma))(x0, eps)
     h = policy.denoiser(params, rows["observation"], policy.chain.wide)(x_t, sigma)

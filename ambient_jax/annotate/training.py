@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import corruption, optim, schedules
+from ambient_jax import corruption, observations, optim, schedules
 from ambient_jax.annotate import calibration, gaussian
 from ambient_jax.annotate import pairs as pairs_lib
 from ambient_jax.data import chunk, device
@@ -18,6 +18,7 @@ from ambient_jax.models.observation import ObservationEncoder
 Array = jax.Array
 _ROWS = 8192  # held-out rows in one block; an evaluation has at least one block
 _ROWS_PER_PAIR = 512, 8192  # held-out rows per pair while training, and in the last calibration
+_LEVELS = observations.Levels(clean=0.2, dropped=0.1)  # of noised observations
 _BANDS = 8  # of the noise level, each with a temperature
 
 
@@ -43,6 +44,9 @@ class Options:
     # Standard deviation of the noise added to normalised observations in training, constant over
     # the history, so that a network cannot memorise the episodes' observations.
     blur: float = 0.0
+    # Observations that get noise of a random level, which the classifier is told (``plane``).
+    noised: tuple[str, ...] = ()
+    colour: float = 0.0  # of the noise, that of the schedule (``classifier.fit`` sets it)
     head_start: bool = False  # add the logit of Gaussians to the network's, unless it is observed
 
     def __post_init__(self):
@@ -66,13 +70,14 @@ class Network:
 
     classifier: ChunkClassifier
     encoder: ObservationEncoder | None
+    noised: bool = False  # whether the encoder also sees the level of the observations' noise
 
     def init(self, key, x, moments, observation):
         """Returns initial parameters, from one batch of inputs."""
         keys = jax.random.split(key)
         params = {}
         if self.encoder is not None:
-            params["encoder"] = self.encoder.init(keys[1], observation)["params"]
+            params["encoder"] = self.encoder.init(keys[1], self._seen(observation))["params"]
         inputs = x, jnp.ones(len(x)) / 2, moments, self._encode(params, observation)
         params["classifier"] = self.classifier.init(keys[0], *inputs)["params"]
         return params
@@ -80,7 +85,13 @@ class Network:
     def _encode(self, params, observation):
         if self.encoder is None:
             return None
-        return self.encoder.apply({"params": params["encoder"]}, observation)
+        return self.encoder.apply({"params": params["encoder"]}, self._seen(observation))
+
+    def _seen(self, observation):
+        if not self.noised or observations.LEVEL in observation:
+            return observation
+        rows = jax.tree.leaves(observation)[0].shape[0]
+        return {**observation, observations.LEVEL: jnp.zeros((rows, 1, 1))}
 
     def apply(self, params, x_t, sigma, pair, pairs, observation, dropout=None):
         """Returns the logit [B] of each row's pair, from the pair's dimensions of x_t [B, H, D]."""
@@ -138,8 +149,11 @@ def train(
     """
     count, heads = pairs.mask.shape[:2]
     network = Network(
-        ChunkClassifier(features=options.features, dropout=options.dropout, heads=heads),
+        ChunkClassifier(
+            features=options.features, dropout=options.dropout, heads=heads, colour=options.colour
+        ),
         ObservationEncoder(*options.encoder) if options.observed else None,
+        bool(options.noised),
     )
     blocks, last_blocks = (max(1, -(-n * heads // _ROWS)) for n in _ROWS_PER_PAIR)
     keys, held_out_keys = (jax.random.split(jax.random.key(s), count) for s in (seed, seed + 1))
@@ -212,7 +226,13 @@ class _Loss:
 
     def logits(self, params, batch, pairs, key, dropout=None):
         x0, sigma = batch["action"][:, : self.options.length], batch["sigma"]
-        x_t = jax.vmap(corruption.add_noise)(x0, jax.random.normal(key, x0.shape), sigma)
+        if self.options.noised:
+            keys = jax.random.split(jax.random.fold_in(key, 2), len(x0))
+            rho = jax.vmap(lambda k: _LEVELS.sample(k, 0.0))(keys)
+            seen = observations.noised(batch["observation"], self.options.noised, rho, keys)
+            batch = {**batch, "observation": seen}
+        eps = corruption.coloured(jax.random.normal(key, x0.shape), self.schedule)
+        x_t = jax.vmap(corruption.add_noise)(x0, eps, sigma)
         inputs = x_t, sigma, batch["pair"], pairs, batch["observation"]
         return self.network.apply(params, *inputs, dropout)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from ambient_jax import _checks, admission
+from ambient_jax import _checks, admission, observations
 from ambient_jax.data import chunk, device, normalizer
 
 PLACEMENTS = ("device", "stream")
@@ -13,6 +13,7 @@ ROLES = ("clean", "corrupt")
 _LONGEST = 10_000  # largest plausible number of steps of a history or a chunk
 _DEFAULTS = {"split": "train", "weight": 1.0, "sigma_min": 0.0, "sigma_max": None}
 _DEFAULTS |= {"bounds": "", "format": "", "open_x": "", "last_step": "", "group": ""}
+_DEFAULTS |= {"observation_min": 0.0}
 _FIELDS = ("path", "role", *_DEFAULTS)
 
 
@@ -78,6 +79,15 @@ def _source(config, name, values, complete):
     for field in ("sigma_min", "sigma_max"):
         if fields[field] is not None or field != "sigma_max":
             _checks.number(f"{where}.{field}", fields[field])
+    try:
+        knots = observations.curve(fields["observation_min"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if fields["role"] == "clean" and any(knots[1]):
+        raise ValueError(
+            f"{where} is clean and has an observation_min: clean data train every level of the "
+            "observations' noise; leave it out, or give it the role 'corrupt'"
+        )
     if config.bounds and fields["role"] == "corrupt" and not fields["bounds"]:
         fields |= {"bounds": config.bounds, "sigma_min": 0.0, "sigma_max": None}
     role, low, high = fields["role"], fields["sigma_min"], fields["sigma_max"]

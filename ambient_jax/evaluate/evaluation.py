@@ -229,6 +229,7 @@ def _measured(
 def _at_levels(measure, policy, target, params, rows, levels):
     """Returns ``measure`` [L, n, ...] of the predictions of ``target`` from each observation."""
     observations, x0, eps, valid = rows
+    eps = corruption.coloured(eps, policy.schedule)
     denoisers = [policy.denoiser(params, observation) for observation in observations]
     forms = dict(source=policy.prediction, target=target, schedule=schedules.vp())
 

@@ -5,7 +5,9 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ambient_jax import corruption
 from ambient_jax.models.layers import Conv1D, Dense, NoiseEmbedding, check_positive, mish
 
 _HIGH = 0.95
@@ -25,6 +27,7 @@ class ChunkClassifier(nn.Module):
         kernel_size: odd, in steps.
         embed_dim: size of the noise-level embedding.
         dropout: share of the pooled features dropped in training.
+        colour: exponent of the noise's spectrum, see ``corruption.colour_matrix``.
         heads: number of logits ("clean, or of source k?"); they share all but the last layer.
     """
 
@@ -33,6 +36,7 @@ class ChunkClassifier(nn.Module):
     embed_dim: int = 32
     dropout: float = 0.0
     heads: int = 1
+    colour: float = 0.0
 
     @nn.compact
     def __call__(
@@ -59,7 +63,7 @@ class ChunkClassifier(nn.Module):
             embedding = jnp.concatenate([embedding, condition], -1)
         embedding = mish(embedding)
         h = Conv1D(self.features[0], self.kernel_size)(
-            standardised_differences(x_t, sigma, moments)
+            standardised_differences(x_t, sigma, moments, self.colour)
         )
         for i, width in enumerate(self.features):
             r = Conv1D(width, self.kernel_size, name=f"conv_{i}_0")(mish(h))
@@ -80,16 +84,22 @@ class ChunkClassifier(nn.Module):
         return Dense(self.heads, name="of_condition")(hidden) + alpha * logits
 
 
-def standardised_differences(x_t: jax.Array, sigma: jax.Array, moments) -> jax.Array:
+def standardised_differences(
+    x_t: jax.Array, sigma: jax.Array, moments, colour: float = 0.0
+) -> jax.Array:
     """Returns differences [B, H, D * orders] of x_t [B, H, D] at sigma [B], of unit mean square.
     ``moments`` are those of ``ChunkClassifier``, or [orders]. Order k of white noise has variance
-    binomial(2k, k)."""
+    binomial(2k, k), of noise with a ``colour`` that of the rows of its matrix."""
     s2 = jnp.square(sigma)[:, None, None]
     moments = jnp.asarray(moments, x_t.dtype)
     moments = jnp.broadcast_to(moments, (len(x_t), moments.shape[-1]))
     channels, d = [], x_t
     for k in range(min(moments.shape[1], x_t.shape[1])):
-        size = jnp.sqrt((1 - s2) * moments[:, k, None, None] + s2 * math.comb(2 * k, k))
+        noise = float(math.comb(2 * k, k))
+        if colour:
+            rows = np.diff(corruption.colour_matrix(x_t.shape[1], colour), k, axis=0)
+            noise = float(np.mean(np.sum(rows**2, 1)))
+        size = jnp.sqrt((1 - s2) * moments[:, k, None, None] + s2 * noise)
         channels.append(jnp.pad(d / size, ((0, 0), (k, 0), (0, 0))))
         d = jnp.diff(d, axis=1)
     return jnp.concatenate(channels, -1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ambient_jax import _checks, _names
+from ambient_jax import _checks, _names, observations
 from ambient_jax.models import prefix as prefixes
 from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
@@ -30,11 +30,15 @@ class Denoiser(nn.Module):
     ``prefix``: the largest number of first actions that may be known (real-time chunking learned in
     training, Black et al. 2025, https://arxiv.org/abs/2512.05964). Above 0 the observation may have
     ``prefix.KNOWN`` [B, H, D + 1], see ``prefix.join``. Known actions take the place of noised
-    ones, and the backbone sees beside the chunk which they are."""
+    ones, and the backbone sees beside the chunk which they are.
+
+    ``noised``: names of the observations that training noises (``observations``). With any, the
+    encoder also sees ``observations.LEVEL`` [B, 1, 1], which is 0 where it is not given."""
 
     backbone: nn.Module
     encoder: nn.Module = dataclasses.field(default_factory=ObservationEncoder)
     prefix: int = 0
+    noised: tuple[str, ...] = ()
 
     def __call__(
         self, x_t: jax.Array, sigma: jax.Array, observation: Mapping[str, jax.Array]
@@ -46,6 +50,9 @@ class Denoiser(nn.Module):
     def encode(self, observation: Mapping[str, jax.Array]) -> Any:
         """Returns the condition, which a solver computes once for all its steps: [B, C], with a
         ``prefix`` beside the known actions."""
+        if self.noised and observations.LEVEL not in observation:
+            rows = jax.tree.leaves(observation)[0].shape[0]
+            observation = {**observation, observations.LEVEL: jnp.zeros((rows, 1, 1))}
         if not self.prefix:
             return self.encoder(observation)
         rest = {name: value for name, value in observation.items() if name != prefixes.KNOWN}
@@ -72,18 +79,23 @@ def build_denoiser(
     The field `encoder` is `{"name": "observation" | "multimodal", **fields of the encoder}`.
     Without a name it is the `MultimodalEncoder` if `observation`, shapes of one row by name, has
     more than histories [T, d]. Both names may be `package.module:attribute` of a module, or of a
-    function that makes one. `dtype` is "float32" or "bfloat16". `prefix` is the denoiser's.
+    function that makes one. `dtype` is "float32" or "bfloat16". `prefix` and `noised` are
+    the denoiser's.
     """
     fields = _plain(config)
-    prefix = fields.pop("prefix", 0)
+    prefix, noised = fields.pop("prefix", 0), fields.pop("noised", ())
     _checks.number("prefix", prefix, 0, whole=True)
+    if noised:
+        _checks.names("noised", noised)
+        for name in noised if observation else ():
+            _checks.one_of("a name in noised", name, observation)
     encoder = fields.pop("encoder", {})
     if not isinstance(encoder, dict):
         raise ValueError(f"encoder is {encoder!r}, expected a section of fields")
     vectors = all(len(value.shape) == 2 for value in (observation or {}).values())
     encoder = {"name": "observation" if vectors else "multimodal", **encoder}
     parts = _built("model", BACKBONES, fields), _built("encoder", ENCODERS, encoder)
-    return Denoiser(*parts, prefix=prefix)
+    return Denoiser(*parts, prefix=prefix, noised=tuple(noised))
 
 
 def _built(section, modules, fields):

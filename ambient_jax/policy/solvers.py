@@ -27,7 +27,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ambient_jax import _checks, schedules, targets
+from ambient_jax import _checks, corruption, schedules, targets
 
 Array = jax.Array
 SOLVERS = _checks.SOLVERS
@@ -88,7 +88,8 @@ def solve(
         [B, H, D] of type ``prediction``.
       keys: [B] PRNG keys, one for each row: a row does not depend on the other rows.
       shape: shape of one sample, (H, D).
-      steps, schedule: n >= 1 intervals of the grid, see ``levels``.
+      steps, schedule: n >= 1 intervals of the grid, see ``levels``; the schedule also colours all
+        noise that is drawn, see ``corruption.coloured``.
       clip: bound > 0 on |x0_hat| in normalised units; the remaining noise is computed from the
         bounded x0_hat. None for no bound.
       mask: [D] bool, False for dimensions that training masked out, where x0_hat is set to 0.
@@ -132,7 +133,7 @@ def solve(
         added = (level - following) * (level + following) / ((1 - following) * (1 + following))
         spread = noisiness * following / level * jnp.sqrt(added)
         remaining = jnp.sqrt(jnp.maximum(following**2 - spread**2, 0))
-        z = _noise(keys, index + 1, shape)
+        z = corruption.coloured(_noise(keys, index + 1, shape), schedule)
         return schedules.signal(following) * x0 + remaining * eps + spread * z, x0
 
     def heun(x, level, following, _):
@@ -158,7 +159,8 @@ def solve(
         return ratio * x + (next_alpha - ratio * alpha) * drawn, x0.astype(x.dtype)
 
     grid = levels(schedule, steps)
-    noise = initial_noise(_checks.key(keys, "keys"), shape) if noise is None else noise
+    if noise is None:
+        noise = corruption.coloured(initial_noise(_checks.key(keys, "keys"), shape), schedule)
     step: Callable[..., tuple[Array, Array]] = heun if solver == "heun" else ddim
     extra = jnp.arange(steps)
     start: tuple[Array, ...] = (noise,)

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from ambient_jax import _checks, mixing, optim, schedules
+from ambient_jax import _checks, mixing, observations, optim, schedules
 from ambient_jax.train import lora, weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
@@ -81,6 +81,10 @@ def default() -> ml_collections.ConfigDict:
     config.augmentation.contrast = 0.0
     config.augmentation.saturation = 0.0
     config.augmentation.hue = 0.0
+
+    # Law of the level of the observations' noise (observations.Levels), used if config.model
+    # names observations as noised; observation_min of a source is its least level.
+    config.observation_noise = ml_collections.ConfigDict({"clean": 0.5, "dropped": 0.0})
 
     config.law = ml_collections.ConfigDict({"name": "ambient"})  # mixing.LAWS and its options
     config.schedule = ml_collections.ConfigDict({"name": "vp"})  # schedules.SCHEDULES and options
@@ -157,6 +161,7 @@ def source(
     last_step: str = "",
     format: str = "",
     group: str = "",
+    observation_min: float | tuple[tuple[float, float], ...] = 0.0,
 ) -> ml_collections.ConfigDict:
     """Returns the section of a source of data.
 
@@ -172,6 +177,8 @@ def source(
         default for RLDS); "keep" for a real action, as many converters store it.
       group: its robot and control mode, such as "franka, joints": sources of one group share the
         maps to unit size if ``data.normalize_per`` is "group".
+      observation_min: least level of the observations' noise at which its steps are used, or pairs
+        (sigma, level), see ``observations``; needs ``config.model.noised``.
       format: "rlds" for fields as they are stored, whatever format the folder has (the default),
         "open_x" for the common form (the default with open_x), or ``package.module:Class`` of a
         ``data.source.Format``.
@@ -182,6 +189,8 @@ def source(
     section = ml_collections.ConfigDict(fields)
     if group:
         section.group = group
+    if observation_min:
+        section.observation_min = observation_min
     section.sigma_max = sigma_max
     section.open_x = open_x if isinstance(open_x, str) else ml_collections.ConfigDict(open_x)
     return section
@@ -218,12 +227,20 @@ def check(config: ml_collections.ConfigDict) -> Checked:
             schedule = build(module, config[name])
     with _section("config.objective."):
         step.Objective(**config.objective, schedule=schedule)
+    with _section("config.observation_noise."):
+        observations.Levels(**config.observation_noise)
     with _section("config.augmentation: "):
         augmentation = augment.Augmentation(**config.augmentation)
         if config.data.open_x.cameras:
             augmentation.check_size(config.data.open_x.image_size)
     with _section("config.model: "):
-        build_denoiser(config.model, shapes)
+        model = build_denoiser(config.model, shapes)
+    for name, source in config.data.sources.items():
+        if source.get("observation_min") and not model.noised:
+            raise ValueError(
+                f"config.data.sources.{name}.observation_min is {source.observation_min}, but no "
+                "observation is noised: set config.model.noised to their names, such as ('state',)"
+            )
     policy = config.policy
     with _section("config.policy."):
         _checks.solver_options(policy.solver, policy.steps, policy.clip)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ambient_jax import mixing, optim, schedules
+from ambient_jax import mixing, observations, optim, schedules
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import noise_first
 from ambient_jax.models import pretrained
@@ -94,6 +94,7 @@ def make_learner(
     options = {"ema_limit": config.train.ema, "accumulation": config.train.accumulation}
     options |= {"augmentation": augmentation, "axis_name": layout and layout.axis}
     options["prefix"] = model.prefix
+    options["observation_noise"] = observation_noise(config, model.noised)
     adapters = lora.of(config.train)
     if adapters:
         lay = layout.lay if layout else lambda tree: tree
@@ -110,3 +111,15 @@ def make_learner(
         return state_lib.create(params, optimizer, sources, trained)
 
     return Learner(create, jax.eval_shape(create, jax.random.key(0)), train_step)
+
+
+def observation_noise(
+    config: ml_collections.ConfigDict, names: tuple[str, ...]
+) -> observations.ObservationNoise | None:
+    """Returns the noise of the observations ``names``, or None without a name."""
+    if not names:
+        return None
+    sources = config.data.sources.values()
+    minimum = tuple(observations.curve(s.get("observation_min", 0.0)) for s in sources)
+    levels = observations.Levels(**config.observation_noise)
+    return observations.ObservationNoise(names, levels, minimum)

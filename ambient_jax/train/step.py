@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ambient_jax import _checks, _names, corruption, losses, optim, schedules, targets
+from ambient_jax import observations as observations_lib
 from ambient_jax.data import noise_first
 from ambient_jax.models import prefix as prefixes
 from ambient_jax.train import lora
@@ -52,10 +53,12 @@ def noised(objective: Objective, batch: Batch, keys: jax.Array, noise_key: jax.A
     """
     x0, sigma, schedule = batch["action"], batch["sigma"], objective.schedule
     z = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:]))(keys)
+    z = corruption.coloured(z, schedule)
     anchor, start = jnp.zeros_like(sigma), x0
     if objective.loss == "ambient":
         anchor = corruption.anchor_level(sigma, batch["sigma_min"])
         fixed = jax.vmap(lambda i: corruption.fixed_noise(noise_key, i, x0.shape[1:]))(batch["id"])
+        fixed = corruption.coloured(fixed, schedule)
         add_noise = functools.partial(corruption.add_noise, schedule=schedule)
         start = jax.vmap(add_noise)(x0, fixed, anchor)
     renoise = functools.partial(corruption.renoise, schedule=schedule)
@@ -91,7 +94,12 @@ def with_prefix(batch: Batch, keys: jax.Array, prefix: int) -> Batch:
     return {**batch, "observation": observation, "mask": batch["mask"] & ~shown}
 
 
-def make_loss(objective: Objective, apply: Callable[..., jax.Array], prefix: int = 0) -> Callable:
+def make_loss(
+    objective: Objective,
+    apply: Callable[..., jax.Array],
+    prefix: int = 0,
+    observation_noise: observations_lib.ObservationNoise | None = None,
+) -> Callable:
     """Returns ``loss(params, batch, keys, noise_key) -> (total, (rows, keep))`` of a batch.
 
     The batch has observation {name: [B, T, d]} or other inputs of the model, action x0 [B, H, D]
@@ -99,11 +107,16 @@ def make_loss(objective: Objective, apply: Callable[..., jax.Array], prefix: int
     dims [B, D] (see ``entries``) and weight [B] (data first).
     ``apply(params, x_t, sigma, observation)`` gets x_t in variance-preserving scale for every
     schedule, so that its inputs have unit size. ``prefix``: see ``with_prefix``.
+    ``observation_noise`` noises the observations by the rows' levels and sources.
     """
 
     def loss(params, batch, keys, noise_key):
         if prefix:
             batch = with_prefix(batch, keys, prefix)
+        if observation_noise:
+            own = jax.vmap(lambda k: jax.random.fold_in(k, 2))(keys)
+            rows = batch["observation"], batch["sigma"], batch["source"], own
+            batch = {**batch, "observation": observation_noise.noised(*rows)}
         mask = entries(batch) if "dims" in batch else batch["mask"]
         bounds = batch["sigma_min"], batch["sigma_max"], mask
         keep = losses.batch_keep_mask(batch["sigma"], *bounds)
@@ -135,6 +148,7 @@ def make_train_step(
     ema_limit: float = 0.999,
     accumulation: int = 1,
     prefix: int = 0,
+    observation_noise: observations_lib.ObservationNoise | None = None,
     merge: Callable[[Any, Any], Any] | None = None,
     augmentation: augment.Augmentation | None = None,
     axis_name: str | None = None,
@@ -150,12 +164,13 @@ def make_train_step(
       accumulation: number of micro-batches whose gradients are summed before the update; the result
         is that of the whole batch, with 1/accumulation of the memory.
       prefix: largest number of first actions that the network is shown, see ``with_prefix``.
+      observation_noise: noise of observations, see ``make_loss``.
       merge: ``merge(base, adapters)`` makes the network's parameters of a state whose parameters
         are those of ``lora``; only the adapters are trained.
       augmentation: augmentation of camera images, drawn per step, row and camera.
       axis_name: mapped axis to sum gradients and counts over (None: one device).
     """
-    loss = make_loss(objective, apply, prefix)
+    loss = make_loss(objective, apply, prefix, observation_noise)
 
     def network(trained, base):
         return merge(base, trained) if merge else trained

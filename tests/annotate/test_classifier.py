@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ambient_jax import mixing, schedules
+from ambient_jax import corruption, mixing, schedules
 from ambient_jax.analysis import divergence
 from ambient_jax.annotate import classifier, thresholds
 from ambient_jax.data import device
@@ -234,6 +234,15 @@ def test_inputs_have_unit_size_at_every_level():
         for k in range(4):
             part = np.asarray(found)[:, k:, 2 * k : 2 * k + 2]
             assert np.mean(part**2) == pytest.approx(1, rel=0.03)
+
+
+def test_inputs_of_coloured_noise_have_unit_mean_square_too():
+    rng, matrix = np.random.default_rng(0), corruption.colour_matrix(16, 2.0)
+    x_t = np.einsum("gh,bhd->bgd", matrix, rng.normal(size=(4000, 16, 2))).astype(np.float32)
+    inputs = jax.numpy.asarray(x_t), jax.numpy.ones(len(x_t)), (1.0,) * 4
+    found = np.asarray(standardised_differences(*inputs, 2.0))
+    for k in range(4):
+        assert np.mean(found[:, k:, 2 * k : 2 * k + 2] ** 2) == pytest.approx(1, rel=0.03)
 
 
 def test_bad_input():

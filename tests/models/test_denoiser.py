@@ -7,6 +7,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from ambient_jax import observations
 from ambient_jax.models.denoiser import build_denoiser
 from ambient_jax.models.multimodal import MultimodalEncoder
 from ambient_jax.models.observation import ObservationEncoder
@@ -144,3 +145,23 @@ def test_an_encoder_without_a_name_is_the_one_that_the_observation_needs():
     ):
         found = build_denoiser({**UNET, "encoder": given}, observation).encoder
         assert type(found) is encoder and found.width == given.get("width", 256)
+
+
+def test_without_a_level_observations_count_as_free_of_noise():
+    denoiser = build_denoiser({**TRANSFORMER, "noised": ["agent"]})
+    assert denoiser.noised == ("agent",)
+    x_t, sigma, observation = inputs()
+    params = filled(denoiser, x_t, sigma, observation)
+    at = lambda rho: denoiser.apply(  # noqa: E731
+        params, x_t, sigma, observation | {observations.LEVEL: jnp.full((2, 1, 1), rho)}
+    )
+    np.testing.assert_array_equal(denoiser.apply(params, x_t, sigma, observation), at(0.0))
+    assert not np.allclose(at(0.0), at(0.7))
+
+
+def test_noised_names_an_observation():
+    shapes = {"agent": jax.ShapeDtypeStruct((2, 2), jnp.float32)}
+    with pytest.raises(ValueError, match="'gent'.*did you mean 'agent'"):
+        build_denoiser({**TRANSFORMER, "noised": ("gent",)}, shapes)
+    with pytest.raises(ValueError, match="noised"):
+        build_denoiser({**TRANSFORMER, "noised": "agent"}, shapes)

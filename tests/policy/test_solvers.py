@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ambient_jax import schedules, targets
+from ambient_jax import corruption, schedules, targets
 from ambient_jax.policy import solvers
 
 SCHEDULES = ("vp", "cosine", "rectified_flow", "edm")
@@ -314,3 +314,25 @@ def test_errors():
             call(solver=solver, eta=0.5)
     with pytest.raises(ValueError, match=r"keys is one key, expected \[B\]"):
         call(keys=jax.random.key(0))
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+@pytest.mark.parametrize("colour", [-1.0, 1.5])
+def test_coloured_noise_samples_the_covariance_of_gaussian_chunks(solver, colour):
+    """With noise of covariance C, E[x0 | x_t] = a S (a^2 S + s^2 C)^-1 x_t for x0 ~ N(0, S)."""
+    horizon = 5
+    walk = np.tril(np.ones((horizon, horizon))) * 0.4
+    data, matrix = jnp.asarray(walk @ walk.T), corruption.colour_matrix(horizon, colour)
+    noise = jnp.asarray(matrix @ matrix)
+
+    def denoise(x, sigma):
+        a = schedules.signal(sigma)
+        gain = a * data @ jnp.linalg.inv(a**2 * data + sigma**2 * noise)
+        x0 = jnp.einsum("gh,bhd->bgd", gain, x)
+        return targets.convert(x0, x, sigma, source="x0", target="v")
+
+    options = dict(
+        solver=solver, steps=120, prediction="v", schedule=schedules.cosine(colour=colour)
+    )
+    x = np.asarray(solve(denoise, 20_000, (horizon, 1), **options))[..., 0]
+    np.testing.assert_allclose(np.cov(x.T), data, atol=0.05)

@@ -55,6 +55,9 @@ BAD = [
     (_set("augmentation.hue", "much"), r"augmentation.hue is 'much' \(str\), expected float"),
     (_delete("augmentation", "crop"), r"config.augmentation.crop is missing"),
     (_set("law", ml_collections.ConfigDict({"alpha": 1.0})), r"config.law.name is missing"),
+    (_set("observation_noise.clean", 1.5), r"config.observation_noise.clean is 1.5"),
+    (_set("observation_noise.drop", 0.1), r"observation_noise.drop .*did you mean 'dropped'"),
+    (_set("schedule", ml_collections.ConfigDict({"name": "vp", "colour": 9.0})), r"colour is 9.0"),
     (_set("model", "unet"), r"config.model is 'unet', expected a section"),
 ]
 
@@ -71,6 +74,24 @@ def test_bad_configs_say_what_is_wrong_in_one_line(change, message):
 def test_source_takes_an_optional_upper_bound():
     assert config_lib.source("a", "clean").sigma_max is None
     assert config_lib.source("a", "corrupt", sigma_max=0.2).sigma_max == 0.2
+
+
+def test_levels_of_observations_need_noised_ones_and_a_corrupt_source():
+    def check(role, noised, minimum=0.5):
+        config = _valid()
+        config.model.noised = noised
+        options = {"observation_min": minimum}
+        config.data.sources.a = config_lib.source("a", role, **options)
+        config_lib.check(config)
+
+    check("corrupt", ("state",))
+    check("corrupt", ("state",), ((0.2, 1.0), (0.2, 0.0)))
+    with pytest.raises(ValueError, match="set config.model.noised"):
+        check("corrupt", ())
+    with pytest.raises(ValueError, match="is clean and has an observation_min"):
+        check("clean", ("state",))
+    with pytest.raises(ValueError, match="config.data.sources.a: a level of observation_min"):
+        check("corrupt", ("state",), 2.0)
 
 
 def test_fields_that_training_does_not_have_are_found_in_every_section():

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from ambient_jax import corruption, losses, optim, schedules
+from ambient_jax import corruption, losses, observations, optim, schedules
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import state as state_lib
 from ambient_jax.train import step as step_lib
@@ -335,3 +335,59 @@ def test_augmentation_on_8_devices_is_that_on_1():
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def _noise(minimum):
+    curves = tuple(map(observations.curve, (0.0, minimum)))
+    return observations.ObservationNoise(("state",), observations.Levels(0.5, 0.2), curves)
+
+
+def test_rows_dropped_at_every_level_teach_the_network_nothing_about_observations():
+    """A source with minimum 1 shows zeros: the gradient of the observation's weights is that of the
+    clean rows alone, and the source's observations, even infinite ones, change nothing."""
+    batch, keys = _batch(), jax.random.split(jax.random.key(2), B)
+    batch |= {"sigma_min": jnp.zeros(B), "sigma_max": jnp.ones(B)}
+    loss = step_lib.make_loss(step_lib.Objective(), _apply, observation_noise=_noise(1.0))
+    wrong = jnp.where((batch["source"] == 1)[:, None, None], jnp.inf, batch["observation"]["state"])
+    spoilt = {**batch, "observation": {"state": wrong}}
+    grad = jax.grad(lambda b: loss(_params(), b, keys, jax.random.key(0))[0], allow_int=True)
+    value = jax.value_and_grad(lambda p, b: loss(p, b, keys, jax.random.key(0))[0])
+    (v, g), (w, h) = value(_params(), batch), value(_params(), spoilt)
+    np.testing.assert_allclose(v, w)
+    chex.assert_trees_all_close(g, h)
+    assert np.isfinite(jax.tree.leaves(g)[0]).all()
+    moved = grad(batch)["observation"]["state"]
+    assert not np.any(np.asarray(moved)[np.asarray(batch["source"]) == 1])
+    assert np.any(np.asarray(moved)[np.asarray(batch["source"]) == 0])
+
+
+def test_observation_noise_reaches_the_network_with_its_level():
+    seen = {}
+
+    def apply(params, x_t, sigma, observation):
+        seen.update(observation)
+        return _apply(params, x_t, sigma, observation)
+
+    batch, keys = _batch(), jax.random.split(jax.random.key(2), B)
+    batch |= {"sigma_min": jnp.zeros(B), "sigma_max": jnp.ones(B)}  # no row is masked
+    loss = step_lib.make_loss(step_lib.Objective(), apply, observation_noise=_noise(0.5))
+    loss(_params(), batch, keys, jax.random.key(0))
+    level, state = seen[observations.LEVEL][:, 0, 0], batch["observation"]["state"]
+    assert (level[batch["source"] == 1] >= 0.5).all()
+    same = (seen["state"] == state).all((1, 2))
+    np.testing.assert_array_equal(same[batch["source"] == 0], level[batch["source"] == 0] == 0)
+
+
+def test_a_coloured_schedule_colours_the_noise_of_both_losses():
+    colour = 2.0
+    matrix = corruption.colour_matrix(H, colour)
+    for loss in step_lib.LOSSES:
+        batch = _batch(20_000) | {
+            "sigma_min": jnp.full(20_000, 0.4),
+            "sigma": jnp.full(20_000, 0.8),
+        }
+        batch["action"] = jnp.zeros_like(batch["action"])
+        objective = step_lib.Objective(loss=loss, schedule=schedules.vp(colour=colour))
+        keys = jax.random.split(jax.random.key(0), 20_000)
+        x_t = np.asarray(step_lib.noised(objective, batch, keys, jax.random.key(1))[2])[..., 0]
+        np.testing.assert_allclose(np.cov(x_t.T), 0.64 * matrix @ matrix, atol=0.05)

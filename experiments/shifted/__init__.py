@@ -1,0 +1,1 @@
+"""Demonstrations with right actions and shifted observations, and what makes them help."""

@@ -1,0 +1,91 @@
+"""Figures: the classifier's plane, success by method, held-out losses by both levels."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ambient_jax.evaluate import evaluation
+from experiments.shifted import judge, losses
+from experiments.shifted.judge import Judged
+from experiments.table.figures import COLOURS, GREY, intervals, noise_axis, panels, save, style
+from experiments.table.report import Row
+
+
+def write(
+    folder: pathlib.Path,
+    rows: Mapping[str, Row],
+    found: Mapping[str, Judged],
+    loss: Mapping[str, np.ndarray],
+) -> None:
+    """Writes the figures of the report."""
+    labels = {name: row.label for name, row in rows.items()}
+    drawn = {
+        "plane": plane(found) if found else None,
+        "success": success(rows) if rows else None,
+        "losses": held_out(loss, labels) if "clean" in loss else None,
+    }
+    save(folder, drawn)
+
+
+def plane(found: Mapping[str, Judged]) -> Figure:
+    """Draws P(clean) of the shifted demonstrations at both levels, and the border chosen."""
+    figure, [line] = panels(1, len(found), 1.2 + 3.9 * len(found), 3.5, sharey=True)
+    for axes, (kind, judged) in zip(line, found.items(), strict=True):
+        drawn = axes.pcolormesh(
+            *(judge.SIGMAS, judge.RHOS, np.clip(judged.probability, 0, 0.5)),
+            **dict(cmap="viridis", vmin=0.25, vmax=0.5, shading="gouraud"),
+        )
+        axes.plot(judge.SIGMAS, judged.border, color="w", lw=2, label="least level admitted")
+        axes.set(title=kind, ylim=(0, 1))
+        noise_axis(axes, xlim=(judge.SIGMAS[0], judge.SIGMAS[-1]))
+        axes.grid(False)
+    line[0].set_ylabel(r"noise level of the observation $\rho$")
+    line[0].legend(fontsize=7, loc="lower left", facecolor="0.4", labelcolor="w")
+    figure.colorbar(drawn, ax=line, label="P(clean) of shifted pairs")
+    return figure
+
+
+def success(rows: Mapping[str, Row]) -> Figure:
+    """Draws success with its interval and that of each seed, a line per policy."""
+    figure, [[axes]] = panels(1, 1, 6.6, 0.8 + 0.3 * len(rows))
+    value, ends = intervals([row.summary.success for row in rows.values()])
+    at = -np.arange(len(rows))
+    axes.errorbar(value, at, xerr=np.abs(ends - value), fmt="o", color=COLOURS[0], capsize=3)
+    for y, row in zip(at, rows.values(), strict=True):
+        seeds = [100 * s.success.value for s in row.seeds.values()]
+        axes.plot(seeds, [y + 0.22] * len(seeds), "|", color=GREY, ms=6)
+    if "clean" in rows:
+        axes.axvline(100 * rows["clean"].summary.success.value, color=GREY, lw=0.8, ls="--")
+    axes.set_yticks(at, [row.label for row in rows.values()], fontsize=8)
+    axes.set(xlabel="success [%], 95% interval; ticks: each seed", xlim=(0, 100))
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def held_out(loss: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figure:
+    """Draws the loss at rho = 0 of each policy, and at all rho of one with noised observations,
+    over that of clean only."""
+    clean = loss["clean"][:, 0].mean(0)
+    noised = [name for name in loss if loss[name].shape[1] > 1]
+    shown = noised[:2]
+    figure, [line] = panels(1, 1 + len(shown), 4.6 + 3.4 * len(shown), 3.9, sharey=True)
+    for i, name in enumerate(n for n in loss if n != "clean"):
+        ratio = loss[name][:, 0].mean(0) / clean
+        line[0].plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=labels[name], **style(i))
+    line[0].set_title("observation without noise", fontsize=9)
+    for axes, name in zip(line[1:], shown, strict=True):
+        for i, rho in enumerate(losses.RHOS):
+            ratio = loss[name][:, i].mean(0) / clean
+            label = rf"$\rho$ = {rho:g}"
+            axes.plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=label, **style(i))
+        axes.set_title(labels[name], fontsize=9)
+    for axes in line:
+        noise_axis(axes, yscale="log")
+        axes.axhline(1, color=GREY, lw=0.8)
+        axes.legend(fontsize=6)
+    line[0].set_ylabel("held-out loss, of clean only")
+    return figure

@@ -1,0 +1,122 @@
+"""Writes the report of the table: rows, gains, caption, figures, ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ambient_jax.cli import report as files
+from ambient_jax.estimates import Estimate, paired
+from ambient_jax.evaluate import evaluation
+from experiments.planar_pushing import metrics
+from experiments.planar_pushing.rollout import Rollouts
+from experiments.planar_pushing.task import asked, scene_of
+from experiments.shifted import figures, judge, losses, policies
+from experiments.table import report, rollouts
+from experiments.table.experiment import Table
+from experiments.table.report import Claim, Row
+
+Made = Mapping[str, Mapping[int, Rollouts]]  # rollouts by policy and training seed
+COLUMNS = (
+    *("policy", "seeds", "success", "95%", "of each seed", "over clean only, points"),
+    *("final distance, mm", "held-out loss, of clean only: low", "middle", "high"),
+)
+BANDS = (0.0, 0.1, 0.7, 1.0)  # noise levels of the three bands of the held-out loss
+
+
+def write(table: Table) -> str:
+    """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
+    config, collected = table.config, rollouts.collect(table)
+    rows = {name: summarise(table.rows[name].label, made) for name, made in collected.items()}
+    gains = {name: gain(collected, name) for name in rows if name != "clean"}
+    found: Any = table.annotations
+    loss = losses.measure(table, rows)
+    checked = claims(config.task, gains)
+    seconds = {name: report.core_seconds(table, name) for name in rows}
+    results = {
+        "policies": rows,
+        "over clean only": gains,
+        "claims": [claim._asdict() for claim in checked],
+        "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **found},
+        "held out": {"sigma": evaluation.LEVELS, "rho": losses.RHOS, "loss": loss},
+        "training core seconds": seconds,
+        "config": config.to_dict(),
+    }
+    lines = [_cells(name, row, gains.get(name), loss) for name, row in rows.items()]
+    parts = [_caption(config), report.training_took(seconds), report.expected(checked)]
+    folder = table.workdir / "report"
+    text = files.write(folder, COLUMNS, lines, "\n\n".join(filter(None, parts)), results)
+    figures.write(folder, rows, found, loss)
+    return text
+
+
+def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
+    """Returns a row from the rollouts of each seed."""
+    return report.row(label, by_seed, lambda r: metrics.summarise(r.success, r.error, r.lengths))
+
+
+def gain(collected: Made, name: str, base: str = "clean") -> Estimate | None:
+    """Returns the success of a policy less that of the base: by start, of means over the seeds that
+    both have. None if they share no seed."""
+    seeds = sorted(collected.get(name, {}).keys() & collected.get(base, {}).keys())
+    if not seeds:
+        return None
+    mean = lambda n: np.mean([collected[n][seed].success for seed in seeds], 0)  # noqa: E731
+    return paired(mean(name), mean(base))
+
+
+def claims(task: Any, gains: Mapping[str, Estimate | None]) -> list[Claim]:
+    """Returns for each kind and method whether it gains over clean demonstrations only."""
+    checked = []
+    for kind in task.kinds:
+        for method, words in policies.METHODS.items():
+            if not (found := gains.get(policies.name(kind, method))):
+                continue
+            holds = True if found.low > 0 else False if found.high < 0 else None
+            checked.append(Claim(f"{kind}: {words} > clean only", points(found), holds))
+    return checked
+
+
+def points(gain: Estimate) -> str:
+    """Describes a gain."""
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
+def band_ratios(loss: Mapping[str, np.ndarray], name: str) -> list[float]:
+    """Returns the held-out loss at rho = 0 over that of clean only, geometric mean over the levels
+    of each band and over seeds."""
+    level = np.asarray(evaluation.LEVELS)
+    ratio = np.log(loss[name][:, 0].mean(0) / loss["clean"][:, 0].mean(0))
+    inside = [(level > a) & (level <= b) for a, b in zip(BANDS, BANDS[1:], strict=False)]
+    return [float(np.exp(ratio[rows].mean())) for rows in inside]
+
+
+def _cells(name, row, gained, loss):
+    summary = row.summary
+    ratios = band_ratios(loss, name) if name in loss and "clean" in loss else []
+    return [
+        *(row.label, str(len(row.seeds)), *report.percent(summary.success)),
+        *(report.of_each_seed(row, "success"), points(gained) if gained else ""),
+        f"{1000 * summary.position.value:.1f}",
+        *(f"{ratio:.2f}" for ratio in ratios),
+        *([""] * (len(BANDS) - 1 - len(ratios))),
+    ]
+
+
+def _caption(config):
+    task = config.task
+    ends = ", ".join(f"{a:g} to {b:g}" for a, b in zip(BANDS, BANDS[1:], strict=False))
+    return (
+        f"{task.clean} clean demonstrations of pushing and {task.source} with the same kind of "
+        f"actions and shifted observations. {task.episodes} starts of seed {task.eval_seed} for "
+        f"each policy and training seed; {config.train.steps} steps of {config.train.batch_size}, "
+        f"solver {config.policy.solver} {config.policy.steps}. Success: at rest within "
+        f"{asked(scene_of(config))}, Wilson's interval over all seeds. Over clean only: difference "
+        "in success by start, mean over shared seeds, bootstrap interval over starts. Levels are "
+        f"chosen by a classifier at tau {task.tau:g}, none by rollouts. Share of clean rows: "
+        f"{task.alpha:g}. "
+        f"Held-out loss: of {task.held_out} clean demonstrations without noise on the observation, "
+        f"over that of clean only, geometric mean over sigma {ends}."
+    )

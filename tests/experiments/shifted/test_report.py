@@ -1,0 +1,60 @@
+"""Gains over clean only, claims and the bands of the held-out loss, by hand."""
+
+import numpy as np
+import pytest
+
+from ambient_jax.evaluate import evaluation
+from experiments.planar_pushing.rollout import Rollouts
+from experiments.shifted import config as shifted_config
+from experiments.shifted import figures, judge, report
+
+
+def made(success):
+    count = len(success)
+    error, qpos = np.full((count, 2), 0.01), np.zeros((count, 2, 9))
+    seeds, lengths = np.arange(count), np.full(count, 10)
+    return Rollouts(seeds, lengths, np.array(success, bool), error, qpos)
+
+
+@pytest.fixture(scope="module")
+def collected():
+    half, all_of_them = np.arange(40) % 2, np.ones(40)
+    return {
+        "clean": {0: made(half), 1: made(half)},
+        "moved_told": {0: made(all_of_them)},
+        "moved_as_is": {0: made(1 - half), 1: made(0 * half)},
+    }
+
+
+def test_gains_compare_the_same_starts_and_seeds(collected):
+    assert report.gain(collected, "moved_told").value == pytest.approx(0.5)
+    assert report.gain(collected, "moved_as_is").value == pytest.approx(0.25 - 0.5)
+    assert report.gain(collected, "moved_plane") is None
+
+
+def test_claims_hold_where_the_interval_is_above_zero(collected):
+    task = shifted_config.get_config("table").task
+    gains = {name: report.gain(collected, name) for name in collected}
+    holds = {claim.claim: claim.holds for claim in report.claims(task, gains)}
+    assert holds["moved: told which data are clean > clean only"] is True
+    assert holds["moved: as is > clean only"] is False
+    assert len(holds) == 2
+
+
+def test_bands_are_geometric_means_of_ratios():
+    level = np.asarray(evaluation.LEVELS)
+    clean = np.ones((2, 1, len(level)))
+    other = np.where(level <= 0.1, 2.0, np.where(level <= 0.7, 1.0, 0.5)) * np.ones((1, 3, 1))
+    loss = {"clean": clean, "moved_plane": other}
+    assert report.band_ratios(loss, "moved_plane") == pytest.approx([2.0, 1.0, 0.5])
+
+
+def test_figures_are_drawn(collected):
+    rows = {name: report.summarise(name, by_seed) for name, by_seed in collected.items()}
+    judged = judge.Judged(np.full((13, 13), 0.4), 0.9, np.linspace(0.8, 0.1, 13))
+    level = len(evaluation.LEVELS)
+    loss = {"clean": np.ones((2, 1, level)), "moved_plane": np.ones((1, 6, level))}
+    drawn = figures.plane({"moved": judged}), figures.success(rows)
+    drawn += (figures.held_out(loss, {"moved_plane": "noised"}),)
+    for figure in drawn:
+        figure.canvas.draw()
