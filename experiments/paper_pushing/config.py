@@ -61,10 +61,9 @@ def _table(config):
             "more_buckets": (),
             "strict": 0.02,  # tau of the observing classifier of the groups strict and shared
             "few": 10,  # target demonstrations of the group few
-            "groups": ("main", "weighted", "upper"),
+            "groups": ("main", "weighted", "upper"),  # or single policies
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("source", "cotrain", "weighted", "upper", "chosen", "shared"),
-            "policies": (),  # only these of the groups; () for all
             # The encoder of poses, with which the policies act from pictures, see seen.
             "sight": {"steps": 4000, "rounds": 2, "batch": 32, "seed": 0},
             "annotate": {},  # changes of experiments/annotate/config.py in annotations
@@ -76,7 +75,7 @@ def _table(config):
 def _quick(config):
     config.task.update(dict(seeds=(0,), episodes=50, sigma_min=(0.3,), alpha=(0.5,)))
     ambient = "ambient_0.3", "ambient_0.3_alpha_0.5"
-    config.task.policies = ("target", "alpha_0.5", *ambient, "target_upper")
+    config.task.groups = ("target", "alpha_0.5", *ambient, "target_upper")
 
 
 def _chosen(config):
@@ -100,8 +99,8 @@ def _pixels(config):
     config.model.encoder = ml_collections.ConfigDict(encoder)
     config.train.update(dict(steps=2000, batch_size=64))
     config.task.update(dict(target=0, source=0, held_out=0, images_target=50, images_source=500))
-    config.task.update(dict(seeds=(0,), sigma_min=(0.3,), alpha=(0.5,), groups=("main",)))
-    config.task.policies = ("target", "alpha_0.5", "ambient_0.3")
+    config.task.update(dict(seeds=(0,), sigma_min=(0.3,), alpha=(0.5,)))
+    config.task.groups = ("target", "alpha_0.5", "ambient_0.3")
     config.task.together = 1
 
 
@@ -124,7 +123,7 @@ def _debug_pixels(config):
     config.policy.steps = 2
     _easy(config)
     config.task.update(dict(images_target=3, images_source=4, sigma_min=(0.6,), best=0.6))
-    config.task.policies = ("target", "ambient_0.6")
+    config.task.groups = ("target", "ambient_0.6")
 
 
 def _easy(config):

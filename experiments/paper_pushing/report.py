@@ -39,8 +39,8 @@ def rows_of(table: Table, collected: Made) -> dict[str, Row]:
 
 def compared(section: ml_collections.ConfigDict, rows: Mapping[str, Row]) -> list[str]:
     """Returns the policies that fresh starts judge: target only, the best of each kind, the upper
-    bound, and those that ``task.policies`` names."""
-    names = (*claims.picked(section, rows), policies.UPPER, *section.policies)
+    bound, and those that ``task.groups`` names."""
+    names = (*claims.picked(section, rows), policies.UPPER, *section.groups)
     return [name for name in dict.fromkeys(names) if name in rows]
 
 

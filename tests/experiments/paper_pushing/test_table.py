@@ -38,7 +38,7 @@ def test_starts_that_choose_are_not_those_that_report():
         ({"upper": 3000}, "upper is 3000, expected at most config.task.target, 2000"),
         ({"images_source": -1}, "images_source is -1"),
         ({"groups": ("mian",)}, "groups is 'mian'.*did you mean 'main'"),
-        ({"policies": ("targets",)}, "policies is 'targets'.*did you mean 'target'"),
+        ({"groups": ("target_uper",)}, "groups is 'target_uper'.*did you mean 'target_upper'"),
         ({"scene": {"back": -1.0}}, "scene.back"),
     ],
 )
@@ -64,7 +64,7 @@ def test_the_upper_bound_has_more_demonstrations_and_nothing_else():
 def test_streamed_policies_train_alone():
     config = configs.get_config("pixels")
     rows = policies.rows(config.task, {})
-    assert list(rows) == list(config.task.policies)
+    assert list(rows) == list(config.task.groups)
     programs = table_policies.programs(config, rows, together=4)
     assert [list(program) for program in programs] == [[f"{name}/seed_0"] for name in rows]
 
@@ -87,7 +87,7 @@ def test_a_small_table_from_the_state(tmp_path, tiny, capsys):
 @pytest.mark.slow
 def test_policies_of_the_state_act_from_pictures(tmp_path, tiny, capsys):
     config = tiny(configs.get_config("debug"))
-    config.task.policies = ("target", "alpha_0.5")
+    config.task.groups = ("target", "alpha_0.5")
     workdir = str(tmp_path / "run")
     with pytest.raises(ValueError, match="expected those of its table"):
         seen.run(config, workdir)
