@@ -4,7 +4,7 @@ from docs.talks import published
 from docs.talks.compare import Metric, Order, Row, Table, load
 
 MAZE, PUSHING, SORTING = "maze/results", "planar_pushing/results", "bin_sorting/results"
-FEW_CORRECT = "bin_sorting/results/opposite/25"
+FEW_CORRECT, OPPOSITE = (f"bin_sorting/results/opposite/{n}" for n in (25, 50))
 SCALING, PAPER_PUSHING = "planar_pushing/results/scaling", "paper_pushing/results"
 SUCCESS, FRESH = Metric("success", "success"), Metric("fresh starts", "success", "fresh starts")
 JERK, ACCELERATION = Metric("jerk^2", "jerk"), Metric("accel^2", "acceleration")
