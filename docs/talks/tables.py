@@ -4,7 +4,7 @@ from docs.talks import published
 from docs.talks.compare import Metric, Order, Row, Table, load
 
 MAZE, PUSHING, SORTING = "maze/results", "planar_pushing/results", "bin_sorting/results"
-SCALING = "planar_pushing/results/scaling"
+SCALING, PLANNING = "planar_pushing/results/scaling", "arm/results"
 SUCCESS, FRESH = Metric("success", "success"), Metric("fresh starts", "success", "fresh starts")
 JERK, ACCELERATION = Metric("jerk^2", "jerk"), Metric("accel^2", "acceleration")
 SCORE, LOGIC = Metric("score", "score"), Metric("logic", "logic")
@@ -141,3 +141,23 @@ def sorting_paper() -> Table:
     )
     metrics = LOGIC, MOTION, Metric("success", "score")
     return Table(SORTING, metrics, {"paper": published.SORTING_PAPER}, rows)
+
+
+def planning() -> Table:
+    """7 joints, whole plans executed open loop."""
+    task = load(PLANNING)["config"]["task"]
+    filtering, cotrain, ambient = published.PLANNING_PAPER.numbers
+    rows = (
+        Row(filtering, "smooth"),
+        Row(
+            cotrain,
+            f"alpha_{task['share']}",
+            (Order("above", filtering), Order("above", filtering, 1)),
+        ),
+        Row(
+            ambient,
+            f"ambient_{task['best']}",
+            (Order("above", cotrain), Order("above", filtering), Order("below", cotrain, 1)),
+        ),
+    )
+    return Table(PLANNING, (SUCCESS, ACCELERATION), {"paper": published.PLANNING_PAPER}, rows)
