@@ -24,7 +24,10 @@ _HOLDS = {True: "holds", False: "does not", None: "undecided"}
 def summary() -> str:
     """Returns a sentence that counts the orders of theirs by their verdicts."""
     sorting = tables.sorting_talk(), tables.sorting_paper()
-    made = tables.maze_talk(), tables.maze_paper(), tables.pushing(), *sorting
+    made = (
+        *(tables.maze_talk(), tables.maze_paper(), tables.pushing()),
+        *(*sorting, tables.planning()),
+    )
     words = collections.Counter(
         outcome(table, row, order)[1]
         for table in made
@@ -33,8 +36,8 @@ def summary() -> str:
         if row.printed
     )
     return (
-        f"Of {words.total()} orders that we read from their numbers on maze, pushing and sorting, "
-        f"{words['holds']} hold for ours, {words['does not']} do not, and {words['undecided']} are "
+        f"Of {words.total()} orders that we read from their numbers on maze, pushing, sorting and "
+        f"planning, {words['holds']} hold for ours, {words['does not']} do not, and {words['undecided']} are "
         "undecided."
     )
 
@@ -100,7 +103,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sorting differs": differences.sorting,
     "choice": choice.table,
     "choice differs": differences.choice,
-    "planning": lambda: theirs_only(published.PLANNING_PAPER, {"success": True, "accel^2": False}),
+    "planning": lambda: write_table(tables.planning()),
+    "planning differs": differences.planning,
     "open x": lambda: theirs_only(
         published.OPEN_X_PAPER, {"50 demonstrations": True, "150 demonstrations": True}
     ),

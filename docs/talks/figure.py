@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ambient_jax.estimates import Estimate
-from docs.talks import published, tables
+from docs.talks import tables
 from docs.talks.compare import Table, find, load, rated
 from docs.talks.published import Printed
 
@@ -34,11 +34,7 @@ def groups() -> dict[str, list[Line]]:
         "pushing: success": list(_lines(tables.pushing(), 0)),
         "sorting, arbitrary demonstrations: score": list(_lines(tables.sorting_talk(), 0)),
         "sorting, opposite demonstrations: success": list(_lines(tables.sorting_paper(), 2)),
-        "motion planning with 7 joints: success (not run here)": [
-            Line(policy, {"paper": found})
-            for policy in published.PLANNING_PAPER.numbers
-            if (found := _theirs(published.PLANNING_PAPER, policy, 0))
-        ],
+        "motion planning with 7 joints: success": list(_lines(tables.planning(), 0)),
     }
 
 

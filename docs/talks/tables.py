@@ -6,6 +6,7 @@ from docs.talks.compare import Metric, Order, Row, Table, load
 MAZE, PUSHING, SORTING = "maze/results", "planar_pushing/results", "bin_sorting/results"
 FEW_CORRECT, OPPOSITE = (f"bin_sorting/results/opposite/{n}" for n in (25, 50))
 SCALING, PAPER_PUSHING = "planar_pushing/results/scaling", "paper_pushing/results"
+PLANNING = "arm/results"
 SUCCESS, FRESH = Metric("success", "success"), Metric("fresh starts", "success", "fresh starts")
 JERK, ACCELERATION = Metric("jerk^2", "jerk"), Metric("accel^2", "acceleration")
 SCORE, LOGIC = Metric("score", "score"), Metric("logic", "logic")
@@ -171,3 +172,23 @@ def sorting_few() -> Table:
     """The same with 25 correct demonstrations."""
     printed = {"paper": published.SORTING_PAPER}
     return Table(FEW_CORRECT, _PAPER_SORTING, printed, _opposite(FEW_CORRECT))
+
+
+def planning() -> Table:
+    """7 joints, whole plans executed open loop."""
+    task = load(PLANNING)["config"]["task"]
+    filtering, cotrain, ambient = published.PLANNING_PAPER.numbers
+    rows = (
+        Row(filtering, "smooth"),
+        Row(
+            cotrain,
+            f"alpha_{task['share']}",
+            (Order("above", filtering), Order("above", filtering, 1)),
+        ),
+        Row(
+            ambient,
+            f"ambient_{task['best']}",
+            (Order("above", cotrain), Order("above", filtering), Order("below", cotrain, 1)),
+        ),
+    )
+    return Table(PLANNING, (SUCCESS, ACCELERATION), {"paper": published.PLANNING_PAPER}, rows)

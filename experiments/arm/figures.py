@@ -32,14 +32,14 @@ def film(
     for line, (label, rolled) in zip(grid, rollouts.items(), strict=True):
         length = int(rolled.lengths[episode])
         path = np.asarray(rolled.positions[episode, : length + 1], float)
-        moments = np.linspace(0, length, frames).round().astype(int)
-        for axes, moment in zip(line, moments, strict=True):
+        moments = np.linspace(0, len(rolled.positions[episode]) - 1, frames).round().astype(int)
+        for axes, moment in zip(line, np.minimum(moments, length), strict=True):
             axes.imshow(camera(path[moment], path[: moment + 1]))
             axes.set(xticks=[], yticks=[])
             axes.set_title(f"{moment * DT:.2f} s", fontsize=6, pad=2)
-        end = "reached" if rolled.success[episode] else "collided"
-        if not rolled.success[episode] and not rolled.collided[episode]:
-            end = "missed the goal"
+        ends = {"reached": "success", "collided": "collided", "at a joint's limit": "limits"}
+        held = [end for end, field in ends.items() if getattr(rolled, field)[episode]]
+        end = held[0] if held else "missed the goal"
         line[0].set_ylabel(f"{label}\n({end})", fontsize=7)
     camera.close()
     return figure

@@ -66,12 +66,14 @@ def write(table: Table) -> str:
     smooth = {name: metrics.smoothness(paths, 2) for name, paths in sources.items()}
     checked = claims.check(config.task, rows, rollouts[_OPEN])
     roles = {name: role for role, name in claims.main_names(config.task).items()}
-    straight = report.row("straight motion", {0: task.straight(config)}, metrics.summarise)
-    lines = [*cells(rows, roles), *cells(closed, {}), *cells({"straight": straight}, {})]
+    straight = metrics.summarise(task.straight(config))
+    lines = [*cells(rows, roles), *cells(closed, {})]
+    success = report.percent(straight.success)
+    lines.append(["straight motion, no policy", "", *success, *[""] * (len(COLUMNS) - 4)])
     lines += [data_cells(f"data: {name} ({len(p)})", p) for name, p in sources.items()]
     results = {
         "replanned": closed,
-        "straight motion": straight.summary,
+        "straight motion": straight,
         "data": {"mean squared acceleration": smooth},
         "training core seconds": {name: report.core_seconds(table, name) for name in rows},
     }

@@ -18,7 +18,7 @@ TABLES = {
 }
 MADE = (
     *(tables.maze_talk(), tables.maze_paper(), tables.pushing(), tables.few()),
-    *(tables.sorting_talk(), tables.sorting_paper()),
+    *(tables.sorting_talk(), tables.sorting_paper(), tables.planning()),
 )
 ORDERS = [(table, row, order) for table in MADE for row in table.rows for order in row.orders]
 
