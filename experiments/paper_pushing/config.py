@@ -65,7 +65,7 @@ def _table(config):
             # Groups and policies that are trained with the first seed only.
             "one_seed": ("source", "cotrain", "weighted", "upper", "chosen", "shared"),
             # The encoder of poses, with which the policies act from pictures, see seen.
-            "sight": {"steps": 4000, "rounds": 2, "batch": 32, "seed": 0},
+            "sight": {"steps": 4000, "rounds": 1, "batch": 32, "seed": 0},
             "annotate": {},  # changes of experiments/annotate/config.py in annotations
             **table_config.PROCESSES,
         }

@@ -33,8 +33,8 @@ def write(
     swept = len(claims.sweep(section, rows)) > 1
     curves = {
         name: losses[name]
-        for name in ("source", "cotrain", best["best alpha"], best["best"], policies.UPPER)
-        if name in losses
+        for name in losses
+        if name in ("source", "cotrain", *best.values(), policies.UPPER)
     }
     labels = {name: row.label for name, row in rows.items()}
     compare = {n: by_seed[min(by_seed)] for n, by_seed in made.items()}
@@ -61,7 +61,7 @@ def levels_figure(
         look = drawing.style(i) | dict(ms=4, lw=1.3, label=labels[name])
         axes.plot(evaluation.LEVELS, ratio, **look)
     axes.axhline(1, color=drawing.GREY, ls="--", lw=1)
-    drawing.noise_axis(axes, yscale="log", ylabel="loss over target only's")
+    drawing.noise_axis(axes, ylim=(0, None), ylabel="loss over target only's")
     axes.legend(fontsize=7)
     return figure
 

@@ -75,7 +75,7 @@ def train(
     scene: PaperScene,
     *,
     steps: int = 4000,
-    rounds: int = 2,
+    rounds: int = 1,
     batch: int = 32,
     seed: int = 0,
     progress: bool = True,
