@@ -37,8 +37,8 @@ def summary() -> str:
     )
     return (
         f"Of {words.total()} orders that we read from their numbers on maze, pushing, sorting and "
-        f"planning, {words['holds']} hold for ours, {words['does not']} do not, and {words['undecided']} are "
-        "undecided."
+        f"planning, {words['holds']} hold for ours, {words['does not']} do not, and "
+        f"{words['undecided']} are undecided."
     )
 
 
