@@ -36,9 +36,9 @@ def summary() -> str:
         if row.printed
     )
     return (
-        f"Of {words.total()} orders that we read from their numbers on maze, pushing, sorting and planning, "
-        f"{words['holds']} hold for ours, {words['does not']} do not, and {words['undecided']} are "
-        "undecided."
+        f"Of {words.total()} orders that we read from their numbers on maze, pushing, sorting and "
+        f"planning, {words['holds']} hold for ours, {words['does not']} do not, and "
+        f"{words['undecided']} are undecided."
     )
 
 

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ambient_jax.estimates import Estimate
-from docs.talks import published, tables
+from docs.talks import tables
 from docs.talks.compare import Table, find, load, rated
 from docs.talks.published import Printed
 
