@@ -55,7 +55,7 @@ def observation(problem: Problem, hand: Hand) -> dict[str, np.ndarray]:
     ends = problem.start, problem.goal
     hands = np.concatenate([hand(q) for q in ends])
     seen = {"start": ends[0], "goal": ends[1], "hands": hands, "scene": problem.scene}
-    return {name: np.float32(value) for name, value in seen.items()}
+    return {name: np.asarray(value, np.float32) for name, value in seen.items()}
 
 
 def backwards(problem: Problem, plan: np.ndarray) -> tuple[Problem, np.ndarray]:
@@ -102,7 +102,9 @@ def build(
         plans = planners.generate(planner, count, seed, workers=workers, progress=progress)
         hand = scene.hand_position()
         for index, (problem, plan) in plans:
-            about = dict(planner=planner, seed=np.int64(seed), index=np.int64(index))
+            about: dict[str, Any] = dict(
+                planner=planner, seed=np.int64(seed), index=np.int64(index)
+            )
             yield episode(problem, plan, hand, **about, backwards=False)
             yield episode(*backwards(problem, plan), hand, **about, backwards=True)
 

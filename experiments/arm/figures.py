@@ -74,7 +74,7 @@ class Camera:
                 np.full(3, 0.006),
                 dot,
                 np.eye(3).ravel(),
-                np.float32([0.85, 0.1, 0.1, 1]),
+                np.array([0.85, 0.1, 0.1, 1], np.float32),
             )
             scene.ngeom += 1
         return self._renderer.render()

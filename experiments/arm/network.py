@@ -26,8 +26,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, observation: Mapping[str, jax.Array]) -> jax.Array:
         """Encodes histories {name: [B, 1, d]} to the condition [B, C], start and goal last."""
-        fields = dict(frequencies=self.frequencies, width=self.width, depth=self.depth)
-        encoded = ObservationEncoder(**fields, name="encoder")(observation)
+        encoder = ObservationEncoder(self.frequencies, self.width, self.depth, name="encoder")
+        encoded = encoder(observation)
         ends = [observation[name][:, -1] for name in ("start", "goal")]
         return jnp.concatenate([encoded, *ends], -1)
 
@@ -73,9 +73,9 @@ class PlanDenoiser(nn.Module):
         share = [self.param(n, lambda _, x: x, x) for n, x in (("a", 1 - even), ("b", even))]
         offset = self.param("c", nn.initializers.zeros, (steps, JOINTS))
         mean = share[0] * start[:, None] + share[1] * goal[:, None] + offset
-        size = np.append(0.5 / np.arange(1, steps) ** 1.5, 0.01)[:, None] * np.ones(JOINTS)
+        first = np.append(0.5 / np.arange(1, steps) ** 1.5, 0.01)[:, None] * np.ones(JOINTS)
         # An eighth of the logarithm: the optimizer's step, alike for all, then changes it enough.
-        size = jnp.exp(8 * self.param("log_size", lambda _, x: x, jnp.log(jnp.float32(size)) / 8))
+        size = jnp.exp(8 * self.param("log_size", lambda _, x: x, jnp.log(jnp.float32(first)) / 8))
 
         wave = jnp.einsum("ts,btj->bsj", basis, plan - alpha * mean)
         power = (alpha * size) ** 2 + sigma**2

@@ -116,8 +116,8 @@ class Planner:
         for arm in (self._arm, self._free, self._far):
             arm.place(problem.scene)
         count = _STARTS if self._smooth else 1
-        options = dict(shortcut=self._smooth)
-        searched = (self._search(*problem[1:3], seed + i, **options) for i in range(count))
+        ends = problem.start, problem.goal
+        searched = (self._search(*ends, seed + i, shortcut=self._smooth) for i in range(count))
         paths = [path for path in searched if path is not None]
         if not paths:
             return None

@@ -1,5 +1,6 @@
 """Motion planning problems: a scene, and one end in front of the shelf, the other in a cell."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ class Problem(NamedTuple):
     cell: int
 
 
-def draw(seed: int | tuple[int, ...], arm: Arm | None = None) -> Problem:
+def draw(seed: int | Sequence[int], arm: Arm | None = None) -> Problem:
     """Returns the problem of a seed, whose start and goal keep ``CLEARANCE`` to the scene.
 
     Scenes in which a cell is too full for the hand are drawn anew. ``arm`` has that clearance and
@@ -44,9 +45,10 @@ def draw(seed: int | tuple[int, ...], arm: Arm | None = None) -> Problem:
         scene = scenes.draw(rng)
         arm.place(scene)
         cell = int(rng.integers(scenes.CELLS))
-        ends = [_reach(arm, scene, place, rng) for place in (cell, None)]
-        if all(end is not None for end in ends):
-            return Problem(scene, *(ends[i] for i in rng.permutation(2)), cell)
+        inside, front = (_reach(arm, scene, place, rng) for place in (cell, None))
+        if inside is not None and front is not None:
+            start, goal = (front, inside) if rng.permutation(2)[0] else (inside, front)
+            return Problem(scene, start, goal, cell)
 
 
 def _reach(arm, scene, cell, rng):

@@ -71,7 +71,7 @@ def write(table: Table) -> str:
     success = report.percent(straight.success)
     lines.append(["straight motion, no policy", "", *success, *[""] * (len(COLUMNS) - 4)])
     lines += [data_cells(f"data: {name} ({len(p)})", p) for name, p in sources.items()]
-    results = {
+    results: dict[str, Any] = {
         "replanned": closed,
         "straight motion": straight,
         "data": {"mean squared acceleration": smooth},
@@ -81,12 +81,12 @@ def write(table: Table) -> str:
     text = report.write(table, COLUMNS, lines, parts, rows, checked, results)
     first = {name: by_seed[min(by_seed)] for name, by_seed in rollouts[_OPEN].items()}
     shown = {rows[name].label: first[name] for name in roles if name in first}
+    drawn = task.evaluation_problems(config)
     made = {
         "front": table_figures.front(config.task, rows, smooth["rrt"]),
         "sweep": table_figures.sweep(rows),
         "plans": figures.plans_figure(sources),
-        "film": shown
-        and figures.film(shown, task.evaluation_problems(config), episode=told(shown)),
+        "film": figures.film(shown, drawn, episode=told(shown)) if shown else None,
     }
     common.save(table.workdir / "report", made)
     return text

@@ -75,7 +75,7 @@ class Simulator:
             steps = plans.shape[1]
             left = np.linspace(0, steps, steps - begun + 1)[1:]  # the plan in the time that is left
             count = min(self._replan or steps, steps - begun)
-            for i in np.flatnonzero(~ended.any(0)):
+            for i in map(int, np.flatnonzero(~ended.any(0))):
                 whole = np.concatenate([paths[i][-1:], plans[i]])
                 rows = [np.interp(left[:count], np.arange(steps + 1), joint) for joint in whole.T]
                 paths[i], *ended[:, i] = self._follow(problems[i], paths[i], np.stack(rows, 1))
@@ -85,7 +85,8 @@ class Simulator:
         goals = np.stack([problem.goal for problem in problems])
         miss = np.abs([path[-1] for path in paths] - goals).max(1)
         success = ~ended.any(0) & (miss <= TOLERANCE)
-        return Rollouts(np.float32(positions), lengths, success, *ended, miss)
+        stacked = np.asarray(positions, np.float32)
+        return Rollouts(stacked, lengths, success, ended[0], ended[1], miss)
 
     def _planned(self, params, problems, paths, key):
         """Returns plans [N, E, 7] from the ends of the paths, computed in batches of one size."""

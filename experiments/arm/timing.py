@@ -21,11 +21,11 @@ def _plant() -> Any:
     from pydrake.multibody.tree import RevoluteJoint, SpatialInertia
 
     plant = MultibodyPlant(0.0)
-    parent = plant.world_body()
+    parent: Any = plant.world_body()
     for joint in range(len(VELOCITY)):
         body = plant.AddRigidBody(f"link{joint}", SpatialInertia.SolidSphereWithMass(1.0, 0.1))
-        frames = parent.body_frame(), body.body_frame()
-        plant.AddJoint(RevoluteJoint(f"joint{joint}", *frames, [0, 0, 1]))
+        frames: Any = parent.body_frame(), body.body_frame(), [0, 0, 1]
+        plant.AddJoint(RevoluteJoint(f"joint{joint}", *frames))
         parent = body
     plant.Finalize()
     return plant
@@ -45,12 +45,12 @@ def timed(waypoints: np.ndarray, *, smooth: bool) -> np.ndarray | None:
     length = np.linalg.norm(np.diff(waypoints, axis=0), axis=1)
     keep = np.concatenate([[True], length > 1e-6])
     points, at = waypoints[keep], np.concatenate([[0.0], length[length > 1e-6].cumsum()])
-    make = PiecewisePolynomial.FirstOrderHold
+    make: Any = PiecewisePolynomial.FirstOrderHold
     if smooth:
         make = PiecewisePolynomial.CubicWithContinuousSecondDerivatives
-    path = make(at, points.T)
+    path: Any = make(at, points.T)
     grid = np.linspace(0, at[-1], _GRID + 1)
-    problem = Toppra(path, _plant(), grid)
+    problem: Any = Toppra(path, _plant(), grid)
     problem.AddJointVelocityLimit(-VELOCITY, VELOCITY)
     problem.AddJointAccelerationLimit(-ACCELERATION, ACCELERATION)
     law = problem.SolvePathParameterization()
