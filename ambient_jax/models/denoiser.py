@@ -87,8 +87,8 @@ def build_denoiser(
     _checks.number("prefix", prefix, 0, whole=True)
     if noised:
         _checks.names("noised", noised)
-        for name in noised if observation else ():
-            _checks.one_of("a name in noised", name, observation)
+        for name in noised:
+            _checks.one_of("a name in noised", name, observation or noised)
     encoder = fields.pop("encoder", {})
     if not isinstance(encoder, dict):
         raise ValueError(f"encoder is {encoder!r}, expected a section of fields")

@@ -96,7 +96,8 @@ def pushing_paper() -> Table:
         Row(more, "target_upper", (Order("above", swept),), printed=False),
     )
     rows = tuple(row for row in rows if row.key in results["fresh starts"])
-    return Table(PAPER_PUSHING, (FRESH,), {"paper": published.PUSHING_PAPER}, rows)
+    metric = Metric("success", "success", "fresh starts")
+    return Table(PAPER_PUSHING, (metric,), {"paper": published.PUSHING_PAPER}, rows)
 
 
 def few() -> Table:
