@@ -63,7 +63,8 @@ def _table(config):
 def _quick(config):
     config.task.seeds = (0,)
     config.task.groups = ("main", "told", "oracle")
-    config.train.steps = 2000
+    config.model.features = (32, 64)
+    config.train.steps, config.train.batch_size = 1500, 64
 
 
 def _debug(config):

@@ -84,7 +84,7 @@ def held_out(loss: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figur
             axes.plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=label, **style(i))
         axes.set_title(labels[name], fontsize=9)
     for axes in line:
-        noise_axis(axes, yscale="log")
+        noise_axis(axes)
         axes.axhline(1, color=GREY, lw=0.8)
         axes.legend(fontsize=6)
     line[0].set_ylabel("held-out loss, of clean only")
