@@ -6,6 +6,7 @@ quick         target only, co-training, ambient and the upper bound from the sta
               an hour on two cores
 table         the sweeps from the state (the oracle of the pictures), an upper bound, three seeds of
               what is compared
+below         target only, and the source below three levels of sigma_max, one seed
 chosen        the same with bounds by a classifier, per data set, per datapoint and in buckets
 pixels        target only, co-training and ambient from two cameras
 debug         the code of ``table`` on a few demonstrations and steps
@@ -56,6 +57,7 @@ def _table(config):
             "best": 0.3,  # sigma_min of every policy that is not part of the sweep
             "best_alpha": 0.5,  # the same of re-weighted co-training
             "sigma_max": (),  # with the sigma_min "best", for the group omni
+            "below": (0.15, 0.3, 0.6),  # sigma_max of a source that trains nothing above it
             "upper": 2000,  # target demonstrations of the group upper
             "buckets": (100,),  # datapoints in a bucket, of the group chosen
             "more_buckets": (),
@@ -76,6 +78,11 @@ def _quick(config):
     config.task.update(dict(seeds=(0,), episodes=50, sigma_min=(0.3,), alpha=(0.5,)))
     ambient = "ambient_0.3", "ambient_0.3_alpha_0.5"
     config.task.groups = ("target", "alpha_0.5", *ambient, "target_upper")
+
+
+def _below(config):
+    config.task.update(dict(seeds=(0,), episodes=50))
+    config.task.groups = ("target", *(f"below_{level:g}" for level in config.task.below))
 
 
 def _chosen(config):
@@ -136,6 +143,7 @@ def _easy(config):
 VARIANTS = {
     "quick": _quick,
     "table": lambda config: None,
+    "below": _below,
     "chosen": _chosen,
     "pixels": _pixels,
     "debug": _debug,

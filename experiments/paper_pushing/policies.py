@@ -1,6 +1,7 @@
 """The policies of the table: those of planar pushing, and an upper bound.
 
 upper  target only, with so many target demonstrations as there are source ones
+below  the source trains only the noise levels below sigma_max
 For the other groups see ``planar_pushing.policies``.
 """
 
@@ -13,7 +14,7 @@ from experiments.table.policies import PolicyRow, of_groups
 
 GROUPS = (
     *("main", "weighted", "upper", "chosen", "buckets", "observed", "strict", "shared"),
-    *("soft", "omni", "few"),
+    *("soft", "omni", "few", "below"),
 )
 UPPER = "target_upper"
 
@@ -27,4 +28,8 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     }
     label = f"target only, {task.upper} target demonstrations"
     listed[UPPER] = PolicyRow(label, "upper", more)
+    for level in task.below:
+        bounds = {"data.sources.source.sigma_min": 1.0, "data.sources.source.sigma_max": level}
+        label = f"source below sigma_max {level:g} only"
+        listed[f"below_{level:g}"] = PolicyRow(label, "below", {"law.name": "ambient"} | bounds)
     return of_groups(listed, task, GROUPS)

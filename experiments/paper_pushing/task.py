@@ -31,7 +31,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("fresh few upper buckets more_buckets", checks.whole(1)),
         (f"{' '.join(_COUNTS)} seeds", checks.whole(0)),
         ("data_seed", checks.whole(0, 900)),
-        ("sigma_min sigma_max best alpha best_alpha", checks.SHARE),
+        ("sigma_min sigma_max below best alpha best_alpha", checks.SHARE),
         ("strict", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
     ]
     for group, field in (("few", "few"), ("upper", "upper")):
