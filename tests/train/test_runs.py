@@ -117,6 +117,7 @@ RESUMES = {
     **{f"{section}.name": (False, "x") for section in ("law", "schedule", "model")},
     **{f"objective.{n}": (False, "x") for n in ("loss", "prediction", "weighting")},
     "objective.buffer": (False, 9.0),
+    **{f"observation_noise.{n}": (False, 0.25) for n in ("clean", "dropped")},
     **{f"train.{n}": (False, 9) for n in ("steps", "batch_size", "accumulation", "warmup")},
     **{f"train.{n}": (False, 0.5) for n in ("learning_rate", "weight_decay", "b1", "b2", "ema")},
     "train.clip_norm": (False, 0.5),

@@ -67,8 +67,9 @@ def test_maze():
     assert f"{text}\n\n{report.expected(checked)}\n" == below
 
 
-def test_bin_sorting():
-    config, results, lines, below = committed("bin_sorting/results")
+@pytest.mark.parametrize("folder", ["", "/baselines", "/opposite/25", "/opposite/50"])
+def test_bin_sorting(folder):
+    config, results, lines, below = committed(f"bin_sorting/results{folder}")
     rows = rows_of(results["policies"], bin_metrics.Summary)
     best = {c: bin_claims.best_of(config.task, rows, c) for c in ("arbitrary", "opposite")}
     assert bin_report.cells(rows, best) == lines and best == results["best"]
