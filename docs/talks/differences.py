@@ -108,7 +108,7 @@ def pushing_paper() -> str:
         - These rows see the state; theirs see two cameras and the pusher's pose. On poses that an
           encoder sees in two pictures, target only has {seen["target"]} and co-training
           {seen["alpha_0.5"]} ([how](../experiments/paper_pushing/results/README.md#from-pictures)).
-        - Ours have {len(task["seeds"])} training seed, {config["train"]["steps"]} steps of
+        - Ours have {len(task["seeds"])} training seeds, {config["train"]["steps"]} steps of
           {config["train"]["batch_size"]}, and one level of sigma_min: no sweep. Judged on
           {task["fresh"]} starts.
         - Target demonstrations are of a scripted hand with a person's faults: pushes too long and
