@@ -129,6 +129,14 @@ def show(observation: Array, eps: Array, level: Array) -> Array:
     return jnp.where(level >= 1, jnp.zeros_like(seen), seen)
 
 
+def with_level(observation: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Returns the observations {name: [B, ...]} with ``LEVEL``, 0 where it is not given."""
+    if LEVEL in observation:
+        return observation
+    rows = jax.tree.leaves(observation)[0].shape[0]
+    return {**observation, LEVEL: jnp.zeros((rows, 1, 1))}
+
+
 def noised(
     observation: Mapping[str, Array], names: Sequence[str], level: Array, keys: Array
 ) -> dict[str, Array]:

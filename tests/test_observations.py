@@ -149,3 +149,10 @@ def test_a_gaussian_optimum_is_learned_from_rows_that_are_admissible_and_biased_
         (slope, intercept), *_ = np.linalg.lstsq(inputs, a, rcond=None)
         assert intercept == pytest.approx(-(1 - rho**2) * shift if rho < 1 else 0, abs=0.02)
         assert slope == pytest.approx(1 if rho < 1 else 0, abs=0.02)
+
+
+def test_the_level_is_0_where_it_is_not_given():
+    seen = {"state": jnp.ones((3, 2, 4))}
+    made = observations.with_level(seen)
+    np.testing.assert_array_equal(made[observations.LEVEL], np.zeros((3, 1, 1)))
+    assert observations.with_level(made) is made and seen.keys() == {"state"}

@@ -88,10 +88,7 @@ class Network:
         return self.encoder.apply({"params": params["encoder"]}, self._seen(observation))
 
     def _seen(self, observation):
-        if not self.noised or observations.LEVEL in observation:
-            return observation
-        rows = jax.tree.leaves(observation)[0].shape[0]
-        return {**observation, observations.LEVEL: jnp.zeros((rows, 1, 1))}
+        return observations.with_level(observation) if self.noised else observation
 
     def apply(self, params, x_t, sigma, pair, pairs, observation, dropout=None):
         """Returns the logit [B] of each row's pair, from the pair's dimensions of x_t [B, H, D]."""

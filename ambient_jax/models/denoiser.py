@@ -50,9 +50,8 @@ class Denoiser(nn.Module):
     def encode(self, observation: Mapping[str, jax.Array]) -> Any:
         """Returns the condition, which a solver computes once for all its steps: [B, C], with a
         ``prefix`` beside the known actions."""
-        if self.noised and observations.LEVEL not in observation:
-            rows = jax.tree.leaves(observation)[0].shape[0]
-            observation = {**observation, observations.LEVEL: jnp.zeros((rows, 1, 1))}
+        if self.noised:
+            observation = observations.with_level(observation)
         if not self.prefix:
             return self.encoder(observation)
         rest = {name: value for name, value in observation.items() if name != prefixes.KNOWN}

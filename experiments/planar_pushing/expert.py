@@ -17,13 +17,7 @@ import numpy as np
 from ambient_jax import _checks
 from experiments import demos
 from experiments.planar_pushing import pushes
-from experiments.planar_pushing.env import (
-    PlanarPushingEnv,
-    distance,
-    rotation,
-    to_world,
-    wrap,
-)
+from experiments.planar_pushing.env import PlanarPushingEnv, distance, rotation, to_world, wrap
 from experiments.planar_pushing.scene import DT, Physics, Scene
 
 STYLES = ("human", "planner")
