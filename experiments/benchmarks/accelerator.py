@@ -2,6 +2,7 @@
 
     python -m experiments.benchmarks.accelerator                  # table, and results/accelerator/
     python -m experiments.benchmarks.accelerator --size=tiny      # a minute on a CPU, as a check
+    python -m experiments.benchmarks.accelerator --size=small --only=latency  # for a CPU
 
 It needs jax, flax and optax, and PyTorch for its columns: what an image for CUDA already has. No
 data are read. A step is what training does: noise a batch, predict eps, gradient, clipping, AdamW,
@@ -42,6 +43,8 @@ PEAKS = {
     **{"TPU v5 lite": (197, 0), "TPU v5p": (459, 0), "TPU v4": (275, 0), "TPU v6 lite": (918, 0)},
 }
 
+JOBS = ("steps", "latency", "images", "policies together")
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -62,6 +65,10 @@ SIZES = {
     "full": Size(
         *((256, 512, 1024), dict(width=768, depth=12, heads=12), 1024, (64, 224)),
         *((64, 128, 256, 512), (1, 8, 32), 10, 7, 8192),
+    ),
+    "small": Size(  # the networks of ``train_step``
+        *((64, 128, 256), dict(width=128, depth=4, heads=4), 128, (16, 96)),
+        *((16, 32, 64, 128), (1, 2, 4), 4, 7, 1024),
     ),
     "tiny": Size(
         *((16, 32), dict(width=32, depth=1, heads=2), 16, (2, 64)),
@@ -282,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--minutes", type=float, default=7.5, help="begin nothing after this")
     parser.add_argument("--out", default="experiments/benchmarks/results/accelerator")
+    parser.add_argument("--only", choices=JOBS, help="one of the tables")
     parser.add_argument("--no_torch", action="store_true", help="time JAX alone")
     chosen = parser.parse_args(arguments)
     size, begin = SIZES[chosen.size], time.monotonic()
@@ -308,13 +316,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = pathlib.Path(chosen.out)
     folder.mkdir(parents=True, exist_ok=True)
     took: list[float] = []
-    for name, job in jobs.items():
+    for name in [chosen.only] if chosen.only else JOBS:
         spent = time.monotonic() - begin
         if spent > 60 * chosen.minutes - (statistics.median(took) if took else 0):
             results["left_out"].append(name)
             continue
         print(f"{name} ...", flush=True)
-        results["tables"][name] = job()
+        results["tables"][name] = jobs[name]()
         took.append(time.monotonic() - begin - spent)
         results["seconds"] = time.monotonic() - begin
         (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
