@@ -24,8 +24,8 @@ from experiments.table.report import Claim, Row
 Made = Mapping[str, Mapping[int, Rollouts]]  # rollouts by policy and training seed
 COLUMNS = (
     *("policy", "seeds", "success, fresh starts", "95%", "of each seed", "slider placed"),
-    *("pusher back", "final distance, mm", "final angle, degrees", "seconds of successes"),
-    *("success, choosing starts", "95%", "paper"),
+    *("slider lost", "pusher back", "final distance, mm", "final angle, degrees"),
+    *("seconds of successes", "success, choosing starts", "95%", "paper"),
 )
 HELD_OUT, SAMPLES = "paper_target_held_out", 2048
 _BANDS = ((0.0, 0.05), (0.05, 0.15), (0.15, 0.3), (0.3, 0.6), (0.6, 0.95))  # of noise levels
@@ -142,6 +142,7 @@ def cells(
                 *(report.percent(of_fresh.summary.success) if of_fresh else ("", "")),
                 report.of_each_seed(of_fresh, "success") if of_fresh else "",
                 report.percent(summary.placed)[0],
+                report.percent(summary.lost)[0],
                 report.percent(summary.back)[0],
                 f"{1000 * summary.position.value:.1f}",
                 f"{math.degrees(summary.angle.value):.1f}",
@@ -161,6 +162,7 @@ def _measured(config, seconds):
         f"{1000 * scene.back:g} mm of its place, within {scene.max_steps * DT:g} s. The best of a "
         f"sweep is picked on {o.episodes} starts, and judged with target only on {o.fresh} fresh "
         "ones, for each training seed; other columns are of fresh starts where they are given. "
+        f"Lost: the slider ends more than {1000 * metrics.LOST:g} mm from its goal. "
         f"Target demonstrations: {sources.target.split}, source: {sources.source.split} of "
         f"{o.source or o.images_source}. {config.train.steps} steps of {config.train.batch_size}, "
         f"solver {config.policy.solver} {config.policy.steps}, planned anew every "
