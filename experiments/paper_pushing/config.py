@@ -8,7 +8,8 @@ table         the sweeps from the state (the oracle of the pictures), an upper b
               what is compared
 below         target only, and the source below three levels of sigma_max, one seed
 chosen        the same with bounds by a classifier, per data set, per datapoint and in buckets
-pixels        target only, co-training and ambient from two cameras
+pixels        target only, co-training and ambient from two cameras, three seeds
+pixels_quick  the same with one seed; half an hour on two cores
 debug         the code of ``table`` on a few demonstrations and steps
 debug_pixels  the same of ``pixels``
 """
@@ -112,6 +113,11 @@ def _pixels(config):
     config.task.together = 1
 
 
+def _pixels_quick(config):
+    _pixels(config)
+    config.task.seeds = (0,)
+
+
 def _debug(config):
     config.data.root = "runs/data/paper_debug"
     config.data.sources.target.split = "train[:3]"
@@ -147,6 +153,7 @@ VARIANTS = {
     "below": _below,
     "chosen": _chosen,
     "pixels": _pixels,
+    "pixels_quick": _pixels_quick,
     "debug": _debug,
     "debug_pixels": _debug_pixels,
 }
