@@ -298,7 +298,10 @@ def heavy(tmp_path):
         {"steps": {"observation": {"x": x}, "action": x[:, 0, :2]}}
         for x in rng.normal(size=(24, 8, 256, 256)).astype(np.float32)
     ]
-    features = {"observation": {"x": tensor}, "action": tfds.features.Tensor((2,), np.float32)}
+    features = {
+        "observation": {"x": tensor},
+        "action": tfds.features.Tensor(shape=(2,), dtype=np.float32),
+    }
     features = tfds.features.FeaturesDict({"steps": tfds.features.Dataset(features)})
     options = dict(name="heavy", version="1.0.0", features=features, shards=12)
     return write.write_dataset(tmp_path, episodes=episodes, **options)
