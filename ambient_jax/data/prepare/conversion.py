@@ -185,7 +185,7 @@ def convert(
     EpisodeEncoder(features)
     about = [dataset.directory, dataset.split, dataset.last_step, features.to_json()]
     settings = json.dumps([ambient_jax.__version__, _FORMAT, settings, *about], sort_keys=True)
-    groups = Groups(dataset, settings)
+    groups = Groups(dataset, settings)  # type: ignore[abstract]
     folder = final.parent / f".{final.name}.parts"
     job = Job(pickle.dumps((groups, features)), os.fspath(folder))
     pieces = Pieces.of(groups, folder, _DONE)
