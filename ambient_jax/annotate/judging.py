@@ -33,6 +33,7 @@ from ambient_jax.transforms.normalizer import Normalizer
 
 FILE = "classifier.pickle"  # in an annotation's workdir
 _DONE = ".npz"
+_BATCH = 2048  # most chunks that are judged at once
 OPEN_X_EPISODES = 2_400_000
 
 
@@ -145,13 +146,20 @@ def judge_part(job: Job, task: Task) -> None:
         told, at = judge.evidence, np.arange(count)
         fitted = told.fitted._replace(fold=judge.fold_of(name, data.episode))
         pair = fitted.pairs.of_source[judge.names.index(name)]
-        options: Any = dict(draws=told.options.draws, pair=int(pair), first=first)
+        # Not filled up to a large batch: a file may be one episode, whose chunks are of one fold.
+        size = min(_BATCH, _power(np.bincount(fitted.fold[:count]).max(initial=1)))
+        options: Any = dict(draws=told.options.draws, pair=int(pair), first=first, batch_size=size)
         clean = classifier.probabilities(fitted, data, at, told.levels, **options)
         step = at - data.start[:count]
         with replacing(path) as file:
             np.savez(file, clean=clean, episode=data.episode[:count], step=step)
 
     own.make(index, write)
+
+
+def _power(count: int) -> int:
+    """Returns the smallest power of two that is at least ``count``."""
+    return 1 << max(0, int(count) - 1).bit_length()
 
 
 def steps(mixture: Mixture, name: str, files: range) -> tuple[device.DeviceData, int]:
@@ -163,7 +171,7 @@ def steps(mixture: Mixture, name: str, files: range) -> tuple[device.DeviceData,
     count = sum(source.shard_lengths[file] for file in files)
     first = int(mixture.chunks[:k].sum()) + int(lengths[:begin].sum())
     total = int(lengths[begin : begin + count].sum())
-    size = 1 << max(0, total - 1).bit_length()
+    size = _power(total)
     start, end, episode = (np.zeros(size, np.int32) for _ in range(3))
     fields: dict[str, np.ndarray] = {}
     position = 0

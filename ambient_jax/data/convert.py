@@ -1,31 +1,33 @@
 """Converts a data set of any format to RLDS or to LeRobot v3.0.
 
 python -m ambient_jax.data convert FROM TO --format lerobot
-python -m ambient_jax.data convert FROM TO --format rlds
+python -m ambient_jax.data convert FROM TO --format rlds [--processes=8]
 
 Numbers and texts are copied unchanged, and so are encoded pictures, unless they go to a video.
+RLDS is written by shard: after an interruption, or once a damaged shard is mended, the same
+command does what is missing. Exit status 1: some shard could not be converted, and there is no
+data set yet.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
 from ambient_jax import _checks
 from ambient_jax.data import storage, write
-from ambient_jax.data.dataset import LAST_ACTION, NOTES
-from ambient_jax.data.example_proto import object_array
-from ambient_jax.data.features import flatten, is_dict, is_sequence, leaves, nest, select
-from ambient_jax.data.paths import expanded, write_text
-from ambient_jax.data.storage import lerobot_fields, lerobot_write
+from ambient_jax.data.dataset import LAST_ACTION
+from ambient_jax.data.features import flatten, is_dict, is_sequence, leaves, select
+from ambient_jax.data.paths import expanded
+from ambient_jax.data.prepare import conversion, engine
+from ambient_jax.data.storage import lerobot_write
 from ambient_jax.data.storage.video_write import CODECS
 
 FORMATS = ("lerobot", "rlds")
@@ -39,12 +41,14 @@ def write_rlds(
     images: str = "png",
     version: str = "1.0.0",
     overwrite: bool = False,
-    progress: bool = False,
+    processes: int = 0,
+    options: Sequence[str] = (),
 ) -> Path:
     """Writes a split's episodes as RLDS and returns the folder, ``<directory>/<version>``.
 
     float64 is kept whole. Beside TFDS's files lies ``metadata.json``: whether the last action is
-    real, and rate, robot, tasks and names of numbers, as LeRobot gives them.
+    real, and rate, robot, tasks and names of numbers, as LeRobot gives them. The same call goes on
+    where an earlier one ended; the result is the same for any number of processes.
 
     Args:
       directory: the new data set, whose last part is its name.
@@ -53,52 +57,46 @@ def write_rlds(
       images: format of pictures of videos; "png" loses nothing.
       version: such as ``"1.0.0"``.
       overwrite: replace a data set of that name and version.
-      progress: show a bar.
+      processes, options: see ``engine.run``.
 
     Raises:
       FileExistsError: it exists and ``overwrite`` is False.
-      ValueError: an episode cannot be read or written; the message names it.
+      UnfinishedError: an episode cannot be read or written, which is a ValueError that names it;
+        what else was converted is kept for the next call.
+      ValueError: a name is malformed, or no episode can be read.
+      ImportError: Beam is not installed.
     """
     _checks.one_of("images", images, IMAGES)
+    write.check_names(directory, "any", version, [])
     place = Path(os.path.abspath(expanded(directory)))
-    sources = leaves(dataset.features)
-    stored = flatten(dataset[0])
-    features = _features(dataset.features, images, set(stored))
-    fields = leaves(features)
-
-    def episodes() -> Iterator[dict[str, Any]]:
-        bar = tqdm.tqdm(total=len(dataset), unit="episode", desc=place.name, disable=not progress)
-        with bar:
-            for shard in range(len(dataset.shard_lengths)):
-                for number, episode in dataset.stream(shard):
-                    flat = flatten(episode)
-                    for path, value in flat.items():
-                        if sources[path].kind == "image" and sources[path].sequence:
-                            try:
-                                blobs = lerobot_fields.encoded(value, fields[path].feature)
-                                flat[path] = object_array(list(blobs))
-                            except ValueError as error:
-                                where = f"{dataset.directory}, episode {number}: {path}"
-                                raise ValueError(f"{where}: {error}") from error
-                    yield nest(flat)
-                    bar.update()
-
-    folder = write.write_dataset(
-        place.parent,
-        name=place.name,
-        version=version,
-        features=features,
-        episodes=episodes(),
-        split=dataset.split.partition("[")[0],
-        description=f"{dataset.name} {dataset.version}, converted",
-        overwrite=overwrite,
-    )
+    split = dataset.split.partition("[")[0].strip()
+    write.check_names(place.parent, place.name, version, [split])
+    stored = flatten(_first(dataset))
     notes: dict[str, Any] = {} if dataset.ends_in_filler else {LAST_ACTION: "real"}
     if known := lerobot_write.about(dataset):
         notes["lerobot"] = known
-    if notes:
-        write_text(folder / NOTES, json.dumps(notes, indent=1, ensure_ascii=False))
-    return folder
+    conversion.convert(
+        place / version,
+        dataset,
+        _features(dataset.features, images, set(stored)),
+        notes=notes,
+        settings={path: str(getattr(value, "dtype", "")) for path, value in stored.items()},
+        overwrite=overwrite,
+        processes=processes,
+        options=options,
+    )
+    return place / version
+
+
+def _first(dataset: storage.Dataset) -> Any:
+    """Returns the first episode that can be read."""
+    problem: Exception | None = None
+    for position in range(len(dataset)):
+        try:
+            return dataset[position]
+        except (ValueError, OSError) as error:
+            problem = problem or error
+    raise problem or ValueError(f"{dataset.directory} holds no episode")
 
 
 def _features(feature: Any, images: str, stored: set[str], path: str = "") -> Any:
@@ -159,11 +157,20 @@ def main(argv: Sequence[str]) -> None:
     add("--language", default=lerobot_write.LANGUAGE, help="to LeRobot: the text of the tasks")
     add("--images", default="png", choices=IMAGES, help="to RLDS: pictures of videos")
     add("--overwrite", action="store_true", help="replace a data set at TO")
+    text = (
+        "to RLDS: worker processes on Apache Beam; 0, the default: this process. LeRobot's files "
+    )
+    text += "number their rows and pictures from the first one on: one process writes them"
+    add("--processes", type=int, default=0, metavar="N", help=text)
+    text = 'options of Apache Beam, such as "--runner=FlinkRunner,..."; repeat'
+    add("--beam_options", action="append", default=[], metavar="OPTIONS", help=text)
     options = parser.parse_args(list(argv))
+    _checks.number("--processes", options.processes, 0, 4096, whole=True)
+    if options.format == "lerobot" and (options.processes or options.beam_options):
+        parser.error("--processes and --beam_options are for --format rlds")
     dataset = _open(options.source, options.split, options.leave_out)
-    shared = {"overwrite": options.overwrite, "progress": True}
     if options.format == "rlds":
-        path = write_rlds(options.target, dataset, images=options.images, **shared)
+        path = _to_rlds(options, dataset)
     else:
         path = lerobot_write.write_lerobot(
             options.target,
@@ -171,6 +178,30 @@ def main(argv: Sequence[str]) -> None:
             hz=options.hz,
             videos=options.videos.replace("none", ""),
             language=options.language,
-            **shared,
+            overwrite=options.overwrite,
+            progress=True,
         )
     print(path)
+
+
+def _to_rlds(options: argparse.Namespace, dataset: storage.Dataset) -> Path:
+    try:
+        return write_rlds(
+            options.target,
+            dataset,
+            images=options.images,
+            overwrite=options.overwrite,
+            processes=options.processes,
+            options=engine.split(options.beam_options),
+        )
+    except conversion.UnfinishedError as error:
+        for what, reason in error.failures:
+            print(f"failed: {what}: {reason}", file=sys.stderr)
+        if error.kept:
+            total = error.kept + len(error.failures)
+            print(
+                f"{error.kept} of {total} shards are kept in {error.folder}: mend the others, and "
+                "the same command makes them",
+                file=sys.stderr,
+            )
+        sys.exit(1)

@@ -215,13 +215,25 @@ class FolderDataset(Dataset):
 
     def shard_version(self, shard_index: int) -> str:
         end = self._ends[shard_index]
-        ids = self.episode_ids[end - self.shard_lengths[shard_index] : end].tolist()
-        shard = marks.version(self.shard_files[shard_index])
-        return f"{self.version} {ids} {self._others} {shard}"
+        return self.version_of(range(end - self.shard_lengths[shard_index], end))
+
+    def version_of(self, positions: range) -> str:
+        """Returns a text that changes with the data of some episodes, found without reading it."""
+        first, last = (file_of(self._ends, at) for at in (positions[0], positions[-1]))
+        paths = self.shard_files[first : last + 1]
+        paths += [path for at in positions for path in self._videos_of(at)]
+        versions = [marks.version(path) for path in dict.fromkeys(paths)]
+        ids = self.episode_ids[positions.start : positions.stop].tolist()
+        return f"{self.version} {ids} {self._others} {' '.join(versions)}"
+
+    def _videos_of(self, position: int) -> list[str]:
+        """Returns the marks that concern the episode at a position, and not all."""
+        return []
 
     @functools.cached_property
     def _others(self) -> str:
-        versions = [marks.version(path) for path in self._marks]
+        own = {path for at in range(len(self)) for path in self._videos_of(at)}
+        versions = [marks.version(path) for path in self._marks if path not in own]
         return hashlib.sha256(repr(versions).encode()).hexdigest()
 
 

@@ -78,9 +78,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(
-    final: str | os.PathLike[str], overwrite: bool = False, other: str = "folder"
+    final: str | os.PathLike[str],
+    overwrite: bool = False,
+    other: str = "folder",
+    inside: pathlib.Path | None = None,
 ) -> Iterator[pathlib.Path]:
-    """Makes a folder beside ``final`` that gets its name at the end; an error deletes it.
+    """Makes a folder beside ``final``, or ``inside`` another one of the same file system, that gets
+    its name at the end; an error deletes it.
 
     Raises FileExistsError if ``final`` exists at the beginning or the end, unless ``overwrite``;
     the message tells the user to choose another ``other``.
@@ -95,7 +99,7 @@ def replacing_folder(
 
     refuse_existing()
     # In the same file system, for the rename; hidden, as it is unfinished.
-    partial = final.parent / f".{final.name}.partial-{uuid.uuid4().hex[:8]}"
+    partial = (inside or final.parent) / f".{final.name}.partial-{uuid.uuid4().hex[:8]}"
     partial.mkdir(parents=True)
     try:
         yield partial

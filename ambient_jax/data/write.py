@@ -6,33 +6,26 @@ array_record with `as_data_source`).
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import os
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import PIL.Image
 import tensorflow_datasets as tfds
 from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_info as tfds_dataset_info
 from tensorflow_datasets.core import naming
 from tensorflow_datasets.core.proto import dataset_info_pb2
-from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from ambient_jax import _checks
-from ambient_jax.data.example_proto import check_step_counts, object_array
-from ambient_jax.data.features import Leaf, flatten, leaves
+from ambient_jax.data.example_encode import EpisodeEncoder
 from ambient_jax.data.paths import expanded, replacing_folder
 from ambient_jax.data.records import TFRecords, TFRecordWriter
 
 _SHARD_BYTES = 256 << 20
-_JPEG_QUALITY = 95  # as tf.io.encode_jpeg, and so TFDS
 
 _WRITERS = {
     # One record per chunk, for random access; TFDS writes the same.
@@ -80,40 +73,71 @@ def write_dataset(
       ValueError: a name, version or option is malformed; an episode does not match the features
         (with split, episode and field); there is no episode.
     """
-    if re.match(r"\w+://", os.fspath(directory)):
-        raise ValueError(
-            f"cannot write to {os.fspath(directory)!r}: give a local directory, then copy it there"
-        )
+    splits = episodes if isinstance(episodes, Mapping) else {split: episodes}
+    check_names(directory, name, version, splits)
     _checks.one_of("file_format", file_format, _WRITERS)
-    if not re.fullmatch(r"[a-zA-Z]\w*", name):
-        raise ValueError(f"name is {name!r}, expected letters, digits and underscores")
-    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
-        raise ValueError(f"version is {version!r}, expected three numbers such as '1.0.0'")
     if shards is not None:
         _checks.number("shards", shards, 1, whole=True)
-    splits = episodes if isinstance(episodes, Mapping) else {split: episodes}
-    for split_name in splits:
-        if not re.fullmatch(r"[a-zA-Z]\w*", split_name) or split_name == "all":
-            raise ValueError(
-                f"split is {split_name!r}, expected letters, digits and underscores, not 'all'"
-            )
     encoder = EpisodeEncoder(features)
 
     final = Path(expanded(directory)) / name / version
     with replacing_folder(final, overwrite, "version") as partial:
-        texts = {"description": description, "citation": citation, "file_format": file_format}
-        info = dataset_info_pb2.DatasetInfo(name=name, version=version, **texts)
+        written = []
         for split_name, split_episodes in splits.items():
-            names = {"dataset_name": name, "split": split_name, "filetype_suffix": file_format}
-            template = naming.ShardedFileTemplate(data_dir=partial, **names)
+            template = template_of(partial, name, split_name, file_format)
             records = _encode(encoder, split_episodes, split_name)
             num_episodes = len(split_episodes) if isinstance(split_episodes, Sized) else None
-            info.splits.append(_write_split(template, records, shards, num_episodes))
-        features.save_config(partial)
-        tfds_dataset_info.write_dataset_info_proto(info, dataset_info_dir=partial)
-    sizes = ", ".join(f"{s.name} {sum(s.shard_lengths)} episodes" for s in info.splits)
+            written.append(_write_split(template, records, shards, num_episodes))
+        texts = {"description": description, "citation": citation, "file_format": file_format}
+        info = dataset_info_pb2.DatasetInfo(name=name, version=version, splits=written, **texts)
+        write_metadata(partial, info, features)
+    sizes = ", ".join(f"{s.name} {sum(s.shard_lengths)} episodes" for s in written)
     logging.info("wrote %s: %s", final, sizes)
     return final
+
+
+def check_names(
+    directory: str | os.PathLike[str], name: str, version: str, splits: Iterable[str]
+) -> None:
+    """Raises ValueError if no data set can be written into a folder under these names."""
+    if re.match(r"\w+://", os.fspath(directory)):
+        raise ValueError(
+            f"cannot write to {os.fspath(directory)!r}: give a local directory, then copy it there"
+        )
+    if not re.fullmatch(r"[a-zA-Z]\w*", name):
+        raise ValueError(f"name is {name!r}, expected letters, digits and underscores")
+    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
+        raise ValueError(f"version is {version!r}, expected three numbers such as '1.0.0'")
+    for split in splits:
+        if not re.fullmatch(r"[a-zA-Z]\w*", split) or split == "all":
+            raise ValueError(
+                f"split is {split!r}, expected letters, digits and underscores, not 'all'"
+            )
+
+
+def template_of(
+    folder: Path, name: str, split: str, file_format: str
+) -> naming.ShardedFileTemplate:
+    """Returns how TFDS names the shards of a split."""
+    names = {"dataset_name": name, "split": split, "filetype_suffix": file_format}
+    return naming.ShardedFileTemplate(data_dir=folder, **names)
+
+
+def split_info(
+    template: naming.ShardedFileTemplate, lengths: Sequence[int], num_bytes: int
+) -> dataset_info_pb2.SplitInfo:
+    """Returns what the metadata say of a split whose shards hold ``lengths`` episodes."""
+    sizes = {"shard_lengths": lengths, "num_bytes": num_bytes}
+    names = {"name": template.split, "filepath_template": template.template}
+    return dataset_info_pb2.SplitInfo(**names, **sizes)
+
+
+def write_metadata(
+    folder: Path, info: dataset_info_pb2.DatasetInfo, features: tfds.features.FeaturesDict
+) -> None:
+    """Writes the files beside the shards; the last one makes the folder a data set."""
+    features.save_config(folder)
+    tfds_dataset_info.write_dataset_info_proto(info, dataset_info_dir=folder)
 
 
 def _encode(encoder: EpisodeEncoder, episodes: Episodes, split: str) -> Iterator[bytes]:
@@ -134,13 +158,13 @@ def _write_split(
     starts, spool = None, f"{prefix}.spool"
     if shards is not None:
         if num_episodes is None:  # write all episodes to one file to count them
-            lengths, _ = _write_shards(spool, records, {0}, "tfrecord")
+            lengths, _ = write_shards(spool, records, {0}, "tfrecord")
             num_episodes = sum(lengths)
             spooled = TFRecords([f"{spool}-0"], [num_episodes])
             records = (spooled.read(0, i) for i in range(num_episodes))
         shards = max(1, min(shards, num_episodes))
         starts = {num_episodes * i // shards for i in range(shards)}
-    lengths, num_bytes = _write_shards(prefix, records, starts, template.filetype_suffix)
+    lengths, num_bytes = write_shards(prefix, records, starts, template.filetype_suffix)
     Path(f"{spool}-0").unlink(missing_ok=True)
     if not lengths:
         raise ValueError(f"split {template.split!r} has no episode: nothing to write")
@@ -148,12 +172,10 @@ def _write_split(
     for index in range(len(lengths)):
         path = template.sharded_filepath(shard_index=index, num_shards=len(lengths))
         os.rename(f"{prefix}-{index}", path)
-    sizes = {"shard_lengths": lengths, "num_bytes": num_bytes}
-    names = {"name": template.split, "filepath_template": template.template}
-    return dataset_info_pb2.SplitInfo(**names, **sizes)
+    return split_info(template, lengths, num_bytes)
 
 
-def _write_shards(
+def write_shards(
     prefix: str, records: Iterator[bytes], starts: set[int] | None, file_format: str
 ) -> tuple[list[int], int]:
     """Writes ``<prefix>-0``, ``-1``..., with a new file at the records ``starts``, or per 256 MiB.
@@ -222,123 +244,3 @@ def _connector(value: Any) -> Any:
     if hasattr(value, "shape") and not isinstance(value, type | np.dtype):
         return tfds.features.Tensor(shape=tuple(value.shape), dtype=np.dtype(value.dtype))
     return tfds.features.Scalar(dtype=np.dtype(value))
-
-
-class EpisodeEncoder:
-    """Encodes episodes as ``tf.train.Example``; raises ValueError for an impossible feature."""
-
-    def __init__(self, features: tfds.features.FeaturesDict):
-        self._leaves = leaves(features)
-        for leaf in self._leaves.values():
-            if leaf.rows or leaf.kind in ("ragged", "other"):
-                raise ValueError(
-                    f"feature {leaf.path!r} cannot be written ({leaf.feature!r} of varying size or "
-                    "inside a nested sequence): use Tensor of a fixed shape, Scalar, Text, Image "
-                    "or ClassLabel"
-                )
-
-    def __call__(self, episode: Mapping[str, Any]) -> bytes:
-        """Encodes one episode; raises ValueError if its fields do not match the features."""
-        flat = flatten(episode)
-        for path in (p for p in self._leaves if p not in flat):
-            hint = _checks.nearest(path, flat)
-            raise ValueError(f"has no {path!r}, which the features promise{hint}")
-        for path in (p for p in flat if p not in self._leaves):
-            hint = _checks.nearest(path, self._leaves)
-            raise ValueError(f"has {path!r}, which the features do not know{hint}")
-        values = {p: _checked(leaf, flat[p]) for p, leaf in self._leaves.items()}
-        check_step_counts(values, self._leaves.values())
-        fields = {path: _to_feature(leaf, values[path]) for path, leaf in self._leaves.items()}
-        example = tf_example_pb2.Example(features=tf_feature_pb2.Features(feature=fields))
-        return example.SerializeToString()
-
-
-def _checked(leaf: Leaf, value: Any) -> Any:
-    """Returns the value as an array of the feature's dtype, or as a list of blobs or images."""
-    if leaf.kind == "bytes":
-        array = np.asarray(value, object)
-        _check_shape(leaf, array.shape)
-        texts = [v.encode() if isinstance(v, str) else v for v in array.reshape(-1)]
-        for text in texts:
-            if not isinstance(text, bytes):
-                name = type(text).__name__
-                raise ValueError(f"{leaf.path!r} holds {name}, expected str or bytes")
-        return object_array(texts).reshape(array.shape)
-    if leaf.kind == "image":
-        images = value if leaf.sequence else [value]
-        if not isinstance(images, np.ndarray | Sequence) or isinstance(images, bytes):
-            raise ValueError(f"{leaf.path!r} is {type(value).__name__}, expected T images")
-        frames = [v if isinstance(v, bytes) else np.asarray(v) for v in images]
-        single = dataclasses.replace(leaf, sequence="")
-        for frame in frames:
-            if not isinstance(frame, bytes):
-                _check_dtype(leaf, frame.dtype)
-                _check_shape(single, frame.shape)
-        return frames
-    array = np.asarray(value)
-    # A Python number or list has no dtype and takes that of the feature if it fits.
-    exact = hasattr(value, "dtype") and not isinstance(value, np.generic)
-    if exact or not np.can_cast(array.dtype, leaf.dtype, "same_kind") and array.size:
-        _check_dtype(leaf, array.dtype)
-    _check_shape(leaf, array.shape)
-    cast = array.astype(leaf.dtype, copy=False)
-    if leaf.dtype.kind in "iu" and not np.array_equal(cast, array):
-        raise ValueError(f"{leaf.path!r} holds values beyond {leaf.dtype}: widen the feature")
-    return cast
-
-
-def _check_dtype(leaf: Leaf, dtype: np.dtype) -> None:
-    same_bool = (dtype == np.bool_) == (leaf.dtype == np.bool_)
-    if not (same_bool and np.can_cast(dtype, leaf.dtype, "safe")):
-        raise ValueError(
-            f"{leaf.path!r} has dtype {dtype}, expected {leaf.dtype}: cast it with "
-            f".astype(np.{leaf.dtype})"
-        )
-
-
-def _check_shape(leaf: Leaf, shape: tuple[int, ...]) -> None:
-    expected = ("T", *leaf.shape) if leaf.sequence else leaf.shape
-    fits = [e in (None, "T", n) for n, e in zip(shape, expected, strict=False)]
-    if len(shape) != len(expected) or not all(fits):
-        names = ", ".join("?" if e is None else str(e) for e in expected)
-        raise ValueError(f"{leaf.path!r} has shape {list(shape)}, expected [{names}]")
-
-
-def _to_feature(leaf: Leaf, value: Any) -> tf_feature_pb2.Feature:
-    if leaf.kind == "tensor" and leaf.dtype.kind == "f":
-        floats = tf_feature_pb2.FloatList(value=value.astype(np.float32).reshape(-1).tolist())
-        return tf_feature_pb2.Feature(float_list=floats)
-    if leaf.kind == "tensor":
-        value = value.view(np.int64) if leaf.dtype == np.uint64 else value.astype(np.int64)
-        integers = tf_feature_pb2.Int64List(value=value.reshape(-1).tolist())
-        return tf_feature_pb2.Feature(int64_list=integers)
-    if leaf.kind == "bytes":
-        blobs = list(value.reshape(-1))
-    elif leaf.kind == "image":
-        try:
-            blobs = [v if isinstance(v, bytes) else encode_image(v, leaf.feature) for v in value]
-        except ValueError as error:
-            raise ValueError(f"{leaf.path!r}: {error}") from error
-    else:
-        blobs = [v.tobytes() for v in (value if leaf.sequence else [value])]
-        if leaf.feature.to_json_content().encoding == "zlib":
-            blobs = [zlib.compress(blob) for blob in blobs]
-    return tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=blobs))
-
-
-def encode_image(image: np.ndarray, feature: tfds.features.Image, compress_level: int = 6) -> bytes:
-    """An array [H, W, C] to png of a zlib level, or jpeg where the feature says so."""
-    image = np.ascontiguousarray(image)
-    if image.dtype == np.float32:
-        image = image.view(np.uint8)
-    if image.shape[-1] == 1:
-        image = image[..., 0]
-    if image.ndim == 3 and image.dtype != np.uint8:
-        raise ValueError(
-            f"{image.dtype} images of several channels cannot be written: use a Tensor"
-        )
-    out = io.BytesIO()
-    jpeg = feature.encoding_format == "jpeg"
-    options = {"quality": _JPEG_QUALITY} if jpeg else {"compress_level": compress_level}
-    PIL.Image.fromarray(image).save(out, "JPEG" if jpeg else "PNG", **options)
-    return out.getvalue()

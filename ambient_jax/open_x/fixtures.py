@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
-from ambient_jax.data import write
+from ambient_jax.data import example_encode, write
 from ambient_jax.data.features import nest
 from ambient_jax.open_x import registry, rotations
 from ambient_jax.open_x.spec import Field, Part
@@ -175,7 +175,7 @@ def _frame(kind: str, shape: tuple[int, ...], number: int) -> bytes:
     image[top : top + height // 5, : width // 3] = np.array([255, 128, 0])[:channels]
     image = image.astype(_IMAGES[kind])
     if kind != "jpeg":
-        return write.encode_image(image, _connector(kind, shape))
+        return example_encode.encode_image(image, _connector(kind, shape))
     out = io.BytesIO()
     PIL.Image.fromarray(image).save(out, "JPEG")
     return out.getvalue()

@@ -1,7 +1,7 @@
 """What one accelerator does: training steps, images, policies together, latency; beside PyTorch.
 
     python -m experiments.benchmarks.accelerator                  # table, and results/accelerator/
-    python -m experiments.benchmarks.accelerator --size=tiny      # a minute on a CPU, as a check
+    python -m experiments.benchmarks.accelerator --size=tiny      # minutes on a CPU, as a check
     python -m experiments.benchmarks.accelerator --size=small --only=latency  # for a CPU
 
 It needs jax, flax and optax, and PyTorch for its columns: what an image for CUDA already has. No
@@ -10,12 +10,14 @@ average of the parameters; the state is donated. Steps are timed in blocks whose
 for, JAX's and PyTorch's in turn: read the ratios. MFU: dense FLOPs of the products (forward once,
 backward twice) over the published dense peak of the device, where it is known, and over a measured
 product of 8192 x 8192 matrices (tiny: 512). PyTorch has bf16 by autocast and allows TF32, as JAX
-does by default on NVIDIA's GPUs. What does not fit into --minutes is left out, and says so.
+does by default on NVIDIA's GPUs; with tiny it compiles the transformer in f32 alone. What does not
+fit into --minutes is left out, and says so.
 """
 
 import argparse
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 import statistics
@@ -59,20 +61,22 @@ class Size:
     steps: int  # in a timed block
     blocks: int
     product: int
+    compiled: tuple[tuple[str, str], ...]  # networks and dtypes that PyTorch compiles, too
 
 
+NETWORKS, DTYPES = ("transformer", "unet"), ("bfloat16", "float32")
 SIZES = {
     "full": Size(
         *((256, 512, 1024), dict(width=768, depth=12, heads=12), 1024, (64, 224)),
-        *((64, 128, 256, 512), (1, 8, 32), 10, 7, 8192),
+        *((64, 128, 256, 512), (1, 8, 32), 10, 7, 8192, tuple(itertools.product(NETWORKS, DTYPES))),
     ),
     "small": Size(  # the networks of ``train_step``
         *((64, 128, 256), dict(width=128, depth=4, heads=4), 128, (16, 96)),
-        *((16, 32, 64, 128), (1, 2, 4), 4, 7, 1024),
+        *((16, 32, 64, 128), (1, 2, 4), 4, 7, 1024, (("transformer", "float32"),)),
     ),
     "tiny": Size(
         *((16, 32), dict(width=32, depth=1, heads=2), 16, (2, 64)),
-        *((8, 16), (1, 2), 2, 3, 512),
+        *((8, 16), (1, 2), 2, 3, 512, (("transformer", "float32"),)),
     ),
 }
 
@@ -112,6 +116,12 @@ def train_step(apply: Callable[..., Any]) -> tuple[Callable, optax.GradientTrans
         return params, average, moments
 
     return step, optimizer
+
+
+def first_params(model: Any, batch: dict[str, np.ndarray]) -> Any:
+    """Returns a network's initial parameters."""
+    first = jax.jit(model.init)  # not one operation after another
+    return first(jax.random.key(0), batch["x0"], batch["sigma"], batch["condition"])
 
 
 def first_state(params: Any, optimizer: optax.GradientTransformation) -> Any:
@@ -160,11 +170,11 @@ def networks(size: Size, peaks: dict[str, float], torch_sides: Any) -> list[dict
     """Times the denoisers' steps, beside PyTorch's where it is there."""
     rows = []
     kind = jax.devices()[0].device_kind
-    for name in ("transformer", "unet"):
-        for dtype in ("bfloat16", "float32"):
+    for name in NETWORKS:
+        for dtype in DTYPES:
             model = backbone(name, size, dtype)
             batch = batch_of(size.batch)
-            params = model.init(jax.random.key(0), batch["x0"], batch["sigma"], batch["condition"])
+            params = first_params(model, batch)
             step, optimizer = train_step(model.apply)
             step = jax.jit(step, donate_argnums=0)
             there = jax.device_put(batch)
@@ -205,9 +215,9 @@ def images(size: Size) -> dict[str, Any]:
     names = ("image_primary", "image_wrist")
     cameras = {n: jnp.asarray(rng.integers(0, 256, shape, np.uint8)) for n in names}
     batch = {n: jnp.asarray(v) for n, v in batch_of(rows).items()} | {"condition": cameras}
-    first = encoder.init(jax.random.key(0), cameras)
+    first = jax.jit(encoder.init)(jax.random.key(0), cameras)
     condition = jnp.zeros((rows, CONDITION))
-    second = model.init(jax.random.key(1), batch["x0"], batch["sigma"], condition)
+    second = first_params(model, batch | {"condition": condition})
 
     def apply(params, x_t, sigma, cameras):
         return model.apply(params[1], x_t, sigma, encoder.apply(params[0], cameras))
@@ -248,7 +258,7 @@ def latency(size: Size, torch_chunk: Any) -> list[dict[str, Any]]:
     for name in ("unet", "transformer"):
         model = backbone(name, size, "float32")
         batch = batch_of(1)
-        params = model.init(jax.random.key(0), batch["x0"], batch["sigma"], batch["condition"])
+        params = first_params(model, batch)
 
         @jax.jit
         def chunk(params, condition, keys, model=model):
@@ -300,8 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         print(f"without PyTorch: {error}", flush=True)
         other = None  # type: ignore[assignment]
-    kinds = ("bfloat16", "float32")
-    peaks = {kind: measured_peak(size, kind, size.blocks) for kind in kinds}
+    peaks = {dtype: measured_peak(size, dtype, size.blocks) for dtype in DTYPES}
     results: dict[str, Any] = {
         **{"device": jax.devices()[0].device_kind, "jax": jax.__version__, "size": chosen.size},
         **{"torch": other and other.VERSION, "measured_peak_tflops": peaks},

@@ -2,7 +2,8 @@
 
 import copy
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,7 +33,14 @@ def _wait():
         torch.cuda.synchronize()
 
 
-def _loop(module, batch, steps, dtype, compiled) -> Callable[[], None]:
+def loop(
+    module: torch.nn.Module,
+    batch: dict[str, torch.Tensor],
+    steps: int,
+    dtype: str,
+    compiled: bool = False,
+) -> Callable[[], None]:
+    """Returns a call that trains the module for some steps, and waits for them."""
     averages = list(copy.deepcopy(module).parameters())
     parameters = list(module.parameters())
     fused = {"fused": True} if _DEVICE == "cuda" else {"foreach": True}
@@ -64,13 +72,14 @@ def _loop(module, batch, steps, dtype, compiled) -> Callable[[], None]:
 def sides(
     name: str, size: Any, params: Any, batch: dict[str, np.ndarray], dtype: str
 ) -> dict[str, Callable[[], None]]:
-    """Returns loops of training steps, eager and compiled, each with its own weights."""
+    """Returns loops of training steps, eager and, if the size says so, compiled, each with its own
+    weights."""
     there = {n: torch.from_numpy(v).to(_DEVICE) for n, v in batch.items()}
     make = functools.partial(network, name, size, params)
-    return {
-        "torch": _loop(make(), there, size.steps, dtype, compiled=False),
-        "torch_compiled": _loop(make(), there, size.steps, dtype, compiled=True),
-    }
+    found = {"torch": loop(make(), there, size.steps, dtype)}
+    if (name, dtype) in size.compiled:
+        found["torch_compiled"] = loop(make(), there, size.steps, dtype, compiled=True)
+    return found
 
 
 def chunk(
@@ -81,14 +90,20 @@ def chunk(
     there = torch.from_numpy(condition).to(_DEVICE)
     levels = np.linspace(0.998, 0.0, steps + 1).tolist()
 
-    @torch.no_grad()
     def run():
-        x = torch.randn(len(there), HORIZON, DIMS, device=_DEVICE)
-        for sigma, following in zip(levels[:-1], levels[1:], strict=True):
-            level = torch.full((len(there),), sigma, device=_DEVICE)
-            eps = module(x, level, there)
-            x0 = (x - sigma * eps) / (1 - sigma**2) ** 0.5
-            x = (1 - following**2) ** 0.5 * x0 + following * eps
+        sample(module, torch.randn(len(there), HORIZON, DIMS, device=_DEVICE), there, levels)
         _wait()
 
     return run
+
+
+@torch.no_grad()
+def sample(
+    module: torch.nn.Module, x: torch.Tensor, condition: torch.Tensor, levels: Sequence[float]
+) -> torch.Tensor:
+    """Returns the chunks [B, H, D] that DDIM makes of noise ``x`` on levels that end with 0."""
+    for sigma, following in itertools.pairwise(levels):
+        eps = module(x, torch.full((len(x),), sigma, device=x.device), condition)
+        x0 = (x - sigma * eps) / (1 - sigma**2) ** 0.5
+        x = (1 - following**2) ** 0.5 * x0 + following * eps
+    return x

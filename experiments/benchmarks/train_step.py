@@ -30,14 +30,6 @@ from ambient_jax.models.denoiser import build_denoiser
 from experiments.benchmarks import networks_torch
 from experiments.benchmarks.flops import flops_per_step
 
-_NETWORKS = flags.DEFINE_list("networks", ["unet-32", "unet-64", "transformer"], "Which networks.")
-_BATCH = flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Timed steps of each side, interleaved.")
-_CORES = flags.DEFINE_integer(
-    "cores", 0, "Cores to use, 0 for all. With 1, CPU time is measured: it hardly feels other load."
-)
-_COMPILED = flags.DEFINE_boolean("compiled", True, "Also time torch.compile (slow to compile).")
-
 HORIZON, DIMS, CONDITION = 16, 2, 8
 CONFIGS = {
     "unet-32": {"name": "unet", "features": (32, 64, 128)},
@@ -46,6 +38,7 @@ CONFIGS = {
 }
 COLUMNS = ("network", "params", "batch", "GFLOP/step", "JAX ms", "torch ms", "compiled ms")
 COLUMNS += ("torch / JAX", "compiled / JAX", "JAX GFLOP/s", "product GFLOP/s", "difference")
+Clock = Callable[[], float]
 RATE, DECAY, CLIP, EMA = 3e-4, 1e-4, 1.0, 0.999
 
 
@@ -66,7 +59,7 @@ def make_batch(size: int, seed: int = 0) -> Batch:
 def init_params(backbone) -> Any:
     """Returns parameters away from zero, so that a comparison tests all of them."""
     batch = make_batch(2)
-    params = backbone.init(jax.random.key(0), batch.x0, batch.sigma, batch.condition)
+    params = jax.jit(backbone.init)(jax.random.key(0), batch.x0, batch.sigma, batch.condition)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noised = [p + 0.02 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]
@@ -122,11 +115,7 @@ def torch_step(module: torch.nn.Module, compiled: bool) -> Callable[[Batch], flo
     return step
 
 
-def _clock() -> float:
-    return time.process_time() if _CORES.value == 1 else time.perf_counter()
-
-
-def matmul_floor() -> Callable[[], float]:
+def matmul_floor(clock: Clock) -> Callable[[], float]:
     """Returns a closure that gives GFLOP/s of a product the size of the networks' own."""
     rows, inner, columns, times = 2048, 640, 128, 16
     a = jax.random.normal(jax.random.key(0), (rows, inner))
@@ -135,15 +124,22 @@ def matmul_floor() -> Callable[[], float]:
     jax.block_until_ready(product(a, b))
 
     def run() -> float:
-        start = _clock()
+        start = clock()
         jax.block_until_ready(product(a, b))
-        return 2e-9 * rows * inner * columns * times / (_clock() - start)
+        return 2e-9 * rows * inner * columns * times / (clock() - start)
 
     return run
 
 
-def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]:
-    """Checks, times and returns one row of the table."""
+def compare(
+    name: str,
+    batch_size: int,
+    repeats: int,
+    compiled: bool = True,
+    clock: Clock = time.perf_counter,
+) -> list[str]:
+    """Checks, times and returns one row of the table; raises AssertionError if sides differ."""
+    floor = matmul_floor(clock)
     backbone = build_denoiser(CONFIGS[name]).backbone
     params = init_params(backbone)
     module = torch_network(name)
@@ -169,7 +165,7 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]
         return float(loss)
 
     sides: dict[str, Callable[[], float]] = {"jax": run_jax}
-    for side in ("torch", "compiled")[: 1 + _COMPILED.value]:
+    for side in ("torch", "compiled")[: 1 + compiled]:
         run = torch_step(copy.deepcopy(module), compiled=side == "compiled")
         sides[side] = functools.partial(run, torch_batch)
     losses = {side: run() for side, run in sides.items()}
@@ -180,15 +176,15 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]
 
     times: dict[str, list[float]] = {side: [] for side in sides}
     floors = []
-    for _ in range(_REPEATS.value):
+    for _ in range(repeats):
         # OpenMP's threads spin for a while after their work, on the other side's cores: wait, and
         # let an untimed step bring each side's own threads and caches back.
         for side, run in sides.items():
             time.sleep(0.3)
             run()
-            start = _clock()
+            start = clock()
             run()
-            times[side].append(_clock() - start)
+            times[side].append(clock() - start)
         floors.append(floor())
     ms = {side: 1e3 * statistics.median(values) for side, values in times.items()}
     ratio = {
@@ -205,19 +201,29 @@ def compare(name: str, batch_size: int, floor: Callable[[], float]) -> list[str]
 
 
 def main(_: list[str]) -> None:
-    if _CORES.value:
+    values = flags.FLAGS
+    if values.cores:
         # Before the first computation: both sides size their pools of threads by it.
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: _CORES.value])
-        torch.set_num_threads(_CORES.value)
-    floor = matmul_floor()
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: values.cores])
+        torch.set_num_threads(values.cores)
+    clock = time.process_time if values.cores == 1 else time.perf_counter
     rows = []
-    for name in _NETWORKS.value:
+    for name in values.networks:
         if name not in CONFIGS:
             sys.exit(f"error: --networks has {name!r}, expected some of {', '.join(CONFIGS)}")
-        for size in _BATCH.value:
-            rows.append(compare(name, int(size), floor))
+        for size in values.batch:
+            rows.append(compare(name, int(size), values.repeats, values.compiled, clock))
     print(report.markdown(COLUMNS, rows))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("networks", list(CONFIGS), "Which networks.")
+    flags.DEFINE_list("batch", ["128", "256"], "Batch sizes.")
+    flags.DEFINE_integer("repeats", 15, "Timed steps of each side, interleaved.")
+    flags.DEFINE_integer(
+        "cores",
+        0,
+        "Cores to use, 0 for all. With 1, CPU time is measured: it hardly feels other load.",
+    )
+    flags.DEFINE_boolean("compiled", True, "Also time torch.compile (slow to compile).")
     console.run(main)

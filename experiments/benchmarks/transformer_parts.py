@@ -24,9 +24,6 @@ from ambient_jax.models import layers
 from ambient_jax.models.convolution import product
 from ambient_jax.models.denoiser import build_denoiser
 
-_BATCH = flags.DEFINE_integer("batch", 128, "rows", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 15, "timed calls of each part", lower_bound=1)
-
 HORIZON, DIMS, CONDITION, WIDTH, DEPTH, HEADS = 16, 2, 8, 128, 4, 4
 COLUMNS = ("part", "times", "ms each", "ms a step", "share")
 
@@ -44,18 +41,18 @@ def with_gradient(function: Callable) -> Callable:
     return both
 
 
-def milliseconds(function: Callable, *inputs: Any) -> float:
+def milliseconds(repeats: int, function: Callable, *inputs: Any) -> float:
     """Returns the median of processor times, without compilation."""
     compiled = jax.jit(function)
     times = []
-    for _ in range(_REPEATS.value + 2):
+    for _ in range(repeats + 2):
         start = time.process_time()
         jax.block_until_ready(compiled(*inputs))
         times.append(time.process_time() - start)
     return 1e3 * statistics.median(times[2:])
 
 
-def parts(batch: int) -> dict[str, tuple[int, float]]:
+def parts(batch: int, repeats: int) -> dict[str, tuple[int, float]]:
     """Returns how often each part comes in a step, and its milliseconds."""
     rows = batch, HORIZON
     x, wide, qkv = arrays((*rows, WIDTH), (*rows, 4 * WIDTH), (*rows, 3 * WIDTH))
@@ -71,7 +68,7 @@ def parts(batch: int) -> dict[str, tuple[int, float]]:
     def modulated(x, scale, shift):
         return layers.layer_norm(x) * (1 + scale) + shift
 
-    timed = lambda f, *inputs: milliseconds(with_gradient(f), *inputs)  # noqa: E731
+    timed = lambda f, *inputs: milliseconds(repeats, with_gradient(f), *inputs)  # noqa: E731
     return {
         "products of the MLP": (
             DEPTH,
@@ -88,7 +85,7 @@ def parts(batch: int) -> dict[str, tuple[int, float]]:
     }
 
 
-def whole(batch: int) -> tuple[float, float]:
+def whole(batch: int, repeats: int) -> tuple[float, float]:
     """Returns milliseconds of the network's gradient, and of optimizer and average."""
     model = dict(name="transformer", width=WIDTH, depth=DEPTH, heads=HEADS)
     backbone = build_denoiser(model).backbone
@@ -105,15 +102,14 @@ def whole(batch: int) -> tuple[float, float]:
         params = optax.apply_updates(params, updates)
         return params, jax.tree.map(lambda a, p: a + 1e-3 * (p - a), average, params), moments
 
-    gradient = milliseconds(jax.value_and_grad(loss), params)
-    return gradient, milliseconds(update, params, params, optimizer.init(params))
+    gradient = milliseconds(repeats, jax.value_and_grad(loss), params)
+    return gradient, milliseconds(repeats, update, params, params, optimizer.init(params))
 
 
-def main(_: list[str]) -> None:
-    # Before the first computation, which sizes the pool of threads.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    gradient, update = whole(_BATCH.value)
-    found = parts(_BATCH.value)
+def table(batch: int, repeats: int) -> list[list[str]]:
+    """Measures all parts and returns the rows of the table."""
+    gradient, update = whole(batch, repeats)
+    found = parts(batch, repeats)
     total = gradient + update
     rest = gradient - sum(times * ms for times, ms in found.values())
     found |= {"the rest of the gradient": (1, rest), "optimizer and average": (1, update)}
@@ -121,9 +117,16 @@ def main(_: list[str]) -> None:
         [part, str(times), f"{ms:.2f}", f"{times * ms:.1f}", f"{times * ms / total:.0%}"]
         for part, (times, ms) in found.items()
     ]
-    rows.append(["gradient, optimizer and average", "", "", f"{total:.1f}", "100%"])
-    print(report.markdown(COLUMNS, rows))
+    return [*rows, ["gradient, optimizer and average", "", "", f"{total:.1f}", "100%"]]
+
+
+def main(_: list[str]) -> None:
+    # Before the first computation, which sizes the pool of threads.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    print(report.markdown(COLUMNS, table(flags.FLAGS.batch, flags.FLAGS.repeats)))
 
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("batch", 128, "rows", lower_bound=1)
+    flags.DEFINE_integer("repeats", 15, "timed calls of each part", lower_bound=1)
     console.run(main)

@@ -84,6 +84,23 @@ def test_by_shard_as_at_once(annotations, root, cache, tmp_path, processes):
 
 
 @pytest.mark.slow
+def test_a_small_file_is_not_filled_up_to_a_large_batch(
+    annotations, root, cache, tmp_path, monkeypatch
+):
+    Judge.of(annotations).write(tmp_path / judging.FILE)
+    sizes, probabilities = [], judging.classifier.probabilities
+
+    def noted(*arguments, **options):
+        sizes.append(options["batch_size"])
+        return probabilities(*arguments, **options)
+
+    monkeypatch.setattr(judging.classifier, "probabilities", noted)
+    judging.judge_all(section(root), tmp_path, tmp_path / "all")
+    # Three files of three episodes of 9 to 16 steps, in two folds.
+    assert len(sizes) == 3 and set(sizes) <= {16, 32, 64}
+
+
+@pytest.mark.slow
 def test_it_goes_on_after_a_broken_shard(annotations, root, cache, tmp_path):
     Judge.of(annotations).write(tmp_path / judging.FILE)
     data, all_ = section(root), str(tmp_path / "all")

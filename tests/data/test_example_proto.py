@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ambient_jax.data import example_proto, features, write
+from ambient_jax.data import example_encode, example_proto, features, write
 
 NAMES = ("steps/a", "steps/a/shape", "steps/ab", "b", "é")
 
@@ -37,7 +37,7 @@ def _features():
 
 
 def test_an_encoded_episode_decodes_to_itself():
-    record = write.EpisodeEncoder(_features())(_episode())
+    record = example_encode.EpisodeEncoder(_features())(_episode())
     decoded = example_proto.EpisodeDecoder(_features())(record)
     flat, expected = features.flatten(decoded), features.flatten(_episode())
     assert flat.keys() == expected.keys()
@@ -53,14 +53,14 @@ def test_steps_of_unequal_length_are_named():
     episode = _episode()
     episode["steps"]["action"] = episode["steps"]["action"][:-1]
     with pytest.raises(ValueError, match="action"):
-        write.EpisodeEncoder(_features())(episode)
+        example_encode.EpisodeEncoder(_features())(episode)
 
 
 @pytest.mark.parametrize("encoding", ["png", "jpeg"])
 def test_images_survive_encoding(encoding):
     image = np.tile(np.arange(0, 256, 8, dtype=np.uint8)[:, None, None], (1, 32, 3))
     feature = tfds.features.Image(shape=(32, 32, 3), encoding_format=encoding)
-    decoded = example_proto.decode_image(write.encode_image(image, feature), feature)
+    decoded = example_proto.decode_image(example_encode.encode_image(image, feature), feature)
     tolerance = 0 if encoding == "png" else 8
     assert np.abs(decoded.astype(int) - image).max() <= tolerance
 

@@ -104,6 +104,9 @@ class AgibotDataset(dataset.FolderDataset):
             self.directory, "observations", str(row.task), str(row.episode), "videos"
         )
 
+    def _videos_of(self, position):
+        return [self._video(self._rows[position], camera) for camera in self._cameras]
+
     def _video(self, row, camera):
         name = camera.removeprefix("steps/observation/images.")
         return os.path.join(self._videos(row), name + _COLOR)

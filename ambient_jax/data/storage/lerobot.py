@@ -114,6 +114,9 @@ class LeRobotDataset(dataset.FolderDataset):
             flat[path_of(camera)] = Clip(path, times, 1 / self.meta.hz, absent)
         return flat
 
+    def _videos_of(self, position):
+        return [videos[position][0] for videos in self._videos.values()]
+
     def _file(self, position):
         return self.shard_files[dataset.file_of(self._ends, position)]
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from ambient_jax.data.dataset import Dataset, FolderDataset
+from ambient_jax.data.example_encode import encode_image
 from ambient_jax.data.example_proto import decode_image
 from ambient_jax.data.features import Leaf, leaves
 from ambient_jax.data.storage.lerobot import LeRobotDataset
 from ambient_jax.data.storage.lerobot_schema import LANGUAGE
 from ambient_jax.data.storage.video import Clip
-from ambient_jax.data.write import encode_image
 
 NUMBERED = ("frame_index", "episode_index", "index", "task_index")
 _PNG_LEVEL = 1  # a quarter of the time of level 6 for a fifth more bytes

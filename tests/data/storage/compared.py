@@ -26,6 +26,7 @@ def assert_same(one, other, pictures_differ_by=0.0, but=()):
                 error = np.mean((a.astype(float) - b) ** 2)
                 assert error <= pictures_differ_by, (path, error)
             else:
+                a, b = np.asarray(a), np.asarray(b)  # a text of an episode is bytes
                 assert a.dtype == b.dtype and a.shape == b.shape, path
                 np.testing.assert_array_equal(a, b)
 
