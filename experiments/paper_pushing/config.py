@@ -108,7 +108,7 @@ def _pixels(config):
     config.train.update(dict(steps=8000, batch_size=64))
     config.task.update(dict(target=0, source=0, held_out=0, images_target=50, images_source=2000))
     # Nothing is chosen here: the levels are those of the policies from the state.
-    config.task.update(dict(episodes=20, sigma_min=(0.3,), alpha=(0.5,), one_seed=()))
+    config.task.update(dict(episodes=20, fresh=500, sigma_min=(0.3,), alpha=(0.5,), one_seed=()))
     config.task.groups = ("target", "alpha_0.5", "ambient_0.3_alpha_0.5")
     config.task.together = 1
 
