@@ -13,6 +13,7 @@ import ml_collections
 
 from ambient_jax.train import config as train_config
 from experiments.planar_pushing.scene import Scene
+from experiments.shifted import policies
 from experiments.table import config as table_config
 
 
@@ -29,8 +30,6 @@ def _table(config):
     config.data.sources.clean = clean
     # The path and split of a policy's kind of shift take the place of these.
     config.data.sources.source = train_config.source("shifted_moved", "corrupt", last_step="keep")
-    # Of clean rows, so many see the observation as policies do, without noise.
-    config.observation_noise.clean = 0.7
     config.task = ml_collections.ConfigDict(
         {
             "name": "shifted",
@@ -38,33 +37,37 @@ def _table(config):
             "source": 500,  # of every kind of shift
             "held_out": 50,
             "data_seed": 0,
-            "kinds": ("moved",),  # of ``shifts.KINDS``
-            "more_kinds": (),  # the same of the group more
+            # Of ``shifts.KINDS``; all but the first have the methods ``policies.MORE`` only.
+            "kinds": ("bumped", "moved", "jitter"),
             "scene": dataclasses.asdict(Scene()),
             "alpha": 0.5,  # share of clean data where the source is admitted
-            "dropped": 0.3,  # share of clean rows without observation, of the policies "dropped"
+            # Noise level of the action up to which a policy knows what to do without observation:
+            # its loss is the same to 1% (results/README.md).
+            "low": 0.1,
+            # Of clean rows, so many see their observation without noise where it gets noise.
+            "undisturbed": 0.9,
+            "align": {},  # fields of ``align.Options`` to change
             "adversary": 0.1,  # strength of the reversed gradient
             "tau": 0.05,  # of the classifier that chooses the levels
             # Fields of annotate.training.Options to change, and of ``judge.Judged``.
             "classifier": {"steps": 600, "folds": 2},
             "judged": 1500,  # chunks of the source that the classifier judges
-            # Nothing is chosen by rollouts: these starts only report.
+            # These starts report; the length of the training was chosen on others (eval_seed 7).
             "episodes": 200,
-            "eval_seed": 2,
+            "eval_seed": 3,
             "seeds": (0, 1, 2),
-            "groups": ("main", "told", "oracle", "adversarial", "variants"),
+            "groups": policies.GROUPS,
             # Groups and policies that are trained with the first seed only.
-            "one_seed": ("oracle", "adversarial", "variants", "more"),
+            "one_seed": ("ambient", "adversarial"),
             **table_config.PROCESSES,
         }
     )
 
 
 def _quick(config):
+    config.task.kinds = ("bumped",)
     config.task.seeds = (0,)
-    config.task.groups = ("main", "told", "oracle")
-    config.model.features = (32, 64)
-    config.train.steps, config.train.batch_size = 1500, 64
+    config.task.groups = ("main", "oracle", "baselines")
 
 
 def _debug(config):
@@ -74,6 +77,7 @@ def _debug(config):
     config.task.update(dict(clean=3, source=4, held_out=1, episodes=4, judged=40))
     config.task.scene.update(dict(position=0.04, angle=0.5, yaw=0.3, max_steps=80))
     config.task.seeds = (0, 1)
+    config.task.align = {"chunks": 4, "batch": 2, "steps": 4}
     config.task.classifier = {"steps": 20, "folds": 2, "evaluate_every": 20, "features": (8,)}
     config.task.classifier.batch_size = 64
 

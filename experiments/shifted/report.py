@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from experiments.planar_pushing import metrics
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.planar_pushing.task import asked, scene_of
 from experiments.shifted import figures, judge, losses, policies
+from experiments.shifted.aligned import Aligned
+from experiments.shifted.judge import Judged
 from experiments.table import report, rollouts
 from experiments.table.experiment import Table
 from experiments.table.report import Claim, Row
@@ -23,6 +26,7 @@ COLUMNS = (
     *("policy", "seeds", "success", "95%", "of each seed", "over clean only, points"),
     *("final distance, mm", "held-out loss, of clean only: low", "middle", "high"),
 )
+OVER_AS_IS = ("told", "noised", "aligned")  # methods that use the rows of "as_is" otherwise
 BANDS = (0.0, 0.1, 0.7, 1.0)  # noise levels of the three bands of the held-out loss
 
 
@@ -32,23 +36,27 @@ def write(table: Table) -> str:
     rows = {name: summarise(table.rows[name].label, made) for name, made in collected.items()}
     gains = {name: gain(collected, name) for name in rows if name != "clean"}
     found: Any = table.annotations
+    judged = {name: one for name, one in found.items() if isinstance(one, Judged)}
+    put = {name: one for name, one in found.items() if isinstance(one, Aligned)}
     loss = losses.measure(table, rows)
-    checked = claims(config.task, gains)
+    checked = claims(config.task, collected)
     seconds = {name: report.core_seconds(table, name) for name in rows}
     results = {
         "policies": rows,
         "over clean only": gains,
         "claims": [claim._asdict() for claim in checked],
-        "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **found},
+        "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **judged},
+        "aligned": {name: off(one) for name, one in put.items()},
         "held out": {"sigma": evaluation.LEVELS, "rho": losses.RHOS, "loss": loss},
         "training core seconds": seconds,
         "config": config.to_dict(),
     }
     lines = [_cells(name, row, gains.get(name), loss) for name, row in rows.items()]
-    parts = [_caption(config), report.training_took(seconds), report.expected(checked)]
+    parts = [_caption(config), *map(_found, put, put.values())]
+    parts += [report.training_took(seconds), report.expected(checked)]
     folder = table.workdir / "report"
     text = files.write(folder, COLUMNS, lines, "\n\n".join(filter(None, parts)), results)
-    figures.write(folder, rows, found, loss)
+    figures.write(folder, rows, judged, put, loss)
     return text
 
 
@@ -67,16 +75,29 @@ def gain(collected: Made, name: str, base: str = "clean") -> Estimate | None:
     return paired(mean(name), mean(base))
 
 
-def claims(task: Any, gains: Mapping[str, Estimate | None]) -> list[Claim]:
-    """Returns for each kind and method whether it gains over clean demonstrations only."""
+def claims(task: Any, collected: Made) -> list[Claim]:
+    """Returns for each kind and method whether it gains over clean demonstrations only, and over
+    the same rows as they are."""
+    pairs = [("oracle", "clean", "all with true observations > clean only")]
+    for kind, (method, words) in itertools.product(task.kinds, policies.METHODS.items()):
+        name, as_is = policies.name(kind, method), policies.name(kind, "as_is")
+        pairs.append((name, "clean", f"{kind}: {words} > clean only"))
+        if method in OVER_AS_IS:
+            pairs.append((name, as_is, f"{kind}: {words} > as is"))
     checked = []
-    for kind in task.kinds:
-        for method, words in policies.METHODS.items():
-            if not (found := gains.get(policies.name(kind, method))):
-                continue
+    for name, base, words in pairs:
+        if found := gain(collected, name, base):
             holds = True if found.low > 0 else False if found.high < 0 else None
-            checked.append(Claim(f"{kind}: {words} > clean only", points(found), holds))
+            checked.append(Claim(words, points(found), holds))
     return checked
+
+
+def off(aligned: Aligned) -> dict[str, list[float]]:
+    """Returns how far the slider is from where it is reported, median of the episodes: mm and
+    degrees."""
+    scale = np.array([1000, 180 / np.pi])
+    parts = {"before": aligned.before, "after": aligned.after}
+    return {name: (np.median(part, 0) * scale).tolist() for name, part in parts.items()}
 
 
 def points(gain: Estimate) -> str:
@@ -103,6 +124,15 @@ def _cells(name, row, gained, loss):
         *(f"{ratio:.2f}" for ratio in ratios),
         *([""] * (len(BANDS) - 1 - len(ratios))),
     ]
+
+
+def _found(name, aligned):
+    (before, turned), (after, left) = off(aligned).values()
+    return (
+        f"{name}: as reported the slider is {before:.1f} mm and {turned:.1f} degrees from where it "
+        f"is, with the cameras that were found {after:.1f} mm and {left:.1f} degrees (medians of "
+        "the episodes)."
+    )
 
 
 def _caption(config):

@@ -30,6 +30,11 @@ class Shift:
     jitter: tuple[float, float] = (0.0, 0.0)
     delay: int = 0
 
+    @property
+    def camera(self) -> bool:
+        """Whether a camera stands elsewhere, for a whole episode."""
+        return any((*self.offset, self.turn, *self.bump))
+
     def __call__(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns the reported states of one episode [T, 12] (``PlanarPushingEnv``)."""
         states = np.asarray(states, np.float64)

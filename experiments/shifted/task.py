@@ -10,7 +10,7 @@ from ambient_jax.policy.policy import Policy
 from experiments import checks
 from experiments.planar_pushing.rollout import Rollouts, Simulator
 from experiments.planar_pushing.task import scene_of
-from experiments.shifted import data, shifts
+from experiments.shifted import align, data, shifts
 from experiments.table.data import build_once
 
 
@@ -20,9 +20,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("clean source judged", checks.whole(1)),
         ("held_out seeds", checks.whole(0)),
         ("data_seed", checks.whole(0, 900)),
-        ("alpha dropped", checks.SHARE),
+        ("alpha low undisturbed", checks.SHARE),
         ("tau", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
-        ("kinds more_kinds", (shifts.KINDS.__contains__, f"one of {', '.join(shifts.KINDS)}")),
+        ("kinds", (shifts.KINDS.__contains__, f"one of {', '.join(shifts.KINDS)}")),
     ]
     checks.fields(config.task, rules, filled=["seeds", "kinds"])
     split = config.data.sources.clean.split
@@ -32,6 +32,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"demonstrations, 'train[:{config.task.clean}]': the others are the source's"
         )
     training.Options(**config.task.classifier)
+    align.Options(**config.task.align)
     scene_of(config)
     checks.evaluation_seeds(config.task)
 
@@ -40,7 +41,7 @@ def build(config: ml_collections.ConfigDict) -> None:
     """Writes the absent data sets, ``shifted_clean`` and others, below data.root."""
     task = config.task
     options = {name: task[name] for name in ("clean", "source", "held_out")}
-    options |= dict(kinds=(*task.kinds, *task.more_kinds), seed=task.data_seed)
+    options |= dict(kinds=task.kinds, seed=task.data_seed)
     options |= dict(scene=scene_of(config))
     build_once("shifted", lambda: data.build(config.data.root, **options))
 
