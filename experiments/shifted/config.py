@@ -37,8 +37,8 @@ def _table(config):
             "source": 500,  # of every kind of shift
             "held_out": 50,
             "data_seed": 0,
-            # Of ``shifts.KINDS``; all but the first have the methods ``policies.MORE`` only.
-            "kinds": ("bumped", "moved", "jitter"),
+            # Of ``shifts.NAMES``; all but the first have the methods ``policies.MORE`` only.
+            "kinds": ("bumped", "bumped_aligned", "moved", "jitter"),
             "scene": dataclasses.asdict(Scene()),
             "alpha": 0.5,  # share of clean data where the source is admitted
             # Noise level of the action up to which a policy knows what to do without observation:
@@ -46,7 +46,6 @@ def _table(config):
             "low": 0.1,
             # Of clean rows, so many see their observation without noise where it gets noise.
             "undisturbed": 0.9,
-            "align": {},  # fields of ``align.Options`` to change
             "adversary": 0.1,  # strength of the reversed gradient
             "tau": 0.05,  # of the classifier that chooses the levels
             # Fields of annotate.training.Options to change, and of ``judge.Judged``.
@@ -58,16 +57,16 @@ def _table(config):
             "seeds": (0, 1, 2),
             "groups": policies.GROUPS,
             # Groups and policies that are trained with the first seed only.
-            "one_seed": ("ambient", "adversarial"),
+            "one_seed": ("variants",),
             **table_config.PROCESSES,
         }
     )
 
 
 def _quick(config):
-    config.task.kinds = ("bumped",)
+    config.task.kinds = ("bumped", "bumped_aligned")
     config.task.seeds = (0,)
-    config.task.groups = ("main", "oracle", "baselines")
+    config.task.groups = ("main", "oracle", "bumped_aligned_as_is", "bumped_aligned_told")
 
 
 def _debug(config):
@@ -77,7 +76,6 @@ def _debug(config):
     config.task.update(dict(clean=3, source=4, held_out=1, episodes=4, judged=40))
     config.task.scene.update(dict(position=0.04, angle=0.5, yaw=0.3, max_steps=80))
     config.task.seeds = (0, 1)
-    config.task.align = {"chunks": 4, "batch": 2, "steps": 4}
     config.task.classifier = {"steps": 20, "folds": 2, "evaluate_every": 20, "features": (8,)}
     config.task.classifier.batch_size = 64
 

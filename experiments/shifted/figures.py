@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from ambient_jax.evaluate import evaluation
 from experiments.shifted import judge, losses
-from experiments.shifted.aligned import Aligned
 from experiments.shifted.judge import Judged
 from experiments.table.figures import COLOURS, GREY, intervals, noise_axis, panels, save, style
 from experiments.table.report import Row
@@ -20,14 +19,12 @@ def write(
     folder: pathlib.Path,
     rows: Mapping[str, Row],
     judged: Mapping[str, Judged],
-    aligned: Mapping[str, Aligned],
     loss: Mapping[str, np.ndarray],
 ) -> None:
     """Writes the figures of the report."""
     labels = {name: row.label for name, row in rows.items()}
     drawn = {
         "plane": plane(judged) if judged else None,
-        "cameras": cameras(aligned) if aligned else None,
         "success": success(rows) if rows else None,
         "losses": held_out(loss, labels) if "clean" in loss else None,
     }
@@ -49,25 +46,6 @@ def plane(found: Mapping[str, Judged]) -> Figure:
     line[0].set_ylabel(r"noise level of the observation $\rho$")
     line[0].legend(fontsize=7, loc="lower left", facecolor="0.4", labelcolor="w")
     figure.colorbar(drawn, ax=line, label="P(clean) of shifted pairs")
-    return figure
-
-
-def cameras(found: Mapping[str, Aligned]) -> Figure:
-    """Draws the share of episodes whose slider is reported at most so far from where it is."""
-    figure, [line] = panels(1, 2, 7.6, 3.2, sharey=True)
-    units = ("distance of the slider [mm]", 1000), ("angle of the slider [degrees]", 180 / np.pi)
-    for j, (axes, (label, scale)) in enumerate(zip(line, units, strict=True)):
-        for i, (name, one) in enumerate(found.items()):
-            for part, ls in (("before", ":"), ("after", "-")):
-                off = scale * np.sort(getattr(one, part)[:, j])
-                share = np.arange(1, len(off) + 1) / len(off)
-                words = "as reported" if part == "before" else "cameras found"
-                color = COLOURS[i % len(COLOURS)]
-                axes.plot(off, share, ls=ls, color=color, label=f"{name.split(',')[0]}: {words}")
-        axes.set(xlabel=label, xlim=(0, None), ylim=(0, 1))
-        axes.grid(alpha=0.25)
-    line[0].set_ylabel("share of the episodes")
-    line[0].legend(fontsize=7)
     return figure
 
 

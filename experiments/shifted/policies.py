@@ -11,8 +11,8 @@ dropped      the source without observation, but as it is up to ``task.low`` and
 low          the source's pairs up to ``task.low`` only
 ambient      the source's pairs above sigma_min only, chosen by a classifier
 adversarial  co-training with features that do not tell clean from shifted
-aligned      co-training with each episode's camera put where ``clean`` finds it (``align``); the
-             table trains these last
+
+``..._aligned`` is a kind too: each episode's camera is put back (``align``).
 """
 
 import itertools
@@ -21,9 +21,7 @@ from typing import Any
 import ml_collections
 
 from ambient_jax.transforms.steps import IS_CLEAN
-from experiments.shifted import aligned, shifts
 from experiments.shifted.judge import NOISED, OBSERVATION, source_of
-from experiments.table import baselines
 from experiments.table.policies import PolicyRow, of_groups
 
 METHODS = {
@@ -34,12 +32,10 @@ METHODS = {
     "low": "as is at low noise",
     "ambient": "ambient on actions",
     "adversarial": "adversarial alignment",
-    "aligned": "cameras found by clean only",
 }
-# Policies that need a trained one are in the framework's group of these.
-_OF_GROUP = {"aligned": baselines.GROUP, "adversarial": "adversarial", "ambient": "ambient"}
-MORE = ("as_is", "told", "noised", "aligned")  # of all kinds but the first
-GROUPS = ("main", "oracle", "more", "ambient", "adversarial", baselines.GROUP)
+MORE = ("as_is", "told", "noised", "ambient")  # of all kinds but the first
+_ONCE = ("ambient", "adversarial")  # of the first kind, in the group variants
+GROUPS = ("main", "oracle", "variants", "more")
 _MINIMUM = "data.sources.source.observation_min"
 _BOUND = "data.sources.source.sigma_"
 
@@ -57,9 +53,10 @@ def rows(task: ml_collections.ConfigDict, found: Any) -> dict[str, PolicyRow]:
     for kind, method in itertools.product(task.kinds, METHODS):
         if kind == task.kinds[0] or method in MORE:
             words = METHODS[method]
-            label = f"{kind}: {words}{_bounds(task, method, found.get(kind))}"
-            changes = _changes(task, kind, method, found)
-            group = _OF_GROUP.get(method, "main" if kind == task.kinds[0] else "more")
+            label = f"{kind.replace('_', ', ')}: {words}{_bounds(task, method, found.get(kind))}"
+            changes = _changes(task, kind, method, found.get(kind))
+            group = "variants" if method in _ONCE else "main"
+            group = group if kind == task.kinds[0] else "more"
             listed[name(kind, method)] = PolicyRow(label, group, changes)
     return of_groups(listed, task, GROUPS)
 
@@ -80,9 +77,9 @@ def _bounds(task, method, judged):
     return ""
 
 
-def _changes(task, kind, method, found) -> dict[str, Any] | None:
-    """Returns a method's changes of the config; None where what was found is missing."""
-    source, judged = source_of(kind), found.get(kind)
+def _changes(task, kind, method, judged) -> dict[str, Any] | None:
+    """Returns a method's changes of the config; None where the classifier's levels are missing."""
+    source = source_of(kind)
     mixed = source | {"law.name": "reweighted", "law.alpha": task.alpha}
     told = mixed | {"data.observation": (*OBSERVATION, IS_CLEAN)}
     bounded = source | {"law.name": "ambient", "law.alpha": task.alpha}
@@ -95,9 +92,6 @@ def _changes(task, kind, method, found) -> dict[str, Any] | None:
         return told | {"model.encoder.name": encoder, "model.encoder.strength": task.adversary}
     if method == "low":
         return bounded | {f"{_BOUND}min": 1.0, f"{_BOUND}max": task.low}
-    if method == "aligned":
-        put = found.get(aligned.name(kind)) if shifts.KINDS[kind].camera else None
-        return put and mixed | {"data.sources.source.path": put.path}
     if judged is None:
         return None
     if method == "ambient":

@@ -14,9 +14,7 @@ from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import metrics
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.planar_pushing.task import asked, scene_of
-from experiments.shifted import figures, judge, losses, policies
-from experiments.shifted.aligned import Aligned
-from experiments.shifted.judge import Judged
+from experiments.shifted import figures, judge, losses, policies, shifts
 from experiments.table import report, rollouts
 from experiments.table.experiment import Table
 from experiments.table.report import Claim, Row
@@ -26,7 +24,7 @@ COLUMNS = (
     *("policy", "seeds", "success", "95%", "of each seed", "over clean only, points"),
     *("final distance, mm", "held-out loss, of clean only: low", "middle", "high"),
 )
-OVER_AS_IS = ("told", "noised", "aligned")  # methods that use the rows of "as_is" otherwise
+OVER_AS_IS = ("told", "noised", "ambient")  # methods that use the rows of "as_is" otherwise
 BANDS = (0.0, 0.1, 0.7, 1.0)  # noise levels of the three bands of the held-out loss
 
 
@@ -35,9 +33,8 @@ def write(table: Table) -> str:
     config, collected = table.config, rollouts.collect(table)
     rows = {name: summarise(table.rows[name].label, made) for name, made in collected.items()}
     gains = {name: gain(collected, name) for name in rows if name != "clean"}
-    found: Any = table.annotations
-    judged = {name: one for name, one in found.items() if isinstance(one, Judged)}
-    put = {name: one for name, one in found.items() if isinstance(one, Aligned)}
+    judged: Any = table.annotations
+    off = {kind: losses.off(config, kind) for kind in config.task.kinds}
     loss = losses.measure(table, rows)
     checked = claims(config.task, collected)
     seconds = {name: report.core_seconds(table, name) for name in rows}
@@ -46,17 +43,16 @@ def write(table: Table) -> str:
         "over clean only": gains,
         "claims": [claim._asdict() for claim in checked],
         "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **judged},
-        "aligned": {name: off(one) for name, one in put.items()},
+        "off": off,
         "held out": {"sigma": evaluation.LEVELS, "rho": losses.RHOS, "loss": loss},
         "training core seconds": seconds,
         "config": config.to_dict(),
     }
     lines = [_cells(name, row, gains.get(name), loss) for name, row in rows.items()]
-    parts = [_caption(config), *map(_found, put, put.values())]
-    parts += [report.training_took(seconds), report.expected(checked)]
+    parts = [_caption(config), _off(off), report.training_took(seconds), report.expected(checked)]
     folder = table.workdir / "report"
     text = files.write(folder, COLUMNS, lines, "\n\n".join(filter(None, parts)), results)
-    figures.write(folder, rows, judged, put, loss)
+    figures.write(folder, rows, judged, loss)
     return text
 
 
@@ -84,20 +80,15 @@ def claims(task: Any, collected: Made) -> list[Claim]:
         pairs.append((name, "clean", f"{kind}: {words} > clean only"))
         if method in OVER_AS_IS:
             pairs.append((name, as_is, f"{kind}: {words} > as is"))
+        elif kind.endswith(shifts.ALIGNED):
+            base = policies.name(kind.removesuffix(shifts.ALIGNED), "as_is")
+            pairs.append((name, base, f"{kind}: {words} > as reported"))
     checked = []
     for name, base, words in pairs:
         if found := gain(collected, name, base):
             holds = True if found.low > 0 else False if found.high < 0 else None
             checked.append(Claim(words, points(found), holds))
     return checked
-
-
-def off(aligned: Aligned) -> dict[str, list[float]]:
-    """Returns how far the slider is from where it is reported, median of the episodes: mm and
-    degrees."""
-    scale = np.array([1000, 180 / np.pi])
-    parts = {"before": aligned.before, "after": aligned.after}
-    return {name: (np.median(part, 0) * scale).tolist() for name, part in parts.items()}
 
 
 def points(gain: Estimate) -> str:
@@ -126,13 +117,9 @@ def _cells(name, row, gained, loss):
     ]
 
 
-def _found(name, aligned):
-    (before, turned), (after, left) = off(aligned).values()
-    return (
-        f"{name}: as reported the slider is {before:.1f} mm and {turned:.1f} degrees from where it "
-        f"is, with the cameras that were found {after:.1f} mm and {left:.1f} degrees (medians of "
-        "the episodes)."
-    )
+def _off(off):
+    found = [f"{kind.replace('_', ', ')} {d:.0f} mm and {a:.1f}" for kind, (d, a) in off.items()]
+    return f"The slider is reported so far from where it is: {'; '.join(found)} degrees (medians)."
 
 
 def _caption(config):

@@ -58,6 +58,9 @@ KINDS = {
     "late": Shift(delay=4),
 }
 
+ALIGNED = "_aligned"  # end of the name of a kind whose cameras were put back, see ``align``
+NAMES = (*KINDS, *(name + ALIGNED for name, shift in KINDS.items() if shift.camera))
+
 
 def reported(pusher: np.ndarray, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:
     """Returns states [T, 12] of the pusher [T, 2] and of the slider's position [T, 2] and yaw [T],

@@ -10,7 +10,7 @@ from ambient_jax.policy.policy import Policy
 from experiments import checks
 from experiments.planar_pushing.rollout import Rollouts, Simulator
 from experiments.planar_pushing.task import scene_of
-from experiments.shifted import align, data, shifts
+from experiments.shifted import data, shifts
 from experiments.table.data import build_once
 
 
@@ -22,7 +22,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("data_seed", checks.whole(0, 900)),
         ("alpha low undisturbed", checks.SHARE),
         ("tau", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
-        ("kinds", (shifts.KINDS.__contains__, f"one of {', '.join(shifts.KINDS)}")),
+        ("kinds", (shifts.NAMES.__contains__, f"one of {', '.join(shifts.NAMES)}")),
     ]
     checks.fields(config.task, rules, filled=["seeds", "kinds"])
     split = config.data.sources.clean.split
@@ -32,7 +32,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"demonstrations, 'train[:{config.task.clean}]': the others are the source's"
         )
     training.Options(**config.task.classifier)
-    align.Options(**config.task.align)
     scene_of(config)
     checks.evaluation_seeds(config.task)
 

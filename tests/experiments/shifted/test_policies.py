@@ -4,20 +4,17 @@ import numpy as np
 import pytest
 
 from ambient_jax import observations
-from experiments.shifted import aligned, judge, policies, task
 from experiments.shifted import config as shifted_config
+from experiments.shifted import judge, policies, task
 from experiments.table.policies import config_of
 
 BORDER = np.linspace(0.8, 0.0, len(judge.SIGMAS))
 FIRST = {"clean", "oracle", *(f"bumped_{m}" for m in policies.METHODS)}
 
 
-def found(sigma_min=0.9, kinds=("bumped", "moved", "jitter")):
-    judged = {kind: judge.Judged(np.zeros((13, 13)), sigma_min, BORDER) for kind in kinds}
-    zeros = np.zeros((2, 2))
-    return judged | {
-        aligned.name(kind): aligned.Aligned(f"/aligned/{kind}", zeros, zeros) for kind in kinds
-    }
+def found(sigma_min=0.9):
+    kinds = "bumped", "bumped_aligned", "moved", "jitter"
+    return {kind: judge.Judged(np.zeros((13, 13)), sigma_min, BORDER) for kind in kinds}
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +24,18 @@ def base():
 
 def test_every_policy_has_a_valid_config(base):
     rows = policies.rows(base.task, found())
-    more = {f"{k}_{m}" for k in ("moved", "jitter") for m in policies.MORE}
-    assert set(rows) == FIRST | more - {"jitter_aligned"}  # noise has no camera
+    more = {f"{k}_{m}" for k in ("bumped_aligned", "moved", "jitter") for m in policies.MORE}
+    assert set(rows) == FIRST | more
     for name, row in rows.items():
         config = config_of(base, name, row, 0)  # raises for a field that training refuses
-        kind, _, method = name.partition("_")
-        path = f"/aligned/{kind}" if method == "aligned" else f"shifted_{kind}"
-        path = {"clean": "shifted_bumped", "oracle": "shifted_clean"}.get(name, path)
-        assert config.data.sources.source.path == path
+        kind = {"clean": "bumped", "oracle": "clean"}.get(name) or max(
+            (k for k in base.task.kinds if name.startswith(k)), key=len
+        )
+        assert config.data.sources.source.path == f"shifted_{kind}"
 
 
 def test_levels_without_a_classifier_wait_for_it(base):
-    waiting = {f"bumped_{m}" for m in ("noised", "dropped", "ambient", "aligned")}
+    waiting = {f"bumped_{m}" for m in ("noised", "dropped", "ambient")}
     one_kind = base.copy_and_resolve_references().task
     one_kind.kinds = ("bumped",)
     assert set(policies.rows(one_kind, {})) == FIRST - waiting
