@@ -47,7 +47,10 @@ def _table(config):
             # Of clean rows, so many see their observation without noise where it gets noise.
             "undisturbed": 0.9,
             "adversary": 0.1,  # strength of the reversed gradient
-            "tau": 0.05,  # of the classifier that chooses the levels
+            "tau": 0.05,  # of the classifier that chooses the levels of the policies "ambient"
+            # Largest excess of the loss of ``clean_noised`` at the levels of the policies "noised"
+            # and "dropped".
+            "excess": 0.05,
             # Fields of annotate.training.Options to change, and of ``judge.Judged``.
             "classifier": {"steps": 600, "folds": 2},
             "judged": 1500,  # chunks of the source that the classifier judges

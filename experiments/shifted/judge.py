@@ -90,9 +90,9 @@ def _made(options):
     return {"probability": judged(options)}
 
 
-def choose(probability: np.ndarray, tau: float) -> Judged:
-    """Returns the levels chosen from P(clean) [M, L]."""
-    border = plane.border(RHOS, probability, tau=tau)
+def choose(probability: np.ndarray, tau: float, rhos: np.ndarray = RHOS) -> Judged:
+    """Returns the levels chosen from P(clean) [M, L] at ``rhos`` and ``SIGMAS``."""
+    border = plane.border(rhos, probability, tau=tau)
     return Judged(probability, plane.sigma_min(SIGMAS, probability[0], tau=tau), border)
 
 

@@ -23,7 +23,7 @@ from experiments.table.experiment import Table
 
 RHOS = (0.0, 0.3, 0.6, 0.8, 0.95, 1.0)
 SAMPLES = 1024
-_DATA = "shifted_clean_held_out"
+DATA = "shifted_clean_held_out"
 
 
 def measure(table: Table, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -36,7 +36,7 @@ def measure(table: Table, names: Iterable[str]) -> dict[str, np.ndarray]:
     config, names = table.config, list(names)
     if not config.task.held_out or not names:
         return {}
-    held_out = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / _DATA)
+    held_out = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / DATA)
 
     @functools.cache
     def chunks(like):
@@ -61,7 +61,7 @@ def off(config: ml_collections.ConfigDict, kind: str) -> tuple[float, float]:
     """Returns how far a kind's slider is reported from where it is, in mm and degrees: median over
     the held-out demonstrations of means over steps. Nothing is chosen by it."""
     root = pathlib.Path(expanded(config.data.root))
-    paths = _DATA, f"shifted_{kind}_held_out"
+    paths = DATA, f"shifted_{kind}_held_out"
     pairs = zip(*(map(_states, rlds.open_dataset(root / path)) for path in paths), strict=True)
     distance, angle = np.median([align.apart(*pair) for pair in pairs], 0)
     return float(1000 * distance), float(np.degrees(angle))

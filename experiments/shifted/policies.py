@@ -1,12 +1,13 @@
 """The policies of the table, and their changes of the base config.
 
-``clean`` sees the clean demonstrations only, ``oracle`` those of the source with their true
-observations too. For each kind of shift:
+``clean`` sees the clean demonstrations only, ``clean_noised`` too, a tenth of them with noised
+observations; ``oracle`` also those of the source with their true observations. For each kind of
+shift:
 
 as_is        co-training: the source's pairs at every noise level
 told         co-training with an input that says which data are clean
-noised       the source with observations noised from a level on that falls with sigma, chosen by a
-             classifier; the network is told the level
+noised       the source with observations noised from a level on that falls with sigma, chosen by
+             the loss of ``clean_noised`` (``excess``); the network is told the level
 dropped      the source without observation, but as it is up to ``task.low`` and above sigma_min
 low          the source's pairs up to ``task.low`` only
 ambient      the source's pairs above sigma_min only, chosen by a classifier
@@ -21,7 +22,9 @@ from typing import Any
 import ml_collections
 
 from ambient_jax.transforms.steps import IS_CLEAN
+from experiments.shifted import excess
 from experiments.shifted.judge import NOISED, OBSERVATION, source_of
+from experiments.table import baselines
 from experiments.table.policies import PolicyRow, of_groups
 
 METHODS = {
@@ -30,12 +33,14 @@ METHODS = {
     "noised": "noised observations, level by sigma",
     "dropped": "without observation",
     "low": "as is at low noise",
-    "ambient": "ambient on actions",
+    "ambient": "ambient by classifier",
     "adversarial": "adversarial alignment",
 }
-MORE = ("as_is", "told", "noised", "ambient")  # of all kinds but the first
-_ONCE = ("ambient", "adversarial")  # of the first kind, in the group variants
-GROUPS = ("main", "oracle", "variants", "more")
+MORE = ("as_is", "told", "noised")  # of all kinds but the first
+GROUPS = ("main", "oracle", "variants", "more", baselines.GROUP)
+_BY_LOSS = ("noised", "dropped")  # need a trained policy: in the framework's group of these
+_OF_GROUP = dict.fromkeys(_BY_LOSS, baselines.GROUP)
+_OF_GROUP |= dict.fromkeys(("ambient", "adversarial"), "variants")
 _MINIMUM = "data.sources.source.observation_min"
 _BOUND = "data.sources.source.sigma_"
 
@@ -48,15 +53,16 @@ def rows(task: ml_collections.ConfigDict, found: Any) -> dict[str, PolicyRow]:
     only = source_of(task.kinds[0]) | {"law.name": "filtering"}
     listed = {
         "clean": PolicyRow("clean only", "main", only),
+        excess.POLICY: PolicyRow("clean only, noised observations", "main", only | _noised(task)),
         "oracle": PolicyRow("all with true observations (oracle)", "oracle", every),
     }
     for kind, method in itertools.product(task.kinds, METHODS):
         if kind == task.kinds[0] or method in MORE:
             words = METHODS[method]
-            label = f"{kind.replace('_', ', ')}: {words}{_bounds(task, method, found.get(kind))}"
-            changes = _changes(task, kind, method, found.get(kind))
-            group = "variants" if method in _ONCE else "main"
-            group = group if kind == task.kinds[0] else "more"
+            judged = found.get(excess.name(kind) if method in _BY_LOSS else kind)
+            label = f"{kind.replace('_', ', ')}: {words}{_bounds(task, method, judged)}"
+            changes = _changes(task, kind, method, judged)
+            group = _OF_GROUP.get(method, "main") if kind == task.kinds[0] else "more"
             listed[name(kind, method)] = PolicyRow(label, group, changes)
     return of_groups(listed, task, GROUPS)
 
@@ -96,8 +102,11 @@ def _changes(task, kind, method, judged) -> dict[str, Any] | None:
         return None
     if method == "ambient":
         return bounded | {f"{_BOUND}min": judged.sigma_min}
-    noised = mixed | {"model.noised": NOISED, "observation_noise.clean": task.undisturbed}
     if method == "noised":
-        return noised | {_MINIMUM: judged.curve}
+        return mixed | _noised(task) | {_MINIMUM: judged.curve}
     share = {"observation_noise.dropped": round(1 - task.undisturbed, 6)}
-    return noised | share | {_MINIMUM: judged.dropped(task.low)}
+    return mixed | _noised(task) | share | {_MINIMUM: judged.dropped(task.low)}
+
+
+def _noised(task):
+    return {"model.noised": NOISED, "observation_noise.clean": task.undisturbed}

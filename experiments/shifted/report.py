@@ -14,7 +14,7 @@ from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import metrics
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.planar_pushing.task import asked, scene_of
-from experiments.shifted import figures, judge, losses, policies, shifts
+from experiments.shifted import excess, figures, judge, losses, policies, shifts
 from experiments.table import report, rollouts
 from experiments.table.experiment import Table
 from experiments.table.report import Claim, Row
@@ -33,7 +33,9 @@ def write(table: Table) -> str:
     config, collected = table.config, rollouts.collect(table)
     rows = {name: summarise(table.rows[name].label, made) for name, made in collected.items()}
     gains = {name: gain(collected, name) for name in rows if name != "clean"}
-    judged: Any = table.annotations
+    found: Any = table.annotations
+    judged = {kind: found[kind] for kind in config.task.kinds if kind in found}
+    by_loss = {name: one for name, one in found.items() if name not in judged}
     off = {kind: losses.off(config, kind) for kind in config.task.kinds}
     loss = losses.measure(table, rows)
     checked = claims(config.task, collected)
@@ -43,6 +45,7 @@ def write(table: Table) -> str:
         "over clean only": gains,
         "claims": [claim._asdict() for claim in checked],
         "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **judged},
+        "by loss": {"sigma": judge.SIGMAS, "rho": excess.RHOS, **by_loss},
         "off": off,
         "held out": {"sigma": evaluation.LEVELS, "rho": losses.RHOS, "loss": loss},
         "training core seconds": seconds,
@@ -52,7 +55,7 @@ def write(table: Table) -> str:
     parts = [_caption(config), _off(off), report.training_took(seconds), report.expected(checked)]
     folder = table.workdir / "report"
     text = files.write(folder, COLUMNS, lines, "\n\n".join(filter(None, parts)), results)
-    figures.write(folder, rows, judged, loss)
+    figures.write(folder, rows, judged, by_loss, loss)
     return text
 
 

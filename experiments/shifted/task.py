@@ -21,6 +21,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("held_out seeds", checks.whole(0)),
         ("data_seed", checks.whole(0, 900)),
         ("alpha low undisturbed", checks.SHARE),
+        ("excess", checks.SHARE),
         ("tau", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
         ("kinds", (shifts.NAMES.__contains__, f"one of {', '.join(shifts.NAMES)}")),
     ]

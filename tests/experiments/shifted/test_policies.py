@@ -5,16 +5,17 @@ import pytest
 
 from ambient_jax import observations
 from experiments.shifted import config as shifted_config
-from experiments.shifted import judge, policies, task
+from experiments.shifted import excess, judge, policies, task
 from experiments.table.policies import config_of
 
 BORDER = np.linspace(0.8, 0.0, len(judge.SIGMAS))
-FIRST = {"clean", "oracle", *(f"bumped_{m}" for m in policies.METHODS)}
+FIRST = {"clean", "clean_noised", "oracle", *(f"bumped_{m}" for m in policies.METHODS)}
 
 
 def found(sigma_min=0.9):
     kinds = "bumped", "bumped_aligned", "moved", "jitter"
-    return {kind: judge.Judged(np.zeros((13, 13)), sigma_min, BORDER) for kind in kinds}
+    names = [*kinds, *map(excess.name, kinds)]
+    return {name: judge.Judged(np.zeros((13, 13)), sigma_min, BORDER) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def test_every_policy_has_a_valid_config(base):
     assert set(rows) == FIRST | more
     for name, row in rows.items():
         config = config_of(base, name, row, 0)  # raises for a field that training refuses
-        kind = {"clean": "bumped", "oracle": "clean"}.get(name) or max(
+        kind = {"clean": "bumped", "clean_noised": "bumped", "oracle": "clean"}.get(name) or max(
             (k for k in base.task.kinds if name.startswith(k)), key=len
         )
         assert config.data.sources.source.path == f"shifted_{kind}"
@@ -41,7 +42,7 @@ def test_levels_without_a_classifier_wait_for_it(base):
     assert set(policies.rows(one_kind, {})) == FIRST - waiting
 
 
-def test_bounds_are_those_of_the_classifier(base):
+def test_bounds_are_those_that_were_found(base):
     rows, minimum = policies.rows(base.task, found()), "data.sources.source.observation_min"
     at = lambda name, sigma: observations.minimum_at(  # noqa: E731
         sigma, observations.curve(rows[name].changes[minimum])
@@ -53,6 +54,15 @@ def test_bounds_are_those_of_the_classifier(base):
     assert rows["bumped_ambient"].changes["data.sources.source.sigma_min"] == 0.9
     low = config_of(base, "bumped_low", rows["bumped_low"], 0).data.sources.source
     assert (low.sigma_min, low.sigma_max) == (1, 0.1)
+
+
+def test_levels_by_loss_are_those_of_little_excess():
+    """The excess falls with rho from 0.5 to 0, and at sigma above 0.5 there is none."""
+    excesses = np.where(judge.SIGMAS < 0.5, 0.5 * (1 - excess.RHOS[:, None]), 0)
+    chosen = excess.choose(excesses, 0.05)
+    assert 0.45 < chosen.sigma_min < 0.71  # between two levels of the grid
+    np.testing.assert_allclose(chosen.border[:7], 0.9, atol=1e-6)
+    np.testing.assert_allclose(chosen.border[9:], 0, atol=1e-6)
 
 
 def test_clean_rows_keep_their_observation(base):

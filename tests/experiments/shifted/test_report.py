@@ -6,7 +6,7 @@ import pytest
 from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.shifted import config as shifted_config
-from experiments.shifted import figures, judge, report
+from experiments.shifted import excess, figures, judge, report
 
 
 def made(success):
@@ -56,9 +56,10 @@ def test_bands_are_geometric_means_of_ratios():
 def test_figures_are_drawn(collected):
     rows = {name: report.summarise(name, by_seed) for name, by_seed in collected.items()}
     judged = judge.Judged(np.full((13, 13), 0.4), 0.9, np.linspace(0.8, 0.1, 13))
+    by_loss = excess.choose(np.linspace(1, 0, 7)[:, None] * np.ones(13), 0.05)
     level = len(evaluation.LEVELS)
     loss = {"clean": np.ones((2, 1, level)), "bumped_noised": np.ones((1, 6, level))}
-    drawn = figures.plane({"bumped": judged}), figures.success(rows)
+    drawn = figures.plane({"bumped": judged}, {"bumped by loss": by_loss}), figures.success(rows)
     drawn += (figures.held_out(loss, {"bumped_noised": "noised"}),)
     for figure in drawn:
         figure.canvas.draw()
