@@ -54,7 +54,8 @@ def name(kind: str) -> str:
 
 def choose(excess: np.ndarray, tau: float) -> judge.Judged:
     """Returns the levels chosen from the excess [M, L] at ``RHOS`` and ``judge.SIGMAS``: the share
-    by which the loss on the source is larger. The field ``probability`` is 0.5 less the excess (0 to 0.5)."""
+    by which the loss on the source is larger. Their ``probability`` is 0.5 less the excess, which
+    is clipped to 0 to 0.5."""
     return judge.choose(0.5 - np.clip(excess, 0, 0.5), tau, RHOS)
 
 

@@ -53,7 +53,9 @@ def rows(task: ml_collections.ConfigDict, found: Any) -> dict[str, PolicyRow]:
     only = source_of(task.kinds[0]) | {"law.name": "filtering"}
     listed = {
         "clean": PolicyRow("clean only", "main", only),
-        excess.POLICY: PolicyRow("clean only, noised observations", "main", only | _noised(task)),
+        excess.POLICY: PolicyRow(
+            "clean only, noised observations", baselines.GROUP, only | _noised(task)
+        ),
         "oracle": PolicyRow("all with true observations (oracle)", "oracle", every),
     }
     for kind, method in itertools.product(task.kinds, METHODS):
