@@ -20,7 +20,18 @@ def found(sigma_min=0.9):
 
 @pytest.fixture(scope="module")
 def base():
-    return shifted_config.get_config("table")
+    config = shifted_config.get_config("table")
+    kinds = "bumped", "bumped_aligned", "moved", "jitter"
+    config.task.update(dict(kinds=kinds, groups=policies.GROUPS, one_seed=()))
+    return config
+
+
+@pytest.mark.parametrize("variant", sorted(shifted_config.VARIANTS))
+def test_variants_name_policies_that_there_are(variant):
+    config = shifted_config.get_config(variant)
+    task.check(config)
+    rows = policies.rows(config.task, found())
+    assert {"clean", "oracle", "bumped_as_is", "bumped_aligned_as_is"} <= set(rows)
 
 
 def test_every_policy_has_a_valid_config(base):
