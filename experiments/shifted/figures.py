@@ -51,6 +51,8 @@ def plane(judged: Mapping[str, Judged], by_loss: Mapping[str, Judged]) -> Figure
             axes.grid(False)
         line[0].set_ylabel(r"observation's noise level $\rho$")
         figure.colorbar(mesh, ax=line, label=words)
+        for axes in line[len(found) :]:
+            axes.set_axis_off()
     lines[0, 0].legend(fontsize=7, loc="upper left")
     return figure
 
@@ -80,8 +82,8 @@ def held_out(loss: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figur
     shown = noised[:2]
     figure, [line] = panels(1, 1 + len(shown), 4.6 + 3.4 * len(shown), 3.9, sharey=True)
     for i, name in enumerate(n for n in loss if n != "clean"):
-        ratio = loss[name][:, 0].mean(0) / clean
-        line[0].plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=labels[name], **style(i))
+        ratio, look = loss[name][:, 0].mean(0) / clean, style(i) | {"ls": "-:"[i // 8 % 2]}
+        line[0].plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=labels[name], **look)
     line[0].set_title("observation without noise", fontsize=9)
     for axes, name in zip(line[1:], shown, strict=True):
         for i, rho in enumerate(losses.RHOS):

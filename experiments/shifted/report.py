@@ -24,7 +24,7 @@ COLUMNS = (
     *("policy", "seeds", "success", "95%", "of each seed", "over clean only, points"),
     *("final distance, mm", "held-out loss, of clean only: low", "middle", "high"),
 )
-OVER_AS_IS = ("told", "noised", "ambient")  # methods that use the rows of "as_is" otherwise
+OVER_AS_IS = ("told", "noised")  # methods that use the rows of "as_is" otherwise
 BANDS = (0.0, 0.1, 0.7, 1.0)  # noise levels of the three bands of the held-out loss
 
 
@@ -79,13 +79,14 @@ def claims(task: Any, collected: Made) -> list[Claim]:
     the same rows as they are."""
     pairs = [("oracle", "clean", "all with true observations > clean only")]
     for kind, (method, words) in itertools.product(task.kinds, policies.METHODS.items()):
+        shown = kind.replace("_", ", ")
         name, as_is = policies.name(kind, method), policies.name(kind, "as_is")
-        pairs.append((name, "clean", f"{kind}: {words} > clean only"))
+        pairs.append((name, "clean", f"{shown}: {words} > clean only"))
         if method in OVER_AS_IS:
-            pairs.append((name, as_is, f"{kind}: {words} > as is"))
+            pairs.append((name, as_is, f"{shown}: {words} > as is"))
         elif kind.endswith(shifts.ALIGNED):
             base = policies.name(kind.removesuffix(shifts.ALIGNED), "as_is")
-            pairs.append((name, base, f"{kind}: {words} > as reported"))
+            pairs.append((name, base, f"{shown}: {words} > as reported"))
     checked = []
     for name, base, words in pairs:
         if found := gain(collected, name, base):
@@ -135,8 +136,9 @@ def _caption(config):
         f"solver {config.policy.solver} {config.policy.steps}. Success: at rest within "
         f"{asked(scene_of(config))}, Wilson's interval over all seeds. Over clean only: difference "
         "in success by start, mean over shared seeds, bootstrap interval over starts. Levels are "
-        f"chosen by a classifier at tau {task.tau:g}, none by rollouts. Share of clean rows: "
-        f"{task.alpha:g}. "
-        f"Held-out loss: of {task.held_out} clean demonstrations without noise on the observation, "
+        f"chosen by a classifier at tau {task.tau:g} (ambient) or by an excess of at most "
+        f"{task.excess:g} of the loss of clean only (noised, without), none by rollouts. "
+        f"Share of clean rows: {task.alpha:g}. Held-out loss: of {task.held_out} clean "
+        "demonstrations without noise on the observation, "
         f"over that of clean only, geometric mean over sigma {ends}."
     )

@@ -40,8 +40,8 @@ def test_claims_hold_where_the_interval_is_above_zero(collected):
     holds = {claim.claim: claim.holds for claim in report.claims(task, collected)}
     assert holds == {
         "bumped: as is > clean only": False,
-        "bumped_aligned: as is > clean only": True,
-        "bumped_aligned: as is > as reported": True,
+        "bumped, aligned: as is > clean only": True,
+        "bumped, aligned: as is > as reported": True,
     }
 
 
