@@ -7,6 +7,7 @@ demonstrations by a share of at most tau. It needs no rollout, but clean data th
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 
@@ -54,9 +55,9 @@ def name(kind: str) -> str:
 
 def choose(excess: np.ndarray, tau: float) -> judge.Judged:
     """Returns the levels chosen from the excess [M, L] at ``RHOS`` and ``judge.SIGMAS``: the share
-    by which the loss on the source is larger. Their ``probability`` is 0.5 less the excess, which
-    is clipped to 0 to 0.5."""
-    return judge.choose(0.5 - np.clip(excess, 0, 0.5), tau, RHOS)
+    by which the loss on the source is larger. Their ``probability`` is 0.5 less the excess."""
+    chosen = judge.choose(0.5 - np.clip(excess, 0, 0.5), tau, RHOS)
+    return dataclasses.replace(chosen, probability=0.5 - excess)
 
 
 def _source(table, path):
