@@ -1,12 +1,17 @@
 """Gains over clean only, claims and the bands of the held-out loss, by hand."""
 
+import json
+import pathlib
+
 import numpy as np
 import pytest
 
+from ambient_jax.estimates import Estimate
 from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.shifted import config as shifted_config
 from experiments.shifted import excess, figures, judge, report
+from experiments.table import report as table_report
 
 
 def made(success):
@@ -63,3 +68,21 @@ def test_figures_are_drawn(collected):
     drawn += (figures.held_out(loss, {"bumped_noised": "noised"}),)
     for figure in drawn:
         figure.canvas.draw()
+
+
+def test_the_committed_table_is_that_of_its_results():
+    folder = pathlib.Path(report.__file__).parent / "results"
+    results, text = json.loads((folder / "results.json").read_text()), (folder / "table.md")
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in text.read_text().splitlines()]
+    cells = {line[0]: line[1:] for line in lines if line}
+    for name, row in results["policies"].items():
+        success = Estimate(**row["summary"]["success"])
+        expected = [str(len(row["seeds"])), *table_report.percent(success)]
+        assert cells[row["label"]][:3] == expected
+        if found := results["over clean only"].get(name):
+            assert cells[row["label"]][4] == report.points(Estimate(**found))
+    holds = {True: "yes", False: "**no**", None: "undecided"}
+    for claim in results["claims"]:
+        assert cells[claim["claim"]] == [claim["measured"], holds[claim["holds"]]]
+    seeds = {name: len(row["seeds"]) for name, row in results["policies"].items()}
+    assert seeds["clean"] == seeds["oracle"] == seeds["bumped_aligned_as_is"] == 3
