@@ -38,7 +38,7 @@ def _table(config):
             "held_out": 50,
             "data_seed": 0,
             # Of ``shifts.NAMES``; all but the first have the methods ``policies.MORE`` only.
-            "kinds": ("bumped", "bumped_aligned", "moved"),
+            "kinds": ("bumped", "bumped_aligned", "moved", "jitter"),
             "scene": dataclasses.asdict(Scene()),
             "alpha": 0.5,  # share of clean data where the source is admitted
             # Noise level of the action up to which a policy knows what to do without observation:
@@ -60,10 +60,13 @@ def _table(config):
             "seeds": (0, 1, 2),
             "groups": (
                 *("main", "oracle", "bumped_aligned_as_is", "baselines", "moved_told"),
-                *("variants", "moved_as_is"),
+                *("variants", "moved_as_is", "jitter_as_is", "jitter_noised"),
             ),
             # Groups and policies that are trained with the first seed only.
-            "one_seed": ("variants", "clean_noised", "bumped_low", "moved_as_is"),
+            "one_seed": (
+                *("variants", "clean_noised", "bumped_low", "moved_as_is"),
+                *("jitter_as_is", "jitter_noised"),
+            ),
             **table_config.PROCESSES,
         }
     )
