@@ -1,5 +1,5 @@
 """The demonstrations on disk, in RLDS: ``shifted_clean``, one ``shifted_KIND`` for each kind of
-shift (``shifts.KINDS``), and ``..._held_out`` of each.
+shift (``shifts.NAMES``), and ``..._held_out`` of each.
 
 Build them with ``python -m experiments.shifted.data --root=DIR`` (minutes on two cores).
 The first ``clean`` episodes of ``shifted_clean`` are the clean data. The ``source`` episodes after
@@ -20,7 +20,7 @@ from ambient_jax.data.write import rlds_features
 from experiments import demos
 from experiments.planar_pushing import data as pushing
 from experiments.planar_pushing.scene import Scene
-from experiments.shifted import shifts
+from experiments.shifted import align, shifts
 from experiments.table import data
 
 VERSION = "1.0.0"
@@ -34,7 +34,7 @@ def build(
     clean: int = 50,
     source: int = 500,
     held_out: int = 0,
-    kinds: Sequence[str] = tuple(shifts.KINDS),
+    kinds: Sequence[str] = shifts.NAMES,
     seed: int = 0,
     scene: Scene = Scene(),  # noqa: B008
     **options: Any,
@@ -49,7 +49,7 @@ def build(
       RuntimeError: the expert fails too often.
     """
     for kind in kinds:
-        _checks.one_of("a kind of shift", kind, shifts.KINDS)
+        _checks.one_of("a kind of shift", kind, shifts.NAMES)
     observation = shifts.split(np.zeros(shifts.PUSHER + shifts.SLIDER, np.float32))
     about = {"kind": str, "index": np.int64}
     features = rlds_features(observation, np.zeros(2, np.float32), episode_metadata=about)
@@ -59,11 +59,17 @@ def build(
         options_of = dict(scene=scene, seed=seed, first=first, **options)
         return list(pushing.demonstrations("target", count, **options_of))
 
+    @functools.cache
+    def outcome():
+        return align.outcome([d.states for _, d in good(0, clean + source)[:clean]])
+
     def episode(kind, index, demonstration):
-        states = demonstration.states
+        states, shift = demonstration.states, kind.removesuffix(shifts.ALIGNED)
         if kind != "clean":
-            number = list(shifts.KINDS).index(kind)
-            states = shifts.KINDS[kind](states, np.random.default_rng([seed, number, index]))
+            number = list(shifts.KINDS).index(shift)
+            states = shifts.KINDS[shift](states, np.random.default_rng([seed, number, index]))
+        if kind != shift:
+            states = align.registered(states, outcome())
         steps = demos.steps(shifts.split(states), demonstration.actions)
         return {"steps": steps, "episode_metadata": {"kind": kind, "index": np.int64(index)}}
 
@@ -76,7 +82,11 @@ def build(
     def data_set(kind, count, first):
         key = {"kind": kind, "demonstrations": count, "first": first, "recipe": RECIPE}
         key |= {"seed": seed, "scene": dataclasses.asdict(scene), "clean": clean}
-        key |= {"shift": dataclasses.asdict(shifts.KINDS[kind])} if kind != "clean" else {}
+        key |= (
+            {"shift": dataclasses.asdict(shifts.KINDS[kind.removesuffix(shifts.ALIGNED)])}
+            if kind != "clean"
+            else {}
+        )
         return key, episodes(kind, count, first)
 
     counts = {"clean": clean + source} | dict.fromkeys(kinds, source)

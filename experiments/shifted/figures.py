@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ambient_jax.evaluate import evaluation
-from experiments.shifted import judge, losses
+from experiments.shifted import excess, judge, losses
 from experiments.shifted.judge import Judged
 from experiments.table.figures import COLOURS, GREY, intervals, noise_axis, panels, save, style
 from experiments.table.report import Row
@@ -18,34 +18,42 @@ from experiments.table.report import Row
 def write(
     folder: pathlib.Path,
     rows: Mapping[str, Row],
-    found: Mapping[str, Judged],
+    judged: Mapping[str, Judged],
+    by_loss: Mapping[str, Judged],
     loss: Mapping[str, np.ndarray],
 ) -> None:
     """Writes the figures of the report."""
     labels = {name: row.label for name, row in rows.items()}
     drawn = {
-        "plane": plane(found) if found else None,
+        "plane": plane(judged, by_loss) if judged else None,
         "success": success(rows) if rows else None,
         "losses": held_out(loss, labels) if "clean" in loss else None,
     }
     save(folder, drawn)
 
 
-def plane(found: Mapping[str, Judged]) -> Figure:
-    """Draws P(clean) of the shifted demonstrations at both levels, and the border chosen."""
-    figure, [line] = panels(1, len(found), 1.2 + 3.9 * len(found), 3.5, sharey=True)
-    for axes, (kind, judged) in zip(line, found.items(), strict=True):
-        drawn = axes.pcolormesh(
-            *(judge.SIGMAS, judge.RHOS, np.clip(judged.probability, 0, 0.5)),
-            **dict(cmap="viridis", vmin=0.25, vmax=0.5, shading="gouraud"),
-        )
-        axes.plot(judge.SIGMAS, judged.border, color="w", lw=2, label="least level admitted")
-        axes.set(title=kind, ylim=(0, 1))
-        noise_axis(axes, xlim=(judge.SIGMAS[0], judge.SIGMAS[-1]))
-        axes.grid(False)
-    line[0].set_ylabel(r"noise level of the observation $\rho$")
-    line[0].legend(fontsize=7, loc="lower left", facecolor="0.4", labelcolor="w")
-    figure.colorbar(drawn, ax=line, label="P(clean) of shifted pairs")
+def plane(judged: Mapping[str, Judged], by_loss: Mapping[str, Judged]) -> Figure:
+    """Draws what classifier and loss say of each kind at both levels, and the border chosen."""
+    drawn = [(judge.RHOS, found, 0, "P(clean) of shifted pairs") for found in [judged] if found]
+    if by_loss:
+        drawn.append((excess.RHOS, by_loss, 0.5, "excess of the loss of clean only"))
+    columns = max(len(found) for _, found, _, _ in drawn)
+    figure, lines = panels(len(drawn), columns, 1.2 + 2.7 * columns, 3 * len(drawn), sharey=True)
+    for line, (rhos, found, base, words) in zip(lines, drawn, strict=True):
+        for axes, (kind, one) in zip(line, found.items(), strict=False):
+            shown = base - one.probability if base else one.probability
+            look = dict(vmin=0, vmax=0.5, cmap="magma_r") if base else dict(vmin=0.4, vmax=0.5)
+            mesh = axes.pcolormesh(judge.SIGMAS, rhos, shown, shading="gouraud", **look)
+            axes.plot(judge.SIGMAS, one.border, color="#56b4e9", lw=2, label="least level admitted")
+            axes.set_title(kind.replace("_", ", "), fontsize=9)
+            axes.set_ylim(0, 1)
+            noise_axis(axes, xlim=(judge.SIGMAS[0], judge.SIGMAS[-1]))
+            axes.grid(False)
+        line[0].set_ylabel(r"observation's noise level $\rho$")
+        figure.colorbar(mesh, ax=line, label=words)
+        for axes in line[len(found) :]:
+            axes.set_axis_off()
+    lines[0, 0].legend(fontsize=7, loc="upper left")
     return figure
 
 
@@ -74,8 +82,8 @@ def held_out(loss: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figur
     shown = noised[:2]
     figure, [line] = panels(1, 1 + len(shown), 4.6 + 3.4 * len(shown), 3.9, sharey=True)
     for i, name in enumerate(n for n in loss if n != "clean"):
-        ratio = loss[name][:, 0].mean(0) / clean
-        line[0].plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=labels[name], **style(i))
+        ratio, look = loss[name][:, 0].mean(0) / clean, style(i) | {"ls": "-:"[i // 8 % 2]}
+        line[0].plot(evaluation.LEVELS, ratio, ms=3, lw=1.2, label=labels[name], **look)
     line[0].set_title("observation without noise", fontsize=9)
     for axes, name in zip(line[1:], shown, strict=True):
         for i, rho in enumerate(losses.RHOS):

@@ -16,13 +16,14 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from ambient_jax import observations, schedules
+from ambient_jax import schedules
 from ambient_jax.annotate import classifier, evidence, plane, training
 from ambient_jax.annotate.options import SCHEDULE
 from ambient_jax.cli.report import plain
 from ambient_jax.data import device
 from experiments.table import cache
 
+OBSERVATION = ("pusher", "slider")
 NOISED = ("slider",)  # the pusher knows where it is
 SIGMAS = evidence.grid(13)
 RHOS = np.append(np.linspace(0, 0.9, 10), (0.95, 0.98, 1.0))
@@ -51,19 +52,11 @@ class Judged:
             (round(float(s), 6), float(r)) for s, r in zip(SIGMAS, self.border, strict=True)
         )
 
-    @property
-    def level(self) -> float:
-        """The rho that is admissible at every sigma."""
-        return float(self.border.max())
-
-    @property
-    def step(self) -> tuple[tuple[float, float], ...]:
-        """Dropped up to sigma_min and as it is above, for ``observation_min``."""
-        return ((self.sigma_min, 1.0), (self.sigma_min, 0.0))
-
-    def minimum(self, sigma) -> np.ndarray:
-        """Returns the border at sigma."""
-        return np.asarray(observations.minimum_at(sigma, observations.curve(self.curve)))
+    def dropped(self, low: float) -> tuple[tuple[float, float], ...]:
+        """Returns pairs (sigma, rho) that show the observation up to ``low`` and above sigma_min,
+        and drop it between."""
+        high = max(low, self.sigma_min)
+        return ((low, 0.0), (low, 1.0), (high, 1.0), (high, 0.0))
 
 
 def source_of(kind: str) -> dict[str, str]:
@@ -74,10 +67,8 @@ def source_of(kind: str) -> dict[str, str]:
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """Returns what was found about each kind, from ``<workdir>/judged/<kind>.npz``; makes what is
     missing, except in report_only."""
-    kinds = [*config.task.kinds]
-    kinds += [*config.task.more_kinds] if "more" in config.task.groups else []
     found = {}
-    for kind in kinds:
+    for kind in config.task.kinds:
         options = config.copy_and_resolve_references()
         options.data.sources.source.path = f"shifted_{kind}"
         names = ("clean", "source", "data_seed", "scene", "classifier", "judged")
@@ -90,9 +81,8 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = cache.kept(path, about, functools.partial(_made, options))
         found[kind] = choose(arrays["probability"], config.task.tau)
-        logging.info(
-            "%s: sigma_min %.3f, least rho %.3f", kind, found[kind].sigma_min, found[kind].level
-        )
+        levels = found[kind].sigma_min, found[kind].border.max()
+        logging.info("%s: sigma_min %.3f, rho at most %.3f", kind, *levels)
     return found
 
 
@@ -100,9 +90,9 @@ def _made(options):
     return {"probability": judged(options)}
 
 
-def choose(probability: np.ndarray, tau: float) -> Judged:
-    """Returns the levels chosen from P(clean) [M, L]."""
-    border = plane.border(RHOS, probability, tau=tau)
+def choose(probability: np.ndarray, tau: float, rhos: np.ndarray = RHOS) -> Judged:
+    """Returns the levels chosen from P(clean) [M, L] at ``rhos`` and ``SIGMAS``."""
+    border = plane.border(rhos, probability, tau=tau)
     return Judged(probability, plane.sigma_min(SIGMAS, probability[0], tau=tau), border)
 
 

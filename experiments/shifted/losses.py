@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from ambient_jax import corruption, observations, schedules, targets
@@ -16,13 +17,13 @@ from ambient_jax.data.paths import expanded
 from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
-from experiments.shifted.judge import NOISED
+from experiments.shifted import align, judge
 from experiments.table import rollouts
 from experiments.table.experiment import Table
 
 RHOS = (0.0, 0.3, 0.6, 0.8, 0.95, 1.0)
 SAMPLES = 1024
-_DATA = "shifted_clean_held_out"
+DATA = "shifted_clean_held_out"
 
 
 def measure(table: Table, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -35,7 +36,7 @@ def measure(table: Table, names: Iterable[str]) -> dict[str, np.ndarray]:
     config, names = table.config, list(names)
     if not config.task.held_out or not names:
         return {}
-    held_out = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / _DATA)
+    held_out = rlds.open_dataset(pathlib.Path(expanded(config.data.root)) / DATA)
 
     @functools.cache
     def chunks(like):
@@ -56,6 +57,21 @@ def measure(table: Table, names: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: np.stack([one["loss"] for one in ones]) for name, ones in found.items()}
 
 
+def off(config: ml_collections.ConfigDict, kind: str) -> tuple[float, float]:
+    """Returns how far a kind's slider is reported from where it is, in mm and degrees: median over
+    the held-out demonstrations of means over steps. Nothing is chosen by it."""
+    root = pathlib.Path(expanded(config.data.root))
+    paths = DATA, f"shifted_{kind}_held_out"
+    pairs = zip(*(map(_states, rlds.open_dataset(root / path)) for path in paths), strict=True)
+    distance, angle = np.median([align.apart(*pair) for pair in pairs], 0)
+    return float(1000 * distance), float(np.degrees(angle))
+
+
+def _states(episode):
+    observed = episode["steps"]["observation"]
+    return np.concatenate([observed[name] for name in judge.OBSERVATION], -1)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def plane(policy: Policy, params, observation, x0, rhos, levels) -> jax.Array:
     """Returns the mean squared error of x0_hat [M, L] of chunks x0 [N, H, D] in normalised units,
@@ -68,7 +84,7 @@ def plane(policy: Policy, params, observation, x0, rhos, levels) -> jax.Array:
     def at_rho(rho):
         seen = inputs
         if policy.model.noised:
-            seen = observations.noised(inputs, NOISED, jnp.full(len(x0), rho), keys)
+            seen = observations.noised(inputs, judge.NOISED, jnp.full(len(x0), rho), keys)
 
         def at_sigma(sigma):
             x_t = corruption.add_noise(x0, eps, sigma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import metrics
 from experiments.planar_pushing.rollout import Rollouts
 from experiments.planar_pushing.task import asked, scene_of
-from experiments.shifted import figures, judge, losses, policies
+from experiments.shifted import excess, figures, judge, losses, policies, shifts
 from experiments.table import report, rollouts
 from experiments.table.experiment import Table
 from experiments.table.report import Claim, Row
@@ -23,6 +24,7 @@ COLUMNS = (
     *("policy", "seeds", "success", "95%", "of each seed", "over clean only, points"),
     *("final distance, mm", "held-out loss, of clean only: low", "middle", "high"),
 )
+OVER_AS_IS = ("told", "noised")  # methods that use the rows of "as_is" otherwise
 BANDS = (0.0, 0.1, 0.7, 1.0)  # noise levels of the three bands of the held-out loss
 
 
@@ -32,23 +34,28 @@ def write(table: Table) -> str:
     rows = {name: summarise(table.rows[name].label, made) for name, made in collected.items()}
     gains = {name: gain(collected, name) for name in rows if name != "clean"}
     found: Any = table.annotations
+    judged = {kind: found[kind] for kind in config.task.kinds if kind in found}
+    by_loss = {name: one for name, one in found.items() if name not in judged}
+    off = {kind: losses.off(config, kind) for kind in config.task.kinds}
     loss = losses.measure(table, rows)
-    checked = claims(config.task, gains)
+    checked = claims(config.task, collected)
     seconds = {name: report.core_seconds(table, name) for name in rows}
     results = {
         "policies": rows,
         "over clean only": gains,
         "claims": [claim._asdict() for claim in checked],
-        "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **found},
+        "judged": {"sigma": judge.SIGMAS, "rho": judge.RHOS, **judged},
+        "by loss": {"sigma": judge.SIGMAS, "rho": excess.RHOS, **by_loss},
+        "off": off,
         "held out": {"sigma": evaluation.LEVELS, "rho": losses.RHOS, "loss": loss},
         "training core seconds": seconds,
         "config": config.to_dict(),
     }
     lines = [_cells(name, row, gains.get(name), loss) for name, row in rows.items()]
-    parts = [_caption(config), report.training_took(seconds), report.expected(checked)]
+    parts = [_caption(config), _off(off), report.training_took(seconds), report.expected(checked)]
     folder = table.workdir / "report"
     text = files.write(folder, COLUMNS, lines, "\n\n".join(filter(None, parts)), results)
-    figures.write(folder, rows, found, loss)
+    figures.write(folder, rows, judged, by_loss, loss)
     return text
 
 
@@ -67,15 +74,24 @@ def gain(collected: Made, name: str, base: str = "clean") -> Estimate | None:
     return paired(mean(name), mean(base))
 
 
-def claims(task: Any, gains: Mapping[str, Estimate | None]) -> list[Claim]:
-    """Returns for each kind and method whether it gains over clean demonstrations only."""
+def claims(task: Any, collected: Made) -> list[Claim]:
+    """Returns for each kind and method whether it gains over clean demonstrations only, and over
+    the same rows as they are."""
+    pairs = [("oracle", "clean", "all with true observations > clean only")]
+    for kind, (method, words) in itertools.product(task.kinds, policies.METHODS.items()):
+        shown = kind.replace("_", ", ")
+        name, as_is = policies.name(kind, method), policies.name(kind, "as_is")
+        pairs.append((name, "clean", f"{shown}: {words} > clean only"))
+        if method in OVER_AS_IS:
+            pairs.append((name, as_is, f"{shown}: {words} > as is"))
+        elif kind.endswith(shifts.ALIGNED):
+            base = policies.name(kind.removesuffix(shifts.ALIGNED), "as_is")
+            pairs.append((name, base, f"{shown}: {words} > as reported"))
     checked = []
-    for kind in task.kinds:
-        for method, words in policies.METHODS.items():
-            if not (found := gains.get(policies.name(kind, method))):
-                continue
+    for name, base, words in pairs:
+        if found := gain(collected, name, base):
             holds = True if found.low > 0 else False if found.high < 0 else None
-            checked.append(Claim(f"{kind}: {words} > clean only", points(found), holds))
+            checked.append(Claim(words, points(found), holds))
     return checked
 
 
@@ -105,6 +121,11 @@ def _cells(name, row, gained, loss):
     ]
 
 
+def _off(off):
+    found = [f"{kind.replace('_', ', ')} {d:.0f} mm and {a:.1f}" for kind, (d, a) in off.items()]
+    return f"The slider is reported so far from where it is: {'; '.join(found)} degrees (medians)."
+
+
 def _caption(config):
     task = config.task
     ends = ", ".join(f"{a:g} to {b:g}" for a, b in zip(BANDS, BANDS[1:], strict=False))
@@ -115,8 +136,9 @@ def _caption(config):
         f"solver {config.policy.solver} {config.policy.steps}. Success: at rest within "
         f"{asked(scene_of(config))}, Wilson's interval over all seeds. Over clean only: difference "
         "in success by start, mean over shared seeds, bootstrap interval over starts. Levels are "
-        f"chosen by a classifier at tau {task.tau:g}, none by rollouts. Share of clean rows: "
-        f"{task.alpha:g}. "
-        f"Held-out loss: of {task.held_out} clean demonstrations without noise on the observation, "
+        f"chosen by a classifier at tau {task.tau:g} (ambient) or by an excess of at most "
+        f"{task.excess:g} of the loss of clean only (noised, without), none by rollouts. "
+        f"Share of clean rows: {task.alpha:g}. Held-out loss: of {task.held_out} clean "
+        "demonstrations without noise on the observation, "
         f"over that of clean only, geometric mean over sigma {ends}."
     )

@@ -30,6 +30,11 @@ class Shift:
     jitter: tuple[float, float] = (0.0, 0.0)
     delay: int = 0
 
+    @property
+    def camera(self) -> bool:
+        """Whether a camera stands elsewhere, for a whole episode."""
+        return any((*self.offset, self.turn, *self.bump))
+
     def __call__(self, states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns the reported states of one episode [T, 12] (``PlanarPushingEnv``)."""
         states = np.asarray(states, np.float64)
@@ -52,6 +57,9 @@ KINDS = {
     "scaled": Shift(scale=1.25),
     "late": Shift(delay=4),
 }
+
+ALIGNED = "_aligned"  # end of the name of a kind whose cameras were put back, see ``align``
+NAMES = (*KINDS, *(name + ALIGNED for name, shift in KINDS.items() if shift.camera))
 
 
 def reported(pusher: np.ndarray, position: np.ndarray, yaw: np.ndarray) -> np.ndarray:

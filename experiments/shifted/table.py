@@ -3,7 +3,7 @@
 import functools
 
 from experiments.planar_pushing.rollout import Rollouts
-from experiments.shifted import config, judge, policies, report, task
+from experiments.shifted import config, excess, judge, policies, report, task
 from experiments.table import rollouts
 from experiments.table import run as table
 from experiments.table.experiment import Experiment
@@ -18,5 +18,6 @@ EXPERIMENT = Experiment(
     simulator=task.simulator,
     rollouts=Rollouts,
     report=report.write,
+    baselines=excess.annotate,
 )
 run = functools.partial(table.run, EXPERIMENT)

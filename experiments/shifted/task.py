@@ -20,9 +20,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("clean source judged", checks.whole(1)),
         ("held_out seeds", checks.whole(0)),
         ("data_seed", checks.whole(0, 900)),
-        ("alpha dropped", checks.SHARE),
+        ("alpha low undisturbed", checks.SHARE),
+        ("excess", checks.SHARE),
         ("tau", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
-        ("kinds more_kinds", (shifts.KINDS.__contains__, f"one of {', '.join(shifts.KINDS)}")),
+        ("kinds", (shifts.NAMES.__contains__, f"one of {', '.join(shifts.NAMES)}")),
     ]
     checks.fields(config.task, rules, filled=["seeds", "kinds"])
     split = config.data.sources.clean.split
@@ -40,7 +41,7 @@ def build(config: ml_collections.ConfigDict) -> None:
     """Writes the absent data sets, ``shifted_clean`` and others, below data.root."""
     task = config.task
     options = {name: task[name] for name in ("clean", "source", "held_out")}
-    options |= dict(kinds=(*task.kinds, *task.more_kinds), seed=task.data_seed)
+    options |= dict(kinds=task.kinds, seed=task.data_seed)
     options |= dict(scene=scene_of(config))
     build_once("shifted", lambda: data.build(config.data.root, **options))
 

@@ -144,7 +144,8 @@ def kept_measures(
 
     def make(folder):
         policy = Policy.from_checkpoint(folder)
-        one = like.setdefault(f"{policy.dims} {policy.chain.to_json()}", policy)
+        key = f"{policy.model!r} {policy.dims} {policy.chain.to_json()}"
+        one = like.setdefault(key, policy)
         return measure(policy, one)
 
     steps = table.config.train.steps
