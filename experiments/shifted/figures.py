@@ -94,6 +94,6 @@ def held_out(loss: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figur
     for axes in line:
         noise_axis(axes)
         axes.axhline(1, color=GREY, lw=0.8)
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=5, loc="upper left" if axes is line[0] else "best")
     line[0].set_ylabel("held-out loss, of clean only")
     return figure
