@@ -25,7 +25,7 @@ def summary() -> str:
     """Returns a sentence that counts the orders of theirs by their verdicts."""
     sorting = tables.sorting_talk(), tables.sorting_paper()
     made = (
-        *(tables.maze_talk(), tables.maze_paper(), tables.pushing()),
+        *(tables.maze_talk(), tables.maze_paper(), tables.pushing(), tables.pushing_paper()),
         *(*sorting, tables.planning()),
     )
     words = collections.Counter(

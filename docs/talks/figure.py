@@ -32,6 +32,7 @@ def groups() -> dict[str, list[Line]]:
         "maze, 100 plans: success": list(_lines(tables.maze_talk(), 0)),
         "maze, 50 plans: success": list(_lines(tables.maze_paper(), 0)),
         "pushing: success": list(_lines(tables.pushing(), 0)),
+        "pushing at the paper's tolerance: success": list(_lines(tables.pushing_paper(), 0)),
         "sorting, arbitrary demonstrations: score": list(_lines(tables.sorting_talk(), 0)),
         "sorting, opposite demonstrations: success": list(_lines(tables.sorting_paper(), 2)),
         "motion planning with 7 joints: success": list(_lines(tables.planning(), 0)),

@@ -66,7 +66,8 @@ def test_streamed_policies_train_alone():
     rows = policies.rows(config.task, {})
     assert list(rows) == list(config.task.groups)
     programs = table_policies.programs(config, rows, together=4)
-    assert [list(program) for program in programs] == [[f"{name}/seed_0"] for name in rows]
+    seeds = config.task.seeds
+    assert [list(p) for p in programs] == [[f"{n}/seed_{seed}"] for n in rows for seed in seeds]
 
 
 def test_a_small_table_from_the_state(tmp_path, tiny, capsys):
