@@ -10,6 +10,8 @@ below         target only, and the source below three levels of sigma_max, one s
 chosen        the same with bounds by a classifier, per data set, per datapoint and in buckets
 pixels        target only, co-training and ambient from two cameras, three seeds
 pixels_quick  the same with one seed; half an hour on two cores
+pixels_below  from two cameras: the source only where that ambient policy does not use it, and the
+              upper bound with one seed
 debug         the code of ``table`` on a few demonstrations and steps
 debug_pixels  the same of ``pixels``
 """
@@ -113,6 +115,12 @@ def _pixels(config):
     config.task.together = 1
 
 
+def _pixels_below(config):
+    _pixels(config)
+    config.task.update(dict(images_target=2000, one_seed=("target_upper",)))
+    config.task.groups = ("below_0.3_alpha_0.5", "target_upper")
+
+
 def _pixels_quick(config):
     _pixels(config)
     config.task.seeds = (0,)
@@ -154,6 +162,7 @@ VARIANTS = {
     "chosen": _chosen,
     "pixels": _pixels,
     "pixels_quick": _pixels_quick,
+    "pixels_below": _pixels_below,
     "debug": _debug,
     "debug_pixels": _debug_pixels,
 }

@@ -1,7 +1,7 @@
 """The policies of the table: those of planar pushing, and an upper bound.
 
 upper  target only, with so many target demonstrations as there are source ones
-below  the source trains only the noise levels below sigma_max
+below  the source trains only the noise levels below sigma_max, at its own and at a chosen weight
 For the other groups see ``planar_pushing.policies``.
 """
 
@@ -30,6 +30,9 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
     listed[UPPER] = PolicyRow(label, "upper", more)
     for level in task.below:
         bounds = {"data.sources.source.sigma_min": 1.0, "data.sources.source.sigma_max": level}
-        label = f"source below sigma_max {level:g} only"
-        listed[f"below_{level:g}"] = PolicyRow(label, "below", {"law.name": "ambient"} | bounds)
+        label, changes = f"source below sigma_max {level:g} only", {"law.name": "ambient"} | bounds
+        listed[f"below_{level:g}"] = PolicyRow(label, "below", changes)
+        name, share = f"below_{level:g}_alpha_{task.best_alpha:g}", {"law.alpha": task.best_alpha}
+        label = f"{label}, alpha {task.best_alpha:g}"
+        listed[name] = PolicyRow(label, "below", changes | share)
     return of_groups(listed, task, GROUPS)

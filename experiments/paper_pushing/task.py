@@ -8,7 +8,7 @@ import ml_collections
 
 from ambient_jax.policy.policy import Policy
 from experiments import checks
-from experiments.paper_pushing import data
+from experiments.paper_pushing import data, policies
 from experiments.paper_pushing.env import PaperScene
 from experiments.paper_pushing.rollout import Rollouts, Simulator
 from experiments.planar_pushing import task as planar
@@ -34,9 +34,10 @@ def check(config: ml_collections.ConfigDict) -> None:
         ("sigma_min sigma_max below best alpha best_alpha", checks.SHARE),
         ("strict", (lambda tau: 0 < tau < 0.5, "a number between 0 and 0.5")),
     ]
-    for group, field in (("few", "few"), ("upper", "upper")):
-        if group in task.groups:
-            rules += [(field, checks.at_most(task, "target"))]
+    target = "target" if task.target else "images_target"
+    for field, names in (("few", {"few"}), ("upper", {"upper", policies.UPPER})):
+        if names & set(task.groups):
+            rules += [(field, checks.at_most(task, target))]
     checks.fields(task, rules, ["seeds", "sigma_min", "alpha"])
     checks.fields(task.sight, [("steps rounds batch", checks.whole(1)), ("seed", checks.whole(0))])
     scene_of(config)
