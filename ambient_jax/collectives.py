@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OTHER_NAMES = {"ragged-all-to-all": "all-to-all", "collective-broadcast": "collective-permute"}
+# XLA for TPUs writes a reduce-scatter as a fusion of this name, in which an all-reduce stands before
+# slices.
+_FUSED_SCATTER = "all-reduce-scatter"
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<= ]*)\]")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) (?:\(.*\) -> .* )?\{$")
@@ -74,6 +77,8 @@ def moved(hlo: str, devices: int) -> dict[str, Moved]:
         body = computations.get(name, {})
         for instruction in body.values():
             if kind := _kind(instruction.opcode):
+                if kind == "all-reduce" and name.startswith(_FUSED_SCATTER):
+                    kind = "reduce-scatter"
                 _add(total[kind], kind, instruction, body, devices, times, loop, open_loop)
             # The pair's second half names the computation of the first again.
             if instruction.opcode.endswith(("-done", "-update")):

@@ -41,6 +41,12 @@ HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4]{1,0})
   ROOT %inside = f32[10]{0:T(128)} all-reduce(%q), replica_groups=[4,2]<=[2,4]T(1,0), to_apply=%add
 }
 
+%all-reduce-scatter.53 (w: bf16[16,8]) -> bf16[2,8] {
+  %w = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %summed = bf16[16,8]{1,0:T(8,128)(2,1)} all-reduce(%w), replica_groups={{0,1,2,3,4,5,6,7}}
+  ROOT %own = bf16[2,8]{1,0:T(8,128)(2,1)} dynamic-slice(%summed, %k, %zero)
+}
+
 ENTRY %main.9 (a: f32[8,4], b: bf16[3], s: (s32[], bf16[16,4])) -> f32[8,4] {
   %a = f32[8,4]{1,0:T(8,128)} parameter(0), metadata={op_name="all-gather(a)"}
   %b = bf16[3]{0} parameter(1)
@@ -54,6 +60,7 @@ ENTRY %main.9 (a: f32[8,4], b: bf16[3], s: (s32[], bf16[16,4])) -> f32[8,4] {
   %step = ((f32[64]{0}), f32[8]{0}, s32[]) async-update(%pair), calls=%wrapped
   %part = f32[8]{0} async-done(%step), calls=%wrapped
   %ten = f32[10]{0} fusion(%q0), kind=kCustom, calls=%fused
+  %mine = bf16[2,8]{1,0} fusion(%w0), kind=kCustom, calls=%all-reduce-scatter.53
   %to_all = f32[16]{0} all-to-all(f32[16]{0} %elsewhere), replica_groups={{0,1,2,3}}
   %loop = (s32[], bf16[16,4]) while(%s), condition=%condition, body=%body, backend_config=ROUNDS
   %open = f32[2]{0} while(%part), condition=%condition, body=%open_body
@@ -73,9 +80,9 @@ def test_every_collective_counts_as_often_as_it_runs():
     # An asynchronous pair of 32 floats, and 64 halves in each of 24 rounds.
     assert (gather.count, gather.operand_bytes) == (25, 128 + 24 * 128)
     assert (gather.sent_bytes, gather.in_loops) == (128 + 24 * 128 * 7, 24)
-    # The computation that start, update and done name.
+    # The computation that start, update and done name, and a TPU's fusion of 128 halves.
     scatter = found["reduce-scatter"]
-    assert (scatter.count, scatter.operand_bytes, scatter.sent_bytes) == (1, 256, 224)
+    assert (scatter.count, scatter.operand_bytes, scatter.sent_bytes) == (2, 512, 448)
     to_all = found["all-to-all"]
     assert (to_all.count, to_all.operand_bytes, to_all.sent_bytes) == (1, 64, 48)
     permute = found["collective-permute"]
