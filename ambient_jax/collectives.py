@@ -5,6 +5,7 @@ https://openxla.org/xla/operation_semantics.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 
@@ -192,6 +193,11 @@ def _group(attributes: str, devices: int) -> int:
     """Returns the number of devices of a group; all, if there is none."""
     if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", attributes):
         return int(iota[2])
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"('[^']*')=(\d+)", mesh[1]))
+        # An axis may be split: 'x':(2)4 is a part of four devices after one of two.
+        parts = re.findall(r"('[^']*')(?::\(\d+\)(\d+))?", mesh[2])
+        return math.prod(int(part or sizes[name]) for name, part in parts)
     if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
         return listed[1].count(",") + 1
     return devices

@@ -107,6 +107,25 @@ def test_bytes_of_shapes(shape, expected):
     assert collectives.shape_bytes(shape) == expected
 
 
+@pytest.mark.parametrize(
+    ("groups", "size"),
+    [
+        ("{}", 8),
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("[4,2]<=[2,4]T(1,0)", 2),
+        ("mesh['a'=2,'b'=4] {'b'}", 4),
+        ("mesh['a'=2,'b'=1,'c'=4] {'a','c'}, use_global_device_ids=true", 8),
+        ("mesh['a'=8] {'a':(1)2}", 2),
+    ],
+)
+def test_the_groups_of_a_collective(groups, size):
+    hlo = (
+        "ENTRY %main (a: f32[2]) -> f32[16] {\n  %a = f32[2]{0} parameter(0)\n"
+        f"  ROOT %g = f32[16]{{0}} all-gather(%a), channel_id=1, replica_groups={groups}\n}}"
+    )
+    assert collectives.moved(hlo, 8)["all-gather"].sent_bytes == 8 * (size - 1)
+
+
 def test_what_is_no_program_is_refused():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         collectives.moved("HloModule empty", 8)
