@@ -5,6 +5,7 @@
 maze          GCS (clean) against RRT (corrupt), the data of the maze table
 bins          bin sorting, correct against arbitrary: sigma_max where only p(A | O) differs
 debug         the same on a few plans and steps
+paper_pushing the paper's pushing from the state: what a classifier sees of the source
 rlds          own data: --config.data.sources.clean.path=... --config.data.sources.corrupt.path=...
 open_x        a mixture of Open-X data sets, a bound for each, in one run and one file; options as
               in open_x,mixture=wide,clean=bridge_dataset+bc_z: the data of the variant of that
@@ -78,6 +79,16 @@ def _rlds(config):
     for role in ("clean", "corrupt"):
         config.data.sources[role] = train_config.source("", role)
     config.task.granularity = ("dataset", "random")
+
+
+def _paper_pushing(config):
+    from experiments.paper_pushing import config as paper_pushing
+
+    base = paper_pushing.get_config("table")
+    config.data = base.data
+    counts = ("target", "source", "held_out", "images_target", "images_source")
+    config.task.update({name: base.task[name] for name in (*counts, "data_seed", "scene")})
+    config.task.update(dict(build="paper_pushing", granularity=("dataset", "random", "datapoint")))
 
 
 def _mixture(config):
@@ -169,4 +180,6 @@ def _three_points(config):
 _OPTIONS = {"open_x": ("mixture", "clean"), "labels": ("mixture", "clean", "label")}
 VARIANTS = dict(maze=_maze, debug=_debug, bins=_bins, rlds=_rlds, open_x=_open_x, labels=_labels)
 VARIANTS |= dict(open_x_debug=_open_x_debug, known=_known, known_debug=_known_debug)
-VARIANTS |= dict(three_points=_three_points, many=_many, many_debug=_many_debug)
+VARIANTS |= dict(
+    paper_pushing=_paper_pushing, three_points=_three_points, many=_many, many_debug=_many_debug
+)
