@@ -1,5 +1,6 @@
 """Figures of the table: success, the sweep, losses by noise level, and films with pictures."""
 
+import textwrap
 from collections.abc import Mapping
 
 import jax
@@ -17,6 +18,7 @@ from experiments.table import figures as drawing
 from experiments.table.experiment import Table
 from experiments.table.report import Row
 
+_LETTERS = 26  # of a line beside a picture
 _SHOWN = {"image_primary": "from above", "image_wrist": "on the pusher"}
 
 
@@ -88,7 +90,8 @@ def films(
             axes.set(xticks=[], yticks=[])
             axes.set_title(f"{moment * DT:.1f} s", fontsize=6, pad=2)
         ending = _ending(made, episode, scene)
-        words = f"{labels[name]}\n{ending}" if camera == "image_primary" else _SHOWN[camera]
+        label = textwrap.fill(labels[name], _LETTERS)
+        words = f"{label}\n{ending}" if camera == "image_primary" else _SHOWN[camera]
         grid[row, 0].set_ylabel(words, fontsize=5.5)
     return figure
 
