@@ -11,8 +11,9 @@ Sharded      every large array split over all devices   jit over a mesh (FSDP, Z
 Sharded: each device keeps 1 / N of parameters, average and moments. It gathers an array where the
 network uses it, and keeps its part of the gradient (Zhao et al. 2023,
 https://arxiv.org/abs/2304.11277). The backward pass may gather again; XLA also keeps casts of what
-was gathered (docs/launch.md, "Memory of a device"). The numbers are those of the others up to rounding. Checkpoints
-are the same files, so that a run resumes with another layout and on other devices.
+was gathered (docs/launch.md, "Memory of a device"). The numbers are those of the others up to
+rounding. Checkpoints are the same files, so that a run resumes with another layout and on other
+devices.
 """
 
 from __future__ import annotations
