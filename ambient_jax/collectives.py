@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OTHER_NAMES = {"ragged-all-to-all": "all-to-all", "collective-broadcast": "collective-permute"}
-# XLA for TPUs writes a reduce-scatter as a fusion of this name, in which an all-reduce stands before
+# XLA writes a reduce-scatter for TPUs as a fusion of this name, in which an all-reduce stands before
 # slices.
 _FUSED_SCATTER = "all-reduce-scatter"
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
