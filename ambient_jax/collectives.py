@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OTHER_NAMES = {"ragged-all-to-all": "all-to-all", "collective-broadcast": "collective-permute"}
-# XLA writes a reduce-scatter for TPUs as a fusion of this name, in which an all-reduce stands before
-# slices.
+# XLA writes a reduce-scatter for TPUs as a fusion of this name, in which an all-reduce is followed
+# by slices.
 _FUSED_SCATTER = "all-reduce-scatter"
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<= ]*)\]")
