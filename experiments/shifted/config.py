@@ -2,7 +2,7 @@
 
     python -m experiments.shifted --config=experiments/shifted/config.py:quick
 
-quick   every episode's camera elsewhere, one training seed: some 27 core minutes
+quick   every episode's camera elsewhere, one training seed: some 25 minutes on two cores
 table   also one camera moved, three training seeds for what claims something: some 75 core minutes
 debug   the same code on a few demonstrations and steps
 """
