@@ -61,6 +61,21 @@ def test_the_upper_bound_has_more_demonstrations_and_nothing_else():
     assert upper | {"name": ""} == target | {"name": ""}
 
 
+def test_the_source_below_a_level_is_what_ambient_leaves_out():
+    config = configs.get_config("pixels_below")
+    rows = policies.rows(config.task, {})
+    assert list(rows) == [policies.UPPER, "below_0.3_alpha_0.5"]
+    made = {n: table_policies.config_of(config, n, row, 0) for n, row in rows.items()}
+    below = made["below_0.3_alpha_0.5"]
+    source = below.data.sources.source
+    assert (below.law.name, below.law.alpha) == ("ambient", 0.5)
+    assert (source.sigma_min, source.sigma_max) == (1.0, 0.3)
+    assert below.data.sources.target.split == "train[:50]"
+    config.task.images_target = 50
+    with pytest.raises(ValueError, match="upper is 2000.*at most config.task.images_target"):
+        task.check(config)
+
+
 def test_streamed_policies_train_alone():
     config = configs.get_config("pixels")
     rows = policies.rows(config.task, {})
