@@ -58,13 +58,18 @@ def words(granularity: str) -> str:
 
 
 def needed(task: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
-    """Returns "fields" of configs, and "splits", of annotations that the groups need, by name."""
+    """Returns "fields" of configs, and "splits", of annotations that the groups need, by name.
+
+    Of single policies in ``task.groups`` only those with the bounds of TABLE get an annotation.
+    """
     simple = ("dataset", "datapoint")
     random = tuple(f"random:{size}" for size in task.buckets)
     all_sizes = [f"{way}:{n}" for n in (*task.buckets, *task.more_buckets) for way in WAYS]
     strict, groups = _OBSERVED | {"tau": task.strict}, set(task.groups)
+    single = {name.partition("_alpha_")[0] for name in groups}
+    bounded = {granularity.replace(":", "_") for granularity in (*simple, *all_sizes)}
     needs = {}
-    if {"chosen", "buckets", "shared", "soft"} & groups:
+    if {"chosen", "buckets", "shared", "soft"} & groups or bounded & single:
         needs[TABLE] = dict(fields={"granularity": (*simple, *all_sizes)})
     if "observed" in groups:
         needs[OBSERVED] = dict(fields={"granularity": simple, **_OBSERVED})
