@@ -11,7 +11,9 @@ from experiments import checks, tasks
 from experiments.paper_pushing import config as configs
 from experiments.paper_pushing import policies, report, rollout, seen, table, task
 from experiments.paper_pushing.env import PaperScene
+from experiments.planar_pushing import classifier_bounds
 from experiments.table import policies as table_policies
+from experiments.table.annotations import Annotation
 
 
 @pytest.mark.parametrize("variant", configs.VARIANTS)
@@ -74,6 +76,25 @@ def test_the_source_below_a_level_is_what_ambient_leaves_out():
     config.task.images_target = 50
     with pytest.raises(ValueError, match="upper is 2000.*at most config.task.images_target"):
         task.check(config)
+
+
+def test_the_sweep_from_pictures_differs_in_its_bounds_and_shares_only():
+    config = configs.get_config("pixels_sweep")
+    assert list(classifier_bounds.needed(config.task)) == ["table"]
+    files = {"sigma_min": {"source, dataset": {"mean": 0.2}}}
+    rows = policies.rows(config.task, {"table": Annotation("folder", files, "source", 50, 2000)})
+    assert set(rows) == set(config.task.groups)
+    assert set().union(*(row.changes for row in rows.values())) == {
+        *("law.name", "law.alpha"),
+        *(f"data.sources.source.{name}" for name in ("sigma_min", "sigma_max", "bounds")),
+    }
+    omni = rows["omni_0.15_alpha_0.5"].changes
+    bounds = [omni[f"data.sources.source.{name}"] for name in ("sigma_max", "sigma_min")]
+    assert [*bounds, omni["law.alpha"]] == [0.15, 0.3, 0.5]
+    # The levels and the network are those of the table that they are set beside.
+    beside = configs.get_config("pixels")
+    for section in ("data", "model", "train", "policy", "augmentation"):
+        assert config[section].to_dict() == beside[section].to_dict()
 
 
 def test_streamed_policies_train_alone():
