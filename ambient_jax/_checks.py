@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 SOLVERS = ("ddpm", "ddim", "heun", "dpmpp_2m")  # also for the config of a training run
+_LISTED = 40  # options in one message
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
@@ -23,12 +24,12 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def one_of(field: str, value: Any, options: Iterable[str]) -> None:
-    """Raises ValueError unless ``value`` is one of ``options``."""
+    """Raises ValueError unless ``value`` is one of ``options``; it lists the first of many."""
     options = list(options)
     if value not in options:
-        raise ValueError(
-            f"{field} is {value!r}, expected one of {', '.join(options)}{nearest(value, options)}"
-        )
+        left = len(options) - _LISTED
+        listed = ", ".join(options[:_LISTED]) + (f" and {left} more" if left > 0 else "")
+        raise ValueError(f"{field} is {value!r}, expected one of {listed}{nearest(value, options)}")
 
 
 def number(

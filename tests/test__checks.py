@@ -16,6 +16,14 @@ def test_one_of():
         _checks.one_of("law", "c", ["a", "b"])
 
 
+def test_one_of_many_names_the_first_and_the_nearest():
+    names = [f"bridge_{i}" for i in range(39)] + ["fractal", "kuka", "taco_play"]
+    with pytest.raises(ValueError, match="bridge_38, fractal and 2 more; did you mean 'taco_play'"):
+        _checks.one_of("data set", "taco_plays", names)
+    with pytest.raises(ValueError, match="bridge_38, fractal; did you mean 'fractal'"):
+        _checks.one_of("data set", "fractals", names[:40])
+
+
 def test_same_shape_names_the_odd_one_and_skips_none():
     _checks.same_shape(h=np.zeros((2, 3)), x0=np.zeros((2, 3)), mask=None)
     with pytest.raises(ValueError, match=r"x0 has shape \(3,\), expected h's \(2, 3\)"):

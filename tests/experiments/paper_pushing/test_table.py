@@ -81,8 +81,12 @@ def test_the_source_below_a_level_is_what_ambient_leaves_out():
 def test_the_sweep_from_pictures_differs_in_its_bounds_and_shares_only():
     config = configs.get_config("pixels_sweep")
     assert list(classifier_bounds.needed(config.task)) == ["table"]
-    files = {"sigma_min": {"source, dataset": {"mean": 0.2}}}
-    rows = policies.rows(config.task, {"table": Annotation("folder", files, "source", 50, 2000)})
+    found = {
+        "sigma_min": {"source, dataset": {"mean": 0.2}},
+        "levels": [0.5],
+        "total_variation": {"source": {"value": [0.1]}},
+    }
+    rows = policies.rows(config.task, {"table": Annotation("folder", found, "source", 50, 2000)})
     assert set(rows) == set(config.task.groups)
     assert set().union(*(row.changes for row in rows.values())) == {
         *("law.name", "law.alpha"),

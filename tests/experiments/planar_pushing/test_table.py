@@ -150,7 +150,7 @@ def test_files_and_splits_are_those_of_the_annotation(config):
     assert {pathlib.Path(f).stem for f in files} <= units
     config.task.groups = ("main", "few")
     assert classifier_bounds.needed(config.task) == {}
-    for config.task.groups in (("dataset",), ("random_100_alpha_0.5",), ("datapoint_alpha_0.2",)):
+    for config.task.groups in (("dataset",), ("random_100_alpha_0.5",), ("datapoint_alpha_0.5",)):
         assert list(classifier_bounds.needed(config.task)) == ["table"]
     # Policies and groups that are not configured may be named, unknown ones not.
     for config.task.one_seed in (("omni_0.3",), ("scaling",), ()):
