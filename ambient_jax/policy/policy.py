@@ -171,13 +171,7 @@ class Policy:
         """
         checked = self.prepared(observation)
         batch = len(next(iter(checked.values())))
-        key = _checks.key(key)
-        if key.ndim == 0:
-            key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-        elif key.shape != (batch,):
-            raise ValueError(
-                f"key has {key.size} keys, expected one, or one for each of {batch} rows"
-            )
+        key = _checks.row_keys(key, batch)
         shape = (batch, self.horizon, self.chain.action_dim)
         given = inpainting_lib.check(known, weights, shape, self.most_known)
         return self._jitted(self.params, checked, key, **given)
