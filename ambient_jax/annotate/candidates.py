@@ -133,8 +133,15 @@ def folded(
       A copy of the config with these sources, and the names of each fold's sources.
 
     Raises:
-      ValueError: a clean source has fewer episodes than folds.
+      ValueError: a clean source has fewer episodes than folds, or sources have transforms of their
+        own, which no candidate's policy could be loaded with.
     """
+    if mixture.chain.sources:
+        per = config.data.normalize_per
+        found = f"config.data.normalize_per is {per!r}, expected 'mixture'"
+        if not mixture.chain.normalizer.sources:
+            found = "the format masks dimensions by source, expected another data.format"
+        raise ValueError(f"{found}: candidates are compared with one map for all sources")
     config = config.copy_and_resolve_references()
     names: list[list[str]] = [[] for _ in range(folds)]
     for source, section in list(config.data.sources.items()):
@@ -205,8 +212,8 @@ def measure(
       workdir: folder of the candidates' policies and of ``measured.npz``.
 
     Raises:
-      ValueError: no clean or no corrupt source, too few clean episodes, or a config or data that
-        cannot train.
+      ValueError: no clean or no corrupt source, too few clean episodes, transforms of their own for
+        sources, or a config or data that cannot train.
       Interrupted: a signal ended the training.
     """
     workdir = pathlib.Path(expanded(workdir))

@@ -78,6 +78,15 @@ def test_more_folds_than_episodes_are_refused(config, mixture):
         candidates.folded(config, mixture, 7)
 
 
+@pytest.mark.parametrize("per", ["source", "group"])
+def test_a_map_of_its_own_for_each_source_is_refused_before_anything_trains(config, per, tmp_path):
+    own = ml_collections.ConfigDict(config.to_dict())
+    own.data.normalize_per = per
+    with pytest.raises(ValueError, match=f"normalize_per is '{per}', expected 'mixture'"):
+        candidates.measure(own, MEASURED, OPTIONS, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_candidate_sets_weights_and_bounds(config, mixture):
     cut, folds = candidates.folded(config, mixture, 2)
     configs = candidates.policies(cut, folds, TRIED)
