@@ -59,12 +59,6 @@ class Candidate(NamedTuple):
         parts += [f"below_{self.sigma_max:g}"] if self.sigma_max > 0 else []
         return "_".join(["+".join(self.corrupt), *parts] if self.corrupt else parts)
 
-    def admits(self, levels: np.ndarray) -> np.ndarray:
-        """Returns whether corrupt data train the levels, [L] bool."""
-        if self.alpha == 1:
-            return np.zeros(len(levels), bool)
-        return (levels > self.sigma_min) | (levels < self.sigma_max)
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
