@@ -216,5 +216,5 @@ def row_count(observation: Observation) -> int:
     for name, value in observation.items():
         if name != INSTRUCTION and np.ndim(value):
             return len(value)
-    text = observation.get(INSTRUCTION)
+    text: Any = observation.get(INSTRUCTION)
     return np.shape(text)[0] if np.ndim(text) else int(text is not None)
