@@ -185,6 +185,16 @@ def key(value: Any, name: str = "key") -> jax.Array:
     )
 
 
+def row_keys(value: Any, rows: int) -> jax.Array:
+    """Returns the keys [rows]: ``fold_in(key, i)`` of one key or seed, or those that came."""
+    keys = key(value)
+    if not keys.ndim:
+        return jax.vmap(jax.random.fold_in, (None, 0))(keys, jnp.arange(rows))
+    if keys.shape != (rows,):
+        raise ValueError(f"key has {keys.size} keys, expected one, or one for each of {rows} rows")
+    return keys
+
+
 def _is(dtype, *supertypes):
     return dtype is not None and any(jnp.issubdtype(dtype, s) for s in supertypes)
 

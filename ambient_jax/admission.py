@@ -17,7 +17,6 @@ unusable           (1, 0)                  none
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -50,15 +49,6 @@ class Bounds(NamedTuple):
         low = np.asarray(sigma_min, np.float32)
         high = np.where(low <= 0, 1, 0) if sigma_max is None else sigma_max
         return cls(low, np.asarray(high, np.float32))
-
-    def coverage(self, schedule: schedules.Schedule | None = None) -> Array:
-        """Returns each sample's probability that a training level is admissible: ``measure``."""
-        return measure(*self, schedule)
-
-    def digest(self) -> str:
-        """Returns 16 hexadecimal digits that depend on every bound and on their order."""
-        columns = (np.ascontiguousarray(column, np.float32) for column in self)
-        return hashlib.sha256(b"".join(c.tobytes() for c in columns)).hexdigest()[:16]
 
 
 def default_sigma_max(sigma_min: jax.typing.ArrayLike, sigma_max=None) -> Array:
@@ -126,22 +116,6 @@ def sample_sigma(
     inside_low = jnp.clip(sigma, 0, jnp.nextafter(jnp.minimum(upper, lower), -one))
     inside_high = jnp.clip(sigma, jnp.minimum(jnp.nextafter(lower, 2 * one), 1), 1)
     return jnp.where(in_low, jnp.maximum(inside_low, 0), inside_high)
-
-
-def intersect(first: tuple[Any, Any], second: tuple[Any, Any]) -> tuple[Array, Array]:
-    """Returns bounds (sigma_min, sigma_max) that admit a level only where both pairs admit it.
-
-    They are the larger sigma_min and the smaller sigma_max. Where the low band of one pair overlaps
-    the high band of the other, the result admits less than both do, which is safe.
-    """
-    sigma_min = jnp.maximum(jnp.asarray(first[0]), jnp.asarray(second[0]))
-    upper = [default_sigma_max(*pair) for pair in (first, second)]
-    everything = [u > jnp.asarray(pair[0]) for u, pair in zip(upper, (first, second), strict=True)]
-    smaller = jnp.minimum(*upper)
-    sigma_max = jnp.where(everything[0], upper[1], jnp.where(everything[1], upper[0], smaller))
-    return jnp.where(everything[0], second[0], jnp.where(everything[1], first[0], sigma_min)), (
-        sigma_max
-    )
 
 
 def check_bounds(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ambient_jax import schedules, targets
+from ambient_jax import _checks, schedules, targets
 
 Array = jax.Array
 _VP = schedules.vp()
@@ -89,7 +89,7 @@ def fixed_noise(key: Array, sample_id: Array, shape: tuple[int, ...]) -> Array:
     Raises:
       ValueError: sample_id is not three integers (use jax.vmap for a batch of ids).
     """
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = _checks.key(key)
     sample_id = jnp.asarray(sample_id)
     if jnp.shape(sample_id) != (3,):
         raise ValueError(

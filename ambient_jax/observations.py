@@ -64,10 +64,6 @@ class Levels:
         between = (1 - self.clean - self.dropped) * (1 - minimum)
         return jnp.where(minimum <= 0, self.clean, 0.0), between, self.dropped
 
-    def measure(self, minimum: jax.typing.ArrayLike) -> Array:
-        """Returns the probability that the law draws a level that ``minimum`` admits."""
-        return sum(self._masses(minimum), jnp.zeros(()))
-
     def sample(self, key: Array, minimum: jax.typing.ArrayLike) -> Array:
         """Draws a level that ``minimum`` (a scalar in [0, 1]) admits; 1 if the law draws none."""
         _checks.scalar(minimum=minimum)
@@ -114,11 +110,6 @@ def minimum_at(sigma: Array, knots: Curve) -> Array:
     share = (sigma - jnp.asarray(x)[i]) / jnp.where(width > 0, width, 1)
     low, high = jnp.asarray(y)[i], jnp.asarray(y)[j]
     return low + jnp.where(width > 0, share, 0) * (high - low)
-
-
-def admissible(level: Array, minimum: Array) -> Array:
-    """Returns booleans, True where a row with this minimum may be used at observation level rho."""
-    return jnp.asarray(level) >= minimum
 
 
 def show(observation: Array, eps: Array, level: Array) -> Array:

@@ -151,7 +151,7 @@ def fit(
             history[-1]["held_out"] = error.tolist()
             better = error < least
             best = jax.tree.map(lambda new, old: _chosen(better, new, old), current, best)  # noqa: B023
-            least, since = np.minimum(least, error), 0 if np.any(better) else since + 1
+            least, since = np.fmin(least, error), 0 if np.any(better) else since + 1
             bar.set_postfix(held_out=f"{error.mean():.4f}")
             if patience is not None and since >= patience:
                 break

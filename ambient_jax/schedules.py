@@ -72,11 +72,6 @@ class Schedule:
         scale = self.scale(sigma)
         return scale * signal(sigma), scale * sigma
 
-    def log_snr(self, sigma: jax.typing.ArrayLike) -> jax.Array:
-        """Returns the log of the signal-to-noise ratio ``alpha^2 / noise^2``, inf at sigma = 0."""
-        sigma = self.clip(sigma)
-        return jnp.log1p(-sigma) + jnp.log1p(sigma) - 2 * jnp.log(sigma)
-
     def quantile(self, u: jax.typing.ArrayLike) -> jax.Array:
         """Maps u uniform on [0, 1] to a noise level of the training law; the inverse of ``cdf``."""
         return self.sigma(_level(u, "u", "a probability"))

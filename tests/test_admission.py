@@ -1,4 +1,4 @@
-"""Which levels a sample may train: the table of kinds, measures, draws, intersections."""
+"""Which levels a sample may train: the table of kinds, measures, draws."""
 
 import itertools
 
@@ -125,39 +125,6 @@ def test_default_law_is_uniform_and_default_sigma_max_applies():
     np.testing.assert_allclose(admission.measure(0.4), 0.6, atol=1e-6)
     np.testing.assert_allclose(admission.measure(0.7, 0.2), 0.5, atol=1e-6)
     assert float(admission.measure(0.0)) == 1 and float(admission.measure(1.0)) == 0
-
-
-def test_intersection_against_brute_force():
-    """Never larger than the true intersection; exact unless a low band meets a high band."""
-    levels = np.linspace(0, 1, 8, dtype=np.float32)
-    pairs = np.array(list(itertools.product(levels, levels)), np.float32)
-    sigma = np.linspace(0, 1, 141, dtype=np.float32)[:, None]
-    first, second = (
-        p.reshape(-1, 2).T for p in np.broadcast_arrays(pairs[:, None], pairs[None, :])
-    )
-    got = admission.intersect((first[0], first[1]), (second[0], second[1]))
-    inside = np.asarray(admission.admissible(sigma, *got))
-    truth = brute(sigma, *first) & brute(sigma, *second)
-    assert not (inside & ~truth).any()
-
-    all_first, all_second = (p[1] > p[0] for p in (first, second))
-    reaches = (first[1] > second[0]) | (second[1] > first[0])
-    exact = (inside == truth).all(axis=0)
-    assert exact[all_first | all_second | ~reaches].all()
-    assert not exact.all()  # the documented exception exists
-
-
-def test_intersection_of_the_kinds():
-    def bounds(a, b):
-        return tuple(round(float(x), 3) for x in admission.intersect(KINDS[a], KINDS[b]))
-
-    for kind in KINDS:
-        if kind != "everything":
-            assert bounds("clean", kind) == bounds(kind, "clean") == KINDS[kind]
-    assert bounds("ambient", "omni") == bounds("omni", "ambient") == (0.7, 0.0)
-    assert bounds("unusable", "omni") == bounds("omni", "unusable") == (1.0, 0.0)
-    assert tuple(map(float, admission.intersect((0.5, None), (0.25, None)))) == (0.5, 0.0)
-    assert tuple(map(float, admission.intersect((0.0, None), (0.0, None)))) == (0.0, 1.0)
 
 
 def test_check_bounds_names_the_sample():

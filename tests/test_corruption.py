@@ -120,6 +120,15 @@ def test_fixed_noise_is_a_pure_function_of_the_id():
     assert not np.allclose(other, noise[0])
 
 
+def test_fixed_noise_takes_a_key_of_either_type_or_a_seed():
+    sample, shape = jnp.arange(3), (4, 2)
+    noise = corruption.fixed_noise(jax.random.key(4), sample, shape)
+    for key in (jax.random.PRNGKey(4), 4, np.int64(4)):
+        np.testing.assert_array_equal(corruption.fixed_noise(key, sample, shape), noise)
+    with pytest.raises(ValueError, match="key is 0.5 of type float, expected jax.random.key"):
+        corruption.fixed_noise(0.5, sample, shape)
+
+
 def test_fixed_noise_is_standard_normal():
     ids = jnp.stack([jnp.zeros(2000, int), jnp.arange(2000), jnp.arange(2000) % 7], axis=1)
     noise = jax.jit(jax.vmap(lambda i: corruption.fixed_noise(jax.random.key(0), i, (8, 2))))(ids)

@@ -131,6 +131,20 @@ def test_each_member_keeps_its_best_parameters_and_patience_ends_the_fit():
     np.testing.assert_array_equal(fitted.params["w"], [seen[1][0], seen[0][1]])
 
 
+def test_a_held_out_loss_that_is_not_a_number_is_passed_over():
+    told, seen = iter([3.0, np.nan, 1.0, 2.0]), []
+
+    def held_out(params):
+        seen.append(np.asarray(params["w"]))
+        return jnp.array(next(told))
+
+    fitted = optim.fit(
+        *(_squared, {"w": jnp.zeros(2)}, _rounds(4), optim.Recipe(steps=40)),
+        **dict(shared=0.0, own=jnp.ones(2), held_out=held_out, patience=3),
+    )
+    np.testing.assert_array_equal(fitted.params["w"], seen[2])
+
+
 def test_a_loss_of_the_same_value_is_compiled_once():
     traces = []
 

@@ -78,14 +78,6 @@ def _spectral(covariance, n):
     return values, vectors
 
 
-def from_accuracy(balanced_accuracy) -> np.ndarray:
-    """Returns the TV that a classifier reaches: ``2 accuracy - 1``, or 0 below chance. Its
-    expectation is at most TV."""
-    accuracy = np.asarray(balanced_accuracy, np.float64)
-    _checks.level("balanced accuracy", accuracy, "a share, not a percentage,")
-    return np.maximum(2 * accuracy - 1, 0.0)
-
-
 def from_probabilities(c_clean, c_corrupt) -> Estimate:
     """Estimates the TV that a classifier reaches at one noise level: a lower bound on TV.
 

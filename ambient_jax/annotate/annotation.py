@@ -65,7 +65,8 @@ def annotate(
       options: see ``Options``.
       schedule: its training law draws the classifier's noise levels; default
         ``options.SCHEDULE``.
-      seed: seeds folds, initial parameters, noise draws and buckets.
+      seed: seeds folds, initial parameters, the training's draws and buckets; the noise with which
+        chunks are judged is the same for every seed.
       progress: show progress bars.
 
     Raises:

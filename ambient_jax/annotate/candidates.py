@@ -59,12 +59,6 @@ class Candidate(NamedTuple):
         parts += [f"below_{self.sigma_max:g}"] if self.sigma_max > 0 else []
         return "_".join(["+".join(self.corrupt), *parts] if self.corrupt else parts)
 
-    def admits(self, levels: np.ndarray) -> np.ndarray:
-        """Returns whether corrupt data train the levels, [L] bool."""
-        if self.alpha == 1:
-            return np.zeros(len(levels), bool)
-        return (levels > self.sigma_min) | (levels < self.sigma_max)
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -133,8 +127,15 @@ def folded(
       A copy of the config with these sources, and the names of each fold's sources.
 
     Raises:
-      ValueError: a clean source has fewer episodes than folds.
+      ValueError: a clean source has fewer episodes than folds, or sources have transforms of their
+        own, which no candidate's policy could be loaded with.
     """
+    if mixture.chain.sources:
+        per = config.data.normalize_per
+        found = f"config.data.normalize_per is {per!r}, expected 'mixture'"
+        if not mixture.chain.normalizer.sources:
+            found = "the format masks dimensions by source, expected another data.format"
+        raise ValueError(f"{found}: candidates are compared with one map for all sources")
     config = config.copy_and_resolve_references()
     names: list[list[str]] = [[] for _ in range(folds)]
     for source, section in list(config.data.sources.items()):
@@ -205,8 +206,8 @@ def measure(
       workdir: folder of the candidates' policies and of ``measured.npz``.
 
     Raises:
-      ValueError: no clean or no corrupt source, too few clean episodes, or a config or data that
-        cannot train.
+      ValueError: no clean or no corrupt source, too few clean episodes, transforms of their own for
+        sources, or a config or data that cannot train.
       Interrupted: a signal ended the training.
     """
     workdir = pathlib.Path(expanded(workdir))

@@ -139,10 +139,7 @@ def _batches(policy, chunks, seed, batch):
     if total < 1 or batch < 1:
         raise ValueError(f"{total} chunks in batches of {batch}, expected at least 1 of each")
     size = min(batch, total)
-    observation = policy.check(chunks.observation, (policy.history,))
-    for name in policy.chain.wide:
-        normalised = policy.normalizer.normalize(f"observation/{name}", observation[name])
-        observation[name] = np.asarray(normalised, np.float32)
+    observation = policy.prepared(chunks.observation)
     x0 = policy.normalised(chunks.action)
     valid = np.broadcast_to(np.asarray(chunks.mask, bool)[..., None], x0.shape)
     if policy.action_mask is not None:

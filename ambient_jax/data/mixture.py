@@ -74,11 +74,6 @@ class Mixture:
         return self.chain.action_dim
 
     @property
-    def observation_dims(self) -> dict[str, int]:
-        """Width of each observation, by name."""
-        return self.chain.dims
-
-    @property
     def observation_shapes(self) -> Shapes:
         """Shape of each observation of one row in a batch, by name."""
         return self.chain.inputs(self.config.history)

@@ -74,7 +74,7 @@ def evaluate(
     caption = (
         f"Policy of step {step}. Loss: {_LOSS} {len(evaluation.LEVELS)} noise levels. Action "
         "error: root mean squared difference of a sampled chunk from the recorded one, in data "
-        f"units ({sampled} chunks)."
+        f"units (at most {sampled} chunks)."
     )
     folder = directory.parent / "evaluation" / (split or "train").replace("/", "_")
     results = {"levels": evaluation.LEVELS, "sources": sources, "step": step}

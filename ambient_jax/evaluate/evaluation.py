@@ -214,7 +214,7 @@ def _measured(
 ):
     """Runs ``_at_levels`` on the chunks in parts of ``batch`` rows and concatenates the results."""
     x0 = policy.normalised(chunks.action)
-    observations = [policy.check(o, (policy.history,)) for o in observations]
+    observations = [policy.prepared(o) for o in observations]
     rows = observations, x0, noise(x0.shape, seed), valid
     params, levels = policy.params if params is None else params, jnp.asarray(levels)
     parts = [
@@ -230,7 +230,7 @@ def _at_levels(measure, policy, target, params, rows, levels):
     """Returns ``measure`` [L, n, ...] of the predictions of ``target`` from each observation."""
     observations, x0, eps, valid = rows
     eps = corruption.coloured(eps, policy.schedule)
-    denoisers = [policy.denoiser(params, observation) for observation in observations]
+    denoisers = [policy.denoiser(params, o, policy.chain.wide) for o in observations]
     forms = dict(source=policy.prediction, target=target, schedule=schedules.vp())
 
     def at(sigma):

@@ -95,8 +95,9 @@ def remaining(
 class Control:
     """Runs a policy in N environments with a simulated inference delay, see the module.
 
-    ``policy`` is a ``Policy``, or has its ``check``, ``history``, ``horizon`` and call.
-    Deterministic: environment i's actions depend on its own observations, the keys and i only.
+    ``policy`` is a ``Policy``, or has its ``check``, ``history``, ``horizon`` and call; without
+    ``most_known`` all actions may be known. Deterministic: environment i's actions depend on its
+    own observations, the keys and i only.
 
     Args:
       policy: of which action chunks are drawn.
@@ -126,6 +127,12 @@ class Control:
                 f"delay is {delay} with execute {execute}, expected 0 to {most}: the old chunk of "
                 f"{horizon} actions lasts for execute + delay steps, and the next is begun after "
                 "the last has arrived"
+            )
+        known = getattr(policy, "most_known", horizon)
+        if isinstance(strategy, RealTime) and delay > known:
+            raise ValueError(
+                f"delay is {delay} with RealTime, expected at most {known}, the known actions that "
+                "the model saw in training (config.model.prefix)"
             )
         self.policy, self.strategy, self.execute, self.delay = policy, strategy, execute, delay
         self._histories = Histories(policy)

@@ -33,6 +33,11 @@ class Histories:
                 f"observations of {count} environments came, expected {len(self.fresh)} as "
                 "before: use another controller, or reset() all first"
             )
+        elif newest.keys() != self.values.keys():
+            raise ValueError(
+                f"the observation has {', '.join(newest)}, expected the names of the step before: "
+                f"{', '.join(self.values)}; reset() all to change them"
+            )
         for name, value in newest.items():
             filled = self._filled(name, value)
             if name == INSTRUCTION:

@@ -169,18 +169,9 @@ class Policy:
             [B, H] in [0, 1] say: those of weight 1 are returned as they are, those of weight 0 are
             not used, see ``inpainting``. Calls with known actions share one compiled function.
         """
-        checked = self.check(observation, (self.history,))
+        checked = self.prepared(observation)
         batch = len(next(iter(checked.values())))
-        key = _checks.key(key)
-        if key.ndim == 0:
-            key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-        elif key.shape != (batch,):
-            raise ValueError(
-                f"key has {key.size} keys, expected one, or one for each of {batch} rows"
-            )
-        for name in self.chain.wide:
-            normalised = self.normalizer.normalize(f"observation/{name}", checked[name])
-            checked[name] = np.asarray(normalised)
+        key = _checks.row_keys(key, batch)
         shape = (batch, self.horizon, self.chain.action_dim)
         given = inpainting_lib.check(known, weights, shape, self.most_known)
         return self._jitted(self.params, checked, key, **given)
@@ -188,6 +179,15 @@ class Policy:
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, np.ndarray]:
         """Returns observations as arrays [B, *between, ...]; see ``__call__``, ``Chain.check``."""
         return self.chain.check(observation, between)
+
+    def prepared(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Returns checked observations [B, T, ...] for ``chunk`` and ``denoiser``. Those that are
+        ``chain.wide`` are normalised, on the host as in training: give ``ready=chain.wide``."""
+        checked = self.check(observation, (self.history,))
+        for name in self.chain.wide:
+            normalised = self.normalizer.normalize(f"observation/{name}", checked[name])
+            checked[name] = np.asarray(normalised, np.float32)
+        return checked
 
     def chunk(
         self,

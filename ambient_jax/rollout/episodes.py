@@ -199,6 +199,7 @@ class _Rows:
     def __init__(self, policy: Any, batch: int):
         self._policy, self._batch = policy, batch
         self.history, self.horizon = policy.history, policy.horizon
+        self.most_known = getattr(policy, "most_known", policy.horizon)
         self.live = self.episode = np.zeros(0)
 
     def check(self, observation: Any, between: tuple[int, ...]) -> Any:

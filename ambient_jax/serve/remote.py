@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ from ambient_jax import _checks
 from ambient_jax.policy import inpainting
 from ambient_jax.serve.client import Client
 from ambient_jax.serve.session import KEY, KNOWN, WEIGHTS
-from ambient_jax.transforms.steps import INSTRUCTION
+from ambient_jax.transforms.chain import row_count
+from ambient_jax.transforms.instructions import as_texts
+from ambient_jax.transforms.steps import INSTRUCTION, IS_CLEAN, Images
 
 Array = jax.Array
 Observation = Mapping[str, Any]
+_CAMERA = "image_"
 
 
 class RemotePolicy:
@@ -26,8 +30,8 @@ class RemotePolicy:
     and draws the chunks that the policy itself would draw from the same key, to the rounding of a
     batch.
 
-    >>> policy = RemotePolicy.connect("10.0.0.5", 8000, connections=8)
-    >>> control = RecedingHorizon(policy, execute=8)
+    >>> with RemotePolicy.connect("10.0.0.5", 8000, connections=8) as policy:
+    >>>     control = RecedingHorizon(policy, execute=8)
 
     Args:
       ask: returns the answers to a list of requests, in their order.
@@ -38,6 +42,11 @@ class RemotePolicy:
         self, ask: Callable[[list[dict[str, Any]]], Sequence[dict[str, Any]]], metadata: Observation
     ):
         self._ask, self._observations = ask, metadata["observations"]
+        shapes = {n: about["shape"] for n, about in self._observations.items()}
+        sizes = {n: s[:2] for n, s in shapes.items() if n.startswith(_CAMERA) and len(s) == 3}
+        cameras = tuple(n.removeprefix(_CAMERA) for n in sizes)
+        size = next(iter(sizes.values()), (1, 1))
+        self._images = Images(cameras, (size[0], size[1]))
         self.history, self.horizon = metadata["history"], metadata["horizon"]
         self.action_dim = metadata["action_dim"]
         self._real_time = metadata.get("real_time", False)
@@ -49,34 +58,60 @@ class RemotePolicy:
     ) -> RemotePolicy:
         """Returns the policy of a server, over connections that share its rows; ``options`` are
         those of ``Client``."""
-        clients = [Client(host, port, **options) for _ in range(connections)]
-        return cls(Pool(clients), clients[0].metadata)
+        _checks.number("connections", connections, 1, whole=True)
+        with contextlib.ExitStack() as opened:
+            clients = [
+                opened.enter_context(Client(host, port, **options)) for _ in range(connections)
+            ]
+            policy = cls(Pool(clients), clients[0].metadata)
+            opened.pop_all()
+        return policy
+
+    def close(self) -> None:
+        """Closes the connections that ``connect`` has opened."""
+        if isinstance(self._ask, Pool):
+            self._ask.close()
+
+    def __enter__(self) -> RemotePolicy:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
     def check(self, observation: Observation, between: tuple[int, ...]) -> dict[str, Any]:
-        """Returns observations as arrays [B, *between, ...]; ValueError for a wrong name or shape.
+        """Returns observations as arrays [B, *between, ...], in the order of the metadata.
 
-        The server checks the rest.
+        As with a policy, a text is repeated and images are resized; a camera that is missing is
+        masked. The server checks the rest. ValueError for a wrong name or shape.
         """
+        for name in observation:
+            _checks.one_of("observation", name, self._observations)
         for name, about in self._observations.items():
             if name not in observation and not about["optional"]:
                 raise ValueError(f"observation {name!r} is missing, expected {about['shape']}")
-        checked: dict[str, Any] = {}
-        for name, value in observation.items():
-            _checks.one_of("observation", name, self._observations)
-            shape = self._observations[name]["shape"]
-            if name == INSTRUCTION:
-                checked[name] = np.asarray(value)
-                continue
-            checked[name] = value = np.asarray(value)
-            if (
-                value.ndim != 1 + len(between) + len(shape)
-                or value.shape[1:][: len(between)] != between
-            ):
-                expected = ", ".join(map(str, ("B", *between, *shape)))
+        names = [name for name in self._observations if name in observation]
+        arrays = {n: np.asarray(observation[n]) for n in names if n != INSTRUCTION}
+        text = observation.get(INSTRUCTION)
+        rows = row_count({**arrays, INSTRUCTION: text})
+        if not rows:
+            raise ValueError("the observation is empty, expected " + ", ".join(self._observations))
+        lead, images = (rows, *between), self._images.inputs(1)
+        for name, value in arrays.items():
+            shape = (*lead, *self._observations[name]["shape"])
+            if name == IS_CLEAN and not value.ndim:
+                arrays[name] = value = np.broadcast_to(value, shape)
+            same = value.ndim == len(shape) and value.shape[: len(lead)] == lead
+            if not same and name not in images:
+                raise ValueError(f"observation {name!r} has shape {value.shape}, expected {shape}")
+        if text is not None:
+            encoded = getattr(text, "dtype", np.dtype("U")).kind in "uf"
+            arrays[INSTRUCTION] = np.asarray(text if encoded else as_texts(text, rows))
+            if len(arrays[INSTRUCTION]) != rows:
                 raise ValueError(
-                    f"observation {name!r} has shape {value.shape}, expected ({expected})"
+                    f"observation {INSTRUCTION!r} has {len(text)} rows, expected {rows}"
                 )
-        return checked
+        arrays |= self._images.check(arrays, lead)
+        return {name: arrays[name] for name in self._observations if name in arrays}
 
     def __call__(
         self, observation: Observation, key: Array, *, known: Any = None, weights: Any = None
@@ -86,10 +121,8 @@ class RemotePolicy:
         Raises ValueError if actions are known and the server takes none.
         """
         checked = self.check(observation, (self.history,))
-        count = max(len(value) for value in checked.values() if value.ndim)
-        key = _checks.key(key)
-        if not key.ndim:
-            key = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(count))
+        count = len(next(iter(checked.values())))
+        key = _checks.row_keys(key, count)
         shape = count, self.horizon, self.action_dim
         given = inpainting.check(known, weights, shape, self.most_known)
         if given and not self._real_time:
@@ -111,8 +144,8 @@ class RemotePolicy:
         requests = []
         for row, key in enumerate(data):
             one = {n: v[row] if v.ndim else v for n, v in observation.items()}
-            if INSTRUCTION in one and one[INSTRUCTION].dtype.kind == "U":
-                one[INSTRUCTION] = str(one[INSTRUCTION])
+            if INSTRUCTION in one and one[INSTRUCTION].dtype.kind in "SU":
+                one[INSTRUCTION] = one[INSTRUCTION].item()
             one[KEY] = np.asarray(key)
             if known is not None and weights is not None and weights[row].any():
                 one |= {KNOWN: known[row], WEIGHTS: weights[row]}
@@ -135,12 +168,14 @@ class Pool:
             for i in range(first, len(requests), len(self._clients)):
                 answers[i] = client.infer(requests[i])
 
-        for job in [self._threads.submit(ask, *c) for c in enumerate(self._clients)]:
+        jobs = [self._threads.submit(ask, *c) for c in enumerate(self._clients)]
+        concurrent.futures.wait(jobs)  # the next call may use every client
+        for job in jobs:
             job.result()
         return answers
 
     def close(self) -> None:
-        """Closes the clients."""
+        """Closes the clients, after the requests in work."""
+        self._threads.shutdown()
         for client in self._clients:
             client.close()
-        self._threads.shutdown()

@@ -35,7 +35,8 @@ class Robot:
       delay: number of steps that the first chunks are expected to take.
       real_time: whether new chunks continue old ones; None: if the server can.
       soft: whether the old actions after the delay are known as well, with decaying weight.
-      seed: of all chunks; None: the server draws.
+      seed: of all chunks, 0 or above; a chunk's seed is made of this and its number, as in
+        ``Background``. None: the server draws.
 
     Raises:
       ValueError: for other numbers, or if ``real_time`` is more than the server can.
@@ -56,6 +57,8 @@ class Robot:
         for name, value, low in (("execute", execute, 1), ("delay", delay, 0)):
             if not low <= value <= self.horizon:
                 raise ValueError(f"{name} is {value}, expected {low} to {self.horizon} steps")
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed is {seed}, expected 0 or above, or None")
         can = bool(told.get("real_time", False))
         if real_time and not can:
             raise ValueError(
@@ -110,7 +113,8 @@ class Robot:
             names = [name for name in request if not _once(name)]
             request |= {name: np.stack([one[name] for one in self._seen]) for name in names}
         if self._seed is not None:
-            request["seed"] = (self._seed + self._number) % 2**32
+            seeds = np.random.SeedSequence([self._seed, self._number])
+            request["seed"] = int(seeds.generate_state(1)[0])
         if self.real_time and self._chunk is not None:
             passed = step - self._begun, min(max(self.delays), self._most), self.soft
             request["known"], request["weights"] = remaining(self._chunk, *passed)

@@ -107,7 +107,8 @@ class Server:
             server.close(close_connections=False)
             self._last = self._loop.time() + _GRACE
             for waiting in self._receiving:
-                waiting.reschedule(self._last)
+                with contextlib.suppress(RuntimeError):  # it has just expired
+                    waiting.reschedule(self._last)
             ended = asyncio.ensure_future(server.wait_closed())
             hurry = asyncio.ensure_future(self._hurry.wait())
             limit = options.drain_timeout

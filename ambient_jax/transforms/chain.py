@@ -130,6 +130,7 @@ class Chain:
             _checks.one_of("observation", name, names)
         for step in self.steps:
             observation = step.widen(observation)
+        empty = "the observation is empty, expected " + ", ".join(names)
         checked: dict[str, np.ndarray] = {}
         rows: tuple[int, ...] = ()
         for i, (name, d) in enumerate(self.dims.items()):
@@ -143,6 +144,8 @@ class Chain:
             if value.ndim != len(between) + 2 or value.shape != (*rows, *between, d):
                 want = ", ".join(map(str, (*(rows or ("B",)), *between, d)))
                 raise ValueError(f"observation {name!r} has shape {value.shape}, expected ({want})")
+            if not len(value):
+                raise ValueError(empty)
             bad = ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
             if bad.any():
                 raise ValueError(
@@ -152,9 +155,9 @@ class Chain:
                 )
             checked[name] = value
         if self.steps:
-            batch = rows[0] if rows else _rows(observation)
+            batch = rows[0] if rows else row_count(observation)
             if not batch:
-                raise ValueError("the observation is empty, expected " + ", ".join(names))
+                raise ValueError(empty)
             for step in self.steps:
                 checked |= step.check(observation, (batch, *between))
         return checked
@@ -208,10 +211,10 @@ class Chain:
             ) from error
 
 
-def _rows(observation):
+def row_count(observation: Observation) -> int:
     """Returns B from any array, or the number of texts if there are only texts."""
     for name, value in observation.items():
         if name != INSTRUCTION and np.ndim(value):
             return len(value)
-    text = observation.get(INSTRUCTION)
+    text: Any = observation.get(INSTRUCTION)
     return np.shape(text)[0] if np.ndim(text) else int(text is not None)

@@ -223,6 +223,11 @@ class Images(Step):
             present = observation.get(mask, np.full(lead, name in observation))
             checked[mask] = _fitting(mask, present, lead, np.bool_)
             if name not in observation:  # missing in all rows
+                if checked[mask].any():
+                    raise ValueError(
+                        f"observation {name!r} is missing where its mask is True: give its "
+                        f"frames, or False in {mask!r}"
+                    )
                 checked[name] = np.zeros((*lead, *self.size, 3), np.uint8)
                 continue
             value = frames.check_frames(f"observation {name!r}", observation[name])

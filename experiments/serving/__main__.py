@@ -66,11 +66,12 @@ def _remote(checkpoint, values, given):
 
     with processes.served(checkpoint, *given) as server:
         if not values.openpi:
-            yield RemotePolicy.connect("127.0.0.1", server.port, connections=16, timeout=600)
+            options = dict(connections=16, timeout=600)
+            with RemotePolicy.connect("127.0.0.1", server.port, **options) as remote:
+                yield remote
             return
-        ask = processes.Stock(values.openpi, server.port, 16)
-        yield RemotePolicy(ask, ask.metadata)
-        ask.close()
+        with contextlib.closing(processes.Stock(values.openpi, server.port, 16)) as ask:
+            yield RemotePolicy(ask, ask.metadata)
 
 
 def _round_trip(values):

@@ -12,6 +12,12 @@ from ambient_jax.data import device
 LEVELS = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 
 
+def admits(candidate, levels):
+    """Whether corrupt data train the levels, [L] bool, with a candidate."""
+    used = (levels > candidate.sigma_min) | (levels < candidate.sigma_max)
+    return used & (candidate.alpha != 1)
+
+
 def evidence(sources, curves=None, horizon=4, **options):
     """Sources {name: (is clean, actions of each episode [T, D])}; curves {name: P(clean) [N, L]}.
 

@@ -15,6 +15,7 @@ from ambient_jax.data import write
 from ambient_jax.train import config as train_config
 from ambient_jax.train import sweep
 from ambient_jax.train.trainer import Result
+from tests.annotate import made
 
 TRIED = (
     *(Candidate(1.0), Candidate(None), Candidate(0.5), Candidate(0.5, 0.4)),
@@ -78,6 +79,15 @@ def test_more_folds_than_episodes_are_refused(config, mixture):
         candidates.folded(config, mixture, 7)
 
 
+@pytest.mark.parametrize("per", ["source", "group"])
+def test_a_map_of_its_own_for_each_source_is_refused_before_anything_trains(config, per, tmp_path):
+    own = ml_collections.ConfigDict(config.to_dict())
+    own.data.normalize_per = per
+    with pytest.raises(ValueError, match=f"normalize_per is '{per}', expected 'mixture'"):
+        candidates.measure(own, MEASURED, OPTIONS, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_candidate_sets_weights_and_bounds(config, mixture):
     cut, folds = candidates.folded(config, mixture, 2)
     configs = candidates.policies(cut, folds, TRIED)
@@ -104,7 +114,7 @@ def test_a_candidate_sets_weights_and_bounds(config, mixture):
                 assert shares[left_out] == 0
                 clean, corrupt = shares[kept], shares["jagged"] + shares["spoilt"]
                 assert clean + corrupt == pytest.approx(1, abs=1e-3)
-                if not candidate.admits(np.array([sigma]))[0] and candidate.alpha != 0:
+                if not made.admits(candidate, sigma) and candidate.alpha != 0:
                     assert clean == pytest.approx(1, abs=1e-3)
                 elif candidate.alpha is not None:
                     assert clean == pytest.approx(candidate.alpha, abs=1e-3)

@@ -7,6 +7,7 @@ import pytest
 from ambient_jax import mixing
 from ambient_jax.annotate import choice, evidence
 from ambient_jax.annotate.candidates import Candidate, Measured
+from tests.annotate.made import admits
 
 LEVELS = evidence.grid(19)
 CLEAN, HALF, NATURAL = Candidate(1.0), Candidate(0.5), Candidate(None)
@@ -42,7 +43,7 @@ def harm_below(level, harm=1.5):
     def relative(candidate):
         if candidate.alpha == 1:
             return np.full(len(LEVELS), 2.0)
-        used = candidate.admits(LEVELS)
+        used = admits(candidate, LEVELS)
         return np.where(used & (LEVELS < level), harm, np.where(used | (LEVELS < level), 1.0, 2.0))
 
     return relative
@@ -57,7 +58,7 @@ def test_sigma_min_is_where_corrupt_data_begin_to_help(level):
 
 
 def test_a_flat_loss_takes_the_largest_sigma_min_then_clean_data_only():
-    flat = lambda c: np.where(c.admits(LEVELS) | (LEVELS < 0.4), 1.0, 2.0)  # noqa: E731
+    flat = lambda c: np.where(admits(c, LEVELS) | (LEVELS < 0.4), 1.0, 2.0)  # noqa: E731
     assert choice.choose(measured(flat)).candidate == Candidate(0.5, 0.4)
     same = choice.choose(measured(lambda c: np.ones(len(LEVELS))))
     assert same.clean_only and same.bounds == (1.0, 0.0)

@@ -165,6 +165,10 @@ CASES = {
         policy(frames(4, 2, 8, 8, 3), image_primary_mask=np.ones((3, 2), bool)),
         r"'image_primary_mask' has shape \(3, 2\) and type bool, expected \(4, 2\)",
     ),
+    "a policy's mask of frames that are not there": (
+        lambda bench: chain_of_policy().check({"image_primary_mask": np.ones((4, 2), bool)}, (2,)),
+        "'image_primary' is missing where its mask is True",
+    ),
     "a policy's observation of nothing": (
         lambda bench: chain_of_policy().check({}, (2,)),
         "the observation is empty, expected image_primary",

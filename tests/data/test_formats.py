@@ -55,7 +55,7 @@ def config(tmp_path, monkeypatch):
 
 def test_it_is_trained_on_like_the_formats_of_the_package(config):
     mixture = mixtures.open_mixture(config, LAW)
-    assert mixture.chunks.tolist() == [45, 20] and mixture.observation_dims == {"place": 1}
+    assert mixture.chunks.tolist() == [45, 20] and mixture.chain.dims == {"place": 1}
     batch = jax.jit(mixture.sampler(LAW, VP))(
         device.load_device_data(mixture), jax.random.key(0), 0, np.arange(32)
     )

@@ -18,7 +18,7 @@ def test_prepared_sources(make_config):
     assert mixture.names == ("demos", "rrt")
     assert mixture.chunks.tolist() == [11, 24]
     assert mixture.action_dim == 2
-    assert mixture.observation_dims == {"state": 2, "goal": 1}
+    assert mixture.chain.dims == {"state": 2, "goal": 1}
     np.testing.assert_allclose(mixture.sources.weight, np.array([11, 48]) / 59, rtol=1e-6)
     assert mixture.sources.clean.tolist() == [True, False]
     np.testing.assert_allclose(mixture.sources.sigma_min, [0, 0.3])

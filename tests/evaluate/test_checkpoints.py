@@ -33,7 +33,7 @@ def trained(toy_data, tmp_path_factory):
 
 def test_every_source_has_its_losses_and_errors(trained):
     table = evaluate.evaluate(trained, split="train[:50%]", samples=64, sampled=16).table
-    assert "| good " in table and "| bad " in table
+    assert "| good " in table and "| bad " in table and "(at most 16 chunks)" in table
     folder = trained / "evaluation" / "train[:50%]"
     results = json.loads((folder / "results.json").read_text())
     for found in results["sources"].values():

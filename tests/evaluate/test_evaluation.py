@@ -1,5 +1,6 @@
 """Losses and action errors of policies whose answers are known."""
 
+import dataclasses
 import types
 
 import jax.numpy as jnp
@@ -49,6 +50,30 @@ def test_masked_actions_count_nowhere():
     data.action[data.mask] += 0.6
     loss = evaluation.denoising_loss(sure, *data[:3], levels=(0.1, 0.9))
     np.testing.assert_allclose(loss, (0.6 / SCALE) ** 2, rtol=1e-4)
+
+
+def test_losses_are_those_of_the_data_without_a_large_offset():
+    """Two dimensions of range 10 about 1.7e9, where neighbours in float32 are 128 apart."""
+
+    def measured(offset):
+        like = policy_of(lambda x_t, o: jnp.broadcast_to(o["state"], x_t.shape))
+        maps = like.normalizer.shift, like.normalizer.scale
+        shift, scale = (
+            {**m, "observation/state": np.full(2, v)}
+            for m, v in zip(maps, (offset + 5, 5.0), strict=True)
+        )
+        policy = dataclasses.replace(like, chain=Normalizer("bounds", shift, scale))
+        rng = np.random.default_rng(0)
+        place = rng.uniform(0, 10, (2, 300, 1, 2))
+        goal = rng.normal(size=(300, 1, 2))
+        seen, other = ({"state": offset + one, "goal": goal} for one in place)
+        data = evaluation.Chunks(seen, rng.normal(size=(300, 4, 2)), np.ones((300, 4), bool))
+        options = dict(levels=(0.1, 0.9))
+        losses = evaluation.row_losses(policy, data, **options)
+        return losses, evaluation.differences(policy, data, other, **options)
+
+    for far, near in zip(measured(1.7e9), measured(0.0), strict=True):
+        np.testing.assert_allclose(far, near, rtol=1e-5, atol=1e-6)
 
 
 def test_recorded_chunks_are_those_of_the_data_set(toy_data):

@@ -172,6 +172,16 @@ def test_frozen_actions_are_executed_as_they_were():
     np.testing.assert_array_equal(acts[16], second[:, 8])
 
 
+def test_no_more_is_known_than_the_model_saw_in_training():
+    policy = Clock()
+    policy.most_known = 2
+    with pytest.raises(ValueError, match="delay is 3 with RealTime, expected at most 2"):
+        Control(policy, RealTime(), execute=4, delay=3)
+    assert Control(policy, Receding(), execute=4, delay=3).delay == 3
+    executed(RealTime(), 4, 2, policy=policy)
+    assert max((given["weights"] == 1).sum(1).max() for given in policy.calls if given) == 2
+
+
 def test_wrong_use_is_named():
     policy = Clock()
     with pytest.raises(ValueError, match="execute is 9"):

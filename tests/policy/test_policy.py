@@ -188,6 +188,8 @@ def test_wrong_observations_are_named():
         policy({**seen, "state": seen["state"][..., :2]}, key)
     with pytest.raises(ValueError, match=r"'state' has shape \(\), expected \(B, 2, 3\)"):
         policy({**seen, "state": 1.0}, key)
+    with pytest.raises(ValueError, match="the observation is empty, expected state, goal"):
+        policy({name: value[:0] for name, value in seen.items()}, key)
     for bad in (np.nan, np.inf):
         broken = {**seen, "goal": seen["goal"].copy()}
         broken["goal"][3, 1, 0] = bad

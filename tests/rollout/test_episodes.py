@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ambient_jax.policy import chunks
 from ambient_jax.policy.control import RecedingHorizon
 from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import rollout
@@ -202,6 +203,15 @@ def test_a_policy_needs_only_what_a_control_uses():
 
     found = rollout(Remote(), make(form="nested", noise=0.0), episodes=2, envs=1, **QUIET)
     assert found.success.all() and found.lengths.tolist() == [1, 1]
+
+
+def test_a_control_is_told_how_much_the_policy_may_know():
+    class Short:
+        history, horizon, most_known = 1, 4, 1
+
+    control = lambda p: chunks.Control(p, chunks.RealTime(), execute=2, delay=2)  # noqa: E731
+    with pytest.raises(ValueError, match="delay is 2 with RealTime, expected at most 1"):
+        rollout(Short(), make(), episodes=1, control=control, progress=False)
 
 
 def test_a_bad_argument_is_one_clear_line():

@@ -89,17 +89,17 @@ def test_wrong_known_actions_leave_the_history_as_it_was(port):
 
 
 def test_control_in_real_time_acts_as_with_the_policy_itself(port):
-    remote = RemotePolicy.connect("127.0.0.1", port, connections=2, patience=0)
-    both = [Control(p, RealTime(), execute=2, delay=1) for p in (made.policy(2), remote)]
-    for step in range(7):
-        rows = [made.observation(step * ROBOTS + row) for row in range(ROBOTS)]
-        seen = {n: np.stack([row[n] for row in rows]) for n in rows[0]}
-        for control in both:
-            if step == 4:
-                control.reset(np.arange(ROBOTS) == 1)  # has no old chunk: its weights are 0
-            control.observe(seen)
-        here, there = (control.act(jax.random.key(step)) for control in both)
-        assert made.close(here, there), step
+    with RemotePolicy.connect("127.0.0.1", port, connections=2, patience=0) as remote:
+        both = [Control(p, RealTime(), execute=2, delay=1) for p in (made.policy(2), remote)]
+        for step in range(7):
+            rows = [made.observation(step * ROBOTS + row) for row in range(ROBOTS)]
+            seen = {n: np.stack([row[n] for row in rows]) for n in rows[0]}
+            for control in both:
+                if step == 4:
+                    control.reset(np.arange(ROBOTS) == 1)  # has no old chunk: its weights are 0
+                control.observe(seen)
+            here, there = (control.act(jax.random.key(step)) for control in both)
+            assert made.close(here, there), step
 
 
 def test_a_server_without_it_says_so():
@@ -125,10 +125,10 @@ def test_a_server_without_it_says_so():
                 with pytest.raises(Refused, match="takes no known actions"):
                     robot.infer({**seen, **made.known(0)})
                 assert robot.infer(seen)["actions"].shape == (made.HORIZON, 2)
-            remote = RemotePolicy.connect("127.0.0.1", port, connections=1, patience=0)
             rows = {n: v[None, None] for n, v in seen.items()}
-            with pytest.raises(ValueError, match="use another strategy than RealTime"):
-                remote(rows, 0, **{n: v[None] for n, v in made.known(0).items()})
+            with RemotePolicy.connect("127.0.0.1", port, connections=1, patience=0) as remote:
+                with pytest.raises(ValueError, match="use another strategy than RealTime"):
+                    remote(rows, 0, **{n: v[None] for n, v in made.known(0).items()})
 
 
 def test_a_policy_that_learned_to_continue_takes_as_many_as_it_saw():

@@ -64,6 +64,24 @@ def test_a_page_in_a_browser_is_refused(port):
         made.connect(port, origin="http://evil.example")
 
 
+def test_a_client_may_idle_too_long_in_the_moment_of_the_stop():
+    server = Server(made.policy(), Options(port=0, max_batch=1, idle_timeout=0.2))
+    port = concurrent.futures.Future()
+
+    def late():
+        time.sleep(0.3)  # the loop then sees the stop and the end of the client's time at once
+        server.stop()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(server.run, port.set_result)
+        with made.connect(port.result(60)) as idle:
+            idle.recv()
+            while not server._receiving:
+                time.sleep(0.001)
+            server._loop.call_soon_threadsafe(late)
+            ended.result(20)
+
+
 def test_idle_and_slow_senders_are_closed_and_hold_nobody():
     options = Options(port=0, max_batch=1, idle_timeout=0.4)
     frame = b"\x82\xfe\x03\xe8" + bytes(4) + bytes(10)  # 10 of 1000 bytes

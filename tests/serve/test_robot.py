@@ -58,7 +58,8 @@ def test_it_executes_the_old_chunk_until_the_new_one_is_there_which_knows_it():
     first, second, third = asked.requests
     np.testing.assert_array_equal(first["step"], [[0], [0]])
     np.testing.assert_array_equal(second["step"], [[2], [3]])
-    assert first["prompt"] == "go" and [r["seed"] for r in asked.requests] == [5, 6, 7]
+    seeds = [np.random.SeedSequence([5, n]).generate_state(1)[0] for n in range(3)]
+    assert first["prompt"] == "go" and [r["seed"] for r in asked.requests] == seeds
     assert "known" not in first
     np.testing.assert_array_equal(third["known"][:5, 0], np.arange(6, 11))
     np.testing.assert_array_equal(second["weights"], chunks.mask(8, 1, 5))
@@ -98,6 +99,8 @@ def test_wrong_options_are_named():
         Robot(Asked(), execute=9)
     with pytest.raises(ValueError, match="takes no known actions.*real_time=False"):
         Robot(Asked(real_time=False), real_time=True)
+    with pytest.raises(ValueError, match="seed is -1, expected 0 or above, or None"):
+        Robot(Asked(), seed=-1)
 
 
 class Step(Background):
@@ -118,19 +121,8 @@ class StepRobot(Robot):
 
 def test_it_acts_as_the_policy_in_the_background():
     policy = made.policy(2)
-    seeds = [int(np.random.SeedSequence([0, n]).generate_state(1)[0]) for n in range(5)]
-
-    class Seeded:
-        """The client, with the seeds of the other."""
-
-        def __init__(self, one):
-            self.one, self.metadata, self.seeds = one, one.metadata, iter(seeds)
-
-        def infer(self, request):
-            return self.one.infer({**request, "seed": next(self.seeds)})
-
     with running(policy, Options(port=0, max_batch=1)) as port, made.client(port) as one:
-        with Step(policy, execute=2) as here, StepRobot(Seeded(one), execute=2) as there:
+        with Step(policy, execute=2) as here, StepRobot(one, execute=2, seed=0) as there:
             for step in range(7):
                 seen = made.observation(step)
                 here.observe({n: v[None] for n, v in seen.items()})

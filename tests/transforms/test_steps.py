@@ -95,7 +95,7 @@ def test_batches_have_the_role_of_their_source(make_config, per):
     options = dict(observation=SEEN, normalization="bounds", normalize_per=per)
     law, vp = mixing.CoTraining(), schedules.vp()
     mixture = mixtures.open_mixture(make_config(TWO, **options), law)
-    assert mixture.observation_dims == {"state": 2, "goal": 1}
+    assert mixture.chain.dims == {"state": 2, "goal": 1}
     assert mixture.observation_shapes["is_clean"].shape == (2, 1)
     data = jax.tree.map(jnp.asarray, device.load_device_data(mixture))
     of_a_batch(jax.jit(mixture.sampler(law, vp))(data, jax.random.key(0), 0, jnp.arange(64)))

@@ -10,6 +10,7 @@ from ambient_jax.annotate.pile.episodes import Scores
 from ambient_jax.annotate.pile.results import ALPHA, CLEAN, Results
 from ambient_jax.annotate.pile.worth import Curve
 from ambient_jax.data import write as rlds
+from tests.annotate.made import admits
 from tests.data.look import folders
 
 BROKEN = (5, 11)  # episodes of "shaky" whose actions are noise alone
@@ -75,7 +76,7 @@ def measured(episodes=10, chunks=12, names=("shaky", "turned"), seed=0):
     losses = []
     for candidate in tried:
         name = (candidate.corrupt or ("shaky",))[0]
-        shift = np.where(candidate.admits(levels), change[name], 0)
+        shift = np.where(admits(candidate, levels), change[name], 0)
         noise = np.exp(0.05 * rng.normal(size=(2, *base.shape)))
         losses.append(base * np.exp(shift)[:, None] * noise)
     fold = (episode >= episodes // 2).astype(int)

@@ -11,6 +11,7 @@ from ambient_jax.cli.report import plain
 from experiments.defects import advice, figures, report
 from experiments.defects import config as defects_config
 from experiments.defects.kinds import KINDS
+from tests.annotate.made import admits
 
 LEVELS = evidence.grid(13)
 TASK = defects_config.get_config("table").task
@@ -42,7 +43,7 @@ def relative(candidate):
         factor[LEVELS < 0.1] = 2.0
     if candidate.corrupt == ("mirrored",):
         factor[:] = 2.0
-    return np.where(candidate.admits(LEVELS), factor, 1.0)
+    return np.where(admits(candidate, LEVELS), factor, 1.0)
 
 
 def of_kind(kind, **how):

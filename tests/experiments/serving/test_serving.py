@@ -29,8 +29,8 @@ def test_a_rollout_through_the_server_is_the_rollout_of_the_policy():
 
     here = simulated(plan(policy, 2))
     with running(policy, Options(port=0, max_batch=4)) as port:
-        remote = RemotePolicy.connect("127.0.0.1", port, connections=2, patience=0)
-        there = simulated(remote_plan(remote, 2))
+        with RemotePolicy.connect("127.0.0.1", port, connections=2, patience=0) as remote:
+            there = simulated(remote_plan(remote, 2))
     np.testing.assert_array_equal(here.lengths, there.lengths)
     np.testing.assert_allclose(here.positions, there.positions, atol=1e-4)
     assert here.lengths.max() > 2  # some plan was made from what an earlier one led to
