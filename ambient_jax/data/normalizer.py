@@ -114,9 +114,9 @@ def make_normalizer(
         exact = np.asarray([m[0] for m in maps], np.float64)
         scale[field] = np.asarray([m[1] for m in maps], np.float32)
         # Keep more digits than float32 has only if rounding matters beside the range.
-        rounded = exact.astype(np.float32).astype(np.float64)
-        matters = (scale[field] > 0) & (np.abs(rounded - exact) > 1e-4 * scale[field])
-        shift[field] = np.where(matters, exact, rounded)
+        rounded = exact.astype(np.float32)
+        matters = (scale[field] > 0) & (np.spacing(np.abs(rounded)) > 2e-4 * scale[field])
+        shift[field] = np.where(matters, exact, rounded.astype(np.float64))
     if per != "mixture":
         at = [list(dict.fromkeys(rows)).index(group) for group in rows]
         shift, scale = ({n: v[at] for n, v in maps.items()} for maps in (shift, scale))
@@ -178,8 +178,11 @@ def _affine(pooled, parts, kind, least, where):
         low, high = np.where(wide, inner, (low, high))
     half = np.where(small, floor / 2, pooled.std if kind == "gaussian" else (high - low) / 2)
     middle = np.where(constant | (kind != "gaussian"), (low + high) / 2, pooled.mean)
-    # For float32 data a float32 shift has enough digits.
-    middle = np.where(pooled.rounding < 1e-6, middle, middle.astype(np.float32))
+    # For float32 data a float32 shift has enough digits. Other shifts tell that they need more
+    # (``Chain.wide``), even one that float32 could hold by chance.
+    rounded = middle.astype(np.float32)
+    apart = np.where(middle == rounded, np.nextafter(middle, np.inf), middle)
+    middle = np.where(pooled.rounding < 1e-6, apart, rounded)
     return middle, np.where(constant, 0, half), np.where(small, width, 0)
 
 

@@ -241,6 +241,19 @@ def test_a_small_range_about_a_large_value(kind, stamp):
     np.testing.assert_array_equal(again.astype(np.float32), found)
 
 
+@pytest.mark.parametrize("kind", ["bounds", "gaussian"])
+def test_a_centre_that_float32_holds_by_chance_still_asks_for_float64(kind):
+    def is_wide(values):
+        shift = make_normalizer({"a": statistics_of(action=values)}, kind).shift["action"]
+        return (shift != shift.astype(np.float32)).any()
+
+    around = np.linspace(-5, 5, 101)[:, None]
+    assert is_wide(1.7e9 + around)  # a multiple of 128, the spacing of float32 there
+    assert is_wide(1e8 + around)
+    assert not is_wide(1.0 + around)
+    assert not is_wide((1.7e9 + 1000 * around).astype(np.float32))
+
+
 def test_json_of_before_has_a_float32_shift():
     text = '{"kind": "bounds", "sources": [], "shift": {"action": [0.10000000149011612]}, '
     made = Normalizer.from_json(text + '"scale": {"action": [2.0]}}')
