@@ -43,6 +43,14 @@ def readable(path: str | os.PathLike[str]) -> ReadablePath:
     return BucketPath.of(path) if is_bucket(path) else epath.Path(path)
 
 
+def check_local(what: str, path: str | os.PathLike[str]) -> None:
+    """Raises ValueError for a URL, which pathlib would take for a local folder named gs:."""
+    if "://" in os.fspath(path):
+        raise ValueError(
+            f"{what} is {os.fspath(path)!r}, expected a local path: copy it to a bucket afterwards"
+        )
+
+
 def below(root: str, path: str) -> str:
     """Returns the ``expanded`` path, relative to ``root`` unless it is absolute or root is ""."""
     whole = "://" in path or path.startswith("~") or os.path.isabs(path)
@@ -87,8 +95,9 @@ def replacing_folder(
     its name at the end; an error deletes it.
 
     Raises FileExistsError if ``final`` exists at the beginning or the end, unless ``overwrite``;
-    the message tells the user to choose another ``other``.
+    the message tells the user to choose another ``other``. ValueError if it is in a bucket.
     """
+    check_local(f"the new {other}", final)
     final = pathlib.Path(final)
 
     def refuse_existing():

@@ -79,6 +79,18 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     assert (final / "a.txt").read_text() == "new"
 
 
+def test_what_must_be_local_is_no_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = "'gs://b/x', expected a local path: copy it to a bucket afterwards"
+    with pytest.raises(ValueError, match=f"the new folder is {told}"):
+        with paths.replacing_folder("gs://b/x"):
+            raise AssertionError("it does not begin")
+    table = bounds.for_source("copy", "0", [0], [0], [0.5], [0.2], method="known")
+    with pytest.raises(ValueError, match=f"the bounds file is {told}"):
+        bounds.write("gs://b/x", table)
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypatch):
     """All that the data layer opens by a path; nothing named ~ is made where it runs."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

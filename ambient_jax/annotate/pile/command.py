@@ -39,7 +39,7 @@ from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import storage
 from ambient_jax.data.dataset import Dataset
 from ambient_jax.data.files import first_line
-from ambient_jax.data.paths import expanded, replacing, write_text
+from ambient_jax.data.paths import check_local, expanded, replacing, write_text
 from ambient_jax.train import lock, runs
 
 FLAGS = "--clean", "--pile"
@@ -69,6 +69,7 @@ def run(request: Request) -> Results:
     Raises:
       ValueError, OSError: the data sets are not there, do not agree or are too few.
     """
+    check_local("workdir", request.workdir)
     datasets, clean = pile_config.open_all(request)
     config = pile_config.make(request, datasets, clean)
     first = next(n for n in datasets if n not in clean)
