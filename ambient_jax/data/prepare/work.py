@@ -54,7 +54,7 @@ def pieces(work: Work, name: str) -> Pieces:
     source = mixture.open_source(work.data, name)
     settings = statistics.settings(source)
     if not settings:
-        raise ValueError("the code of its transform, or what it holds, is unknown: its statistics cannot be kept")
+        raise ValueError("what its transform does is unknown: its statistics cannot be kept")
     text = json.dumps([os.fspath(source.directory), settings], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Pieces.of(source, cache_folder() / FOLDER / f"{name}-{digest}", DONE)
