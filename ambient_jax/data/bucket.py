@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from absl import logging
 
+from ambient_jax._packages import MissingError
 from ambient_jax.data import stores
 
 SCHEMES = ("gs", "s3")
@@ -225,7 +226,7 @@ class BucketPath(os.PathLike[str]):
                 answer = send(stores.get(self.scheme))
                 _silent.discard(self.scheme)
                 return answer
-            except ImportError as error:
+            except MissingError as error:
                 raise ValueError(f"{self} cannot be {what}: {error}") from error
             except FileNotFoundError as error:
                 why = "does not exist in the store"

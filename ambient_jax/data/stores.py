@@ -15,6 +15,8 @@ import os
 import pathlib
 from typing import Any, Protocol
 
+from ambient_jax import _packages
+
 _CONNECT, _READ = 10, 60  # s that an answer may take
 _TRANSIENT = (408, 409, 429)  # and all from 500 on
 _WHOLE = 64 << 20  # bytes of a file that S3 takes in one request
@@ -56,7 +58,7 @@ class Store(Protocol):
 
 def get(scheme: str) -> Store:
     """Returns the store of ``gs`` or ``s3`` for this process; a fork gets its own connections.
-    Raises ``AgainError`` or ``RefusedError``, and ImportError without the store's package."""
+    Raises ``AgainError`` or ``RefusedError``, and MissingError without the store's package."""
     return _get(scheme, os.getpid())
 
 
@@ -68,15 +70,6 @@ def forget() -> None:
 @functools.cache
 def _get(scheme: str, pid: int) -> Store:
     return _Google() if scheme == "gs" else _Amazon()
-
-
-def _need(name: str, scheme: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{scheme}:// needs the package {name!r} ({error}): pip install 'ambient_jax[{extra}]'"
-        ) from error
 
 
 def _raise(error: Exception, code: int | None, why: str) -> None:
@@ -120,7 +113,7 @@ def _translated(method):
 
 class _Google:
     def __init__(self):
-        storage = _need("google.cloud.storage", "gs", "gcs")
+        storage = _packages.need("google.cloud.storage", "gs://", "gcs")
         self._auth = importlib.import_module("google.auth.exceptions")
         self._api = importlib.import_module("google.api_core.exceptions")
         self._broken = importlib.import_module("google.cloud.storage.exceptions")
@@ -205,7 +198,7 @@ class _Google:
 
 class _Amazon:
     def __init__(self):
-        boto3 = _need("boto3", "s3", "s3")
+        boto3 = _packages.need("boto3", "s3://", "s3")
         self._errors = importlib.import_module("botocore.exceptions")
         self._failed = importlib.import_module("boto3.exceptions").S3UploadFailedError
         config = importlib.import_module("botocore.config").Config(

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ambient_jax._packages import MissingError
 from ambient_jax.data.paths import check_local, expanded, replacing
 from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
@@ -47,7 +48,7 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> pathlib.Path:
         import jax2onnx
         import onnxruntime
     except ImportError as error:
-        raise ImportError(f"{error}: pip install 'ambient_jax[onnx]'") from error
+        raise MissingError(f"{error}: pip install 'ambient_jax[onnx]'") from error
     names, shape = list(policy.dims), (policy.horizon, policy.chain.action_dim)
     fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
     options: dict[str, Any] = {name: getattr(policy, name) for name in fields}

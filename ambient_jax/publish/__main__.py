@@ -36,10 +36,7 @@ def _main(_: list[str]) -> None:
             path = publication.write(path, values.out, **options)
             print(f"{path} is the policy, its card is {path / folder.CARD}")
         if values.push:
-            try:
-                print(hub.push(path, values.push, private=values.private))
-            except ImportError as error:
-                raise ValueError(str(error)) from error
+            print(hub.push(path, values.push, private=values.private))
 
 
 if __name__ == "__main__":

@@ -85,10 +85,7 @@ def main(argv: list[str]) -> None:
         _checks.number("--processes", values.processes, 0, 4096, whole=True)
         options = engine.split(values.beam_options)
         given = dict(cache=values.cache, processes=values.processes, options=options)
-        try:
-            found = index.prepare(section(values), **given)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+        found = index.prepare(section(values), **given)
     rows = [
         (n, e["shards"], e["episodes"], e["skipped"], e["steps"], ", ".join(e["problems"]) or "-")
         for n, e in found.sources.items()
