@@ -1,6 +1,7 @@
 """Expands paths of users, and writes files whole or not at all, on disks and in buckets."""
 
 import contextlib
+import glob
 import io
 import os
 import pathlib
@@ -84,6 +85,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def restore_folder(final: pathlib.Path) -> None:
+    """Brings back the folder that a killed process was replacing, if ``final`` is absent."""
+    replaced = sorted(final.parent.glob(f".{glob.escape(final.name)}.replaced-*"))
+    if replaced and not final.exists():
+        replaced[-1].rename(final)
+
+
 @contextlib.contextmanager
 def replacing_folder(
     final: str | os.PathLike[str],
@@ -106,6 +114,7 @@ def replacing_folder(
                 f"{final} exists: choose another {other}, or pass overwrite=True to replace it"
             )
 
+    restore_folder(final)
     refuse_existing()
     # In the same file system, for the rename; hidden, as it is unfinished.
     partial = (inside or final.parent) / f".{final.name}.partial-{uuid.uuid4().hex[:8]}"
@@ -116,7 +125,11 @@ def replacing_folder(
         old = final.parent / f".{final.name}.replaced-{uuid.uuid4().hex[:8]}"
         if final.exists():
             final.rename(old)
-        partial.rename(final)
+        try:
+            partial.rename(final)
+        except BaseException:
+            restore_folder(final)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

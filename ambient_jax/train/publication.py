@@ -127,6 +127,7 @@ def at_the_end(workdir: paths.AnyPath, *, again: bool = False) -> None:
 
 
 def _write_newest(workdir, again):
+    paths.restore_folder(workdir / NAME)
     for left in [*workdir.glob(f".{NAME}.partial-*"), *workdir.glob(f".{NAME}.replaced-*")]:
         shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
     _, step = checkpoint.find(workdir)
