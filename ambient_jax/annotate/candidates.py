@@ -284,7 +284,8 @@ def _fold(config, mixture, folds, k, candidates, options, workdir):
 def _stored(path: pathlib.Path, about: str) -> Measured | None:
     """Returns what an earlier call measured, if it was about the same."""
     try:
-        arrays = {name: value[()] for name, value in read_arrays(path).items()}  # numbers too
+        # Numbers are arrays without axes.
+        arrays: dict[str, Any] = {name: v[()] for name, v in read_arrays(path).items()}
         if str(arrays.pop("about")) != about:
             return None
         candidates = tuple(_candidate(*c) for c in json.loads(about)["candidates"])

@@ -36,8 +36,10 @@ _TYPES = {
     stat.S_IFBLK: "device",
 }
 # What NumPy and zipfile raise for a changed byte.
-_DAMAGED_ARRAYS = (ValueError, KeyError, EOFError, RuntimeError, AttributeError, TypeError)
-_DAMAGED_ARRAYS += (zipfile.BadZipFile, zlib.error)
+_DAMAGED_ARRAYS = (
+    *(ValueError, KeyError, EOFError, RuntimeError, AttributeError, TypeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _T = TypeVar("_T")
 
 

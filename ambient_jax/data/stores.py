@@ -222,8 +222,10 @@ class _Amazon:
         if isinstance(error, self._errors.ClientError):
             code = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
             _raise(error, code, _status(code, error.response.get("Error", {}).get("Message", "")))
-        names = ("HTTPClientError", "ConnectionError", "IncompleteReadError")
-        names += ("FlexibleChecksumError", "CredentialRetrievalError", "MetadataRetrievalError")
+        names = [
+            *("HTTPClientError", "ConnectionError", "IncompleteReadError"),
+            *("FlexibleChecksumError", "CredentialRetrievalError", "MetadataRetrievalError"),
+        ]
         transient = [getattr(self._errors, name) for name in names]
         if isinstance(error, (*transient, self._failed, *_connection_errors())):
             _raise(error, None, f"no answer, {_line(error)}")

@@ -88,7 +88,7 @@ def write(
             written = write(local, out, license=license, overwrite=overwrite)
         return written if out else workdir / NAME
     directory, step = checkpoint.find(path)
-    final = pathlib.Path(paths.expanded(out)) if out else workdir / NAME
+    final = pathlib.Path(paths.expanded(out)) if out else workdir / NAME  # type: ignore[operator]
     assets = checkpoint.load_assets(directory / str(step))
     params = checkpoint.load_policy_assets(directory / str(step))["params"]
     _check_embeddings(assets)
