@@ -28,10 +28,7 @@ def _main(_: list[str]) -> None:
             size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
             logging.info("wrote %s (%.1f MB)", folder, size / 1e6)
         if values.onnx:
-            try:
-                file = export_onnx.save(policy, values.onnx)
-            except ImportError as error:
-                raise ValueError(str(error)) from error
+            file = export_onnx.save(policy, values.onnx)
             logging.info("wrote %s (%.1f MB)", file, file.stat().st_size / 1e6)
 
 

@@ -8,6 +8,7 @@ import functools
 import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -37,7 +38,8 @@ def successes(
     """Yields the first ``count`` (index, ``attempt(index)``) that are not None, in order.
 
     They do not depend on ``workers``, processes that are spawned where there are more than one:
-    ``attempt`` must pickle. Raises RuntimeError where more than half of the attempts fail.
+    ``attempt`` must pickle. Raises ValueError where more than half of the attempts fail, and
+    ChildProcessError if a process dies.
     """
     if workers is None:
         workers = min(simulate.cores(), count // 20)
@@ -51,6 +53,7 @@ def successes(
             spawn = multiprocessing.get_context("spawn")
             pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn)
             run = functools.partial(stack.enter_context(pool).map, chunksize=5)
+            stack.enter_context(_alive())
         while done < count:
             batch = range(first + tried, first + tried + count - done)
             for index, demonstration in zip(batch, run(attempt, batch), strict=True):
@@ -60,12 +63,22 @@ def successes(
                     bar.update()
             tried += len(batch)
             if tried > 2 * done + 10:
-                raise RuntimeError(
+                raise ValueError(
                     f"{tried - done} of {tried} demonstrations failed: the scene is too hard for "
                     "the expert, see the experiment's scene.Scene"
                 )
     if tried > done:
         logging.info("%s: %d attempts failed and were replaced", label, tried - done)
+
+
+@contextlib.contextmanager
+def _alive():
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process that makes demonstrations died (out of memory?): try fewer workers"
+        ) from error
 
 
 class Recorded(NamedTuple):

@@ -40,7 +40,7 @@ def draw(
     rendered = True
     try:
         env.image(env.view)
-    except RuntimeError as error:
+    except OSError as error:
         logging.warning("filmstrip drawn from above: %s", error)
         rendered = False
     for line, row in zip(grid, rows, strict=True):

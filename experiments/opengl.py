@@ -21,11 +21,11 @@ def choose() -> None:
 
 
 def renderer(model: Any, size: int) -> Any:
-    """Returns a ``mujoco.Renderer`` of images [size, size, 3]; RuntimeError without OpenGL."""
+    """Returns a ``mujoco.Renderer`` of images [size, size, 3]; OSError without OpenGL."""
     import mujoco  # after ``choose``
 
     if not hasattr(mujoco, "Renderer"):
-        raise RuntimeError(
+        raise OSError(
             "no OpenGL library to render with (MUJOCO_GL is "
             f"{os.environ.get('MUJOCO_GL')}): install EGL or OSMesa, or do without camera"
         )
@@ -33,6 +33,6 @@ def renderer(model: Any, size: int) -> Any:
     try:
         return mujoco.Renderer(model, size, size)
     except Exception as error:
-        raise RuntimeError(
+        raise OSError(
             f"MuJoCo cannot render here (MUJOCO_GL is {os.environ.get('MUJOCO_GL')}): {error}"
         ) from error

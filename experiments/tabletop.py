@@ -90,7 +90,7 @@ class TabletopEnv(gymnasium.Env):
         return None if self.render_mode is None else self.image(self.camera or self.view)
 
     def image(self, camera: str, size: int = IMAGE) -> np.ndarray:
-        """Returns an image [size, size, 3] uint8; raises RuntimeError without OpenGL."""
+        """Returns an image [size, size, 3] uint8; raises OSError without OpenGL."""
         if size not in self._renderers:
             self._renderers[size] = opengl.renderer(self.model, size)
         self._renderers[size].update_scene(self.data, camera)

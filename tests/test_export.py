@@ -46,9 +46,9 @@ def workdir(tmp_path_factory):
     return folder
 
 
-def command(*flags, code=0):
+def command(*flags, code=0, path=""):
     run = [sys.executable, "-m", "ambient_jax.export", *map(str, flags)]
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{path}:{ROOT}"}
     done = subprocess.run(run, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -75,3 +75,10 @@ def test_bad_commands_get_one_line(workdir, tmp_path):
     out = command(f"--checkpoint={workdir}", f"--out={tmp_path}", "--solver=dpm", code=1)
     assert "solver is 'dpm', expected one of ddpm, ddim, heun, dpmpp_2m" in out
     assert "Traceback" not in out
+
+
+def test_a_missing_package_is_one_line(tmp_path):
+    (tmp_path / "huggingface_hub.py").write_text("raise ImportError('no hub')\n")
+    told = command("--checkpoint=hf://a/b", "--out=x", code=1, path=f"{tmp_path}")
+    line = "error: the hub needs the package 'huggingface_hub' (no hub): pip install 'ambient_jax["
+    assert line in told and "Traceback" not in told

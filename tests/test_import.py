@@ -17,6 +17,7 @@ ROOT = pathlib.Path(ambient_jax.__file__).parent
 RANKS = {
     "_checks": 0,
     "_names": 1,
+    "_packages": 0,
     "ben_david": 1,
     "schedules": 2,
     "admission": 3,

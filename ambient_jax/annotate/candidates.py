@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import tqdm
 from ambient_jax import _checks, mixing
 from ambient_jax.annotate import evidence
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.files import read_arrays
 from ambient_jax.data.paths import expanded, replacing
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
@@ -285,12 +285,12 @@ def _fold(config, mixture, folds, k, candidates, options, workdir):
 def _stored(path: pathlib.Path, about: str) -> Measured | None:
     """Returns what an earlier call measured, if it was about the same."""
     try:
-        with np.load(path) as file:
-            if str(file["about"]) != about:
-                return None
-            arrays = {name: file[name][()] for name in file.files if name != "about"}  # numbers too
-            candidates = tuple(_candidate(*c) for c in json.loads(about)["candidates"])
-    except (FileNotFoundError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile):
+        # Numbers are arrays without axes.
+        arrays: dict[str, Any] = {name: v[()] for name, v in read_arrays(path).items()}
+        if str(arrays.pop("about")) != about:
+            return None
+        candidates = tuple(_candidate(*c) for c in json.loads(about)["candidates"])
+    except (ValueError, KeyError, OSError):
         return None
     return Measured(candidates, **arrays)
 

@@ -41,10 +41,7 @@ def main(argv: list[str]) -> None:
             raise ValueError("--annotation is missing, expected the workdir of an annotation")
         data = config_of_command.completed(config).data
         given = dict(processes=values.processes, options=engine.split(values.beam_options))
-        try:
-            judged = judging.judge_all(data, values.annotation, workdir, **given)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+        judged = judging.judge_all(data, values.annotation, workdir, **given)
     for what, reason in judged.failures:
         print(f"failed: {what}: {reason}", file=sys.stderr)
     print(estimate(judged))

@@ -24,8 +24,9 @@ import numpy as np
 from ambient_jax.annotate import annotation, classifier, evidence
 from ambient_jax.annotate.annotation import Annotations
 from ambient_jax.data import bounds, chunk, device, statistics
+from ambient_jax.data.files import first_line, read_arrays
 from ambient_jax.data.mixture import Mixture
-from ambient_jax.data.paths import CACHE_VARIABLE, cache_folder, replacing
+from ambient_jax.data.paths import CACHE_VARIABLE, cache_folder, expanded, replacing
 from ambient_jax.data.prepare import shards
 from ambient_jax.data.prepare.engine import Task
 from ambient_jax.data.prepare.shards import Pieces
@@ -90,7 +91,7 @@ class Judge:
 def read(path: str | os.PathLike[str]) -> Judge:
     """Reads a judge. The file must be your own: reading a pickle runs what is in it."""
     try:
-        judge = pickle.loads(pathlib.Path(path).read_bytes())
+        judge = pickle.loads(pathlib.Path(expanded(path)).read_bytes())
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} does not exist, expected the classifier of an annotation: run python -m "
@@ -220,9 +221,10 @@ def judge_all(
     Raises:
       ValueError: a source is none of the annotation's, or the data cannot be opened.
     """
-    judge = os.fspath(pathlib.Path(annotated) / FILE)
-    job = Job(pickle.dumps(data), os.fspath(cache_folder()), judge, os.fspath(workdir))
-    pieces.cache_clear()  # of an earlier call, whose files may have changed
+    judge, workdir = os.path.join(expanded(annotated), FILE), expanded(workdir)
+    job = Job(pickle.dumps(data), os.fspath(cache_folder()), judge, workdir)
+    for cached in (opened, pieces):  # of an earlier call, whose files may have changed
+        cached.cache_clear()
     judged_by, mixture = opened(job)
     clean = np.asarray(mixture.sources.clean)
     names = [n for n, c in zip(mixture.names, clean, strict=True) if not c]
@@ -248,10 +250,23 @@ def judge_all(
     return Judged(paths, failures, chunks, seconds, episodes)
 
 
+def _columns(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a part; deletes one that is damaged, and raises ValueError."""
+    try:
+        found = read_arrays(path)
+        return {name: found[name] for name in ("clean", "episode", "step")}
+    except (ValueError, KeyError) as error:
+        path.unlink(missing_ok=True)
+        raise ValueError(
+            f"{path} was damaged ({first_line(error)}) and is deleted: the same command "
+            "makes it anew"
+        ) from error
+
+
 def _bounds(judge, mixture, own, workdir):
     tables: dict[str, list[bounds.BoundsTable]] = {}
     for name, p in own.items():
-        columns = [np.load(path) for path in p.paths]
+        columns = [_columns(path) for path in p.paths]
         clean, episode, step = (
             np.concatenate([c[n] for c in columns]) for n in ("clean", "episode", "step")
         )

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from absl import app, flags, logging
 
+from ambient_jax._packages import MissingError
+
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Parses the flags and runs ``main([program])``."""
@@ -47,14 +49,15 @@ def _ours_or_warning(record: python_logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def one_line_errors(argv: Sequence[str] = ()) -> Iterator[None]:
-    """Ends the program with one line for bad input; ``--verbosity=1`` shows the traceback.
+    """Ends the program with one line for bad input or a missing package; ``--verbosity=1`` shows
+    the traceback.
 
     Args:
       argv: the command line, needed until its flags are parsed.
     """
     try:
         yield
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MissingError) as error:
         verbose = any(re.match(r"--?(v|verbosity)=[1-9]", argument) for argument in argv)
         if verbose or logging.get_verbosity() > logging.INFO:
             raise

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ambient_jax import __version__, _checks, admission
 from ambient_jax.data import files
-from ambient_jax.data.paths import expanded, replacing
+from ambient_jax.data.paths import check_local, expanded, replacing
 
 FORMAT = 1
 METADATA_KEY = b"ambient_jax.bounds"
@@ -179,6 +179,7 @@ def write(path: str | os.PathLike[str], table: BoundsTable) -> pathlib.Path:
     columns = [pa.array(getattr(table, f.name), f.type) for f in list(_SCHEMA)[1:]]
     schema = _SCHEMA.with_metadata({METADATA_KEY: json.dumps(metadata).encode()})
     arrow = pa.Table.from_arrays([source, *columns], schema=schema)
+    check_local("the bounds file", path)
     path = pathlib.Path(expanded(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:

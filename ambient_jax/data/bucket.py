@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from absl import logging
 
+from ambient_jax._packages import MissingError
 from ambient_jax.data import stores
 
 SCHEMES = ("gs", "s3")
@@ -106,15 +107,14 @@ class BucketPath(os.PathLike[str]):
     def iterdir(self) -> Iterator[BucketPath]:
         """Yields objects and folders right below the path, in the order of their names."""
         keys, folders = self._ask("listed", lambda s: s.children(self.bucket, self._prefix))
-        names = {*keys, *(folder.rstrip("/") for folder in folders)} - {self._prefix}
-        return (dataclasses.replace(self, key=key) for key in sorted(names))
+        names = {*keys, *(folder.removesuffix("/") for folder in folders)}
+        return (dataclasses.replace(self, key=key) for key in sorted(filter(_is_path, names)))
 
     def files(self) -> dict[str, int]:
-        """Returns bytes of all objects below the path, by their name from there."""
+        """Returns bytes of all objects below the path, by their name from there; without objects
+        that no path names, such as ``a//b`` or ``a/``."""
         found = self._ask("listed", lambda s: s.files(self.bucket, self._prefix))
-        return {
-            key.removeprefix(self._prefix): n for key, n in found.items() if not key.endswith("/")
-        }
+        return {key.removeprefix(self._prefix): n for key, n in found.items() if _is_path(key)}
 
     def version(self) -> str | None:
         """Returns a text that changes with the object's content; None if there is no object."""
@@ -127,7 +127,11 @@ class BucketPath(os.PathLike[str]):
     def versions(self) -> dict[str, str]:
         """Returns ``version`` of all objects below the path, by their name from there."""
         found = self._ask("listed", lambda s: s.versions(self.bucket, self._prefix))
-        return {key.removeprefix(self._prefix): f"{n} {mark}" for key, (n, mark) in found.items()}
+        return {
+            key.removeprefix(self._prefix): f"{n} {mark}"
+            for key, (n, mark) in found.items()
+            if _is_path(key)
+        }
 
     def size(self) -> int:
         """Returns the object's bytes."""
@@ -180,6 +184,7 @@ class BucketPath(os.PathLike[str]):
 
     def upload(self, file: pathlib.Path) -> None:
         """Writes the content of a local file."""
+        os.stat(file)  # a FileNotFoundError of the request is about the bucket
         self._ask("written", lambda s: s.write(self.bucket, self.key, file, False))
 
     def download(self, file: pathlib.Path) -> None:
@@ -212,19 +217,17 @@ class BucketPath(os.PathLike[str]):
 
     def _ask(self, what: str, send: Callable[[stores.Store], _T]) -> _T:
         """Sends a request until the store answers it."""
-        try:
-            store = stores.get(self.scheme)
-        except ImportError as error:
-            raise ValueError(f"{self} cannot be {what}: {error}") from error
         begin, wait, attempts = time.monotonic(), FIRST_WAIT, 0
         # What a run does before it ends shall not take as long again for each request.
         patience = 0.0 if self.scheme in _silent else PATIENCE
         while True:
             attempts += 1
             try:
-                answer = send(store)
+                answer = send(stores.get(self.scheme))
                 _silent.discard(self.scheme)
                 return answer
+            except MissingError as error:
+                raise ValueError(f"{self} cannot be {what}: {error}") from error
             except FileNotFoundError as error:
                 why = "does not exist in the store"
                 if what != "read":
@@ -248,6 +251,10 @@ class BucketPath(os.PathLike[str]):
                 )
             time.sleep(wait * random.uniform(0.5, 1.0))
             wait = min(2 * wait, LONGEST_WAIT)
+
+
+def _is_path(key: str) -> bool:
+    return not {"", ".", ".."} & set(key.split("/"))
 
 
 class BucketFile(io.RawIOBase):

@@ -13,8 +13,12 @@ import os
 import resource
 import stat
 import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
 
 from ambient_jax.data.bucket import BucketPath, StoreError, fetched, is_bucket
 from ambient_jax.data.paths import cache_folder, readable
@@ -31,6 +35,11 @@ _TYPES = {
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
 }
+# What NumPy and zipfile raise for a changed byte.
+_DAMAGED_ARRAYS = (
+    *(ValueError, KeyError, EOFError, RuntimeError, AttributeError, TypeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _T = TypeVar("_T")
 
 
@@ -109,6 +118,17 @@ def named(path: str) -> Iterator[None]:
         if error.strerror is None or isinstance(error, FileNotFoundError):
             raise
         raise unavailable(error, path) from error
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads an .npz file whole; raises ValueError if it is damaged, OSError of the machine."""
+    try:
+        with np.load(path) as file:
+            return {name: file[name] for name in file.files}
+    except (*_DAMAGED_ARRAYS, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise ValueError(f"{path} is damaged, no .npz file: {first_line(error)}") from error
 
 
 def read_json(path: str) -> dict[str, Any]:

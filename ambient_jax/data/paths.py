@@ -1,6 +1,7 @@
 """Expands paths of users, and writes files whole or not at all, on disks and in buckets."""
 
 import contextlib
+import glob
 import io
 import os
 import pathlib
@@ -43,6 +44,14 @@ def readable(path: str | os.PathLike[str]) -> ReadablePath:
     return BucketPath.of(path) if is_bucket(path) else epath.Path(path)
 
 
+def check_local(what: str, path: str | os.PathLike[str]) -> None:
+    """Raises ValueError for a URL, which pathlib would take for a local folder named gs:."""
+    if "://" in os.fspath(path):
+        raise ValueError(
+            f"{what} is {os.fspath(path)!r}, expected a local path: copy it to a bucket afterwards"
+        )
+
+
 def below(root: str, path: str) -> str:
     """Returns the ``expanded`` path, relative to ``root`` unless it is absolute or root is ""."""
     whole = "://" in path or path.startswith("~") or os.path.isabs(path)
@@ -76,6 +85,13 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         file.write(text.encode())
 
 
+def restore_folder(final: pathlib.Path) -> None:
+    """Brings back the folder that a killed process was replacing, if ``final`` is absent."""
+    replaced = sorted(final.parent.glob(f".{glob.escape(final.name)}.replaced-*"))
+    if replaced and not final.exists():
+        replaced[-1].rename(final)
+
+
 @contextlib.contextmanager
 def replacing_folder(
     final: str | os.PathLike[str],
@@ -87,8 +103,9 @@ def replacing_folder(
     its name at the end; an error deletes it.
 
     Raises FileExistsError if ``final`` exists at the beginning or the end, unless ``overwrite``;
-    the message tells the user to choose another ``other``.
+    the message tells the user to choose another ``other``. ValueError if it is in a bucket.
     """
+    check_local(f"the new {other}", final)
     final = pathlib.Path(final)
 
     def refuse_existing():
@@ -97,6 +114,7 @@ def replacing_folder(
                 f"{final} exists: choose another {other}, or pass overwrite=True to replace it"
             )
 
+    restore_folder(final)
     refuse_existing()
     # In the same file system, for the rename; hidden, as it is unfinished.
     partial = (inside or final.parent) / f".{final.name}.partial-{uuid.uuid4().hex[:8]}"
@@ -107,7 +125,11 @@ def replacing_folder(
         old = final.parent / f".{final.name}.replaced-{uuid.uuid4().hex[:8]}"
         if final.exists():
             final.rename(old)
-        partial.rename(final)
+        try:
+            partial.rename(final)
+        except BaseException:
+            restore_folder(final)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -151,20 +151,40 @@ def _open_reader(path: str, record: int) -> Any:
 
 
 def _explained(error: Exception, path: str, record: int) -> Exception:
-    """Returns an error of the right type; array_record's errors differ only in their text.
-
-    A failed system call reads "open() failed: Too many open files; opening <path>".
-    """
+    """Returns an error of the right type; array_record's errors differ only in their text."""
     if isinstance(error, MemoryError):
         return files.unavailable(error, path)
-    if match := re.search(r"\w\(\) failed: ([^;\[]*)", str(error)):
-        why = match[1].strip()
-        code = next((c for c in errno.errorcode if os.strerror(c) == why), None)
-        if code == errno.ENOENT:
+    if failed := _of_system(error):
+        if failed.errno == errno.ENOENT:
             return FileNotFoundError(f"{path} does not exist: fetch it again")
-        return files.unavailable(OSError(code or errno.EIO, why), path)
+        return files.unavailable(failed, path)
     why = f"the file is truncated or corrupt ({files.first_line(error)})"
     return _damaged(path, f"record {record} cannot be read, {why}")
+
+
+def _of_system(error: Exception) -> OSError | None:
+    """Returns the failed system call that array_record tells of, as in "open() failed: Too many
+    open files; opening <path>"."""
+    if not (match := re.search(r"\w\(\) failed: ([^;\[]*)", str(error))):
+        return None
+    why = match[1].strip()
+    code = next((c for c in errno.errorcode if os.strerror(c) == why), None)
+    return OSError(code or errno.EIO, why)
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turns an error of the system while a file is written into an OSError that names it."""
+    try:
+        yield
+    except Exception as error:
+        failed = error if isinstance(error, OSError) else _of_system(error)
+        if failed is None:
+            raise
+        told = f"{path} cannot be written ({failed.strerror}): mend that, then write again"
+        restated = type(failed)(told)
+        restated.errno = failed.errno
+        raise restated from error
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -181,12 +201,31 @@ class TFRecordWriter:
 
     def write(self, record: bytes) -> None:
         length = struct.pack("<Q", len(record))
-        for data in (length, record):
-            self._file.write(data)
-            self._file.write(_FOOTER.pack(masked_crc32c(data)))
+        with writing(self._file.name):
+            for data in (length, record):
+                self._file.write(data)
+                self._file.write(_FOOTER.pack(masked_crc32c(data)))
 
     def close(self) -> None:
-        self._file.close()
+        with writing(self._file.name):
+            self._file.close()
+
+
+class ArrayRecordWriter:
+    """The same for array_record."""
+
+    def __init__(self, path: str):
+        self._path = path
+        # One record per chunk, for random access; TFDS writes the same.
+        self._writer = array_record_module.ArrayRecordWriter(path, "group_size:1")
+
+    def write(self, record: bytes) -> None:
+        with writing(self._path):
+            self._writer.write(record)
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._writer.close()
 
 
 def read_length(file: BinaryIO, path: str, record: int) -> int | None:

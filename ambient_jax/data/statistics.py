@@ -9,8 +9,9 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,32 +127,60 @@ _MODULES = (chunk, rlds_source, source_lib, moments_lib, parts_lib, sys.modules[
 
 
 def code_hash(transform: Transform | None = None) -> str:
-    """Returns a hash of the code that shapes the data, without comments; "" if it has no source."""
+    """Returns a hash of the code that shapes the data, without comments, and of what a transform
+    holds; "" if that is unknown."""
     parts = list(_own_code())
-    while isinstance(transform, functools.partial):
-        values = [*transform.args, *(v for _, v in sorted(transform.keywords.items()))]
-        parts += [*map(_exact, values), repr(sorted(transform.keywords))]
-        transform = transform.func
-    if transform is not None:
-        function = transform if hasattr(transform, "__qualname__") else type(transform)
-        try:
-            parts.append(_module_code(inspect.getmodule(function)))
-        except (OSError, TypeError, AttributeError):
-            logging.warning("%s has no source code: its statistics are not cached", transform)
-            return ""
-        parts.append(function.__qualname__)
-        if function is not transform:
-            parts.append(repr(transform))
-        for cell in getattr(transform, "__closure__", None) or ():
-            parts.append(_exact(cell.cell_contents))
+    try:
+        parts += _texts(transform) if transform is not None else []
+    except _UnknownError as error:
+        logging.warning("%s: statistics of the transform's data are not cached", error)
+        return ""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+class _UnknownError(Exception):
+    """What cannot be told apart from something else by its text."""
+
+
+def _texts(held: Any, above: Sequence[Any] = ()) -> Iterator[str]:
+    """Yields texts of the code of a function or object, and of all values that it holds. It may
+    hold itself: ``above`` are those that hold it."""
+    if any(held is one for one in above):
+        return
+    above = (*above, held)
+    if isinstance(held, functools.partial):
+        values = [*held.args, *(v for _, v in sorted(held.keywords.items()))]
+        yield repr(sorted(held.keywords))
+        yield from _texts(held.func, above)
+    else:
+        function = held if hasattr(held, "__qualname__") else type(held)
+        try:
+            yield _module_code(inspect.getmodule(function))
+        except (OSError, TypeError, AttributeError):
+            raise _UnknownError(f"{held} has no source code") from None
+        yield function.__qualname__
+        if function is not held:
+            yield _exact(held)
+        values = [cell.cell_contents for cell in getattr(held, "__closure__", None) or ()]
+        values += getattr(held, "__defaults__", None) or ()
+        values += [v for _, v in sorted((getattr(held, "__kwdefaults__", None) or {}).items())]
+        if inspect.ismethod(held):
+            yield from _texts(held.__self__, above)
+    for value in values:
+        is_code = hasattr(value, "__qualname__") and not inspect.isbuiltin(value)
+        is_code = is_code and not inspect.isclass(value) or isinstance(value, functools.partial)
+        yield from _texts(value, above) if is_code else [_exact(value)]
+
+
 def _exact(value):
-    """Returns a text of a transform's value; NumPy's repr shortens large arrays."""
+    """Returns a text that tells a value; NumPy's repr shortens large arrays."""
     if isinstance(value, np.ndarray) and value.dtype != object:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    return repr(value)
+    with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+        text = repr(value)
+    if re.search(r" at 0x[0-9a-fA-F]+", text):
+        raise _UnknownError(f"{text[:80]} does not tell its content (give it a __repr__)")
+    return text
 
 
 @functools.cache

@@ -15,6 +15,8 @@ import os
 import pathlib
 from typing import Any, Protocol
 
+from ambient_jax import _packages
+
 _CONNECT, _READ = 10, 60  # s that an answer may take
 _TRANSIENT = (408, 409, 429)  # and all from 500 on
 _WHOLE = 64 << 20  # bytes of a file that S3 takes in one request
@@ -55,7 +57,8 @@ class Store(Protocol):
 
 
 def get(scheme: str) -> Store:
-    """Returns the store of ``gs`` or ``s3`` for this process; a fork gets its own connections."""
+    """Returns the store of ``gs`` or ``s3`` for this process; a fork gets its own connections.
+    Raises ``AgainError`` or ``RefusedError``, and MissingError without the store's package."""
     return _get(scheme, os.getpid())
 
 
@@ -67,15 +70,6 @@ def forget() -> None:
 @functools.cache
 def _get(scheme: str, pid: int) -> Store:
     return _Google() if scheme == "gs" else _Amazon()
-
-
-def _need(name: str, scheme: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"{scheme}:// needs the package {name!r} ({error}): pip install 'ambient_jax[{extra}]'"
-        ) from error
 
 
 def _raise(error: Exception, code: int | None, why: str) -> None:
@@ -119,19 +113,23 @@ def _translated(method):
 
 class _Google:
     def __init__(self):
-        storage = _need("google.cloud.storage", "gs", "gcs")
+        storage = _packages.need("google.cloud.storage", "gs://", "gcs")
         self._auth = importlib.import_module("google.auth.exceptions")
         self._api = importlib.import_module("google.api_core.exceptions")
         self._broken = importlib.import_module("google.cloud.storage.exceptions")
         self._requests = importlib.import_module("requests")
         self._hint = ""
+        self._connect(storage)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # threads share it
+        self._once: Any = {"retry": None, "timeout": (_CONNECT, _READ)}
+
+    @_translated
+    def _connect(self, storage):
         try:
             self._client = storage.Client()
         except self._auth.DefaultCredentialsError:  # public buckets need none
             self._client = storage.Client.create_anonymous_client()
             self._hint = "; no credentials found: gcloud auth application-default login"
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # threads share it
-        self._once: Any = {"retry": None, "timeout": (_CONNECT, _READ)}
 
     def raise_for(self, error: Exception) -> None:
         if isinstance(error, self._api.GoogleAPICallError):
@@ -144,8 +142,10 @@ class _Google:
             code = error.response.status_code
             _raise(error, code, _status(code, ""))
         if isinstance(error, self._auth.GoogleAuthError):
-            transient = isinstance(error, self._auth.TransportError)
-            _raise(error, None if transient else 401, _line(error))
+            lost = (self._auth.TransportError, self._auth.TimeoutError)
+            # A refresh of the credentials wraps what it met.
+            transient = isinstance(error, lost) or isinstance(error.__cause__, lost)
+            _raise(error, None if transient or error.retryable else 401, _line(error))
         broken = (self._broken.DataCorruption, self._requests.exceptions.RequestException)
         if isinstance(error, (*broken, *_connection_errors())):
             _raise(error, None, f"no answer, {_line(error)}")
@@ -198,7 +198,7 @@ class _Google:
 
 class _Amazon:
     def __init__(self):
-        boto3 = _need("boto3", "s3", "s3")
+        boto3 = _packages.need("boto3", "s3://", "s3")
         self._errors = importlib.import_module("botocore.exceptions")
         self._failed = importlib.import_module("boto3.exceptions").S3UploadFailedError
         config = importlib.import_module("botocore.config").Config(
@@ -207,7 +207,14 @@ class _Amazon:
             read_timeout=_READ,
             max_pool_connections=32,
         )
-        self._client: Any = boto3.session.Session().client("s3", config=config)
+        self._connect(boto3, config)
+
+    @_translated
+    def _connect(self, boto3, config):
+        try:
+            self._client: Any = boto3.session.Session().client("s3", config=config)
+        except ValueError as error:  # such as an address that is none
+            raise RefusedError(_line(error)) from error
 
     def raise_for(self, error: Exception) -> None:
         if isinstance(error, self._failed):
@@ -215,7 +222,10 @@ class _Amazon:
         if isinstance(error, self._errors.ClientError):
             code = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
             _raise(error, code, _status(code, error.response.get("Error", {}).get("Message", "")))
-        names = ("HTTPClientError", "IncompleteReadError", "FlexibleChecksumError")
+        names = [
+            *("HTTPClientError", "ConnectionError", "IncompleteReadError"),
+            *("FlexibleChecksumError", "CredentialRetrievalError", "MetadataRetrievalError"),
+        ]
         transient = [getattr(self._errors, name) for name in names]
         if isinstance(error, (*transient, self._failed, *_connection_errors())):
             _raise(error, None, f"no answer, {_line(error)}")

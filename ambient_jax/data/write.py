@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from array_record.python import array_record_module
 from tensorflow_datasets.core import dataset_info as tfds_dataset_info
 from tensorflow_datasets.core import naming
 from tensorflow_datasets.core.proto import dataset_info_pb2
@@ -23,15 +22,11 @@ from tensorflow_datasets.core.proto import dataset_info_pb2
 from ambient_jax import _checks
 from ambient_jax.data.example_encode import EpisodeEncoder
 from ambient_jax.data.paths import expanded, replacing_folder
-from ambient_jax.data.records import TFRecords, TFRecordWriter
+from ambient_jax.data.records import ArrayRecordWriter, TFRecords, TFRecordWriter
 
 _SHARD_BYTES = 256 << 20
 
-_WRITERS = {
-    # One record per chunk, for random access; TFDS writes the same.
-    "array_record": lambda path: array_record_module.ArrayRecordWriter(path, "group_size:1"),
-    "tfrecord": TFRecordWriter,
-}
+_WRITERS: Any = {"array_record": ArrayRecordWriter, "tfrecord": TFRecordWriter}
 Episodes = Iterable[Mapping[str, Any]]
 
 

@@ -7,6 +7,7 @@ keypoints are found. ``load`` reads safetensors with the names of torchvision or
 DINOv2 use timm's).
 """
 
+import math
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.flax import load_file
 
 from ambient_jax import _checks
+from ambient_jax.data.paths import expanded
 from ambient_jax.models.layers import Attention, Dense, Dtype, check_multiple, check_positive
 
 # Of ImageNet, which nearly all published weights expect; of images in [0, 1].
@@ -229,7 +231,7 @@ def load(path: str | os.PathLike[str], like: Mapping[str, Any]) -> dict[str, Any
       FileNotFoundError: there is no file.
       ValueError: it is no safetensors file, or an array is missing or of another shape.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(expanded(path))
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}, expected a .safetensors file")
     try:
@@ -314,4 +316,8 @@ def _vit(stored):
                 else:
                     kind = "scale" if value.ndim == 1 else "kernel"
                     named[f"{ours}/{kind}"] = value.T
+    rows = len(named.get("position", ()))
+    if "class" in named and rows and math.isqrt(rows) ** 2 == rows:
+        # timm's no_embed_class: the class token has no position.
+        named["position"] = np.pad(named["position"], ((1, 0), (0, 0)))
     return named

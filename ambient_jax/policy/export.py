@@ -23,7 +23,7 @@ from jax import export
 
 import ambient_jax
 from ambient_jax import _checks
-from ambient_jax.data.paths import replacing, write_text
+from ambient_jax.data.paths import check_local, expanded, replacing, write_text
 from ambient_jax.policy import load_policy
 from ambient_jax.policy.policy import Policy
 from ambient_jax.transforms import steps
@@ -46,14 +46,15 @@ def save(
       platforms: where the function shall run: any of cpu, cuda, rocm and tpu.
 
     Raises:
-      ValueError: a platform is unknown, or ``path`` is a file.
+      ValueError: a platform is unknown, or ``path`` is a file or in a bucket.
     """
+    check_local("the folder of the export", path)
     platforms = (platforms,) if isinstance(platforms, str) else tuple(platforms)
     for name in platforms:
         _checks.one_of("platform", name, _KNOWN)
     if not platforms:
         raise ValueError(f"platforms is empty, expected some of {', '.join(_KNOWN)}")
-    folder = pathlib.Path(path)
+    folder = pathlib.Path(expanded(path))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, expected a folder to write to")
     leaves, tree = jax.tree_util.tree_flatten_with_path(policy.params)

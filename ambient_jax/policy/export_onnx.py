@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ambient_jax.data.paths import replacing
+from ambient_jax._packages import MissingError
+from ambient_jax.data.paths import check_local, expanded, replacing
 from ambient_jax.policy import solvers
 from ambient_jax.policy.policy import Policy
 
@@ -31,9 +32,10 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> pathlib.Path:
 
     Raises:
       ValueError: the solver draws noise at each step, the policy sees more than histories of
-        numbers, or the model that came out differs from the policy.
+        numbers, ``path`` is in a bucket, or the model that came out differs from the policy.
       ImportError: a package of the extra is missing.
     """
+    check_local("the ONNX file", path)
     if policy.solver == "ddpm" or policy.eta:
         what = "ddpm" if policy.solver == "ddpm" else f"ddim with eta {policy.eta}"
         raise ValueError(f"solver is {what}, which draws noise at each step; take dpmpp_2m or ddim")
@@ -46,7 +48,7 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> pathlib.Path:
         import jax2onnx
         import onnxruntime
     except ImportError as error:
-        raise ImportError(f"{error}: pip install 'ambient_jax[onnx]'") from error
+        raise MissingError(f"{error}: pip install 'ambient_jax[onnx]'") from error
     names, shape = list(policy.dims), (policy.horizon, policy.chain.action_dim)
     fields = ("solver", "steps", "schedule", "prediction", "clip", "eta")
     options: dict[str, Any] = {name: getattr(policy, name) for name in fields}
@@ -64,7 +66,7 @@ def save(policy: Policy, path: str | os.PathLike[str]) -> pathlib.Path:
         output_names=["action"],
     ).SerializeToString()
     _compare(policy, onnxruntime.InferenceSession(model), names, function)
-    path = pathlib.Path(path)
+    path = pathlib.Path(expanded(path))
     with replacing(path) as file:
         file.write(model)
     return path

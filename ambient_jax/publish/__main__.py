@@ -11,6 +11,7 @@ whose card you edited, ``--push`` pushes it as it is. The token is that of ``hf 
 from absl import flags
 
 from ambient_jax.cli import console
+from ambient_jax.data.bucket import is_bucket
 from ambient_jax.publish import folder, hub
 from ambient_jax.train import publication
 
@@ -29,14 +30,13 @@ def _main(_: list[str]) -> None:
                     "have it elsewhere, copy it"
                 )
         else:
+            if values.push and is_bucket(path) and not values.out:
+                raise ValueError(f"{path} is in a bucket, expected --out=<folder> with --push")
             options = dict(license=values.license, overwrite=values.overwrite)
             path = publication.write(path, values.out, **options)
             print(f"{path} is the policy, its card is {path / folder.CARD}")
         if values.push:
-            try:
-                print(hub.push(path, values.push, private=values.private))
-            except ImportError as error:
-                raise ValueError(str(error)) from error
+            print(hub.push(path, values.push, private=values.private))
 
 
 if __name__ == "__main__":

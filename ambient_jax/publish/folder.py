@@ -21,6 +21,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from ambient_jax import _packages
 from ambient_jax.data import paths
 
 FORMAT = 1
@@ -88,8 +89,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _tensors(folder: pathlib.Path, content: dict[str, Any]) -> dict[str, np.ndarray]:
+    load_file = _packages.need("safetensors.numpy", "a policy folder", "policy").load_file
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
 
     file = _checked(folder, TENSORS, content)
     try:
@@ -151,8 +152,7 @@ def write(
       FileExistsError: the place is taken.
       ValueError: a parameter is not finite.
     """
-    from safetensors.numpy import save
-
+    save = _packages.need("safetensors.numpy", "a policy folder", "policy").save
     final = pathlib.Path(paths.expanded(path)).absolute()
     _check_place(final)
     content = dict(content)

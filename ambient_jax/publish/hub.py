@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ambient_jax import _packages
 from ambient_jax.publish import folder as folders
 
 SCHEME = "hf://"
@@ -83,12 +84,7 @@ def push(path: str | os.PathLike[str], repository: str, *, private: bool = False
 
 
 def _package() -> Any:
-    try:
-        return importlib.import_module("huggingface_hub")
-    except ImportError as error:
-        raise ImportError(
-            f"the hub needs the package 'huggingface_hub' ({error}): pip install 'ambient_jax[hub]'"
-        ) from error
+    return _packages.need("huggingface_hub", "the hub", "hub")
 
 
 def _who() -> dict[str, str]:

@@ -39,31 +39,28 @@ def _main(_: list[str]) -> None:
             raise ValueError("expected --checkpoint=<workdir of a trained policy>")
         if not values.env:
             raise ValueError("expected --env=<gymnasium id>, such as gym_pusht/PushT-v0")
-        try:
-            from ambient_jax.rollout import checkpoints, environment, observations
-            from ambient_jax.train import mirror
+        from ambient_jax.rollout import checkpoints, environment, observations
+        from ambient_jax.train import mirror
 
-            kwargs = _json("env_kwargs", values.env_kwargs)
-            env = environment.MakeEnv(values.env, values.env_module, kwargs)
-            same = ("episodes", "envs", "execute", "seed", "success", "clip", "batch")
-            options: dict[str, Any] = {name: values[name].value for name in same}
-            options |= dict(
-                max_steps=values.max_steps or None,
-                source=values.source,
-                out=values.out,
-                vectorization=values.vectorization,
-                observation=observations.parse(values.observation),
-                constant=_json("constant", values.constant),
-                solver={n: v for n in ("solver", "steps") if (v := values[n].value)},
-            )
-            with mirror.local_path(values.checkpoint, every_step=values.best) as path:
-                if values.best:
-                    print(checkpoints.best(path, env, **options).table)
-                else:
-                    options["videos"] = values.videos
-                    print(checkpoints.evaluate(path, env, **options).table)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+        kwargs = _json("env_kwargs", values.env_kwargs)
+        env = environment.MakeEnv(values.env, values.env_module, kwargs)
+        same = ("episodes", "envs", "execute", "seed", "success", "clip", "batch")
+        options: dict[str, Any] = {name: values[name].value for name in same}
+        options |= dict(
+            max_steps=values.max_steps or None,
+            source=values.source,
+            out=values.out,
+            vectorization=values.vectorization,
+            observation=observations.parse(values.observation),
+            constant=_json("constant", values.constant),
+            solver={n: v for n in ("solver", "steps") if (v := values[n].value)},
+        )
+        with mirror.local_path(values.checkpoint, every_step=values.best) as path:
+            if values.best:
+                print(checkpoints.best(path, env, **options).table)
+            else:
+                options["videos"] = values.videos
+                print(checkpoints.evaluate(path, env, **options).table)
 
 
 if __name__ == "__main__":

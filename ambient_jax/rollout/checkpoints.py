@@ -11,7 +11,7 @@ from absl import logging
 
 from ambient_jax import estimates
 from ambient_jax.cli import report
-from ambient_jax.data.paths import expanded
+from ambient_jax.data.paths import check_local, expanded
 from ambient_jax.policy.policy import Policy
 from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import folder as folder_lib
@@ -222,6 +222,7 @@ def _execute(path):
 
 
 def _local(path):
+    check_local("out", path)
     return pathlib.Path(os.path.abspath(expanded(path)))
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ambient_jax import _checks
+from ambient_jax._packages import MissingError
 from ambient_jax.rollout.video import Video
 
 try:
     import gymnasium
 except ImportError as error:
-    raise ImportError(
+    raise MissingError(
         f"rollouts need the package gymnasium ({error}): pip install 'ambient_jax[rollout]'"
     ) from error
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ambient_jax import _packages
+
 
 class Video:
     """An mp4 file (H.264) that gets its name when it is complete.
@@ -20,13 +22,8 @@ class Video:
     """
 
     def __init__(self, path: str | os.PathLike, hz: float):
-        try:
-            import av
-        except ImportError as error:
-            raise ImportError(
-                f"videos of rollouts need the package av ({error}): pip install "
-                "'ambient_jax[rollout]', or ask for no videos"
-            ) from error
+        otherwise = ", or ask for no videos"
+        av = _packages.need("av", "a video of a rollout", "rollout", otherwise=otherwise)
         self._av, self._path = av, pathlib.Path(path)
         self._partial = self._path.with_name(f".{self._path.name}")
         self._path.parent.mkdir(parents=True, exist_ok=True)

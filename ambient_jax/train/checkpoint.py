@@ -40,13 +40,16 @@ RUN = ("assets", *_ARRAYS, "data")
 
 
 def git_revision() -> str:
-    """Returns the revision of the code, with "+changes" if the tree differs; "" outside git."""
+    """Returns the revision of the code, with "+changes" if the tree differs; "" outside git, as
+    where the package is installed below the folder of another repository."""
+    file = pathlib.Path(__file__)
 
     def git(*arguments):
-        options = dict(cwd=pathlib.Path(__file__).parent, capture_output=True, text=True)
+        options = dict(cwd=file.parent, capture_output=True, text=True)
         return subprocess.run(["git", *arguments], timeout=10, check=True, **options).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", file.name)
         changes = "+changes" if git("status", "--porcelain", "-uno") else ""
         return git("rev-parse", "HEAD") + changes
     except (OSError, subprocess.SubprocessError):

@@ -12,7 +12,7 @@ from absl import logging
 
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import normalizer
-from ambient_jax.data.paths import AnyPath
+from ambient_jax.data.paths import AnyPath, expanded
 from ambient_jax.models import pretrained
 from ambient_jax.train import checkpoint, loading, lora
 from ambient_jax.train import state as state_lib
@@ -28,15 +28,16 @@ def check_base(config: ml_collections.ConfigDict, workdirs: Sequence[AnyPath]) -
     there."""
     if all(checkpoint.steps_in(w / "checkpoints") for w in workdirs):
         return
-    section = pretrained.section_of(config.model)
+    section, base = pretrained.section_of(config.model), {}
     if config.train.init_from:
-        loading.load(config.train.init_from)
+        base = checkpoint.by_name(loading.load(config.train.init_from)["params"])
     elif config.train.lora.rank:
         raise ValueError(
             f"config.train.lora.rank is {config.train.lora.rank} and config.train.init_from is "
             "empty: adapters need a base, such as config.train.init_from = 'runs/base'"
         )
-    elif section and not os.path.isfile(section["weights"]):
+    lacks = section and not any(_is_pretrained(name) for name in base)
+    if lacks and not os.path.isfile(expanded(section["weights"])):
         raise FileNotFoundError(
             f"config.model.encoder.vision.pretrained.weights is {section['weights']}, where there "
             "is no file: expected a .safetensors file"
@@ -49,18 +50,19 @@ def initial(
     key: jax.Array,
 ) -> state_lib.TrainState:
     """Returns the train state at step 0 that ``create(key)`` makes, with the parameters of
-    ``train.init_from`` or the pre-trained networks' files, if any. With adapters those are the
-    base. Raises ``adopt``'s and ``lora.Lora.check_new``'s ValueErrors."""
+    ``train.init_from``, if any, and the weights of pre-trained networks that it lacks. With
+    adapters those are the base. Raises ``adopt``'s, ``lora.Lora.check_new``'s and
+    ``pretrained.load``'s errors."""
     state, section = create(key), pretrained.section_of(config.model)
     adapters = lora.of(config.train)
-    if config.train.init_from:
-        # At step 0 the average is the network's parameters.
-        params = adopt(state.ema_params, config.train.init_from, adapters)
-    elif section:
-        params = pretrained.filled(state.params, section["weights"])
-        logging.info("pre-trained networks have the weights of %s", section["weights"])
-    else:
+    if not section and not config.train.init_from:
         return state
+    params = state.ema_params  # at step 0 those of the network
+    if section and _lacks_weights(params, config.train.init_from):
+        params = pretrained.filled(params, section["weights"])
+        logging.info("pre-trained networks have the weights of %s", section["weights"])
+    if config.train.init_from:
+        params = adopt(params, config.train.init_from, adapters)
     # A copy, as the step donates the buffers of both.
     average = jax.tree.map(jnp.copy, params)
     if adapters:
@@ -68,10 +70,23 @@ def initial(
     return state.replace(params=params, ema_params=average)
 
 
+def _is_pretrained(name):
+    return pretrained.NAME in name.split("/")
+
+
+def _lacks_weights(params, base):
+    """Whether a base, if there is one, lacks an array of the pre-trained networks."""
+    saved = checkpoint.by_name(loading.load(base)["params"]) if base else {}
+    return any(
+        _is_pretrained(name) and (name not in saved or saved[name].shape != leaf.shape)
+        for name, leaf in checkpoint.by_name(params).items()
+    )
+
+
 def adopt(params: Any, path: str | os.PathLike, adapters: lora.Lora | None = None) -> Any:
     """Replaces parameters by those of a policy (``loading.load``) where name and shape agree. Logs
-    which remain new. Raises ValueError if nothing agrees, or if ``adapters`` would not train what
-    is new."""
+    which remain. Raises ValueError if nothing agrees, or if ``adapters`` would not train what
+    remains, except pre-trained networks."""
     saved = checkpoint.by_name(loading.load(path)["params"])
     leaves = checkpoint.by_name(params)
     adopted = {
@@ -87,7 +102,7 @@ def adopt(params: Any, path: str | os.PathLike, adapters: lora.Lora | None = Non
             f"{new[0]}: fine-tune with the model section of its config.json"
         )
     if adapters:
-        adapters.check_new(missing, params)
+        adapters.check_new([name for name in missing if not _is_pretrained(name)], params)
     logging.info(
         "%d of %d parameters from %s; new: %s",
         *(len(adopted), len(leaves), path, ", ".join(new) or "none"),

@@ -16,8 +16,9 @@ from absl import logging
 from ambient_jax import __version__
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import paths
+from ambient_jax.data.bucket import BucketPath
 from ambient_jax.publish import card, folder
-from ambient_jax.train import checkpoint, lock, metrics, mirror, parallel
+from ambient_jax.train import checkpoint, checkpoint_files, lock, metrics, mirror, parallel
 from ambient_jax.transforms.chain import Chain
 from ambient_jax.transforms.steps import Text
 
@@ -60,27 +61,34 @@ def write(
     *,
     license: str = "",
     overwrite: bool = False,
-) -> pathlib.Path:
+) -> paths.AnyPath:
     """Writes a policy folder (``publish.folder``) of a checkpoint and returns its path.
 
     Args:
       path: workdir or checkpoint, see ``checkpoint.find``.
-      out: the folder; "" for ``<workdir>/policy``.
+      out: the folder, on a disk; "" for ``<workdir>/policy``, in a bucket too.
       license: identifier of the hub, such as "apache-2.0"; "" for the one stated before, if any.
       overwrite: replace another policy, or an edited card.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
       FileExistsError: ``out`` is taken.
-      ValueError: the checkpoint is damaged, or the licence is no identifier.
+      ValueError: the checkpoint is damaged, the licence is no identifier, or ``out`` is in a
+        bucket.
     """
     if not re.fullmatch(r"[a-z0-9.-]*", license):
         raise ValueError(f"license is {license!r}, expected an identifier such as apache-2.0, mit")
-    directory, step = checkpoint.find(path)
+    paths.check_local("--out", out)
+    directory, step = checkpoint_files.where(path)
     workdir = directory.parent if directory.name == "checkpoints" else None
     if not out and workdir is None:
         raise ValueError(f"{path} is in no workdir, expected --out=<folder to write>")
-    final = pathlib.Path(out) if out else workdir / NAME  # type: ignore[operator]
+    if isinstance(workdir, BucketPath):
+        with mirror.local_path(path) as local:
+            written = write(local, out, license=license, overwrite=overwrite)
+        return written if out else workdir / NAME
+    directory, step = checkpoint.find(path)
+    final = pathlib.Path(paths.expanded(out)) if out else workdir / NAME  # type: ignore[operator]
     assets = checkpoint.load_assets(directory / str(step))
     params = checkpoint.load_policy_assets(directory / str(step))["params"]
     _check_embeddings(assets)
@@ -119,6 +127,7 @@ def at_the_end(workdir: paths.AnyPath, *, again: bool = False) -> None:
 
 
 def _write_newest(workdir, again):
+    paths.restore_folder(workdir / NAME)
     for left in [*workdir.glob(f".{NAME}.partial-*"), *workdir.glob(f".{NAME}.replaced-*")]:
         shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
     _, step = checkpoint.find(workdir)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from etils import epath
 
 from ambient_jax import _checks
 
+_ZIP = (zipfile.BadZipFile, zlib.error)
 ON_LONG = ("raise", "truncate")
 
 
@@ -184,7 +186,7 @@ def load_instructions(path: str | os.PathLike) -> InstructionTable:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             stored = {name: arrays[name] for name in arrays.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+    except (ValueError, EOFError, AttributeError, TypeError, RuntimeError, *_ZIP) as error:
         raise ValueError(
             f"{path} is not an .npz file of plain arrays ({error}); expected 'text' [N], str or"
             " bytes and not objects, and 'embedding' [N, E]."

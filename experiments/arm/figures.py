@@ -24,7 +24,7 @@ def film(
     arm = Arm(problems[episode].scene)
     try:
         camera = Camera(arm)
-    except RuntimeError as error:
+    except OSError as error:
         logging.warning("no film: %s", error)
         return None
     width, height = 1.7 * frames, 1.85 * len(rollouts)
@@ -48,7 +48,7 @@ def film(
 class Camera:
     """Renders the arm in its scene, and the way of the hand as a line of dots.
 
-    RuntimeError where MuJoCo cannot render.
+    OSError where MuJoCo cannot render.
     """
 
     def __init__(self, arm: Arm):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ambient_jax._packages import MissingError
 from experiments import opengl
 
 opengl.choose()  # before MuJoCo is imported, by ``Arm``
@@ -43,10 +44,10 @@ def draw(rng: np.random.Generator) -> np.ndarray:
 
 
 def model_folder() -> pathlib.Path:
-    """Returns the folder of the arm's model; ModuleNotFoundError without gymnasium-robotics."""
+    """Returns the folder of the arm's model; MissingError without gymnasium-robotics."""
     spec = importlib.util.find_spec("gymnasium_robotics")
     if spec is None or not spec.submodule_search_locations:
-        raise ModuleNotFoundError(
+        raise MissingError(
             "experiments.arm needs the Panda inside gymnasium-robotics, which is not installed: "
             "pip install 'ambient-jax[arm]' (or pip install gymnasium-robotics)"
         )

@@ -51,7 +51,7 @@ def demonstrations(
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
     """Yields the first ``count`` complete demonstrations with their attempts. For the options see
-    ``demos.successes``, which raises RuntimeError if most attempts fail."""
+    ``demos.successes``, which raises ValueError if most attempts fail."""
     job = functools.partial(attempt, scene, rule, camera, seed)
     yield from demos.successes(job, count, label=rule, **options)
 
@@ -82,8 +82,8 @@ def build(
     adds images [96, 96, 3].
 
     Raises:
-      ValueError: a negative count, or a seed that is not 0 to 600.
-      RuntimeError: the expert fails too often, or no OpenGL for the camera.
+      ValueError: a negative count, or a seed that is not 0 to 600, or the expert fails too often.
+      OSError: no OpenGL for the camera.
     """
     bins = np.zeros(len(scene.colours), np.int64)
     metadata = {"rule": str, "index": np.int64, "bins": bins}

@@ -260,7 +260,7 @@ def generate(
     planner: str, n: int, *, seed: int = 0, workers: int | None = None, progress: bool = True
 ) -> Plans:
     """Returns the first n successful attempts of a planner, see ``demos.successes``; raises
-    ValueError for bad arguments, RuntimeError if more than half of the attempts fail."""
+    ValueError for bad arguments and if more than half of the attempts fail."""
     one_of("planner", planner, PLANNERS)
     if n < 0 or seed < 0:
         raise ValueError(f"n is {n} and seed {seed}, expected both non-negative")
@@ -268,8 +268,9 @@ def generate(
     options = dict(label=planner, workers=workers, progress=progress)
     try:
         numbered = list(demos.successes(job, n, **options))
-    except RuntimeError as error:  # too many failures, or a process died
-        raise RuntimeError(
+    except (ValueError, ChildProcessError) as error:
+        kind = ChildProcessError if isinstance(error, ChildProcessError) else ValueError
+        raise kind(
             f"{planner} plans: {error}; planners.attempt plans one goal, workers=1 plans all of "
             "them in this process"
         ) from error

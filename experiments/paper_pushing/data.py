@@ -99,7 +99,7 @@ def build(
 
     ``target`` and ``source`` are numbers of demonstrations, ``held_out`` of further ones of each,
     ``images_...`` of the first ones with pictures. Raises ValueError for a negative count or a seed
-    that is not 0 to 900, RuntimeError if an expert fails too often.
+    that is not 0 to 900, and if an expert fails too often.
     """
     metadata = {"world": str, "index": np.int64}
     action = np.zeros(2, np.float32)

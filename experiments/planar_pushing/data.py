@@ -55,7 +55,7 @@ def demonstrations(
     **options: Any,
 ) -> Iterator[tuple[int, expert.Demonstration]]:
     """Yields the first ``count`` successful demonstrations with their attempts. The physics are by
-    default the world's. For the options see ``demos.successes``, which raises RuntimeError if most
+    default the world's. For the options see ``demos.successes``, which raises ValueError if most
     attempts fail. Raises ValueError for an unknown world."""
     _checks.one_of("world", world, WORLDS)
     physics = physics or (TARGET if world == "target" else between(1.0))
@@ -89,8 +89,9 @@ def build(
     ``scene.between``; ``camera`` "front" or "top" adds images [96, 96, 3].
 
     Raises:
-      ValueError: a negative count, a seed that is not 0 to 900, or unknown knobs.
-      RuntimeError: an expert fails too often, or no OpenGL for the camera.
+      ValueError: a negative count, a seed that is not 0 to 900, unknown knobs, or an expert fails
+        too often.
+      OSError: no OpenGL for the camera.
     """
     physics = {"target": TARGET, "source": between(gap, knobs)}
     metadata = {"world": str, "index": np.int64}

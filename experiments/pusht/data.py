@@ -55,7 +55,7 @@ def demonstrations(
     """Yields the first ``count`` demonstrations of a hand, with their attempts.
 
     ``tremor`` [px] and ``content`` (coverage that is enough) are the shaky hand's. For the options
-    see ``demos.successes``, which raises RuntimeError if most attempts fail. Raises ValueError for
+    see ``demos.successes``, which raises ValueError if most attempts fail, as this does for
     an unknown hand.
     """
     _checks.one_of("hand", name, HANDS)
@@ -96,8 +96,7 @@ def build(
     see ``env.small``, and to the names: ``pusht_images_steady``.
 
     Raises:
-      ValueError: a negative count, or a seed that is not 0 to 900.
-      RuntimeError: a hand fails too often.
+      ValueError: a negative count, or a seed that is not 0 to 900, or a hand fails too often.
     """
     observation = {n: np.zeros(size, np.float32) for n, size in pusht.OBSERVATION.items()}
     if images:

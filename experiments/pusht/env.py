@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ambient_jax._packages import MissingError
+
 NAME = "gym_pusht/PushT-v0"
 SIZE = 512  # width of the world
 DT = 0.1  # s, control step
@@ -45,7 +47,7 @@ def make(max_steps: int = 300) -> Any:
             warnings.simplefilter("ignore")  # of pygame, on how it was packaged
             import gym_pusht  # noqa: F401  (registers the environment)
     except ImportError as error:
-        raise ImportError(_MISSING) from error
+        raise MissingError(_MISSING) from error
     return gymnasium.make(
         NAME,
         obs_type="environment_state_agent_pos",

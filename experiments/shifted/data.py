@@ -45,8 +45,8 @@ def build(
     see ``demos.successes``.
 
     Raises:
-      ValueError: a negative count, a seed that is not 0 to 900, or an unknown kind.
-      RuntimeError: the expert fails too often.
+      ValueError: a negative count, a seed that is not 0 to 900, an unknown kind, or an expert
+        that fails too often.
     """
     for kind in kinds:
         _checks.one_of("a kind of shift", kind, shifts.NAMES)

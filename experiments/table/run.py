@@ -115,7 +115,7 @@ def train_and_evaluate(table: Table) -> bool:
                         return False
                     bar.update(len(jobs[job]))
             except BrokenProcessPool as error:
-                raise RuntimeError(
+                raise ChildProcessError(
                     "a training process died (out of memory?): the same command carries on; "
                     "--config.task.workers=1 needs the least memory"
                 ) from error

@@ -101,19 +101,21 @@ def test_a_small_file_is_not_filled_up_to_a_large_batch(
 
 
 @pytest.mark.slow
-def test_it_goes_on_after_a_broken_shard(annotations, root, cache, tmp_path):
+def test_it_goes_on_after_a_broken_shard(annotations, root, cache, tmp_path, monkeypatch):
     Judge.of(annotations).write(tmp_path / judging.FILE)
     data, all_ = section(root), str(tmp_path / "all")
-    # A shard that breaks after the mixture was opened: before, there would be no statistics.
-    judging.opened(
-        judging.Job(
-            pickle.dumps(data), os.environ["AMBIENT_JAX_CACHE"], str(tmp_path / judging.FILE), all_
-        )
-    )
     file = sorted(pathlib.Path(root).glob("jagged/*/*tfrecord*"))[1]
-    whole = file.read_bytes()
+    whole, opening, calls = file.read_bytes(), judging.evidence.open_standing_still, []
+
+    def first_then_breaks(*given):  # before, there would be no statistics
+        mixture = opening(*given)
+        calls.append(given)
+        if len(calls) == 1:
+            file.write_bytes(whole[:-20])
+        return mixture
+
+    monkeypatch.setattr(judging.evidence, "open_standing_still", first_then_breaks)
     try:
-        file.write_bytes(whole[:-20])
         judged = judging.judge_all(data, tmp_path, all_)
         ((what, why),) = judged.failures
         assert what == "source 'jagged', shard 1 of 3" and f"{file}: truncated" in why
@@ -121,7 +123,27 @@ def test_it_goes_on_after_a_broken_shard(annotations, root, cache, tmp_path):
     finally:
         file.write_bytes(whole)
     judged = judging.judge_all(data, tmp_path, all_)
-    assert judged.episodes == 3 and set(judged.bounds) == set(GRANULARITY)
+    assert judged.episodes == 3 and set(judged.bounds) == set(GRANULARITY) and len(calls) == 2
+
+
+def test_a_damaged_part_is_deleted_and_parts_are_closed(tmp_path):
+    part = tmp_path / "00000-0.npz"
+    arrays = {n: np.arange(9) for n in ("clean", "episode", "step")}
+    np.savez(part, **arrays)
+    whole, before = part.read_bytes(), len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        kept = judging._columns(part)
+    np.testing.assert_array_equal(kept["step"], arrays["step"])
+    assert len(os.listdir("/proc/self/fd")) == before
+    at = whole.index(arrays["clean"].tobytes()) + 40
+    for damaged in (b"", whole[:-9], whole[:at] + b"\xff" + whole[at + 1 :]):
+        part.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{part} was damaged .* the same command makes it an"):
+            judging._columns(part)
+        assert not part.exists()
+    np.savez(part, clean=arrays["clean"])
+    with pytest.raises(ValueError, match="'episode' is missing"):
+        judging._columns(part)
 
 
 def test_episodes_that_the_annotation_saw_keep_their_fold():

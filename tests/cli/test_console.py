@@ -5,6 +5,7 @@ import logging as python_logging
 import pytest
 from absl import flags, logging
 
+from ambient_jax._packages import MissingError
 from ambient_jax.cli import console
 
 
@@ -50,7 +51,7 @@ def fail(error, argv=()):
 
 
 @pytest.mark.parametrize(
-    "kind", [ValueError, FileNotFoundError, PermissionError, FloatingPointError]
+    "kind", [ValueError, FileNotFoundError, PermissionError, FloatingPointError, MissingError]
 )
 def test_bad_input_is_one_line_and_a_traceback_if_asked_for(verbosity, kind):
     verbosity(logging.INFO)
@@ -68,7 +69,8 @@ def test_bad_input_is_one_line_and_a_traceback_if_asked_for(verbosity, kind):
 
 def test_faults_of_the_program_keep_their_traceback(verbosity):
     verbosity(logging.INFO)
-    for error in (TypeError("a"), KeyError("a"), RuntimeError("a"), ZeroDivisionError("a")):
+    faults = (TypeError, KeyError, RuntimeError, ZeroDivisionError, ImportError)
+    for error in (kind("a") for kind in faults):
         with pytest.raises(type(error)):
             fail(error)
 

@@ -4,12 +4,14 @@ import concurrent.futures
 import os
 import pathlib
 import random
+import re
+import socket
 import threading
 
 import numpy as np
 import pytest
 
-from ambient_jax.data import bucket, files, paths, rlds
+from ambient_jax.data import bucket, files, paths, rlds, stores
 from ambient_jax.data.bucket import BucketPath
 from tests import emulated
 
@@ -129,6 +131,112 @@ def test_a_bucket_of_nobody(place):
         told = f"{other} cannot be {what}: there is no bucket {other.parent}"
         with pytest.raises(FileNotFoundError, match=told):
             act()
+
+
+def test_a_local_file_that_is_gone_is_no_absent_bucket(place, tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone.bin") as caught:
+        (place[0] / "x").upload(tmp_path / "gone.bin")
+    assert "bucket" not in str(caught.value)
+
+
+def test_objects_that_no_path_names_are_left_out(place):
+    folder, _ = place
+    (folder / "a" / "b").write_bytes(b"1")
+    store = stores.get(folder.scheme)
+    for key in ("a//b", "a/"):
+        store.write(folder.bucket, f"{folder.key}/{key}", b"22", False)
+    assert [p.name for p in (folder / "a").iterdir()] == ["b"]
+    assert folder.files() == {"a/b": 1} and set(folder.versions()) == {"a/b"}
+
+
+def _fails(monkeypatch, settings, url="s3://b/x"):
+    """Returns the line of a request with settings of Amazon's variables and no others."""
+    for name in [n for n in os.environ if n.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in ({"AWS_EC2_METADATA_DISABLED": "true"} | settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(bucket, "PATIENCE", 0.0)
+    monkeypatch.setattr(bucket, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(bucket, "_silent", set())
+    stores.forget()
+    try:
+        with pytest.raises(bucket.StoreError) as caught:
+            BucketPath.of(url).read_bytes()
+    finally:
+        stores.forget()
+    return str(caught.value)
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"AWS_PROFILE": "nope"}, r"profile \(nope\) could not be found"),
+        ({**KEYS, "AWS_DEFAULT_REGION": "no region"}, "region_name 'no region'"),
+        ({**KEYS, "AWS_ENDPOINT_URL": "nonsense"}, "Invalid endpoint: nonsense"),
+        ({"AWS_DEFAULT_REGION": "us-east-1"}, "Unable to locate credentials"),
+    ],
+)
+def test_settings_of_the_client_that_are_wrong_are_refused_at_once(monkeypatch, settings, why):
+    pytest.importorskip("boto3")
+    settings = {"AWS_SHARED_CREDENTIALS_FILE": os.devnull, "AWS_CONFIG_FILE": os.devnull} | settings
+    line = _fails(monkeypatch, settings)
+    assert re.match(f"s3://b/x: it cannot be read, the store refuses .*{why}", line)
+
+
+def _closed():
+    """Returns the address of a port where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "HTTP_PROXY"])
+def test_an_address_where_nobody_answers_is_tried_again(monkeypatch, variable):
+    pytest.importorskip("boto3")
+    settings = {"AWS_ENDPOINT_URL": "http://s3.nowhere", "NO_PROXY": "", variable: _closed()}
+    line = _fails(monkeypatch, KEYS | settings)
+    assert "the store has not answered 4 requests" in line and "onnect to" in line
+
+
+def test_a_server_without_a_certificate_is_tried_again(monkeypatch):
+    pytest.importorskip("boto3")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            while True:
+                try:
+                    connection = server.accept()[0]
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"https://127.0.0.1:{server.getsockname()[1]}"
+        line = _fails(monkeypatch, KEYS | {"AWS_ENDPOINT_URL": address})
+        server.shutdown(socket.SHUT_RDWR)
+    assert "the store has not answered 4 requests" in line and "SSL" in line
+
+
+def test_credentials_of_google_that_cannot_be_renewed_now_are_tried_again(monkeypatch):
+    pytest.importorskip("google.cloud.storage")
+    from google.auth import exceptions
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", _closed())
+    stores.forget()
+    client = stores.get("gs")
+    stores.forget()
+    lost = exceptions.RefreshError("no answer")
+    lost.__cause__ = exceptions.TransportError("reset")
+    for error in (lost, exceptions.RefreshError("503", retryable=True)):
+        with pytest.raises(stores.AgainError):
+            client.raise_for(error)
+    with pytest.raises(stores.RefusedError):
+        client.raise_for(exceptions.RefreshError("invalid_grant"))
 
 
 def test_a_copy_is_made_once_for_each_version(place, tmp_path):

@@ -190,6 +190,28 @@ def test_metadata_and_sizes(tmp_path):
         files.read_json(str(path))
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_of_a_changed_file_are_one_kind_of_error(tmp_path, save):
+    path, arrays = tmp_path / "x.npz", {"a": np.arange(60.0), "b": np.arange(3)}
+    save(path, **arrays)
+    found = files.read_arrays(path)
+    assert found.keys() == arrays.keys() and (found["a"] == arrays["a"]).all()
+    whole = path.read_bytes()
+    changed = (whole[:at] + bytes([whole[at] ^ 5]) + whole[at + 1 :] for at in range(len(whole)))
+    told = 0
+    for damaged in [*changed, b"", whole[:50], whole[:-9]]:
+        path.write_bytes(damaged)
+        try:
+            files.read_arrays(path)  # not every byte matters
+        except ValueError as error:
+            assert "\n" not in str(error)
+            told += str(error).startswith(f"{path} is damaged, no .npz file: ")
+    assert told > len(whole) / 2
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        files.read_arrays(path)
+
+
 def test_streams_go_on_where_they_were(many, monkeypatch):
     files.close_parked()
     dataset = rlds.open_dataset(many)

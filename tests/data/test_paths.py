@@ -79,6 +79,33 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     assert (final / "a.txt").read_text() == "new"
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path):
+    final = tmp_path / "d[1]"
+    final.mkdir()
+    (final / "a.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), paths.replacing_folder(final, True) as partial:
+        partial.rmdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["d[1]"]
+    final.rename(tmp_path / ".d[1].replaced-12345678")  # as a killed process leaves it
+    with pytest.raises(FileExistsError, match="exists: choose another folder"):
+        with paths.replacing_folder(final):
+            raise AssertionError("it does not begin")
+    assert [p.name for p in tmp_path.iterdir()] == ["d[1]"]
+    assert (final / "a.txt").read_text() == "old"
+
+
+def test_what_must_be_local_is_no_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = "'gs://b/x', expected a local path: copy it to a bucket afterwards"
+    with pytest.raises(ValueError, match=f"the new folder is {told}"):
+        with paths.replacing_folder("gs://b/x"):
+            raise AssertionError("it does not begin")
+    table = bounds.for_source("copy", "0", [0], [0], [0.5], [0.2], method="known")
+    with pytest.raises(ValueError, match=f"the bounds file is {told}"):
+        bounds.write("gs://b/x", table)
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_are_written_to_and_read_from_the_home(toy_data, tmp_path, monkeypatch):
     """All that the data layer opens by a path; nothing named ~ is made where it runs."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
 import pathlib
 import sys
 
@@ -125,6 +126,26 @@ def transform(episode, by=1):
 
 def make(by):
     return lambda episode: transform(episode, by)
+
+def make_by_default(by):
+    def made(episode, by=by): return transform(episode, by)
+    return made
+
+def make_by_keyword(by):
+    def made(episode, *, by=by): return transform(episode, by)
+    return made
+
+def make_recursive(by):
+    def made(episode, again=True):
+        return made(transform(episode, by), False) if again else episode
+    return made
+
+class Opaque:
+    def __init__(self, by): self.by = by
+    def scale(self, episode): return transform(episode, self.by)
+
+class Method(Opaque):
+    def __repr__(self): return f"Method({{self.by}})"
 """
 
 
@@ -174,6 +195,35 @@ def test_what_a_transform_holds_counts(load):
     ]
     assert len(set(hashes)) == 6
     assert statistics.code_hash(module.make(2)) == hashes[4]
+
+
+def test_what_is_bound_to_a_transform_counts(load):
+    module = load(BODY.format(scale=1))
+    large = np.arange(3000.0)
+    makers = [
+        lambda by: module.Method(by).scale,
+        lambda by: functools.partial(module.Method(by).scale),
+        module.make_by_default,
+        module.make_by_keyword,
+        module.make_recursive,
+        lambda by: module.make([np.where(large == 1500, by, large)]),
+        lambda by: module.make([np.float64([1 + by / 1e12])]),
+        lambda by: module.make(functools.partial(module.transform, by=by)),
+        lambda by: module.make(module.make(by)),
+        lambda by: module.make([math.sin, math.cos][by - 1]),
+    ]
+    hashes = [[statistics.code_hash(make(by)) for by in (1, 2, 1)] for make in makers]
+    for first, other, again in hashes:
+        assert first and first != other and first == again
+    assert len({first for first, *_ in hashes}) == len(hashes)
+
+
+def test_an_object_without_a_text_of_its_own_is_not_cached(load, caplog):
+    module = load(BODY.format(scale=1))
+    opaque = module.Opaque(1)
+    for transform in (opaque.scale, functools.partial(module.transform, by=opaque)):
+        assert statistics.code_hash(transform) == ""
+    assert caplog.text.count("does not tell its content (give it a __repr__)") == 2
 
 
 def test_a_transform_without_source_is_not_cached(write_source, cache, caplog):

@@ -1,5 +1,6 @@
 """What `write_dataset` writes is a TFDS dataset to stock TFDS, and to our own reader."""
 
+import errno
 import itertools
 import json
 import os
@@ -423,6 +424,31 @@ def test_an_interrupt_leaves_nothing(tmp_path, error):
     with pytest.raises(error):
         write_small(tmp_path, episodes())
     assert list((tmp_path / "small").iterdir()) == []
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from ambient_jax.data import write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+writer = write._WRITERS[sys.argv[1]](sys.argv[2])
+try:
+    for _ in range(400):
+        writer.write(np.random.default_rng(0).bytes(1 << 13))
+    writer.close()
+except OSError as error:
+    print(error.errno, error)
+"""
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_disk_without_room_is_an_error_of_the_system(tmp_path, file_format):
+    path = str(tmp_path / "x")
+    command = [sys.executable, "-c", FULL, file_format, path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    told = f"{errno.EFBIG} {path} cannot be written (File too large): mend that, then write again\n"
+    assert done.stdout == told, done.stderr
 
 
 def test_a_killed_write_is_not_taken_for_a_dataset(tmp_path):

@@ -143,6 +143,21 @@ def test_a_vit_computes_the_published_formulas(tmp_path):
     assert larger.shape == (1, 3, 4, 8)
 
 
+def test_a_class_token_without_a_position(tmp_path):
+    """timm's no_embed_class, of the DINOv2 with registers (names *_reg4_dinov2)."""
+    file = tmp_path / "w.safetensors"
+    arrays = _vit_file(file) | {"reg_token": np.ones((1, 4, 8), np.float32)}
+    rows = arrays["pos_embed"]
+    network = pretrained.ViT(**SMALL, registers=4)
+    images = np.random.default_rng(1).uniform(size=(1, 8, 8, 3)).astype(np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
+    features = []
+    for position in (np.concatenate([0 * rows[:, :1], rows[:, 1:]], 1), rows[:, 1:]):
+        safetensors.save_file(arrays | {"pos_embed": position}, file)
+        features.append(network.apply({"params": pretrained.load(file, shapes)}, images))
+    np.testing.assert_array_equal(*features)
+
+
 def _encoder(tmp_path, **more):
     section = {"name": "vit", "weights": str(tmp_path / "w.safetensors"), **SMALL, **more}
     return ImageEncoder(keypoints=2, pretrained=section)

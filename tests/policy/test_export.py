@@ -239,6 +239,8 @@ def test_bad_folders_and_platforms_are_named(folder, tmp_path):
         export.load(tmp_path)
     with pytest.raises(ValueError, match=r"platform is 'gpu', expected one of cpu, cuda"):
         export.save(state_policy(), tmp_path, platforms=("gpu",))
+    with pytest.raises(ValueError, match="the export is 'gs://b/x', expected a local path"):
+        export.save(state_policy(), "gs://b/x")
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is a file, expected a folder"):
         export.save(state_policy(), tmp_path / "file")

@@ -48,6 +48,8 @@ def test_what_onnx_cannot_hold_is_refused(tmp_path):
         with pytest.raises(ValueError, match=r"which draws noise at each step; take dpmpp_2m"):
             export_onnx.save(state_policy(**options), tmp_path / "policy.onnx")
     policy = state_policy()
+    with pytest.raises(ValueError, match="the ONNX file is 'gs://b/x.onnx', expected a local path"):
+        export_onnx.save(policy, "gs://b/x.onnx")
     chain = Chain(policy.normalizer, (Text(8),))
     with pytest.raises(ValueError, match="the policy sees images, texts, masks or float64"):
         export_onnx.save(dataclasses.replace(policy, chain=chain), tmp_path / "policy.onnx")

@@ -11,6 +11,7 @@ from absl import flags, logging
 
 from ambient_jax.policy.policy import Policy
 from ambient_jax.publish import hub
+from ambient_jax.train import remote_files
 from tests.publish import made
 
 
@@ -54,6 +55,27 @@ def test_it_writes_the_folder_and_says_where(publish, workdir, tmp_path, capsys)
     assert publish(f"--checkpoint={step}", "--out=out", "--license=mit") == ""
     assert "license: mit\n" in pathlib.Path("out/README.md").read_text()
     assert Policy.from_checkpoint("out").dims == {"state": 3}
+
+
+def test_a_workdir_in_a_bucket_gets_its_policy(publish, workdir, place, capsys):
+    run = place[0] / "run"
+    remote_files.upload(workdir / "checkpoints" / str(made.STEP), run / "checkpoints", "20")
+    (run / "metrics.jsonl").upload(workdir / "metrics.jsonl")
+    assert publish(f"--checkpoint={run}") == ""
+    assert capsys.readouterr().out.startswith(f"{run}/policy is the policy, its card is {run}/pol")
+    assert publish(f"--checkpoint={workdir}", "--out=local") == ""
+    for file in pathlib.Path("local").iterdir():
+        assert (run / "policy" / file.name).read_bytes() == file.read_bytes()
+    assert publish(f"--checkpoint={run / 'checkpoints' / '20'}", "--out=copy") == ""
+    assert Policy.from_checkpoint("copy").dims == {"state": 3}
+    assert "expected --out=<folder> with" in publish(f"--checkpoint={run}", "--push=me/mine")
+
+
+@pytest.mark.parametrize("out", ["gs://b/policy", "s3://b/policy", "hf://me/policy"])
+def test_a_policy_is_written_to_a_disk_alone(publish, workdir, out):
+    line = publish(f"--checkpoint={workdir}", f"--out={out}")
+    assert f"--out is {out!r}, expected a local path" in line
+    assert not list(pathlib.Path().iterdir())
 
 
 def test_it_pushes_what_it_wrote_or_a_folder_as_it_is(publish, workdir, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ambient_jax._packages import MissingError
 from ambient_jax.policy.policy import Policy
 from ambient_jax.publish import folder
 from ambient_jax.train import checkpoint, publication
@@ -71,6 +72,12 @@ def test_it_acts_as_the_checkpoint_does_where_it_was_moved_and_is_read_only(chun
         assert {p.name: p.stat().st_mtime_ns for p in copy.iterdir()} == before
     finally:
         copy.chmod(stat.S_IRWXU)
+
+
+def test_without_safetensors_it_says_how_to_install_it(published, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(MissingError, match="a policy folder needs the package 'safetensors.numpy'"):
+        folder.read(published)
 
 
 LOAD = """

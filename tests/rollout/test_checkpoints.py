@@ -85,6 +85,8 @@ def test_it_carries_on_where_it_was_stopped(trained, tmp_path, monkeypatch):
     assert 0 < envs.Reach.calls <= 12 and (folder / "videos" / "episode_0000.mp4").exists()
     with pytest.raises(ValueError, match=r"has rollouts with seed = 0, these have 7: give another"):
         rollouts.evaluate(trained, ENV, episodes=6, seed=7, out=folder, **options)
+    with pytest.raises(ValueError, match="out is 'gs://b', expected a local path"):
+        rollouts.evaluate(trained, ENV, out="gs://b", **options)
     with pytest.raises(ValueError, match="has rollouts with parameters = "):
         step = trained / "checkpoints" / "4"
         rollouts.evaluate(step, ENV, episodes=6, out=folder, **options)

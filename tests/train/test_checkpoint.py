@@ -55,6 +55,22 @@ def test_a_saved_state_comes_back_whole(saved):
     saver.close()
 
 
+def test_the_revision_is_that_of_the_repository_that_has_the_code(tmp_path, monkeypatch):
+    assert len(checkpoint.git_revision().removesuffix("+changes")) in (0, 40)
+    code = tmp_path / "venv" / "checkpoint.py"
+    code.parent.mkdir()
+    code.write_text("")
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.setattr(checkpoint, "__file__", str(code))
+    assert checkpoint.git_revision() == ""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=me", "-c", "user.email=me@example.com"]
+    for arguments in (["init", "-q"], ["add", "mine.py"], ["commit", "-qm", "mine"]):
+        subprocess.run([*git, *arguments], check=True)
+    assert checkpoint.git_revision() == ""
+    subprocess.run([*git, "add", "venv"], check=True)
+    assert checkpoint.git_revision().endswith("+changes")
+
+
 def test_a_policy_finds_its_parameters_by_any_path(saved):
     for path in (saved, saved / "checkpoints", saved / "checkpoints" / "7"):
         assets = checkpoint.load_policy_assets(path)

@@ -60,13 +60,14 @@ def test_a_normaliser_of_before_still_loads():
     assert normalizer.Normalizer.from_json(text).normalize("action", np.float32([3])) == 1
 
 
-def test_pretrained_networks_start_from_their_file_and_stay(tmp_path):
+def test_pretrained_networks_start_from_their_file_and_stay(tmp_path, monkeypatch):
     import jax
     import jax.numpy as jnp
     import ml_collections
     from safetensors.numpy import save_file
 
     from ambient_jax.models import pretrained
+    from ambient_jax.publish import folder
     from ambient_jax.train import parts
 
     sizes = dict(width=4, depth=1, heads=1, patch=4, grid=2)
@@ -85,7 +86,9 @@ def test_pretrained_networks_start_from_their_file_and_stay(tmp_path):
     save_file(arrays, file)
 
     config = config_lib.default()
-    vision = {"pretrained": {"name": "vit", "weights": str(file), **sizes}, "keypoints": 2}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    section = {"name": "vit", "weights": "~/vit.safetensors", **sizes}
+    vision = {"pretrained": section, "keypoints": 2}
     encoder = {"name": "multimodal", "width": 4, "vision": vision}
     model = {"name": "unet", "features": (8,), "blocks": 1, "groups": 2, "encoder": encoder}
     config.model = ml_collections.ConfigDict(model)
@@ -113,7 +116,31 @@ def test_pretrained_networks_start_from_their_file_and_stay(tmp_path):
     whole, frozen = (sum(x.size for x in jax.tree.leaves(t)) for t in (state.params, network))
     assert moments == 2 * (whole - frozen) + 2  # and the optimizer's two counts
 
+    # Bases without the network, with another one, and without a part of it.
+    bases = {"without": {}, "other": jax.tree.map(lambda x: x + 1, network)}
+    bases["part"] = {n: v for n, v in bases["other"].items() if n != "class"}
+    content = {"step": 1, "config": {}, "statistics": "{}"}
+    plain = {n: v for n, v in state.params["encoder"]["image_front"].items() if n != "pretrained"}
+    plain = jax.tree.map(lambda x: x + 1, plain)
+    for name, own in bases.items():
+        image = plain | ({pretrained.NAME: own} if own else {})
+        params = {"encoder": {"image_front": image}}
+        folder.write(tmp_path / name, params, content, "")
+        config.train.init_from = str(tmp_path / name)
+        fine_tuning.check_base(config, [tmp_path])
+        found = fine_tuning.initial(config, learner.create, jax.random.key(3)).params
+        found = found["encoder"]["image_front"]
+        want = plain | {pretrained.NAME: network | own}
+        jax.tree.map(np.testing.assert_array_equal, found, want)
+
     vision["pretrained"]["weights"] = str(tmp_path / "gone.safetensors")
     config.model.encoder = encoder
+    config.train.init_from = str(tmp_path / "other")  # which needs no file
+    fine_tuning.check_base(config, [tmp_path])
+    fine_tuning.initial(config, learner.create, jax.random.key(3))
+    config.train.init_from = str(tmp_path / "without")
+    with pytest.raises(FileNotFoundError, match="pretrained.weights is .*gone.safetensors, where"):
+        fine_tuning.check_base(config, [tmp_path])
+    config.train.init_from = ""
     with pytest.raises(FileNotFoundError, match="pretrained.weights is .*gone.safetensors, where"):
         fine_tuning.check_base(config, [tmp_path])

@@ -134,6 +134,10 @@ def test_missing_and_foreign_files_are_named(tmp_path):
     (tmp_path / "empty.npz").write_bytes(b"")
     save_instructions(tmp_path / "t.npz", table())
     (tmp_path / "cut.npz").write_bytes((tmp_path / "t.npz").read_bytes()[:-30])
-    for name in ("one.npy", "text.npz", "empty.npz", "cut.npz"):
+    np.savez_compressed(tmp_path / "p.npz", text=np.array(TEXTS), embedding=np.eye(3))
+    packed = (tmp_path / "p.npz").read_bytes()
+    at = packed.index(b"text.npy") + len("text.npy") + 20  # behind the entry's extra field
+    (tmp_path / "packed.npz").write_bytes(packed[:at] + b"\xff" + packed[at + 1 :])
+    for name in ("one.npy", "text.npz", "empty.npz", "cut.npz", "packed.npz"):
         with pytest.raises(ValueError, match=f"{name} is not an .npz file of plain arrays"):
             load_instructions(tmp_path / name)

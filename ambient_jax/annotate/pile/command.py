@@ -13,7 +13,6 @@ import hashlib
 import os
 import pathlib
 import sys
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +37,8 @@ from ambient_jax.cli import console
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.data import storage
 from ambient_jax.data.dataset import Dataset
-from ambient_jax.data.files import first_line
-from ambient_jax.data.paths import expanded, replacing, write_text
+from ambient_jax.data.files import first_line, read_arrays
+from ambient_jax.data.paths import check_local, expanded, replacing, write_text
 from ambient_jax.train import lock, runs
 
 FLAGS = "--clean", "--pile"
@@ -69,6 +68,7 @@ def run(request: Request) -> Results:
     Raises:
       ValueError, OSError: the data sets are not there, do not agree or are too few.
     """
+    check_local("workdir", request.workdir)
     datasets, clean = pile_config.open_all(request)
     config = pile_config.make(request, datasets, clean)
     first = next(n for n in datasets if n not in clean)
@@ -203,9 +203,9 @@ def _scores(
 
 def _stored(path: pathlib.Path, about: str) -> dict[str, np.ndarray] | None:
     try:
-        with np.load(path) as file:
-            return {**file} if str(file["about"]) == about else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        stored = read_arrays(path)
+        return stored if str(stored["about"]) == about else None
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ambient_jax.annotate import candidates as candidates_lib
 from ambient_jax.annotate import evidence
 from ambient_jax.annotate.candidates import Candidate, Measured, Options
 from ambient_jax.data import mixture as mixtures
+from ambient_jax.data.files import read_arrays
 from ambient_jax.data.paths import expanded, replacing
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
@@ -258,7 +258,7 @@ def _measured(config, folds: Sequence[Sequence[str]], counts, options: Options, 
 
 def _stored(path, about):
     try:
-        with np.load(path) as file:
-            return file["losses"] if str(file["about"]) == about else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        stored = read_arrays(path)
+        return stored["losses"] if str(stored["about"]) == about else None
+    except (OSError, ValueError, KeyError):
         return None

@@ -65,10 +65,13 @@ def section(values):
     data = (values.config or train_config.default()).copy_and_resolve_references().data
     if values.mixture:
         mixtures.fill(data, values.mixture)
-    for path in values.folder:
-        name = re.sub(r"\W+", "_", path.rstrip("/").removeprefix(values.root).strip("/"))
-        if name in data.sources:
+    folders = [path.rstrip("/") for path in values.folder]
+    for i, path in enumerate(values.folder):
+        if folders[i] in folders[:i]:
             raise ValueError(f"--folder={path} is given twice")
+        name = re.sub(r"\W+", "_", folders[i].removeprefix(values.root).strip("/"))
+        while name in data.sources:  # of another folder, such as a_b beside a-b
+            name += "_2"
         data.sources[name] = train_config.source(path, "clean", split=values.split)
         data.observation = tuple(n for n in values.observation.split(",") if n)
         data.action = values.action
@@ -85,10 +88,7 @@ def main(argv: list[str]) -> None:
         _checks.number("--processes", values.processes, 0, 4096, whole=True)
         options = engine.split(values.beam_options)
         given = dict(cache=values.cache, processes=values.processes, options=options)
-        try:
-            found = index.prepare(section(values), **given)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+        found = index.prepare(section(values), **given)
     rows = [
         (n, e["shards"], e["episodes"], e["skipped"], e["steps"], ", ".join(e["problems"]) or "-")
         for n, e in found.sources.items()

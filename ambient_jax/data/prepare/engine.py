@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import tqdm
 
+from ambient_jax import _packages
 from ambient_jax.data.files import first_line
 from ambient_jax.data.prepare import worker
 
@@ -77,12 +77,8 @@ def split(texts: Sequence[str]) -> list[str]:
 def _module(name):
     logging.disable(logging.WARNING)  # of optional packages that Beam tries to import
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"preparing in other processes needs the package 'apache_beam' ({error}): "
-            "pip install 'ambient_jax[beam]', or --processes=0 to use this process"
-        ) from error
+        otherwise = ", or --processes=0 to use this process"
+        return _packages.need(name, "preparing in other processes", "beam", otherwise=otherwise)
     finally:
         logging.disable(logging.NOTSET)
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pickle
+import zlib
 
 import ml_collections
 import numpy as np
@@ -53,7 +54,7 @@ def pieces(work: Work, name: str) -> Pieces:
     source = mixture.open_source(work.data, name)
     settings = statistics.settings(source)
     if not settings:
-        raise ValueError("the code of its transform is unknown: its statistics cannot be kept")
+        raise ValueError("what its transform does is unknown: its statistics cannot be kept")
     text = json.dumps([os.fspath(source.directory), settings], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return Pieces.of(source, cache_folder() / FOLDER / f"{name}-{digest}", DONE)
@@ -87,7 +88,7 @@ def read(path: AnyPath) -> tuple[parts.Part, list[Mark]]:
     try:
         stored = json.loads(gzip.decompress(path.read_bytes()))
         return parts.Part.from_dict(stored["part"]), [Mark(*row) for row in stored["marks"]]
-    except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, KeyError, TypeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         path.unlink(missing_ok=True)
         raise ValueError(
             f"{path} was damaged ({first_line(error)}) and is deleted: the same command makes it "

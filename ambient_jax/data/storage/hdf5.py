@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ambient_jax import _packages
 from ambient_jax.data import files
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import packages
 
 _LEVELS = 8  # of groups in groups; a link may lead back to its own group
 
@@ -20,7 +20,7 @@ _LEVELS = 8  # of groups in groups; a link may lead back to its own group
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Any]:
     """An open ``h5py.File``; what goes wrong inside names the file, as of ``files.check_file``."""
-    h5py = packages.need("h5py", f"{path} (HDF5)")
+    h5py = _packages.need("h5py", f"{path} (HDF5)", "formats")
     files.check_file(path)
     try:
         with files.retried(lambda: _open(h5py, path)) as file:
@@ -99,7 +99,7 @@ def _is_text(array):
 
 def _own(array, group, where):
     """The array, if its numbers lie in the file itself: it must not lead to others elsewhere."""
-    h5py = packages.need("h5py", where)
+    h5py = _packages.need("h5py", where, "formats")
     file, how = h5py.h5f.get_name(group.id), array.id.get_create_plist()
     is_elsewhere = h5py.h5f.get_name(array.id) != file or how.get_external_count()
     if is_elsewhere or how.get_layout() == h5py.h5d.VIRTUAL:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
+from ambient_jax import _packages
 from ambient_jax.data import files
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import packages
 from ambient_jax.transforms.frames import resize_into
 
 if TYPE_CHECKING:  # imported where a video is opened: other formats need no decoder
@@ -132,7 +132,7 @@ def _frames(path: str, start: float, back: float = 0.0) -> Iterator[tuple[float,
     A seek goes by the order of decoding. Where a key frame is shown after pictures that follow it
     in the file (B-frames, open groups of pictures), it may be too late: then from further back.
     """
-    error_of = packages.need("av", f"{path} (video)").FFmpegError
+    error_of = _packages.need("av", f"{path} (video)", "formats").FFmpegError
     with opened(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
@@ -161,7 +161,7 @@ def _frames(path: str, start: float, back: float = 0.0) -> Iterator[tuple[float,
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[av.container.InputContainer]:
     """An open video; errors as of ``files.check_file``, ValueError where it holds no video."""
-    av = packages.need("av", f"{path} (video)")
+    av = _packages.need("av", f"{path} (video)", "formats")
     files.check_file(path)
     try:
         container = av.open(path, metadata_errors="replace")  # texts that nobody needs

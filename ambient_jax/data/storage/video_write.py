@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ambient_jax import _checks
+from ambient_jax import _checks, _packages
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import packages
 
 # (encoder, pixels of even and of odd sizes, options). A key picture at every second one, as LeRobot
 # writes them: any picture is found by decoding at most two.
@@ -44,7 +43,7 @@ class VideoWriter:
 
     def __init__(self, path: Callable[[int], str], hz: float, codec: str, limit: float):
         _checks.one_of("codec", codec, CODECS)
-        self._av = packages.need("av", "writing a video")
+        self._av = _packages.need("av", "writing a video", "formats")
         self._path, self._codec, self._limit = path, codec, limit
         self.rate = Fraction(hz).limit_denominator(1001)
         self._file = -1

@@ -24,10 +24,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from ambient_jax import _packages
 from ambient_jax.data import dataset, files
 from ambient_jax.data.features import leaves
 from ambient_jax.data.files import first_line
-from ambient_jax.data.storage import arrays, packages
+from ambient_jax.data.storage import arrays
 
 _ENDS = "meta/episode_ends"
 _MARKS = (".zgroup", ".zarray", "zarr.json")
@@ -112,7 +113,7 @@ class ZarrDataset(dataset.FolderDataset):
     def _group(self):
         """The store, opened once in each process: two processes cannot share a zip file."""
         if self._opened is None or self._opened[0] != os.getpid():
-            zarr = packages.need("zarr", f"{self._path} (Zarr)")
+            zarr = _packages.need("zarr", f"{self._path} (Zarr)", "formats")
             try:
                 if os.path.isfile(self._path):
                     store = zarr.storage.ZipStore(self._path, mode="r", read_only=True)

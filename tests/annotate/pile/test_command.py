@@ -128,10 +128,11 @@ def test_command_lines_are_told_apart():
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
-    for flags in (["--clean=a"], [f"--clean={tmp_path}/none", f"--pile={tmp_path}"]):
+    two = [f"--clean={tmp_path}/none", f"--pile={tmp_path}"]
+    for flags, what in ((["--clean=a"], ""), (two, ""), ([*two, "--workdir=gs://b"], "workdir is")):
         with pytest.raises(SystemExit) as stop:
             pile.main(flags)
-        assert str(stop.value).startswith("error: ") and "\n" not in str(stop.value)
+        assert str(stop.value).startswith(f"error: {what}") and "\n" not in str(stop.value)
 
 
 def test_options_follow_the_request():

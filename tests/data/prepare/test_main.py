@@ -47,6 +47,8 @@ def test_folders():
     assert data.observation == ("state", "goal") and data.action == "delta"
     with pytest.raises(ValueError, match="--folder=a/ is given twice"):
         section("--folder=a", "--folder=a/")
+    data = section("--folder=/d/a-b", "--folder=/d/a_b")
+    assert {n: s.path for n, s in data.sources.items()} == {"d_a_b": "/d/a-b", "d_a_b_2": "/d/a_b"}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,13 @@ def test_what_the_statistics_depend_on_has_a_folder_of_its_own(make_config):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-9], lambda b: b"", lambda b: gzip.compress(b"{}")]
+    "damage",
+    [
+        lambda b: b[:-9],
+        lambda b: b"",
+        lambda b: gzip.compress(b"{}"),
+        lambda b: b[:10] + b"\xff" + b[11:],  # no deflate stream
+    ],
 )
 def test_a_damaged_file_of_a_part(begun, damage):
     work, opened = begun

@@ -153,6 +153,8 @@ def test_a_whole_set_is_needed(tmp_path, source):
         write_lerobot(tmp_path / "new", data, hz=-1)
     with pytest.raises(ValueError, match="videos is 'h265', expected one of"):
         write_lerobot(tmp_path / "new", source, videos="h265")
+    with pytest.raises(ValueError, match="'s3://b/new', expected a local path"):
+        write_lerobot("s3://b/new", source)
     (tmp_path / "new").mkdir()
     with pytest.raises(FileExistsError, match="new exists: choose another folder"):
         write_lerobot(tmp_path / "new", source)

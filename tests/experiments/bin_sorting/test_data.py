@@ -91,14 +91,14 @@ def test_failed_attempts_are_replaced_and_too_many_refused(monkeypatch):
     found = data.demonstrations("correct", 3, **options)
     assert [index for index, _ in found] == [0, 2, 3]
     monkeypatch.setattr(data, "attempt", lambda *a: None)
-    with pytest.raises(RuntimeError, match="12 of 12 demonstrations failed"):
+    with pytest.raises(ValueError, match="12 of 12 demonstrations failed"):
         list(data.demonstrations("correct", 6, **options))
 
 
 def test_images_are_written(tmp_path):
     try:
         BinSortingEnv(SCENE, camera="top").reset(seed=0)
-    except RuntimeError as error:
+    except OSError as error:
         pytest.skip(f"no OpenGL here: {error}")
     sizes = {**SIZES, "correct": 1, "arbitrary": 0, "opposite": 0, "held_out": 0}
     built = data.build(tmp_path, **sizes, camera="top")

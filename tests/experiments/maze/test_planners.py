@@ -141,7 +141,7 @@ def test_a_planner_that_always_fails_is_given_up(monkeypatch):
     monkeypatch.setitem(planners.PLANNERS, "rrt", lambda: lambda goal, seed: None)
     planners._planner.cache_clear()
     try:
-        with pytest.raises(RuntimeError, match="rrt plans: 15 of 15 .* failed.*planners.attempt"):
+        with pytest.raises(ValueError, match="rrt plans: 15 of 15 .* failed.*planners.attempt"):
             planners.generate("rrt", 5, workers=1, progress=False)
     finally:
         planners._planner.cache_clear()

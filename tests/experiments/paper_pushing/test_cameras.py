@@ -64,7 +64,7 @@ def test_it_agrees_with_the_renderer_of_the_simulator():
     env.reset(seed=3)
     try:
         rendered = env.image("top", 96) / 255
-    except RuntimeError:
+    except OSError:
         pytest.skip("no OpenGL")
     ours = np.asarray(DRAW(env._state())["image_primary"])
     width = 2 * 0.8 * np.tan(np.radians(22.5))

@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pytest
 
+from ambient_jax._packages import MissingError
 from experiments.pusht import env as pusht
 
 
@@ -75,5 +76,5 @@ def test_coverage_by_hand():
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gym_pusht", None)
-    with pytest.raises(ImportError, match=r"pip install 'ambient_jax\[pusht\]'"):
+    with pytest.raises(MissingError, match=r"pip install 'ambient_jax\[pusht\]'"):
         pusht.make()

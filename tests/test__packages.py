@@ -1,11 +1,11 @@
-"""Formats need packages of their own; RLDS needs none of them."""
+"""A package that is absent is one line; formats need packages of their own, RLDS needs none."""
 
 import subprocess
 import sys
 
 import pytest
 
-from ambient_jax.data.storage import packages
+from ambient_jax import _packages
 
 SCRIPT = """
 import sys
@@ -38,6 +38,7 @@ def test_rlds_needs_none_of_them(toy_data, tmp_path):
 
 
 def test_what_is_installed_is_given():
-    assert packages.need("json", "a file").loads("[1]") == [1]
-    with pytest.raises(ImportError, match="^a file needs the package 'no_such_one' .*formats"):
-        packages.need("no_such_one", "a file")
+    assert _packages.need("json", "a file", "formats").loads("[1]") == [1]
+    told = r"^a file needs the package 'no_such_one' .*: pip install 'ambient_jax\[x\]', or not$"
+    with pytest.raises(_packages.MissingError, match=told):
+        _packages.need("no_such_one", "a file", "x", otherwise=", or not")
