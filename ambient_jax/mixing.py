@@ -161,7 +161,10 @@ class _Shared(Law):
 
     def __post_init__(self):
         for name in ("sigmas", self._values):
-            object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            given = getattr(self, name)
+            if np.ndim(given) != 1:
+                raise ValueError(f"{name} is {given!r}, expected two or more numbers")
+            object.__setattr__(self, name, tuple(map(float, given)))
         xs, ys = self.sigmas, getattr(self, self._values)
         curve = f"sigmas {xs} and {self._values} {ys}"
         if len(xs) != len(ys) or len(xs) < 2 or not np.all(np.diff(xs) > 0):

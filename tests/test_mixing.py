@@ -295,6 +295,8 @@ def test_get_errors():
         mixing.Ambient(-0.1)
     with pytest.raises(ValueError, match="expected two or more increasing noise levels"):
         mixing.Soft((0.0, 0.0), (1.0, 0.0))
+    with pytest.raises(ValueError, match="alphas is 0.5, expected two or more numbers"):
+        mixing.get("soft", sigmas=(0.0, 1.0), alphas=0.5)
     with pytest.raises(ValueError, match="as many values"):
         mixing.Soft((0.0, 0.5, 1.0), (1.0, 0.0))
     with pytest.raises(ValueError, match=r"expected all in \[0, 1\]"):

@@ -266,8 +266,8 @@ def lookup(
     if fingerprint is not None and fingerprint != annotated:
         raise ValueError(
             f"bounds of source {name!r} were made on other data (fingerprint {annotated}) than "
-            f"these ({fingerprint}): annotate again, or open the version and split they were made "
-            "on"
+            f"these ({fingerprint}): annotate again, or open the version, split and videos they "
+            "were made on"
         )
     episode, step = _integers("episode", episode), _integers("step", step)
     if episode.ndim != 1 or episode.shape != step.shape:

@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def cached(source: Source, cache: str | os.PathLike[str] | None = None) -> Cache
 
 def settings(source: Source) -> dict[str, Any]:
     """Returns what statistics depend on beside the data; empty if the code is unknown."""
-    code = code_hash(source.transform)
+    code = code_hash(source.transform, type(getattr(source, "data", object())))
     key = {name: getattr(source, name) for name in ("action", "settings")}
     return key | {"observation": list(source.observation), "code": code} if code else {}
 
@@ -126,10 +127,10 @@ def disagreement(measured: SourceStatistics, stated: Mapping[str, Mapping[str, n
 _MODULES = (chunk, rlds_source, source_lib, moments_lib, parts_lib, sys.modules[__name__])
 
 
-def code_hash(transform: Transform | None = None) -> str:
-    """Returns a hash of the code that shapes the data, without comments, and of what a transform
-    holds; "" if that is unknown."""
-    parts = list(_own_code())
+def code_hash(transform: Transform | None = None, reader: type = object) -> str:
+    """Returns a hash of the code that shapes the data, without comments, of ``reader``'s package
+    (the class of the data set), and of what a transform holds; "" if that is unknown."""
+    parts = [*_own_code(), *_package_code(reader.__module__)]
     try:
         parts += _texts(transform) if transform is not None else []
     except _UnknownError as error:
@@ -186,6 +187,15 @@ def _exact(value):
 @functools.cache
 def _own_code():
     return tuple(_module_code(m) for m in _MODULES)
+
+
+@functools.cache
+def _package_code(module):
+    """Returns the code of a module, or of all modules of its package if that reads formats."""
+    file = pathlib.Path(getattr(sys.modules[module], "__file__", None) or "")
+    if file.parent.name == "storage":
+        return tuple(ast.dump(ast.parse(p.read_text())) for p in sorted(file.parent.glob("*.py")))
+    return (_module_code(sys.modules[module]),) if file.suffix == ".py" else ()
 
 
 def _module_code(module):

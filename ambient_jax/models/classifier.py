@@ -100,6 +100,7 @@ def standardised_differences(
             rows = np.diff(corruption.colour_matrix(x_t.shape[1], colour), k, axis=0)
             noise = float(np.mean(np.sum(rows**2, 1)))
         size = jnp.sqrt((1 - s2) * moments[:, k, None, None] + s2 * noise)
+        size = jnp.where(size > 0, size, 1)  # chunks that all stand still, at sigma 0
         channels.append(jnp.pad(d / size, ((0, 0), (k, 0), (0, 0))))
         d = jnp.diff(d, axis=1)
     return jnp.concatenate(channels, -1)

@@ -46,10 +46,13 @@ class OpenXFormat(Format):
         return {"data.open_x.embeddings": table.digest} if table else {}
 
     def open(self, name, path, fields, transform=None):
+        if transform is not None:
+            raise ValueError(
+                f"source {name!r} has open_x and a transform came, expected none: pictures and "
+                "instructions would not follow it"
+            )
         options = dict(last_step=fields["last_step"], name=name)
-        source = open_source(path, fields["split"], fields["open_x"], self.form, **options)
-        source.transform = transform
-        return source
+        return open_source(path, fields["split"], fields["open_x"], self.form, **options)
 
     def check(self, config):
         if (delta := config.get("delta")) is not None:
@@ -250,7 +253,8 @@ class OpenXSource(RldsSource):
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Hash of the data and of the settings that shape their actions and steps."""
+        """Hash of the data, with the videos that the form shows, and of the settings that shape
+        actions and steps."""
         text = f"{self.data.fingerprint} {self._conversion}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

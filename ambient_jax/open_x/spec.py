@@ -43,6 +43,7 @@ Other loaders do not wrap: at half a turn they jump by 2 pi.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -69,7 +70,7 @@ _OPERATIONS = {
 }
 _CONSTANTS = ("zeros", "open", "closed")
 _FREE = ("joint", "djoint", "base")  # any width, so that a constant cannot replace the field
-_FIELD = re.compile(r"(?P<path>/?\w[\w/.-]*)(?:\[(?P<slice>-?\d*(?::-?\d*)?)\])?")
+_FIELD = re.compile(r"(?P<path>/?\w[\w/.-]*)(?:\[(?P<slice>(?:-?\d+)?(?::(?:-?\d+)?)?)\])?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +197,7 @@ def parse(config: Mapping[str, Any], name: str = "") -> Spec:
     if "action" not in lines:
         raise ValueError(f"{where} has no action: give a line such as 'xyz action[0:3]; ...'")
     hz = lines.get("hz")
-    if isinstance(hz, str | bool):
+    if hz is not None and (isinstance(hz, bool) or not isinstance(hz, int | float)):
         raise ValueError(f"{where}: hz is {hz!r}, expected a number")
     if hz is not None and not 0 < hz < float("inf"):
         raise ValueError(f"{where}: hz is {hz}, expected a positive rate, or none if unknown")
@@ -267,9 +268,11 @@ def parse_field(text: str, where: str, group: str = "flag") -> Field:
         numbers = {"scale": words[1:], "equals": words[1:], "closed": words[1::2]}
         for number in numbers.get(words[0], ()):
             try:
-                float(number)
+                is_finite = math.isfinite(float(number))
             except ValueError:
-                raise ValueError(f"{where}: {number!r} in {step!r} is no number") from None
+                is_finite = False
+            if not is_finite:
+                raise ValueError(f"{where}: {number!r} in {step!r} is no finite number")
         operations.append(words)
     path = match["path"]
     return Field(path.lstrip("/"), path[0] == "/", _window(match["slice"]), tuple(operations))

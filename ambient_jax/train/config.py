@@ -235,6 +235,11 @@ def check(config: ml_collections.ConfigDict) -> Checked:
             augmentation.check_size(config.data.open_x.image_size)
     with _section("config.model: "):
         model = build_denoiser(config.model, shapes)
+    if model.prefix >= config.data.horizon:
+        raise ValueError(
+            f"config.model.prefix is {model.prefix}, expected fewer known actions than the "
+            f"{config.data.horizon} of a chunk (config.data.horizon)"
+        )
     for name, source in config.data.sources.items():
         if source.get("observation_min") and not model.noised:
             raise ValueError(

@@ -12,7 +12,16 @@ from absl import logging
 
 from ambient_jax.data import paths
 from ambient_jax.train import config as config_lib
-from ambient_jax.train import feeds, fine_tuning, lock, loop, outputs, pictures, publication
+from ambient_jax.train import (
+    feeds,
+    fine_tuning,
+    lock,
+    loop,
+    outputs,
+    parallel,
+    pictures,
+    publication,
+)
 from ambient_jax.train import layout as layouts
 from ambient_jax.train import state as state_lib
 from ambient_jax.train.config import build
@@ -56,6 +65,8 @@ def train_policies(
         config, *_ = configs.values()
         fine_tuning.check_base(config, [policy.workdir for policy in policies])
         layout = layouts.Stacked() if stacked else layouts.of(config)
+        if not stacked:
+            parallel.rows_per_device(config.train.batch_size)  # before data are read
         parts = assemble(config, layout)
         count = f"{len(policies)} policies, the first is " if stacked else ""
         logging.info("%s%s", count, parts.describe(config))

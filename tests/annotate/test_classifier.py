@@ -236,6 +236,13 @@ def test_inputs_have_unit_size_at_every_level():
             assert np.mean(part**2) == pytest.approx(1, rel=0.03)
 
 
+def test_inputs_of_chunks_that_stand_still_are_finite_without_noise():
+    x0 = jax.numpy.full((3, 16, 2), 0.7)
+    found = standardised_differences(x0, jax.numpy.zeros(3), difference_moments(np.asarray(x0)))
+    np.testing.assert_allclose(found[..., :2], 1, rtol=1e-5)
+    np.testing.assert_array_equal(found[..., 2:], 0)
+
+
 def test_inputs_of_coloured_noise_have_unit_mean_square_too():
     rng, matrix = np.random.default_rng(0), corruption.colour_matrix(16, 2.0)
     x_t = np.einsum("gh,bhd->bgd", matrix, rng.normal(size=(4000, 16, 2))).astype(np.float32)

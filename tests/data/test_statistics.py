@@ -12,6 +12,8 @@ import pytest
 from ambient_jax.data import rlds, statistics
 from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.data.statistics import Moments
+from ambient_jax.data.storage.lerobot import LeRobotDataset
+from ambient_jax.data.storage.zarr_buffer import ZarrDataset
 
 
 @pytest.fixture
@@ -316,3 +318,15 @@ def test_statistics_of_other_data_are_a_disagreement(name):
     own = stated(constant)
     own["action"][name][1] += 0.001
     assert f"states that {name} of action[1] is" in disagreement(constant, own)
+
+
+def test_the_code_of_a_format_is_part_of_the_key():
+    class Own:
+        pass
+
+    plain, lerobot, zarr, rlds_code, own = (
+        statistics.code_hash(None, reader)
+        for reader in (object, LeRobotDataset, ZarrDataset, rlds.RldsDataset, Own)
+    )
+    assert len({plain, lerobot, rlds_code, own}) == 4
+    assert lerobot == zarr  # the modules of the formats share others

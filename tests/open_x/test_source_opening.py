@@ -115,6 +115,12 @@ def test_a_source_without_a_form_beside_others(write_row, make_common):
         pipeline.open_mixture(config, LAW)
 
 
+def test_a_transform_that_pictures_would_not_follow_is_refused(write_row, make_common):
+    config = make_common({"mine": (write_row(ROW, (4,)), ROW, {})}, {})
+    with pytest.raises(ValueError, match="source 'mine' has open_x and a transform came"):
+        pipeline.open_mixture(config, LAW, transforms={"mine": lambda episode: episode})
+
+
 def test_the_fingerprint_is_that_of_the_data_wherever_they_lie(write_row, tmp_path):
     path, form = write_row(ROW, (5, 4)), open_x.CommonForm()
     found = {open_x.open_source(path, "train", SPEC, form).fingerprint}

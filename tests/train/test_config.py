@@ -51,6 +51,10 @@ BAD = [
     (_set("data.placement", "devcie"), r"placement is 'devcie'.*did you mean 'device'"),
     (_set("data.order", "noise"), r"order is 'noise'.*did you mean 'noise_first'"),
     (_set("policy.execute", 99), r"execute is 99, expected at most the 16 actions"),
+    (
+        _set("model.prefix", 16),
+        r"config.model.prefix is 16, expected fewer .* than the 16 of a chunk",
+    ),
     (_set("augmentation.hu", 0.1), r"config.augmentation.hu .*did you mean 'hue'"),
     (_set("augmentation.hue", "much"), r"augmentation.hue is 'much' \(str\), expected float"),
     (_delete("augmentation", "crop"), r"config.augmentation.crop is missing"),

@@ -77,6 +77,13 @@ def test_a_batch_that_does_not_divide():
     assert parallel.rows_per_device(jax.device_count() * 3) == 3
 
 
+def test_a_stream_that_the_devices_do_not_divide_is_refused_before_data_are_read(worker, tmp_path):
+    job = {"workdir": str(tmp_path), "data": {"good": "nowhere"}}
+    changes = {"data.placement": "stream", "train.batch_size": 5}
+    text = worker(job | {"changes": changes}, 2)(1)
+    assert "train.batch_size is 5, expected a positive multiple of the 2 devices" in text
+
+
 @pytest.mark.parametrize(("processes", "index"), [(0, 0), (2, 2), (2, -1)])
 def test_bad_process_numbers(processes, index):
     with pytest.raises(ValueError, match=f"num_processes is {processes} and process_id {index}"):

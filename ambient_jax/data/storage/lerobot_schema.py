@@ -80,7 +80,8 @@ def _names(given: Any) -> tuple[str, ...]:
 def picture_shape(field: Mapping[str, Any]) -> tuple[int, int, int]:
     """(height, width, channels) of a picture, which may be stated with its channels first."""
     shape, names = field["shape"], field["names"]
-    first = names[0] in ("channel", "channels", "c") if names else shape[0] in (1, 3) < shape[2]
+    unnamed = shape[0] in (1, 3) and shape[2] not in (1, 3)
+    first = names[0] in ("channel", "channels", "c") if names else unnamed
     return (*shape[1:], shape[0]) if first else shape
 
 

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from ambient_jax.data import storage
 from ambient_jax.data.features import flatten
+from ambient_jax.data.storage import lerobot_schema
 from ambient_jax.data.storage.lerobot_write import write_lerobot
 from tests.data.storage import lerobot_folders as folders
 from tests.data.storage.compared import storage_array, write_nested, write_rlds
@@ -35,6 +36,20 @@ def test_rlds_with_nested_names(tmp_path, caplog):
         np.testing.assert_array_equal(counter, old["steps/observation/counter"])
     assert new.meta.tasks == {0: "task 0", 1: "task 1"}
     assert new[1]["steps"]["index"].tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "expected"),
+    [
+        ((3, 48, 64), (), (48, 64, 3)),
+        ((48, 64, 3), (), (48, 64, 3)),
+        ((1, 48, 64), (), (48, 64, 1)),
+        ((3, 48, 64), ("channels", "height", "width"), (48, 64, 3)),
+        ((48, 64, 3), ("height", "width", "channels"), (48, 64, 3)),
+    ],
+)
+def test_the_shape_of_a_picture_with_and_without_names(shape, names, expected):
+    assert lerobot_schema.picture_shape({"shape": shape, "names": names}) == expected
 
 
 def test_two_fields_of_one_name(tmp_path):
