@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 # What ``results.json`` holds of an annotation.
 _ANNOTATION = ("sigma_min", "levels", "curves", "total_variation", "classifier")
+# Of captions whose claims have no paired gains.
+BY_MEANS = (
+    "Verdicts compare means and not their intervals, unless they say so; docs/talks.md has orders "
+    "with intervals."
+)
 _HOLDS = {True: "yes", False: "**no**", None: "undecided"}
 
 
@@ -40,7 +45,8 @@ class Row:
 
 
 class Claim(NamedTuple):
-    """What a table is expected to show; ``holds`` is None where intervals leave it open."""
+    """What a table is expected to show; ``holds`` is None where intervals leave it open, if the
+    table compares by intervals (``BY_MEANS``)."""
 
     claim: str
     measured: str

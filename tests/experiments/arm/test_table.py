@@ -1,7 +1,10 @@
 """The table: its configs, its policies, what is said of them, and a whole small run."""
 
 import copy
+import json
+import pathlib
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -76,6 +79,14 @@ def test_claims_say_the_order_with_paired_intervals():
     lines = report.cells(rows, {name: role for role, name in names.items()})
     assert all(len(line) == len(report.COLUMNS) for line in lines)
     assert lines[1][-1] == "59.9% / 42.7 (alpha 0.091)"
+
+
+def test_the_committed_caption_is_that_of_its_config():
+    folder = pathlib.Path(report.__file__).parent / "results"
+    results = json.loads((folder / "results.json").read_text())
+    config = ml_collections.FrozenConfigDict(results["config"])
+    text = report.caption(config, results["training core seconds"])
+    assert text in (folder / "table.md").read_text()
 
 
 def test_the_film_shows_what_tells_the_policies_apart():

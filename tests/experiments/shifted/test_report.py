@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -84,5 +85,6 @@ def test_the_committed_table_is_that_of_its_results():
     holds = {True: "yes", False: "**no**", None: "undecided"}
     for claim in results["claims"]:
         assert cells[claim["claim"]] == [claim["measured"], holds[claim["holds"]]]
+    assert report._caption(ml_collections.FrozenConfigDict(results["config"])) in text.read_text()
     seeds = {name: len(row["seeds"]) for name, row in results["policies"].items()}
     assert seeds["clean"] == seeds["oracle"] == seeds["bumped_aligned_as_is"] == 3
