@@ -44,6 +44,7 @@ temporaries.
 # GiB of one device of JAX (https://docs.cloud.google.com/tpu/docs/system-architecture-tpu-vm). In a
 # topology one of v4 is a core, half of a chip.
 MEMORY = {"TPU v4": 16, "TPU v5 lite": 16, "TPU v5": 95, "TPU v6 lite": 32}
+MEMORY |= {"TPU v5e": 16, "TPU v5p": 95, "TPU v6e": 32}  # other names of the same
 
 
 def batch_shapes(config: ml_collections.ConfigDict, rows: int) -> dict[str, Any]:

@@ -5,9 +5,10 @@ python -m ambient_jax.rollout --checkpoint=runs/train/mine --env=gym_pusht/PushT
 python -m ambient_jax.rollout --checkpoint=runs/train/mine --env=... --best
 
 The first command writes ``<workdir>/rollouts/<env>/<step>/``: results.json, episodes.csv, table.md
-and videos. The second runs the same episodes with all checkpoints, writes
+and videos. The second runs equal episodes with all checkpoints, writes
 ``<workdir>/checkpoints_by_rollouts/<env>/`` and records the best one, which training then keeps as
-``--checkpoint=<workdir>/best``. The same command carries on after an interruption.
+``--checkpoint=<workdir>/best``. Its starts are others than those of the first command, so that what
+chose a checkpoint does not judge it. The same command carries on after an interruption.
 
 An episode is a success if its infos have, at any step, a true "is_success"; without that key a true
 "success"; without both if it terminated. ``--success`` names another key.
@@ -44,8 +45,10 @@ def _main(_: list[str]) -> None:
 
         kwargs = _json("env_kwargs", values.env_kwargs)
         env = environment.MakeEnv(values.env, values.env_module, kwargs)
-        same = ("episodes", "envs", "execute", "seed", "success", "clip", "batch")
+        same = ("episodes", "envs", "execute", "success", "clip", "batch")
         options: dict[str, Any] = {name: values[name].value for name in same}
+        if values.seed is not None:
+            options["seed"] = values.seed
         options |= dict(
             max_steps=values.max_steps or None,
             source=values.source,
@@ -74,7 +77,7 @@ if __name__ == "__main__":
     whole("episodes", 50, "episodes; more than before add to those", lower_bound=1)
     whole("envs", 8, "episodes at once; changes no number", lower_bound=1)
     whole("execute", 0, "actions of a chunk that are executed; 0: the config's policy.execute")
-    whole("seed", 0, "seed of the first episode; episode e has seed + e", lower_bound=0)
+    whole("seed", None, "episode e has seed + e; default: 0, with --best another", lower_bound=0)
     whole("videos", 4, "episodes of which to write a video", lower_bound=0)
     text("success", "", "key of the info that says success, or terminated")
     whole("max_steps", 0, "limit on the steps of an episode; 0: the environment's", lower_bound=0)

@@ -1,6 +1,7 @@
 """Reports on the rollouts of trained policies: of one checkpoint, or the best of several."""
 
 import hashlib
+import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from ambient_jax.rollout import episodes as episodes_lib
 from ambient_jax.rollout import folder as folder_lib
 from ambient_jax.rollout.environment import MakeEnv
 from ambient_jax.train import checkpoint, loading
+from ambient_jax.train import config as config_lib
 
 COLUMNS = ("", "episodes", "success", "95% interval", "return", "95% interval", "steps")
 
@@ -71,6 +73,9 @@ def evaluate(
     found = folder_lib.kept(policy, env, folder, about, videos, options)
     results = {"checkpoint": found_at, "step": step, "settings": about, **summary(found)}
     caption = f"{env.env}, policy of step {step}; {_describe(found, about)}"
+    if _chose(found_at, step, env, found.seeds):
+        caption += " Some of these starts chose this step as the best, which favours it: give "
+        caption += "another seed."
     rows = [[f"step {step}", *cells(found)]]
     table = report.write(folder, COLUMNS, rows, caption, results)
     return Report(table, results, folder)
@@ -82,7 +87,7 @@ def best(
     *,
     episodes: int = 50,
     execute: int = 0,
-    seed: int = 0,
+    seed: int = config_lib.CHOOSING_SEED,
     out: str | os.PathLike[str] = "",
     source: str = "",
     solver: Mapping[str, Any] | None = None,
@@ -94,7 +99,8 @@ def best(
     best, then the newest. Writes ``<workdir>/checkpoints_by_rollouts/<env>/`` and
     ``<workdir>/best.json``, which training then keeps. Repeat it as training goes on: episodes that
     were run are kept. Checkpoints that training deletes meanwhile are skipped. ``path`` is a
-    workdir or its checkpoints folder; for options and errors see ``evaluate``.
+    workdir or its checkpoints folder; for options and errors see ``evaluate``, whose ``seed`` has
+    other starts, on which the best one is judged without favour.
     """
     directory, newest = checkpoint.find(path)
     if checkpoint.absolute(path) not in (directory, directory.parent):
@@ -124,7 +130,8 @@ def best(
         for step, e in found.items()
     ]
     caption = f"{env.env}, the same starts and noise for every step; "
-    caption += _describe(found[chosen], about)
+    caption += f"{_describe(found[chosen], about)} The best step's success is of the episodes that "
+    caption += "chose it, which favours it."
     by_step = {step: summary(e) for step, e in found.items()}
     results = {"settings": about, "best": chosen, "steps": by_step}
     table = report.write(results_folder, COLUMNS, rows, caption, results)
@@ -134,6 +141,21 @@ def best(
 def order(episodes: episodes_lib.Episodes, step: int) -> tuple[float, float, int]:
     """Returns by what checkpoints are compared, the largest being the best."""
     return float(episodes.success.mean()), float(episodes.returns.mean()), step
+
+
+def _chose(path, step, env, seeds):
+    """Whether episodes of these seeds chose the checkpoint, by the record of the best one."""
+    try:
+        record = json.loads((pathlib.Path(path).parents[1] / "best.json").read_bytes())
+        first, count = int(record["seed"]), int(record["episodes"])
+        same = record["step"] == step and _id(record["env"]) == _id(env.env)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return False
+    return same and bool(np.any((seeds >= first) & (seeds < first + count)))
+
+
+def _id(name):
+    return name.rpartition(":")[2]  # without the module
 
 
 def _recorded(workdir, found, env, seed):

@@ -68,7 +68,7 @@ class Rollouts:
             writer.picture(step, "rollouts", filmstrip(list(videos.values())))
         writer.number(step, "rollouts/success", found.rate.value)
         writer.number(step, "rollouts/return", float(found.returns.mean()))
-        record(workdir, step, found)
+        record(workdir, step, found, env=self._env.env)
 
 
 def read_json(field: str, section: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_json(field: str, section: ml_collections.ConfigDict) -> dict[str, Any]:
     return value
 
 
-def record(workdir: Any, step: int, found: Episodes) -> None:
+def record(workdir: Any, step: int, found: Episodes, env: str = "") -> None:
     """Adds a step to ``rollouts.jsonl``; records it as the best if no earlier one was better and
     its checkpoint is still there."""
     path = workdir / "rollouts.jsonl"
@@ -98,7 +98,8 @@ def record(workdir: Any, step: int, found: Episodes) -> None:
     if steps and step < steps[-1] and step not in steps:
         logging.warning("step %d had the best rollouts, its checkpoint is gone: train.keep", step)
         return
-    checkpoint.record_best(workdir, step, **{n: v for n, v in row.items() if n != "step"})
+    why = {n: v for n, v in row.items() if n != "step"} | {"seed": int(found.seeds[0])}
+    checkpoint.record_best(workdir, step, **why, env=env)
 
 
 def filmstrip(paths: list[str], frames: int = FRAMES, height: int = 120) -> np.ndarray:

@@ -13,6 +13,9 @@ from ambient_jax.train import lora, weights_and_biases
 
 # Sections whose fields depend on their name; the builder of each checks them.
 _OPEN = ("law", "schedule", "model", "task")
+# First seed of rollouts that choose a checkpoint. Those that judge it begin at 0; the experiments'
+# demonstrations begin at 1 000 000, and their evaluations at 700 000.
+CHOOSING_SEED = 500_000
 RENAMED = {"data.lanes": "data.shards"}  # fields of older versions
 
 
@@ -135,7 +138,7 @@ def default() -> ml_collections.ConfigDict:
     # The fields are flags of python -m ambient_jax.rollout; env "": none.
     names = ("env", "env_kwargs", "observation", "success")
     config.rollouts = ml_collections.ConfigDict(dict.fromkeys(names, ""))
-    config.rollouts.update({"episodes": 10, "seed": 0})
+    config.rollouts.update({"episodes": 10, "seed": CHOOSING_SEED})
 
     config.policy = ml_collections.ConfigDict()
     config.policy.solver = "ddim"  # ddpm, ddim, heun

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 
 import ml_collections
-import numpy as np
 
-from ambient_jax.estimates import Estimate, mean
 from experiments.arm.rollout import Rollouts
-from experiments.table.report import Claim, Row
+from experiments.table.report import Claim, Row, gain
 
 CLOSED = ", replanned"  # ends the names of closed-loop rows
 
@@ -19,13 +17,6 @@ def main_names(task: ml_collections.ConfigDict) -> dict[str, str]:
         "co-training": f"alpha_{task.share}",
         "ambient": f"ambient_{task.best}",
     }
-
-
-def gain(a: Mapping[int, Rollouts], b: Mapping[int, Rollouts]) -> Estimate:
-    """Returns how much more often policies a succeed than b, with a bootstrap interval over the
-    problems, which both have in common: means over the seeds, then differences by problem."""
-    share = lambda rollouts: np.mean([r.success for r in rollouts.values()], 0)  # noqa: E731
-    return mean(share(a) - share(b))
 
 
 def check(
@@ -44,7 +35,8 @@ def check(
         ("ambient", "co-training", "+6.0"),
         ("ambient", "filtering", "+19.9"),
     ):
-        got = gain(rollouts[names[better]], rollouts[names[worse]])
+        if not (got := gain(rollouts, names[better], names[worse])):
+            continue
         holds = True if got.low > 0 else False if got.high < 0 else None
         value, low, high = (100 * v for v in (got.value, got.low, got.high))
         pair = f"{names[worse]} to {names[better]}"

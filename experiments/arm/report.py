@@ -107,8 +107,9 @@ def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> 
         f"solver {config.policy.solver} {config.policy.steps}; whole plans of {timing.STEPS} "
         f"steps in {timing.DURATION:g} s, open loop unless a row says otherwise (first seed only). "
         "A later plan of those replanned is followed in the time that is left. "
-        f"Success of all seeds with Wilson's interval, then of each seed. {task.SMOOTH} "
-        "The paper prints success / accel^2. " + report.training_took(seconds)
+        "Success of all seeds with Wilson's interval, which knows nothing of how seeds differ, "
+        f"then of each seed. {task.SMOOTH} The paper prints success / accel^2. "
+        + report.training_took(seconds)
     )
 
 

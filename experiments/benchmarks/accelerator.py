@@ -20,6 +20,7 @@ import functools
 import itertools
 import json
 import pathlib
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -38,11 +39,15 @@ from experiments.benchmarks.flops import flops_per_step
 from experiments.benchmarks.recipe import CLIP, CONDITION, DECAY, DIMS, EMA, HORIZON, RATE
 from experiments.benchmarks.timing import interleaved
 
-# Published dense peaks in TFLOP/s by a part of the device's name: (bf16, f32; TF32 on GPUs).
+# Published dense peaks in TFLOP/s: (bf16, f32; TF32 on GPUs), by words in a GPU's name and by a
+# TPU's whole name, of which JAX has two for some.
 PEAKS = {
-    **{"H200": (989, 494), "H100 PCIe": (756, 378), "H100": (989, 494), "A100": (312, 156)},
-    **{"L40S": (362, 183), "L4": (121, 60), "RTX 4090": (165, 83), "B200": (2250, 1100)},
-    **{"TPU v5 lite": (197, 0), "TPU v5p": (459, 0), "TPU v4": (275, 0), "TPU v6 lite": (918, 0)},
+    **{"H200": (989, 494), "GH200": (989, 494), "H100": (989, 494), "H100 PCIe": (756, 378)},
+    **{"L40S": (362, 183), "L40": (181, 90), "L4": (121, 60), "RTX 4090": (165, 83)},
+    **{"A100": (312, 156), "B200": (2250, 1100), "TPU v4": (275, 0)},
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), (197, 0)),
+    **dict.fromkeys(("TPU v5", "TPU v5p"), (459, 0)),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), (918, 0)),
 }
 
 JOBS = ("steps", "latency", "images", "policies together")
@@ -160,10 +165,10 @@ def measured_peak(size: Size, dtype: str, blocks: int) -> float:
 
 def published_peak(kind: str, dtype: str) -> float:
     """Returns the published peak of a device in TFLOP/s, 0 where it is not known."""
-    for name, (bf16, f32) in PEAKS.items():
-        if name in kind:
-            return float(bf16 if dtype == "bfloat16" else f32)
-    return 0.0
+    words = lambda name: not name.startswith("TPU") and re.search(rf"\b{name}\b", kind)  # noqa: E731
+    name = max((name for name in PEAKS if name == kind or words(name)), key=len, default="")
+    bf16, f32 = PEAKS.get(name, (0, 0))
+    return float(bf16 if dtype == "bfloat16" else f32)
 
 
 def networks(size: Size, peaks: dict[str, float], torch_sides: Any) -> list[dict[str, Any]]:

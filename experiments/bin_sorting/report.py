@@ -69,9 +69,10 @@ def caption(config: ml_collections.ConfigDict, blocks: int, seconds: Mapping[str
         f"{config.task.arbitrary} arbitrary, "
         f"{config.task.opposite} opposite. Completion: placed blocks of all; correct logic: placed "
         "right of placed; score: placed right of all (bootstrap intervals over the episodes of all "
-        "seeds); all placed: episodes in which every block is. The talk prints score / completion "
-        "/ logic, where completion must be that of whole episodes, as it is below the score; the "
-        "paper logic / motion / success. The best sigma_max is picked by the scores shown. "
+        "seeds, which know nothing of how seeds differ); all placed: episodes in which every block "
+        "is. The talk prints score / completion / logic, where completion must be that of whole "
+        "episodes, as it is below the score; the paper logic / motion / success. The best "
+        f"sigma_max is picked by the scores shown. {report.BY_MEANS} "
         + report.training_took(seconds)
     )
 

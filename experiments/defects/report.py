@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from ambient_jax import estimates
 from ambient_jax.cli import report
 from ambient_jax.estimates import Estimate
 from experiments.defects import figures
@@ -83,17 +80,8 @@ def _caption(config) -> str:
 
 def _less_clean(by_policy: Mapping[str, Mapping[int, Rollouts]]) -> dict[str, Estimate]:
     """Returns each policy's success less that of clean plans only, on the same goals."""
-    means = {
-        name: np.mean([np.asarray(r.success, float) for r in seeds.values()], axis=0)
-        for name, seeds in by_policy.items()
-    }
-    if "clean" not in means:
-        return {}
-    return {
-        name: estimates.paired(value, means["clean"])
-        for name, value in means.items()
-        if name != "clean"
-    }
+    less = {n: tables.gain(by_policy, n, "clean") for n in by_policy if n != "clean"}
+    return {name: gain for name, gain in less.items() if gain}
 
 
 def _cells(label: str, summary: metrics.Summary, less: Estimate | None) -> list[str]:

@@ -13,10 +13,10 @@ from absl import logging
 
 from ambient_jax import _checks
 from ambient_jax.cli import report
-from ambient_jax.estimates import paired
 from ambient_jax.policy import chunks
 from ambient_jax.policy.inpainting import Inpainting
 from ambient_jax.policy.policy import Policy
+from ambient_jax.train import loading
 from experiments import checks
 from experiments.delays import config as config_lib
 from experiments.delays import figures, metrics, rollouts
@@ -25,7 +25,7 @@ from experiments.delays.rollouts import Rollouts
 from experiments.maze.env import free_goals
 from experiments.planar_pushing.scene import Scene
 from experiments.table import cache
-from experiments.table.report import Claim, expected, numbers, percent
+from experiments.table.report import Claim, expected, gain, numbers, percent
 
 WORLDS = ("pushing", "maze")
 COLUMNS = (
@@ -44,16 +44,17 @@ def run(
       ValueError: for a wrong config, or no checkpoint (nor rollouts, with ``report_only``).
     """
     cells = _cells(config)
-    found: dict[Cell, list[Rollouts]] = {}
+    found: dict[Cell, dict[int, Rollouts]] = {}
     world = None
     for number, checkpoint in enumerate(checkpoints):
-        policy = Policy.from_checkpoint(checkpoint, **config.solver.to_dict())
+        at, step = loading.find(checkpoint)
+        policy = Policy.from_checkpoint(at, **config.solver.to_dict())
         for (name, delay), strategy in cells.items():
             if _execute(config, strategy, delay) + delay > policy.horizon:
                 continue  # the old chunk would end before the new one arrives
             label = f"{name}, delay {delay}"
             path = workdir / "rollouts" / f"{number}_{name}_{delay}.npz"
-            about = _about(config, checkpoint, strategy, delay)
+            about = _about(config, [at, step], strategy, delay)
             if not cache.is_current(path, about):
                 if config.report_only:
                     logging.warning("%s is not there, or outdated: it is left out", path)
@@ -63,15 +64,21 @@ def run(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 cache.save(path, about, dataclasses.asdict(made))
                 logging.info("%s, %s: %.1f%%", checkpoint, label, 100 * made.success.mean())
-            found.setdefault((name, delay), []).append(Rollouts(**cache.load(path)))
+            found.setdefault((name, delay), {})[number] = Rollouts(**cache.load(path))
     if not found:
         raise ValueError("there is nothing to report, expected --checkpoint=FOLDER,FOLDER of runs")
-    pooled = {cell: _pool(found[cell]) for cell in cells if cell in found}
-    return _report(config, pooled, len(checkpoints), workdir / "report")
+    found = {cell: found[cell] for cell in cells if cell in found}
+    return _report(config, found, len(checkpoints), workdir / "report")
 
 
 def _cells(config) -> dict[Cell, Mapping[str, Any]]:
     """Returns the options of each strategy and delay that can be combined."""
+    for name in config_lib.get_config():
+        if name not in config:
+            raise ValueError(
+                f"config.{name} is missing: this command takes configs of its own study, such as "
+                "experiments/delays/config.py:debug"
+            )
     _checks.one_of("config.world", config.world, WORLDS)
     _checks.number("config.episodes", config.episodes, 1, 1000, whole=True)
     for options in config.strategies.values():
@@ -101,7 +108,7 @@ def _about(config, checkpoint, options, delay):
     return report.plain(
         {
             **{name: config.to_dict()[name] for name in names},
-            "checkpoint": str(checkpoint),
+            "checkpoint": checkpoint,
             "strategy": [type(strategy).__name__, dataclasses.asdict(strategy)],
             "inpainting": how if isinstance(strategy, chunks.RealTime) else None,
             "steps": [_execute(config, options, delay), delay],
@@ -139,15 +146,16 @@ def _pool(parts: Sequence[Rollouts]) -> Rollouts:
     return Rollouts(**{name: np.concatenate(arrays) for name, arrays in values.items()})
 
 
-def _report(config, pooled: Mapping[Cell, Rollouts], policies: int, folder: pathlib.Path) -> str:
-    summaries: dict[Cell, Summary] = {cell: metrics.summarise(r) for cell, r in pooled.items()}
+def _report(config, found, policies: int, folder: pathlib.Path) -> str:
+    """Writes the report of {cell: {number of the checkpoint: rollouts}}; returns its table."""
+    summaries: dict[Cell, Summary] = {
+        cell: metrics.summarise(_pool(list(parts.values()))) for cell, parts in found.items()
+    }
     first = min(config.delays)
-    base = pooled.get(("receding", first))
     lines, lost = [], {}
     for (name, delay), summary in summaries.items():
-        plain, success = summaries.get(("receding", delay)), pooled[name, delay].success
-        loss = base and len(base.success) == len(success) and paired(base.success, success)
-        lost[name, delay] = loss or None
+        plain = summaries.get(("receding", delay))
+        loss = lost[name, delay] = gain(found, ("receding", first), (name, delay))
         lines.append(
             [
                 *(name.replace("_", " "), str(delay), *percent(summary.success)),
@@ -179,7 +187,7 @@ def _claims(config, summaries, lost) -> list[Claim]:
         small = loss.high <= 0.02 or (None if loss.low <= 0.02 else False)
         measured = f"{100 * loss.value:.1f} points [{_span(loss)}]"
         claims.append(Claim(f"delay {delay}: real time loses at most 2 points", measured, small))
-        others = [n for n in ("receding", "unaligned") if (n, delay) in lost]
+        others = [n for n in ("receding", "unaligned") if lost.get((n, delay))]
         for name in others:
             more = f"{100 * lost[name, delay].value:.1f} points [{_span(lost[name, delay])}]"
             holds = _more(lost[name, delay], loss)
@@ -207,7 +215,8 @@ def _caption(config, policies, first):
         f"{config.episodes} starts, policies of {config.world}: {policies}; chunks of which "
         f"{config.execute} actions are executed (ensemble and 'soon': one is begun as soon as the "
         "last has arrived, at least two steps later). The delay is in control steps of 0.1 s. "
-        f"Lost: success of receding horizon at delay {first} less that of the row, on the same "
-        "starts. Jerk^2 [m^2/s^6] is that of the executed actions, where their third difference "
-        "spans the beginning of a chunk, and inside chunks."
+        f"Lost: success of receding horizon at delay {first} less that of the row, mean over "
+        "policies by start, bootstrap interval over starts. Jerk^2 [m^2/s^6] is that of the "
+        "executed actions, where their third difference spans the beginning of a chunk, and inside "
+        "chunks."
     )

@@ -100,9 +100,10 @@ def caption(config: ml_collections.ConfigDict, seconds: Mapping[str, float]) -> 
         f"{config.task.goals} rollouts for each policy and training seed (goals of seed "
         f"{config.task.eval_seed}), {config.train.steps} steps of {config.train.batch_size}, "
         f"solver {config.policy.solver} {config.policy.steps} unless a row says otherwise (first "
-        "seed only). Success of all seeds with Wilson's interval, then of each seed; jerk^2 "
-        "(m^2/s^6) and accel^2 (m^2/s^4): mean over successful rollouts, bootstrap interval. The "
-        "talk prints success / jerk^2, the paper success / accel^2. "
+        "seed only). Success of all seeds with Wilson's interval, which knows nothing of how seeds "
+        "differ, then of each seed; jerk^2 (m^2/s^6) and accel^2 (m^2/s^4): mean over successful "
+        "rollouts, bootstrap interval. The best sigma_min is picked by the successes shown. "
+        f"{report.BY_MEANS} The talk prints success / jerk^2, the paper success / accel^2. "
         + report.training_took(seconds)
     )
 

@@ -1,14 +1,14 @@
 """Checks the claims about planar pushing with the numbers of the table."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 
 from ambient_jax.estimates import Estimate
 from experiments.planar_pushing import classifier_bounds, policies, studies
-from experiments.table.report import Claim, Row
+from experiments.table.report import Claim, Row, best_of
 
 Rows = Mapping[str, Row]
 # Gain in success from the first policy to the second over the same starts; None if one is missing
@@ -24,12 +24,6 @@ def sweep(task: ml_collections.ConfigDict, rows: Rows) -> dict[float, str]:
     """Returns the evaluated policies of the sweep, by increasing sigma_min."""
     names = {level: policies.hard(level) for level in _levels(task)}
     return {level: name for level, name in names.items() if name in rows}
-
-
-def best_of(names: Iterable[str], rows: Rows) -> str:
-    """Returns the most successful policy of those with the most seeds; "" if there is none."""
-    order = lambda name: (len(rows[name].seeds), rows[name].summary.success.value)  # noqa: E731
-    return max((name for name in names if name in rows), key=order, default="")
 
 
 def roles(task: ml_collections.ConfigDict, rows: Rows) -> dict[str, str]:

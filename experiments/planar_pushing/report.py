@@ -4,9 +4,6 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
-from ambient_jax.estimates import Estimate, paired
 from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import caption, claims, metrics, studies, table_figures, task
 from experiments.planar_pushing.rollout import Rollouts
@@ -37,16 +34,8 @@ def rows_of(table: Table, collected: Made) -> dict[str, Row]:
 
 
 def gains(collected: Made) -> claims.Gap:
-    """Returns the function of gains in success: differences by start of means over shared seeds."""
-
-    def gain(low: str, high: str) -> Estimate | None:
-        seeds = sorted(collected.get(low, {}).keys() & collected.get(high, {}).keys())
-        if not seeds:
-            return None
-        mean = lambda name: np.mean([collected[name][seed].success for seed in seeds], 0)  # noqa: E731
-        return paired(mean(high), mean(low))
-
-    return gain
+    """Returns the function of gains in success, see ``report.gain``."""
+    return lambda low, high: report.gain(collected, high, low)
 
 
 def _fresh(table: Table) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
-from ambient_jax.estimates import Estimate, paired
+from ambient_jax.estimates import Estimate
 from ambient_jax.evaluate import evaluation
 from experiments.pusht import figures, metrics, task
 from experiments.pusht.rollout import Rollouts
@@ -57,20 +57,12 @@ def confirm(table: Table) -> None:
 
 
 def gains(collected: Made) -> Gap:
-    """Returns the function of gains: differences by start of means over shared seeds."""
+    """Returns the function of gains, see ``report.gain``."""
     of = {
         "success": lambda r: r.success.astype(float),
         "score": lambda r: np.minimum(r.coverage / 0.95, 1),
     }
-
-    def gain(what: str, low: str, high: str) -> Estimate | None:
-        seeds = sorted(collected.get(low, {}).keys() & collected.get(high, {}).keys())
-        if not seeds:
-            return None
-        mean = lambda name: np.mean([of[what](collected[name][s]) for s in seeds], 0)  # noqa: E731
-        return paired(mean(high), mean(low))
-
-    return gain
+    return lambda what, low, high: report.gain(collected, high, low, of[what])
 
 
 def claims(best: Mapping[str, str], gap: Gap) -> list[Claim]:

@@ -11,6 +11,7 @@ from experiments.pusht import data, policies
 from experiments.pusht.rollout import Rollouts, Simulator
 from experiments.table.data import build_once
 from experiments.table.experiment import Table
+from experiments.table.report import best_of
 from experiments.table.rollouts import plan
 
 
@@ -96,8 +97,4 @@ def best(task: ml_collections.ConfigDict, rows: Any) -> dict[str, str]:
         "co-training": ["cotrain", *(policies.alpha(share) for share in task.alpha)],
         "ambient": [*natural, *weighted],
     }
-    order = lambda name: (len(rows[name].seeds), rows[name].summary.success.value)  # noqa: E731
-    return {
-        role: max((n for n in some if n in rows), key=order, default="")
-        for role, some in names.items()
-    }
+    return {role: best_of(some, rows) for role, some in names.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ambient_jax.cli import report as files
-from ambient_jax.estimates import Estimate, paired
+from ambient_jax.estimates import Estimate
 from ambient_jax.evaluate import evaluation
 from experiments.planar_pushing import metrics
 from experiments.planar_pushing.rollout import Rollouts
@@ -32,7 +32,7 @@ def write(table: Table) -> str:
     """Writes ``<workdir>/report/`` from what is there; returns the table as markdown."""
     config, collected = table.config, rollouts.collect(table)
     rows = {name: summarise(table.rows[name].label, made) for name, made in collected.items()}
-    gains = {name: gain(collected, name) for name in rows if name != "clean"}
+    gains = {name: report.gain(collected, name, "clean") for name in rows if name != "clean"}
     found: Any = table.annotations
     judged = {kind: found[kind] for kind in config.task.kinds if kind in found}
     by_loss = {name: one for name, one in found.items() if name not in judged}
@@ -64,16 +64,6 @@ def summarise(label: str, by_seed: Mapping[int, Rollouts]) -> Row:
     return report.row(label, by_seed, lambda r: metrics.summarise(r.success, r.error, r.lengths))
 
 
-def gain(collected: Made, name: str, base: str = "clean") -> Estimate | None:
-    """Returns the success of a policy less that of the base: by start, of means over the seeds that
-    both have. None if they share no seed."""
-    seeds = sorted(collected.get(name, {}).keys() & collected.get(base, {}).keys())
-    if not seeds:
-        return None
-    mean = lambda n: np.mean([collected[n][seed].success for seed in seeds], 0)  # noqa: E731
-    return paired(mean(name), mean(base))
-
-
 def claims(task: Any, collected: Made) -> list[Claim]:
     """Returns for each kind and method whether it gains over clean demonstrations only, and over
     the same rows as they are."""
@@ -89,7 +79,7 @@ def claims(task: Any, collected: Made) -> list[Claim]:
             pairs.append((name, base, f"{shown}: {words} > as reported"))
     checked = []
     for name, base, words in pairs:
-        if found := gain(collected, name, base):
+        if found := report.gain(collected, name, base):
             holds = True if found.low > 0 else False if found.high < 0 else None
             checked.append(Claim(words, points(found), holds))
     return checked
@@ -134,11 +124,11 @@ def _caption(config):
         f"actions and shifted observations. {task.episodes} starts of seed {task.eval_seed} for "
         f"each policy and training seed; {config.train.steps} steps of {config.train.batch_size}, "
         f"solver {config.policy.solver} {config.policy.steps}. Success: at rest within "
-        f"{asked(scene_of(config))}, Wilson's interval over all seeds. Over clean only: difference "
-        "in success by start, mean over shared seeds, bootstrap interval over starts. Levels are "
-        f"chosen by a classifier at tau {task.tau:g} (ambient) or by an excess of at most "
-        f"{task.excess:g} of the loss of clean only (noised, without), none by rollouts. "
-        f"Share of clean rows: {task.alpha:g}. Held-out loss: of {task.held_out} clean "
-        "demonstrations without noise on the observation, "
+        f"{asked(scene_of(config))}, Wilson's interval over all seeds, which knows nothing of "
+        "how seeds differ. Over clean only: difference in success by start, mean over shared "
+        "seeds, bootstrap interval over starts. Levels are chosen by a classifier at tau "
+        f"{task.tau:g} (ambient) or by an excess of at most {task.excess:g} of the loss "
+        f"of clean only (noised, without), none by rollouts. Share of clean rows: {task.alpha:g}. "
+        f"Held-out loss: of {task.held_out} clean demonstrations without noise on the observation, "
         f"over that of clean only, geometric mean over sigma {ends}."
     )

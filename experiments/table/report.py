@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 
 from ambient_jax.cli import report
 from ambient_jax.data.paths import expanded
-from ambient_jax.estimates import Estimate
+from ambient_jax.estimates import Estimate, paired
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import metrics
 from experiments.table import rollouts
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 # What ``results.json`` holds of an annotation.
 _ANNOTATION = ("sigma_min", "levels", "curves", "total_variation", "classifier")
+# Of captions whose claims have no paired gains.
+BY_MEANS = (
+    "Verdicts compare means and not their intervals, unless they say so; docs/talks.md has orders "
+    "with intervals."
+)
 _HOLDS = {True: "yes", False: "**no**", None: "undecided"}
 
 
@@ -39,7 +45,8 @@ class Row:
 
 
 class Claim(NamedTuple):
-    """What a table is expected to show; ``holds`` is None where intervals leave it open."""
+    """What a table is expected to show; ``holds`` is None where intervals leave it open, if the
+    table compares by intervals (``BY_MEANS``)."""
 
     claim: str
     measured: str
@@ -52,9 +59,33 @@ def row(label: str, by_seed: Mapping[int, Any], summarise: Callable[[Any], Any])
     return Row(label, summarise(rollouts.pool(by_seed.values())), seeds)
 
 
-def best_of(names: Iterable[str], rows: Mapping[str, Row], value: Callable[[Any], Any]) -> str:
-    """Returns the evaluated policy with the largest ``value(summary)``; "" if there is none."""
-    return max((n for n in names if n in rows), key=lambda n: value(rows[n].summary), default="")
+def best_of(
+    names: Iterable[str],
+    rows: Mapping[str, Row],
+    value: Callable[[Any], Any] = lambda summary: summary.success.value,
+) -> str:
+    """Returns the policy with the largest ``value(summary)`` of those with the most seeds; "" if
+    none is evaluated."""
+    order = lambda name: (len(rows[name].seeds), value(rows[name].summary))  # noqa: E731
+    return max((name for name in names if name in rows), key=order, default="")
+
+
+def gain(
+    collected: Mapping[Any, Mapping[int, Any]],
+    name: Any,
+    base: Any,
+    value: Callable[[Any], np.ndarray] = lambda rollouts: rollouts.success,
+) -> Estimate | None:
+    """Returns by how much ``value(rollouts)`` [N] of a policy is above that of the base.
+
+    Differences by start, of means over the seeds that both have, with a bootstrap interval over
+    starts; None if they share no seed. ``collected`` has rollouts by policy and training seed.
+    """
+    seeds = sorted(collected.get(name, {}).keys() & collected.get(base, {}).keys())
+    if not seeds:
+        return None
+    means = [np.mean([value(collected[n][seed]) for seed in seeds], 0) for n in (name, base)]
+    return paired(*means)
 
 
 def percent(estimate: Estimate, digits: int = 1) -> list[str]:

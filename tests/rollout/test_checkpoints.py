@@ -119,8 +119,21 @@ def test_the_best_checkpoint_is_recorded(trained, tmp_path):
     assert f"| step {best} (best) " in found.table and found.table.count("| step ") == 3
     means = {s: r["return"].value for s, r in found.results["steps"].items()}
     assert means == {s: pytest.approx(value[1]) for s, value in expected.items()}
+    assert "is of the episodes that chose it, which favours it" in found.table
+    for seed, told in ((0, False), (5 - 1, True), (5 + 4, False)):
+        options = dict(episodes=2, videos=0, seed=seed, out=tmp_path / str(seed), **QUIET)
+        judged = rollouts.evaluate(workdir / "best", env, **options)
+        assert ("Some of these starts chose this step" in judged.table) == told
     with pytest.raises(ValueError, match="is one checkpoint, expected a workdir"):
         rollouts.best(workdir / "checkpoints" / "4", env, **options)
+
+
+def test_what_chooses_by_default_does_not_judge_by_default(trained, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(trained, workdir)
+    chosen = rollouts.best(workdir, ENV, episodes=1, envs=1, **QUIET).results["settings"]["seed"]
+    judged = rollouts.evaluate(workdir, ENV, episodes=1, videos=0, **QUIET).results["settings"]
+    assert chosen == config_lib.default().rollouts.seed > judged["seed"] + 100_000
 
 
 def command(*arguments):

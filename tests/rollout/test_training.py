@@ -101,6 +101,7 @@ def test_the_best_step_is_the_most_successful_then_the_one_of_most_reward(tmp_pa
     assert [row["step"] for row in metrics.read(tmp_path / "rollouts.jsonl")] == [1, 2]
     record = json.loads((tmp_path / "best.json").read_text())
     assert (record["step"], record["success"], record["episodes"]) == (2, 0.9, 10)
+    assert record["seed"] == 0
     (tmp_path / "checkpoints" / "9" / "assets").mkdir(parents=True)
     with caplog.at_level(logging.WARNING):
         training.record(tmp_path, 7, found(1.0))

@@ -1,7 +1,10 @@
 """The table: its configs, its policies, what is said of them, and a whole small run."""
 
 import copy
+import json
+import pathlib
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -61,15 +64,14 @@ def test_claims_say_the_order_with_paired_intervals():
     names = claims.main_names(config.task)
     few, some, most = (np.arange(400) % 10 < count for count in (4, 6, 7))
     found = {
-        names["filtering"]: {0: rolled(few, 0.001), 1: rolled(few, 0.001)},
+        names["filtering"]: {0: rolled(few, 0.001), 1: rolled(most, 0.001)},
         names["co-training"]: {0: rolled(some, 0.02)},
         names["ambient"]: {0: rolled(most, 0.01)},
     }
     rows = {n: table_report.row(n, s, metrics.summarise) for n, s in found.items()}
     checked = claims.check(config.task, rows, found)
     assert [claim.holds for claim in checked] == [True] * 5
-    gain = claims.gain(found[names["ambient"]], found[names["filtering"]])
-    assert gain.value == pytest.approx(0.3) and gain.count == 400
+    assert "smooth to ambient_0.1: +30.0 points" in checked[2].measured  # of the shared seed
     found[names["ambient"]] = {0: rolled(few, 0.03)}
     rows = {n: table_report.row(n, s, metrics.summarise) for n, s in found.items()}
     turned = [claim.holds for claim in claims.check(config.task, rows, found)]
@@ -77,6 +79,14 @@ def test_claims_say_the_order_with_paired_intervals():
     lines = report.cells(rows, {name: role for role, name in names.items()})
     assert all(len(line) == len(report.COLUMNS) for line in lines)
     assert lines[1][-1] == "59.9% / 42.7 (alpha 0.091)"
+
+
+def test_the_committed_caption_is_that_of_its_config():
+    folder = pathlib.Path(report.__file__).parent / "results"
+    results = json.loads((folder / "results.json").read_text())
+    config = ml_collections.FrozenConfigDict(results["config"])
+    text = report.caption(config, results["training core seconds"])
+    assert text in (folder / "table.md").read_text()
 
 
 def test_the_film_shows_what_tells_the_policies_apart():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ambient_jax import compile as compile_
 from ambient_jax.policy import solvers
 from experiments.benchmarks import accelerator
 from experiments.benchmarks.recipe import DIMS, HORIZON, RATE
@@ -29,10 +30,18 @@ def made(name, dtype="float32", rows=4):
     [
         *(("NVIDIA H100 PCIe", "bfloat16", 756), ("NVIDIA H100 80GB HBM3", "float32", 494)),
         *(("NVIDIA L40S", "bfloat16", 362), ("NVIDIA L4", "bfloat16", 121), ("cpu", "float32", 0)),
+        *(("NVIDIA L40", "bfloat16", 181), ("NVIDIA A100-SXM4-80GB", "float32", 156)),
+        *(("NVIDIA H2000", "bfloat16", 0), ("TPU v4 lite", "bfloat16", 0)),
+        *(("TPU v5", "bfloat16", 459), ("TPU v5p", "bfloat16", 459)),
+        *(("TPU v5 lite", "bfloat16", 197), ("TPU v6e", "bfloat16", 918)),
     ],
 )
 def test_published_peaks(kind, dtype, peak):
     assert accelerator.published_peak(kind, dtype) == peak
+
+
+def test_every_tpu_has_a_peak_and_a_memory():
+    assert {name for name in accelerator.PEAKS if name.startswith("TPU")} == set(compile_.MEMORY)
 
 
 def test_the_table_has_all_columns_and_what_was_left_out():

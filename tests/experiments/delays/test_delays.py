@@ -21,6 +21,7 @@ from ambient_jax.train import state as state_lib
 from experiments import checks
 from experiments.delays import config as delays_config
 from experiments.delays import metrics, rollouts, study
+from experiments.maze import config as maze_config
 from experiments.planar_pushing.scene import Scene
 
 HORIZON = 8
@@ -108,7 +109,7 @@ def test_jerk_by_hand():
     assert np.isnan(metrics.squared_jerk(never)[0]).all()
 
 
-def save(workdir, tiny):
+def save(workdir, tiny, step=2):
     """A checkpoint of an untrained network for the maze."""
     config = config_lib.default()
     config.task = ml_collections.ConfigDict()
@@ -121,7 +122,7 @@ def save(workdir, tiny):
     params = jax.tree.map(np.asarray, params)
     saver = checkpoint.Checkpointer(workdir / "checkpoints")
     state = state_lib.create(params, optax.sgd(0.1), 1)
-    saver.save(2, state, checkpoint.make_assets(config, IDENTITY.to_json()))
+    saver.save(step, state, checkpoint.make_assets(config, IDENTITY.to_json()))
     saver.close()
     return str(workdir)
 
@@ -149,7 +150,44 @@ def test_the_study_reports_every_cell_and_continues(tmp_path, tiny):
     assert not files[0].exists()
 
 
+def test_a_policy_that_was_trained_on_is_rolled_out_again(tmp_path, tiny):
+    config = delays_config.get_config("debug")
+    config.update(dict(delays=(0,), episodes=2, strategies={"receding": {"kind": "receding"}}))
+    run, file = save(tmp_path / "run", tiny), tmp_path / "out" / "rollouts" / "0_receding_0.npz"
+    study.run(config, [run], tmp_path / "out")
+    before = file.stat().st_mtime_ns
+    save(tmp_path / "run", tiny, step=4)
+    study.run(config, [f"{run}/checkpoints/2"], tmp_path / "out")  # the same policy
+    assert file.stat().st_mtime_ns == before
+    study.run(config, [run], tmp_path / "out")
+    assert file.stat().st_mtime_ns > before
+
+
+def test_what_is_lost_is_paired_by_starts(tmp_path):
+    """By hand: two policies that each fail at the other half of the starts lose half of them at
+    every start, so their interval has no width; one that a cell lacks is compared nowhere."""
+    config = delays_config.get_config("debug")
+
+    def of(success):
+        count = len(success)
+        steps = np.zeros((count, 5, 2), np.float32), np.zeros((count, 5), bool)
+        return rollouts.Rollouts(np.full(count, 5), np.array(success, bool), *steps)
+
+    half, all_of_them = np.arange(40) % 2, np.ones(40)
+    found = {
+        ("receding", 0): {0: of(all_of_them), 1: of(all_of_them), 2: of(0 * half)},
+        ("real_time", 4): {0: of(half), 1: of(1 - half)},
+        ("receding", 4): {3: of(half)},
+    }
+    study._report(config, found, 4, tmp_path)
+    lost = json.loads((tmp_path / "results.json").read_text())["lost"]
+    assert lost["real_time, delay 4"] == {"value": 0.5, "low": 0.5, "high": 0.5, "count": 40}
+    assert lost["receding, delay 4"] is None
+
+
 def test_wrong_configs_are_named(tmp_path):
+    with pytest.raises(ValueError, match="config.delays is missing: this command takes configs of"):
+        study.run(maze_config.get_config("debug"), [], tmp_path)
     config = delays_config.get_config("debug")
     with pytest.raises(ValueError, match="expected --checkpoint=FOLDER"):
         study.run(config, [], tmp_path)

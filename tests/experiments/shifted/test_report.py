@@ -1,8 +1,10 @@
 """Gains over clean only, claims and the bands of the held-out loss, by hand."""
 
+import functools
 import json
 import pathlib
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -32,12 +34,11 @@ def collected():
 
 
 def test_gains_compare_the_same_starts_and_seeds(collected):
-    assert report.gain(collected, "bumped_aligned_as_is").value == pytest.approx(0.5)
-    assert report.gain(collected, "bumped_as_is").value == pytest.approx(0.25 - 0.5)
-    assert report.gain(collected, "bumped_aligned_as_is", "bumped_as_is").value == pytest.approx(
-        0.5
-    )
-    assert report.gain(collected, "bumped_noised") is None
+    gain = functools.partial(table_report.gain, collected)
+    assert gain("bumped_aligned_as_is", "clean").value == pytest.approx(0.5)
+    assert gain("bumped_as_is", "clean").value == pytest.approx(0.25 - 0.5)
+    assert gain("bumped_aligned_as_is", "bumped_as_is").value == pytest.approx(0.5)
+    assert gain("bumped_noised", "clean") is None
 
 
 def test_claims_hold_where_the_interval_is_above_zero(collected):
@@ -84,5 +85,6 @@ def test_the_committed_table_is_that_of_its_results():
     holds = {True: "yes", False: "**no**", None: "undecided"}
     for claim in results["claims"]:
         assert cells[claim["claim"]] == [claim["measured"], holds[claim["holds"]]]
+    assert report._caption(ml_collections.FrozenConfigDict(results["config"])) in text.read_text()
     seeds = {name: len(row["seeds"]) for name, row in results["policies"].items()}
     assert seeds["clean"] == seeds["oracle"] == seeds["bumped_aligned_as_is"] == 3

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import types
 
 import ml_collections
 import numpy as np
@@ -50,6 +51,18 @@ def rows_of(results, summary):
 
 def claims_of(results):
     return [Claim(**claim) for claim in results["claims"]]
+
+
+def test_the_best_has_the_most_seeds():
+    estimate = lambda value: types.SimpleNamespace(success=Estimate(value, 0, 1, 9))  # noqa: E731
+    seeds = {"lucky": 1, "good": 3, "bad": 3}
+    rows = {
+        name: Row(name, estimate(value), dict.fromkeys(range(seeds[name])))
+        for name, value in (("lucky", 1.0), ("good", 0.8), ("bad", 0.2))
+    }
+    assert report.best_of(["lucky", "bad", "good", "absent"], rows) == "good"
+    worst = lambda summary: -summary.success.value  # noqa: E731
+    assert report.best_of(rows, rows, worst) == "bad" and report.best_of(["absent"], rows) == ""
 
 
 def test_maze():
