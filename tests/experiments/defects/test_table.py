@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from ambient_jax.annotate import candidates
 from ambient_jax.annotate.candidates import Candidate
 from ambient_jax.annotate.choice import Choice
 from ambient_jax.estimates import Estimate
@@ -59,6 +60,15 @@ def test_values_that_cannot_work_are_told(field, value, told):
     config.task[field] = value
     with pytest.raises(ValueError, match=told):
         table.check(config)
+
+
+def test_a_report_measures_no_candidates(tmp_path, monkeypatch):
+    config = defects_config.get_config("debug")
+    config.task.report_only = True
+    monkeypatch.setattr(candidates, "measure", lambda *args: pytest.fail("measured"))
+    assert table.annotate(config, tmp_path) == {}
+    monkeypatch.setattr(candidates, "read", lambda *args: None)  # of other options
+    assert table.annotate(config, tmp_path) == {}
 
 
 @pytest.mark.slow
