@@ -200,6 +200,7 @@ def rate_table(root: str, kinds: list[str]) -> str:
     return report.markdown(("assemblers", "rows/s", "to 1", "processor time a row, us"), rows)
 
 
+@console.one_line_errors()
 def main(argv):
     del argv
     console.setup()

@@ -267,6 +267,7 @@ def side(name: str, label: str) -> Iterator[np.ndarray]:
     return (ours if label == "ours" else theirs)(name, _ROOT.value, _WORKERS.value)
 
 
+@console.one_line_errors()
 def main(argv):
     del argv
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]

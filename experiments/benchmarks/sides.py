@@ -66,7 +66,8 @@ class Side:
         if not line:
             self.close()
             self._errors.seek(0)
-            raise RuntimeError(f"{self._process.args} ended: {self._errors.read()}")
+            command = " ".join(self._process.args)
+            raise ChildProcessError(f"{command} ended: {self._errors.read()[-1000:]}")
         os.killpg(self._process.pid, signal.SIGSTOP)
         return json.loads(line)
 

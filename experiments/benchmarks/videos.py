@@ -57,7 +57,7 @@ def build(python: str, folder: str, codec: str) -> None:
     command = [python, str(RECIPE), "write", folder, codec, str(SIZE), json.dumps(lengths)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"LeRobot wrote no data set: {done.stderr[-1000:]}")
+        raise ChildProcessError(f"LeRobot wrote no data set: {done.stderr[-1000:]}")
 
 
 def pictures(folder: str, workers: int) -> Iterator[np.ndarray]:
@@ -110,7 +110,8 @@ class Side:
     def _answer(self) -> Any:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"it ended with status {self.process.wait()}: {self.process.args}")
+            status, command = self.process.wait(), " ".join(self.process.args)
+            raise ChildProcessError(f"{command} ended with status {status}")
         os.killpg(self.process.pid, signal.SIGSTOP)
         return json.loads(line)
 
@@ -170,6 +171,7 @@ def compare(python: str, root: str, codec: str) -> list[str]:
     return cells
 
 
+@console.one_line_errors()
 def main(argv):
     del argv
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]
