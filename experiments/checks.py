@@ -69,6 +69,15 @@ def same_task(task: ml_collections.ConfigDict, own: ml_collections.ConfigDict) -
             )
 
 
+def makes_its_report(task: ml_collections.ConfigDict) -> None:
+    """Raises ValueError with ``config.task.report_only``, for a command that cannot honour it."""
+    if task.report_only:
+        raise ValueError(
+            "config.task.report_only is True, expected False: this command trains and measures "
+            "what its report needs; leave the flag out"
+        )
+
+
 def evaluation_seeds(task: ml_collections.ConfigDict) -> np.ndarray:
     """Returns seeds [N] of the ``task.episodes`` episodes that test every policy.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the maze has no physics
     from experiments.tabletop import TabletopEnv
 
 T = TypeVar("T")
+Episodes = Iterable[dict[str, Any]]
 
 
 def successes(
@@ -147,11 +148,12 @@ def write(
     version: str,
     key: Mapping[str, Any],
     features: Any,
-    episodes: Iterable[dict[str, Any]],
+    episodes: Episodes | Mapping[str, Episodes],
 ) -> Path:
     """Writes a data set, unless the one that is there was built from the same ``key``.
 
-    It appears under its name only when complete. ``episodes`` are not drawn if it is there.
+    It appears under its name only when complete. ``episodes``, by split or all of "train", are not
+    drawn if it is there.
     """
     directory = root / name / version
     if built_from(directory) == json.loads(json.dumps(key)):

@@ -212,27 +212,7 @@ def measure(
     """
     workdir = pathlib.Path(expanded(workdir))
     candidates = tuple(dict.fromkeys(candidates))
-    config = ml_collections.ConfigDict(config.to_dict())
-    config.train.steps = options.steps or config.train.steps
-    config.train.batch_size = options.batch_size or config.train.batch_size
-    config.train.checkpoint_every = min(config.train.checkpoint_every, config.train.steps)
-    config.train.warmup = min(config.train.warmup, 3 * config.train.steps // 4)
-    mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
-    roles = np.asarray(mixture.sources.clean)
-    if roles.all() or not roles.any():
-        raise ValueError(
-            f"all {len(roles)} sources are {'clean' if roles.all() else 'corrupt'}, expected both "
-            "clean and corrupt ones: set data.sources.<name>.role"
-        )
-    config, folds = folded(config, mixture, options.folds)
-    about = json.dumps(
-        {
-            "candidates": candidates,
-            "options": dataclasses.asdict(options),
-            "data": mixture.fingerprints,
-            "config": {n: v for n, v in runs.flat(config.to_dict()).items() if not runs.is_free(n)},
-        }
-    )
+    config, folds, about = _prepared(config, candidates, options)
     if (stored := _stored(workdir / "measured.npz", about)) is not None:
         return stored
     configs = policies(config, folds, candidates)
@@ -257,6 +237,47 @@ def measure(
     with replacing(workdir / "measured.npz") as file:
         np.savez_compressed(file, about=about, **arrays)
     return Measured(candidates, **arrays)
+
+
+def read(
+    config: ml_collections.ConfigDict,
+    candidates: Sequence[Candidate],
+    options: Options,
+    workdir: str | os.PathLike[str],
+) -> Measured | None:
+    """Returns what ``measure`` with the same arguments has kept, and trains nothing; None if there
+    is nothing, or if the config, the data, the candidates or the options have changed since."""
+    path = pathlib.Path(expanded(workdir)) / "measured.npz"
+    if not path.exists():
+        return None
+    _, _, about = _prepared(config, tuple(dict.fromkeys(candidates)), options)
+    return _stored(path, about)
+
+
+def _prepared(config, candidates, options):
+    """Returns the config of the training with its folds, and all that it depends on, as text."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.train.steps = options.steps or config.train.steps
+    config.train.batch_size = options.batch_size or config.train.batch_size
+    config.train.checkpoint_every = min(config.train.checkpoint_every, config.train.steps)
+    config.train.warmup = min(config.train.warmup, 3 * config.train.steps // 4)
+    mixture = mixtures.open_mixture(config.data, mixing.CoTraining())
+    roles = np.asarray(mixture.sources.clean)
+    if roles.all() or not roles.any():
+        raise ValueError(
+            f"all {len(roles)} sources are {'clean' if roles.all() else 'corrupt'}, expected both "
+            "clean and corrupt ones: set data.sources.<name>.role"
+        )
+    config, folds = folded(config, mixture, options.folds)
+    about = json.dumps(
+        {
+            "candidates": candidates,
+            "options": dataclasses.asdict(options),
+            "data": mixture.fingerprints,
+            "config": {n: v for n, v in runs.flat(config.to_dict()).items() if not runs.is_free(n)},
+        }
+    )
+    return config, folds, about
 
 
 def _fold(config, mixture, folds, k, candidates, options, workdir):

@@ -69,18 +69,19 @@ def add_sources(config: ml_collections.ConfigDict) -> None:
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes absent data sets."""
+    """Writes the data sets that are absent, or were drawn from other laws, counts or seeds."""
+    from experiments import demos  # needs the simulators' packages
+
     task, root = config.task, pathlib.Path(expanded(config.data.root))
     vector = np.zeros(DIMS, np.float32)
     features = write.rlds_features({"state": vector}, vector)
     for k, (name, law) in enumerate(tqdm.tqdm(laws(task.sources).items(), desc="data sets")):
-        if (root / name).exists():
-            continue
         rng = np.random.default_rng([config.seed, k])
         count = task.clean_episodes if name == "clean" else task.episodes
         episodes = _episodes(rng, law, count, task.episode_steps)
-        about = dict(version="1.0.0", description=f"A Gaussian process, {law}.")
-        write.write_dataset(root, name=name, features=features, episodes=episodes, **about)
+        key = {"law": law._asdict(), "episodes": count, "steps": task.episode_steps}
+        key["seed"] = [config.seed, k]
+        demos.write(root, name, "1.0.0", key, features, episodes)
 
 
 def _episodes(rng, law, count, length):

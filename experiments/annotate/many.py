@@ -39,6 +39,7 @@ class Chunks:
 @lock.alone
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes ``report/`` into the workdir: table, figure and ``results.json``."""
+    many_report.check(config)
     folder = pathlib.Path(expanded(workdir)) / "report"
     task, clock = config.task, many_report.Clock()
     laws, levels = known.laws(task.sources), evidence.grid(task.levels)

@@ -35,6 +35,26 @@ class Clock:
         return used.ru_utime + used.ru_stime
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError if the run that ``task.classifier`` names is of other laws or decisions."""
+    task, path = config.task, config.task.classifier
+    if not path:
+        return
+    stored = report.read(path)["config"]
+    for name in ("sources", "episode_steps", "tau", "rule"):
+        _same(path, f"config.task.{name}", task[name], stored["task"][name])
+    _same(path, "config.data.horizon", config.data.horizon, stored["data"]["horizon"])
+
+
+def _same(path, field, value, stored):
+    if value != stored:
+        raise ValueError(
+            f"{field} is {value!r}, expected {stored!r} as in {path}, whose exact answers are "
+            "used: run the variant known with your values and name its known/results.json in "
+            "--config.task.classifier, or give --config.task.classifier= for none"
+        )
+
+
 def exact_curves(
     task: Any, steps: int, horizon: int, shift: np.ndarray, scale: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -13,6 +13,7 @@ import numpy as np
 from ambient_jax.estimates import Estimate, mean, wilson
 from experiments.arm.rollout import Rollouts
 from experiments.arm.timing import DT
+from experiments.table.smoothness import squared_derivative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,22 +31,9 @@ class Summary:
     missed: float
 
 
-def squared_derivative(path: np.ndarray, order: int) -> float:
-    """Returns the mean over time of ||d^order/dt^order||^2 of [T + 1, 7]; NaN if T < order."""
-    path = np.asarray(path, float)
-    if path.ndim != 2 or order < 1:
-        raise ValueError(
-            f"got configurations of shape {path.shape} and order {order}, expected [T + 1, 7] and "
-            "an order of at least 1"
-        )
-    if len(path) <= order:
-        return float("nan")
-    return float((np.diff(path, order, axis=0) ** 2).sum(-1).mean() / DT ** (2 * order))
-
-
 def smoothness(paths: Sequence[np.ndarray], order: int) -> Estimate:
-    """Returns the mean of ``squared_derivative`` over plans."""
-    return mean([squared_derivative(path, order) for path in paths])
+    """Returns the mean of ``squared_derivative`` over plans [T + 1, 7]."""
+    return mean([squared_derivative(path, order, DT) for path in paths])
 
 
 def lengths(paths: Sequence[np.ndarray]) -> Estimate:

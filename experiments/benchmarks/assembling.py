@@ -189,9 +189,10 @@ def rate_table(root: str, kinds: list[str]) -> str:
     rows = []
     for kind in kinds:
         given = [f"--root={root}", f"--kind={kind}", f"--workers={_FLAGS.workers}"]
-        each = [sides.Side(__spec__.name, [f"--side={count}", *given]) for count in COUNTS]
-        assert len({side.mean for side in each}) == 1  # the same batches
-        turns = sides.take_turns(each, _FLAGS.repeats, _FLAGS.seconds, BATCH)
+        commands = [sides.of_module(__spec__.name, f"--side={count}", *given) for count in COUNTS]
+        with sides.started(commands) as each:
+            assert len({side.mean for side in each}) == 1  # the same batches
+            turns = sides.take_turns(each, _FLAGS.repeats, _FLAGS.seconds, BATCH)
         for i, count in enumerate(COUNTS):
             rates, spent = turns["rate"], turns["cpu"]
             ratios = rates[:, i] / rates[:, 0]
@@ -200,6 +201,7 @@ def rate_table(root: str, kinds: list[str]) -> str:
     return report.markdown(("assemblers", "rows/s", "to 1", "processor time a row, us"), rows)
 
 
+@console.one_line_errors()
 def main(argv):
     del argv
     console.setup()

@@ -242,16 +242,12 @@ def compare(name: str, root: str) -> list[str]:
             build(root, file_format)
     given = [f"--row={name}", f"--root={root}", f"--workers={_WORKERS.value}"]
     given.append(f"--assemblers={_ASSEMBLERS.value}")
-    pair = [sides.Side(__spec__.name, [f"--serve={label}", *given]) for label in ("ours", "theirs")]
-    assert abs(pair[0].mean - pair[1].mean) < 2  # the same images
-    turns = sides.take_turns(pair, _REPEATS.value, _SECONDS.value, BATCH)
-    cells = [name]
-    for measure, ahead in (("rate", 0), ("cpu", 1)):
-        values = turns[measure]
-        ratios = values[:, ahead] / values[:, 1 - ahead]
-        for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
-            cells.append(sides.cell(numbers, form))
-    return cells
+    module = __spec__.name
+    both = [sides.of_module(module, f"--serve={label}", *given) for label in ("ours", "theirs")]
+    with sides.started(both) as pair:
+        assert abs(pair[0].mean - pair[1].mean) < 2  # the same images
+        turns = sides.take_turns(pair, _REPEATS.value, _SECONDS.value, BATCH)
+    return [name, *sides.pair_cells(turns)]
 
 
 def data_folder() -> contextlib.AbstractContextManager[str]:
@@ -267,6 +263,7 @@ def side(name: str, label: str) -> Iterator[np.ndarray]:
     return (ours if label == "ours" else theirs)(name, _ROOT.value, _WORKERS.value)
 
 
+@console.one_line_errors()
 def main(argv):
     del argv
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]

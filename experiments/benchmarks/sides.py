@@ -1,5 +1,6 @@
 """Sides of a comparison, each in processes of its own, which run only during their turns."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,16 +43,16 @@ def serve(side: Iterator[np.ndarray], warm_up: int) -> None:
 
 
 class Side:
-    """A program that calls ``serve``, with the processes that it starts.
+    """A command whose program calls ``serve``, with the processes that it starts.
 
     Attributes:
       mean: what ``serve`` sends first.
     """
 
-    def __init__(self, module: str, flags: Sequence[str]):
+    def __init__(self, command: Sequence[str]):
         self._errors = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *flags],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -66,7 +67,8 @@ class Side:
         if not line:
             self.close()
             self._errors.seek(0)
-            raise RuntimeError(f"{self._process.args} ended: {self._errors.read()}")
+            command = " ".join(self._process.args)
+            raise ChildProcessError(f"{command} ended: {self._errors.read()[-1000:]}")
         os.killpg(self._process.pid, signal.SIGSTOP)
         return json.loads(line)
 
@@ -78,30 +80,51 @@ class Side:
 
     def close(self) -> None:
         """Kills it: it holds nothing, and its own end waits for batches read ahead."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has been closed
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+@contextlib.contextmanager
+def started(commands: Iterable[Sequence[str]]) -> Iterator[list[Side]]:
+    """Starts a side of each command; closes all at the end, also where one does not start."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(Side(c))) for c in commands]
 
 
 def take_turns(
     sides: Sequence[Side], repeats: int, seconds: float, batch: int
 ) -> dict[str, np.ndarray]:
-    """Closes the sides after ``repeats`` turns of about ``seconds``; [repeats, sides] by measure.
+    """Returns ``repeats`` turns of about ``seconds``, [repeats, sides] by measure.
 
     Two rounds before them find the number of batches of each side, of ``batch`` rows.
     """
     counts = [8] * len(sides)
-    try:
-        for _ in range(2):
-            rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
-            counts = [max(4, int(seconds * rate / batch)) for rate in rates]
-        turns = [
-            [side.turn(count) for side, count in zip(sides, counts, strict=True)]
-            for _ in range(repeats)
-        ]
-    finally:
-        for side in sides:
-            side.close()
+    for _ in range(2):
+        rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
+        counts = [max(4, int(seconds * rate / batch)) for rate in rates]
+    turns = [
+        [side.turn(count) for side, count in zip(sides, counts, strict=True)]
+        for _ in range(repeats)
+    ]
     return {m: np.array([[side[m] for side in row] for row in turns]) for m in MEASURES}
+
+
+def of_module(module: str, *flags: str) -> list[str]:
+    """Returns the command ``python -m <module>`` with these flags."""
+    return [sys.executable, "-m", module, *flags]
+
+
+def pair_cells(turns: dict[str, np.ndarray]) -> list[str]:
+    """Returns a cell of each of two sides and one of their ratio, by measure: in which the first is
+    ahead where the ratio is above 1."""
+    cells = []
+    for measure, ahead in zip(MEASURES, (0, 1), strict=True):
+        values = turns[measure]
+        ratios = values[:, ahead] / values[:, 1 - ahead]
+        for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
+            cells.append(cell(numbers, form))
+    return cells
 
 
 def cell(values: np.ndarray, form: str) -> str:

@@ -15,17 +15,12 @@ theirs  ``LeRobotDataset`` with its decoder in a ``DataLoader`` of two workers, 
 tests/data/storage/lerobot_recipe.py says how to make one.
 """
 
-import glob
 import json
 import os
 import pathlib
-import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -34,6 +29,7 @@ from ambient_jax import mixing, schedules
 from ambient_jax.cli import console, report
 from ambient_jax.data import pipeline
 from ambient_jax.train import config as train_config
+from experiments.benchmarks import sides
 from experiments.benchmarks.videos_lerobot import BATCH
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Turns of each side.")
@@ -57,7 +53,7 @@ def build(python: str, folder: str, codec: str) -> None:
     command = [python, str(RECIPE), "write", folder, codec, str(SIZE), json.dumps(lengths)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"LeRobot wrote no data set: {done.stderr[-1000:]}")
+        raise ChildProcessError(f"LeRobot wrote no data set: {done.stderr[-1000:]}")
 
 
 def pictures(folder: str, workers: int) -> Iterator[np.ndarray]:
@@ -83,99 +79,25 @@ def pictures(folder: str, workers: int) -> Iterator[np.ndarray]:
         yield batch["observation"]["image_primary"][:, 0]
 
 
-def serve(folder: str) -> None:
-    """Our side: as ``videos_lerobot`` answers."""
-    side = pictures(folder, _WORKERS.value)
-    print(json.dumps(np.mean([next(side).mean() for _ in range(8)])), flush=True)
-    for line in sys.stdin:
-        for _ in range(int(line)):
-            assert next(side).shape == (BATCH, SIZE, SIZE, 3)
-        print(json.dumps(True), flush=True)
-
-
-class Side:
-    """A side in a group of processes of its own, which run only during its turns."""
-
-    def __init__(self, command: list[str]):
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        self.mean = self._answer()
-
-    def _answer(self) -> Any:
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"it ended with status {self.process.wait()}: {self.process.args}")
-        os.killpg(self.process.pid, signal.SIGSTOP)
-        return json.loads(line)
-
-    def _processor(self) -> float:
-        """Seconds of processor time of all its processes, and of those that they waited for."""
-        ticks = 0
-        for path in glob.glob("/proc/[0-9]*/stat"):
-            try:
-                fields = pathlib.Path(path).read_text().rpartition(")")[2].split()
-            except OSError:  # it has just ended
-                continue
-            if int(fields[2]) == self.process.pid:
-                ticks += sum(map(int, fields[11:15]))
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def turn(self, count: int) -> dict[str, float]:
-        """Pictures/s, and processor time of a picture in us."""
-        before, begin = self._processor(), time.perf_counter()
-        os.killpg(self.process.pid, signal.SIGCONT)
-        print(count, file=self.process.stdin, flush=True)
-        self._answer()
-        seconds, number = time.perf_counter() - begin, count * BATCH
-        return {"rate": number / seconds, "cpu": (self._processor() - before) / number * 1e6}
-
-    def close(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 def compare(python: str, root: str, codec: str) -> list[str]:
     """The row of a codec."""
     folder = os.path.join(root, codec)
     build(python, folder, codec)
-    workers = str(_WORKERS.value)
-    ours = [sys.executable, "-m", "experiments.benchmarks.videos", f"--serve={folder}"]
-    theirs = [python, str(pathlib.Path(__file__).with_name("videos_lerobot.py")), folder]
-    sides = [Side([*ours, f"--workers={workers}"]), Side([*theirs, CAMERA, workers])]
-    try:
-        assert abs(sides[0].mean - sides[1].mean) < 4  # the same pictures
-        counts = [8, 8]
-        for _ in range(2):
-            rates = [side.turn(count)["rate"] for side, count in zip(sides, counts, strict=True)]
-            counts = [max(4, int(_SECONDS.value * rate / BATCH)) for rate in rates]
-        pairs = [
-            [s.turn(n) for s, n in zip(sides, counts, strict=True)] for _ in range(_REPEATS.value)
-        ]
-    finally:
-        for side in sides:
-            side.close()
-    cells = [codec]
-    for measure, ahead in (("rate", 0), ("cpu", 1)):
-        values = np.array([[side[measure] for side in pair] for pair in pairs])
-        ratios = values[:, ahead] / values[:, 1 - ahead]
-        for numbers, form in ((values[:, 0], ",.0f"), (values[:, 1], ",.0f"), (ratios, ".2f")):
-            low, high = f"{min(numbers):{form}}", f"{max(numbers):{form}}"
-            cells.append(f"{np.median(numbers):{form}} ({low} to {high})")
-    return cells
+    workers, script = str(_WORKERS.value), pathlib.Path(__file__).with_name("videos_lerobot.py")
+    ours = sides.of_module(__spec__.name, f"--serve={folder}", f"--workers={workers}")
+    with sides.started([ours, [python, str(script), folder, CAMERA, workers]]) as pair:
+        assert abs(pair[0].mean - 255 * pair[1].mean) < 4  # the same pictures
+        turns = sides.take_turns(pair, _REPEATS.value, _SECONDS.value, BATCH)
+    return [codec, *sides.pair_cells(turns)]
 
 
+@console.one_line_errors()
 def main(argv):
     del argv
     cores = sorted(os.sched_getaffinity(0))[: _WORKERS.value]
     os.sched_setaffinity(0, cores)  # and so of all processes from here on
     if _SERVE.value:
-        serve(_SERVE.value)
+        sides.serve(pictures(_SERVE.value, _WORKERS.value), 8)
         return
     python = os.environ.get(VARIABLE)
     if not python:

@@ -1,9 +1,8 @@
 """LeRobot's side of ``videos``, run by a Python that has its package and not ours.
 
-It answers each line, a number of batches, once it has read them; first the mean of some pictures.
+It answers as ``sides.serve`` does, whose module lies beside this script.
 """
 
-import json
 import os
 import sys
 
@@ -12,6 +11,7 @@ BATCH = 64
 
 
 def main(folder: str, camera: str, workers: int) -> None:
+    import sides
     import torch
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -30,15 +30,9 @@ def main(folder: str, camera: str, workers: int) -> None:
     def batches():
         while True:
             for batch in loader:
-                yield batch[camera]
+                yield batch[camera].numpy()
 
-    stream = batches()
-    mean = [255 * float(next(stream).mean()) for _ in range(8)]
-    print(json.dumps(sum(mean) / len(mean)), flush=True)
-    for line in sys.stdin:
-        for _ in range(int(line)):
-            assert next(stream).shape[0] == BATCH
-        print(json.dumps(True), flush=True)
+    sides.serve(batches(), 8)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from ambient_jax.data.rlds_source import RldsSource
 from ambient_jax.evaluate import evaluation
 from ambient_jax.policy.policy import Policy
 from ambient_jax.train import trainer
-from experiments import launch
+from experiments import checks, launch
 from experiments.bin_sorting import data, policies, task
 from experiments.table.figures import noise_axis, panels
 from experiments.table.policies import config_of, key
@@ -37,6 +37,7 @@ COLUMNS = ("demonstrations judged", "chunks", *(f"tau {tau:g}" for tau in TAUS),
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Writes ``sigma_max/`` to the workdir: table, figure and JSON."""
+    checks.makes_its_report(config.task)
     task.build(config)
     folder = pathlib.Path(expanded(workdir))
     trained = [_policy(config, folder, seed) for seed in config.task.seeds]

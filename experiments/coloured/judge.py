@@ -48,11 +48,12 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
     """Returns what was found about each colour, from ``<workdir>/judged``; makes what is missing,
     except in report_only."""
     folder, task = workdir / "judged", config.task
-    if task.report_only and not (folder / "spectra.npz").exists():
-        return {}
     names = ("clean", "corrupt", "data_seed", "classifier", "judged")
     about = {name: plain(task.to_dict()[name]) for name in names}
     about = json.loads(json.dumps(about | {"levels": LEVELS.tolist()}))
+    spectra = folder / "spectra.npz"
+    if cache.is_left_out(spectra, about, task.report_only):
+        return {}
     folder.mkdir(parents=True, exist_ok=True)
 
     @functools.cache
@@ -63,15 +64,15 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
     def by_classifier(exponent):
         return judged(*data(), config, exponent)
 
-    sides = cache.kept(folder / "spectra.npz", about, lambda: moments(*data(), config))
+    sides = cache.kept(spectra, about, lambda: moments(*data(), config))
     found = {}
     for colour in task.colours:
         exponent = data_exponent(sides["power"][0]) if colour == "data" else float(colour)
         path = folder / f"{key(colour)}.npz"
-        if task.report_only and not path.exists():
+        of_colour = about | {"exponent": exponent}
+        if cache.is_left_out(path, of_colour, task.report_only):
             continue
-        make = functools.partial(by_classifier, exponent)
-        arrays = cache.kept(path, about | {"exponent": exponent}, make)
+        arrays = cache.kept(path, of_colour, functools.partial(by_classifier, exponent))
         low = float(thresholds.sigma_min(LEVELS, arrays["probability"], tau=task.tau))
         gaussians = of_gaussians(sides["mean"], sides["covariance"], exponent)
         fields = arrays["probability"], arrays["total_variation"], gaussians

@@ -72,14 +72,18 @@ def tried(task: ml_collections.ConfigDict) -> list[Candidate]:
 def advise(config: ml_collections.ConfigDict, folder: pathlib.Path) -> list[Advice]:
     """Trains and measures the candidates in ``folder``; returns the advice about each kind.
 
-    The most helpful kind comes first; of those that train nowhere, the least harmful.
+    The most helpful kind comes first; of those that train nowhere, the least harmful. With
+    ``task.report_only`` it only reads: [] where no current measurement is there.
 
     Raises:
       candidates.Interrupted: a signal ended the training.
     """
     task = config.task
     options = candidates.Options(**task.candidates)
-    measured = candidates.measure(config, tried(task), options, folder)
+    find = candidates.read if task.report_only else candidates.measure
+    measured = find(config, tried(task), options, folder)
+    if measured is None:
+        return []
     given = [_of_kind(measured, kind, task.rule.to_dict()) for kind in KINDS]
     return sorted(given, key=lambda one: (-one.gain.value, -one.everywhere.value))
 

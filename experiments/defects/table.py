@@ -52,16 +52,13 @@ def build(config: ml_collections.ConfigDict) -> None:
     task = config.task
     options = dict(plans=task.plans, clean=task.clean, each=task.each, seed=task.data_seed)
     options |= dict(workers=task.workers or None, strengths=task.strengths.to_dict())
-    if not task.report_only:
-        build_once("defects", lambda: data.build(config.data.root, **options))
+    build_once("defects", lambda: data.build(config.data.root, **options))
 
 
 def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Any:
     """Returns {"advice": the advice about each kind}; {} with report_only where there is none."""
-    folder = workdir / "candidates"
-    if config.task.report_only and not (folder / "measured.npz").exists():
-        return {}
-    return {"advice": advices.advise(config, folder)}
+    given = advices.advise(config, workdir / "candidates")
+    return {"advice": given} if given else {}
 
 
 def rows(task: ml_collections.ConfigDict, annotations: Any) -> dict[str, PolicyRow]:

@@ -6,7 +6,6 @@ successful rollouts only.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ambient_jax.estimates import Estimate, mean, wilson
 from experiments.maze.env import DT
 from experiments.maze.rollout import Rollouts
+from experiments.table.smoothness import squared_derivative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +27,6 @@ class Summary:
     time: Estimate
     collided: float
     timed_out: float
-
-
-def squared_derivative(path: np.ndarray, order: int, dt: float = DT) -> float:
-    """Returns the mean over time of ||d^order/dt^order||^2 of [T + 1, D]; NaN if T < order."""
-    path = np.asarray(path, float)
-    if path.ndim != 2 or order < 1:
-        raise ValueError(
-            f"got positions of shape {path.shape} and order {order}, expected [T + 1, D] and an "
-            "order of at least 1"
-        )
-    if len(path) <= order:
-        return math.nan
-    return float((np.diff(path, order, axis=0) ** 2).sum(-1).mean() / dt ** (2 * order))
 
 
 def mean_squared_jerk(paths: Sequence[np.ndarray], dt: float = DT) -> Estimate:

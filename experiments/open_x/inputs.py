@@ -29,7 +29,7 @@ _Z95 = 1.96
 
 
 def build(config: ml_collections.ConfigDict) -> None:
-    """Writes the two data sets that are not there yet."""
+    """Writes the two data sets that are absent, or of other counts, jitter or seed."""
     if jax.process_index():
         return
     root, task = pathlib.Path(expanded(config.data.root)), config.task
@@ -39,9 +39,8 @@ def build(config: ml_collections.ConfigDict) -> None:
     }
     for number, (name, (counts, jitter)) in enumerate(data_sets.items()):
         folder = root / config.data.sources[name].path
-        if not folder.exists():
-            seed = 2 * task.data_seed + number
-            scene.write_dataset(root, folder.parent.name, counts, jitter=jitter, seed=seed)
+        seed = 2 * task.data_seed + number
+        scene.write_dataset(root, folder.parent.name, counts, jitter=jitter, seed=seed)
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: str) -> None:

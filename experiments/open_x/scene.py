@@ -129,7 +129,8 @@ def episode(seed: int, jitter: float) -> dict:
 def write_dataset(
     root: pathlib.Path, name: str, counts: dict[str, int], *, jitter: float, seed: int
 ) -> None:
-    """Writes ``<root>/<name>/1.0.0`` of so many episodes by split, no two of one seed.
+    """Writes ``<root>/<name>/1.0.0`` of so many episodes by split, no two of one seed, unless it is
+    there as asked for.
 
     See ``move`` for ``jitter``. Data sets of different ``seed`` have different scenes.
     """
@@ -149,11 +150,5 @@ def write_dataset(
         split: (episode([seed, next(numbers)], jitter) for _ in range(count))
         for split, count in counts.items()
     }
-    write.write_dataset(
-        root,
-        name=name,
-        version="1.0.0",
-        features=features,
-        episodes=splits,
-        description="Rendered tabletops; the instruction names the object that the arm goes to.",
-    )
+    key = {"episodes": dict(counts), "jitter": jitter, "seed": seed}
+    demos.write(root, name, "1.0.0", key, features, splits)

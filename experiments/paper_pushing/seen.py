@@ -2,9 +2,9 @@
 
 python -m experiments.paper_pushing.seen --config=experiments/paper_pushing/config.py:quick
 
-The workdir is that of the table, which must have run. It trains the encoder (``sight``) unless it
-is there, and writes ``report/seen``: each policy from the state and from pictures, from the same
-fresh starts.
+The workdir is that of the table, which must have run. It trains the encoder (``sight``) unless one
+of the same options is there, and writes ``report/seen``: each policy from the state and from
+pictures, from the same fresh starts.
 """
 
 import functools
@@ -18,7 +18,7 @@ from ambient_jax.cli import report as files
 from ambient_jax.data import rlds
 from ambient_jax.data.paths import expanded
 from ambient_jax.estimates import paired
-from experiments import launch
+from experiments import checks, launch
 from experiments.paper_pushing import figures, report, sight, task
 from experiments.paper_pushing import table as tables
 from experiments.planar_pushing import claims
@@ -29,11 +29,12 @@ from experiments.table import rollouts
 from experiments.table.experiment import Table
 
 COLUMNS = ("policy", "seeds", "from the state", "95%", "from pictures", "95%", "difference")
-FILE = "sight.msgpack"
+FILE = "sight.npz"
 
 
 def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
     """Writes ``<workdir>/report/seen``; ValueError if the table has no complete policies."""
+    checks.makes_its_report(config.task)
     task.check(config)
     folder, scene = pathlib.Path(expanded(workdir)), task.scene_of(config)
     table = Table(tables.EXPERIMENT, config, folder)
@@ -44,10 +45,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> N
             "run python -m experiments.paper_pushing with the same flags first"
         )
     options = config.task.sight.to_dict()
-    path = folder / FILE
-    if not path.exists():
-        sight.save(path, sight.train(scene, **options))
-    params = sight.load(path, scene)
+    params = sight.kept(folder / FILE, scene, **options)
     simulator = functools.partial(task.simulator, see=lambda s: sight.seen(params, s, scene))
     pictures = report.fresh(table, "seen.npz", {"sight": options}, simulator=simulator)
     rollouts.evaluate(report.fresh(table), program)

@@ -17,11 +17,12 @@ import numpy as np
 import optax
 import tqdm
 
-from ambient_jax.data.paths import replacing
+from ambient_jax.cli.report import plain
 from experiments.paper_pushing import cameras
 from experiments.paper_pushing.env import PaperScene
 from experiments.paper_pushing.network import CameraEncoder
 from experiments.planar_pushing.env import KEYPOINTS
+from experiments.table import cache
 
 _UNIT = 0.05  # m, of places in the loss
 # Shares of the scenes with the slider near its goal, about it, and anywhere in any direction; the
@@ -143,20 +144,21 @@ def errors(params: Any, states: np.ndarray, scene: PaperScene) -> np.ndarray:
     return np.stack([np.hypot(*off.T), np.abs((turn + np.pi) % (2 * np.pi) - np.pi)], -1)
 
 
-def save(path: pathlib.Path, params: Any) -> None:
-    """Writes parameters to a file."""
-    with replacing(path) as file:
-        file.write(flax.serialization.to_bytes(params))
+def kept(path: pathlib.Path, scene: PaperScene, **options: Any) -> Any:
+    """Returns the parameters of ``train(scene, **options)``; the file keeps them with the scene and
+    the options, and is made anew where these differ."""
 
+    def make():
+        trained = flax.serialization.to_bytes(train(scene, **options))
+        return {"params": np.frombuffer(trained, np.uint8)}
 
-def load(path: pathlib.Path, scene: PaperScene) -> Any:
-    """Reads parameters of a file; raises FileNotFoundError."""
+    arrays = cache.kept(path, {"scene": plain(scene), **options}, make)
     states = scenes(jax.random.key(0), 1, scene)
     shapes = jax.eval_shape(
         lambda: Sight().init(jax.random.key(0), _pictures(states, scene), states[:, :2])
     )
     empty = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
-    return flax.serialization.from_bytes(empty, path.read_bytes())
+    return flax.serialization.from_bytes(empty, arrays["params"].tobytes())
 
 
 def _pictures(states, scene):

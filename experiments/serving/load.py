@@ -200,7 +200,7 @@ def killed(
 
 def _alive(threads):
     if not all(thread.is_alive() for thread in threads):
-        raise RuntimeError("a client has ended, see above: expected it to go on asking")
+        raise ChildProcessError("a client has ended, see above: expected it to go on asking")
 
 
 def _together(jobs):

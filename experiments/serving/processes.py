@@ -36,7 +36,7 @@ class Served(NamedTuple):
 def served(checkpoint: str | os.PathLike, *flags: str, port: int = 0) -> Iterator[Served]:
     """Runs ``python -m ambient_jax.serve`` while the context lasts; it begins when it is ready.
 
-    RuntimeError: the command ended before.
+    ChildProcessError: the command ended before.
     """
     command = [sys.executable, "-m", "ambient_jax.serve", f"--checkpoint={checkpoint}"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -53,7 +53,7 @@ def served(checkpoint: str | os.PathLike, *flags: str, port: int = 0) -> Iterato
             if found := _READY.search(line):
                 break
         else:
-            raise RuntimeError(f"the server did not start: {''.join(log)[-1000:]}")
+            raise ChildProcessError(f"the server did not start: {''.join(log)[-1000:]}")
         threading.Thread(target=lambda: list(process.stderr), daemon=True).start()
         yield Served(process, int(found[1]))
     finally:
@@ -107,5 +107,8 @@ class Stock:
         pipe: Any = self._process.stdout
         header = pipe.read(4)
         if len(header) < 4:
-            raise RuntimeError(f"openpi's client ended with code {self._process.wait(60)}")
+            code = self._process.wait(60)
+            raise ChildProcessError(
+                f"openpi's client ended with code {code}, expected answers: see its error above"
+            )
         return unpack(pipe.read(*struct.unpack("!I", header)))

@@ -35,12 +35,12 @@ def annotate(table: Table) -> dict[str, judge.Judged]:
     task, found = table.config.task, {}
     for kind in task.kinds:
         path = table.workdir / "excess" / f"{kind}.npz"
-        if task.report_only and not path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
         sources = [_source(table, name) for name in (f"shifted_{kind}", losses.DATA)]
         about = {"data": [s.fingerprint for s in sources], "steps": table.config.train.steps}
         about |= {"samples": SAMPLES, "seed": task.seeds[0]}
+        if cache.is_left_out(path, about, task.report_only):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
         folder = table.folder(POLICY, task.seeds[0])
         arrays = cache.kept(path, about, functools.partial(_made, folder, sources))
         found[name(kind)] = choose(arrays["excess"], task.excess)

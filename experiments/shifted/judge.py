@@ -76,7 +76,7 @@ def annotate(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[s
         about |= {"sigmas": SIGMAS.tolist(), "rhos": RHOS.tolist(), "kind": kind}
         about = json.loads(json.dumps(about))
         path = workdir / "judged" / f"{kind}.npz"
-        if config.task.report_only and not path.exists():
+        if cache.is_left_out(path, about, config.task.report_only):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays = cache.kept(path, about, functools.partial(_made, options))

@@ -27,6 +27,18 @@ def is_current(path: pathlib.Path, about: Mapping[str, Any]) -> bool:
         return False
 
 
+def is_left_out(path: pathlib.Path, about: Mapping[str, Any], report_only: bool) -> bool:
+    """Whether a report does without the file: it is not current, and ``report_only`` makes none."""
+    if not report_only or is_current(path, about):
+        return False
+    logging.warning(
+        "left out %s, which is not there or was made with other options: the same command without "
+        "--config.task.report_only makes it",
+        path,
+    )
+    return True
+
+
 def outdated(path: pathlib.Path, about: Mapping[str, Any]) -> str:
     """Returns why the rollouts in a file of a policy's folder are not current; "" if they are.
 

@@ -42,7 +42,8 @@ def run(experiment: Experiment, config: Config, workdir: str | os.PathLike[str])
         checks.same_task(config.task, experiment.get_config().task)
         experiment.check(config)  # before data are built: what is wrong is said at once
         experiment.policies(config.task, {})
-        experiment.build(config)
+        if not config.task.report_only:
+            experiment.build(config)
         folder = pathlib.Path(expanded(workdir))
         annotations = experiment.annotate(config, folder) if experiment.annotate else {}
         table = Table(experiment, config, folder, annotations)

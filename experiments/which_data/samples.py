@@ -26,14 +26,17 @@ def scored(
     tried: Sequence[Candidate],
     options: candidates.Options,
     folder: pathlib.Path,
-) -> dict[Candidate, dict[str, float]]:
-    """Returns the mean "error" and "energy" of each candidate, see ``distances``.
+) -> dict[Candidate, dict[str, float]] | None:
+    """Returns the mean "error" and "energy" of each candidate, see ``distances``; None where
+    ``config.task.report_only`` finds no current ones.
 
     The arguments are those of ``candidates.measure``, which has trained the policies in ``folder``.
     """
     about = {"chunks": CHUNKS, "draws": DRAWS, "candidates": [c.name for c in tried]}
     about |= {"steps": options.steps, "data": config.data.root}
     file = folder / "samples.npz"
+    if cache.is_left_out(file, about, config.task.report_only):
+        return None
     arrays = cache.kept(file, about, lambda: _measure(config, tried, options, folder))
     values = dict(zip(tried, arrays["scores"].mean(1).tolist(), strict=True))
     return {c: {"error": error, "energy": energy} for c, (error, energy) in values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -35,17 +36,17 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> None:
     judged = []
     for point in points:
         where = folder / point.name
-        if task.report_only and not (where / "candidates" / "measured.npz").exists():
-            logging.warning("%s is left out: it has not been judged", point.name)
-            continue
-        with lock.hold(where):
+        with contextlib.nullcontext() if task.report_only else lock.hold(where):
             try:
                 done = _judge(point, config, where)
             except candidates.Interrupted:
                 done = None
-            if done is None:
-                logging.warning("interrupted: the same command carries on")
-                return
+        if done is None and task.report_only:
+            logging.warning("%s is left out: it has not been judged by these options", point.name)
+            continue
+        if done is None:
+            logging.warning("interrupted: the same command carries on")
+            return
         judged.append(done)
     if not judged:
         raise ValueError(f"{folder} has no judged point, expected one of {', '.join(task.points)}")
@@ -65,9 +66,14 @@ def _judge(point, study, folder):
     if not study.task.report_only:
         task.experiment.build(config)
     options = candidates.Options(**study.task.candidates)
-    measured = candidates.measure(config, tried(study.task), options, folder / "candidates")
+    find = candidates.read if study.task.report_only else candidates.measure
+    measured = find(config, tried(study.task), options, folder / "candidates")
+    if measured is None:
+        return None
     shares = [c for c in measured.candidates if not c.sigma_min]
     sampled = samples.scored(config, shares, options, folder / "candidates")
+    if sampled is None:
+        return None
     chosen = choice.choose(measured, **study.task.rule)
     logging.info("%s: %s", point.name, describe(chosen))
     experiment = of_point(point, rows)

@@ -150,6 +150,17 @@ def test_what_is_measured_is_kept_and_not_for_other_options(config, workdir, mon
         candidates.measure(config, MEASURED, dataclasses.replace(OPTIONS, steps=7), workdir)
 
 
+def test_reading_trains_nothing(config, workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "train", lambda *args: pytest.fail("trained"))
+    kept = candidates.read(config, MEASURED, OPTIONS, workdir)
+    measured = candidates.measure(config, MEASURED, OPTIONS, workdir)
+    np.testing.assert_array_equal(kept.losses, measured.losses)
+    other = dataclasses.replace(OPTIONS, steps=7)
+    assert candidates.read(config, MEASURED, other, workdir) is None
+    assert candidates.read(config, MEASURED, OPTIONS, tmp_path / "none") is None
+    assert not (tmp_path / "none").exists()
+
+
 def test_damage_means_measuring_again(config, workdir, tmp_path):
     damaged = tmp_path / "again"
     shutil.copytree(workdir, damaged)

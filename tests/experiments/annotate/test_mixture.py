@@ -9,7 +9,7 @@ import pytest
 
 from ambient_jax import mixing, schedules
 from ambient_jax.annotate import evidence, thresholds
-from ambient_jax.data import bounds, device, pipeline
+from ambient_jax.data import bounds, device, pipeline, rlds
 from ambient_jax.data import mixture as mixtures
 from ambient_jax.train import config as config_lib
 from experiments.annotate import __main__ as command
@@ -146,3 +146,31 @@ def test_known_laws_have_the_densities_of_what_is_drawn():
         assert ratio.mean() == pytest.approx(1, abs=4 * ratio.std() / np.sqrt(len(ratio)))
     curve = known.exact_curve(law, law, np.array([0.1, 0.9]), draws=100)
     np.testing.assert_allclose(curve, 0.5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("task", "sources", 9),
+        ("task", "episodes", 3),
+        ("task", "episode_steps", 7),
+        ("", "seed", 1),
+    ],
+)
+def test_known_data_are_drawn_anew_for_another_config(section, field, value, tmp_path):
+    config = annotate_config.get_config("known_debug")
+    config.data.root = str(tmp_path)
+    config.task.update(dict(clean_episodes=2, episodes=2, episode_steps=6))
+
+    def built():
+        known.build(config)
+        info = tmp_path / "jitter_01" / "1.0.0" / "dataset_info.json"
+        return info.stat().st_ino, info.stat().st_mtime_ns
+
+    before = built()
+    assert built() == before
+    (config[section] if section else config)[field] = value
+    assert built() != before
+    data = rlds.open_dataset(tmp_path / "jitter_01")
+    assert len(data) == config.task.episodes
+    assert len(data[0]["steps"]["action"]) == config.task.episode_steps

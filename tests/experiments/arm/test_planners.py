@@ -29,7 +29,7 @@ def test_plans_solve_their_problems(plans):
 
 
 def test_the_optimised_plans_are_smoother(plans):
-    of = {n: np.mean([metrics.squared_derivative(p, 2) for _, p in m]) for n, m in plans.items()}
+    of = {n: metrics.smoothness([p for _, p in m], 2).value for n, m in plans.items()}
     assert of["smooth"] < 0.3 * of["rrt"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from ambient_jax import mixing
 from ambient_jax.train import config as config_lib
 from ambient_jax.train import runs, sweep, trainer
-from experiments.bin_sorting import claims, policies, report, table
+from experiments.bin_sorting import claims, policies, report, sigma_max, table
 from experiments.bin_sorting import config as bins_config
 from experiments.bin_sorting.rollout import Rollouts
 from experiments.bin_sorting.scene import LEFT, NOWHERE, RIGHT
@@ -139,6 +139,14 @@ def test_claims_hold_when_the_numbers_do(config):
     # Opposite demonstrations can be judged without arbitrary ones; 25 points are not 30.
     opposite = {"correct": row(2, 0), "cotrain_opposite": row(1, 3), "omni_opposite_0.8": row(3, 0)}
     assert [c[2] for c in claims.check(config.task, opposite)] == [True, False]
+
+
+def test_measuring_sigma_max_is_no_report_alone(tmp_path):
+    config = bins_config.get_config("debug")
+    config.data.root, config.task.report_only = str(tmp_path / "data"), True
+    with pytest.raises(ValueError, match="report_only is True, expected False"):
+        sigma_max.run(config, str(tmp_path / "run"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

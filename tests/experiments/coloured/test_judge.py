@@ -6,6 +6,7 @@ import pytest
 from ambient_jax import corruption
 from experiments.coloured import config as coloured_config
 from experiments.coloured import judge, table
+from experiments.table import cache
 
 H = 8
 
@@ -59,3 +60,21 @@ def test_each_colour_trains_with_the_bound_of_its_own_classifier():
     assert list(rows) == ["data"]  # what has not been judged cannot train
     assert rows["data"].changes["schedule.colour"] == 2.2
     assert rows["data"].changes["data.sources.rrt.sigma_min"] == 0.4
+
+
+def test_a_report_judges_nothing_anew(tmp_path, monkeypatch):
+    config = coloured_config.get_config("debug")
+    config.task.report_only, config.task.colours = True, (0.0,)
+    monkeypatch.setattr(judge, "moments", lambda *args: pytest.fail("made"))
+    monkeypatch.setattr(judge, "judged", lambda *args: pytest.fail("made"))
+    assert judge.annotate(config, tmp_path) == {}
+    current, save = ["spectra.npz"], cache.save
+    monkeypatch.setattr(cache, "is_current", lambda path, about: path.name in current)
+    spectra = dict(zip(("mean", "covariance"), moments(np.ones((2, H))), strict=True))
+    (tmp_path / "judged").mkdir()
+    save(tmp_path / "judged" / "spectra.npz", {}, spectra | {"power": np.ones((2, H))})
+    zeros = np.zeros((3, len(judge.LEVELS)))
+    save(tmp_path / "judged" / "white.npz", {}, dict(probability=zeros[0], total_variation=zeros))
+    assert judge.annotate(config, tmp_path) == {}
+    current.append("white.npz")
+    assert judge.annotate(config, tmp_path).keys() == {"white"}

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from ambient_jax.annotate import candidates
 from ambient_jax.annotate.candidates import Candidate
 from ambient_jax.annotate.choice import Choice
 from ambient_jax.estimates import Estimate
@@ -76,6 +77,15 @@ def test_policies_are_compared_with_clean_plans_only_on_shared_seeds():
     assert list(less) == ["natural"]
     assert (less["natural"].value, less["natural"].count) == (0.25, 40)
     assert report._less_clean({"natural": found["natural"]}) == {}
+
+
+def test_a_report_measures_no_candidates(tmp_path, monkeypatch):
+    config = defects_config.get_config("debug")
+    config.task.report_only = True
+    monkeypatch.setattr(candidates, "measure", lambda *args: pytest.fail("measured"))
+    assert table.annotate(config, tmp_path) == {}
+    monkeypatch.setattr(candidates, "read", lambda *args: None)  # of other options
+    assert table.annotate(config, tmp_path) == {}
 
 
 @pytest.mark.slow

@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 
@@ -10,19 +8,6 @@ from experiments.maze.rollout import Rollouts
 def cubic(steps, dt=0.1):
     t = np.arange(steps + 1) * dt
     return np.stack([t**3, 2 * t**3], 1)  # third derivative (6, 12): squared norm 180
-
-
-def test_squared_jerk_of_a_cubic_is_exact():
-    assert metrics.squared_derivative(cubic(20), 3) == pytest.approx(180.0)
-    assert metrics.squared_derivative(cubic(20, 0.2), 3, dt=0.2) == pytest.approx(180.0)
-
-
-def test_squared_acceleration_of_a_circle():
-    # Chord geometry: the second difference at speed w on the unit circle is 2 (1 - cos(w dt)).
-    angle = 0.5 * np.arange(100) * 0.1
-    path = np.stack([np.cos(angle), np.sin(angle)], 1)
-    expected = (2 * (1 - math.cos(0.05)) / 0.1**2) ** 2
-    assert metrics.squared_derivative(path, 2) == pytest.approx(expected)
 
 
 def test_mean_is_over_paths_not_steps_and_leaves_out_short_ones():
@@ -54,8 +39,3 @@ def test_padding_does_not_count():
     one = np.array([True])
     rollouts = Rollouts(padded, np.array([10]), one, ~one, np.zeros((1, 2)))
     assert metrics.summarise(rollouts).jerk.value == pytest.approx(180.0)
-
-
-def test_bad_input():
-    with pytest.raises(ValueError, match=r"positions of shape \(1, 5, 2\)"):
-        metrics.squared_derivative(np.zeros((1, 5, 2)), 3)

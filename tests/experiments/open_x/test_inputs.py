@@ -76,6 +76,29 @@ def run(tmp_path_factory):
     return config, folder / "run"
 
 
+def test_data_are_drawn_anew_for_another_config_and_only_then(tmp_path):
+    config = open_x_config.get_config("inputs")
+    config.data.root = str(tmp_path)
+    config.task.update(dict(clean=2, corrupt=2, val=1))
+
+    def built():
+        inputs.build(config)
+        infos = sorted(tmp_path.glob("*/*/dataset_info.json"))
+        return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in infos]
+
+    before = built()
+    assert len(before) == 2 and built() == before
+    for field, value, anew in (
+        ("jitter", 0.01, [True, False]),  # of the shaky one, by name the first
+        ("clean", 3, [False, True]),
+        ("data_seed", 1, [True, True]),
+    ):
+        config.task[field] = value
+        after = built()
+        assert [a != b for a, b in zip(after, before, strict=True)] == anew
+        before = after
+
+
 @pytest.mark.slow
 def test_the_task_reports_the_loss_of_the_training_on_held_out_scenes(run):
     config, workdir = run

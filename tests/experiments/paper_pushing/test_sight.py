@@ -1,5 +1,7 @@
 """The encoder of poses: its scenes, what a policy is given, and that it learns."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -38,11 +40,27 @@ def learned():
     return [sight.train(SCENE, steps=n, rounds=1, batch=16, progress=False) for n in (1, 60)]
 
 
-def test_it_learns_and_is_kept(learned, tmp_path):
+def test_it_learns(learned):
     states = np.asarray(sight.scenes(jax.random.key(5), 128, SCENE))
     before, after = (sight.errors(params, states, SCENE).mean(0) for params in learned)
     assert after[0] < 0.75 * before[0] and after[1] < before[1]
-    sight.save(tmp_path / "sight.msgpack", learned[1])
-    again = sight.load(tmp_path / "sight.msgpack", SCENE)
-    np.testing.assert_allclose(sight.errors(again, states, SCENE).mean(0), after)
-    assert [path.name for path in tmp_path.iterdir()] == ["sight.msgpack"]
+
+
+def test_it_is_kept_until_its_options_or_the_scene_change(learned, tmp_path, monkeypatch):
+    made = []
+
+    def train(scene, **options):
+        made.append((scene, options))
+        return learned[0]
+
+    monkeypatch.setattr(sight, "train", train)
+    path, options = tmp_path / "sight.npz", dict(steps=1, rounds=1, batch=16, seed=0)
+    other = dataclasses.replace(SCENE, back=0.03)
+    sight.kept(path, SCENE, **options)
+    again = sight.kept(path, SCENE, **options)
+    assert len(made) == 1
+    jax.tree.map(np.testing.assert_array_equal, again, learned[0])
+    sight.kept(path, SCENE, **options | {"steps": 2})
+    sight.kept(path, other, **options)
+    assert [(scene, o["steps"]) for scene, o in made] == [(SCENE, 1), (SCENE, 2), (other, 1)]
+    assert [path.name for path in tmp_path.iterdir()] == ["sight.npz"]

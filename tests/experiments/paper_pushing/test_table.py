@@ -125,6 +125,13 @@ def test_a_small_table_from_the_state(tmp_path, tiny, capsys):
     assert {p.name for p in folder.glob("*.png")} >= {"success.png", "levels.png", "films.png"}
 
 
+def test_rolling_out_from_pictures_is_no_report_alone(tmp_path):
+    config = configs.get_config("debug")
+    config.task.report_only = True
+    with pytest.raises(ValueError, match="report_only is True, expected False"):
+        seen.run(config, str(tmp_path))
+
+
 @pytest.mark.slow
 def test_policies_of_the_state_act_from_pictures(tmp_path, tiny, capsys):
     config = tiny(configs.get_config("debug"))

@@ -1,7 +1,10 @@
 """Rollouts through a server, and what the table says of measurements."""
 
+import threading
+
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ambient_jax.cli.report import plain
 from ambient_jax.estimates import paired, wilson
@@ -10,7 +13,7 @@ from ambient_jax.serve.remote import RemotePolicy
 from ambient_jax.serve.server import Options, running
 from ambient_jax.transforms.normalizer import Normalizer
 from experiments.maze import env, rollout
-from experiments.serving import load, tables
+from experiments.serving import load, processes, tables
 from experiments.serving.rollouts import remote_plan
 from experiments.table.rollouts import plan
 from tests.serve import made
@@ -61,3 +64,15 @@ def test_a_wrong_chunk_is_no_answer():
     chunk = np.ones((4, 2), np.float32)
     assert load.is_answer(chunk, chunk + 1e-6)
     assert not load.is_answer(chunk, chunk + 0.01) and not load.is_answer(chunk[:3], chunk)
+
+
+def test_processes_that_end_are_told_in_one_line(monkeypatch):
+    """A command prints an OSError as one line."""
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    with pytest.raises(ChildProcessError, match="the server did not start"):
+        with processes.served("checkpoint"):
+            pass
+    with pytest.raises(ChildProcessError, match="client ended with code 1, expected answers"):
+        processes.Stock("/bin/false", 1)
+    with pytest.raises(ChildProcessError, match="a client has ended"):
+        load._alive([threading.Thread()])

@@ -35,3 +35,13 @@ def test_why_rollouts_are_outdated(tmp_path):
 
 def test_an_untrained_policy_is_at_step_0(tmp_path):
     assert cache.step(tmp_path / "nothing") == 0
+
+
+def test_a_report_leaves_out_what_is_not_current(tmp_path, caplog):
+    path, about = tmp_path / "judged.npz", {"seed": 1}
+    assert cache.is_left_out(path, about, report_only=True)
+    assert "left out" in caplog.text and "--config.task.report_only" in caplog.text
+    cache.save(path, about, {})
+    assert not cache.is_left_out(path, about, report_only=True)
+    assert cache.is_left_out(path, {"seed": 2}, report_only=True)
+    assert not cache.is_left_out(path, {"seed": 2}, report_only=False)

@@ -11,7 +11,7 @@ import ml_collections
 import pytest
 
 from experiments.table import run
-from experiments.table.experiment import Table
+from experiments.table.experiment import Experiment, Table
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -101,3 +101,22 @@ def test_a_damaged_checkpoint_is_the_trainer_s_affair(tmp_path, monkeypatch, cap
     else:
         run.check_trained(table)
         assert "is damaged" in caplog.text
+
+
+def test_a_report_alone_builds_no_data(tmp_path, monkeypatch):
+    """It may run beside a table that reads them."""
+    task = ml_collections.ConfigDict({"name": "one", "seeds": (0,), "report_only": True})
+    config = ml_collections.ConfigDict({"task": task})
+    experiment = Experiment(
+        get_config=lambda: config,
+        check=lambda config: None,
+        build=lambda config: pytest.fail("built"),
+        policies=lambda task, annotations: {},
+        files=lambda table, key, config: {},
+        simulator=lambda policy, config: None,
+        rollouts=object,
+        report=lambda table: "",
+    )
+    monkeypatch.setattr(run, "train_and_evaluate", lambda table: True)
+    run.run(experiment, config, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from ambient_jax.annotate import candidates
 from ambient_jax.annotate.candidates import Candidate
 from ambient_jax.annotate.choice import Choice
 from experiments.which_data import config as variants
@@ -63,6 +64,16 @@ def test_blocks_in_the_right_bin_count_as_success():
     success = TASKS["bins"].success(types.SimpleNamespace(placements=placements))
     score = metrics.summarise(placements, Scene().colours).score.value
     assert success.shape == (50,) and success.mean() == pytest.approx(score)
+
+
+def test_a_report_judges_and_locks_nothing(tmp_path, monkeypatch):
+    config = variants.get_config("debug")
+    config.task.report_only = True
+    monkeypatch.setattr(candidates, "measure", lambda *args: pytest.fail("measured"))
+    monkeypatch.setattr(candidates, "read", lambda *args: None)  # of other options
+    with pytest.raises(ValueError, match="has no judged point, expected one of push,4,1"):
+        table.run(config, str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
