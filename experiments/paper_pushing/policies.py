@@ -35,9 +35,4 @@ def rows(task: ml_collections.ConfigDict, annotations: Annotations) -> dict[str,
         name, share = f"below_{level:g}_alpha_{task.best_alpha:g}", {"law.alpha": task.best_alpha}
         label = f"{label}, alpha {task.best_alpha:g}"
         listed[name] = PolicyRow(label, "below", changes | share)
-    for level in task.sigma_max:
-        label, group, changes = listed[f"omni_{level:g}"]
-        name, share = f"omni_{level:g}_alpha_{task.best_alpha:g}", {"law.alpha": task.best_alpha}
-        label = f"{label}, alpha {task.best_alpha:g}"
-        listed[name] = PolicyRow(label, group, changes | share)
     return of_groups(listed, task, GROUPS)

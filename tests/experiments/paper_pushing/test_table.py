@@ -89,12 +89,13 @@ def test_the_sweep_from_pictures_differs_in_its_bounds_and_shares_only():
     rows = policies.rows(config.task, {"table": Annotation("folder", found, "source", 50, 2000)})
     assert set(rows) == set(config.task.groups)
     assert set().union(*(row.changes for row in rows.values())) == {
-        *("law.name", "law.alpha"),
-        *(f"data.sources.source.{name}" for name in ("sigma_min", "sigma_max", "bounds")),
+        *("law.name", "law.alpha", "data.sources.source.sigma_min", "data.sources.source.bounds"),
     }
-    omni = rows["omni_0.15_alpha_0.5"].changes
-    bounds = [omni[f"data.sources.source.{name}"] for name in ("sigma_max", "sigma_min")]
-    assert [*bounds, omni["law.alpha"]] == [0.15, 0.3, 0.5]
+    chosen = rows["dataset_alpha_0.5"].changes
+    assert (chosen["data.sources.source.sigma_min"], chosen["law.alpha"]) == (0.2, 0.5)
+    seeds = table_policies.programs(config, rows, together=1)
+    assert sum(any(key.startswith("dataset") for key in program) for program in seeds) == 3
+    assert len(seeds) == 7
     # The levels and the network are those of the table that they are set beside.
     beside = configs.get_config("pixels")
     for section in ("data", "model", "train", "policy", "augmentation"):
